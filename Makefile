@@ -1,0 +1,99 @@
+# One set of commands for people and for CI. `make` alone lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PROTO_VENV := .venv-proto
+TORCH_VENV := .venv-torch
+# The releases that the torch-marked tests are run with.
+TORCH := torch==2.14.1 torchvision==0.29.1
+PROTO_FILES := $(shell find protos -name '*.proto')
+PROTO_SERVICES := $(shell grep -lE '^service ' $(PROTO_FILES))
+PIP := -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
+
+# --- use it ---------------------------------------------------------------------------------------------------------
+.PHONY: setup demo
+setup: $(VENV)/.ready ## make .venv with all that serving on a CPU needs
+
+$(VENV)/.ready: pyproject.toml
+	@echo "making $(VENV): about half a minute"
+	@$(PYTHON) -c 'import sys; sys.exit("Sluiceway needs Python 3.11 or newer; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python $(PIP) install --quiet --no-compile --editable '.[cpu]'
+	@touch $@
+
+demo: setup ## run the cluster on a photograph and a page of text
+	@$(BIN)/sluiceway models pull --defaults
+	@$(BIN)/sluiceway samples pull bus.jpg page.png --to out/samples
+	@$(BIN)/sluiceway run out/samples/bus.jpg out/samples/page.png --out out/demo
+
+# --- check it -------------------------------------------------------------------------------------------------------
+.PHONY: dev test lint types check test-torch
+dev: $(VENV)/.dev
+
+$(VENV)/.dev: $(VENV)/.ready
+	@$(BIN)/python $(PIP) install --quiet --upgrade 'pip>=25.1'
+	@$(BIN)/python $(PIP) install --quiet --editable '.[cpu,onnx]' --group dev
+	@touch $@
+
+test: dev ## run the tests (no torch needed)
+	$(BIN)/sluiceway models pull --tests
+	$(BIN)/python -m pytest
+
+lint: dev ## ruff and the import rules of the house
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: dev ## mypy --strict
+	$(BIN)/mypy
+
+check: lint types proto-check test ## everything that must pass before a commit
+
+test-torch: $(TORCH_VENV)/.ready dev ## tests that compare with torch and ultralytics (5 GB environment)
+	$(BIN)/sluiceway models pull --tests
+	$(TORCH_VENV)/bin/python -m pytest -m torch
+
+$(TORCH_VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(TORCH_VENV)
+	$(TORCH_VENV)/bin/python $(PIP) install --quiet --upgrade 'pip>=25.1'
+	$(TORCH_VENV)/bin/python $(PIP) install --quiet $(TORCH)
+	$(TORCH_VENV)/bin/python $(PIP) install --quiet --editable '.[export,gpu,onnx]' --group dev $(TORCH)
+	touch $@
+
+# --- the contract ---------------------------------------------------------------------------------------------------
+.PHONY: proto proto-check proto-image
+GENERATE = $(PROTO_VENV)/bin/python -m grpc_tools.protoc -I protos
+
+proto: $(PROTO_VENV)/.ready ## regenerate the Python stubs from protos/
+	$(call generate,.)
+
+proto-check: $(PROTO_VENV)/.ready ## lint, format, breaking changes, and: are the committed stubs current?
+	cd protos && ../$(PROTO_VENV)/bin/buf lint && ../$(PROTO_VENV)/bin/buf format --diff --exit-code
+	cd protos && ../$(PROTO_VENV)/bin/buf breaking --against image.binpb
+	rm -rf build/proto && mkdir -p build/proto
+	$(call generate,build/proto)
+	@for file in $$(cd build/proto && find . -type f); do cmp build/proto/$$file $$file || exit 1; done
+	@echo "stubs are current"
+
+proto-image: $(PROTO_VENV)/.ready ## accept the protos as they are as the new baseline for breaking changes
+	cd protos && ../$(PROTO_VENV)/bin/buf build -o image.binpb
+
+define generate
+	$(GENERATE) --plugin=protoc-gen-mypy=$(PROTO_VENV)/bin/protoc-gen-mypy --python_out=$(1) --mypy_out=quiet:$(1) $(PROTO_FILES)
+	$(GENERATE) --plugin=protoc-gen-mypy_grpc=$(PROTO_VENV)/bin/protoc-gen-mypy_grpc --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $(PROTO_SERVICES)
+endef
+
+$(PROTO_VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(PROTO_VENV)
+	$(PROTO_VENV)/bin/python $(PIP) install --quiet --upgrade 'pip>=25.1'
+	$(PROTO_VENV)/bin/python $(PIP) install --quiet --group proto
+	touch $@
+
+.PHONY: clean
+clean: ## remove everything that was made here (not the weights cache)
+	rm -rf $(VENV) $(PROTO_VENV) $(TORCH_VENV) build dist out

@@ -1,0 +1,119 @@
+"""Admission: how many sources are worked on at once, in all and for one client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Hashable
+from contextlib import asynccontextmanager
+from time import monotonic
+
+from sluiceway_orchestrator.backlog import Ageing, Backlog, Entry
+from sluiceway_orchestrator.priority import Priority
+
+__all__ = ["Gate"]
+
+
+class _ClientGate:
+    """Slots of one client, first come first served."""
+
+    __slots__ = ("free", "waiters")
+
+    def __init__(self, slots: int) -> None:
+        self.free = slots
+        self.waiters = 0
+
+
+class Gate:
+    """A bounded number of slots, given out by class and fairly between clients.
+
+    A client that has used up its own share waits without taking a place in the common line, so it holds up nobody.
+    """
+
+    def __init__(self, total: int, per_client: int, ageing: Ageing | None = None) -> None:
+        self._free = total
+        self._per_client = per_client
+        self._held: Counter[Hashable] = Counter()
+        self._parked: dict[Hashable, Backlog[asyncio.Future[None]]] = {}
+        self._ageing = ageing
+        self._line: Backlog[asyncio.Future[None]] = Backlog(ageing)
+
+    def __repr__(self) -> str:
+        return f"<Gate free={self._free} waiting={self.waiting} clients={len(self._held)}>"
+
+    @property
+    def waiting(self) -> int:
+        """Sources that wait for a slot."""
+        return len(self._line) + sum(len(parked) for parked in self._parked.values())
+
+    @asynccontextmanager
+    async def slot(self, client: Hashable, priority: Priority) -> AsyncIterator[None]:
+        """Hold a slot; waits for one, and cancelling the wait gives up the place in the line."""
+        await self._enter(client, priority)
+        try:
+            yield
+        finally:
+            self._leave(client)
+
+    async def _enter(self, client: Hashable, priority: Priority) -> None:
+        if self._held[client] >= self._per_client:
+            parked = self._parked.get(client)
+            if parked is None:
+                parked = self._parked[client] = Backlog(self._ageing)
+            # Whoever leaves hands over the client's share together with its place.
+            await self._wait(parked, client, priority, self._give_share)
+        else:
+            self._held[client] += 1
+        if self._free:
+            self._free -= 1
+            return
+        try:
+            await self._wait(self._line, client, priority, self._give_slot)
+        except BaseException:
+            self._give_share(client)
+            raise
+
+    async def _wait(
+        self,
+        line: Backlog[asyncio.Future[None]],
+        client: Hashable,
+        priority: Priority,
+        give_back: object,
+    ) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry: Entry[asyncio.Future[None]] = line.push(
+            future, client=client, priority=priority, cost=1, now_s=monotonic()
+        )
+        try:
+            await future
+        except BaseException:
+            if entry.waiting:
+                line.discard(entry)
+            elif not future.cancelled() or True:
+                # It was this waiter's turn already: the turn goes on to the next.
+                assert callable(give_back)
+                give_back(client)
+            raise
+
+    def _leave(self, client: Hashable) -> None:
+        self._give_slot(client)
+        self._give_share(client)
+
+    def _give_slot(self, _client: Hashable) -> None:
+        entry = self._line.pop()
+        if entry is None:
+            self._free += 1
+        elif not entry.item.done():
+            entry.item.set_result(None)
+
+    def _give_share(self, client: Hashable) -> None:
+        parked = self._parked.get(client)
+        entry = parked.pop() if parked is not None else None
+        if entry is not None:
+            if not entry.item.done():
+                entry.item.set_result(None)
+            return
+        self._parked.pop(client, None)
+        self._held[client] -= 1
+        if not self._held[client]:
+            del self._held[client]

@@ -1,0 +1,166 @@
+"""Configuration: one `sluiceway.toml`, one section for each service, every key also as `SLUICEWAY_<SECTION>__<KEY>`.
+
+Order of precedence: explicit overrides (command line), environment, file, defaults. A section is read once, at start,
+into a frozen model; every fault in it is reported in one message, by key.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sluiceway_runtime.errors import ConfigurationError
+
+__all__ = ["KNOWN_SECTIONS", "Port", "ServerConfig", "StageConfig", "load_section", "read_file"]
+
+ENVIRONMENT_PREFIX = "SLUICEWAY_"
+DEFAULT_FILE = "sluiceway.toml"
+# Sections that a file may have; `api` holds one table for each external API. A service checks its own section in depth
+# and the others only by name: it does not know their models.
+KNOWN_SECTIONS = ("detection", "recognition", "orchestrator", "api", "models", "up")
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Section = TypeVar("Section", bound=BaseModel)
+
+
+class ServerConfig(BaseModel):
+    """What every server has. Ports of 0 let the system choose (tests)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 in containers.")
+    port: Port = Field(description="gRPC port.")
+    operations_port: Port = Field(description="HTTP port of /livez, /readyz and /metrics.")
+    max_message_bytes: int = Field(64 * 2**20, ge=2**16, le=2**31 - 1, description="Largest gRPC message, both ways.")
+    default_deadline_s: float = Field(30, gt=0, description="For calls that come without a deadline.")
+    max_deadline_s: float = Field(300, gt=0, description="Longer deadlines are cut to this.")
+    drain_grace_s: float = Field(20, ge=0, description="After SIGTERM: how long running requests may take to finish.")
+    drain_notice_s: float = Field(
+        0.5, ge=0, description="After SIGTERM: calls are still taken this long while health says NOT_SERVING."
+    )
+    reflection: bool = Field(True, description="Serve grpc.reflection, for grpcurl and the like.")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+
+
+class StageConfig(ServerConfig):
+    """What every stage (a server with a worker pool) has besides."""
+
+    workers: int | Literal["auto"] = Field(
+        "auto", description="Worker processes in all on a CPU; `auto` follows the goal and the cores.", ge=1, le=1024
+    )
+    workers_per_device: int = Field(1, ge=1, le=16, description="Worker processes for each GPU.")
+    threads_per_worker: int | Literal["auto"] = Field("auto", ge=1, le=1024, description="Compute threads per worker.")
+    goal: Literal["throughput", "latency"] = Field(
+        "throughput", description="throughput: a worker a core. latency: few workers with many threads."
+    )
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda|cuda:\d+)$", description="auto takes every GPU, else the CPU."
+    )
+    cores: str | None = Field(
+        None,
+        pattern=r"^\d+(-\d+)?(,\d+(-\d+)?)*$",
+        description="Cores that are this server's own, such as 0-3,6; workers are pinned to them.",
+    )
+    max_batch: int = Field(1, ge=1, le=4096, description="Most items in a batch.")
+    queue_items: int = Field(256, ge=1, description="Most items waiting; more are refused with QUEUE_FULL.")
+    queue_bytes: int = Field(256 * 2**20, ge=2**20, description="Most payload bytes waiting.")
+    batch_timeout_s: float = Field(60, gt=0, description="A worker that computes one batch for longer is replaced.")
+    start_timeout_s: float = Field(120, gt=0, description="A worker that is not ready by then fails the start.")
+    worker_memory_mb: int | None = Field(None, ge=64, description="A worker above this is replaced after its batch.")
+
+
+def read_file(path: Path | None) -> dict[str, Any]:
+    """Read the configuration file.
+
+    Args:
+        path: the file; None reads `sluiceway.toml` in the working directory if there is one.
+
+    Returns:
+        The tables as they are; empty without a file.
+
+    Raises:
+        ConfigurationError: the file named does not exist, is no TOML, or has an unknown section.
+    """
+    if path is None:
+        path = Path(DEFAULT_FILE)
+        if not path.is_file():
+            return {}
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+    unknown = [name for name in tables if name not in KNOWN_SECTIONS]
+    if unknown:
+        lines = [f"{path}: [{name}]: unknown section; known are {', '.join(KNOWN_SECTIONS)}" for name in unknown]
+        raise ConfigurationError("\n".join(lines))
+    return tables
+
+
+def load_section(
+    model: type[Section],
+    section: str,
+    *,
+    tables: Mapping[str, Any],
+    environment: Mapping[str, str],
+    overrides: Mapping[str, Any] | None = None,
+) -> Section:
+    """Build one section from file, environment and overrides.
+
+    Args:
+        model: what the section has to look like.
+        section: its name in the file and, in upper case, in the environment.
+        tables: what `read_file` returned.
+        environment: normally `os.environ`; only command lines read that.
+        overrides: keys set on the command line; None values are skipped.
+
+    Returns:
+        The section, frozen.
+
+    Raises:
+        ConfigurationError: with every fault of the section, one a line, each naming its key.
+    """
+    table = tables.get(section, {})
+    if not isinstance(table, dict):
+        raise ConfigurationError(f"[{section}]: must be a table")
+    values = dict(table)
+    prefix = f"{ENVIRONMENT_PREFIX}{section}__".upper()
+    for name, text in environment.items():
+        if name.startswith(prefix):
+            _assign(values, name[len(prefix) :].lower().split("__"), _from_environment(text))
+    values |= {key: value for key, value in (overrides or {}).items() if value is not None}
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_faults(section, error))) from error
+
+
+def _assign(values: dict[str, Any], path: list[str], value: object) -> None:
+    for key in path[:-1]:
+        inner = values.get(key)
+        values[key] = values = dict(inner) if isinstance(inner, dict) else {}
+    values[path[-1]] = value
+
+
+def _from_environment(text: str) -> object:
+    """Lists and tables are written as JSON; anything else stays text and is converted by the model."""
+    if text[:1] in ("[", "{"):
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            return text
+    return text
+
+
+def _faults(section: str, error: ValidationError) -> list[str]:
+    lines = []
+    for fault in error.errors(include_url=False, include_input=False):
+        key = ".".join(str(part) for part in (section, *fault["loc"]))
+        message = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"]
+        lines.append(f"{key}: {message}")
+    return lines

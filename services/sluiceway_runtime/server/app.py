@@ -1,0 +1,176 @@
+"""A server from start to end: first the operations port, then gRPC, then the service; and back in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
+
+from sluiceway_runtime.config import ServerConfig
+from sluiceway_runtime.server.interceptor import CallInterceptor
+from sluiceway_runtime.server.lifecycle import Lifecycle, State
+from sluiceway_runtime.server.metrics import CallMetrics
+from sluiceway_runtime.server.operations import OperationsPort
+from sluiceway_runtime.server.transport import bind, make_server
+
+__all__ = ["Server", "Service"]
+
+log = logging.getLogger(__name__)
+
+# How often the service is asked whether it can still take work; health watchers hear of a change this much later.
+READY_POLL_S = 0.2
+# What is left for gRPC itself once no call of ours is running: health watchers hold their streams open for ever.
+STOP_GRACE_S = 0.2
+
+
+class Service(Protocol):
+    """What a stage or the orchestrator gives to the runtime.
+
+    Attributes:
+        names: full gRPC service names, for health and reflection.
+    """
+
+    names: tuple[str, ...]
+
+    async def start(self) -> None:
+        """Load and warm up; the server is READY when this returns. Raises StartupError."""
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add the servicers. Called before `start`."""
+
+    def collectors(self, registry: CollectorRegistry) -> None:
+        """Add metrics. Called before `start`."""
+
+    def ready(self) -> bool:
+        """Whether it can take work now, once started (for example: is a worker alive)."""
+        ...
+
+    def status(self) -> Mapping[str, Any]:
+        """What `/statusz` shows; JSON. No secrets, no contents."""
+        ...
+
+    async def drain(self, grace_s: float) -> None:
+        """Finish what was accepted, at most `grace_s`; called when no new calls come any more."""
+
+    async def close(self) -> None:
+        """Release everything. Called once, after any state, also when `start` failed."""
+
+
+class Server:
+    """Runs one service.
+
+    Attributes:
+        port: gRPC port, once started.
+        operations_port: HTTP port, once started.
+    """
+
+    def __init__(self, service: Service, config: ServerConfig) -> None:
+        self._service = service
+        self._config = config
+        self.lifecycle = Lifecycle()
+        self.registry = CollectorRegistry()
+        self._metrics = CallMetrics(self.registry)
+        self._interceptor = CallInterceptor(self.lifecycle, self._metrics)
+        self._health = health.aio.HealthServicer()
+        self._operations = OperationsPort(self.lifecycle, self.ready, self.registry, service.status)
+        self._grpc: grpc.aio.Server | None = None
+        self._monitor: asyncio.Task[None] | None = None
+        self.port = 0
+        self.operations_port = 0
+
+    def ready(self) -> bool:
+        """Whether the server takes work now."""
+        return self.lifecycle.state is State.READY and self._service.ready()
+
+    async def start(self) -> None:
+        """Listen, load, and become READY.
+
+        Probes and health checks are answered from the first moment; calls are refused as UNAVAILABLE until READY.
+
+        Raises:
+            StartupError: the server is FAILED; call `close`.
+        """
+        self.lifecycle.to(State.STARTING)
+        try:
+            self.operations_port = await self._operations.start(self._config.host, self._config.operations_port)
+            self._grpc = make_server(self._config, [self._interceptor])
+            self._service.register(self._grpc)
+            self._service.collectors(self.registry)
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+            await self._announce(serving=False)
+            if self._config.reflection:
+                names = (*self._service.names, health.SERVICE_NAME, reflection.SERVICE_NAME)
+                reflection.enable_server_reflection(names, self._grpc)
+            self.port = bind(self._grpc, self._config)
+            await self._grpc.start()
+            log.info("listening on %s:%d, operations on %d", self._config.host, self.port, self.operations_port)
+            await self._service.start()
+        except BaseException:
+            self.lifecycle.to(State.FAILED)
+            raise
+        self.lifecycle.to(State.READY)
+        self._monitor = asyncio.create_task(self._watch_readiness(), name="readiness")
+        log.info("ready")
+
+    async def stop(self) -> bool:
+        """Drain and close; returns whether everything that was accepted has been answered.
+
+        Health turns NOT_SERVING first and calls are still taken for `drain_notice_s`, so that clients that watch
+        health move on before anything is refused.
+        """
+        deadline = asyncio.get_running_loop().time() + self._config.drain_grace_s
+        clean = True
+        if self.lifecycle.state is State.READY:
+            if self._monitor is not None:
+                self._monitor.cancel()
+            await self._announce(serving=False)
+            await asyncio.sleep(min(self._config.drain_notice_s, self._config.drain_grace_s))
+            self.lifecycle.to(State.DRAINING)
+            log.info("draining %d calls", self._interceptor.running)
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._interceptor.wait_idle()
+            except TimeoutError:
+                clean = False
+                log.warning("%d calls did not finish in time", self._interceptor.running)
+            await self._service.drain(max(0.0, deadline - asyncio.get_running_loop().time()))
+        await self.close()
+        return clean
+
+    async def close(self) -> None:
+        """Release everything at once, whatever the state."""
+        if self._monitor is not None:
+            self._monitor.cancel()
+            self._monitor = None
+        if self._grpc is not None:
+            await self._grpc.stop(STOP_GRACE_S)
+            self._grpc = None
+        await self._service.close()
+        if self.lifecycle.state is State.DRAINING:
+            self.lifecycle.to(State.STOPPED)
+        elif self.lifecycle.state not in (State.FAILED, State.STOPPED, State.NEW):
+            self.lifecycle.to(State.FAILED)
+        await self._operations.close()
+        log.info("stopped")
+
+    async def _watch_readiness(self) -> None:
+        announced = None
+        while True:
+            ready = self.ready()
+            if ready != announced:
+                announced = ready
+                await self._announce(serving=ready)
+            await asyncio.sleep(READY_POLL_S)
+
+    async def _announce(self, *, serving: bool) -> None:
+        self._metrics.ready.set(serving)
+        kinds = health_pb2.HealthCheckResponse
+        state = kinds.SERVING if serving else kinds.NOT_SERVING
+        for name in ("", *self._service.names):
+            await self._health.set(name, state)

@@ -1,0 +1,37 @@
+"""What a servicer asks of the call it serves: the time left, its name in the logs."""
+
+from __future__ import annotations
+
+import contextvars
+import re
+import uuid
+from typing import Any
+
+import grpc.aio
+
+from sluiceway_runtime.config import ServerConfig
+from sluiceway_runtime.deadline import Deadline
+
+__all__ = ["REQUEST_ID_KEY", "current_request_id", "deadline_of", "request_id_of"]
+
+REQUEST_ID_KEY = "x-request-id"
+# A client's own id is taken over when it is short and harmless in a log line.
+_SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+current_request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="-")
+
+
+def deadline_of(context: grpc.aio.ServicerContext[Any, Any], config: ServerConfig) -> Deadline:
+    """The moment by which this call has to be answered: the client's, within the server's default and maximum."""
+    remaining_s = context.time_remaining()
+    if remaining_s is None:
+        remaining_s = config.default_deadline_s
+    return Deadline.after(min(remaining_s, config.max_deadline_s))
+
+
+def request_id_of(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    """The client's `x-request-id`, or a new one; the same in every stage and log line that the request passes."""
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID_KEY and isinstance(value, str) and _SAFE_ID.fullmatch(value):
+            return value
+    return uuid.uuid4().hex[:16]

