@@ -1,0 +1,83 @@
+"""Configuration: sources, precedence, and faults that name their keys, all at once."""
+
+from pathlib import Path
+
+import pytest
+from sluiceway_runtime.config import ServerConfig, StageConfig, load_section, read_file
+from sluiceway_runtime.errors import ConfigurationError
+
+
+class Stage(StageConfig):
+    port: int = 50052
+    operations_port: int = 9052
+
+
+def load(tables: dict | None = None, environment: dict[str, str] | None = None, **overrides: object) -> Stage:
+    return load_section(
+        Stage, "detection", tables=tables or {}, environment=environment or {}, overrides=overrides
+    )
+
+
+def test_defaults_need_no_file() -> None:
+    assert load().port == 50052
+
+
+def test_precedence_is_override_environment_file_default() -> None:
+    tables = {"detection": {"port": 1, "max_batch": 2, "queue_items": 3}}
+    environment = {"SLUICEWAY_DETECTION__PORT": "10", "SLUICEWAY_DETECTION__MAX_BATCH": "20"}
+    config = load(tables, environment, port=100)
+    assert (config.port, config.max_batch, config.queue_items) == (100, 20, 3)
+
+
+def test_other_sections_and_variables_do_not_interfere() -> None:
+    assert load({"recognition": {"port": 7}}, {"SLUICEWAY_RECOGNITION__PORT": "8", "SLUICEWAY_CACHE": "x"}).port == 50052
+
+
+def test_every_fault_is_told_at_once_by_key() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load({"detection": {"prot": 1, "workers": -1}}, {"SLUICEWAY_DETECTION__DEVICE": "tpu"})
+    text = str(caught.value)
+    assert "detection.prot: unknown key" in text
+    assert "detection.workers" in text
+    assert "detection.device" in text
+
+
+@pytest.mark.parametrize("cores", ["0", "0-3", "0-3,6", "1,2,9"])
+def test_core_lists(cores: str) -> None:
+    assert load(cores=cores).cores == cores
+
+
+@pytest.mark.parametrize("cores", ["", "a", "0-", "-1", "0;1"])
+def test_bad_core_lists(cores: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"detection\.cores"):
+        load(cores=cores)
+
+
+def test_sections_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load().port = 1
+
+
+def test_missing_default_file_is_fine_but_a_named_one_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_file(None) == {}
+    with pytest.raises(ConfigurationError, match="nowhere"):
+        read_file(tmp_path / "nowhere.toml")
+
+
+def test_unknown_sections_and_broken_toml_are_faults(tmp_path: Path) -> None:
+    file = tmp_path / "sluiceway.toml"
+    file.write_text("[detektion]\nport = 1\n[recog]\n")
+    with pytest.raises(ConfigurationError) as caught:
+        read_file(file)
+    assert "[detektion]" in str(caught.value)
+    assert "[recog]" in str(caught.value)
+    file.write_text("[detection")
+    with pytest.raises(ConfigurationError, match=r"sluiceway\.toml"):
+        read_file(file)
+
+
+def test_the_maximum_deadline_and_message_size_have_sane_defaults() -> None:
+    config = ServerConfig(port=0, operations_port=0)
+    assert config.default_deadline_s <= config.max_deadline_s
+    assert config.max_message_bytes == 64 * 2**20
