@@ -22,7 +22,7 @@ ENVIRONMENT_PREFIX = "SLUICEWAY_"
 DEFAULT_FILE = "sluiceway.toml"
 # Sections that a file may have; `api` holds one table for each external API. A service checks its own section in depth
 # and the others only by name: it does not know their models.
-KNOWN_SECTIONS = ("detection", "recognition", "orchestrator", "api", "models", "up")
+KNOWN_SECTIONS = ("detection", "recognition", "orchestrator", "api", "models", "security", "up")
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Section = TypeVar("Section", bound=BaseModel)

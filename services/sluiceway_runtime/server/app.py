@@ -13,10 +13,12 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from sluiceway_runtime.config import ServerConfig
+from sluiceway_runtime.server.access import AccessInterceptor
 from sluiceway_runtime.server.interceptor import CallInterceptor
 from sluiceway_runtime.server.lifecycle import Lifecycle, State
 from sluiceway_runtime.server.metrics import CallMetrics
 from sluiceway_runtime.server.operations import OperationsPort
+from sluiceway_runtime.server.security import Security
 from sluiceway_runtime.server.transport import bind, make_server
 
 __all__ = ["Server", "Service"]
@@ -65,18 +67,28 @@ class Service(Protocol):
 class Server:
     """Runs one service.
 
+    Args:
+        service: what is served.
+        config: where, and within which limits.
+        security: who may call; by default everybody.
+        section: name of the server's section, by which `security.mutual` names it.
+
     Attributes:
         port: gRPC port, once started.
         operations_port: HTTP port, once started.
     """
 
-    def __init__(self, service: Service, config: ServerConfig) -> None:
+    def __init__(
+        self, service: Service, config: ServerConfig, security: Security | None = None, section: str = ""
+    ) -> None:
         self._service = service
         self._config = config
+        self._security = security or Security()
+        self._section = section
         self.lifecycle = Lifecycle()
         self.registry = CollectorRegistry()
         self._metrics = CallMetrics(self.registry)
-        self._interceptor = CallInterceptor(self.lifecycle, self._metrics)
+        self._interceptor = CallInterceptor(self.lifecycle, self._metrics, self._security.access)
         self._health = health.aio.HealthServicer()
         self._operations = OperationsPort(self.lifecycle, self.ready, self.registry, service.status)
         self._grpc: grpc.aio.Server | None = None
@@ -99,7 +111,10 @@ class Server:
         self.lifecycle.to(State.STARTING)
         try:
             self.operations_port = await self._operations.start(self._config.host, self._config.operations_port)
-            self._grpc = make_server(self._config, [self._interceptor])
+            interceptors: list[grpc.aio.ServerInterceptor] = [self._interceptor]
+            if self._security.access.wants_token:
+                interceptors.insert(0, AccessInterceptor(self._security))
+            self._grpc = make_server(self._config, interceptors)
             self._service.register(self._grpc)
             self._service.collectors(self.registry)
             health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
@@ -107,7 +122,7 @@ class Server:
             if self._config.reflection:
                 names = (*self._service.names, health.SERVICE_NAME, reflection.SERVICE_NAME)
                 reflection.enable_server_reflection(names, self._grpc)
-            self.port = bind(self._grpc, self._config)
+            self.port = bind(self._grpc, self._config, self._security.server_credentials(self._section))
             await self._grpc.start()
             log.info("listening on %s:%d, operations on %d", self._config.host, self.port, self.operations_port)
             await self._service.start()

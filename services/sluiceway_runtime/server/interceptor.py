@@ -15,6 +15,7 @@ from sluiceway_runtime.errors import Internal, SluicewayError, Unavailable
 from sluiceway_runtime.server.calls import REQUEST_ID_KEY, current_request_id, request_id_of
 from sluiceway_runtime.server.lifecycle import Lifecycle, State
 from sluiceway_runtime.server.metrics import CallMetrics
+from sluiceway_runtime.server.security import Access, current_client
 from sluiceway_runtime.server.status import code_of, trailers
 
 __all__ = ["CallInterceptor"]
@@ -35,8 +36,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     raise is a bug: it is logged with the request id and told to the client as INTERNAL with a fixed text.
     """
 
-    def __init__(self, lifecycle: Lifecycle, metrics: CallMetrics) -> None:
+    def __init__(self, lifecycle: Lifecycle, metrics: CallMetrics, access: Access) -> None:
         self._lifecycle = lifecycle
+        self._access = access
         self._metrics = metrics
         self._running = 0
         self._idle = asyncio.Event()
@@ -82,26 +84,26 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _unary(self, method: str, behaviour: Any) -> Callable[[Any, Context], Awaitable[Any]]:
         async def call(request: Any, context: Context) -> Any:
             started = self._enter(context)
-            code = grpc.StatusCode.OK
+            code, leave = grpc.StatusCode.OK, None
             try:
-                self._admit(method)
+                leave = self._admit(method)
                 return await behaviour(request, context)
             except BaseException as error:
                 code = self._code(context, error)
                 await self._tell(method, context, error)
                 raise
             finally:
-                self._leave(method, code, started)
+                self._leave(method, code, started, leave)
 
         return call
 
     def _streaming(self, method: str, behaviour: Any) -> Callable[[Any, Context], AsyncIterator[Any]]:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             started = self._enter(context)
-            code = grpc.StatusCode.OK
+            code, leave = grpc.StatusCode.OK, None
             answers = behaviour(request, context)
             try:
-                self._admit(method)
+                leave = self._admit(method)
                 async for answer in answers:
                     yield answer
             except GeneratorExit:
@@ -114,14 +116,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             finally:
                 # Closed here and now rather than by the garbage collector, so that a client that left frees its work.
                 await answers.aclose()
-                self._leave(method, code, started)
+                self._leave(method, code, started, leave)
 
         return call
 
-    def _admit(self, method: str) -> None:
+    def _admit(self, method: str) -> Callable[[], None]:
+        """Take a place for the call; returns what gives it back. Raises Unavailable or QueueFull."""
         state = self._lifecycle.state
         if state is not State.READY and not method.endswith(_DESCRIBE):
             raise Unavailable(f"the server is {state.value}", retry_after_s=1.0)
+        return self._access.enter(current_client.get())
 
     def _enter(self, context: Context) -> float:
         current_request_id.set(request_id_of(context))
@@ -129,7 +133,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._idle.clear()
         return time.monotonic()
 
-    def _leave(self, method: str, code: grpc.StatusCode, started: float) -> None:
+    def _leave(self, method: str, code: grpc.StatusCode, started: float, leave: Callable[[], None] | None) -> None:
+        if leave is not None:
+            leave()
         self._running -= 1
         if not self._running:
             self._idle.set()

@@ -11,7 +11,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -19,8 +20,9 @@ from sluiceway_runtime.config import ServerConfig, load_section, read_file
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.server.app import Server, Service
 from sluiceway_runtime.server.logs import configure_logging
+from sluiceway_runtime.server.security import Security, SecurityConfig
 
-__all__ = ["run_service"]
+__all__ = ["Installation", "run_service"]
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +33,25 @@ PARENT_PIPE = "SLUICEWAY_PARENT_PIPE"
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_SECOND_SIGNAL = 0, 1, 2, 130
 
 
+@dataclass(frozen=True)
+class Installation:
+    """What a service may need beyond its own section.
+
+    Attributes:
+        tables: the configuration file as it is (the orchestrator reads `api`).
+        security: who may call, and what to show to others.
+        environment: for values that are named by variable, such as the secrets of an API.
+    """
+
+    tables: Mapping[str, Any]
+    security: Security
+    environment: Mapping[str, str]
+
+
 def run_service(
     section: str,
     model: type[Config],
-    build: Callable[[Config, dict[str, Any]], Service],
+    build: Callable[[Config, Installation], Service],
     argv: list[str] | None = None,
 ) -> NoReturn:
     """Run one server until it is told to stop, and exit the process.
@@ -42,7 +59,7 @@ def run_service(
     Args:
         section: name of its section in the configuration.
         model: the section's model.
-        build: makes the service from the section and all tables of the file (the orchestrator reads `api`, too).
+        build: makes the service from its section and what the installation has besides.
         argv: arguments; by default those of the process.
 
     Exit codes: 0 stopped cleanly, 1 failed or did not drain in time, 2 wrong configuration or usage.
@@ -59,18 +76,19 @@ def run_service(
         tables = read_file(arguments.config)
         config = load_section(model, section, tables=tables, environment=os.environ, overrides=overrides)
         configure_logging(section, config.log_level, config.log_format)
-        service = build(config, tables)
+        security = Security(load_section(SecurityConfig, "security", tables=tables, environment=os.environ), os.environ)
+        security.require_safe(section, config.host)
+        service = build(config, Installation(tables, security, os.environ))
     except StartupError as error:
         print(f"sluiceway {section}: {error}", file=sys.stderr)  # noqa: T201 - logging may not be set up yet
         sys.exit(EXIT_USAGE)
-    sys.exit(asyncio.run(_run(service, config)))
+    sys.exit(asyncio.run(_run(Server(service, config, security, section))))
 
 
-async def _run(service: Service, config: ServerConfig) -> int:
+async def _run(server: Server) -> int:
     stop = asyncio.Event()
     _install_signals(stop)
     _watch_parent(stop)
-    server = Server(service, config)
     starting = asyncio.create_task(server.start(), name="start")
     stopping = asyncio.create_task(stop.wait(), name="stop")
     try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from sluiceway_runtime.pool import PoolStatistics
+if TYPE_CHECKING:
+    from sluiceway_runtime.pool import PoolStatistics
 
 __all__ = ["CallMetrics", "PoolCollector"]
 

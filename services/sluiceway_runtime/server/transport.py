@@ -10,6 +10,8 @@ import grpc.aio
 
 from sluiceway_runtime.config import ServerConfig
 from sluiceway_runtime.errors import StartupError
+from sluiceway_runtime.server.security import Security
+from sluiceway_runtime.server.stage_token import stage_token_interceptors
 
 __all__ = ["bind", "channel_options", "make_server", "open_channel"]
 
@@ -39,15 +41,23 @@ def make_server(config: ServerConfig, interceptors: Sequence[grpc.aio.ServerInte
     )
 
 
-def bind(server: grpc.aio.Server, config: ServerConfig) -> int:
+def bind(server: grpc.aio.Server, config: ServerConfig, credentials: grpc.ServerCredentials | None = None) -> int:
     """Listen; returns the port, which the system chose if 0 was configured.
+
+    Args:
+        server: from `make_server`.
+        config: says where.
+        credentials: for TLS; None is plain text.
 
     Raises:
         StartupError: the address cannot be had.
     """
     address = f"[{config.host}]:{config.port}" if ":" in config.host else f"{config.host}:{config.port}"
     try:
-        port = server.add_insecure_port(address)
+        if credentials is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, credentials)
     except RuntimeError as error:
         raise StartupError(f"cannot listen on {address}: is another server running there?") from error
     if port == 0:
@@ -72,6 +82,17 @@ def channel_options(max_message_bytes: int) -> list[tuple[str, Any]]:
     ]
 
 
-def open_channel(target: str, *, max_message_bytes: int = 64 * 2**20) -> grpc.aio.Channel:
-    """A channel to a Sluiceway server; the caller closes it."""
-    return grpc.aio.insecure_channel(target, options=channel_options(max_message_bytes))
+def open_channel(
+    target: str, *, max_message_bytes: int = 64 * 2**20, security: Security | None = None
+) -> grpc.aio.Channel:
+    """A channel to a Sluiceway server; the caller closes it.
+
+    Calls over it carry the stage token by themselves when `security` has one.
+    """
+    options = channel_options(max_message_bytes)
+    security = security or Security()
+    interceptors = stage_token_interceptors(security.call_metadata())
+    credentials = security.channel_credentials()
+    if credentials is None:
+        return grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
+    return grpc.aio.secure_channel(target, credentials, options=options, interceptors=interceptors)
