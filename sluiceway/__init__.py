@@ -1,0 +1,22 @@
+"""Sluiceway: images in, text out, region by region.
+
+`Client` and `AsyncClient` talk to a running cluster; `sluiceway up` starts one. See `sluiceway.client` for the rest.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sluiceway.client import ApiCall, AsyncClient, Client, Options, Region, Result, draw
+
+__all__ = ["ApiCall", "AsyncClient", "Client", "Options", "Region", "Result", "draw"]
+
+
+def __getattr__(name: str) -> object:
+    # On demand: servers import the stubs below this package and need neither the client nor Pillow.
+    if name in __all__:
+        from sluiceway import client  # noqa: PLC0415
+
+        return getattr(client, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""The orchestrator: brings images, sends them through the stages, streams the results."""

@@ -65,7 +65,7 @@ class _Class(Generic[Item]):
 
 
 class Backlog(Generic[Item]):
-    """Orders by class with ageing, fairly between clients within a class, and first come first served for one client."""
+    """Orders by class with ageing, fairly between clients within a class, and by arrival for one client."""
 
     def __init__(self, ageing: Ageing | None = None) -> None:
         self._ageing = ageing or Ageing()

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-
 from sluiceway_runtime.config import Port, ServerConfig
 from sluiceway_runtime.errors import ConfigurationError
 
@@ -50,8 +49,13 @@ class ApiConfig(BaseModel):
     hedge_after_s: float | None = Field(
         None, gt=0, description="Send a second request when the first (idempotent) one has not answered by then."
     )
-    image: Literal["body", "base64", "url"] = Field("body", description="What the answer holds.")
-    image_pointer: Pointer | None = Field(None, description="RFC 6901 pointer to the base64 text, URL or list of URLs.")
+    image: Literal["body", "base64", "url", "none"] = Field(
+        "body", description="The answer is the image, holds it, names its URL, or has metadata alone."
+    )
+    image_pointer: Pointer | None = Field(
+        None,
+        description="RFC 6901 pointer to the base64 text, the URL, or a list of URLs (the first good one is taken).",
+    )
     metadata: Mapping[str, Pointer] = Field({}, description="Field handed to the client to its JSON pointer.")
     allow_hosts: tuple[str, ...] = Field(("*",), description="Hosts that URLs in the answer may name.")
     allow_cidrs: tuple[Network, ...] = Field((), description="Non-public addresses that they may lead to.")
@@ -70,8 +74,10 @@ class ApiConfig(BaseModel):
             raise ValueError("url: must start with http:// or https:// and a host")
         if PLACEHOLDER.search(match[1]):
             raise ValueError("url: the host must be fixed, or a client could choose where secrets are sent")
-        if (self.image == "body") != (self.image_pointer is None):
+        if (self.image in ("base64", "url")) != (self.image_pointer is not None):
             raise ValueError("image_pointer: needed for image = base64 or url, and only there")
+        if self.metadata and self.image == "body":
+            raise ValueError("metadata: an answer that is the image itself has no fields")
         for text in (self.url, self.body or "", *self.headers.values()):
             for secret, name in PLACEHOLDER.findall(text):
                 if secret and name not in self.secrets:
@@ -112,7 +118,9 @@ class OrchestratorConfig(ServerConfig):
     url_hedge_after_s: float | None = Field(None, gt=0)
     fetch_per_host: int = Field(64, ge=1, description="Connections to one host.")
     fetch_total: int = Field(512, ge=1, description="Connections in all.")
-    fetch_bytes: int = Field(512 * 2**20, ge=2**20, description="Bytes of images fetched or being fetched, not detected.")
+    fetch_bytes: int = Field(
+        512 * 2**20, ge=2**20, description="Bytes of images fetched or being fetched, not detected."
+    )
 
     max_sources: int = Field(1024, ge=1, description="Sources in one job.")
     max_image_bytes: int = Field(32 * 2**20, ge=1024, description="Largest image file.")

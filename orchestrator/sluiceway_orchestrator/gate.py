@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
 from time import monotonic
 
@@ -12,16 +12,6 @@ from sluiceway_orchestrator.backlog import Ageing, Backlog, Entry
 from sluiceway_orchestrator.priority import Priority
 
 __all__ = ["Gate"]
-
-
-class _ClientGate:
-    """Slots of one client, first come first served."""
-
-    __slots__ = ("free", "waiters")
-
-    def __init__(self, slots: int) -> None:
-        self.free = slots
-        self.waiters = 0
 
 
 class Gate:
@@ -78,7 +68,7 @@ class Gate:
         line: Backlog[asyncio.Future[None]],
         client: Hashable,
         priority: Priority,
-        give_back: object,
+        give_back: Callable[[Hashable], None],
     ) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry: Entry[asyncio.Future[None]] = line.push(
@@ -89,9 +79,8 @@ class Gate:
         except BaseException:
             if entry.waiting:
                 line.discard(entry)
-            elif not future.cancelled() or True:
+            else:
                 # It was this waiter's turn already: the turn goes on to the next.
-                assert callable(give_back)
                 give_back(client)
             raise
 

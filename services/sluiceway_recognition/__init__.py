@@ -1,0 +1,1 @@
+"""The recognition stage: crops in; their text, class or embedding out."""

@@ -29,9 +29,9 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Let a call through to its handler, or answer it with a refusal."""
         if not (self._health_is_open and handler_call_details.method.startswith(_HEALTH)):
             metadata = dict(handler_call_details.invocation_metadata or ())
@@ -49,4 +49,4 @@ def _refusal(error: Unauthenticated) -> grpc.RpcMethodHandler[Any, Any]:
         await context.abort(code_of(error), error.message, trailers(error))
 
     # Whatever the method's kind: a streaming handler answers without reading a request.
-    return grpc.stream_stream_rpc_method_handler(refuse)  # type: ignore[arg-type]  # the stubs know sync handlers only
+    return grpc.stream_stream_rpc_method_handler(refuse)

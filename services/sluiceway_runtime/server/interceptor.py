@@ -55,9 +55,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Wrap the handler of one call."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
@@ -74,12 +74,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 if handler.request_streaming
                 else grpc.unary_stream_rpc_method_handler
             )
-            return make(self._streaming(method, behaviour), **serialisers)  # type: ignore[arg-type]  # the stubs know sync handlers only
+            return make(self._streaming(method, behaviour), **serialisers)
         behaviour = handler.stream_unary if handler.request_streaming else handler.unary_unary
         make_unary = (
             grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
         )
-        return make_unary(self._unary(method, behaviour), **serialisers)  # type: ignore[arg-type]  # as above
+        return make_unary(self._unary(method, behaviour), **serialisers)
 
     def _unary(self, method: str, behaviour: Any) -> Callable[[Any, Context], Awaitable[Any]]:
         async def call(request: Any, context: Context) -> Any:
@@ -146,7 +146,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if isinstance(error, SluicewayError):
             return code_of(error)
         if isinstance(error, grpc.aio.AbortError):
-            return context.code() or grpc.StatusCode.UNKNOWN  # type: ignore[return-value]  # the stubs say int
+            return context.code() or grpc.StatusCode.UNKNOWN
         if isinstance(error, asyncio.CancelledError):
             return grpc.StatusCode.CANCELLED
         return grpc.StatusCode.INTERNAL

@@ -226,13 +226,17 @@ class Security:
 
         def configuration() -> grpc.ServerCertificateConfiguration:
             key, chain, ca = files.contents
-            return grpc.ssl_server_certificate_configuration(((key, chain),), root_certificates=ca if mutual else None)
+            return grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=ca if mutual else None)
 
         def fetch() -> grpc.ServerCertificateConfiguration | None:
             # Called by gRPC at each handshake; None keeps what is in use.
             return configuration() if files.changed() else None
 
-        return grpc.dynamic_ssl_server_credentials(configuration(), fetch, require_client_authentication=mutual)
+        return grpc.dynamic_ssl_server_credentials(
+            configuration(),
+            fetch,  # type: ignore[arg-type]  # the stubs leave out that None keeps the certificates
+            require_client_authentication=mutual,
+        )
 
     def channel_credentials(self) -> grpc.ChannelCredentials | None:
         """Credentials for calls to stages, read from the files as they are now; None without TLS."""

@@ -60,7 +60,7 @@ def cache_folder(environment: Mapping[str, str] | None = None) -> Path:
     variables = os.environ if environment is None else environment
     own = variables.get("SLUICEWAY_CACHE")
     if own:
-        return Path(own).expanduser()
+        return Path(own).expanduser().absolute()
     shared = variables.get("XDG_CACHE_HOME")
     return (Path(shared) if shared else Path.home() / ".cache") / "sluiceway"
 

@@ -63,11 +63,13 @@ def download_wheel(
     """
     if importlib.util.find_spec("pip") is None:
         raise StartupError(
-            f"cannot download {package}: this Python environment has no pip. Add it (`python -m ensurepip`) and try again."
+            f"cannot download {package}: this Python environment has no pip; add it with `python -m ensurepip`"
         )
     command = _command(package, version, tags, directory)
     # Not a shell, and every word comes from the registry that ships with the program.
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(  # noqa: S603
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
         timer = threading.Timer(DOWNLOAD_TIMEOUT_S, process.kill)
         timer.start()
         try:

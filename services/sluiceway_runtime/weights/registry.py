@@ -40,9 +40,10 @@ class WheelTags:
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """How the file of one role becomes the model file: `python -m MODULE SOURCE TARGET`."""
+    """How the file of one role becomes the model: `python -m MODULE SOURCE TARGET`, where `requires` is installed."""
 
     module: str
+    requires: str
     role: str
     file: str
 
@@ -51,7 +52,8 @@ class Conversion:
 class Entry:
     """One name of the registry.
 
-    Exactly one of `package` and `shipped` is set: the file lies in a package, or in this distribution.
+    Exactly one of `package` and `shipped` is set: the file lies in a package, or in this distribution. `tests` marks what
+    the project's own tests need.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Entry:
     convert: Conversion | None = None
     download_bytes: int = 0
     cost_ms: float | None = None
+    tests: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -1,8 +1,8 @@
 """The cache of weights and samples: verified when they come in, verified again when a server takes them.
 
-Layout: `CACHE/models/NAME-VERSION/` and `CACHE/samples/NAME-VERSION/`, each with its files and a `manifest.json`. A folder
-appears by one rename when it is complete, so a reader sees all of it or nothing. Writers of one package exclude each
-other by a file lock; what a killed one left under `CACHE/partial/` is removed by the next.
+Layout: `CACHE/models/NAME-VERSION/` and `CACHE/samples/NAME-VERSION/`, each with its files and a `manifest.json`. A
+folder appears by one rename when it is complete, so a reader sees all of it or nothing. Writers of one package exclude
+each other by a file lock; what a killed one left under `CACHE/partial/` is removed by the next.
 """
 
 from __future__ import annotations
@@ -180,10 +180,10 @@ def _is_converted(entry: Entry, role: str) -> bool:
 
 
 def _require_converter(entry: Entry) -> None:
-    if entry.convert and importlib.util.find_spec("ultralytics") is None:
+    if entry.convert and importlib.util.find_spec(entry.convert.requires) is None:
         raise StartupError(
-            f"the weights {entry.name} come as a .pt checkpoint that must be converted once, which needs the export extra: "
-            "pip install 'sluiceway[export]' (it brings torch and ultralytics; see the README on its licence)"
+            f"the weights {entry.name} come as a checkpoint that must be converted once, which needs the export extra: "
+            f"pip install 'sluiceway[export]' (it brings {entry.convert.requires}; see the README on its licence)"
         )
 
 
@@ -213,7 +213,7 @@ def _convert(entry: Entry, source: Path, target: Path) -> StoredFile:
     # A process of its own: the converter's libraries change thread counts and environment variables when imported.
     command = [sys.executable, "-m", entry.convert.module, str(source), str(target)]
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 - every word is the registry's or a path in the cache
             command, capture_output=True, text=True, timeout=CONVERT_TIMEOUT_S, check=False, cwd=target.parent
         )
     except subprocess.TimeoutExpired as error:

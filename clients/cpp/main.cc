@@ -1,0 +1,297 @@
+// Reads the text in images through a Sluiceway server and prints each event as it comes.
+
+#include <grpcpp/grpcpp.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
+#include "sluiceway/pipeline/v1/pipeline.grpc.pb.h"
+
+namespace {
+
+namespace pipeline = sluiceway::pipeline::v1;
+using pipeline::PipelineService;
+using pipeline::ProcessRequest;
+using pipeline::ProcessResponse;
+
+// gRPC's own limit is 4 MB; a page with many regions, or an image sent back, is larger.
+constexpr int kMaxMessageBytes = 64 << 20;
+
+constexpr char kUsage[] =
+    "usage: sluiceway-client [options] IMAGE...\n"
+    "  --address HOST:PORT  the server (localhost:50051)\n"
+    "  --ca FILE            use TLS and trust these certificates; the token in SLUICEWAY_TOKEN is sent\n"
+    "  --cert FILE --key FILE  the client's own certificate (mutual TLS)\n"
+    "  --timeout SECONDS    deadline of the call\n"
+    "  --cancel-after N     cancel the call after N events\n"
+    "  --bulk N             one job an image over one stream, at most N jobs unfinished\n";
+
+struct Options {
+  std::map<std::string, std::string> values;
+  std::vector<std::string> paths;
+
+  std::string get(const std::string& name, const std::string& otherwise = "") const {
+    auto found = values.find(name);
+    return found == values.end() ? otherwise : found->second;
+  }
+};
+
+Options parse(int argc, char** argv) {
+  Options options;
+  for (int i = 1; i < argc; ++i) {
+    std::string word = argv[i];
+    if (word.rfind("--", 0) != 0) {
+      options.paths.push_back(word);
+    } else if (i + 1 < argc) {
+      options.values[word.substr(2)] = argv[++i];
+    } else {
+      throw std::invalid_argument(word + " wants a value");
+    }
+  }
+  if (options.paths.empty()) throw std::invalid_argument("no images");
+  return options;
+}
+
+std::string read_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw std::runtime_error(path + ": cannot be read");
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+std::shared_ptr<grpc::Channel> connect(const Options& options) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  const char* token = std::getenv("SLUICEWAY_TOKEN");
+  std::shared_ptr<grpc::ChannelCredentials> credentials;
+  if (options.get("ca").empty()) {
+    if (token != nullptr) throw std::runtime_error("a token is only sent over TLS: give --ca");
+    credentials = grpc::InsecureChannelCredentials();
+  } else {
+    grpc::SslCredentialsOptions tls;
+    tls.pem_root_certs = read_file(options.get("ca"));
+    if (!options.get("cert").empty()) {
+      tls.pem_cert_chain = read_file(options.get("cert"));
+      tls.pem_private_key = read_file(options.get("key"));
+    }
+    credentials = grpc::SslCredentials(tls);
+    if (token != nullptr) {
+      // Sends `authorization: Bearer TOKEN` with every call.
+      credentials = grpc::CompositeChannelCredentials(credentials, grpc::AccessTokenCredentials(token));
+    }
+  }
+  return grpc::CreateCustomChannel(options.get("address", "localhost:50051"), credentials, arguments);
+}
+
+void add_source(ProcessRequest& job, const std::string& path) {
+  auto* source = job.add_sources();
+  source->set_source_id(std::filesystem::path(path).filename());
+  source->set_image(read_file(path));
+}
+
+// Writes a line for each thing that an event tells. Returns how many sources or jobs it says have failed.
+int print_event(const ProcessResponse& event) {
+  const char* source = event.source_id().c_str();
+  switch (event.event_case()) {
+    case ProcessResponse::kImageReady:
+      std::printf("image_ready\t%s\t%llu\n", source, static_cast<unsigned long long>(event.image_ready().size_bytes()));
+      break;
+    case ProcessResponse::kDetections: {
+      const auto& found = event.detections();
+      std::printf("detections\t%s\t%u\t%u\t%d\n", source, found.width(), found.height(), found.detections_size());
+      for (const auto& detection : found.detections()) {
+        // A newer server may know shapes that this program does not.
+        if (!detection.geometry().has_box()) continue;
+        const auto& box = detection.geometry().box();
+        std::printf("box\t%s\t%u\t%.2f %.2f %.2f %.2f\t%s\t%.4f\n", source, detection.id(), box.x0(), box.y0(),
+                    box.x1(), box.y1(), detection.class_name().c_str(), detection.confidence());
+      }
+      break;
+    }
+    case ProcessResponse::kRecognitions:
+      for (const auto& recognition : event.recognitions().recognitions()) {
+        if (!recognition.has_text()) continue;
+        std::printf("text\t%s\t%u\t%.4f\t%s\n", source, recognition.crop_id(), recognition.text().confidence(),
+                    recognition.text().text().c_str());
+      }
+      break;
+    case ProcessResponse::kDone: {
+      std::ostringstream order;
+      for (auto id : event.done().reading_order()) order << (order.tellp() > 0 ? " " : "") << id;
+      std::printf("done\t%s\t%s\n", source, order.str().c_str());
+      break;
+    }
+    case ProcessResponse::kFailed:
+      std::printf("failed\t%s\t%s\t%s\n", source, event.failed().error().reason().c_str(),
+                  event.failed().error().message().c_str());
+      return 1;
+    case ProcessResponse::kJobDone: {
+      const auto& done = event.job_done();
+      std::printf("job_done\t%s\t%u\t%u\n", event.job_id().c_str(), done.succeeded(), done.failed());
+      if (!done.has_error()) break;
+      std::printf("refused\t%s\t%s\t%u\t%s\n", event.job_id().c_str(), done.error().reason().c_str(),
+                  done.error().retry_after_ms(), done.error().message().c_str());
+      return 1;
+    }
+    case ProcessResponse::EVENT_NOT_SET:  // also every event that this program is too old for
+      break;
+  }
+  return 0;
+}
+
+const char* code_name(grpc::StatusCode code) {
+  static const char* const names[] = {
+      "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
+      "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
+      "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"};
+  return code >= 0 && code <= grpc::StatusCode::UNAUTHENTICATED ? names[code] : "UNKNOWN";
+}
+
+// Writes what the server said: the code, Sluiceway's stable reason, and when to try again.
+void print_error(const grpc::Status& status) {
+  google::rpc::Status details;
+  google::rpc::ErrorInfo info;
+  google::rpc::RetryInfo retry;
+  details.ParseFromString(status.error_details());
+  for (const auto& detail : details.details()) {
+    if (detail.Is<google::rpc::ErrorInfo>()) detail.UnpackTo(&info);
+    if (detail.Is<google::rpc::RetryInfo>()) detail.UnpackTo(&retry);
+  }
+  const auto& delay = retry.retry_delay();
+  std::printf("error\t%s\t%s\t%lld\t%s\n", code_name(status.error_code()),
+              info.reason().empty() ? "-" : info.reason().c_str(),
+              static_cast<long long>(delay.seconds() * 1000 + delay.nanos() / 1000000), status.error_message().c_str());
+  for (const auto& [key, value] : info.metadata()) std::printf("error_metadata\t%s\t%s\n", key.c_str(), value.c_str());
+}
+
+// Counts the jobs that are not finished, and makes the writer wait while there are `size` of them.
+class Window {
+ public:
+  explicit Window(int size) : free_(size) {}
+
+  // False once the stream has ended.
+  bool enter() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return free_ > 0 || closed_; });
+    --free_;
+    return !closed_;
+  }
+
+  void leave() {
+    std::lock_guard lock(mutex_);
+    ++free_;
+    changed_.notify_one();
+  }
+
+  void close() {
+    std::lock_guard lock(mutex_);
+    closed_ = true;
+    changed_.notify_all();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int free_;
+  bool closed_ = false;
+};
+
+// Called with each event.
+using Receive = std::function<void(const ProcessResponse&)>;
+
+// Sends all images as one job.
+grpc::Status process(PipelineService::Stub& stub, grpc::ClientContext& context, const Options& options,
+                     const Receive& receive) {
+  ProcessRequest request;
+  for (const auto& path : options.paths) add_source(request, path);
+  auto reader = stub.Process(&context, request);
+  ProcessResponse event;
+  while (reader->Read(&event)) receive(event);
+  return reader->Finish();
+}
+
+// Sends a job for each image over one stream. Two things bound what is in flight: the window of jobs that are not
+// finished, and Write, which blocks while the server does not read. An image is read when its turn comes.
+grpc::Status process_stream(PipelineService::Stub& stub, grpc::ClientContext& context, const Options& options,
+                            const Receive& receive) {
+  auto stream = stub.ProcessStream(&context);
+  Window window(std::stoi(options.get("bulk")));
+  std::thread writer([&] {
+    for (size_t i = 0; i < options.paths.size() && window.enter(); ++i) {
+      pipeline::ProcessStreamRequest request;
+      try {
+        add_source(*request.mutable_job(), options.paths[i]);
+      } catch (const std::runtime_error& error) {
+        std::cerr << error.what() << "\n";
+        window.leave();
+        continue;
+      }
+      request.mutable_job()->set_job_id("job-" + std::to_string(i));
+      if (!stream->Write(request)) return;  // Finish says why.
+    }
+    stream->WritesDone();
+  });
+  pipeline::ProcessStreamResponse response;
+  while (stream->Read(&response)) {
+    receive(response.event());
+    if (response.event().has_job_done()) window.leave();
+  }
+  window.close();
+  writer.join();
+  return stream->Finish();
+}
+
+int run(const Options& options) {
+  auto stub = PipelineService::NewStub(connect(options));
+  grpc::ClientContext context;
+  if (double seconds = std::stod(options.get("timeout", "0")); seconds > 0) {
+    context.set_deadline(std::chrono::system_clock::now() +
+                         std::chrono::milliseconds(static_cast<long long>(seconds * 1000)));
+  }
+  int failed = 0, count = 0;
+  const int cancel_after = std::stoi(options.get("cancel-after", "0"));
+  auto receive = [&](const ProcessResponse& event) {
+    failed += print_event(event);
+    // Ends the call on the server, too.
+    if (++count == cancel_after) context.TryCancel();
+  };
+  auto call = options.get("bulk").empty() ? process : process_stream;
+  grpc::Status status = call(*stub, context, options, receive);
+  if (!status.ok()) print_error(status);
+  return status.ok() && failed == 0 ? 0 : 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  // Events are for the moment they happen, also in a pipe.
+  std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);
+  Options options;
+  try {
+    options = parse(argc, argv);
+  } catch (const std::invalid_argument& error) {
+    std::cerr << error.what() << "\n" << kUsage;
+    return 2;
+  }
+  try {
+    return run(options);
+  } catch (const std::exception& error) {
+    std::cerr << error.what() << "\n";
+    return 1;
+  }
+}

@@ -1,0 +1,266 @@
+// Command sluiceway-client reads the text in images through a Sluiceway server and prints each event as it comes.
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
+
+	pipeline "sluiceway-client/gen/sluiceway/pipeline/v1"
+)
+
+// gRPC's own limit is 4 MB; a page with many regions, or an image sent back, is larger.
+const maxMessageBytes = 64 << 20
+
+type options struct {
+	address, ca, cert, key string
+	timeout                float64
+	cancelAfter, bulk      int
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.address, "address", "localhost:50051", "`host:port` of the server")
+	flag.StringVar(&o.ca, "ca", "", "use TLS and trust this `file` of certificates; the token in SLUICEWAY_TOKEN is sent")
+	flag.StringVar(&o.cert, "cert", "", "`file` of the client's own certificate (mutual TLS)")
+	flag.StringVar(&o.key, "key", "", "`file` of its private key")
+	flag.Float64Var(&o.timeout, "timeout", 0, "deadline of the call in `seconds`")
+	flag.IntVar(&o.cancelAfter, "cancel-after", 0, "cancel the call after this many `events`")
+	flag.IntVar(&o.bulk, "bulk", 0, "one job an image over one stream, at most this many `jobs` unfinished")
+	flag.Parse()
+	if flag.NArg() == 0 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	failed, err := run(o, flag.Args())
+	if err != nil {
+		printError(err)
+	}
+	if err != nil || failed > 0 {
+		os.Exit(1)
+	}
+}
+
+// run processes the images and returns how many of them failed.
+func run(o options, paths []string) (failed uint32, err error) {
+	connection, err := connect(o)
+	if err != nil {
+		return 0, err
+	}
+	defer connection.Close()
+
+	// Cancelling this context ends the call on the server, too; so does its deadline.
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if o.timeout > 0 {
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(o.timeout*float64(time.Second)))
+		defer cancel()
+	}
+
+	client := pipeline.NewPipelineServiceClient(connection)
+	next := processStream
+	if o.bulk == 0 {
+		next = process
+	}
+	events, err := next(ctx, client, paths, o.bulk)
+	if err != nil {
+		return 0, err
+	}
+	for count := 1; ; count++ {
+		event, err := events()
+		if errors.Is(err, io.EOF) {
+			return failed, nil
+		}
+		if err != nil {
+			return failed, err
+		}
+		failed += printEvent(event)
+		if count == o.cancelAfter {
+			cancel()
+		}
+	}
+}
+
+func connect(o options) (*grpc.ClientConn, error) {
+	dial := []grpc.DialOption{grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes))}
+	token := os.Getenv("SLUICEWAY_TOKEN")
+	if o.ca == "" {
+		if token != "" {
+			return nil, errors.New("a token is only sent over TLS: give -ca")
+		}
+		return grpc.Dial(o.address, append(dial, grpc.WithInsecure())...)
+	}
+	authorities, err := os.ReadFile(o.ca)
+	if err != nil {
+		return nil, err
+	}
+	config := &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12}
+	if !config.RootCAs.AppendCertsFromPEM(authorities) {
+		return nil, fmt.Errorf("%s: no certificate in it", o.ca)
+	}
+	if o.cert != "" {
+		pair, err := tls.LoadX509KeyPair(o.cert, o.key)
+		if err != nil {
+			return nil, err
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	dial = append(dial, grpc.WithTransportCredentials(credentials.NewTLS(config)))
+	if token != "" {
+		dial = append(dial, grpc.WithPerRPCCredentials(bearer(token)))
+	}
+	return grpc.Dial(o.address, dial...)
+}
+
+// bearer is a token that goes with every call.
+type bearer string
+
+func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"authorization": "Bearer " + string(b)}, nil
+}
+
+func (bearer) RequireTransportSecurity() bool { return true }
+
+// process sends all images as one job. The function that it returns gives one event after the other, then io.EOF.
+func process(ctx context.Context, client pipeline.PipelineServiceClient, paths []string, _ int) (func() (*pipeline.ProcessResponse, error), error) {
+	request := &pipeline.ProcessRequest{}
+	for _, path := range paths {
+		source, err := readSource(path)
+		if err != nil {
+			return nil, err
+		}
+		request.Sources = append(request.Sources, source)
+	}
+	stream, err := client.Process(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	return stream.Recv, nil
+}
+
+// processStream sends a job for each image over one stream. Two things bound what is in flight: `window` jobs that are
+// not finished, and Send, which blocks while the server does not read. An image is read when its turn comes.
+func processStream(ctx context.Context, client pipeline.PipelineServiceClient, paths []string, window int) (func() (*pipeline.ProcessResponse, error), error) {
+	stream, err := client.ProcessStream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	slots := make(chan struct{}, window)
+	go func() {
+		defer stream.CloseSend()
+		for i, path := range paths {
+			select {
+			case slots <- struct{}{}:
+			case <-stream.Context().Done():
+				return
+			}
+			source, err := readSource(path)
+			if err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				<-slots
+				continue
+			}
+			job := &pipeline.ProcessRequest{JobId: fmt.Sprint("job-", i), Sources: []*pipeline.Source{source}}
+			if stream.Send(&pipeline.ProcessStreamRequest{Job: job}) != nil {
+				return // Recv says why.
+			}
+		}
+	}()
+	return func() (*pipeline.ProcessResponse, error) {
+		response, err := stream.Recv()
+		if err != nil {
+			return nil, err
+		}
+		if response.GetEvent().GetJobDone() != nil {
+			<-slots
+		}
+		return response.GetEvent(), nil
+	}, nil
+}
+
+func readSource(path string) (*pipeline.Source, error) {
+	image, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return &pipeline.Source{SourceId: filepath.Base(path), Content: &pipeline.Source_Image{Image: image}}, nil
+}
+
+// printEvent writes a line for each thing that an event tells and returns how many sources or jobs it says have failed.
+func printEvent(response *pipeline.ProcessResponse) uint32 {
+	source := response.GetSourceId()
+	switch event := response.GetEvent().(type) {
+	case *pipeline.ProcessResponse_ImageReady:
+		line("image_ready", source, event.ImageReady.GetSizeBytes())
+	case *pipeline.ProcessResponse_Detections:
+		found := event.Detections
+		line("detections", source, found.GetWidth(), found.GetHeight(), len(found.GetDetections()))
+		for _, detection := range found.GetDetections() {
+			// A newer server may know shapes that this program does not.
+			if box := detection.GetGeometry().GetBox(); box != nil {
+				line("box", source, detection.GetId(),
+					fmt.Sprintf("%.2f %.2f %.2f %.2f", box.GetX0(), box.GetY0(), box.GetX1(), box.GetY1()),
+					detection.GetClassName(), fmt.Sprintf("%.4f", detection.GetConfidence()))
+			}
+		}
+	case *pipeline.ProcessResponse_Recognitions:
+		for _, recognition := range event.Recognitions.GetRecognitions() {
+			if text := recognition.GetText(); text != nil {
+				line("text", source, recognition.GetCropId(), fmt.Sprintf("%.4f", text.GetConfidence()), text.GetText())
+			}
+		}
+	case *pipeline.ProcessResponse_Done:
+		line("done", source, strings.Trim(fmt.Sprint(event.Done.GetReadingOrder()), "[]"))
+	case *pipeline.ProcessResponse_Failed:
+		line("failed", source, event.Failed.GetError().GetReason(), event.Failed.GetError().GetMessage())
+		return 1
+	case *pipeline.ProcessResponse_JobDone:
+		done := event.JobDone
+		line("job_done", response.GetJobId(), done.GetSucceeded(), done.GetFailed())
+		if err := done.GetError(); err != nil {
+			line("refused", response.GetJobId(), err.GetReason(), err.GetRetryAfterMs(), err.GetMessage())
+			return 1
+		}
+	}
+	return 0
+}
+
+// printError writes what the server said: the code, Sluiceway's stable reason, and when to try again.
+func printError(err error) {
+	reason, retryMs, metadata := "-", int64(0), map[string]string{}
+	state, _ := status.FromError(err)
+	for _, detail := range state.Details() {
+		switch detail := detail.(type) {
+		case *errdetails.ErrorInfo:
+			reason, metadata = detail.GetReason(), detail.GetMetadata()
+		case *errdetails.RetryInfo:
+			retryMs = detail.GetRetryDelay().AsDuration().Milliseconds()
+		}
+	}
+	line("error", state.Code(), reason, retryMs, state.Message())
+	for key, value := range metadata {
+		line("error_metadata", key, value)
+	}
+}
+
+// line writes tab-separated fields.
+func line(fields ...any) {
+	words := make([]string, len(fields))
+	for i, field := range fields {
+		words[i] = fmt.Sprint(field)
+	}
+	fmt.Println(strings.Join(words, "\t"))
+}

@@ -1,0 +1,339 @@
+import com.google.protobuf.Any;
+import com.google.protobuf.ByteString;
+import com.google.protobuf.InvalidProtocolBufferException;
+import com.google.protobuf.util.Durations;
+import com.google.rpc.ErrorInfo;
+import com.google.rpc.RetryInfo;
+import io.grpc.CallCredentials;
+import io.grpc.Context;
+import io.grpc.ManagedChannel;
+import io.grpc.Metadata;
+import io.grpc.StatusRuntimeException;
+import io.grpc.netty.GrpcSslContexts;
+import io.grpc.netty.NettyChannelBuilder;
+import io.grpc.protobuf.StatusProto;
+import io.grpc.stub.AbstractStub;
+import io.grpc.stub.ClientCallStreamObserver;
+import io.grpc.stub.ClientResponseObserver;
+import io.netty.handler.ssl.SslContextBuilder;
+import java.io.File;
+import java.io.IOException;
+import java.io.PrintStream;
+import java.io.UncheckedIOException;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.Iterator;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionException;
+import java.util.concurrent.Executor;
+import java.util.concurrent.TimeUnit;
+import java.util.stream.Collectors;
+import java.util.stream.Stream;
+import sluiceway.common.v1.GeometryOuterClass.Box;
+import sluiceway.detection.v1.DetectionOuterClass.Detection;
+import sluiceway.pipeline.v1.Pipeline.Detections;
+import sluiceway.pipeline.v1.Pipeline.JobDone;
+import sluiceway.pipeline.v1.Pipeline.ProcessRequest;
+import sluiceway.pipeline.v1.Pipeline.ProcessResponse;
+import sluiceway.pipeline.v1.Pipeline.ProcessStreamRequest;
+import sluiceway.pipeline.v1.Pipeline.ProcessStreamResponse;
+import sluiceway.pipeline.v1.Pipeline.Source;
+import sluiceway.pipeline.v1.PipelineServiceGrpc;
+import sluiceway.recognition.v1.RecognitionOuterClass.Recognition;
+
+/** Reads the text in images through a Sluiceway server and prints each event as it comes. */
+public final class SluicewayClient {
+  private static final String USAGE =
+      "usage: sluiceway-client [options] IMAGE...\n"
+          + "  --address HOST:PORT  the server (localhost:50051)\n"
+          + "  --ca FILE            use TLS and trust these certificates; the token in SLUICEWAY_TOKEN is sent\n"
+          + "  --cert FILE --key FILE  the client's own certificate (mutual TLS)\n"
+          + "  --timeout SECONDS    deadline of the call\n"
+          + "  --cancel-after N     cancel the call after N events\n"
+          + "  --bulk N             one job an image over one stream, at most N jobs unfinished";
+
+  // gRPC's own limit is 4 MB; a page with many regions, or an image sent back, is larger.
+  private static final int MAX_MESSAGE_BYTES = 64 << 20;
+
+  // The platform's default may not be able to print what was read.
+  private static final PrintStream OUT = new PrintStream(System.out, true, StandardCharsets.UTF_8);
+
+  private final Map<String, String> options;
+  private final List<String> paths;
+  // Cancelling it ends the calls made in it, on the server, too.
+  private final Context.CancellableContext context = Context.current().withCancellation();
+  private int events;
+  private int failed;
+
+  private SluicewayClient(Map<String, String> options, List<String> paths) {
+    this.options = options;
+    this.paths = paths;
+  }
+
+  public static void main(String[] arguments) throws Exception {
+    Map<String, String> options = new HashMap<>();
+    List<String> paths = new ArrayList<>();
+    for (Iterator<String> words = List.of(arguments).iterator(); words.hasNext(); ) {
+      String word = words.next();
+      if (!word.startsWith("--")) {
+        paths.add(word);
+      } else if (words.hasNext()) {
+        options.put(word.substring(2), words.next());
+      }
+    }
+    if (paths.isEmpty()) {
+      System.err.println(USAGE);
+      System.exit(2);
+    }
+    try {
+      System.exit(new SluicewayClient(options, paths).run() ? 0 : 1);
+    } catch (StatusRuntimeException error) {
+      printError(error);
+    } catch (IOException | UncheckedIOException | IllegalArgumentException error) {
+      System.err.println(error.getMessage());
+    }
+    System.exit(1);
+  }
+
+  private boolean run() throws IOException, InterruptedException {
+    ManagedChannel channel = connect();
+    try {
+      context.run(options.containsKey("bulk") ? () -> processStream(channel) : () -> process(channel));
+      return failed == 0;
+    } finally {
+      context.close();
+      channel.shutdown().awaitTermination(5, TimeUnit.SECONDS);
+    }
+  }
+
+  private ManagedChannel connect() throws IOException {
+    String address = options.getOrDefault("address", "localhost:50051");
+    NettyChannelBuilder builder = NettyChannelBuilder.forTarget(address).maxInboundMessageSize(MAX_MESSAGE_BYTES);
+    if (!options.containsKey("ca")) {
+      if (bearer() != null) {
+        throw new IllegalArgumentException("a token is only sent over TLS: give --ca");
+      }
+      return builder.usePlaintext().build();
+    }
+    SslContextBuilder tls = GrpcSslContexts.forClient().trustManager(new File(options.get("ca")));
+    if (options.containsKey("cert")) {
+      tls.keyManager(new File(options.get("cert")), new File(options.get("key")));
+    }
+    return builder.sslContext(tls.build()).build();
+  }
+
+  /** The token, sent with every call; null without one. */
+  private static CallCredentials bearer() {
+    String token = System.getenv("SLUICEWAY_TOKEN");
+    if (token == null) {
+      return null;
+    }
+    return new CallCredentials() {
+      @Override
+      public void applyRequestMetadata(RequestInfo call, Executor executor, MetadataApplier applier) {
+        Metadata metadata = new Metadata();
+        metadata.put(Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER), "Bearer " + token);
+        applier.apply(metadata);
+      }
+
+      @Override
+      public void thisUsesUnstableApi() {}
+    };
+  }
+
+  private static Source readSource(String path) {
+    try {
+      return Source.newBuilder()
+          .setSourceId(Path.of(path).getFileName().toString())
+          .setImage(ByteString.copyFrom(Files.readAllBytes(Path.of(path))))
+          .build();
+    } catch (IOException error) {
+      throw new UncheckedIOException(path + ": cannot be read", error);
+    }
+  }
+
+  private <S extends AbstractStub<S>> S configure(S stub) {
+    if (options.containsKey("timeout")) {
+      long millis = Math.round(Double.parseDouble(options.get("timeout")) * 1000);
+      stub = stub.withDeadlineAfter(millis, TimeUnit.MILLISECONDS);
+    }
+    return bearer() == null ? stub : stub.withCallCredentials(bearer());
+  }
+
+  /** Sends all images as one job. */
+  private void process(ManagedChannel channel) {
+    ProcessRequest.Builder request = ProcessRequest.newBuilder();
+    paths.forEach(path -> request.addSources(readSource(path)));
+    PipelineServiceGrpc.PipelineServiceBlockingStub stub = configure(PipelineServiceGrpc.newBlockingStub(channel));
+    stub.process(request.build()).forEachRemaining(this::receive);
+  }
+
+  /** Sends a job for each image over one stream. */
+  private void processStream(ManagedChannel channel) {
+    Bulk bulk = new Bulk(Integer.parseInt(options.get("bulk")));
+    configure(PipelineServiceGrpc.newStub(channel)).processStream(bulk);
+    try {
+      bulk.done.join();
+    } catch (CompletionException error) {
+      throw (RuntimeException) error.getCause();
+    }
+  }
+
+  /**
+   * Both ends of the stream. Two things bound what is in flight: the window of jobs that are not finished, and
+   * `isReady`, which is false while the server does not read. An image is read when its turn comes, and an event is
+   * asked for when the one before it was printed. gRPC calls these methods one at a time.
+   */
+  private final class Bulk implements ClientResponseObserver<ProcessStreamRequest, ProcessStreamResponse> {
+    final CompletableFuture<Void> done = new CompletableFuture<>();
+    private final int window;
+    private int sent;
+    private int finished;
+    private boolean complete;
+    private ClientCallStreamObserver<ProcessStreamRequest> requests;
+
+    Bulk(int window) {
+      this.window = window;
+    }
+
+    @Override
+    public void beforeStart(ClientCallStreamObserver<ProcessStreamRequest> stream) {
+      requests = stream;
+      requests.disableAutoRequestWithInitial(1);
+      requests.setOnReadyHandler(this::send);
+    }
+
+    private void send() {
+      while (!complete && requests.isReady() && sent - finished < window && sent < paths.size()) {
+        ProcessRequest.Builder job = ProcessRequest.newBuilder().setJobId("job-" + sent);
+        try {
+          job.addSources(readSource(paths.get(sent++)));
+        } catch (UncheckedIOException error) {
+          complete = true;
+          requests.cancel("a file could not be read", error);
+          return;
+        }
+        requests.onNext(ProcessStreamRequest.newBuilder().setJob(job).build());
+      }
+      if (!complete && sent == paths.size()) {
+        complete = true;
+        requests.onCompleted();
+      }
+    }
+
+    @Override
+    public void onNext(ProcessStreamResponse response) {
+      if (response.getEvent().hasJobDone()) {
+        finished++;
+        send();
+      }
+      receive(response.getEvent());
+      requests.request(1);
+    }
+
+    @Override
+    public void onError(Throwable error) {
+      done.completeExceptionally(error);
+    }
+
+    @Override
+    public void onCompleted() {
+      done.complete(null);
+    }
+  }
+
+  private void receive(ProcessResponse event) {
+    failed += printEvent(event);
+    if (String.valueOf(++events).equals(options.get("cancel-after"))) {
+      context.cancel(null);
+    }
+  }
+
+  /** Writes a line for each thing that an event tells. Returns how many sources or jobs it says have failed. */
+  private static int printEvent(ProcessResponse response) {
+    String source = response.getSourceId();
+    switch (response.getEventCase()) {
+      case IMAGE_READY:
+        line("image_ready", source, response.getImageReady().getSizeBytes());
+        return 0;
+      case DETECTIONS:
+        Detections found = response.getDetections();
+        line("detections", source, found.getWidth(), found.getHeight(), found.getDetectionsCount());
+        for (Detection detection : found.getDetectionsList()) {
+          // A newer server may know shapes that this program does not.
+          if (detection.getGeometry().hasBox()) {
+            Box box = detection.getGeometry().getBox();
+            String corners = format("%.2f %.2f %.2f %.2f", box.getX0(), box.getY0(), box.getX1(), box.getY1());
+            String confidence = format("%.4f", detection.getConfidence());
+            line("box", source, detection.getId(), corners, detection.getClassName(), confidence);
+          }
+        }
+        return 0;
+      case RECOGNITIONS:
+        for (Recognition recognition : response.getRecognitions().getRecognitionsList()) {
+          if (recognition.hasText()) {
+            String confidence = format("%.4f", recognition.getText().getConfidence());
+            line("text", source, recognition.getCropId(), confidence, recognition.getText().getText());
+          }
+        }
+        return 0;
+      case DONE:
+        line("done", source, join(response.getDone().getReadingOrderList().stream(), " "));
+        return 0;
+      case FAILED:
+        line("failed", source, response.getFailed().getError().getReason(), response.getFailed().getError().getMessage());
+        return 1;
+      case JOB_DONE:
+        JobDone done = response.getJobDone();
+        line("job_done", response.getJobId(), done.getSucceeded(), done.getFailed());
+        if (!done.hasError()) {
+          return 0;
+        }
+        line("refused", response.getJobId(), done.getError().getReason(), done.getError().getRetryAfterMs(),
+            done.getError().getMessage());
+        return 1;
+      default: // an event that this program is too old for
+        return 0;
+    }
+  }
+
+  /** Writes what the server said: the code, Sluiceway's stable reason, and when to try again. */
+  private static void printError(StatusRuntimeException error) {
+    ErrorInfo info = ErrorInfo.getDefaultInstance();
+    RetryInfo retry = RetryInfo.getDefaultInstance();
+    com.google.rpc.Status details = StatusProto.fromThrowable(error);
+    try {
+      for (Any detail : details.getDetailsList()) {
+        if (detail.is(ErrorInfo.class)) {
+          info = detail.unpack(ErrorInfo.class);
+        } else if (detail.is(RetryInfo.class)) {
+          retry = detail.unpack(RetryInfo.class);
+        }
+      }
+    } catch (InvalidProtocolBufferException damaged) {
+      // What the plain status says is still right.
+    }
+    String reason = info.getReason().isEmpty() ? "-" : info.getReason();
+    long retryMs = Durations.toMillis(retry.getRetryDelay());
+    line("error", error.getStatus().getCode(), reason, retryMs, error.getStatus().getDescription());
+    info.getMetadataMap().forEach((key, value) -> line("error_metadata", key, value));
+  }
+
+  private static String format(String format, Object... values) {
+    return String.format(Locale.ROOT, format, values);
+  }
+
+  private static String join(Stream<?> values, String separator) {
+    return values.map(String::valueOf).collect(Collectors.joining(separator));
+  }
+
+  private static void line(Object... fields) {
+    OUT.println(join(Stream.of(fields), "\t"));
+  }
+}

@@ -1,0 +1,113 @@
+"""Command line and output, the same for both programs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from sluiceway.client import (
+    Detected,
+    Event,
+    ImageReady,
+    JobDone,
+    Recognized,
+    Result,
+    RetryPolicy,
+    SourceDone,
+    SourceFailed,
+    Tls,
+)
+from sluiceway.errors import SluicewayError
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="sluiceway-client", description=__doc__)
+    parser.add_argument("images", nargs="+", type=Path)
+    parser.add_argument("--address", default="localhost:50051", metavar="HOST:PORT")
+    parser.add_argument(
+        "--ca", type=Path, help="use TLS and trust these certificates; the token in SLUICEWAY_TOKEN is sent"
+    )
+    parser.add_argument("--cert", type=Path, help="the client's own certificate (mutual TLS)")
+    parser.add_argument("--key", type=Path, help="its private key")
+    parser.add_argument("--timeout", type=float, default=60, metavar="SECONDS", help="deadline of the call")
+    parser.add_argument("--cancel-after", type=int, metavar="N", help="cancel the call after N events")
+    parser.add_argument("--bulk", type=int, metavar="N", help="all images over one stream, at most N unfinished")
+    arguments = parser.parse_args()
+    if os.environ.get("SLUICEWAY_TOKEN") and not arguments.ca:
+        parser.error("a token is only sent over TLS: give --ca")
+    return arguments
+
+
+def connection(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of a client."""
+    return {
+        "address": arguments.address,
+        "tls": Tls(ca=arguments.ca, certificate=arguments.cert, key=arguments.key) if arguments.ca else None,
+        "token": os.environ.get("SLUICEWAY_TOKEN"),
+        "timeout_s": arguments.timeout,
+        # This program shows errors; without this the library tries again as long as the server allows.
+        "retry": RetryPolicy(attempts=1),
+    }
+
+
+def print_event(event: Event) -> int:
+    """Print a line for each thing that an event tells; returns how many sources it says have failed."""
+    match event:
+        case ImageReady():
+            line("image_ready", name(event.source), event.size_bytes)
+        case Detected():
+            print_regions(event)
+        case Recognized():
+            for region, reading in event.readings.items():
+                if reading.text is not None:
+                    line("text", name(event.source), region, f"{reading.confidence:.4f}", reading.text)
+        case SourceDone():
+            line("done", name(event.source), " ".join(str(region) for region in event.reading_order))
+        case SourceFailed():
+            line("failed", name(event.source), event.error.reason, event.error.message)
+            return 1
+        case JobDone():
+            line("job_done", "", event.succeeded, event.failed)
+    return 0
+
+
+def print_result(result: Result) -> int:
+    """Print a finished image; returns 1 if it failed."""
+    if result.error is not None:
+        line("failed", name(result.source), result.error.reason, result.error.message)
+        return 1
+    print_regions(result)
+    for region in result.regions:
+        if region.text is not None:
+            line("text", name(result.source), region.id, f"{region.text_confidence:.4f}", region.text)
+    line("done", name(result.source), " ".join(str(region.id) for region in result.regions))
+    return 0
+
+
+def print_regions(found: Detected | Result) -> None:
+    """Print where the regions are."""
+    source = name(found.source)
+    line("detections", source, found.width, found.height, len(found.regions))
+    for region in found.regions:
+        corners = " ".join(f"{edge:.2f}" for edge in region.box)
+        line("box", source, region.id, corners, region.class_name, f"{region.confidence:.4f}")
+
+
+def print_error(error: SluicewayError) -> None:
+    """Print what the server said: the code, Sluiceway's stable reason, and when to try again."""
+    line("error", error.code, error.reason, round((error.retry_after_s or 0) * 1000), error.message)
+    for key, value in error.metadata.items():
+        line("error_metadata", key, value)
+
+
+def name(source: str) -> str:
+    """Return the file's name; the library names a source as it was given."""
+    return Path(source).name
+
+
+def line(*fields: object) -> None:
+    """Print tab-separated fields at once."""
+    print(*fields, sep="\t", flush=True)

@@ -1,0 +1,59 @@
+{{/* What the schema cannot say, since it is about several keys. Each message begins with the key to change. */}}
+{{- define "sluiceway.validate" -}}
+{{- $root := . -}}
+{{- $faults := list -}}
+{{- range $stage := list "detection" "recognition" -}}
+{{- $values := get $root.Values $stage -}}
+{{- $gpus := int $values.gpu.count -}}
+{{- if and (hasPrefix "cuda" $values.device) (eq $gpus 0) -}}
+{{- $faults = append $faults (printf "%s.gpu.count: device %s needs the limit of at least 1 GPU" $stage $values.device) -}}
+{{- end -}}
+{{- if and (eq $values.device "cpu") (gt $gpus 0) -}}
+{{- $faults = append $faults (printf "%s.device: cpu would leave the %d GPUs of %s.gpu.count idle; set cuda" $stage $gpus $stage) -}}
+{{- end -}}
+{{- if hasKey (default dict $values.resources.limits) $values.gpu.resource -}}
+{{- $faults = append $faults (printf "%s.resources.limits: GPUs are set by %s.gpu.count" $stage $stage) -}}
+{{- end -}}
+{{- $shares := 0 -}}
+{{- $names := list -}}
+{{- range $variant := $values.variants -}}
+{{- $shares = add $shares (int $variant.share) -}}
+{{- if has $variant.name $names -}}
+{{- $faults = append $faults (printf "%s.variants: two are called %s" $stage $variant.name) -}}
+{{- end -}}
+{{- $names = append $names $variant.name -}}
+{{- end -}}
+{{- if gt $shares 90 -}}
+{{- $faults = append $faults (printf "%s.variants: the shares add up to %d, and the main one keeps at least 10 percent" $stage $shares) -}}
+{{- end -}}
+{{- $scaling := $values.autoscaling -}}
+{{- if $scaling.enabled -}}
+{{- $engine := include "sluiceway.engine" (dict "root" $root "values" $values) -}}
+{{- if and (eq (int $scaling.minReplicas) 0) (ne $engine "keda") -}}
+{{- $faults = append $faults (printf "%s.autoscaling.minReplicas: 0 needs keda, a HorizontalPodAutoscaler keeps at least 1" $stage) -}}
+{{- end -}}
+{{- if and (eq (int $scaling.minReplicas) 0) (not $scaling.queueTime.enabled) -}}
+{{- $faults = append $faults (printf "%s.autoscaling.queueTime.enabled: nothing else can wake a stage from 0 replicas" $stage) -}}
+{{- end -}}
+{{- if and (eq (int $scaling.cpuPercent) 0) (not $scaling.queueTime.enabled) -}}
+{{- $faults = append $faults (printf "%s.autoscaling: set cpuPercent or queueTime.enabled, or there is nothing to scale by" $stage) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range $component := list "orchestrator" "detection" "recognition" -}}
+{{- $scaling := (get $root.Values $component).autoscaling -}}
+{{- if and $scaling.enabled (gt (int $scaling.minReplicas) (int $scaling.maxReplicas)) -}}
+{{- $faults = append $faults (printf "%s.autoscaling.minReplicas: is above maxReplicas" $component) -}}
+{{- end -}}
+{{- end -}}
+{{- $protected := or .Values.networkPolicy.enabled .Values.security.allowUnauthenticated -}}
+{{- if and (not $protected) (not .Values.security.clients) -}}
+{{- $faults = append $faults "security.clients: without network policies everybody could call; name clients with tokens, or set security.allowUnauthenticated" -}}
+{{- end -}}
+{{- if and (not $protected) (not .Values.security.tls.secretName) (not .Values.security.stageToken) -}}
+{{- $faults = append $faults "security.stageToken: without network policies everybody could call the stages; set it or security.tls.secretName, or set security.allowUnauthenticated" -}}
+{{- end -}}
+{{- if $faults -}}
+{{- fail (printf "\n\n%s\n" (join "\n" $faults)) -}}
+{{- end -}}
+{{- end }}

@@ -1,0 +1,18 @@
+"""`python -m sluiceway_orchestrator`: the orchestrator's server."""
+
+from __future__ import annotations
+
+from sluiceway_runtime.server import Installation, run_service
+
+from sluiceway_orchestrator.config import OrchestratorConfig, load_apis
+from sluiceway_orchestrator.service import OrchestratorService
+
+
+def build(config: OrchestratorConfig, installation: Installation) -> OrchestratorService:
+    """Make the service from its section, the tables of the APIs, and the secrets that they name."""
+    apis = load_apis(installation.tables)
+    return OrchestratorService(config, apis, installation.environment, security=installation.security)
+
+
+if __name__ == "__main__":
+    run_service("orchestrator", OrchestratorConfig, build)

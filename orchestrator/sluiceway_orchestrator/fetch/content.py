@@ -1,0 +1,38 @@
+"""What fetched bytes are: images by their first bytes, values by JSON pointer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+__all__ = ["is_image", "metadata_text", "resolve_pointer"]
+
+
+def is_image(data: bytes) -> bool:
+    """Whether the bytes begin as a JPEG, PNG, WebP, BMP or TIFF file does; the rest is for detection to judge."""
+    return data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\x00", b"MM\x00*")) or (
+        data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    )
+
+
+def resolve_pointer(document: Any, pointer: str) -> Any:
+    """The value that an RFC 6901 pointer names.
+
+    Raises:
+        KeyError: there is none.
+    """
+    value = document
+    for token in pointer.split("/")[1:]:
+        name = token.replace("~1", "/").replace("~0", "~")
+        if isinstance(value, dict) and name in value:
+            value = value[name]
+        elif isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+            value = value[int(name)]
+        else:
+            raise KeyError(pointer)
+    return value
+
+
+def metadata_text(value: Any) -> str:
+    """A JSON value as the contract hands it to clients: text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))

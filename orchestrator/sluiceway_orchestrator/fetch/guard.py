@@ -1,0 +1,217 @@
+"""Where requests may go. A URL comes from a stranger: it must not make this server talk to its own network.
+
+Three checks, none of which trusts the one before: the text of the URL, the address that a name stands for (the very
+one that is then connected to, so a name that changes its mind between two look-ups gains nothing), and the same again
+for every redirect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+from sluiceway_runtime.errors import UrlNotAllowed
+from yarl import URL
+
+__all__ = ["GuardedResolver", "LookUp", "UrlPolicy", "system_look_up"]
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+LookUp = Callable[[str, int], Awaitable[Sequence[str]]]
+
+_MAX_URL = 8192
+# Anything that one parser may read otherwise than another.
+_CONFUSING = re.compile(r"[\x00-\x20\x7f\\]")
+_AUTHORITY = re.compile(r"[a-z]+://([^/?#]*)", re.IGNORECASE)
+# Forms that resolvers of the C library take for IPv4 addresses: 2130706433, 0x7f.1, 017700000001, 127.1.
+_NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+))*\.?", re.IGNORECASE)
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_6TO4 = ipaddress.IPv6Network("2002::/16")
+# Besides what the standard library knows as not global; some of it differs between releases of Python.
+_NEVER_PUBLIC: tuple[Network, ...] = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "0.0.0.0/8",  # this host
+        "10.0.0.0/8",
+        "100.64.0.0/10",  # carrier NAT; some clouds keep their metadata here
+        "127.0.0.0/8",
+        "168.63.129.16/32",  # a cloud's own services, at an address that looks public
+        "169.254.0.0/16",  # link-local; metadata of most clouds
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.88.99.0/24",  # 6to4 relays
+        "192.168.0.0/16",
+        "198.18.0.0/15",
+        "224.0.0.0/3",  # multicast and reserved
+        "::/96",  # unspecified, loopback, and IPv4 in the deprecated "compatible" form
+        "64:ff9b:1::/48",  # NAT64 with a prefix of the network's own
+        "100::/64",
+        "2001::/23",  # Teredo and other protocol assignments
+        "fc00::/7",
+        "fe80::/10",
+        "fec0::/10",
+        "ff00::/8",
+    )
+)
+
+
+def _unwrapped(address: Address) -> Address:
+    """The IPv4 address that an IPv6 address stands for, if it does."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return address.ipv4_mapped
+        if address in _NAT64:
+            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if address in _6TO4:
+            return ipaddress.IPv4Address(int(address) >> 80 & 0xFFFFFFFF)
+    return address
+
+
+def _is_public(address: Address) -> bool:
+    return address.is_global and not any(address in network for network in _NEVER_PUBLIC)
+
+
+class UrlPolicy:
+    """Which URLs are allowed. An address is if it lies in `allow_cidrs`, or is public and its host is in `allow_hosts`.
+
+    `trusted_host` is the host of an API that the operator configured: it may be anywhere.
+    """
+
+    def __init__(
+        self, allow_hosts: Sequence[str], allow_cidrs: Sequence[str], *, trusted_host: str | None = None
+    ) -> None:
+        self._trusted = trusted_host
+        self._any_host = "*" in allow_hosts
+        self._hosts = frozenset(host.lower().rstrip(".") for host in allow_hosts if not host.startswith("*"))
+        self._domains = tuple(host[1:].lower().rstrip(".") for host in allow_hosts if host.startswith("*."))
+        self._networks: tuple[Network, ...] = tuple(ipaddress.ip_network(text) for text in allow_cidrs)
+
+    def __repr__(self) -> str:
+        hosts = "*" if self._any_host else sorted((*self._hosts, *(f"*{domain}" for domain in self._domains)))
+        return f"<UrlPolicy hosts={hosts} networks={[str(network) for network in self._networks]}>"
+
+    def parse(self, text: str) -> URL:
+        """Check the text of a URL and give back what may be requested.
+
+        Raises:
+            UrlNotAllowed: it is no plain http or https URL, or its host can be refused without a look-up.
+        """
+        if len(text) > _MAX_URL or _CONFUSING.search(text):
+            raise UrlNotAllowed("the URL is too long, or holds white space, a backslash or control characters")
+        try:
+            url = URL(text)
+            host, port = url.raw_host, url.port
+        except ValueError as error:
+            raise UrlNotAllowed("the URL cannot be read") from error
+        if url.scheme not in ("http", "https"):
+            raise UrlNotAllowed("only http and https URLs are fetched")
+        if not host or port is None:
+            raise UrlNotAllowed("the URL names no host")
+        # In the text itself, since the parser forgets an empty user name.
+        authority = _AUTHORITY.match(text)
+        if authority is None or "@" in authority[1]:
+            raise UrlNotAllowed("a URL with a user name is not fetched")
+        self.check_host(host)
+        return url
+
+    def check_host(self, host: str) -> None:
+        """Check a host as it stands in a URL, before any look-up.
+
+        Raises:
+            UrlNotAllowed: it is an address that is not allowed, one in a disguise, or a name that cannot be allowed.
+        """
+        if host == self._trusted:
+            return
+        address = _literal(host)
+        if address is not None:
+            self.check_address(host, address)
+        elif _NUMERIC.fullmatch(host):
+            raise UrlNotAllowed("an address must be written in its usual form")
+        elif not self._networks and not self._listed(host):
+            raise UrlNotAllowed("the operator does not allow this host")
+
+    def check_address(self, host: str, address: Address) -> None:
+        """Check an address that is about to be connected to for a host.
+
+        Raises:
+            UrlNotAllowed: it is neither in an allowed network nor the public address of an allowed host.
+        """
+        if host == self._trusted:
+            return
+        if getattr(address, "scope_id", None):
+            raise UrlNotAllowed("an address with a zone is not fetched from")
+        plain = _unwrapped(address)
+        if any(plain in network or address in network for network in self._networks):
+            return
+        # Both forms, so that a wrapper which the network happens to route is no way around.
+        if not _is_public(plain) or (plain is address and not _is_public(address)):
+            raise UrlNotAllowed("the address is not public")
+        if not self._listed(host):
+            raise UrlNotAllowed("the operator does not allow this host")
+
+    def _listed(self, host: str) -> bool:
+        if self._any_host:
+            return True
+        name = host.lower().rstrip(".")
+        return name in self._hosts or any(name.endswith(domain) for domain in self._domains)
+
+
+async def system_look_up(host: str, port: int) -> Sequence[str]:
+    """Ask the system's resolver."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+class GuardedResolver(AbstractResolver):
+    """Gives the HTTP client only addresses that are allowed; it connects to exactly these.
+
+    A name that stands for an allowed and a refused address at once is refused: somebody is trying something.
+    """
+
+    def __init__(self, policy: UrlPolicy, look_up: LookUp = system_look_up) -> None:
+        self._policy = policy
+        self._look_up = look_up
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Look a name up.
+
+        Raises:
+            OSError: it cannot be resolved.
+            UrlNotAllowed: an address that it stands for is refused.
+        """
+        results = []
+        for text in await self._look_up(host, port):
+            address = ipaddress.ip_address(text)
+            self._policy.check_address(host, address)
+            found = socket.AF_INET if address.version == 4 else socket.AF_INET6
+            if family in (socket.AF_UNSPEC, found):
+                results.append(
+                    ResolveResult(
+                        hostname=host,
+                        host=text,
+                        port=port,
+                        family=found,
+                        proto=0,
+                        flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+                    )
+                )
+        if not results:
+            raise OSError(None, f"no address for {host}")
+        return results
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+def _literal(host: str) -> Address | None:
+    """The address that a host is, if it is one in a form that every parser reads alike."""
+    try:
+        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return None

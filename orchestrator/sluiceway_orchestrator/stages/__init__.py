@@ -1,0 +1,1 @@
+"""Clients of the stages: replicas, balancing, back-pressure, retries."""

@@ -1,0 +1,148 @@
+"""An orchestrator's real server between stages without models, and a client that keeps account."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import grpc.aio
+from sluiceway_runtime.server import Server
+
+from sluiceway.common.v1 import error_pb2
+from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
+from sluiceway_orchestrator.config import ApiConfig, OrchestratorConfig
+from sluiceway_orchestrator.service import OrchestratorService
+from sluiceway_orchestrator.testing.stages import FakeDetection, FakeRecognition, FakeServer
+
+__all__ = ["Cluster", "SourceEvents"]
+
+
+@dataclass
+class SourceEvents:
+    """What a client heard of one source.
+
+    Attributes:
+        texts: how often each text came.
+        order: kinds of events, in their order.
+    """
+
+    ready: pipeline_pb2.ImageReady | None = None
+    detections: pipeline_pb2.Detections | None = None
+    texts: Counter[str] = field(default_factory=Counter)
+    region_errors: dict[int, error_pb2.Error] = field(default_factory=dict)
+    done: pipeline_pb2.SourceDone | None = None
+    error: error_pb2.Error | None = None
+    order: list[str] = field(default_factory=list)
+
+    def add(self, response: pipeline_pb2.ProcessResponse) -> None:
+        """Take one event down."""
+        kind = response.WhichOneof("event")
+        assert kind is not None
+        self.order.append(kind)
+        if kind == "image_ready":
+            self.ready = response.image_ready
+        elif kind == "detections":
+            self.detections = response.detections
+        elif kind == "recognitions":
+            for item in response.recognitions.recognitions:
+                if item.HasField("error"):
+                    assert item.crop_id not in self.region_errors
+                    self.region_errors[item.crop_id] = item.error
+                else:
+                    self.texts[item.text.text] += 1
+        elif kind == "done":
+            self.done = response.done
+        elif kind == "failed":
+            self.error = response.failed.error
+
+    @property
+    def finished(self) -> bool:
+        """Whether it ended, exactly once."""
+        return self.order.count("done") + self.order.count("failed") == 1 and self.order[-1] in ("done", "failed")
+
+
+class Cluster:
+    """Starts the stages and the orchestrator on entering, and stops them on leaving.
+
+    Args:
+        detection, recognition: stages; more of them are replicas.
+        apis: `[api.NAME]` tables.
+        options: keys of `[orchestrator]`.
+    """
+
+    def __init__(
+        self,
+        detection: Sequence[FakeDetection] | None = None,
+        recognition: Sequence[FakeRecognition] | None = None,
+        *,
+        apis: Mapping[str, Mapping[str, Any]] | None = None,
+        environment: Mapping[str, str] | None = None,
+        service: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        self.detection = [FakeServer(stage) for stage in (detection if detection is not None else [FakeDetection()])]
+        self.recognition = [
+            FakeServer(stage) for stage in (recognition if recognition is not None else [FakeRecognition()])
+        ]
+        self._apis = {name: ApiConfig.model_validate(table) for name, table in (apis or {}).items()}
+        self._environment = environment or {}
+        self._service_options = dict(service or {})
+        self._options = {"port": 0, "operations_port": 0, "drain_notice_s": 0, "drain_grace_s": 1, **options}
+
+    async def __aenter__(self) -> Self:
+        for name, servers in (("detection", self.detection), ("recognition", self.recognition)):
+            addresses = [await server.start() for server in servers]
+            # Port 9 discards: nobody serves there, as with a stage that is scaled to zero.
+            self._options.setdefault(name, ",".join(addresses) or "127.0.0.1:9")
+        config = OrchestratorConfig.model_validate(self._options)
+        self.service = OrchestratorService(config, self._apis, self._environment, **self._service_options)
+        self.server = Server(self.service, config)
+        await self.server.start()
+        self.channel = self.connect()
+        self.stub = pipeline_pb2_grpc.PipelineServiceStub(self.channel)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.channel.close()
+        await self.server.stop()
+        for server in (*self.detection, *self.recognition):
+            await server.stop()
+
+    def connect(self) -> grpc.aio.Channel:
+        """A channel of another client."""
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 64 * 2**20)]
+        return grpc.aio.insecure_channel(f"127.0.0.1:{self.server.port}", options=options)
+
+    async def process(
+        self, *sources: pipeline_pb2.Source, timeout_s: float = 20, **options: Any
+    ) -> dict[str, SourceEvents]:
+        """Run one job and take its events down; checks that it ended as the contract says."""
+        request = pipeline_pb2.ProcessRequest(sources=sources, options=pipeline_pb2.ProcessOptions(**options))
+        call = self.stub.Process(request, timeout=timeout_s)
+        return (await account(call))[request.job_id or None]
+
+
+async def account(
+    events: AsyncIterable[pipeline_pb2.ProcessResponse],
+) -> dict[str | None, dict[str, SourceEvents]]:
+    """Take down all events of a stream, by job and source. A single job without a name is under None as well."""
+    jobs: dict[str | None, dict[str, SourceEvents]] = {}
+    over: Counter[str] = Counter()
+    async for response in events:
+        assert not over[response.job_id], "an event came after job_done"
+        sources = jobs.setdefault(response.job_id, {})
+        if response.WhichOneof("event") == "job_done":
+            over[response.job_id] += 1
+            done = sum(source.done is not None for source in sources.values())
+            assert (done, len(sources) - done) == (response.job_done.succeeded, response.job_done.failed)
+        else:
+            sources.setdefault(response.source_id, SourceEvents()).add(response)
+    assert set(over) == set(jobs), "a job has no job_done"
+    if len(jobs) == 1:
+        jobs[None] = next(iter(jobs.values()))
+    return jobs

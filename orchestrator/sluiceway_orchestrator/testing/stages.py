@@ -1,0 +1,222 @@
+"""Stages without models: real gRPC servers that answer at once, or as a test tells them to.
+
+A picture is a few bytes that begin like a JPEG and say which number it has and how many regions; the text of a region
+is `NUMBER:REGION`, so a client can account for everything that it gets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from sluiceway_runtime.errors import SluicewayError
+from sluiceway_runtime.server.status import code_of, trailers
+
+from sluiceway.common.v1 import crop_pb2, model_pb2
+from sluiceway.detection.v1 import detection_pb2, detection_pb2_grpc
+from sluiceway.recognition.v1 import recognition_pb2, recognition_pb2_grpc
+
+__all__ = ["FakeDetection", "FakeRecognition", "FakeServer", "picture", "picture_number"]
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_MAGIC = b"\xff\xd8\xff\xe0"
+_HEADER = struct.Struct(">4sIII")
+_LINE_PX = 20
+SERVICES = {
+    "detection": "sluiceway.detection.v1.DetectionService",
+    "recognition": "sluiceway.recognition.v1.RecognitionService",
+}
+OPTIONS = [
+    ("grpc.max_receive_message_length", 64 * 2**20),
+    ("grpc.max_send_message_length", 64 * 2**20),
+    ("grpc.so_reuseport", 0),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+]
+
+
+def picture(number: int, *, regions: int = 2, size_bytes: int = 64, crop_bytes: int = 48) -> bytes:
+    """A picture that `FakeDetection` finds `regions` lines in, each cut to `crop_bytes` of pixels."""
+    head = _HEADER.pack(_MAGIC, number, regions, crop_bytes)
+    return head + bytes(max(0, size_bytes - len(head)))
+
+
+def picture_number(image: bytes) -> tuple[int, int, int]:
+    """Number, regions and crop bytes of a picture."""
+    _, number, regions, crop_bytes = _HEADER.unpack_from(image)
+    return number, regions, crop_bytes
+
+
+@dataclass
+class FakeDetection(detection_pb2_grpc.DetectionServiceServicer):
+    """Finds what the picture says.
+
+    Attributes:
+        before: awaited before each answer; may wait, and may raise a `SluicewayError` that the client then gets.
+        seen: how often each picture came.
+        running, cancelled: calls in progress, and calls that were cancelled.
+    """
+
+    capacity: int = 64
+    classes: tuple[str, ...] = ("textline", "image")
+    class_of: Callable[[int], int] = lambda _region: 0
+    before: Callable[[int], Awaitable[None]] | None = None
+    seen: Counter[int] = field(default_factory=Counter)
+    priorities: list[int] = field(default_factory=list)
+    running: int = 0
+    cancelled: int = 0
+
+    async def Detect(  # noqa: N802 - the contract's name
+        self, request: detection_pb2.DetectRequest, context: Context
+    ) -> detection_pb2.DetectResponse:
+        """Answer with a column of lines."""
+        number, regions, crop_bytes = picture_number(request.image)
+        self.seen[number] += 1
+        self.priorities.append(request.priority)
+        self.running += 1
+        try:
+            if self.before is not None:
+                await self.before(number)
+        except SluicewayError as error:
+            await context.abort(code_of(error), error.message, trailers(error))
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.running -= 1
+        answer = detection_pb2.DetectResponse(
+            width=640,
+            height=max(480, regions * _LINE_PX),
+            model=model_pb2.Model(name="fake-detector", version="1", weights_sha256="d" * 64),
+            timings=model_pb2.StageTimings(compute_ms=1, total_ms=2),
+            load=model_pb2.Load(running=self.running + 1, capacity=self.capacity),
+        )
+        for region in range(regions):
+            class_id = self.class_of(region)
+            found = answer.detections.add(
+                id=region, class_id=class_id, class_name=self.classes[class_id], confidence=0.9
+            )
+            # From the bottom up, so that the reading order is not the order of the ids.
+            top = (regions - 1 - region) * _LINE_PX
+            found.geometry.box.x0, found.geometry.box.x1 = 10, 90
+            found.geometry.box.y0, found.geometry.box.y1 = top, top + _LINE_PX - 4
+            for spec in request.crop_specs:
+                if not spec.classes or self.classes[class_id] in spec.classes:
+                    pixels = struct.pack(">II", number, region).ljust(crop_bytes, b"\x7f")
+                    raw = crop_pb2.RawImage(height=1, width=crop_bytes // 3, data=pixels)
+                    answer.crops.add(id=region, model=spec.model, raw=raw)
+        return answer
+
+    async def Describe(  # noqa: N802 - the contract's name
+        self, request: detection_pb2.DescribeRequest, context: Context
+    ) -> detection_pb2.DescribeResponse:
+        """Say what a detector says."""
+        del request, context
+        return detection_pb2.DescribeResponse(server_version="test", classes=self.classes, workers=1)
+
+
+@dataclass
+class FakeRecognition(recognition_pb2_grpc.RecognitionServiceServicer):
+    """Reads what `FakeDetection` wrote.
+
+    Attributes:
+        before: awaited before each crop's answer, with the picture's number and the region.
+        group: crops in one message.
+        seen: how often each crop came.
+    """
+
+    capacity: int = 256
+    models: tuple[str, ...] = ("fake-reader",)
+    group: int = 16
+    before: Callable[[int, int], Awaitable[None]] | None = None
+    seen: Counter[tuple[str, int, int]] = field(default_factory=Counter)
+    running: int = 0
+    cancelled: int = 0
+
+    async def Recognize(  # noqa: N802 - the contract's name
+        self, request: recognition_pb2.RecognizeRequest, context: Context
+    ) -> AsyncIterator[recognition_pb2.RecognizeResponse]:
+        """Answer in groups."""
+        self.running += len(request.crops)
+        left = len(request.crops)
+        model = model_pb2.Model(name=request.options.model, version="1", weights_sha256="e" * 64)
+        try:
+            group = self.group if self.before is None else 1
+            for start in range(0, len(request.crops), group):
+                answer = recognition_pb2.RecognizeResponse(
+                    model=model, load=model_pb2.Load(running=left, capacity=self.capacity)
+                )
+                for crop in request.crops[start : start + group]:
+                    number, region = struct.unpack_from(">II", crop.raw.data)
+                    self.seen[request.options.model, number, region] += 1
+                    if self.before is not None:
+                        await self.before(number, region)
+                    text = recognition_pb2.Text(text=f"{number}:{region}", confidence=0.8)
+                    answer.recognitions.add(crop_id=crop.id, text=text)
+                yield answer
+                left -= len(answer.recognitions)
+                self.running -= len(answer.recognitions)
+        except SluicewayError as error:
+            await context.abort(code_of(error), error.message, trailers(error))
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled += 1
+            raise
+        finally:
+            self.running -= left
+
+    async def Describe(  # noqa: N802 - the contract's name
+        self, request: recognition_pb2.DescribeRequest, context: Context
+    ) -> recognition_pb2.DescribeResponse:
+        """Say what a recogniser says."""
+        del request, context
+        return recognition_pb2.DescribeResponse(
+            server_version="test",
+            workers=1,
+            models=[
+                recognition_pb2.ModelDescription(
+                    model=model_pb2.Model(name=name, version="1", weights_sha256="e" * 64),
+                    head=recognition_pb2.HEAD_TEXT,
+                    crop_spec=crop_pb2.CropSpec(model=name, height=48, max_width=320),
+                )
+                for name in self.models
+            ],
+        )
+
+
+class FakeServer:
+    """A fake stage on a port of its own, with health."""
+
+    def __init__(self, stage: FakeDetection | FakeRecognition) -> None:
+        self.stage = stage
+        self.name = SERVICES["detection" if isinstance(stage, FakeDetection) else "recognition"]
+        self.health = health.aio.HealthServicer()
+        self.server = grpc.aio.server(options=OPTIONS)
+        if isinstance(stage, FakeDetection):
+            detection_pb2_grpc.add_DetectionServiceServicer_to_server(stage, self.server)
+        else:
+            recognition_pb2_grpc.add_RecognitionServiceServicer_to_server(stage, self.server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
+        self.address = ""
+
+    async def start(self, address: str = "127.0.0.1:0") -> str:
+        """Listen and serve; returns `host:port`."""
+        port = self.server.add_insecure_port(address)
+        self.address = f"{address.rpartition(':')[0]}:{port}"
+        await self.serving(yes=True)
+        await self.server.start()
+        return self.address
+
+    async def serving(self, *, yes: bool) -> None:
+        """Change what health says."""
+        kinds = health_pb2.HealthCheckResponse
+        await self.health.set(self.name, kinds.SERVING if yes else kinds.NOT_SERVING)
+
+    async def stop(self) -> None:
+        """End at once; calls in progress break off."""
+        await self.server.stop(None)

@@ -1,0 +1,5 @@
+"""What computes a YOLO model. Each module imports its library only when a worker opens it."""
+
+from sluiceway_detection.backends.base import Backend, BackendSpec, open_backend
+
+__all__ = ["Backend", "BackendSpec", "open_backend"]

@@ -1,0 +1,144 @@
+"""The interface of a backend, and the choice of one."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from sluiceway_runtime.errors import StartupError
+
+from sluiceway_detection.letterbox import InputShape, default_shapes
+from sluiceway_detection.model_card import ModelCard
+from sluiceway_detection.types import ImageBgr
+
+__all__ = ["Backend", "BackendName", "BackendSpec", "Precision", "input_shapes", "open_backend", "resolve_backend"]
+
+BackendName = Literal["openvino", "onnx", "torch"]
+Precision = Literal["f32", "bf16", "f16", "int8"]
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSpec:
+    """What to open.
+
+    Attributes:
+        weights: an ONNX file, or a checkpoint where `allow_checkpoint` is set.
+        device: `cpu` or `cuda:N`.
+        threads: compute threads.
+        precision: None lets the backend take what the hardware is fast in and what passes the check against f32.
+        image_size_px: longer side of the default shapes; None takes the model's own.
+        shapes: inputs to compile, instead of the default ones.
+        allow_checkpoint: the operator has allowed this very checkpoint, whose loading can run code, by name.
+        trial: compile one shape alone, and a small one where the model has a choice: enough to compare arithmetics.
+    """
+
+    weights: Path
+    device: str
+    threads: int
+    precision: Precision | None = None
+    image_size_px: int | None = None
+    shapes: tuple[InputShape, ...] = ()
+    allow_checkpoint: bool = False
+    trial: bool = False
+
+
+class Backend(Protocol):
+    """A loaded model. Used by one thread."""
+
+    name: BackendName
+    precision: Precision
+    card: ModelCard
+    shapes: tuple[InputShape, ...]
+
+    def infer(self, images_bgr: list[ImageBgr]) -> list[npt.NDArray[np.floating]]:
+        """Run letterboxed images, uint8 [H, W, 3], all of one of `shapes`.
+
+        Returns:
+            The head's raw output for each image, without the batch dimension. Valid until the next call.
+        """
+        ...
+
+
+def resolve_backend(wanted: str, weights: Path, device: str) -> BackendName:
+    """Turn `auto` into a name.
+
+    Raises:
+        StartupError: weights, backend and device do not fit together, or a library is missing.
+    """
+    checkpoint = weights.suffix == ".pt"
+    if wanted == "auto":
+        wanted = "torch" if checkpoint else "openvino" if device == "cpu" else "onnx"
+    if checkpoint and wanted != "torch":
+        raise StartupError(
+            f"detection.backend: {wanted} reads ONNX, and {weights.name} is a PyTorch checkpoint. Convert it once with "
+            f"python -m sluiceway_detection.export {weights.name} {weights.stem}.onnx"
+        )
+    if not checkpoint and wanted == "torch":
+        raise StartupError(
+            f"detection.backend: torch serves .pt checkpoints; {weights.name} is served by openvino or onnx"
+        )
+    if wanted == "openvino" and device != "cpu":
+        raise StartupError("detection.backend: openvino computes on the CPU here; use onnx or torch for CUDA")
+    library, extra = {
+        "openvino": ("openvino", "detection"),
+        "onnx": ("onnxruntime", "onnx"),
+        "torch": ("torch", "export"),
+    }[wanted]
+    if importlib.util.find_spec(library) is None:
+        raise StartupError(f"detection.backend: {wanted} needs {library}; install sluiceway[{extra}]")
+    return wanted  # type: ignore[return-value]  # one of the three keys above
+
+
+def open_backend(name: BackendName, spec: BackendSpec) -> Backend:
+    """Load a model; its shapes are compiled and warm when this returns.
+
+    Raises:
+        StartupError: unreadable weights, another task, a precision or shape that the backend or model does not have.
+    """
+    if name == "openvino":
+        from sluiceway_detection.backends.openvino import OpenVinoBackend  # noqa: PLC0415 - only where it is used
+
+        return OpenVinoBackend(spec)
+    if name == "onnx":
+        from sluiceway_detection.backends.onnx import OnnxBackend  # noqa: PLC0415
+
+        return OnnxBackend(spec)
+    from sluiceway_detection.backends.torch import TorchBackend  # noqa: PLC0415
+
+    return TorchBackend(spec)
+
+
+def input_shapes(card: ModelCard, spec: BackendSpec) -> tuple[InputShape, ...]:
+    """The shapes to serve, the first being that of the default image size.
+
+    Raises:
+        StartupError: a shape that the model cannot take.
+    """
+    name = spec.weights.name
+    if card.fixed_shape:
+        wanted = set(spec.shapes) or ({(spec.image_size_px,) * 2} if spec.image_size_px else {card.native_shape})
+        # An image size means its longer side, so a fixed 480x640 model serves image_size 640.
+        fits = wanted == {card.native_shape} or (not spec.shapes and spec.image_size_px == max(card.native_shape))
+        if not fits:
+            height, width = card.native_shape
+            raise StartupError(
+                f"{name} was exported for {height}x{width} alone; leave detection.image_size and detection.shapes out, "
+                "or export it with dynamic shapes (python -m sluiceway_detection.export)"
+            )
+        return (card.native_shape,)
+    shapes = spec.shapes or default_shapes(spec.image_size_px or max(card.native_shape))
+    for height, width in shapes:
+        if height % card.stride or width % card.stride:
+            raise StartupError(f"detection.shapes: {height}x{width}: {name} needs multiples of {card.stride}")
+    if spec.trial:
+        height, width = shapes[0]
+        return ((_half(height, card.stride), _half(width, card.stride)),)
+    return tuple(dict.fromkeys(shapes))
+
+
+def _half(side_px: int, stride: int) -> int:
+    return -(-side_px // 2 // stride) * stride

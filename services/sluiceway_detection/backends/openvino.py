@@ -1,0 +1,118 @@
+"""OpenVINO on the CPU: the default. Each input shape is compiled on its own, which is faster than one dynamic model."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+from openvino.preprocess import ColorFormat, PrePostProcessor
+from sluiceway_runtime.errors import StartupError
+
+from sluiceway_detection.backends.base import BackendName, BackendSpec, Precision, input_shapes
+from sluiceway_detection.letterbox import InputShape
+from sluiceway_detection.model_card import ModelCard, read_card
+from sluiceway_detection.types import ImageBgr
+
+__all__ = ["OpenVinoBackend"]
+
+_HINTS: dict[Precision, Any] = {"f32": ov.Type.f32, "bf16": ov.Type.bf16, "f16": ov.Type.f16, "int8": ov.Type.f32}
+
+
+class OpenVinoBackend:
+    """One compiled model for each shape."""
+
+    name: BackendName = "openvino"
+
+    def __init__(self, spec: BackendSpec) -> None:
+        core = ov.Core()
+        model = _read(core, spec)
+        self.card = _card(model, spec.weights.name)
+        self.shapes = input_shapes(self.card, spec)
+        self.precision: Precision = spec.precision or "f32"
+        capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if self.precision == "bf16" and "BF16" not in capabilities:
+            raise StartupError("detection.precision: this CPU has no bf16 arithmetic; use auto or f32")
+        if self.precision == "f16" and "FP16" not in capabilities:
+            raise StartupError("detection.precision: this CPU has no f16 arithmetic; use auto or f32")
+        if self.precision == "int8" and not any(op.get_type_name() == "FakeQuantize" for op in model.get_ops()):
+            raise StartupError(
+                f"detection.precision: int8 needs quantised weights, and {spec.weights.name} is not; "
+                "use auto, f32 or bf16"
+            )
+        options = {
+            "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
+            "INFERENCE_NUM_THREADS": spec.threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            # Cores have one owner, and that is whoever placed this process.
+            "ENABLE_CPU_PINNING": False,
+        }
+        self._requests: dict[InputShape, Any] = {}
+        for shape in self.shapes:
+            compiled = core.compile_model(_with_pixels_in(model, shape), "CPU", options)
+            self._requests[shape] = compiled.create_infer_request()
+        del model, core
+        for shape in self.shapes:
+            self.infer([np.zeros((*shape, 3), np.uint8)])
+        _return_free_memory()
+
+    def infer(self, images_bgr: list[ImageBgr]) -> list[npt.NDArray[np.floating]]:
+        """One image after the other: on a CPU a batch gains nothing and holds back its first image."""
+        outputs: list[npt.NDArray[np.floating]] = []
+        for image in images_bgr:
+            request = self._requests[image.shape[0], image.shape[1]]
+            # The tensor looks into the array: no copy. It lives as long as this synchronous call.
+            request.infer({0: ov.Tensor(image[None], shared_memory=True)})
+            output = request.get_output_tensor(0).data[0]
+            outputs.append(output if len(images_bgr) == 1 else output.copy())
+        return outputs
+
+
+def _read(core: ov.Core, spec: BackendSpec) -> ov.Model:
+    try:
+        return core.read_model(spec.weights)
+    except RuntimeError as error:
+        raise StartupError(f"{spec.weights.name} cannot be read as ONNX: {str(error).splitlines()[0]}") from error
+
+
+def _card(model: ov.Model, name: str) -> ModelCard:
+    metadata: dict[str, str] = {}
+    if model.has_rt_info(["framework"]):
+        metadata = {
+            key: str(getattr(value, "value", value)) for key, value in model.get_rt_info(["framework"]).value.items()
+        }
+    if len(model.inputs) != 1:
+        raise StartupError(f"{name}: has {len(model.inputs)} inputs; a YOLO model has one")
+    return read_card(metadata, _dims(model.inputs[0]), [_dims(output) for output in model.outputs], name=name)
+
+
+def _dims(port: Any) -> list[int | None]:
+    shape = port.partial_shape
+    if shape.rank.is_dynamic:
+        return []
+    return [None if dim.is_dynamic else dim.get_length() for dim in shape]
+
+
+def _with_pixels_in(model: ov.Model, shape: InputShape) -> ov.Model:
+    """A copy that takes uint8 [1, H, W, 3] BGR; scaling and reordering are fused into its first layer."""
+    fixed = model.clone()
+    try:
+        fixed.reshape([1, 3, *shape])
+    except RuntimeError as error:
+        raise StartupError(f"detection.shapes: the model does not take {shape[0]}x{shape[1]}") from error
+    steps = PrePostProcessor(fixed)
+    steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC")).set_color_format(ColorFormat.BGR)
+    steps.input().model().set_layout(ov.Layout("NCHW"))
+    steps.input().preprocess().convert_element_type(ov.Type.f32).convert_color(ColorFormat.RGB).scale(255.0)
+    steps.output().tensor().set_element_type(ov.Type.f32)
+    return steps.build()
+
+
+def _return_free_memory() -> None:
+    """Compiling leaves free pages in the heap, which glibc keeps; with many workers they add up."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+    if trim is not None:
+        trim(0)

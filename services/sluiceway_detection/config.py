@@ -1,0 +1,90 @@
+"""The `[detection]` section of the configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+from sluiceway_runtime.config import Port, StageConfig
+
+from sluiceway_detection.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
+from sluiceway_detection.letterbox import STRIDE, InputShape
+
+__all__ = ["DEFAULT_MODEL", "DetectionConfig"]
+
+DEFAULT_MODEL = "text-small"
+MAX_DETECTIONS = 10_000  # the contract's bound
+_MAX_SIDE_PX = 4096
+# Crops share an answer with boxes and protobuf's own overhead; an eighth is left for those.
+_CROP_SHARE = 7 / 8
+
+
+def _parse_shape(value: object) -> object:
+    """Height x width as text, `480x640`, the way people write it."""
+    if isinstance(value, str):
+        parts = value.lower().split("x")
+        if len(parts) == 2 and all(part.isdecimal() for part in parts):
+            return (int(parts[0]), int(parts[1]))
+        raise ValueError("must look like 480x640 (height x width)")
+    return value
+
+
+Shape = Annotated[InputShape, BeforeValidator(_parse_shape)]
+
+
+class DetectionConfig(StageConfig):
+    """The detection server."""
+
+    port: Port = Field(50052, description="gRPC port.")
+    operations_port: Port = Field(9052, description="HTTP port of /livez, /readyz and /metrics.")
+    device: str = Field(
+        "cpu", pattern=r"^(auto|cpu|cuda|cuda:\d+)$", description="cpu, cuda, cuda:N, or auto: every GPU, else the CPU."
+    )
+    model: str = Field(DEFAULT_MODEL, min_length=1, description="Name in the registry, or path of an ONNX file.")
+    version: str = Field("", description="Version of your own weights or detector; shown in every answer.")
+    detector: str | None = Field(None, description="User code instead of a model: module:Class, or an entry point.")
+    backend: Literal["auto", "openvino", "onnx", "torch"] = Field("auto", description="What computes the model.")
+    precision: Literal["auto", "f32", "bf16", "f16", "int8"] = Field(
+        "auto", description="Arithmetic; auto takes what is fastest here and agrees with f32."
+    )
+    image_size: int | None = Field(
+        None,
+        ge=STRIDE,
+        le=_MAX_SIDE_PX,
+        multiple_of=STRIDE,
+        description="Longer side of the input; default the model's.",
+    )
+    shapes: tuple[Shape, ...] = Field(
+        (),
+        max_length=8,
+        description='Inputs to compile, such as ["640x640", "480x640"]; the first is the default size.',
+    )
+    confidence: float = Field(0.25, gt=0, le=1, description="Least confidence of a region.")
+    iou: float = Field(0.7, gt=0, le=1, description="Overlap above which the weaker of two regions is dropped.")
+    max_detections: int = Field(1000, ge=1, le=MAX_DETECTIONS, description="Most regions of an image.")
+    max_image_bytes: int = Field(DEFAULT_MAX_BYTES, ge=1, description="Largest image file.")
+    max_image_pixels: int = Field(DEFAULT_MAX_PIXELS, ge=1, description="Largest width x height.")
+    allow_pickle: tuple[str, ...] = Field(
+        (), description="Names of .pt files that may be loaded, though loading one can run code."
+    )
+
+    @field_validator("shapes")
+    @classmethod
+    def _sides(cls, shapes: tuple[InputShape, ...]) -> tuple[InputShape, ...]:
+        for height, width in shapes:
+            if any(side % STRIDE or not STRIDE <= side <= _MAX_SIDE_PX for side in (height, width)):
+                raise ValueError(f"{height}x{width}: sides must be multiples of {STRIDE}, at most {_MAX_SIDE_PX}")
+        return shapes
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        if self.shapes and self.image_size is not None and self.image_size != max(self.shapes[0]):
+            raise ValueError("give either image_size or shapes; the first shape sets the default image size")
+        if self.max_image_bytes > self.max_message_bytes:
+            raise ValueError(f"max_image_bytes must fit into max_message_bytes ({self.max_message_bytes})")
+        return self
+
+    @property
+    def max_crop_bytes(self) -> int:
+        """Most crop pixels in one answer."""
+        return int(self.max_message_bytes * _CROP_SHARE)

@@ -1,0 +1,164 @@
+"""What runs in a worker: decode, detect, cut."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+from sluiceway_runtime.errors import SluicewayError
+from sluiceway_runtime.pool.handler import Placement
+from sluiceway_runtime.pool.payload import Payload
+
+from sluiceway_detection.backends import BackendSpec, open_backend
+from sluiceway_detection.backends.base import Precision, resolve_backend
+from sluiceway_detection.crops import cut_crops
+from sluiceway_detection.detector import Engine, YoloDetector, load_detector
+from sluiceway_detection.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, ImageLimits, decode_image
+from sluiceway_detection.job import DetectionAnswer, DetectionJob
+from sluiceway_detection.letterbox import InputShape
+from sluiceway_detection.precision import choose_precision
+from sluiceway_detection.types import ImageBgr
+
+__all__ = ["FACTORY", "DetectionFacts", "DetectionHandler", "WorkerSettings", "build"]
+
+FACTORY = "sluiceway_detection.handler:build"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What a worker is told; plain values, so that they travel.
+
+    Attributes:
+        weights: path of the model file; None with a detector of the user's own.
+        detector: `module:Class` or entry point of that; None for the built-in YOLO.
+        backend: `auto`, `openvino`, `onnx` or `torch`.
+        precision: None: see `choose_precision`.
+        image_size_px: longer side of the default input shapes; None takes the model's.
+        shapes: inputs instead of the default ones.
+        allow_checkpoint: whether the operator allows this checkpoint by name.
+        max_image_bytes: largest file.
+        max_image_pixels: largest width x height.
+        max_crop_bytes: most crop pixels in one answer.
+    """
+
+    weights: str | None = None
+    detector: str | None = None
+    backend: str = "auto"
+    precision: Precision | None = None
+    image_size_px: int | None = None
+    shapes: tuple[InputShape, ...] = ()
+    allow_checkpoint: bool = False
+    max_image_bytes: int = DEFAULT_MAX_BYTES
+    max_image_pixels: int = DEFAULT_MAX_PIXELS
+    max_crop_bytes: int = 48 * 2**20
+
+    def mapping(self) -> dict[str, Any]:
+        """For `WorkerSpec.config`."""
+        return asdict(self)
+
+    def backend_spec(self, device: str, threads: int) -> BackendSpec:
+        """What to open on a device."""
+        assert self.weights is not None
+        return BackendSpec(
+            weights=Path(self.weights),
+            device=device,
+            threads=threads,
+            precision=self.precision,
+            image_size_px=self.image_size_px,
+            shapes=self.shapes,
+            allow_checkpoint=self.allow_checkpoint,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionFacts:
+    """What a worker loaded. `image_sizes` is empty where a detector of the user's own decides by itself."""
+
+    backend: str
+    precision: str
+    device: str
+    classes: tuple[str, ...]
+    image_sizes: tuple[int, ...]
+    shapes: tuple[InputShape, ...]
+
+
+class DetectionHandler:
+    """Implements `sluiceway_runtime.pool.handler.Handler`."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
+        self._engine: Engine | None = None
+
+    def setup(self, placement: Placement) -> Mapping[str, Any]:
+        """Load the detector.
+
+        Raises:
+            StartupError: see `open_backend` and `load_detector`.
+        """
+        cv2.setNumThreads(placement.threads)
+        # What is wrong with an image goes to whoever sent it; the log neither needs nor may have it.
+        cv2.utils.logging.setLogLevel(0)
+        if self._settings.detector is not None:
+            self._engine = load_detector(self._settings.detector, placement.device)
+            facts = DetectionFacts("user", "user", placement.device, self._engine.classes, (), ())
+        else:
+            facts = self._load_yolo(placement)
+        return {"detection": facts}
+
+    def _load_yolo(self, placement: Placement) -> DetectionFacts:
+        spec = self._settings.backend_spec(placement.device, placement.threads)
+        name = resolve_backend(self._settings.backend, spec.weights, placement.device)
+        if name == "openvino" and spec.precision is None:
+            # Normally decided once for all workers before they start; this is for whoever runs a handler alone.
+            spec = replace(spec, precision=choose_precision(spec).precision)
+        backend = open_backend(name, spec)
+        self._engine = YoloDetector(backend)
+        return DetectionFacts(
+            backend.name,
+            backend.precision,
+            placement.device,
+            self._engine.classes,
+            self._engine.image_sizes,
+            backend.shapes,
+        )
+
+    def run(self, batch: Sequence[Payload]) -> Sequence[Payload | SluicewayError]:
+        """Compute one batch.
+
+        Args:
+            batch: each with a `DetectionJob` and one buffer, the image file.
+
+        Returns:
+            For each a `DetectionAnswer` with crops as buffers, or what is wrong with that item.
+        """
+        assert self._engine is not None, "setup comes first"
+        results: list[Payload | SluicewayError | None] = [None] * len(batch)
+        decoded: list[tuple[int, DetectionJob, ImageBgr, float]] = []
+        for index, item in enumerate(batch):
+            begun_s = time.perf_counter()
+            try:
+                image = decode_image(memoryview(item.buffers[0]), self._limits)
+            except SluicewayError as error:
+                results[index] = error
+                continue
+            decoded.append((index, item.meta, image, (time.perf_counter() - begun_s) * 1000))
+        if decoded:
+            found = self._engine.detect([image for _, _, image, _ in decoded], [job for _, job, _, _ in decoded])
+            for (index, job, image, decode_ms), detections in zip(decoded, found, strict=True):
+                try:
+                    crops = cut_crops(image, detections, job.crops, self._settings.max_crop_bytes)
+                except SluicewayError as error:
+                    results[index] = error
+                    continue
+                results[index] = DetectionAnswer.payload(image, detections, crops, decode_ms)
+        return [result for result in results if result is not None]
+
+
+def build(config: Mapping[str, Any]) -> DetectionHandler:
+    """Make a handler from `WorkerSettings.mapping()`."""
+    return DetectionHandler(WorkerSettings(**config))

@@ -1,0 +1,197 @@
+"""What an image file says about itself, read from its first bytes before anything is decoded.
+
+Every read is bounded by the bytes at hand, and nothing is allocated by what the file claims, so a header that promises
+50,000 x 50,000 pixels costs microseconds. The orientation comes from here too, so that it is honoured alike for every
+format and every version of the decoder.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from sluiceway_runtime.errors import InvalidImage
+
+__all__ = ["ImageHeader", "read_header"]
+
+Format = Literal["jpeg", "png", "webp", "bmp", "tiff"]
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_JPEG_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start of frame; DHT, JPG and DAC share the range
+_JPEG_STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # TEM and restart markers carry no length
+_TAG_WIDTH, _TAG_HEIGHT, _TAG_ORIENTATION = 256, 257, 274
+_TIFF_SHORT, _TIFF_LONG = 3, 4
+_MAX_TIFF_ENTRIES = 4096  # ours: a directory of real files has dozens
+
+
+@dataclass(frozen=True, slots=True)
+class ImageHeader:
+    """Size as stored (before turning), EXIF orientation 1..8, and whether the file ends where it should.
+
+    Attributes:
+        format: container.
+        width_px: columns as stored.
+        height_px: rows as stored.
+        orientation: EXIF tag 274; 1 where there is none or it makes no sense.
+        complete: False where the structure shows that the end of the file is missing.
+    """
+
+    format: Format
+    width_px: int
+    height_px: int
+    orientation: int = 1
+    complete: bool = True
+
+
+def read_header(data: bytes | memoryview) -> ImageHeader:
+    """Find the format and read the header.
+
+    Args:
+        data: the whole file.
+
+    Returns:
+        The header; width and height are at least 1.
+
+    Raises:
+        InvalidImage: no known format, or a header that is cut off or makes no sense.
+    """
+    view = memoryview(data)
+    start = bytes(view[:16])
+    try:
+        if start[:3] == b"\xff\xd8\xff":
+            header = _jpeg(bytes(view))
+        elif start[:8] == _PNG_SIGNATURE:
+            header = _png(view)
+        elif start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+            header = _webp(view)
+        elif start[:2] == b"BM":
+            header = _bmp(view)
+        elif start[:4] in (b"II*\0", b"MM\0*"):
+            header = _tiff(view)
+        elif not start:
+            raise InvalidImage("the image is empty (0 bytes)")
+        else:
+            raise InvalidImage("not a JPEG, PNG, WebP, BMP or TIFF file")
+    except (struct.error, IndexError) as error:
+        raise InvalidImage("the image header is cut off") from error
+    if header.width_px < 1 or header.height_px < 1:
+        raise InvalidImage("the image header gives no size")
+    return header if 1 <= header.orientation <= 8 else replace(header, orientation=1)
+
+
+def _jpeg(data: bytes) -> ImageHeader:
+    position, orientation, size = 2, 1, None
+    while True:
+        position = data.index(b"\xff", position) if b"\xff" in data[position : position + 4096] else len(data)
+        marker = data[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+            continue
+        if marker in _JPEG_STANDALONE or marker == 0:
+            position += 2
+            continue
+        (length,) = struct.unpack_from(">H", data, position + 2)
+        body = position + 4
+        if marker in _JPEG_SOF:
+            height, width = struct.unpack_from(">HH", data, body + 1)
+            size = size or (width, height)
+        elif marker == 0xE1 and data[body : body + 6] == b"Exif\0\0":
+            orientation = _exif_orientation(memoryview(data)[body + 6 : position + 2 + length])
+        elif marker == 0xDA:  # start of scan: what follows is entropy coded
+            break
+        elif marker == 0xD9:
+            raise InvalidImage("the JPEG holds no picture")
+        position += 2 + max(length, 2)
+    if size is None:
+        raise InvalidImage("the JPEG holds no picture")
+    # Inside entropy-coded data FF is always followed by 00 or a restart marker, so an end marker there is the real one.
+    # Decoders fill what is missing with grey and say nothing to their caller: this is how we know.
+    complete = data.find(b"\xff\xd9", position) >= 0
+    return ImageHeader("jpeg", size[0], size[1], orientation, complete)
+
+
+def _png(view: memoryview) -> ImageHeader:
+    if bytes(view[12:16]) != b"IHDR":
+        raise InvalidImage("the PNG does not start with a header")
+    width, height = struct.unpack_from(">II", view, 16)
+    position, orientation, complete = 8, 1, False
+    while position + 8 <= len(view):
+        (length,) = struct.unpack_from(">I", view, position)
+        kind = bytes(view[position + 4 : position + 8])
+        end = position + 12 + length
+        if kind == b"eXIf":
+            orientation = _exif_orientation(view[position + 8 : end - 4])
+        if kind == b"IEND":
+            complete = end <= len(view)
+            break
+        position = end
+    return ImageHeader("png", width, height, orientation, complete)
+
+
+def _webp(view: memoryview) -> ImageHeader:
+    (riff_bytes,) = struct.unpack_from("<I", view, 4)
+    complete = len(view) >= riff_bytes + 8
+    position, orientation, size = 12, 1, None
+    while position + 8 <= len(view):
+        kind = bytes(view[position : position + 4])
+        (length,) = struct.unpack_from("<I", view, position + 4)
+        body = position + 8
+        if size is None and kind == b"VP8X":
+            size = tuple(int.from_bytes(view[at : at + 3], "little") + 1 for at in (body + 4, body + 7))
+            _ = view[body + 9]
+        elif size is None and kind == b"VP8 ":
+            width, height = struct.unpack_from("<HH", view, body + 6)
+            size = (width & 0x3FFF, height & 0x3FFF)
+        elif size is None and kind == b"VP8L":
+            (bits,) = struct.unpack_from("<I", view, body + 1)
+            size = ((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
+        elif kind == b"EXIF":
+            blob = view[body : body + length]
+            orientation = _exif_orientation(blob[6:] if bytes(blob[:6]) == b"Exif\0\0" else blob)
+        position = body + length + (length & 1)
+    if size is None:
+        raise InvalidImage("the WebP holds no picture")
+    return ImageHeader("webp", size[0], size[1], orientation, complete)
+
+
+def _bmp(view: memoryview) -> ImageHeader:
+    (pixels_at, header_bytes) = struct.unpack_from("<II", view, 10)
+    if header_bytes == 12:  # OS/2
+        width, height = struct.unpack_from("<HH", view, 18)
+        (bits,) = struct.unpack_from("<H", view, 24)
+        compression = 0
+    else:
+        width, height = struct.unpack_from("<ii", view, 18)
+        bits, compression = struct.unpack_from("<HI", view, 28)
+    height = abs(height)  # negative: stored from the top
+    row_bytes = (width * bits + 31) // 32 * 4
+    complete = compression in (1, 2, 4, 5) or len(view) >= pixels_at + row_bytes * height
+    return ImageHeader("bmp", max(width, 0), height, 1, complete)
+
+
+def _tiff(view: memoryview) -> ImageHeader:
+    tags = _tiff_tags(view)
+    return ImageHeader("tiff", tags.get(_TAG_WIDTH, 0), tags.get(_TAG_HEIGHT, 0), tags.get(_TAG_ORIENTATION, 1))
+
+
+def _tiff_tags(view: memoryview) -> dict[int, int]:
+    """The whole numbers of the first directory; EXIF is a TIFF without pixels, so both come through here."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}[bytes(view[:4])]
+    (directory,) = struct.unpack_from(f"{order}I", view, 4)
+    (count,) = struct.unpack_from(f"{order}H", view, directory)
+    tags: dict[int, int] = {}
+    for index in range(min(count, _MAX_TIFF_ENTRIES)):
+        at = directory + 2 + 12 * index
+        tag, kind, values = struct.unpack_from(f"{order}HHI", view, at)
+        if values == 1 and kind in (_TIFF_SHORT, _TIFF_LONG):
+            (tags[tag],) = struct.unpack_from(f"{order}{'H' if kind == _TIFF_SHORT else 'I'}", view, at + 8)
+    return tags
+
+
+def _exif_orientation(blob: memoryview) -> int:
+    """Orientation, or 1: damaged EXIF is common, and no reason to refuse a picture."""
+    try:
+        return _tiff_tags(blob).get(_TAG_ORIENTATION, 1)
+    except (struct.error, KeyError):
+        return 1

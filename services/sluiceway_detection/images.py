@@ -1,0 +1,117 @@
+"""From the bytes of an image file to pixels, with the limits checked before anything is decoded."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image
+from sluiceway_runtime.errors import ImageTooLarge, InvalidImage
+
+from sluiceway_detection.image_header import ImageHeader, read_header
+from sluiceway_detection.types import ImageBgr
+
+__all__ = ["DEFAULT_MAX_BYTES", "DEFAULT_MAX_PIXELS", "ImageLimits", "check_image", "decode_image"]
+
+# Orientation is ours (image_header), because which formats OpenCV turns depends on its version. Except for TIFF: there
+# both libraries turn while they read, and the flag stops OpenCV only halfway.
+_READ_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+_READ_FLAGS_TIFF = cv2.IMREAD_COLOR
+
+
+DEFAULT_MAX_BYTES = 32 * 2**20
+DEFAULT_MAX_PIXELS = 100_000_000  # 300 MB decoded; the largest photographs of today's telephones have 200 million
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """The largest file, and the largest width x height, that are accepted."""
+
+    max_bytes: int = DEFAULT_MAX_BYTES
+    max_pixels: int = DEFAULT_MAX_PIXELS
+
+
+def check_image(data: bytes | memoryview, limits: ImageLimits) -> ImageHeader:
+    """Judge a file by its header.
+
+    Raises:
+        InvalidImage: empty, of no known format, or cut off.
+        ImageTooLarge: more bytes or pixels than allowed; `metadata` names the limit.
+    """
+    if len(data) > limits.max_bytes:
+        raise ImageTooLarge(
+            f"the image file has {len(data)} bytes; at most {limits.max_bytes} are accepted",
+            metadata={"limit": "max_image_bytes", "max": str(limits.max_bytes)},
+        )
+    header = read_header(data)
+    if header.width_px * header.height_px > limits.max_pixels:
+        raise ImageTooLarge(
+            f"the image has {header.width_px} x {header.height_px} pixels; at most {limits.max_pixels} are accepted",
+            metadata={"limit": "max_image_pixels", "max": str(limits.max_pixels)},
+        )
+    if not header.complete:
+        raise InvalidImage("the image file is cut off")
+    return header
+
+
+def decode_image(data: bytes | memoryview, limits: ImageLimits) -> ImageBgr:
+    """Decode one image: any depth to 8 bits, grey and CMYK to BGR, alpha dropped, the first of several frames.
+
+    Args:
+        data: a JPEG, PNG, WebP, BMP or TIFF file.
+        limits: what is accepted.
+
+    Returns:
+        uint8 [H, W, 3] BGR, contiguous, EXIF orientation applied, owned by the caller.
+
+    Raises:
+        InvalidImage: unreadable or cut off.
+        ImageTooLarge: over a limit.
+    """
+    header = check_image(data, limits)
+    turned = header.format == "tiff"
+    size = (header.height_px, header.width_px)
+    if turned and header.orientation >= 5:
+        size = size[::-1]
+    pixels = _opencv(data, _READ_FLAGS_TIFF if turned else _READ_FLAGS)
+    if pixels is None or pixels.shape[:2] != size:
+        # Pillow reads some kinds that OpenCV does not.
+        pixels = _pillow(data, header.format)
+        if pixels.shape[:2] != size:
+            raise InvalidImage("the image is not of the size that its header says")
+    return pixels if turned else _turn(pixels, header.orientation)
+
+
+def _opencv(data: bytes | memoryview, flags: int) -> ImageBgr | None:
+    try:
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:  # also for OpenCV's own size limits (OPENCV_IO_MAX_IMAGE_*)
+        return None
+    return None if decoded is None else np.asarray(decoded, np.uint8)
+
+
+def _pillow(data: bytes | memoryview, kind: str) -> ImageBgr:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata and of size, which was checked against our own limit
+            with Image.open(io.BytesIO(data), formats=[kind]) as image:
+                if image.mode.startswith("I;16"):  # Pillow would cut values off at 255 where OpenCV scales them
+                    return np.ascontiguousarray(np.repeat((np.asarray(image) >> 8).astype(np.uint8)[:, :, None], 3, 2))
+                rgb = np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise InvalidImage(f"the {kind.upper()} file is damaged or of an unsupported kind") from error
+    return np.ascontiguousarray(rgb[:, :, ::-1])
+
+
+def _turn(pixels: ImageBgr, orientation: int) -> ImageBgr:
+    """Apply EXIF orientation 1..8 (TIFF 6.0, tag 274)."""
+    if orientation >= 5:
+        pixels = np.asarray(cv2.transpose(pixels), np.uint8)
+    # After the transpose of 5..8: 5 is done, 6 mirrors left-right, 7 both, 8 top-bottom.
+    flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
+    if flip is not None:
+        pixels = np.asarray(cv2.flip(pixels, flip), np.uint8)
+    return pixels

@@ -1,0 +1,84 @@
+"""What travels between the front of the detection server and its workers. Plain values: pickled with each item."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from sluiceway_runtime.pool.payload import Payload
+
+from sluiceway_detection.crops import Crop, CropPlan
+from sluiceway_detection.postprocess import Selection
+from sluiceway_detection.types import Detections, ImageBgr, Shape
+
+__all__ = ["CropFacts", "DetectionAnswer", "DetectionJob"]
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionJob:
+    """How to detect in one image. The image itself is the payload's only buffer.
+
+    Attributes:
+        selection: thresholds and classes.
+        image_size_px: longer side of the input; None takes the default.
+        crops: what to cut.
+    """
+
+    selection: Selection
+    image_size_px: int | None = None
+    crops: tuple[CropPlan, ...] = ()
+
+    def payload(self, image: bytes) -> Payload:
+        """This job for one image file."""
+        return Payload(self, (image,))
+
+
+@dataclass(frozen=True, slots=True)
+class CropFacts:
+    """One crop of an answer; its pixels are the buffer of the same position."""
+
+    detection: int
+    plan: int
+    height_px: int
+    width_px: int
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionAnswer:
+    """What was found, without the pixels.
+
+    Arrays travel as bytes: float32 boxes [N, 4], int32 classes [N] and float32 confidences [N].
+    """
+
+    width_px: int
+    height_px: int
+    boxes_xyxy_px: bytes
+    class_ids: bytes
+    confidences: bytes
+    shapes: tuple[tuple[int, Shape], ...]
+    crops: tuple[CropFacts, ...]
+    decode_ms: float
+
+    @staticmethod
+    def payload(image_bgr: ImageBgr, detections: Detections, crops: list[Crop], decode_ms: float) -> Payload:
+        """The answer for one image; buffers are the crops' pixels."""
+        answer = DetectionAnswer(
+            width_px=image_bgr.shape[1],
+            height_px=image_bgr.shape[0],
+            boxes_xyxy_px=detections.boxes_xyxy_px.astype(np.float32).tobytes(),
+            class_ids=detections.class_ids.astype(np.int32).tobytes(),
+            confidences=detections.confidences.astype(np.float32).tobytes(),
+            shapes=tuple(detections.shapes.items()),
+            crops=tuple(CropFacts(c.detection, c.plan, c.pixels.shape[0], c.pixels.shape[1]) for c in crops),
+            decode_ms=decode_ms,
+        )
+        return Payload(answer, tuple(crop.pixels.data.cast("B") for crop in crops))
+
+    def detections(self) -> Detections:
+        """The arrays again."""
+        return Detections(
+            np.frombuffer(self.boxes_xyxy_px, np.float32).reshape(-1, 4),
+            np.frombuffer(self.class_ids, np.int32),
+            np.frombuffer(self.confidences, np.float32),
+            dict(self.shapes),
+        )

@@ -1,0 +1,103 @@
+"""Fit an image into the model's input: scale with the aspect ratio kept, centre, pad with grey.
+
+The rounding is that of ultralytics' LetterBox and scale_boxes (a box must come back to the pixel it left), down to the
+0.1 by which they break ties of odd paddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from sluiceway_detection.types import ImageBgr, clip_boxes
+
+__all__ = ["InputShape", "Letterbox", "choose_shape", "default_shapes"]
+
+InputShape = tuple[int, int]
+"""Height and width of a model's input, in pixels."""
+
+PADDING_GREY = 114  # the value that YOLO models are trained with
+STRIDE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Letterbox:
+    """How one image lies in one input; made by `fit`, so that both directions share their rounding.
+
+    Attributes:
+        input_shape: height and width of the model's input.
+        image_shape: height and width of the original.
+        content_shape: height and width of the scaled image inside the input.
+        top_px: rows of padding above.
+        left_px: columns of padding at the left.
+    """
+
+    input_shape: InputShape
+    image_shape: tuple[int, int]
+    content_shape: tuple[int, int]
+    top_px: int
+    left_px: int
+
+    @classmethod
+    def fit(cls, image_shape: tuple[int, int], input_shape: InputShape) -> Letterbox:
+        """Plan the placement; no pixels are touched."""
+        scale = _scale(image_shape, input_shape)
+        height, width = (max(round(side * scale), 1) for side in image_shape)
+        top = round((input_shape[0] - height) / 2 - 0.1)
+        left = round((input_shape[1] - width) / 2 - 0.1)
+        return cls(input_shape, image_shape, (height, width), top, left)
+
+    def draw(self, image_bgr: ImageBgr) -> ImageBgr:
+        """Scale and pad: uint8 [h, w, 3] of `image_shape` to uint8 [H, W, 3] of `input_shape`, contiguous."""
+        height, width = self.content_shape
+        if (height, width) == self.input_shape:
+            if self.image_shape == self.input_shape:
+                return image_bgr
+            return np.asarray(cv2.resize(image_bgr, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+        canvas = np.full((*self.input_shape, 3), PADDING_GREY, np.uint8)
+        inside = canvas[self.top_px : self.top_px + height, self.left_px : self.left_px + width]
+        if self.image_shape == self.content_shape:
+            inside[...] = image_bgr
+        else:
+            # Resizing into the canvas itself saves the copy that padding afterwards would make.
+            cv2.resize(image_bgr, (width, height), dst=inside, interpolation=cv2.INTER_LINEAR)
+        return canvas
+
+    def to_image(self, boxes_xyxy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Bring boxes [N, 4] from the input's pixels to those of the original, clipped to it."""
+        gain_y = self.content_shape[0] / self.image_shape[0]
+        gain_x = self.content_shape[1] / self.image_shape[1]
+        offset = np.array([self.left_px, self.top_px, self.left_px, self.top_px], np.float32)
+        gain = np.array([gain_x, gain_y, gain_x, gain_y], np.float32)
+        return clip_boxes((boxes_xyxy - offset) / gain, *self.image_shape)
+
+
+def default_shapes(image_size_px: int) -> tuple[InputShape, ...]:
+    """Square, and 4:3 both ways: photographs and pages then cost three quarters of the square."""
+    short = round(image_size_px * 3 / 4 / STRIDE) * STRIDE
+    square = (image_size_px, image_size_px)
+    if short in (0, image_size_px):
+        return (square,)
+    return (square, (short, image_size_px), (image_size_px, short))
+
+
+def choose_shape(image_shape: tuple[int, int], shapes: Sequence[InputShape]) -> InputShape:
+    """The smallest shape that shows the image as large as any of them does.
+
+    Args:
+        image_shape: height and width of the image.
+        shapes: at least one.
+    """
+    scales = [_scale(image_shape, shape) for shape in shapes]
+    # A loss of up to 2% of scale is less than the rounding of strides, and saves a quarter of the computing.
+    enough = max(scales) * 0.98
+    large = [shape for shape, scale in zip(shapes, scales, strict=True) if scale >= enough]
+    return min(large, key=lambda shape: shape[0] * shape[1])
+
+
+def _scale(image_shape: tuple[int, int], input_shape: InputShape) -> float:
+    return min(input_shape[0] / image_shape[0], input_shape[1] / image_shape[1])

@@ -1,0 +1,116 @@
+"""What an exported YOLO model says about itself, and whether this stage can serve it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sluiceway_runtime.errors import StartupError
+
+from sluiceway_detection.letterbox import InputShape
+
+__all__ = ["ModelCard", "read_card"]
+
+_STRIDE = 32  # of every YOLO detection head so far; metadata says otherwise where it is not
+# Tasks that ultralytics exports and whose outputs need decoding that is not here.
+_OTHER_TASKS = ("segment", "pose", "obb", "classify", "semantic", "depth")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """The facts that pre- and post-processing depend on.
+
+    Attributes:
+        classes: names; the position is the class id.
+        stride: input sides are multiples of it.
+        end_to_end: the output is [rows, 6], already suppressed.
+        native_shape: height and width it was exported for.
+        fixed_shape: it takes no other shape.
+    """
+
+    classes: tuple[str, ...]
+    stride: int
+    end_to_end: bool
+    native_shape: InputShape
+    fixed_shape: bool
+
+
+def read_card(
+    metadata: Mapping[str, str],
+    input_dims: Sequence[int | None],
+    output_dims: Sequence[Sequence[int | None]],
+    *,
+    name: str,
+) -> ModelCard:
+    """Judge a model by its metadata and by the dimensions of its input and outputs.
+
+    Args:
+        metadata: the key-value pairs of the ONNX file; an ultralytics export writes names, task, stride, imgsz.
+        input_dims: batch, channels, height, width; None where any value is taken.
+        output_dims: of every output.
+        name: for messages.
+
+    Raises:
+        StartupError: another task than detection, or an output that is not that of a YOLO detection head.
+    """
+    task = metadata.get("task", "detect")
+    if task != "detect":
+        known = "a YOLO model for another task" if task in _OTHER_TASKS else "not a model that is known"
+        raise StartupError(
+            f"{name}: task {task!r} is not served ({known}); the detection stage serves task 'detect'. "
+            "Other tasks can be served by a detector class of your own (detection.detector)"
+        )
+    if metadata.get("head", "").startswith("RTDETR"):
+        raise StartupError(f"{name}: RT-DETR models are not served; the detection stage serves YOLO detection heads")
+    if len(input_dims) != 4 or input_dims[1] not in (3, None):
+        raise StartupError(f"{name}: the input has dimensions {_show(input_dims)}; expected batch, 3, height, width")
+    if len(output_dims) != 1 or len(output_dims[0]) != 3:
+        shown = ", ".join(_show(dims) for dims in output_dims)
+        raise StartupError(f"{name}: the outputs have dimensions {shown}; a YOLO detection head has one of three")
+    names = _literal(metadata, "names", name)
+    classes = _class_names(names)
+    _, rows, columns = output_dims[0]
+    end_to_end = metadata.get("end2end") == "True" or (columns == 6 and rows != 6)
+    if end_to_end and columns not in (6, None):
+        raise StartupError(f"{name}: an NMS-free head gives rows of 6 numbers, this one gives {columns}")
+    if not end_to_end and rows is not None:
+        classes = classes or tuple(f"class{index}" for index in range(rows - 4))
+        if rows != 4 + len(classes) or rows < 5:
+            raise StartupError(
+                f"{name}: the output has {rows} numbers for each place; {len(classes)} classes need {4 + len(classes)}"
+            )
+    if not classes:
+        raise StartupError(f"{name}: the file names no classes; export it with ultralytics, which writes them")
+    fixed = input_dims[2] is not None and input_dims[3] is not None
+    size = _literal(metadata, "imgsz", name)
+    native = (input_dims[2] or 640, input_dims[3] or 640)
+    if not fixed and isinstance(size, list | tuple) and len(size) == 2:
+        native = (int(size[0]), int(size[1]))
+    stride = _literal(metadata, "stride", name)
+    return ModelCard(classes, stride if isinstance(stride, int) else _STRIDE, end_to_end, native, fixed)
+
+
+def _literal(metadata: Mapping[str, str], key: str, name: str) -> object:
+    """Metadata is written with Python's repr; only literals are read back."""
+    text = metadata.get(key)
+    if text is None:
+        return None
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError) as error:
+        raise StartupError(f"{name}: metadata {key!r} cannot be read: {text[:80]!r}") from error
+
+
+def _class_names(names: object) -> tuple[str, ...]:
+    if isinstance(names, list | tuple):
+        return tuple(str(name) for name in names)
+    if isinstance(names, dict) and names:
+        # Ids may have gaps, and repr sorts them as it likes.
+        known = {int(key): str(value) for key, value in names.items()}
+        return tuple(known.get(index, f"class{index}") for index in range(max(known) + 1))
+    return ()
+
+
+def _show(dims: Sequence[int | None]) -> str:
+    return "x".join("?" if dim is None else str(dim) for dim in dims)

@@ -1,0 +1,209 @@
+"""The detection server as the runtime sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import grpc.aio
+from prometheus_client import CollectorRegistry
+from sluiceway_runtime import cores, devices, weights
+from sluiceway_runtime.errors import StartupError
+from sluiceway_runtime.pool import Placement, Pool, PoolLimits, PoolStatistics, WorkerSpec
+from sluiceway_runtime.server.main import Installation
+from sluiceway_runtime.server.metrics import PoolCollector
+
+from sluiceway.detection.v1 import detection_pb2_grpc
+from sluiceway_detection import precision
+from sluiceway_detection.backends.base import resolve_backend
+from sluiceway_detection.config import DetectionConfig
+from sluiceway_detection.convert import Identity
+from sluiceway_detection.handler import FACTORY, DetectionFacts, WorkerSettings
+from sluiceway_detection.servicer import DetectionServicer
+
+__all__ = ["DetectionService"]
+
+log = logging.getLogger(__name__)
+
+NAME = "sluiceway.detection.v1.DetectionService"
+# The next image is on its way to a GPU while it computes the one before.
+GPU_CREDITS = 2
+
+
+class DetectionService:
+    """Owns the worker pool; implements `sluiceway_runtime.server.app.Service`.
+
+    Args:
+        config: of this stage.
+        installation: its table `models` says whether missing weights may be downloaded (`auto_pull`).
+
+    Attributes:
+        pool: None until started.
+        facts: what the workers loaded; None until started.
+        identity: of the weights; None until started.
+        precision_reason: why this arithmetic.
+    """
+
+    names: tuple[str, ...] = (NAME,)
+
+    def __init__(self, config: DetectionConfig, installation: Installation) -> None:
+        self._config = config
+        self._auto_pull = bool(installation.tables.get("models", {}).get("auto_pull", False))
+        self.pool: Pool | None = None
+        self.facts: DetectionFacts | None = None
+        self.identity: Identity | None = None
+        self.precision_reason = "configured"
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add the servicer."""
+        detection_pb2_grpc.add_DetectionServiceServicer_to_server(DetectionServicer(self, self._config), server)
+
+    def collectors(self, registry: CollectorRegistry) -> None:
+        """Add the pool's metrics."""
+        registry.register(PoolCollector("detection", self._statistics))
+
+    async def start(self) -> None:
+        """Find the weights, choose the arithmetic, start the workers and have them warmed.
+
+        Raises:
+            StartupError: weights, backend, device or precision do not fit, or a worker cannot start.
+        """
+        config = self._config
+        placements = cores.plan(config, devices.resolve(config.device))
+        settings, identity = await asyncio.to_thread(self._settings)
+        settings = await self._with_precision(settings, placements[0])
+        pool = Pool(
+            WorkerSpec(
+                FACTORY,
+                settings.mapping(),
+                placements,
+                credits=1 if placements[0].device == "cpu" else GPU_CREDITS,
+            ),
+            PoolLimits(
+                max_batch=config.max_batch,
+                queue_items=config.queue_items,
+                queue_bytes=config.queue_bytes,
+                batch_timeout_s=config.batch_timeout_s,
+                start_timeout_s=config.start_timeout_s,
+                worker_memory_mb=config.worker_memory_mb,
+            ),
+            name="detection",
+        )
+        self.pool = pool
+        await pool.start()
+        facts = pool.facts[0]["detection"]
+        assert isinstance(facts, DetectionFacts)
+        self.identity, self.facts = identity, facts
+        log.info(
+            "%s: %s %s on %s (%s), inputs %s",
+            identity.name,
+            facts.backend,
+            facts.precision,
+            facts.device,
+            self.precision_reason,
+            ", ".join(f"{height}x{width}" for height, width in facts.shapes) or "as the detector likes",
+        )
+
+    def ready(self) -> bool:
+        """Whether a worker can take images."""
+        return self.pool is not None and self.facts is not None and self.pool.statistics().ready_workers > 0
+
+    def status(self) -> Mapping[str, Any]:
+        """Model and workers, for operators."""
+        facts, identity = self.facts, self.identity
+        if self.pool is None or facts is None or identity is None:
+            return {"model": None, "workers": []}
+        return {
+            "model": {
+                "name": identity.name,
+                "version": identity.version,
+                "weights_sha256": identity.weights_sha256,
+                "backend": facts.backend,
+                "precision": facts.precision,
+                "precision_reason": self.precision_reason,
+                "device": facts.device,
+                "shapes": [list(shape) for shape in facts.shapes],
+            },
+            "workers": [
+                {"index": worker.index, "pid": worker.pid, "state": worker.state.value, "items": worker.items}
+                for worker in self.pool.statistics().workers
+            ],
+        }
+
+    async def drain(self, grace_s: float) -> None:
+        """Finish what was accepted."""
+        if self.pool is not None:
+            await self.pool.drain(grace_s)
+
+    async def close(self) -> None:
+        """Stop the workers."""
+        if self.pool is not None:
+            await self.pool.close()
+
+    def _settings(self) -> tuple[WorkerSettings, Identity]:
+        config = self._config
+        settings = WorkerSettings(
+            detector=config.detector,
+            backend=config.backend,
+            precision=None if config.precision == "auto" else config.precision,
+            image_size_px=config.image_size,
+            shapes=config.shapes,
+            max_image_bytes=config.max_image_bytes,
+            max_image_pixels=config.max_image_pixels,
+            max_crop_bytes=config.max_crop_bytes,
+        )
+        if config.detector is not None:
+            return settings, Identity(config.detector, config.version, "")
+        found = weights.resolve(config.model, kind="detection", auto_pull=self._auto_pull)
+        allowed = found.path.name in config.allow_pickle
+        identity = Identity(found.name, config.version or found.version, found.sha256)
+        return replace(settings, weights=str(found.path), allow_checkpoint=allowed), identity
+
+    async def _with_precision(self, settings: WorkerSettings, placement: Placement) -> WorkerSettings:
+        """Decide once, for all workers; see `precision`."""
+        if settings.weights is None or settings.precision not in (None, "bf16"):
+            return settings
+        spec = settings.backend_spec(placement.device, placement.threads)
+        if resolve_backend(settings.backend, spec.weights, placement.device) != "openvino":
+            return settings
+        if settings.precision is None and not precision.cpu_has_bf16():
+            choice = precision.Choice("f32", "this CPU has no bf16 arithmetic")
+        else:
+            choice = await _choose(precision.command(spec, placement.cores), self._config.start_timeout_s)
+        self.precision_reason = choice.reason
+        return replace(settings, precision=choice.precision)
+
+    def _statistics(self) -> PoolStatistics:
+        assert self.pool is not None
+        return self.pool.statistics()
+
+
+async def _choose(command: list[str], timeout_s: float) -> precision.Choice:
+    """Run the trial in its own process; it does not outlive this call.
+
+    Raises:
+        StartupError: with what the process said.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(timeout_s):
+            output, faults = await process.communicate()
+    except TimeoutError as error:
+        raise StartupError(f"trying the model took longer than detection.start_timeout_s ({timeout_s:g} s)") from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        lines = faults.decode(errors="replace").strip().splitlines()
+        raise StartupError(lines[-1] if lines else f"trying the model ended with exit code {process.returncode}")
+    return precision.Choice(**json.loads(output))

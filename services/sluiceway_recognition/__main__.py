@@ -1,0 +1,11 @@
+"""`python -m sluiceway_recognition`: the recognition server."""
+
+from __future__ import annotations
+
+from sluiceway_runtime.server.main import run_service
+
+from sluiceway_recognition.config import RecognitionConfig
+from sluiceway_recognition.service import RecognitionService
+
+if __name__ == "__main__":
+    run_service("recognition", RecognitionConfig, RecognitionService)

@@ -1,0 +1,86 @@
+"""What computes: the same model on OpenVINO or torch, behind one small interface."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from sluiceway_runtime.errors import StartupError
+
+from sluiceway_recognition.plan import ModelPlan
+
+__all__ = ["Backend", "load_backend"]
+
+
+class Backend(Protocol):
+    """A loaded network with its normalisation before and its reduction behind it.
+
+    Attributes:
+        name: of the library.
+        precision: arithmetic in use.
+        device: where it computes.
+        output_size: classes of a text model or classifier, or length of an embedding.
+        metadata: what the model file says of itself, by key.
+    """
+
+    name: Literal["openvino", "torch"]
+    precision: str
+    device: str
+    output_size: int
+    metadata: Mapping[str, str]
+
+    def warm(self, widths: Sequence[int]) -> None:
+        """Compile for these widths and compute each once."""
+
+    def infer(self, crops: Sequence[NDArray[np.uint8]], width: int) -> list[tuple[NDArray[Any], ...]]:
+        """Compute crops that share a bucket.
+
+        Args:
+            crops: uint8 [H, w_i, 3] with w_i <= width.
+            width: they are padded to this, with zeros after normalising.
+
+        Returns:
+            For each crop, arrays of its own (not views of something reused): text: int32 [T] most probable classes and
+            float32 [T] their probabilities; classify: float32 [C] probabilities; embed: float32 [D].
+        """
+        ...
+
+
+def load_backend(plan: ModelPlan, device: str, threads: int) -> Backend:
+    """Load a network where it belongs: torch on a GPU, OpenVINO on a CPU unless the plan says torch.
+
+    Args:
+        plan: has weights.
+        device: `cpu`, `cuda:0` and so on.
+        threads: compute threads that it may use on a CPU.
+
+    Raises:
+        StartupError: unreadable weights, or a library that is not installed.
+    """
+    assert plan.weights is not None
+    library = "torch" if device != "cpu" else plan.backend or "openvino"
+    try:
+        # Libraries are imported here, not above: each takes its second and its memory only where it is used.
+        if library == "torch":
+            from sluiceway_recognition.backends.torch import TorchBackend  # noqa: PLC0415
+
+            return TorchBackend(plan, device, threads)
+        from sluiceway_recognition.backends.openvino import OpenVinoBackend  # noqa: PLC0415
+
+        return OpenVinoBackend(
+            plan.weights,
+            head=plan.head,
+            height=plan.crop_spec.height,
+            normalisation=plan.normalisation,
+            precision=plan.precision,
+            threads=threads,
+            output=plan.output,
+            dynamic=plan.dynamic_shapes,
+        )
+    except ModuleNotFoundError as error:
+        extra = "gpu" if library == "torch" else "recognition"
+        raise StartupError(
+            f"recognition on {device} needs {error.name}, which is not installed: pip install 'sluiceway[{extra}]'"
+        ) from error

@@ -1,0 +1,57 @@
+"""Which size a crop is brought to and which width it is padded to: functions of the crop and its model alone.
+
+A padded column changes what a network with global pooling computes, so if the padding depended on the batch, a string
+would depend on what happened to be read beside it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+from sluiceway_recognition.types import CropSpec, ResizeRule
+
+__all__ = ["DEFAULT_BUCKETS", "DEFAULT_MAX_WIDTH", "bucket_of", "fitted_size", "padded_px"]
+
+# Close together where words are (a word of 48 rows is 60 to 350 pixels wide), then ever wider apart: whole lines are
+# rare, and each bucket costs a compiled shape in every worker.
+DEFAULT_BUCKETS = (64, 96, 128, 160, 192, 256, 320, 400, 512, 720, 1120, 1920)
+# 40 times the height: a line of about 80 characters.
+DEFAULT_MAX_WIDTH = 1920
+
+
+def fitted_size(height: int, width: int, spec: CropSpec) -> tuple[int, int]:
+    """The size that a region of any size has as a crop.
+
+    Args:
+        height: of the region, pixels, at least 1.
+        width: of the region, pixels, at least 1.
+        spec: what the model wants.
+
+    Returns:
+        Height and width in pixels. A region that already fits stays as it is.
+    """
+    if spec.resize_rule is ResizeRule.STRETCH:
+        return spec.height, spec.max_width
+    fitted_width = width if height == spec.height else round(width * spec.height / height)
+    return spec.height, min(max(fitted_width, 1), spec.max_width)
+
+
+def bucket_of(width: int, buckets: Sequence[int]) -> int:
+    """The least bucket that holds a width.
+
+    Args:
+        width: of a crop that fits its spec, pixels.
+        buckets: widths in pixels, ascending, the last at least the spec's `max_width`; empty for no buckets.
+
+    Returns:
+        The width to pad to; 0 without buckets.
+    """
+    if not buckets:
+        return 0
+    return buckets[bisect_left(buckets, width)]
+
+
+def padded_px(width: int, spec: CropSpec, buckets: Sequence[int]) -> int:
+    """Pixels that the model computes for a crop, padding included: what it costs in a batch."""
+    return spec.height * (bucket_of(width, buckets) or width)

@@ -1,0 +1,76 @@
+"""The character list of a text model: class 0 is the CTC blank, then the characters, a space last."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml  # type: ignore[import-untyped]
+from sluiceway_runtime.errors import StartupError
+
+__all__ = ["METADATA_KEY", "from_inference_config", "from_metadata", "from_text_file", "with_blank_and_space"]
+
+# Where PP-OCR exports keep their characters in an ONNX file.
+METADATA_KEY = "character"
+BLANK = ""
+
+
+def from_metadata(text: str) -> tuple[str, ...]:
+    """Characters from the value of the ONNX metadata key.
+
+    Split on the line feed only: `str.splitlines` would also split at characters that are entries of the list.
+    """
+    return tuple(text.split("\n"))
+
+
+def from_text_file(path: Path) -> tuple[str, ...]:
+    """Characters from a UTF-8 file with one on each line, as PP-OCR ships beside older models.
+
+    Raises:
+        StartupError: unreadable.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartupError(f"the character list {path} cannot be read: {error}") from error
+    return tuple(line.removesuffix("\r") for line in text.removesuffix("\n").split("\n"))
+
+
+def from_inference_config(path: Path) -> tuple[str, ...]:
+    """Characters from `PostProcess.character_dict` of a PP-OCR `inference.yml`.
+
+    Raises:
+        StartupError: unreadable, or without such a list of strings.
+    """
+    # The C loader reads the 60 kB in a tenth of the time; a build of PyYAML may lack it.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        tables = yaml.load(path.read_bytes(), Loader=loader)  # noqa: S506 - both loaders are the safe ones
+        characters = tables["PostProcess"]["character_dict"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise StartupError(f"{path} has no PostProcess.character_dict: {error!r}") from error
+    if not isinstance(characters, list) or not all(isinstance(character, str) for character in characters):
+        raise StartupError(f"PostProcess.character_dict in {path} must be a list of strings")
+    return tuple(characters)
+
+
+def with_blank_and_space(characters: tuple[str, ...], class_count: int, *, source: str) -> tuple[str, ...]:
+    """The class names of a CTC model.
+
+    Args:
+        characters: from its files, without blank and space.
+        class_count: of the model's output.
+        source: names the model in the error.
+
+    Returns:
+        `class_count` strings; the first is the blank, the last the space.
+
+    Raises:
+        StartupError: list and model do not belong together; every string would be wrong.
+    """
+    classes = (BLANK, *characters, " ")
+    if len(classes) != class_count:
+        raise StartupError(
+            f"{source}: the model has {class_count} classes, but its character list makes {len(classes)} "
+            f"({len(characters)} characters, blank and space)"
+        )
+    return classes

@@ -1,0 +1,107 @@
+"""The `[recognition]` section of the configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from sluiceway_runtime.config import Port, StageConfig
+
+from sluiceway_recognition.buckets import DEFAULT_BUCKETS, DEFAULT_MAX_WIDTH
+from sluiceway_recognition.types import MAX_HEIGHT_PX, MAX_WIDTH_PX, Head, PixelFormat, ResizeRule
+
+__all__ = ["DEFAULT_MODEL", "ModelConfig", "RecognitionConfig"]
+
+DEFAULT_MODEL = "ppocrv6-tiny"
+# One number for all channels, or one for each.
+PerChannel = float | tuple[float, float, float]
+Bucket = Annotated[int, Field(ge=1, le=MAX_WIDTH_PX)]
+
+
+class ModelConfig(BaseModel):
+    """One `[[recognition.models]]` table. A plain string there is a name of the registry."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1, max_length=100, description="What crops ask for.")
+    kind: Head = Field(Head.TEXT, description="text, classify or embed.")
+    weights: str | None = Field(None, description="Name in the registry, or path of a file; by default the name.")
+    version: str = Field("", description="Of the user's own weights; shown in every answer.")
+    recognizer: str | None = Field(None, description="User code instead of weights: module:Class, or an entry point.")
+    options: dict[str, Any] = Field({}, description="Keyword arguments of the user's class.")
+    backend: Literal["openvino", "torch"] | None = Field(None, description="By default torch on a GPU, else OpenVINO.")
+    precision: Literal["f32", "bf16", "f16"] | None = Field(None, description="By default what is fast here.")
+    height: int = Field(48, ge=1, le=MAX_HEIGHT_PX, description="Rows of a crop.")
+    max_width: int = Field(DEFAULT_MAX_WIDTH, ge=1, le=MAX_WIDTH_PX, description="Most columns of a crop.")
+    format: Literal[PixelFormat.BGR, PixelFormat.RGB] = Field(PixelFormat.BGR, description="The model's channel order.")
+    resize_rule: ResizeRule | None = Field(None, description="By default fit_height for text, else stretch.")
+    buckets: tuple[Bucket, ...] | None = Field(None, description="Widths that crops are padded to, ascending.")
+    mean: PerChannel = Field(127.5, description="Subtracted from pixels of 0 to 255.")
+    std: PerChannel = Field(127.5, description="Pixels are then divided by this.")
+    characters: Path | None = Field(None, description="inference.yml, or one character a line; for text.")
+    labels: tuple[str, ...] = Field((), description="Class names, for classify.")
+    output: str | None = Field(None, description="Which output to read, of a model with several.")
+    dynamic_shapes: bool = Field(False, description="One graph for all widths: less memory, 6 to 15% slower.")
+    classes: tuple[str, ...] = Field((), description="Detection classes that this model wants; empty means all.")
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        if self.recognizer is not None and self.weights is not None:
+            raise ValueError("give either weights or recognizer, not both")
+        if self.options and self.recognizer is None:
+            raise ValueError("options are for a recognizer")
+        stds = self.std if isinstance(self.std, tuple) else (self.std,)
+        if any(value <= 0 for value in stds):
+            raise ValueError("std must be greater than 0")
+        if self.buckets is not None:
+            if not self.buckets or list(self.buckets) != sorted(set(self.buckets)):
+                raise ValueError("buckets must ascend")
+            if self.buckets[-1] < self.max_width:
+                raise ValueError(f"the last bucket, {self.buckets[-1]}, must hold max_width, {self.max_width}")
+        return self
+
+    @property
+    def rule(self) -> ResizeRule:
+        """The resize rule in force."""
+        if self.resize_rule is not None:
+            return self.resize_rule
+        return ResizeRule.FIT_HEIGHT if self.kind is Head.TEXT else ResizeRule.STRETCH
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The buckets in force, none wider than is needed."""
+        if self.rule is ResizeRule.STRETCH:
+            return (self.max_width,)
+        if self.buckets is not None:
+            return self.buckets
+        return (*(width for width in DEFAULT_BUCKETS if width < self.max_width), self.max_width)
+
+
+def _from_name(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class RecognitionConfig(StageConfig):
+    """The recognition server."""
+
+    port: Port = Field(50053, description="gRPC port.")
+    operations_port: Port = Field(9053, description="HTTP port of /livez, /readyz and /metrics.")
+    models: tuple[Annotated[ModelConfig, BeforeValidator(_from_name)], ...] = Field(
+        (ModelConfig(name=DEFAULT_MODEL),), min_length=1, description="What is served; the first is the default."
+    )
+    max_batch: int = Field(0, ge=0, le=4096, description="Most crops in a batch; 0 takes 8 on a CPU, 128 on a GPU.")
+    max_batch_px: int = Field(
+        128 * 48 * 640, ge=1, description="Most pixels in a batch, padding included; a larger crop runs by itself."
+    )
+    max_crops: int = Field(4096, ge=1, description="Most crops in a request.")
+    max_crop_px: int = Field(2**24, ge=1, description="Most pixels of one crop as it comes in.")
+    max_crop_bytes: int = Field(16 * 2**20, ge=1, description="Largest encoded crop.")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = [model.name for model in self.models]
+        doubles = sorted({name for name in names if names.count(name) > 1})
+        if doubles:
+            raise ValueError(f"models must have distinct names; several are called {', '.join(doubles)}")
+        return self

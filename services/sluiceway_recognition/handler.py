@@ -1,0 +1,140 @@
+"""What runs in a worker process of this stage: crops in, checked answers out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from sluiceway_runtime.errors import ModelFailed, SluicewayError
+from sluiceway_runtime.pool.handler import Placement
+from sluiceway_runtime.pool.payload import Payload
+
+from sluiceway_recognition.heads import answer
+from sluiceway_recognition.plan import ModelPlan
+from sluiceway_recognition.preprocess import CropLimits, pixels_of
+from sluiceway_recognition.recognizer import ModelRecognizer, Recognizer, load_model
+from sluiceway_recognition.types import CropTask, Head, ModelFacts
+from sluiceway_recognition.user_code import load_user_recognizer
+
+__all__ = ["FACTORY", "RecognitionHandler", "create", "worker_config"]
+
+FACTORY = "sluiceway_recognition.handler:create"
+
+
+def worker_config(models: Sequence[ModelPlan], limits: CropLimits) -> dict[str, Any]:
+    """What `create` wants, as the mapping that a pool hands to its workers."""
+    return {"models": tuple(models), "limits": limits}
+
+
+def create(config: Mapping[str, Any]) -> RecognitionHandler:
+    """Make the handler of a worker from `worker_config`."""
+    return RecognitionHandler(config["models"], config["limits"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    recognizer: Recognizer
+    facts: ModelFacts
+
+
+class RecognitionHandler:
+    """Runs every model of the stage; implements `sluiceway_runtime.pool.handler.Handler`."""
+
+    def __init__(self, plans: Sequence[ModelPlan], limits: CropLimits) -> None:
+        self._plans = plans
+        self._limits = limits
+        self._models: dict[str, _Loaded] = {}
+
+    def setup(self, placement: Placement) -> Mapping[str, Any]:
+        """Load and warm every model.
+
+        Returns:
+            `{"models": tuple[ModelFacts, ...]}`, in the order of the configuration.
+
+        Raises:
+            StartupError: a model cannot be loaded.
+        """
+        # Resizing one crop is too little work to share out, and OpenCV would start a thread for each core.
+        cv2.setNumThreads(1)
+        for plan in self._plans:
+            self._models[plan.name] = _load(plan, placement)
+        return {"models": tuple(model.facts for model in self._models.values())}
+
+    def run(self, batch: Sequence[Payload]) -> list[Payload | SluicewayError]:
+        """Read the crops of a batch; a crop that is no image, or whose result makes no sense, fails alone."""
+        results: list[Payload | SluicewayError | None] = [None] * len(batch)
+        by_model: dict[str, list[tuple[int, CropTask, NDArray[np.uint8]]]] = {}
+        for position, payload in enumerate(batch):
+            task: CropTask = payload.meta
+            spec = self._models[task.model].recognizer.crop_spec
+            try:
+                pixels = pixels_of(task, payload.buffers[0], spec, self._limits)
+            except SluicewayError as error:
+                results[position] = error
+            else:
+                by_model.setdefault(task.model, []).append((position, task, pixels))
+        for name, items in by_model.items():
+            for position, result in self._read(self._models[name], items):
+                results[position] = result
+        return cast("list[Payload | SluicewayError]", results)
+
+    @staticmethod
+    def _read(
+        model: _Loaded, items: Sequence[tuple[int, CropTask, NDArray[np.uint8]]]
+    ) -> list[tuple[int, Payload | SluicewayError]]:
+        readings = model.recognizer([pixels for _, _, pixels in items])
+        if len(readings) != len(items):
+            raise ModelFailed(f"the recogniser returned {len(readings)} readings for {len(items)} crops")
+        results: list[tuple[int, Payload | SluicewayError]] = []
+        for (position, task, _), reading in zip(items, readings, strict=True):
+            if isinstance(reading, ModelFailed):
+                results.append((position, reading))
+                continue
+            try:
+                checked = answer(reading, model.facts.head, model.facts.labels, top_k=task.top_k)
+            except ModelFailed as error:
+                results.append((position, error))
+            else:
+                results.append((position, Payload(checked)))
+        return results
+
+
+def _load(plan: ModelPlan, placement: Placement) -> _Loaded:
+    if plan.user_class is not None:
+        recognizer: Recognizer = load_user_recognizer(plan, placement.device)
+    else:
+        recognizer = load_model(plan, placement.device, placement.threads)
+    warm = getattr(recognizer, "warm", None)
+    if warm is not None:
+        warm()
+    return _Loaded(recognizer, _facts(plan, recognizer, placement))
+
+
+def _facts(plan: ModelPlan, recognizer: Recognizer, placement: Placement) -> ModelFacts:
+    backend: Literal["openvino", "torch", "user"] = "user"
+    size, precision, device = 0, "", placement.device
+    if isinstance(recognizer, ModelRecognizer):
+        source = recognizer.backend
+        backend, precision, device = source.name, source.precision, source.device
+        size = source.output_size if plan.head is Head.EMBED else 0
+    spec = recognizer.crop_spec
+    if plan.crop_spec.classes:
+        # What the operator routes here comes before what the class would like.
+        spec = type(spec)(spec.height, spec.max_width, spec.format, spec.resize_rule, plan.crop_spec.classes)
+    return ModelFacts(
+        name=plan.name,
+        version=plan.version,
+        weights_sha256=plan.weights_sha256,
+        head=plan.head,
+        crop_spec=spec,
+        buckets=tuple(getattr(recognizer, "buckets", ())),
+        labels=tuple(plan.labels or getattr(recognizer, "labels", ())),
+        embedding_size=size,
+        backend=backend,
+        precision=precision,
+        device=device,
+    )

@@ -1,0 +1,75 @@
+"""From the configuration to plans: weights are looked up and checked once, in the front, before any worker starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sluiceway_runtime.errors import StartupError
+from sluiceway_runtime.weights import Weights
+
+from sluiceway_recognition.config import ModelConfig
+from sluiceway_recognition.plan import ModelPlan, Normalisation
+from sluiceway_recognition.types import CropSpec
+
+__all__ = ["plan_models"]
+
+
+def plan_models(models: tuple[ModelConfig, ...], find: Callable[[str], Weights]) -> tuple[ModelPlan, ...]:
+    """Look up what the models need.
+
+    Args:
+        models: of the configuration.
+        find: gives the weights of a name or path, or raises StartupError.
+
+    Raises:
+        StartupError: with every model that cannot be served, one a line.
+    """
+    plans, faults = [], []
+    for model in models:
+        try:
+            plans.append(_plan(model, find))
+        except StartupError as error:
+            faults.append(f"recognition.models.{model.name}: {error}")
+    if faults:
+        raise StartupError("\n".join(faults))
+    return tuple(plans)
+
+
+def _plan(model: ModelConfig, find: Callable[[str], Weights]) -> ModelPlan:
+    spec = CropSpec(model.height, model.max_width, model.format, model.rule, model.classes)
+    normalisation = Normalisation(_each(model.mean), _each(model.std))
+    if model.recognizer is not None:
+        return ModelPlan(
+            model.name,
+            model.kind,
+            spec,
+            (),
+            normalisation,
+            version=model.version,
+            labels=model.labels,
+            user_class=model.recognizer,
+            options=model.options,
+        )
+    weights = find(model.weights or model.name)
+    if model.characters is not None and not model.characters.is_file():
+        raise StartupError(f"the character list {model.characters} does not exist")
+    return ModelPlan(
+        model.name,
+        model.kind,
+        spec,
+        model.widths,
+        normalisation,
+        weights=weights.path,
+        version=model.version or weights.version,
+        weights_sha256=weights.sha256,
+        characters=model.characters or weights.files.get("config"),
+        labels=model.labels,
+        backend=model.backend,
+        precision=model.precision,
+        output=model.output,
+        dynamic_shapes=model.dynamic_shapes,
+    )
+
+
+def _each(value: float | tuple[float, float, float]) -> tuple[float, float, float]:
+    return value if isinstance(value, tuple) else (value, value, value)

@@ -1,0 +1,141 @@
+"""The recognition server as the runtime sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import grpc.aio
+from prometheus_client import CollectorRegistry
+from sluiceway_runtime import cores, devices, weights
+from sluiceway_runtime.pool import Pool, PoolLimits, WorkerSpec
+from sluiceway_runtime.server.main import Installation
+from sluiceway_runtime.server.metrics import PoolCollector
+
+from sluiceway.recognition.v1 import recognition_pb2_grpc
+from sluiceway_recognition.config import RecognitionConfig
+from sluiceway_recognition.handler import FACTORY, worker_config
+from sluiceway_recognition.preprocess import CropLimits
+from sluiceway_recognition.resolve import plan_models
+from sluiceway_recognition.servicer import RecognitionServicer
+from sluiceway_recognition.types import ModelFacts
+
+__all__ = ["RecognitionService"]
+
+log = logging.getLogger(__name__)
+
+# A CPU computes one crop after the other whatever the batch; a batch only saves the way to the worker and back. More
+# than this would keep the first crop of a batch from its client for the sake of the last.
+CPU_BATCH = 8
+GPU_BATCH = 128
+# The next batch is copied to a GPU while it computes the one before.
+GPU_CREDITS = 2
+NAME = "sluiceway.recognition.v1.RecognitionService"
+
+
+class RecognitionService:
+    """Owns the worker pool; implements `sluiceway_runtime.server.app.Service`.
+
+    Args:
+        config: of this stage.
+        installation: its table `models` says whether missing weights may be downloaded (`auto_pull`).
+
+    Attributes:
+        pool: None until started.
+        models: what the workers loaded, by name, the default first; empty until started.
+    """
+
+    names = (NAME,)
+
+    def __init__(self, config: RecognitionConfig, installation: Installation) -> None:
+        self._config = config
+        self._auto_pull = bool(installation.tables.get("models", {}).get("auto_pull", False))
+        self._registry: CollectorRegistry | None = None
+        self.pool: Pool | None = None
+        self.models: Mapping[str, ModelFacts] = {}
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add the servicer."""
+        recognition_pb2_grpc.add_RecognitionServiceServicer_to_server(RecognitionServicer(self, self._config), server)
+
+    def collectors(self, registry: CollectorRegistry) -> None:
+        """Have the pool's metrics shown, once there is a pool."""
+        self._registry = registry
+
+    async def start(self) -> None:
+        """Look up the weights, start the workers and have them warmed.
+
+        Raises:
+            StartupError: see `plan_models`, `devices.resolve` and `Pool.start`.
+        """
+        config = self._config
+        placements = cores.plan(config, devices.resolve(config.device))
+        plans = await asyncio.to_thread(plan_models, config.models, self._find)
+        on_gpu = placements[0].device != "cpu"
+        pool = Pool(
+            WorkerSpec(
+                FACTORY,
+                worker_config(plans, CropLimits(config.max_crop_px, config.max_crop_bytes)),
+                placements,
+                credits=GPU_CREDITS if on_gpu else 1,
+            ),
+            PoolLimits(
+                max_batch=config.max_batch or (GPU_BATCH if on_gpu else CPU_BATCH),
+                max_batch_cost=config.max_batch_px,
+                queue_items=config.queue_items,
+                queue_bytes=config.queue_bytes,
+                batch_timeout_s=config.batch_timeout_s,
+                start_timeout_s=config.start_timeout_s,
+                worker_memory_mb=config.worker_memory_mb,
+            ),
+            name="recognition",
+        )
+        self.pool = pool
+        if self._registry is not None:
+            self._registry.register(PoolCollector("recognition", pool.statistics))
+        await pool.start()
+        self.models = {facts.name: facts for facts in pool.facts[0]["models"]}
+        for facts in self.models.values():
+            log.info("%s: %s on %s %s", facts.name, facts.backend, facts.device, facts.precision)
+
+    def ready(self) -> bool:
+        """Whether a worker can take crops."""
+        return self.pool is not None and bool(self.models) and self.pool.statistics().ready_workers > 0
+
+    def status(self) -> Mapping[str, Any]:
+        """Models and workers, for operators."""
+        workers = self.pool.statistics().workers if self.pool is not None else ()
+        return {
+            "models": [
+                {
+                    "name": facts.name,
+                    "version": facts.version,
+                    "weights_sha256": facts.weights_sha256,
+                    "kind": facts.head.value,
+                    "backend": facts.backend,
+                    "precision": facts.precision,
+                    "device": facts.device,
+                    "buckets": list(facts.buckets),
+                }
+                for facts in self.models.values()
+            ],
+            "workers": [
+                {"index": worker.index, "pid": worker.pid, "state": worker.state.value, "items": worker.items}
+                for worker in workers
+            ],
+        }
+
+    async def drain(self, grace_s: float) -> None:
+        """Finish what was accepted."""
+        if self.pool is not None:
+            await self.pool.drain(grace_s)
+
+    async def close(self) -> None:
+        """Stop the workers."""
+        if self.pool is not None:
+            await self.pool.close()
+
+    def _find(self, name: str) -> weights.Weights:
+        return weights.resolve(name, kind="recognition", auto_pull=self._auto_pull)

@@ -1,0 +1,31 @@
+"""Worker processes behind a queue: the pure scheduler, and the little around it that carries out what it decides.
+
+`scheduler` decides (with `queue`, `retries`, `ledger`, `workforce`, `slots`, `quarantine`, `rate`), `pool` carries out,
+`process` and `worker` are the two ends of a worker, `channel` and `messages` what passes between them.
+"""
+
+from __future__ import annotations
+
+from sluiceway_runtime.pool.handler import Handler, Placement
+from sluiceway_runtime.pool.limits import PoolLimits, Timing, WorkerSpec
+from sluiceway_runtime.pool.payload import Buffer, Payload
+from sluiceway_runtime.pool.pool import Outcome, Pool
+from sluiceway_runtime.pool.priority import Priority
+from sluiceway_runtime.pool.statistics import Counters, PoolStatistics, WorkerState, WorkerStatistics
+
+__all__ = [
+    "Buffer",
+    "Counters",
+    "Handler",
+    "Outcome",
+    "Payload",
+    "Placement",
+    "Pool",
+    "PoolLimits",
+    "PoolStatistics",
+    "Priority",
+    "Timing",
+    "WorkerSpec",
+    "WorkerState",
+    "WorkerStatistics",
+]

@@ -1,0 +1,165 @@
+"""What happens to a pool, as the scheduler hears of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sluiceway_runtime.pool.priority import Priority
+
+if TYPE_CHECKING:
+    from sluiceway_runtime.errors import SluicewayError
+
+__all__ = [
+    "BatchDone",
+    "BatchRaised",
+    "BatchUndelivered",
+    "CancelRequested",
+    "CloseRequested",
+    "DrainRequested",
+    "Event",
+    "Item",
+    "SetupFailed",
+    "StartRequested",
+    "Submitted",
+    "Tick",
+    "WorkerDied",
+    "WorkerLeaving",
+    "WorkerReady",
+]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Item:
+    """One piece of work as the scheduler knows it; the payload stays outside.
+
+    Attributes:
+        id: never used twice in the life of a pool.
+        request_id: items are served fairly between requests.
+        group: only items of one group share a batch.
+        cost: counts against `max_batch_cost`.
+        size_bytes: counts against `queue_bytes`.
+        deadline_s: on the scheduler's clock.
+        digest: the content's hash. It is called only where a worker has died, as hashing costs time.
+    """
+
+    id: int
+    request_id: str
+    deadline_s: float
+    priority: Priority = Priority.NORMAL
+    group: Hashable = None
+    cost: int = 1
+    size_bytes: int = 0
+    digest: Callable[[], str] = lambda: ""
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequested:
+    """Start the workers. The first event of a pool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A new item. It is queued or refused; dispatching waits for the next event, so that a burst can share a batch."""
+
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """Nobody waits for this item any more."""
+
+    item_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """A worker has loaded and warmed up. `memory_bytes` is its resident memory."""
+
+    worker: int
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SetupFailed:
+    """A worker's `setup` raised; the process is about to end. Trying again would give the same."""
+
+    worker: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchDone:
+    """A batch was computed. `results` has one entry per item, a `SluicewayError` where the item failed."""
+
+    worker: int
+    batch_id: int
+    results: tuple[Any, ...]
+    compute_ms: float = 0.0
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRaised:
+    """The handler raised: one item of the batch may be to blame."""
+
+    worker: int
+    batch_id: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchUndelivered:
+    """The batch or its results could not be passed on, which says nothing about the items."""
+
+    worker: int
+    batch_id: int
+    error: SluicewayError
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLeaving:
+    """A worker was asked to exit (by us or by somebody else) and starts no further batch."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDied:
+    """A worker's process has ended. Everything that it had sent before has been reported."""
+
+    worker: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainRequested:
+    """Take no new items; finish the accepted ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloseRequested:
+    """Fail what is left and stop the workers. The last event that anything new follows from."""
+
+
+Event = (
+    StartRequested
+    | Submitted
+    | CancelRequested
+    | Tick
+    | WorkerReady
+    | SetupFailed
+    | BatchDone
+    | BatchRaised
+    | BatchUndelivered
+    | WorkerLeaving
+    | WorkerDied
+    | DrainRequested
+    | CloseRequested
+)

@@ -1,0 +1,95 @@
+"""What runs inside a worker: the interface that a stage implements around its model."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from sluiceway_runtime.errors import SluicewayError, StartupError
+from sluiceway_runtime.pool.payload import Payload
+
+__all__ = ["Handler", "Placement", "load_handler", "run_batch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a worker runs.
+
+    Attributes:
+        index: number of the worker, 0 to N-1.
+        device: `cpu`, `cuda:0` and so on.
+        cores: logical CPUs it is pinned to; None leaves it to the system.
+        threads: compute threads it may use.
+    """
+
+    index: int
+    device: str
+    cores: tuple[int, ...] | None
+    threads: int
+
+
+class Handler(Protocol):
+    """A model as a worker sees it. One instance lives in each worker; both methods are called from its main thread."""
+
+    def setup(self, placement: Placement) -> Mapping[str, Any]:
+        """Import model libraries, load, warm up. The worker is ready when this returns.
+
+        Returns:
+            Picklable facts about what was loaded; they reach `Pool.facts`.
+
+        Raises:
+            Exception: any. Its message becomes the `StartupError` of the pool.
+        """
+        ...
+
+    def run(self, batch: Sequence[Payload]) -> Sequence[Payload | SluicewayError]:
+        """Compute one batch.
+
+        Args:
+            batch: one item or more, all of one group. Their buffers are read-only memoryviews.
+
+        Returns:
+            One result per item, in order. A `SluicewayError` in the list fails that item alone.
+
+        Raises:
+            Exception: any. The batch is then split and run again until the guilty item is found.
+        """
+        ...
+
+
+def load_handler(factory: str, config: Mapping[str, Any]) -> Handler:
+    """Make a handler from the name of its factory.
+
+    Args:
+        factory: `module:callable`; the callable takes the configuration and returns a `Handler`.
+        config: handed to the callable as it is.
+
+    Raises:
+        StartupError: the name is malformed, or there is no such module or attribute.
+    """
+    module_name, colon, attribute = factory.partition(":")
+    if not (module_name and colon and attribute):
+        raise StartupError(f"{factory!r} does not name a handler; it must look like module:callable")
+    try:
+        build = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise StartupError(f"the handler {factory} cannot be loaded: {error}") from error
+    return cast("Handler", build(config))
+
+
+def run_batch(handler: Handler, batch: Sequence[Payload]) -> tuple[Payload | SluicewayError, ...]:
+    """Run a handler and hold it to its contract.
+
+    Raises:
+        TypeError: the number or the type of the results is wrong.
+        Exception: whatever the handler raises.
+    """
+    results = tuple(handler.run(batch))
+    if len(results) != len(batch):
+        raise TypeError(f"the handler returned {len(results)} results for {len(batch)} items")
+    for result in results:
+        if not isinstance(result, Payload | SluicewayError):
+            raise TypeError(f"the handler returned a {type(result).__name__}, not a Payload or a SluicewayError")
+    return results

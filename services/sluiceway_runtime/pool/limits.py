@@ -1,0 +1,88 @@
+"""What a pool is made of and what bounds it: values only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sluiceway_runtime.pool.handler import Placement
+
+__all__ = ["PoolLimits", "Timing", "WorkerSpec"]
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """The workers of a pool.
+
+    Attributes:
+        factory: the handler as `module:callable`; the callable takes `config`.
+        config: picklable, handed to every worker.
+        placements: one for each worker.
+        credits: batches that a worker may hold. 1 on a CPU. With 2 or 3 the next batch is already there when the worker
+            finishes one, which matters where the gap is long beside the computation (GPUs).
+    """
+
+    factory: str
+    config: Mapping[str, Any]
+    placements: tuple[Placement, ...]
+    credits: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.placements:
+            raise ValueError("a pool needs at least one placement")
+        if self.credits < 1:
+            raise ValueError("credits must be at least 1")
+
+
+@dataclass(frozen=True)
+class PoolLimits:
+    """The bounds of a pool.
+
+    Attributes:
+        max_batch: most items in a batch.
+        max_batch_cost: most cost (as given to `submit`) in a batch, None for no bound. An item above it runs by itself.
+        queue_items: most items waiting.
+        queue_bytes: most payload bytes waiting. An item above it is accepted while nothing else waits.
+        batch_timeout_s: a worker that computes one batch for longer is replaced.
+        start_timeout_s: a worker that is not ready by then is killed, and its start counts as failed.
+        worker_memory_mb: a worker with more resident memory than this after a batch is replaced; None for no bound.
+    """
+
+    max_batch: int = 1
+    max_batch_cost: int | None = None
+    queue_items: int = 256
+    queue_bytes: int = 256 * 2**20
+    batch_timeout_s: float = 60.0
+    start_timeout_s: float = 120.0
+    worker_memory_mb: int | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.max_batch, self.queue_items, self.queue_bytes) < 1:
+            raise ValueError("max_batch, queue_items and queue_bytes must be at least 1")
+        if min(self.batch_timeout_s, self.start_timeout_s) <= 0:
+            raise ValueError("batch_timeout_s and start_timeout_s must be positive")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Every time constant of a pool that is not the operator's to set. Tests shrink them.
+
+    Attributes:
+        ageing_s: an item that waited this long in its priority class moves up one.
+        restart_delay_s: wait before the second restart in a row; the first is immediate, each further one waits double.
+        restart_delay_max_s: most wait between restarts.
+        start_attempts: failed starts in a row after which a pool that was never ready gives up, and after which one
+            that was ready refuses work while no worker is alive.
+        stop_grace_s: from SIGTERM to SIGKILL.
+        retry_after_min_s: least `retry_after_s` of a refusal, so that clients do not spin.
+        retry_after_max_s: most.
+    """
+
+    ageing_s: float = 2.0
+    restart_delay_s: float = 0.2
+    restart_delay_max_s: float = 30.0
+    start_attempts: int = 3
+    stop_grace_s: float = 5.0
+    retry_after_min_s: float = 0.02
+    retry_after_max_s: float = 10.0

@@ -1,0 +1,83 @@
+"""What the front and a worker say to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sluiceway_runtime.errors import SluicewayError
+from sluiceway_runtime.pool.handler import Placement
+from sluiceway_runtime.pool.payload import Payload
+
+__all__ = ["FromWorker", "Leaving", "Raised", "Ready", "Result", "Run", "Start", "StartFailed", "Undelivered"]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Front to worker, first and once.
+
+    `import_path` is the front's `sys.path`, so that whatever name the front's user may import is found here too.
+    """
+
+    factory: str
+    config: Mapping[str, Any]
+    placement: Placement
+    import_path: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Front to worker: compute this batch after those sent before."""
+
+    batch_id: int
+    batch: tuple[Payload, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Worker to front: warmed up."""
+
+    facts: Mapping[str, Any]
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailed:
+    """Worker to front: setup raised; the process ends."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Worker to front: the batch was computed."""
+
+    batch_id: int
+    results: tuple[Payload | SluicewayError, ...]
+    compute_ms: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """Worker to front: the handler raised, or its results could not be sent."""
+
+    batch_id: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Undelivered:
+    """The batch or its results were lost on the way for want of descriptors or memory. Either side may find it."""
+
+    batch_id: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """Worker to front: asked to exit; no further batch is begun."""
+
+
+FromWorker = Ready | StartFailed | Result | Raised | Undelivered | Leaving

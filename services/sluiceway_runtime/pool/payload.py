@@ -1,0 +1,48 @@
+"""What goes to a worker and what comes back: small picklable facts beside large buffers that are never pickled."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Buffer", "Payload"]
+
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """One item on its way to a worker, or one result on its way back.
+
+    Attributes:
+        meta: small and picklable: options, shapes, lists of boxes. Nothing in it should differ between two tries of the
+            same item (no request id, no time), or the quarantine does not recognise a repeated killer.
+        buffers: pixels, file bytes, arrays; bytes-like and C-contiguous.
+
+    Ownership:
+        The sender's buffers must stay unchanged until the item is answered: a crash means that they are sent again.
+        The receiver gets read-only memoryviews. Those of a large batch look into one shared mapping, which is unmapped
+        when the last view of that batch is gone; whoever keeps a small part for long copies it (`bytes(view)`).
+    """
+
+    meta: Any
+    buffers: tuple[Buffer, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Sum of the buffers; the facts are taken to be small."""
+        return sum(memoryview(buffer).nbytes for buffer in self.buffers)
+
+    def digest(self) -> str:
+        """A hash of the content, by which a quarantined item is known again and named in the log."""
+        content = hashlib.blake2b(pickle.dumps(self.meta, protocol=5), digest_size=16)
+        for buffer in self.buffers:
+            content.update(memoryview(buffer).nbytes.to_bytes(8, "little"))
+            content.update(buffer)
+        return content.hexdigest()
+
+    def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
+        # Pickle protocol 5 hands PickleBuffers to its caller instead of copying them into the stream.
+        return Payload, (self.meta, tuple(pickle.PickleBuffer(buffer) for buffer in self.buffers))

@@ -1,0 +1,338 @@
+"""The asynchronous shell around the scheduler: it tells it what happens and carries out what it decides."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections import deque
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sluiceway_runtime.deadline import Deadline
+from sluiceway_runtime.errors import StartupError, Unavailable
+from sluiceway_runtime.pool import actions, events, messages
+from sluiceway_runtime.pool.clock import Clock, LoopClock, Timer
+from sluiceway_runtime.pool.execution import describe
+from sluiceway_runtime.pool.handler import Placement
+from sluiceway_runtime.pool.limits import PoolLimits, Timing, WorkerSpec
+from sluiceway_runtime.pool.link import Ended, Heard, Link
+from sluiceway_runtime.pool.messages import FromWorker
+from sluiceway_runtime.pool.payload import Payload
+from sluiceway_runtime.pool.priority import Priority
+from sluiceway_runtime.pool.process import WorkerProcess
+from sluiceway_runtime.pool.scheduler import Scheduler
+from sluiceway_runtime.pool.statistics import PoolStatistics, WorkerState, WorkerStatistics
+
+__all__ = ["Outcome", "Pool", "PoolLimits", "Timing", "WorkerSpec"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The answer to one item.
+
+    Attributes:
+        payload: what the handler returned. Its buffers are read-only views on memory shared by the whole batch.
+        queue_ms: from `submit` until the batch went to the worker.
+        compute_ms: the handler's time for the whole batch.
+        worker: index of the worker.
+    """
+
+    payload: Payload
+    queue_ms: float
+    compute_ms: float
+    worker: int
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    payload: Payload
+    future: asyncio.Future[Outcome]
+
+
+class Pool:
+    """Worker processes behind one bounded queue. All methods belong to the event loop that `start` ran on.
+
+    Args:
+        spec: what the workers run, and where.
+        limits: bounds of the queue, the batches and the workers.
+        name: for the log.
+        timing: time constants; tests shrink them.
+        clock: tests may move time by hand.
+
+    Resource handling:
+        `start` and `close` belong together; `close` may be called at any time, and again. After it no process and no
+        descriptor is left. If the front is killed instead, its workers end by themselves.
+    """
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        limits: PoolLimits,
+        *,
+        name: str,
+        timing: Timing | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._spec = spec
+        self._limits = limits
+        self._name = name
+        self._scheduler = Scheduler(len(spec.placements), spec.credits, limits, timing)
+        self._given_clock = clock
+        self._ids = itertools.count()
+        self._jobs: dict[int, _Job] = {}
+        self._links: dict[int, Link] = {}
+        self._facts: dict[int, Mapping[str, Any]] = {}
+        self._events: deque[events.Event] = deque()
+        self._feeding = False
+        self._tick_due = False
+        self._timer: Timer | None = None
+        self._timer_at_s = 0.0
+        self._startup: asyncio.Future[None] | None = None
+        self._changed: asyncio.Event = asyncio.Event()
+
+    def __repr__(self) -> str:
+        states = ", ".join(slot.state.value for slot in self._scheduler.slots)
+        return f"<{type(self).__name__} {self._name}: {self._scheduler.queued} queued, workers {states}>"
+
+    @property
+    def facts(self) -> tuple[Mapping[str, Any], ...]:
+        """What each worker's `setup` returned, and under `process` its pid, cores, thread caps and threads."""
+        return tuple(self._facts[index] for index in sorted(self._facts))
+
+    async def start(self) -> None:
+        """Start every worker, and return when all are ready.
+
+        Raises:
+            StartupError: a worker cannot start; the message is its own. Nothing is left running.
+        """
+        self._clock: Clock = self._given_clock or LoopClock()
+        self._startup = asyncio.get_running_loop().create_future()
+        self._feed(events.StartRequested())
+        try:
+            await self._startup
+        except BaseException:
+            await self.close()
+            raise
+        logger.info("pool %s: %d workers are ready", self._name, len(self._spec.placements))
+
+    def submit(
+        self,
+        payload: Payload,
+        *,
+        request_id: str,
+        deadline: Deadline,
+        priority: Priority = Priority.NORMAL,
+        group: Hashable = None,
+        cost: int = 1,
+    ) -> asyncio.Future[Outcome]:
+        """Queue one item. It is dispatched on the next turn of the loop, so items submitted together share batches.
+
+        Args:
+            payload: must not change until the item is answered.
+            request_id: items are served fairly between requests.
+            deadline: the item is answered by then, one way or the other.
+            priority: class of the item.
+            group: only items of one group share a batch (a width, a model).
+            cost: summed against `max_batch_cost` (pixels).
+
+        Returns:
+            A future of the answer; cancelling it cancels the item. It may raise DeadlineExceeded, ModelFailed,
+            Quarantined, Unavailable, or whatever error the handler returned for the item.
+
+        Raises:
+            QueueFull: with `retry_after_s`; the queue is full or the wait would outlast the deadline.
+            Unavailable: the pool is starting, stopping, or cannot start its workers.
+            DeadlineExceeded: the deadline has passed already.
+            Quarantined: this very item has killed a worker before.
+        """
+        if self._startup is None:
+            raise Unavailable("the server is starting")
+        item_id = next(self._ids)
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._jobs[item_id] = _Job(payload, future)
+        self._feed(
+            events.Submitted(
+                events.Item(
+                    item_id, request_id, deadline.at_s, priority, group, cost, payload.size_bytes, payload.digest
+                )
+            )
+        )
+        if future.done() and (error := future.exception()) is not None:
+            raise error
+        future.add_done_callback(lambda done: self._cancelled(item_id) if done.cancelled() else None)
+        if not self._tick_due:
+            self._tick_due = True
+            asyncio.get_running_loop().call_soon(self._tick)
+        return future
+
+    def statistics(self) -> PoolStatistics:
+        """How things stand."""
+        scheduler = self._scheduler
+        workers = tuple(
+            WorkerStatistics(
+                index=slot.index,
+                pid=link.pid if (link := self._links.get(slot.index)) else None,
+                state=slot.state,
+                batches=slot.batches,
+                items=slot.items,
+                restarts=max(slot.starts - 1, 0),
+            )
+            for slot in scheduler.slots
+        )
+        ready = sum(worker.state is WorkerState.READY for worker in workers)
+        return PoolStatistics(
+            queued=scheduler.queued,
+            queued_bytes=scheduler.queued_bytes,
+            running=scheduler.unanswered - scheduler.queued,
+            capacity=ready * self._spec.credits * self._limits.max_batch,
+            queue_ms=scheduler.queue_ms,
+            workers=workers,
+            counters=scheduler.counters,
+            item_ms=scheduler.item_s * 1000,
+        )
+
+    async def drain(self, grace_s: float) -> bool:
+        """Take nothing new, and wait for what was accepted.
+
+        Returns:
+            Whether all of it was answered within the grace time.
+        """
+        if self._startup is None:
+            return True
+        self._feed(events.DrainRequested())
+        try:
+            async with asyncio.timeout(grace_s):
+                while self._scheduler.unanswered:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Fail what is left with Unavailable and stop the workers: SIGTERM, then SIGKILL. Nothing is left after it."""
+        if self._startup is None:
+            return
+        self._feed(events.CloseRequested())
+        while not self._scheduler.stopped:
+            self._changed.clear()
+            await self._changed.wait()
+        await asyncio.gather(*(link.wait_ended() for link in self._links.values()))
+        self._links.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # Telling the scheduler
+
+    def _feed(self, event: events.Event) -> None:
+        """Report an event and carry out what follows; what that brings about in turn is reported after it."""
+        self._events.append(event)
+        if self._feeding:
+            return
+        self._feeding = True
+        try:
+            while self._events:
+                for action in self._scheduler.on_event(self._events.popleft(), self._clock.now_s()):
+                    self._carry_out(action)
+        finally:
+            self._feeding = False
+        self._changed.set()
+        self._watch_startup()
+        self._set_timer()
+
+    def _tick(self) -> None:
+        self._tick_due = False
+        self._feed(events.Tick())
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._feed(events.Tick())
+
+    def _cancelled(self, item_id: int) -> None:
+        if self._jobs.pop(item_id, None) is not None:
+            self._feed(events.CancelRequested(item_id))
+
+    def _set_timer(self) -> None:
+        at_s = self._scheduler.next_wakeup(self._clock.now_s())
+        if at_s is None or (self._timer is not None and self._timer_at_s <= at_s):
+            return  # a timer that fires too early only asks again
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._clock.call_at(at_s, self._wake)
+        self._timer_at_s = at_s
+
+    def _watch_startup(self) -> None:
+        if self._startup is not None and not self._startup.done() and self._scheduler.complete:
+            self._startup.set_result(None)
+
+    # Hearing of workers
+
+    def _heard(self, worker: int, message: FromWorker) -> None:
+        match message:
+            case messages.Ready(facts, memory_bytes):
+                self._facts[worker] = facts
+                self._feed(events.WorkerReady(worker, memory_bytes))
+            case messages.StartFailed(text):
+                self._feed(events.SetupFailed(worker, text))
+            case messages.Result(batch_id, results, compute_ms, memory_bytes):
+                self._feed(events.BatchDone(worker, batch_id, results, compute_ms, memory_bytes))
+            case messages.Raised(batch_id, text):
+                self._feed(events.BatchRaised(worker, batch_id, text))
+            case messages.Undelivered(batch_id, text):
+                self._undelivered(worker, batch_id, text)
+            case messages.Leaving():
+                self._feed(events.WorkerLeaving(worker))
+
+    def _undelivered(self, worker: int, batch_id: int, text: str) -> None:
+        logger.error("pool %s: a batch was lost between front and worker %d: %s", self._name, worker, text)
+        error = Unavailable("the server is short of descriptors or memory", retry_after_s=1.0)
+        self._feed(events.BatchUndelivered(worker, batch_id, error))
+
+    # Carrying out
+
+    def _carry_out(self, action: actions.Action) -> None:
+        match action:
+            case actions.Dispatch(worker, batch_id, item_ids):
+                self._dispatch(worker, batch_id, item_ids)
+            case actions.Succeed(item_id, result, queue_ms, compute_ms, worker):
+                job = self._jobs.pop(item_id, None)
+                if job is not None and not job.future.done():
+                    job.future.set_result(Outcome(result, queue_ms, compute_ms, worker))
+            case actions.Fail(item_id, error) | actions.Refuse(item_id, error):
+                job = self._jobs.pop(item_id, None)
+                if job is not None and not job.future.done():
+                    job.future.set_exception(error)
+            case actions.StartWorker(worker):
+                self._links[worker] = self._launch(
+                    self._spec.placements[worker],
+                    lambda message: self._heard(worker, message),
+                    lambda reason: self._feed(events.WorkerDied(worker, reason)),
+                )
+            case actions.StopWorker(worker):
+                self._links[worker].stop()
+            case actions.KillWorker(worker):
+                self._links[worker].kill()
+            case actions.GiveUp(message):
+                if self._startup is not None and not self._startup.done():
+                    self._startup.set_exception(StartupError(message))
+                self._events.append(events.CloseRequested())
+            case actions.Note(message):
+                logger.warning("pool %s: %s", self._name, message)
+
+    def _dispatch(self, worker: int, batch_id: int, item_ids: tuple[int, ...]) -> None:
+        payloads = tuple(self._jobs[item_id].payload for item_id in item_ids)
+        try:
+            self._links[worker].send(messages.Run(batch_id, payloads))
+        except OSError as error:
+            self._undelivered(worker, batch_id, str(error))
+        except Exception as error:  # whatever pickling somebody's object may raise
+            self._feed(events.BatchRaised(worker, batch_id, f"the batch cannot be sent: {describe(error)}"))
+
+    def _launch(self, placement: Placement, heard: Heard, ended: Ended) -> Link:
+        """Start one worker; the in-process twin overrides this."""
+        return WorkerProcess(self._spec, placement, heard, ended)

@@ -1,0 +1,179 @@
+"""The front's side of one worker process: started, spoken to, watched, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections import deque
+
+from sluiceway_runtime.cores.threads import thread_environment
+from sluiceway_runtime.pool.channel import Channel, ChannelClosed, LostMessage, Packet, pack, pair
+from sluiceway_runtime.pool.execution import describe
+from sluiceway_runtime.pool.handler import Placement
+from sluiceway_runtime.pool.limits import WorkerSpec
+from sluiceway_runtime.pool.link import Ended, Heard
+from sluiceway_runtime.pool.messages import Raised, Run, Start, Undelivered
+
+__all__ = ["WorkerProcess"]
+
+logger = logging.getLogger(__name__)
+
+WORKER_MODULE = "sluiceway_runtime.pool.worker"
+STDERR = 2
+# Messages taken in one go before other callbacks of the loop have their turn.
+MESSAGES_PER_TURN = 32
+
+
+class WorkerProcess:
+    """One process of one worker; a restart makes another. Implements `Link`.
+
+    Args:
+        spec: what the pool runs.
+        placement: where this worker runs.
+        heard: called with each message.
+        ended: called when the process has ended and its last message was heard.
+    """
+
+    def __init__(self, spec: WorkerSpec, placement: Placement, heard: Heard, ended: Ended) -> None:
+        self._spec = spec
+        self._placement = placement
+        self._heard = heard
+        self._ended = ended
+        self._loop = asyncio.get_running_loop()
+        self._process: asyncio.subprocess.Process | None = None
+        self._signal: signal.Signals | None = None  # wanted before there was a process to send it to
+        self._channel: Channel | None = None
+        self._outbox: deque[Packet] = deque()
+        self._life = self._loop.create_task(self._live(), name=f"worker {placement.index}")
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, None before it is known."""
+        return None if self._process is None else self._process.pid
+
+    def send(self, run: Run) -> None:
+        """Hand a batch over, or keep it until the socket takes it."""
+        self._post(pack(run, run.batch_id))
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        self._send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._send_signal(signal.SIGKILL)
+
+    async def wait_ended(self) -> None:
+        """Wait until the process is reaped and its descriptors are closed."""
+        await asyncio.wait([self._life])
+
+    async def _live(self) -> None:
+        reason = "its process could not be started"
+        try:
+            self._process = await self._spawn()
+            if self._signal is not None:
+                self._send_signal(self._signal)
+            reason = _reason(await self._process.wait())
+            self._listen(to_the_end=True)
+        except Exception as error:  # no process to be had, or a configuration that cannot be pickled
+            reason = f"its process could not be started: {describe(error)}"
+        finally:
+            # Cancelled only with the whole loop: then nobody will ask for this process again.
+            if self._process is not None and self._process.returncode is None:
+                self._send_signal(signal.SIGKILL)
+            self._hang_up()
+            self._ended(reason)
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        here, there = pair()
+        try:
+            self._open(here)
+            return await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", WORKER_MODULE, str(there.fileno()), str(os.getpid())),
+                pass_fds=(there.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL,
+                # What models print must not mix with what the front's command prints for other programs.
+                stdout=STDERR,
+                # A child needs the whole environment; the caps must be in it before the interpreter starts.
+                env={**os.environ, **thread_environment(self._placement.threads)},
+            )
+        finally:
+            there.close()
+
+    def _open(self, end: socket.socket) -> None:
+        end.setblocking(False)
+        self._channel = Channel(end)
+        start = Start(self._spec.factory, self._spec.config, self._placement, tuple(sys.path))
+        self._post(pack(start))
+        self._loop.add_reader(end, self._listen)
+
+    def _post(self, packet: Packet) -> None:
+        if self._channel is None:
+            packet.close()
+            return  # the process has ended; the pool is about to hear of it
+        self._outbox.append(packet)
+        if len(self._outbox) == 1:
+            self._flush()
+
+    def _flush(self) -> None:
+        channel = self._channel
+        assert channel is not None, "the writer is removed before the channel"
+        try:
+            while self._outbox and channel.try_send(self._outbox[0]):
+                self._outbox.popleft()
+        except ChannelClosed:
+            # It has ended or is about to. What it said before that is still to be read.
+            self._drop_outbox()
+        if self._outbox:
+            self._loop.add_writer(channel.fileno(), self._flush)
+        else:
+            self._loop.remove_writer(channel.fileno())
+
+    def _listen(self, *, to_the_end: bool = False) -> None:
+        taken = 0
+        while self._channel is not None and (to_the_end or taken < MESSAGES_PER_TURN):
+            taken += 1
+            try:
+                self._heard(self._channel.receive())
+            except LostMessage as lost:
+                logger.warning("a message of worker %d was lost: %s", self._placement.index, lost)
+                self._heard((Raised if lost.unreadable else Undelivered)(lost.tag, str(lost)))
+            except BlockingIOError:
+                return
+            except (ChannelClosed, OSError):
+                self._hang_up()
+                # A worker that cannot be heard is of no use; usually it is dead already.
+                self._send_signal(signal.SIGKILL)
+
+    def _hang_up(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            self._loop.remove_reader(channel.fileno())
+            self._loop.remove_writer(channel.fileno())
+            channel.close()
+        self._drop_outbox()
+
+    def _drop_outbox(self) -> None:
+        while self._outbox:
+            self._outbox.popleft().close()
+
+    def _send_signal(self, number: signal.Signals) -> None:
+        self._signal = number
+        if self._process is not None and self._process.returncode is None:
+            try:
+                self._process.send_signal(number)
+            except ProcessLookupError:
+                return  # it has just ended by itself
+
+
+def _reason(code: int) -> str:
+    if code >= 0:
+        return f"it exited with code {code}"
+    try:
+        return f"it was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"it was ended by signal {-code}"

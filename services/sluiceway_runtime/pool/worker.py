@@ -1,0 +1,149 @@
+"""The main program of a worker process: `python -m sluiceway_runtime.pool.worker DESCRIPTOR PARENT_PID`.
+
+The main thread computes; a second one reads the socket, so that the end of the front is noticed during a computation
+too, and the next batch is here when the current one is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+from types import FrameType
+from typing import Any, NoReturn
+
+from sluiceway_runtime.cores.threads import apply_thread_caps, os_threads
+from sluiceway_runtime.errors import StartupError
+from sluiceway_runtime.pool.channel import Channel, ChannelClosed, LostMessage
+from sluiceway_runtime.pool.execution import describe, execute, resident_bytes
+from sluiceway_runtime.pool.handler import Handler, Placement, load_handler
+from sluiceway_runtime.pool.messages import Leaving, Raised, Ready, Result, Run, Start, StartFailed, Undelivered
+
+__all__ = ["main"]
+
+# Workers yield to fronts, which only pass things on and must stay quick.
+NICENESS = 5
+PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
+EXIT_OK = 0
+EXIT_START_FAILED = 3
+EXIT_ORPHANED = 4
+
+Inbox = queue.SimpleQueue[Run | Raised | Undelivered | None]
+
+
+def main(arguments: list[str]) -> NoReturn:
+    """Serve batches until asked to stop or until the front is gone. Never returns: libraries' exit hooks may hang."""
+    descriptor, parent_pid = int(arguments[0]), int(arguments[1])
+    _follow(parent_pid)
+    # The terminal sends Ctrl-C to the whole group; the front owns it and tells workers what to do.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.enable()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s worker %(process)d %(name)s: %(message)s")
+    os.set_inheritable(descriptor, False)
+    channel = Channel(socket.socket(fileno=descriptor))
+    try:
+        _exit(_serve(channel))
+    except ChannelClosed:
+        _exit(EXIT_ORPHANED)
+
+
+def _serve(channel: Channel) -> int:
+    start: Start = channel.receive()
+    inbox: Inbox = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(channel, inbox), name="reader", daemon=True).start()
+    try:
+        handler, facts = _set_up(start)
+        channel.send(Ready(facts, resident_bytes()))
+    except (Exception, SystemExit) as error:
+        logging.getLogger(__name__).exception("worker %d cannot start", start.placement.index)
+        channel.send(StartFailed(str(error) if isinstance(error, StartupError) else describe(error)))
+        return EXIT_START_FAILED
+
+    leaving = threading.Event()
+
+    def leave(_signal: int, _frame: FrameType | None) -> None:
+        leaving.set()
+        inbox.put(None)  # wakes the loop below if it waits; SimpleQueue.put may be called from a signal handler
+
+    signal.signal(signal.SIGTERM, leave)
+    while not leaving.is_set() and (task := inbox.get()) is not None:
+        if isinstance(task, Run):
+            _send(channel, execute(handler, task))
+        else:
+            channel.send(task)
+    channel.send(Leaving())
+    return EXIT_OK
+
+
+def _set_up(start: Start) -> tuple[Handler, dict[str, Any]]:
+    placement = start.placement
+    os.nice(NICENESS)
+    if placement.cores is not None:
+        os.sched_setaffinity(0, placement.cores)
+    sys.path += [path for path in start.import_path if path not in sys.path]
+    handler = load_handler(start.factory, start.config)
+    facts = dict(handler.setup(placement))
+    return handler, facts | {"process": _process_facts(placement)}
+
+
+def _process_facts(placement: Placement) -> dict[str, Any]:
+    """What `doctor` shows of a worker: its caps as the libraries say them, and the threads that there are."""
+    return {
+        "pid": os.getpid(),
+        "cores": tuple(sorted(os.sched_getaffinity(0))),
+        "pinned": placement.cores is not None,
+        "threads": placement.threads,
+        "thread_caps": apply_thread_caps(placement.threads),
+        "os_threads": os_threads(),
+        "niceness": os.nice(0),
+    }
+
+
+def _send(channel: Channel, answer: Result | Raised) -> None:
+    try:
+        channel.send(answer, answer.batch_id)
+    except ChannelClosed:
+        raise
+    except OSError as error:
+        channel.send(Undelivered(answer.batch_id, f"results cannot be sent: {error}"))
+    except Exception as error:  # whatever pickling somebody's object may raise
+        channel.send(Raised(answer.batch_id, f"results cannot be sent: {describe(error)}"))
+
+
+def _read(channel: Channel, inbox: Inbox) -> None:
+    """Pass messages to the main thread. When the front is gone, nobody wants the rest: end the process at once."""
+    while True:
+        try:
+            inbox.put(channel.receive())
+        except LostMessage as lost:
+            inbox.put((Raised if lost.unreadable else Undelivered)(lost.tag, str(lost)))
+        except (ChannelClosed, OSError):
+            os._exit(EXIT_ORPHANED)
+
+
+def _follow(parent_pid: int) -> None:
+    """End with the parent even where the interpreter cannot act, such as inside a library that holds its lock."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc.prctl(PR_SET_NAME, b"sluice-worker", 0, 0, 0)
+    if os.getppid() != parent_pid:
+        os._exit(EXIT_ORPHANED)  # it died before the call above
+
+
+def _exit(code: int) -> NoReturn:
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

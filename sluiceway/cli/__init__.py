@@ -1,0 +1,5 @@
+"""The `sluiceway` command."""
+
+from sluiceway.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,76 @@
+"""All commands, and how they end: a clear line and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+
+import click
+import typer
+
+from sluiceway.cli import doctor, models, run, serve, up
+from sluiceway.cli.terminal import EXIT_FAILED, EXIT_USAGE, errors
+from sluiceway.errors import SluicewayError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="sluiceway",
+    help="Read the text in images: a detector finds regions, a recogniser reads them, each in its own server.",
+    epilog="Start with: sluiceway run photo.jpg",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run", no_args_is_help=True)(run.run)
+app.command("up")(up.up)
+app.add_typer(serve.app, name="serve")
+app.add_typer(models.models_app, name="models")
+app.add_typer(models.samples_app, name="samples")
+app.command("doctor")(doctor.doctor)
+
+
+@app.command("version")
+def version() -> None:
+    """Print the version of Sluiceway and of what it stands on."""
+    typer.echo(f"sluiceway {metadata.version('sluiceway')}")
+    for package in ("grpcio", "protobuf", "openvino", "onnxruntime", "torch"):
+        try:
+            typer.echo(f"  {package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            typer.echo(f"  {package} (not installed)")
+
+
+def main() -> None:
+    """Run the command and exit."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        result = app(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return EXIT_USAGE
+    except (click.Abort, KeyboardInterrupt):
+        errors.print("stopped")
+        return 130
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else EXIT_FAILED
+    except BrokenPipeError:
+        # The reader of a pipe (`| head`) has gone; Python would complain again while it closes stdout.
+        sys.stdout = None
+        return EXIT_FAILED
+    except Exception as error:
+        return _explain(error)
+    return result if isinstance(result, int) else 0
+
+
+def _explain(error: Exception) -> int:
+    """Turn what a command raised into a line; a bug keeps its traceback."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if isinstance(error, SluicewayError) or kinds & {"StartupError", "ClusterError"}:
+        errors.print(f"sluiceway: {error}", style="red", markup=False, soft_wrap=True)
+        return EXIT_USAGE if "ConfigurationError" in kinds else EXIT_FAILED
+    raise error

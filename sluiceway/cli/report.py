@@ -1,0 +1,147 @@
+"""Results as `run` gives them: NDJSON for programs, tables for people, annotated pictures for both."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from sluiceway.cli.inputs import Input
+from sluiceway.cli.terminal import errors, output
+from sluiceway.client import Region, Result, draw
+
+__all__ = ["Report"]
+
+# JPEG keeps photographs small; the lines and letters of PNG sources stay sharp as PNG.
+JPEG_SUFFIXES = frozenset({".jpg", ".jpeg"})
+JPEG_QUALITY = 90
+# Below this a reading is shown in yellow: worth a second look.
+DOUBTFUL = 0.8
+
+
+class Report:
+    """Where results go.
+
+    Args:
+        as_json: NDJSON on stdout instead of tables.
+        out: folder for annotated pictures; exists.
+    """
+
+    def __init__(self, *, as_json: bool, out: Path | None) -> None:
+        self._as_json = as_json
+        self._out = out
+        self._console = output()
+        self._written: set[Path] = set()
+        self.succeeded = 0
+        self.failed = 0
+        self._regions = 0
+
+    def add(self, result: Result, item: Input) -> None:
+        """Give out one result."""
+        if result.ok:
+            self.succeeded += 1
+            self._regions += len(result.regions)
+        else:
+            self.failed += 1
+        if self._as_json:
+            sys.stdout.write(result.to_json() + "\n")
+            sys.stdout.flush()
+        else:
+            self._print(result)
+        if self._out and result.ok:
+            self._draw(result, item)
+
+    def close(self) -> None:
+        """Say how it went."""
+        total = self.succeeded + self.failed
+        summary = f"{self.succeeded} of {total} images, {self._regions} regions"
+        errors.print(f"{summary}, {self.failed} failed" if self.failed else summary, style="bold")
+        if self._written:
+            errors.print(f"annotated pictures are in {escape(str(self._out))}")
+
+    def _print(self, result: Result) -> None:
+        name = escape(result.source)
+        if result.error is not None:
+            self._console.print(
+                f"[bold]{name}[/]  [red]failed: {escape(result.error.message)}[/] ({result.error.reason})"
+            )
+            return
+        facts = f"{result.width} x {result.height}, {len(result.regions)} regions, {result.timings.total_ms:.0f} ms"
+        self._console.print(f"[bold]{name}[/]  [dim]{facts}[/]")
+        if not result.regions:
+            return
+        table = Table(
+            "text", "confidence", "class", "box", box=None, pad_edge=False, padding=(0, 2), header_style="dim"
+        )
+        table.columns[1].justify = "right"
+        for region in result.regions:
+            table.add_row(_text(region), _confidence(region), region.class_name, _box(region))
+        self._console.print(table)
+        self._console.print()
+
+    def _draw(self, result: Result, item: Input) -> None:
+        assert self._out is not None
+        image = result.image or (item.source if isinstance(item.source, bytes) else Path(item.name))
+        path = self._free_name(item.name)
+        try:
+            drawn = draw(image, result)
+            if path.suffix in JPEG_SUFFIXES:
+                drawn.save(path, quality=JPEG_QUALITY)
+            else:
+                drawn.save(path)
+        except OSError as error:
+            errors.print(f"cannot write {path}: {error}", style="yellow", markup=False)
+            return
+        self._written.add(path)
+
+    def _free_name(self, source: str) -> Path:
+        """Name the picture after its source; a second one of the same name gets a number."""
+        assert self._out is not None
+        stem, suffix = _name_of(source)
+        path, number = self._out / f"{stem}{suffix}", 1
+        while path in self._written:
+            number += 1
+            path = self._out / f"{stem}-{number}{suffix}"
+        return path
+
+
+def _name_of(source: str) -> tuple[str, str]:
+    if source == "-":
+        return "stdin", ".png"
+    parts = urlsplit(source)
+    if parts.scheme in ("http", "https"):
+        path = Path(parts.path)
+        stem = path.stem or parts.hostname or "image"
+    elif parts.scheme == "api":
+        path = Path(source.replace(":", "-", 1))
+        stem = path.name
+    else:
+        path = Path(source)
+        stem = path.stem
+    suffix = ".jpg" if path.suffix.lower() in JPEG_SUFFIXES else ".png"
+    return re.sub(r"[^\w.-]+", "-", stem) or "image", suffix
+
+
+def _text(region: Region) -> Text:
+    if region.text:
+        doubtful = (region.text_confidence or 0) < DOUBTFUL
+        return Text(region.text, style="yellow" if doubtful else "", overflow="fold")
+    labels = [label.class_name for reading in region.readings for label in reading.labels]
+    errors_of = [reading.error.message for reading in region.readings if reading.error]
+    if errors_of:
+        return Text(errors_of[0], style="red")
+    return Text(", ".join(labels)) if labels else Text("-", style="dim")
+
+
+def _confidence(region: Region) -> str:
+    value = region.text_confidence if region.text else region.confidence
+    return f"{value:.2f}"
+
+
+def _box(region: Region) -> str:
+    return " ".join(f"{value:.0f}" for value in region.box)

@@ -1,0 +1,166 @@
+"""`sluiceway run`: images in, text out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sluiceway.cli.embedded import embedded_cluster, plan_and_pull, stop_on_signals
+from sluiceway.cli.inputs import Input, find_inputs
+from sluiceway.cli.report import Report
+from sluiceway.cli.terminal import EXIT_FAILED, EXIT_USAGE, errors, fail, image_progress
+from sluiceway.client import AsyncClient, Options, Priority, Result, Tls
+
+__all__ = ["run"]
+
+
+class PriorityName(StrEnum):
+    """Spelling on the command line."""
+
+    INTERACTIVE = "interactive"
+    NORMAL = "normal"
+    BULK = "bulk"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Which cluster to use: a running one, or one of its own."""
+
+    address: str | None
+    config: Path | None
+    token: str | None
+    tls: Tls | None
+    show_logs: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to process, and how."""
+
+    inputs: Sequence[Input]
+    options: Options
+    in_flight: int
+
+
+def run(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...", help="Image files, folders of images, URLs, api:NAME?key=value, or - for stdin."
+        ),
+    ],
+    *,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, and nothing else.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write annotated pictures here.")] = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", metavar="HOST:PORT", help="Use this running cluster instead of starting one."),
+    ] = None,
+    conf: Annotated[float | None, typer.Option("--conf", help="Least confidence of a region, above 0 to 1.")] = None,
+    iou: Annotated[float | None, typer.Option("--iou", help="Overlap above which one of two regions goes.")] = None,
+    classes: Annotated[
+        str | None, typer.Option("--classes", metavar="A,B", help="Keep only these detection classes.")
+    ] = None,
+    max_detections: Annotated[int | None, typer.Option("--max-detections", help="At most this many regions.")] = None,
+    image_size: Annotated[int | None, typer.Option("--image-size", help="Longer side that the detector sees.")] = None,
+    detect_only: Annotated[bool, typer.Option("--detect-only", help="Find regions and read nothing.")] = False,
+    priority: Annotated[PriorityName, typer.Option("--priority", help="How urgent it is.")] = PriorityName.NORMAL,
+    in_flight: Annotated[int, typer.Option("--in-flight", min=1, help="Images on their way at a time.")] = 16,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Configuration of the cluster that is started.")
+    ] = None,
+    token: Annotated[
+        str | None, typer.Option("--token", envvar="SLUICEWAY_TOKEN", help="Token of a running cluster.")
+    ] = None,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Encrypt the connection; trusts the system's authorities.")
+    ] = False,
+    ca: Annotated[Path | None, typer.Option("--ca", help="Authorities to trust instead (PEM); implies --tls.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the started servers log.")] = False,
+) -> int:
+    """Find and read the text in images.
+
+    Without --address, the cluster is started for this run and stopped after it.
+
+    Exit codes: 0 all images were processed, 1 some failed, 2 wrong usage.
+
+    [dim]Examples:[/]
+
+    [dim]sluiceway run photo.jpg page.png --out annotated[/]
+
+    [dim]sluiceway run scans/ --json > results.ndjson[/]
+
+    [dim]sluiceway run https://example.org/sign.jpg --address localhost:50051[/]
+    """
+    for name, value in (("--conf", conf), ("--iou", iou)):
+        if value is not None and not 0 < value <= 1:
+            fail(f"{name} must be above 0 and at most 1, not {value:g}", EXIT_USAGE)
+    options = Options(
+        confidence=conf,
+        iou=iou,
+        classes=tuple(name.strip() for name in classes.split(",") if name.strip()) if classes else (),
+        max_detections=max_detections,
+        image_size=image_size,
+        priority=Priority(priority.value),
+        return_images=out is not None,
+        detect_only=detect_only,
+    )
+    target = Target(address, config, token, Tls(ca=ca) if tls or ca else None, verbose)
+    inputs = find_inputs(sources)
+    if out:
+        _make_folder(out)
+    return asyncio.run(_run(Job(inputs, options, in_flight), target, Report(as_json=json, out=out)))
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fail(f"cannot make the folder {out}: {error.strerror}", EXIT_USAGE)
+
+
+async def _run(job: Job, target: Target, report: Report) -> int:
+    current = asyncio.current_task()
+    assert current is not None
+    stop_on_signals(current)
+    try:
+        async with _cluster(target) as address:
+            await _process(job, report, AsyncClient(address, token=target.token, tls=target.tls))
+    except asyncio.CancelledError:
+        errors.print("stopped")
+        return 130
+    report.close()
+    return EXIT_FAILED if report.failed else 0
+
+
+@contextlib.asynccontextmanager
+async def _cluster(target: Target) -> AsyncIterator[str]:
+    """Give the address of the cluster to use; one that is started here is stopped on leaving."""
+    if target.address:
+        yield target.address
+        return
+    plan = await asyncio.to_thread(plan_and_pull, "run without --address", target.config, free_ports=True)
+    async with embedded_cluster(plan, show_logs=target.show_logs):
+        yield plan.address
+
+
+async def _process(job: Job, report: Report, client: AsyncClient) -> None:
+    async with client:
+        with image_progress(len(job.inputs)) as progress:
+            sources = (item.source for item in job.inputs)
+            results = client.process_many(sources, job.options, in_flight=job.in_flight)
+            async with contextlib.aclosing(results):
+                names = iter(job.inputs)
+                async for result in results:
+                    item = next(names)
+                    named: Result = replace(result, source=item.name)
+                    # Drawing takes longer than a round trip; results go on arriving meanwhile.
+                    await asyncio.to_thread(report.add, named, item)
+                    progress.advance(progress.task_ids[0])

@@ -1,0 +1,88 @@
+"""What the command says to people: progress and complaints on stderr, so that stdout holds results alone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+__all__ = ["EXIT_FAILED", "EXIT_USAGE", "ServerDisplay", "errors", "fail", "image_progress", "output", "pulled"]
+
+EXIT_FAILED, EXIT_USAGE = 1, 2
+# Where stdout is a file or a pipe: wide enough that no text is folded in ordinary results.
+PLAIN_WIDTH = 200
+
+errors = Console(stderr=True, highlight=False)
+
+
+def output() -> Console:
+    """Make the console for results."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+
+
+def fail(message: object, code: int = EXIT_FAILED) -> NoReturn:
+    """Say what is wrong, in red where there is colour, and end the command."""
+    errors.print(f"sluiceway: {message}", style="red", markup=False, soft_wrap=True)
+    raise SystemExit(code)
+
+
+class ServerDisplay:
+    """Shows servers as they become ready: spinners on a terminal, else a line for each change worth telling."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            SpinnerColumn(finished_text="[green]✓[/]"),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=errors,
+            transient=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._live = errors.is_terminal
+
+    def __enter__(self) -> ServerDisplay:
+        if self._live:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._progress.stop()
+
+    def show(self, name: str, state: str, detail: str) -> None:
+        """Show that a server is in a state."""
+        if state == "ready":
+            errors.print(f"[green]✓[/] {name:<13} ready ({detail})")
+            if name in self._tasks:
+                self._progress.remove_task(self._tasks.pop(name))
+        elif state == "died":
+            errors.print(f"✗ {detail or name + ' died'}", style="red", markup=False, soft_wrap=True)
+        elif self._live and state == "starting":
+            if name not in self._tasks:
+                self._tasks[name] = self._progress.add_task("", total=None)
+            self._progress.update(self._tasks[name], description=f"{name:<13} {detail or state}")
+
+
+@contextmanager
+def image_progress(total: int) -> Iterator[Progress]:
+    """Show a bar over images; nothing where stderr is no terminal."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=errors,
+        transient=True,
+        disable=not errors.is_terminal,
+    ) as progress:
+        progress.add_task("images", total=total)
+        yield progress
+
+
+def pulled(name: str, path: object) -> None:
+    """Say that something is in the cache."""
+    errors.print(f"[green]✓[/] {name:<15} {path}")

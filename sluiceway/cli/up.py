@@ -1,0 +1,55 @@
+"""`sluiceway up`: the whole cluster on this machine, until it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sluiceway.cli.embedded import embedded_cluster, plan_and_pull, stop_on_signals
+from sluiceway.cli.terminal import errors
+
+if TYPE_CHECKING:
+    from sluiceway.cluster import ClusterPlan
+
+__all__ = ["up"]
+
+
+def up(
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Configuration file; default: sluiceway.toml here, if there is one.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show what the servers log.")] = False,
+) -> None:
+    """Run the whole cluster on this machine: detection, recognition and orchestrator, each its own server process.
+
+    The machine's cores are divided between the stages. A server that dies is started again. Ctrl-C finishes what is
+    running and stops everything; a second Ctrl-C stops at once.
+
+    [dim]Example: sluiceway up, and in another terminal: sluiceway run photo.jpg --address localhost:50051[/]
+    """
+    asyncio.run(_up(plan_and_pull("up", config, free_ports=False), show_logs=not quiet))
+
+
+async def _up(plan: ClusterPlan, *, show_logs: bool) -> None:
+    current = asyncio.current_task()
+    assert current is not None
+    stop_on_signals(current)
+    try:
+        async with embedded_cluster(plan, show_logs=show_logs) as cluster:
+            stop_on_signals(current, cluster)
+            _announce(plan)
+            await cluster.watch()
+    except asyncio.CancelledError:
+        # Somebody asked for it: that is how `up` is meant to end.
+        errors.print("stopped")
+
+
+def _announce(plan: ClusterPlan) -> None:
+    if plan.division and not plan.division.shared:
+        shares = f"{len(plan.division.detection)} cores detect, {len(plan.division.recognition)} recognise"
+        errors.print(shares, style="dim")
+    errors.print(f"ready on {plan.address}; Ctrl-C stops it", style="bold")
+    errors.print(f"try: sluiceway run photo.jpg --address {plan.address}", style="dim")

@@ -1,0 +1,231 @@
+"""The client for programs that use asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from contextlib import aclosing
+from types import TracebackType
+from typing import Self, TypeVar
+
+from sluiceway.client.assembly import Assembly
+from sluiceway.client.bulk import BulkRun
+from sluiceway.client.connection import Connection
+from sluiceway.client.convert import from_describe, from_response, to_request
+from sluiceway.client.description import Description
+from sluiceway.client.events import Event
+from sluiceway.client.options import Options, RetryPolicy, Tls
+from sluiceway.client.results import Result
+from sluiceway.client.sources import ChannelOrder, LoadedSource, SourceLike, load_source
+from sluiceway.errors import DeadlineExceeded, SluicewayError, Unavailable
+
+__all__ = ["DEFAULT_ADDRESS", "AsyncClient"]
+
+DEFAULT_ADDRESS = "localhost:50051"
+_DEFAULT_OPTIONS = Options()
+Answer = TypeVar("Answer")
+
+
+class AsyncClient:
+    """Talks to one Sluiceway server (the orchestrator) over one connection.
+
+    Args:
+        address: `host:port`.
+        timeout_s: for each call that is given none of its own, retries included.
+        tls: for an encrypted connection; None connects in the clear.
+        token: sent with every call, for servers that ask for one.
+        retry: when to try again.
+        channels: order of the channels in arrays; "bgr" is OpenCV's.
+
+    Resource handling: `async with` closes the connection and cancels what is in flight. Belongs to one event loop;
+    any number of calls may run at once.
+    Error handling: every call raises a subclass of `sluiceway.errors.SluicewayError`.
+    """
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout_s: float = 60.0,
+        tls: Tls | None = None,
+        token: str | None = None,
+        retry: RetryPolicy | None = None,
+        channels: ChannelOrder = "bgr",
+    ) -> None:
+        self.address = address
+        self._timeout_s = timeout_s
+        self._retry = retry or RetryPolicy()
+        self._channels: ChannelOrder = channels
+        self._connection = Connection(address, tls=tls, token=token)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.address!r})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; calls in flight end with `Cancelled`."""
+        await self._connection.close()
+
+    async def process(
+        self, source: SourceLike, options: Options = _DEFAULT_OPTIONS, *, timeout_s: float | None = None
+    ) -> Result:
+        """Process one image.
+
+        Args:
+            source: path, bytes of an image file, numpy array, Pillow picture, URL, `api:NAME?k=v`, or `ApiCall`.
+            options: how to process it.
+            timeout_s: for this call.
+
+        Returns:
+            The result, its regions in reading order.
+
+        Raises:
+            SluicewayError: whatever kept the image from being processed.
+        """
+        loaded = await self._load(source)
+
+        async def once(remaining_s: float) -> Result:
+            assembly = Assembly(loaded.name)
+            async with aclosing(self._stream([loaded], options, remaining_s)) as stream:
+                async for event in stream:
+                    assembly.add(event)
+            return assembly.result().raise_for_error()
+
+        return await self._with_retries(once, timeout_s)
+
+    async def events(
+        self, *sources: SourceLike, options: Options = _DEFAULT_OPTIONS, timeout_s: float | None = None
+    ) -> AsyncGenerator[Event]:
+        """Process images as one job and hand out what happens as it happens.
+
+        Leaving the loop early cancels the job; wrap the iterator in `contextlib.aclosing` where that must be at once.
+
+        Args:
+            sources: one or more, each as in `process`.
+            options: for all of them.
+            timeout_s: for the whole job.
+
+        Yields:
+            Events; those of different sources interleave, and `JobDone` is the last. A source that fails gives
+            `SourceFailed` and raises nothing.
+
+        Raises:
+            SluicewayError: the job as a whole could not run. It is tried again only while no event has come.
+        """
+        loaded = [await self._load(source) for source in sources]
+        deadline_s = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
+        failures, begun = 0, False
+        while True:
+            try:
+                async with aclosing(self._stream(loaded, options, deadline_s - time.monotonic())) as stream:
+                    async for event in stream:
+                        begun = True
+                        yield event
+            except SluicewayError as error:
+                failures += 1
+                delay_s = self._retry.delay_s(error, failures, deadline_s - time.monotonic())
+                if begun or delay_s is None:
+                    raise
+            else:
+                return
+            await asyncio.sleep(delay_s)
+
+    async def process_many(
+        self,
+        sources: Iterable[SourceLike] | AsyncIterable[SourceLike],
+        options: Options = _DEFAULT_OPTIONS,
+        *,
+        in_flight: int = 16,
+        ordered: bool = True,
+    ) -> AsyncGenerator[Result]:
+        """Process any number of images over one stream.
+
+        Sources are taken only as fast as the server works and as results are consumed, so an endless iterable is
+        fine. A broken connection is opened again and what was unfinished is sent again.
+
+        Args:
+            sources: each as in `process`. A plain iterable must not block for long; `Client` takes any.
+            options: for all of them.
+            in_flight: at most this many images are on their way, or finished and not yet handed out.
+            ordered: hand results out in the order of the sources; otherwise as they finish.
+
+        Yields:
+            One result for each source. One that failed has `error` set; nothing is raised for it.
+
+        Raises:
+            SluicewayError: the server could not be reached any more.
+        """
+        run = BulkRun(
+            open_call=lambda: self._connection.bulk(None),
+            load=self._load,
+            options=options,
+            retry=self._retry,
+            in_flight=in_flight,
+            ordered=ordered,
+        )
+        async with aclosing(run.results(sources)) as results:
+            async for result in results:
+                yield result
+
+    async def describe(self, *, timeout_s: float | None = None) -> Description:
+        """Ask the server for its models, limits, APIs and stages."""
+
+        async def once(remaining_s: float) -> Description:
+            return from_describe(await self._connection.describe(remaining_s))
+
+        return await self._with_retries(once, timeout_s)
+
+    async def wait_ready(self, timeout_s: float) -> Description:
+        """Wait until the server answers and every stage has a replica that takes work.
+
+        Raises:
+            Unavailable: it did not in time.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        last: SluicewayError | None = None
+        while (remaining_s := deadline_s - time.monotonic()) > 0:
+            try:
+                description = from_describe(await self._connection.describe(remaining_s))
+            except (Unavailable, DeadlineExceeded) as error:
+                last = error
+            else:
+                if all(any(item.ready for item in stage.endpoints) for stage in description.stages):
+                    return description
+            await asyncio.sleep(min(0.1, max(remaining_s, 0)))
+        raise Unavailable(f"{self.address} was not ready within {timeout_s:g} s") from last
+
+    async def _load(self, source: SourceLike) -> LoadedSource:
+        if isinstance(source, bytes):
+            return load_source(source)
+        # Disk and encoders would hold up every other call of this loop.
+        return await asyncio.to_thread(load_source, source, channels=self._channels)
+
+    async def _stream(self, sources: list[LoadedSource], options: Options, timeout_s: float) -> AsyncGenerator[Event]:
+        names = [source.name for source in sources]
+        async with aclosing(self._connection.process(to_request(sources, options), timeout_s)) as responses:
+            async for response in responses:
+                event = from_response(response, names)
+                if event is not None:
+                    yield event
+
+    async def _with_retries(self, once: Callable[[float], Awaitable[Answer]], timeout_s: float | None) -> Answer:
+        deadline_s = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
+        failures = 0
+        while True:
+            remaining_s = deadline_s - time.monotonic()
+            try:
+                return await once(remaining_s)
+            except SluicewayError as error:
+                failures += 1
+                delay_s = self._retry.delay_s(error, failures, deadline_s - time.monotonic())
+                if delay_s is None:
+                    raise
+            await asyncio.sleep(delay_s)

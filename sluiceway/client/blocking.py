@@ -1,0 +1,168 @@
+"""The client for programs that do not use asyncio: the same client, run on a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from sluiceway.client.aio import DEFAULT_ADDRESS, AsyncClient
+from sluiceway.client.description import Description
+from sluiceway.client.events import Event
+from sluiceway.client.options import Options, RetryPolicy, Tls
+from sluiceway.client.results import Result
+from sluiceway.client.sources import ChannelOrder, SourceLike
+
+__all__ = ["Client"]
+
+_DEFAULT_OPTIONS = Options()
+Answer = TypeVar("Answer")
+Item = TypeVar("Item")
+
+
+class _End:
+    """Marks the end of an iterator; StopIteration cannot travel through a future."""
+
+
+_END: Final = _End()
+
+
+class LoopThread:
+    """An event loop on a daemon thread; it ends with `stop`, with its owner, or with the interpreter."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="sluiceway-client", daemon=True)
+        self._thread.start()
+        self.stop = weakref.finalize(self, _stop, self._loop, self._thread)
+
+    def run(self, work: Coroutine[Any, Any, Answer]) -> Answer:
+        """Run a coroutine to its end and return what it returns; an interrupt here cancels it there."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def iterate(self, items: AsyncIterator[Answer]) -> Iterator[Answer]:
+        """Draw from an asynchronous iterator; leaving the loop closes it."""
+        try:
+            while not isinstance(item := self.run(_next(items)), _End):
+                yield item
+        finally:
+            self.run(_close(items))
+
+
+def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+async def _next(items: AsyncIterator[Answer]) -> Answer | _End:
+    return await anext(items, _END)
+
+
+async def _close(items: AsyncIterator[object]) -> None:
+    close = getattr(items, "aclose", None)
+    if close:
+        await close()
+
+
+async def _from_thread(items: Iterable[Item]) -> AsyncIterator[Item]:
+    """Draw from an iterable that may block, without holding up the loop."""
+    loop, iterator = asyncio.get_running_loop(), iter(items)
+    # One thread for the whole iterable: generators with open files or cursors must not change threads midway.
+    with ThreadPoolExecutor(1, "sluiceway-sources") as thread:
+        while not isinstance(item := await loop.run_in_executor(thread, next, iterator, _END), _End):
+            yield item
+
+
+class Client:
+    """Talks to one Sluiceway server (the orchestrator) over one connection.
+
+    Args:
+        address: `host:port`.
+        timeout_s: for each call that is given none of its own, retries included.
+        tls: for an encrypted connection; None connects in the clear.
+        token: sent with every call, for servers that ask for one.
+        retry: when to try again.
+        channels: order of the channels in arrays; "bgr" is OpenCV's.
+
+    Resource handling: `with` closes the connection and ends the thread. May be used from many threads at once.
+    Error handling: every call raises a subclass of `sluiceway.errors.SluicewayError`.
+    """
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout_s: float = 60.0,
+        tls: Tls | None = None,
+        token: str | None = None,
+        retry: RetryPolicy | None = None,
+        channels: ChannelOrder = "bgr",
+    ) -> None:
+        self._thread = LoopThread()
+
+        async def connect() -> AsyncClient:
+            return AsyncClient(address, timeout_s=timeout_s, tls=tls, token=token, retry=retry, channels=channels)
+
+        self._client = self._thread.run(connect())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._client.address!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; calls of other threads end with `Cancelled`. May be called twice."""
+        if self._thread.stop.alive:
+            self._thread.run(self._client.close())
+            self._thread.stop()
+
+    def process(
+        self, source: SourceLike, options: Options = _DEFAULT_OPTIONS, *, timeout_s: float | None = None
+    ) -> Result:
+        """Process one image; see `AsyncClient.process`."""
+        return self._thread.run(self._client.process(source, options, timeout_s=timeout_s))
+
+    def events(
+        self, *sources: SourceLike, options: Options = _DEFAULT_OPTIONS, timeout_s: float | None = None
+    ) -> Iterator[Event]:
+        """Process images as one job and hand out what happens as it happens; see `AsyncClient.events`."""
+        return self._thread.iterate(self._client.events(*sources, options=options, timeout_s=timeout_s))
+
+    def process_many(
+        self,
+        sources: Iterable[SourceLike],
+        options: Options = _DEFAULT_OPTIONS,
+        *,
+        in_flight: int = 16,
+        ordered: bool = True,
+    ) -> Iterator[Result]:
+        """Process any number of images over one stream; see `AsyncClient.process_many`.
+
+        The iterable is drawn from on a thread of its own and may block, for example while reading a directory.
+        """
+        drawn = _from_thread(sources)
+        return self._thread.iterate(self._client.process_many(drawn, options, in_flight=in_flight, ordered=ordered))
+
+    def describe(self, *, timeout_s: float | None = None) -> Description:
+        """Ask the server for its models, limits, APIs and stages."""
+        return self._thread.run(self._client.describe(timeout_s=timeout_s))
+
+    def wait_ready(self, timeout_s: float) -> Description:
+        """Wait until every stage takes work; see `AsyncClient.wait_ready`."""
+        return self._thread.run(self._client.wait_ready(timeout_s))

@@ -1,0 +1,198 @@
+"""Many jobs over one stream: a bounded window, results in order, and a stream that is opened again when it breaks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from sluiceway.client import events
+from sluiceway.client.assembly import Assembly
+from sluiceway.client.connection import BulkCall
+from sluiceway.client.convert import from_response, to_request
+from sluiceway.client.options import Options, RetryPolicy
+from sluiceway.client.results import Result
+from sluiceway.client.sources import LoadedSource, SourceLike, describe_source
+from sluiceway.errors import SluicewayError, Unavailable
+
+__all__ = ["BulkRun"]
+
+
+@dataclass(slots=True)
+class _Job:
+    """One source on its way. `assembly` starts anew with every try, so that no event counts twice."""
+
+    index: int
+    source: LoadedSource
+    assembly: Assembly
+    failures: int = 0
+
+
+class BulkRun:
+    """One `process_many`.
+
+    A place in the window is taken when a source is drawn and given back when its result is handed out, so at most
+    `in_flight` images and results exist at any time.
+    """
+
+    def __init__(
+        self,
+        *,
+        open_call: Callable[[], BulkCall],
+        load: Callable[[SourceLike], Awaitable[LoadedSource]],
+        options: Options,
+        retry: RetryPolicy,
+        in_flight: int,
+        ordered: bool,
+    ) -> None:
+        self._open_call = open_call
+        self._load = load
+        self._options = options
+        self._retry = retry
+        self._ordered = ordered
+        self._window = asyncio.Semaphore(in_flight)
+        self._jobs: dict[str, _Job] = {}
+        # Both queues hold at most a window of items and one end mark.
+        self._to_send: asyncio.Queue[_Job | None] = asyncio.Queue()
+        self._finished: asyncio.Queue[tuple[int, Result] | BaseException | None] = asyncio.Queue()
+        self._drawn = 0
+        self._completed = 0
+        self._exhausted = False
+        self._timers: set[asyncio.TimerHandle] = set()
+
+    async def results(self, sources: Iterable[SourceLike] | AsyncIterable[SourceLike]) -> AsyncGenerator[Result]:
+        """Yield one result for each source."""
+        tasks = [asyncio.create_task(self._guard(self._draw(sources))), asyncio.create_task(self._guard(self._talk()))]
+        waiting: dict[int, Result] = {}
+        handed_out = 0
+        try:
+            while (item := await self._finished.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                waiting[item[0]] = item[1]
+                while waiting and (not self._ordered or handed_out in waiting):
+                    key = handed_out if self._ordered else next(iter(waiting))
+                    result = waiting.pop(key)
+                    handed_out += 1
+                    self._window.release()
+                    yield result
+        finally:
+            for timer in self._timers:
+                timer.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _guard(self, work: Awaitable[None]) -> None:
+        """Hand a failure of one half to whoever iterates; it cancels the other half."""
+        try:
+            await work
+        except Exception as error:  # of any kind: `results` raises it again
+            self._finished.put_nowait(error)
+
+    async def _draw(self, sources: Iterable[SourceLike] | AsyncIterable[SourceLike]) -> None:
+        async for source in _as_async(sources):
+            await self._window.acquire()
+            index, self._drawn = self._drawn, self._drawn + 1
+            try:
+                loaded = await self._load(source)
+            except SluicewayError as error:
+                self._finish(index, Result(describe_source(source), error=error))
+                continue
+            job = _Job(index, loaded, Assembly(loaded.name))
+            self._jobs[str(index)] = job
+            self._to_send.put_nowait(job)
+        self._exhausted = True
+        self._end_if_complete()
+
+    def _finish(self, index: int, result: Result) -> None:
+        self._finished.put_nowait((index, result))
+        self._completed += 1
+        self._end_if_complete()
+
+    def _end_if_complete(self) -> None:
+        if self._exhausted and self._completed == self._drawn:
+            self._to_send.put_nowait(None)
+            self._finished.put_nowait(None)
+
+    async def _talk(self) -> None:
+        failures = 0
+        while not (self._exhausted and self._completed == self._drawn):
+            before = self._completed
+            try:
+                await self._talk_once()
+                error: SluicewayError = Unavailable("the server ended the stream before every job was finished")
+            except SluicewayError as caught:
+                error = caught
+            if self._exhausted and self._completed == self._drawn:
+                return
+            failures = 1 if self._completed > before else failures + 1
+            delay_s = self._retry.delay_s(error, failures, None)
+            if delay_s is None:
+                raise error
+            await asyncio.sleep(delay_s)
+            self._send_again()
+
+    async def _talk_once(self) -> None:
+        async with self._open_call() as call:
+            writer = asyncio.create_task(self._write(call))
+            try:
+                async with aclosing(call.read()) as responses:
+                    async for response in responses:
+                        job = self._jobs.get(response.job_id)
+                        event = from_response(response, [job.source.name]) if job else None
+                        if job and event:
+                            self._receive(job, event)
+            finally:
+                writer.cancel()
+                await asyncio.gather(writer, return_exceptions=True)
+
+    async def _write(self, call: BulkCall) -> None:
+        while (job := await self._to_send.get()) is not None:
+            if str(job.index) in self._jobs:
+                await call.write(to_request([job.source], self._options, str(job.index)))
+        await call.done_writing()
+
+    def _receive(self, job: _Job, event: events.Event) -> None:
+        job.assembly.add(event)
+        if not isinstance(event, events.JobDone):
+            return
+        if event.error is not None:
+            job.failures += 1
+            delay_s = self._retry.delay_s(event.error, job.failures, None)
+            if delay_s is not None:
+                self._later(delay_s, job)
+                return
+        del self._jobs[str(job.index)]
+        self._finish(job.index, job.assembly.result())
+
+    def _later(self, delay_s: float, job: _Job) -> None:
+        job.assembly = Assembly(job.source.name)
+
+        def send() -> None:
+            self._timers.discard(timer)
+            self._to_send.put_nowait(job)
+
+        timer = asyncio.get_running_loop().call_later(delay_s, send)
+        self._timers.add(timer)
+
+    def _send_again(self) -> None:
+        """After a break, everything unfinished goes to the new stream, in order and once."""
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        while not self._to_send.empty():
+            self._to_send.get_nowait()
+        for job in self._jobs.values():
+            job.assembly = Assembly(job.source.name)
+            self._to_send.put_nowait(job)
+
+
+async def _as_async(sources: Iterable[SourceLike] | AsyncIterable[SourceLike]) -> AsyncIterator[SourceLike]:
+    if isinstance(sources, AsyncIterable):
+        async for source in sources:
+            yield source
+    else:
+        for source in sources:
+            yield source

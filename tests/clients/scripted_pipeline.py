@@ -1,0 +1,239 @@
+"""A PipelineService whose answers a test dictates, for what a real cluster does only by accident.
+
+It serves the real contract over real gRPC, so that clients in any language can be pointed at it. Everything that a
+client could do wrong with a deadline, a cancelled call, flow control or an error's details shows in its records.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_reflection.v1alpha import reflection
+from sluiceway.common.v1 import error_pb2, geometry_pb2
+from sluiceway.detection.v1 import detection_pb2
+from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
+from sluiceway.recognition.v1 import recognition_pb2
+
+Response = pipeline_pb2.ProcessResponse
+Script = Callable[["ScriptedPipeline", pipeline_pb2.ProcessRequest, grpc.ServicerContext], Iterator[Response]]
+
+# Beside plain ASCII: what a client that mishandles UTF-8 would get wrong.
+TEXTS = ("HELLO", "Größe 漢字 😀")
+WAIT_S = 10
+
+
+@dataclass
+class Records:
+    """What clients did."""
+
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    time_remaining_s: list[float | None] = field(default_factory=list)
+    metadata: list[dict[str, str]] = field(default_factory=list)
+    jobs: list[pipeline_pb2.ProcessRequest] = field(default_factory=list)
+    most_unfinished: int = 0
+
+
+class ScriptedPipeline(pipeline_pb2_grpc.PipelineServiceServicer):
+    """Answers with `script`; the default is two regions for each source."""
+
+    def __init__(self) -> None:
+        self.script: Script = answer
+        self.records = Records()
+        self.token: str | None = None
+        # Jobs of a stream are held back until so many have come, to see how many the client sends ahead.
+        self.hold_until = 1
+        self.received = threading.Condition()
+
+    def _begin(self, context: grpc.ServicerContext) -> None:
+        metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
+        self.records.metadata.append(metadata)
+        self.records.time_remaining_s.append(context.time_remaining())
+        context.add_callback(self.records.cancelled.set)
+        if self.token is not None and metadata.get("authorization") != f"Bearer {self.token}":
+            refuse(context, grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED", "no valid token")
+
+    def Process(self, request: pipeline_pb2.ProcessRequest, context: grpc.ServicerContext) -> Iterator[Response]:
+        """One job."""
+        self._begin(context)
+        self.records.jobs.append(request)
+        yield from self.script(self, request, context)
+
+    def ProcessStream(
+        self, request_iterator: Iterator[pipeline_pb2.ProcessStreamRequest], context: grpc.ServicerContext
+    ) -> Iterator[pipeline_pb2.ProcessStreamResponse]:
+        """Reads without a limit of its own, so that only the client's window bounds what it sends ahead."""
+        self._begin(context)
+        waiting: list[pipeline_pb2.ProcessRequest] = []
+        ended = False
+
+        def read() -> None:
+            nonlocal ended
+            try:
+                for message in request_iterator:
+                    with self.received:
+                        waiting.append(message.job)
+                        self.records.jobs.append(message.job)
+                        self.records.most_unfinished = max(self.records.most_unfinished, len(waiting))
+                        self.received.notify_all()
+            finally:
+                with self.received:
+                    ended = True
+                    self.received.notify_all()
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        while True:
+            with self.received:
+                self.received.wait_for(lambda: ended or (waiting and len(self.records.jobs) >= self.hold_until), WAIT_S)
+                if not waiting:
+                    break
+            for event in self.script(self, waiting[0], context):
+                if event.HasField("job_done"):
+                    # Before the client can know: otherwise a fast client would look as if it sent too early.
+                    with self.received:
+                        waiting.pop(0)
+                yield pipeline_pb2.ProcessStreamResponse(event=event)
+        reader.join(WAIT_S)
+
+
+def source_name(request: pipeline_pb2.ProcessRequest, index: int) -> str:
+    """The name that events of a source carry."""
+    return request.sources[index].source_id or str(index)
+
+
+def answer(_: ScriptedPipeline, request: pipeline_pb2.ProcessRequest, __: grpc.ServicerContext) -> Iterator[Response]:
+    """Every source succeeds: two regions, each read, the second one first in reading order."""
+    for index, source in enumerate(request.sources):
+        common = {"job_id": request.job_id, "source_id": source_name(request, index)}
+        yield Response(**common, image_ready=pipeline_pb2.ImageReady(size_bytes=len(source.image)))
+        yield Response(
+            **common,
+            detections=pipeline_pb2.Detections(
+                width=640, height=480, detections=[_region(0, 10.5), _region(1, 60.25)], recognizing=[0, 1]
+            ),
+        )
+        for region, text in enumerate(TEXTS):
+            reading = recognition_pb2.Text(text=text, confidence=0.5)
+            yield Response(
+                **common,
+                recognitions=pipeline_pb2.Recognitions(
+                    recognitions=[recognition_pb2.Recognition(crop_id=region, text=reading)], model="scripted"
+                ),
+            )
+        yield Response(**common, done=pipeline_pb2.SourceDone(reading_order=[1, 0]))
+    yield Response(job_id=request.job_id, job_done=pipeline_pb2.JobDone(succeeded=len(request.sources)))
+
+
+def _region(identity: int, top: float) -> detection_pb2.Detection:
+    box = geometry_pb2.Box(x0=1.5, y0=top, x1=100.25, y1=top + 20)
+    return detection_pb2.Detection(
+        id=identity, geometry=geometry_pb2.Geometry(box=box), class_name="textline", confidence=0.75
+    )
+
+
+def hang(
+    server: ScriptedPipeline, request: pipeline_pb2.ProcessRequest, _: grpc.ServicerContext
+) -> Iterator[Response]:
+    """The first event, and then nothing until the client gives up."""
+    yield Response(
+        job_id=request.job_id, source_id=source_name(request, 0), image_ready=pipeline_pb2.ImageReady(size_bytes=1)
+    )
+    server.records.cancelled.wait(WAIT_S)
+
+
+def fail_first(
+    server: ScriptedPipeline, request: pipeline_pb2.ProcessRequest, context: grpc.ServicerContext
+) -> Iterator[Response]:
+    """The first source fails, its neighbours do not."""
+    error = error_pb2.Error(code=3, reason="INVALID_IMAGE", message="not an image", metadata={"bytes": "7"})
+    yield Response(
+        job_id=request.job_id,
+        source_id=source_name(request, 0),
+        failed=pipeline_pb2.SourceFailed(error=error),
+    )
+    rest = pipeline_pb2.ProcessRequest(job_id=request.job_id, sources=request.sources[1:])
+    for event in answer(server, rest, context):
+        if event.HasField("job_done"):
+            event.job_done.failed = 1
+        yield event
+
+
+def queue_full(
+    _: ScriptedPipeline, __: pipeline_pb2.ProcessRequest, context: grpc.ServicerContext
+) -> Iterator[Response]:
+    """The call is refused and may be repeated in a quarter of a second."""
+    refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", "the queue is full", 250, {"limit": "256"})
+    yield Response()  # never reached: makes this function a generator
+
+
+def from_the_future(
+    server: ScriptedPipeline, request: pipeline_pb2.ProcessRequest, context: grpc.ServicerContext
+) -> Iterator[Response]:
+    """What a newer server might send: an unknown event, unknown fields, a shape that is not a box."""
+    # Field 99, length-delimited: an event that this release does not know.
+    yield Response.FromString(b"\x9a\x06\x03new")
+    for event in answer(server, request, context):
+        if event.HasField("detections"):
+            polygon = geometry_pb2.Polygon(points=[geometry_pb2.Point(x=1, y=1)] * 3)
+            event.detections.detections.add(id=2, geometry=geometry_pb2.Geometry(polygon=polygon), class_name="new")
+        yield Response.FromString(event.SerializeToString() + b"\x9a\x06\x03new")
+
+
+def refuse(
+    context: grpc.ServicerContext,
+    code: grpc.StatusCode,
+    reason: str,
+    message: str,
+    retry_ms: int = 0,
+    metadata: dict[str, str] | None = None,
+) -> None:
+    """End the call as Sluiceway's servers do: with ErrorInfo and, where repeating makes sense, RetryInfo."""
+    details = [any_pb2.Any()]
+    details[0].Pack(error_details_pb2.ErrorInfo(reason=reason, domain="sluiceway", metadata=metadata or {}))
+    if retry_ms:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(retry_ms)
+        details.append(any_pb2.Any())
+        details[1].Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    status = status_pb2.Status(code=code.value[0], message=message, details=details)
+    context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+    context.abort(code, message)
+
+
+def start(
+    pipeline: ScriptedPipeline, tls: tuple[Path, Path, Path | None] | None = None
+) -> tuple[grpc.Server, str]:
+    """Serve on a free port.
+
+    Args:
+        pipeline: what answers.
+        tls: files of the certificate, its key, and the authority that client certificates must come from.
+
+    Returns:
+        The server, for the caller to stop, and its address.
+    """
+    server = grpc.server(
+        futures.ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", 64 * 2**20)]
+    )
+    pipeline_pb2_grpc.add_PipelineServiceServicer_to_server(pipeline, server)
+    # For clients that bring no stubs (grpcurl, buf curl).
+    reflection.enable_server_reflection(("sluiceway.pipeline.v1.PipelineService", reflection.SERVICE_NAME), server)
+    if tls is None:
+        port = server.add_insecure_port("127.0.0.1:0")
+    else:
+        certificate, key, authority = tls
+        credentials = grpc.ssl_server_credentials(
+            [(key.read_bytes(), certificate.read_bytes())],
+            root_certificates=authority.read_bytes() if authority else None,
+            require_client_auth=authority is not None,
+        )
+        port = server.add_secure_port("127.0.0.1:0", credentials)
+    server.start()
+    return server, f"localhost:{port}"

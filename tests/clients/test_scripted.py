@@ -1,0 +1,135 @@
+"""Every client against a server that does what a test tells it: events, errors, deadlines, cancelling, flow control, TLS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clients import scripted_pipeline
+from tests.clients.conftest import Run
+from tests.clients.scripted_pipeline import TEXTS, ScriptedPipeline
+
+pytestmark = pytest.mark.clients
+
+TOKEN = "a-token"
+
+
+def name(code: str) -> str:
+    """A status code in any language's spelling (`ResourceExhausted`, `RESOURCE_EXHAUSTED`) in one."""
+    return code.replace("_", "").lower()
+
+
+def test_prints_every_event_of_a_job(run: Run, pipeline: ScriptedPipeline, images: list[Path]) -> None:
+    output = run(*images[:2])
+    assert output.exit_code == 0, output
+    expected = []
+    for image in images[:2]:
+        expected += [
+            ["image_ready", image.name, str(len(image.read_bytes()))],
+            ["detections", image.name, "640", "480", "2"],
+            ["box", image.name, "0", "1.50 10.50 100.25 30.50", "textline", "0.7500"],
+            ["box", image.name, "1", "1.50 60.25 100.25 80.25", "textline", "0.7500"],
+            ["text", image.name, "0", "0.5000", TEXTS[0]],
+            ["text", image.name, "1", "0.5000", TEXTS[1]],
+            ["done", image.name, "1 0"],
+        ]
+    assert output.lines[:-1] == expected
+    assert output.lines[-1][0] == "job_done"
+    assert output.lines[-1][2:] == ["2", "0"]
+    assert [source.image for source in pipeline.records.jobs[0].sources] == [i.read_bytes() for i in images[:2]]
+
+
+def test_a_failed_source_is_told_and_leaves_the_others(run: Run, pipeline: ScriptedPipeline, images: list[Path]) -> None:
+    pipeline.script = scripted_pipeline.fail_first
+    output = run(*images[:2])
+    assert output.exit_code == 1
+    assert output.of("failed") == [["0.png", "INVALID_IMAGE", "not an image"]]
+    assert [line[1:] for line in output.of("text")] == [["0", "0.5000", TEXTS[0]], ["1", "0.5000", TEXTS[1]]]
+
+
+def test_reads_error_info_and_retry_info(run: Run, pipeline: ScriptedPipeline, images: list[Path]) -> None:
+    pipeline.script = scripted_pipeline.queue_full
+    output = run(images[0])
+    assert output.exit_code == 1
+    [[code, reason, retry_ms, message]] = output.of("error")
+    assert (name(code), reason, retry_ms, message) == ("resourceexhausted", "QUEUE_FULL", "250", "the queue is full")
+    assert output.of("error_metadata") == [["limit", "256"]]
+
+
+def test_sets_a_deadline_and_reports_that_it_passed(run: Run, pipeline: ScriptedPipeline, images: list[Path]) -> None:
+    pipeline.script = scripted_pipeline.hang
+    output = run("--timeout", "1.5", images[0])
+    assert output.exit_code == 1
+    assert name(output.of("error")[0][0]) == "deadlineexceeded"
+    [remaining_s] = pipeline.records.time_remaining_s
+    assert remaining_s is not None
+    assert 0 < remaining_s <= 1.5
+    assert pipeline.records.cancelled.wait(5)
+
+
+def test_cancelling_ends_the_call_on_the_server(run: Run, pipeline: ScriptedPipeline, images: list[Path]) -> None:
+    pipeline.script = scripted_pipeline.hang
+    output = run("--cancel-after", "1", images[0])
+    assert output.exit_code == 1
+    assert len(output.of("image_ready")) == 1
+    assert name(output.of("error")[0][0]) in ("cancelled", "canceled")
+    assert pipeline.records.cancelled.wait(5)
+
+
+def test_bulk_sends_no_more_than_its_window(run: Run, pipeline: ScriptedPipeline, images: list[Path]) -> None:
+    pipeline.hold_until = 3
+    output = run("--bulk", "3", *images)
+    assert output.exit_code == 0, output
+    assert sorted(line[0] for line in output.of("done")) == sorted(image.name for image in images)
+    assert len(output.of("text")) == 2 * len(images)
+    # Exactly: a client that sends one job, waits for its end and sends the next does not use the stream.
+    assert pipeline.records.most_unfinished == 3
+
+
+def test_ignores_what_a_newer_server_adds(run: Run, pipeline: ScriptedPipeline, images: list[Path]) -> None:
+    pipeline.script = scripted_pipeline.from_the_future
+    output = run(images[0])
+    assert output.exit_code == 0, output
+    # The third shape is no box: a client may leave it out, or draw what surrounds it.
+    assert [line[1] for line in output.of("box")][:2] == ["0", "1"]
+    assert len(output.of("text")) == 2
+
+
+@pytest.fixture(params=["server certificate", "mutual"])
+def secure_address(request: pytest.FixtureRequest, pipeline: ScriptedPipeline, certificates: Path) -> Iterator[str]:
+    """A server with TLS that wants a token and, if mutual, a certificate of the client."""
+    pipeline.token = TOKEN
+    authority = certificates / "ca.pem" if request.param == "mutual" else None
+    server, address = scripted_pipeline.start(
+        pipeline, (certificates / "server.pem", certificates / "server.key", authority)
+    )
+    yield address
+    server.stop(None).wait()
+
+
+def test_tls_and_token(
+    run: Run, pipeline: ScriptedPipeline, secure_address: str, certificates: Path, images: list[Path]
+) -> None:
+    tls = ("--ca", certificates / "ca.pem", "--cert", certificates / "client.pem", "--key", certificates / "client.key")
+    output = run(*tls, images[0], server=secure_address, token=TOKEN)
+    assert output.exit_code == 0, output
+    assert len(output.of("text")) == 2
+    bulk = run(*tls, "--bulk", "2", *images[:3], server=secure_address, token=TOKEN)
+    assert bulk.exit_code == 0, bulk
+    refused = run(*tls, images[0], server=secure_address, token="another")
+    assert refused.exit_code == 1
+    assert (name(refused.of("error")[0][0]), refused.of("error")[0][1]) == ("unauthenticated", "UNAUTHENTICATED")
+    assert [metadata.get("authorization") for metadata in pipeline.records.metadata] == [
+        f"Bearer {TOKEN}",
+        f"Bearer {TOKEN}",
+        "Bearer another",
+    ]
+
+
+def test_a_token_never_travels_in_the_clear(run: Run, pipeline: ScriptedPipeline, images: list[Path]) -> None:
+    output = run(images[0], token=TOKEN)
+    assert output.exit_code != 0
+    assert "TLS" in output.stderr + str(output.lines)
+    assert pipeline.records.metadata == []

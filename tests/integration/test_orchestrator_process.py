@@ -1,0 +1,289 @@
+"""The orchestrator's server against stages without models: what a client sees of a job."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+
+import grpc
+import grpc.aio
+import pytest
+from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, picture
+from sluiceway_orchestrator.testing.cluster import account
+from sluiceway_runtime.errors import InvalidImage, ModelFailed, QueueFull
+
+from sluiceway.common.v1 import model_pb2
+from sluiceway.detection.v1 import detection_pb2
+from sluiceway.pipeline.v1 import pipeline_pb2
+
+Source = pipeline_pb2.Source
+
+
+async def test_one_image_gives_every_event_once_and_in_order() -> None:
+    async with Cluster() as cluster:
+        (source,) = (await cluster.process(Source(image=picture(7, regions=3)))).values()
+    assert source.order == ["image_ready", "detections", "recognitions", "done"]
+    assert source.ready is not None
+    assert source.ready.size_bytes == len(picture(7))
+    assert source.detections is not None
+    assert (source.detections.width, source.detections.height) == (640, 480)
+    assert list(source.detections.recognizing) == [0, 1, 2]
+    assert source.texts == {"7:0": 1, "7:1": 1, "7:2": 1}
+    assert source.done is not None
+    assert list(source.done.reading_order) == [2, 1, 0]
+    assert [(model.name, model.weights_sha256[:1]) for model in source.done.models] == [
+        ("fake-detector", "d"),
+        ("fake-reader", "e"),
+    ]
+    assert source.done.detection.total_ms == 2
+    assert source.done.total_ms >= source.done.recognition.total_ms > 0
+
+
+async def test_no_region_is_a_normal_result() -> None:
+    async with Cluster() as cluster:
+        (source,) = (await cluster.process(Source(image=picture(1, regions=0)))).values()
+        assert source.order == ["image_ready", "detections", "done"]
+        assert cluster.recognition[0].stage.seen == {}
+
+
+async def test_detect_only_cuts_and_reads_nothing() -> None:
+    async with Cluster() as cluster:
+        (source,) = (await cluster.process(Source(image=picture(1)), detect_only=True)).values()
+        assert source.order == ["image_ready", "detections", "done"]
+        assert source.detections is not None
+        assert len(source.detections.detections) == 2
+        assert not source.detections.recognizing
+
+
+async def test_recognitions_are_streamed_while_the_stage_still_reads() -> None:
+    """The recogniser holds crop 2 until the client has crop 1: only a real stream ends at all."""
+    acknowledged = asyncio.Event()
+
+    async def hold(_number: int, region: int) -> None:
+        if region == 1:
+            await acknowledged.wait()
+
+    async with Cluster(recognition=[FakeRecognition(before=hold)]) as cluster:
+        call = cluster.stub.Process(pipeline_pb2.ProcessRequest(sources=[Source(image=picture(5))]), timeout=10)
+        texts = []
+        async for event in call:
+            for item in event.recognitions.recognitions:
+                texts.append(item.text.text)
+                acknowledged.set()
+    assert texts == ["5:0", "5:1"]
+
+
+async def test_a_source_does_not_wait_for_its_neighbours() -> None:
+    """The second image is held in detection until the first is completely done."""
+    first_done = asyncio.Event()
+
+    async def hold(number: int) -> None:
+        if number == 2:
+            await first_done.wait()
+
+    async with Cluster([FakeDetection(before=hold)]) as cluster:
+        sources = [Source(image=picture(1)), Source(image=picture(2))]
+        order = []
+        async for event in cluster.stub.Process(pipeline_pb2.ProcessRequest(sources=sources), timeout=10):
+            if event.HasField("done"):
+                order.append(event.source_id)
+                first_done.set()
+    assert order == ["0", "1"]
+
+
+async def test_a_failed_source_leaves_its_neighbours_alone() -> None:
+    async def refuse(number: int) -> None:
+        if number == 2:
+            raise InvalidImage("truncated")
+
+    async with Cluster([FakeDetection(before=refuse)]) as cluster:
+        sources = await cluster.process(
+            Source(source_id="good", image=picture(1)),
+            Source(source_id="bad", image=picture(2)),
+            Source(source_id="empty", image=b""),
+            Source(source_id="nothing"),
+            Source(source_id="also good", image=picture(3)),
+        )
+    assert sources["good"].done is not None
+    assert sources["also good"].texts == {"3:0": 1, "3:1": 1}
+    errors = {name: source.error.reason for name, source in sources.items() if source.error is not None}
+    assert errors == {"bad": "INVALID_IMAGE", "empty": "INVALID_IMAGE", "nothing": "INVALID_OPTION"}
+    assert sources["bad"].error is not None
+    assert sources["bad"].error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert sources["bad"].error.message == "truncated"
+
+
+async def test_recognition_that_fails_is_an_error_for_each_region() -> None:
+    async def fail(number: int, region: int) -> None:
+        if region == 1:
+            raise ModelFailed("it raised")
+
+    async with Cluster(recognition=[FakeRecognition(before=fail)]) as cluster:
+        (source,) = (await cluster.process(Source(image=picture(4, regions=3)))).values()
+    assert source.texts == {"4:0": 1}
+    assert {region: error.reason for region, error in source.region_errors.items()} == {
+        1: "MODEL_FAILED",
+        2: "MODEL_FAILED",
+    }
+    assert source.done is not None
+    assert source.done.failed_recognitions == 2
+
+
+async def test_a_full_stage_is_back_pressure_and_no_error() -> None:
+    refusals = 0
+
+    async def full_at_first(_number: int) -> None:
+        nonlocal refusals
+        if refusals < 5:
+            refusals += 1
+            raise QueueFull("full", retry_after_s=0.01)
+
+    async with Cluster([FakeDetection(before=full_at_first)]) as cluster:
+        sources = await cluster.process(*(Source(image=picture(number)) for number in range(8)))
+        assert all(source.done is not None for source in sources.values())
+    assert refusals == 5
+
+
+@pytest.mark.parametrize(
+    ("request_", "word"),
+    [
+        (pipeline_pb2.ProcessRequest(), "sources"),
+        (pipeline_pb2.ProcessRequest(sources=[Source(image=b"x")] * 5), "limit"),
+        (pipeline_pb2.ProcessRequest(sources=[Source(source_id="a"), Source(source_id="a")]), "unique"),
+        (pipeline_pb2.ProcessRequest(job_id="x" * 129, sources=[Source(image=b"x")]), "job_id"),
+        (
+            pipeline_pb2.ProcessRequest(
+                sources=[Source(image=b"x")],
+                options=pipeline_pb2.ProcessOptions(detect=detection_pb2.DetectOptions(confidence=1.5)),
+            ),
+            "confidence",
+        ),
+        (
+            pipeline_pb2.ProcessRequest(
+                sources=[Source(image=b"x")],
+                options=pipeline_pb2.ProcessOptions(priority=9),  # type: ignore[arg-type]
+            ),
+            "priority",
+        ),
+    ],
+)
+async def test_a_job_that_cannot_run_is_refused_and_the_next_one_served(
+    request_: pipeline_pb2.ProcessRequest, word: str
+) -> None:
+    async with Cluster(max_sources=4) as cluster:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in cluster.stub.Process(request_, timeout=5):
+                pass
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert word in (caught.value.details() or "")
+        (source,) = (await cluster.process(Source(image=picture(1)))).values()
+        assert source.done is not None
+
+
+async def test_classes_go_to_their_models_and_each_pair_comes_once() -> None:
+    reader = FakeRecognition(models=("words", "logos"))
+    detector = FakeDetection(classes=("textline", "image", "logo"), class_of=lambda region: region % 3)
+    routes = {"*": "default", "image": "none", "logo": ["logos", "words"]}
+    async with Cluster([detector], [reader], routes=routes) as cluster:
+        (source,) = (await cluster.process(Source(image=picture(9, regions=6)))).values()
+        described = await cluster.stub.Describe(pipeline_pb2.DescribeRequest())
+    assert source.detections is not None
+    assert sorted(source.detections.recognizing) == [0, 2, 3, 5]
+    assert source.texts == {"9:0": 1, "9:3": 1, "9:2": 2, "9:5": 2}
+    assert set(reader.seen) == {("words", 9, n) for n in (0, 2, 3, 5)} | {("logos", 9, n) for n in (2, 5)}
+    assert {(route.detection_class, route.model) for route in described.routes} == {
+        ("*", "default"),
+        ("image", ""),
+        ("logo", "logos"),
+        ("logo", "words"),
+    }
+
+
+async def test_describe_tells_stages_limits_and_no_secrets() -> None:
+    apis = {
+        "files": {
+            "url": "http://127.0.0.1:9/{id}",
+            "params": ["id"],
+            "headers": {"Authorization": "Bearer {secret.token}"},
+            "secrets": {"token": "TOKEN"},
+        }
+    }
+    async with Cluster(apis=apis, environment={"TOKEN": "geheim"}, max_sources=3) as cluster:
+        await cluster.process(Source(image=picture(1)))
+        described = await cluster.stub.Describe(pipeline_pb2.DescribeRequest())
+    assert [(stage.name, [endpoint.ready for endpoint in stage.endpoints]) for stage in described.stages] == [
+        ("detection", [True]),
+        ("recognition", [True]),
+    ]
+    assert described.stages[0].endpoints[0].load.capacity == 64
+    assert list(described.detection.classes) == ["textline", "image"]
+    assert described.recognition.models[0].model.name == "fake-reader"
+    assert [(api.name, list(api.params)) for api in described.apis] == [("files", ["id"])]
+    assert described.max_sources == 3
+    assert b"geheim" not in described.SerializeToString()
+
+
+async def test_large_answers_are_split_between_calls_of_recognition() -> None:
+    async with Cluster(max_crops_per_call=16) as cluster:
+        (source,) = (await cluster.process(Source(image=picture(3, regions=100)))).values()
+    assert source.texts == {f"3:{region}": 1 for region in range(100)}
+    assert source.done is not None
+    assert list(source.done.reading_order) == list(reversed(range(100)))
+
+
+async def test_priority_and_options_reach_the_stages() -> None:
+    async with Cluster() as cluster:
+        stage = cluster.detection[0].stage
+        await cluster.process(Source(image=picture(1)), priority=model_pb2.PRIORITY_BULK)
+        await cluster.process(Source(image=picture(2)))
+    assert isinstance(stage, FakeDetection)
+    assert stage.priorities == [model_pb2.PRIORITY_BULK, model_pb2.PRIORITY_UNSPECIFIED]
+
+
+async def test_first_result_of_a_large_job_comes_as_fast_as_that_of_a_small_one() -> None:
+    async def work(_number: int) -> None:
+        await asyncio.sleep(0.1)
+
+    async def first_recognition_s(cluster: Cluster, sources: int) -> float:
+        started = monotonic()
+        request = pipeline_pb2.ProcessRequest(sources=[Source(image=picture(n)) for n in range(sources)])
+        call = cluster.stub.Process(request, timeout=20)
+        async for event in call:
+            if event.HasField("recognitions"):
+                took = monotonic() - started
+                async for _ in call:
+                    pass
+                return took
+        raise AssertionError("no recognition came")
+
+    async with Cluster([FakeDetection(before=work, capacity=2)]) as cluster:
+        await first_recognition_s(cluster, 1)
+        small = min([await first_recognition_s(cluster, 1) for _ in range(3)])
+        large = min([await first_recognition_s(cluster, 32) for _ in range(3)])
+    assert large <= 1.3 * small
+
+
+async def test_stream_runs_many_jobs_and_a_bad_one_stops_nothing() -> None:
+    async def jobs() -> pipeline_pb2.ProcessStreamRequest:
+        for number in range(40):
+            job = pipeline_pb2.ProcessRequest(job_id=f"job{number}", sources=[Source(image=picture(number))])
+            if number == 7:
+                del job.sources[:]
+            yield pipeline_pb2.ProcessStreamRequest(job=job)
+
+    async with Cluster(max_jobs_per_stream=4) as cluster:
+        errors, events = {}, []
+        async for response in cluster.stub.ProcessStream(jobs(), timeout=20):
+            if response.event.job_done.HasField("error"):
+                errors[response.event.job_id] = response.event.job_done.error.reason
+            events.append(response.event)
+    assert errors == {"job7": "INVALID_OPTION"}
+
+    async def replay() -> pipeline_pb2.ProcessResponse:
+        for event in events:
+            yield event
+
+    ledger = await account(replay())
+    assert len(ledger) == 40
+    for number in set(range(40)) - {7}:
+        assert ledger[f"job{number}"]["0"].texts == {f"{number}:0": 1, f"{number}:1": 1}

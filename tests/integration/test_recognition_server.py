@@ -1,0 +1,317 @@
+"""The recognition server over gRPC, with real workers: default weights, user code, hostile and abandoned requests."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+from sluiceway_recognition.config import RecognitionConfig
+from sluiceway_recognition.service import RecognitionService
+from sluiceway_runtime.errors import StartupError
+from sluiceway_runtime.server import Server
+from sluiceway_runtime.server.main import Installation
+from sluiceway_runtime.server.security import Security
+from sluiceway_runtime.server.status import from_rpc_error
+
+from sluiceway.common.v1 import crop_pb2
+from sluiceway.recognition.v1 import recognition_pb2 as pb
+from sluiceway.recognition.v1 import recognition_pb2_grpc
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+# Reads what it is told to by the blue of the first pixel, once a file of that name lies in the folder.
+HELD = """
+import time
+from pathlib import Path
+from sluiceway_recognition.types import CropSpec, TextReading
+
+class Held:
+    crop_spec = CropSpec(48, 1920)
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+
+    def setup(self, device):
+        pass
+
+    def __call__(self, batch):
+        readings = []
+        for crop in batch:
+            name = str(crop[0, 0, 0])
+            with (self.folder / "begun").open("a") as begun:
+                begun.write(name + " ")
+            while not (self.folder / name).exists():
+                time.sleep(0.005)
+            readings.append(TextReading(name, (1.0,) * len(name)))
+        return readings
+"""
+
+
+@asynccontextmanager
+async def serving(
+    **values: object,
+) -> AsyncIterator[tuple[RecognitionService, recognition_pb2_grpc.RecognitionServiceStub]]:
+    config = RecognitionConfig.model_validate(
+        {"port": 0, "operations_port": 0, "device": "cpu", "workers": 1, "drain_notice_s": 0, **values}
+    )
+    service = RecognitionService(config, Installation({}, Security(), {}))
+    server = Server(service, config)
+    try:
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            yield service, recognition_pb2_grpc.RecognitionServiceStub(channel)
+    finally:
+        await server.close()
+
+
+def line(text: str) -> np.ndarray:
+    font = ImageFont.load_default(32)
+    image = Image.new("RGB", (round(font.getlength(text)) + 12, 48), "white")
+    ImageDraw.Draw(image).text((6, 5), text, fill="black", font=font)
+    return np.asarray(image)
+
+
+def raw(crop_id: int, pixels: np.ndarray, **fields: object) -> crop_pb2.Crop:
+    height, width = pixels.shape[:2]
+    values = {"height": height, "width": width, "format": crop_pb2.PIXEL_FORMAT_RGB, "data": pixels.tobytes()}
+    return crop_pb2.Crop(id=crop_id, raw=crop_pb2.RawImage(**{**values, **fields}))
+
+
+async def ask(
+    stub: recognition_pb2_grpc.RecognitionServiceStub, *crops: crop_pb2.Crop, **fields: object
+) -> dict[int, pb.Recognition]:
+    answers: dict[int, pb.Recognition] = {}
+    async for response in stub.Recognize(pb.RecognizeRequest(crops=crops, **fields), timeout=60):
+        for recognition in response.recognitions:
+            assert recognition.crop_id not in answers
+            answers[recognition.crop_id] = recognition
+    return answers
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+TEXTS = [
+    "Region-based",
+    "segmentation",
+    "markers 42",
+    "Total: 1,299.00",
+    "a",
+    "What is the sluice gate for, and who opens it?",
+]
+
+
+async def test_default_weights_over_grpc() -> None:
+    begun_s = time.monotonic()
+    async with serving(workers=2, max_batch=2) as (service, stub):
+        assert time.monotonic() - begun_s < 10, "READY takes too long"
+        crops = [raw(index, line(text)) for index, text in enumerate(TEXTS * 4)]
+        answers = await ask(stub, *crops, options=pb.RecognizeOptions(characters=True))
+        assert sorted(answers) == list(range(len(crops)))
+        for index, text in enumerate(TEXTS * 4):
+            answer = answers[index].text
+            assert answer.text == text
+            assert answer.confidence == pytest.approx(np.mean([c.confidence for c in answer.characters]), abs=1e-5)
+            assert "".join(character.text for character in answer.characters) == text
+            # The same crop, whatever it was computed with and wherever: the same answer.
+            assert answers[index % len(TEXTS)].text == answer
+
+        described = await stub.Describe(pb.DescribeRequest())
+        assert (described.workers, described.max_crops) == (2, 4096)
+        (model,) = described.models
+        assert (model.model.name, model.head, model.backend) == ("ppocrv6-tiny", pb.HEAD_TEXT, "openvino")
+        assert len(model.model.weights_sha256) == 64
+        assert (model.crop_spec.height, model.crop_spec.max_width) == (48, 1920)
+        assert all(worker["items"] for worker in service.status()["workers"])
+
+
+async def test_answers_name_their_model_times_and_load() -> None:
+    async with serving() as (_, stub):
+        request = pb.RecognizeRequest(crops=[raw(7, line("gate"))])
+        (response,) = [response async for response in stub.Recognize(request)]
+        assert response.recognitions[0].text.text == "gate"
+        assert not response.recognitions[0].text.characters
+        assert response.model.name == "ppocrv6-tiny"
+        assert 0 < response.timings.compute_ms <= response.timings.total_ms
+        assert response.load.capacity == 8
+
+
+async def test_hostile_crops_fail_alone_and_hostile_requests_as_a_whole() -> None:
+    good = line("gate")
+    file = io.BytesIO()
+    Image.fromarray(np.repeat(np.repeat(good, 2, axis=0), 2, axis=1)).save(file, "PNG")
+    async with serving(max_crops=12) as (_, stub):
+        answers = await ask(
+            stub,
+            raw(0, good),
+            raw(1, good, data=good.tobytes()[:-1]),
+            raw(2, good, width=0),
+            raw(3, good, height=0, width=0, data=b""),
+            raw(4, good, format=99),
+            raw(5, good, width=2**32 - 1),
+            crop_pb2.Crop(id=6),
+            crop_pb2.Crop(id=7, encoded=b""),
+            crop_pb2.Crop(id=8, encoded=b"a text file"),
+            crop_pb2.Crop(id=9, encoded=file.getvalue()),
+            raw(10, np.zeros((1, 1, 3), dtype=np.uint8)),
+            raw(11, np.zeros((48, 16384, 3), dtype=np.uint8)),
+        )
+        reasons = {index: answer.error.reason for index, answer in answers.items() if answer.HasField("error")}
+        assert reasons == {
+            **dict.fromkeys((1, 2, 3, 4, 6, 7, 8), "INVALID_IMAGE"),
+            5: "IMAGE_TOO_LARGE",
+        }
+        assert answers[0].text.text == answers[9].text.text == "gate"
+
+        assert await ask(stub) == {}
+        for reason, request in {
+            "INVALID_OPTION": [
+                pb.RecognizeRequest(crops=[raw(1, good), raw(1, good)]),
+                pb.RecognizeRequest(crops=[raw(index, good) for index in range(13)]),
+                pb.RecognizeRequest(crops=[raw(1, good)], options=pb.RecognizeOptions(top_k=0)),
+                pb.RecognizeRequest(crops=[raw(1, good)], options=pb.RecognizeOptions(top_k=1001)),
+                pb.RecognizeRequest(crops=[raw(1, good)], priority=9),
+            ],
+            "UNKNOWN_MODEL": [
+                pb.RecognizeRequest(crops=[raw(1, good)], options=pb.RecognizeOptions(model="absent")),
+                pb.RecognizeRequest(crops=[crop_pb2.Crop(id=1, model="absent", raw=raw(1, good).raw)]),
+            ],
+        }.items():
+            for message in request:
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await anext(aiter(stub.Recognize(message)))
+                assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+                assert from_rpc_error(caught.value).reason == reason
+        assert (await ask(stub, raw(0, good)))[0].text.text == "gate"
+
+
+async def test_text_class_and_user_code_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES))
+    colour = {"name": "colour", "kind": "classify", "recognizer": "recognizer:DominantColour", "classes": ["car"]}
+    async with serving(models=["ppocrv6-tiny", colour]) as (_, stub):
+        red = np.full((20, 90, 3), (250, 5, 5), dtype=np.uint8)
+        options = pb.RecognizeOptions(model="colour", top_k=2)
+        labels = (await ask(stub, raw(0, red), options=options))[0].classification.labels
+        assert [label.class_name for label in labels][0] == "red"
+        assert len(labels) == 2
+        assert (await ask(stub, raw(0, line("gate"))))[0].text.text == "gate"
+        described = (await stub.Describe(pb.DescribeRequest())).models[1]
+        assert described.head == pb.HEAD_CLASSIFY
+        assert described.crop_spec.resize_rule == crop_pb2.RESIZE_RULE_STRETCH
+        assert list(described.crop_spec.classes) == ["car"]
+        assert described.labels[2] == "red"
+
+        mixed = [crop_pb2.Crop(id=1, model="colour", raw=raw(1, red).raw), raw(2, red)]
+        mixed[1].model = "ppocrv6-tiny"
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ask(stub, *mixed)
+        assert from_rpc_error(caught.value).reason == "INVALID_OPTION"
+
+
+@pytest.fixture
+def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    (tmp_path / "held.py").write_text(HELD, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return {"name": "held", "recognizer": "held:Held", "options": {"folder": str(tmp_path)}}
+
+
+def numbered(*ids: int) -> list[crop_pb2.Crop]:
+    return [raw(number, np.full((48, 8, 3), number, dtype=np.uint8)) for number in ids]
+
+
+async def test_each_answer_is_sent_before_the_next_crop_is_read(held: dict[str, object], tmp_path: Path) -> None:
+    async with serving(models=[held], max_batch=1) as (_, stub):
+        (tmp_path / "1").touch()
+        call = aiter(stub.Recognize(pb.RecognizeRequest(crops=numbered(1, 2))))
+        first = await asyncio.wait_for(anext(call), 10)
+        assert [answer.text.text for answer in first.recognitions] == ["1"]
+        # Only now, having the first, is the second released.
+        (tmp_path / "2").touch()
+        second = await asyncio.wait_for(anext(call), 10)
+        assert [answer.text.text for answer in second.recognitions] == ["2"]
+        with pytest.raises(StopAsyncIteration):
+            await anext(call)
+
+
+async def test_crops_of_a_client_that_left_are_not_computed(held: dict[str, object], tmp_path: Path) -> None:
+    async with serving(models=[held], max_batch=1) as (service, stub):
+        assert service.pool is not None
+        call = stub.Recognize(pb.RecognizeRequest(crops=numbered(1, 2, 3, 4)))
+        begun = tmp_path / "begun"
+        await eventually(begun.exists)
+        call.cancel()
+        await eventually(lambda: service.pool.statistics().counters.cancelled == 4)
+        (tmp_path / "1").touch()
+        (tmp_path / "9").touch()
+        assert (await ask(stub, *numbered(9)))[9].text.text == "9"
+        assert begun.read_text().split() == ["1", "9"]
+
+
+async def test_crops_whose_time_ran_out_are_not_computed(held: dict[str, object], tmp_path: Path) -> None:
+    async with serving(models=[held], max_batch=1) as (_, stub):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in stub.Recognize(pb.RecognizeRequest(crops=numbered(1, 2, 3)), timeout=0.5):
+                pass
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        (tmp_path / "1").touch()
+        (tmp_path / "9").touch()
+        assert (await ask(stub, *numbered(9)))[9].text.text == "9"
+        assert (tmp_path / "begun").read_text().split() == ["1", "9"]
+
+
+async def test_a_request_larger_than_the_queue_is_answered_and_a_full_queue_refuses(
+    held: dict[str, object], tmp_path: Path
+) -> None:
+    async with serving(models=[held], max_batch=1, queue_items=4) as (_, stub):
+        for number in range(1, 20):
+            (tmp_path / str(number)).touch()
+        assert len(await ask(stub, *numbered(*range(1, 20)))) == 19
+        calls = [stub.Recognize(pb.RecognizeRequest(crops=numbered(30, 31, 32))) for _ in range(8)]
+        codes = []
+        for call in calls:
+            reading = asyncio.ensure_future(anext(aiter(call)))
+            await asyncio.wait((reading,), timeout=0.3)
+            codes.append(await call.code() if call.done() else None)
+            reading.cancel()
+            await asyncio.wait((reading,))
+        assert grpc.StatusCode.RESOURCE_EXHAUSTED in codes
+        for call in calls:
+            call.cancel()
+        (tmp_path / "30").touch()
+        (tmp_path / "31").touch()
+        (tmp_path / "32").touch()
+        await eventually(lambda: True)
+
+
+async def test_cuda_without_cuda_fails_at_start() -> None:
+    config = RecognitionConfig.model_validate({"port": 0, "operations_port": 0, "device": "cuda"})
+    service = RecognitionService(config, Installation({}, Security(), {}))
+    with pytest.raises(StartupError, match="device = 'cuda', but"):
+        await service.start()
+    await service.close()
+
+
+async def test_weights_that_are_not_there_fail_at_start(tmp_path: Path) -> None:
+    config = RecognitionConfig.model_validate(
+        {
+            "port": 0,
+            "operations_port": 0,
+            "device": "cpu",
+            "models": [{"name": "a", "weights": str(tmp_path / "b.onnx")}],
+        }
+    )
+    service = RecognitionService(config, Installation({}, Security(), {}))
+    with pytest.raises(StartupError, match=r"recognition\.models\.a: the weights file .*b\.onnx does not exist"):
+        await service.start()
+    await service.close()

@@ -1,0 +1,81 @@
+"""The section of the configuration, and looking up what it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sluiceway_recognition.config import RecognitionConfig
+from sluiceway_recognition.resolve import plan_models
+from sluiceway_recognition.types import Head, PixelFormat, ResizeRule
+from sluiceway_runtime.config import load_section
+from sluiceway_runtime.errors import ConfigurationError, StartupError
+from sluiceway_runtime.weights import Weights
+
+
+def load(**values: object) -> RecognitionConfig:
+    return load_section(RecognitionConfig, "recognition", tables={"recognition": values}, environment={})
+
+
+def find(name: str) -> Weights:
+    if name == "absent":
+        raise StartupError("no weights named absent")
+    return Weights(name, "1.0", "ab" * 32, Path(f"/{name}.onnx"), {"model": Path(f"/{name}.onnx")})
+
+
+def test_by_default_one_model_reads_text() -> None:
+    (plan,) = plan_models(load().models, find)
+    assert (plan.name, plan.head, plan.version) == ("ppocrv6-tiny", Head.TEXT, "1.0")
+    assert (plan.crop_spec.height, plan.crop_spec.max_width, plan.crop_spec.format) == (48, 1920, PixelFormat.BGR)
+    assert plan.buckets[-1] == 1920
+
+
+def test_models_by_name_from_the_environment() -> None:
+    environment = {"SLUICEWAY_RECOGNITION__MODELS": '["ppocrv6-small", {"name": "x", "weights": "ppocrv5-mobile"}]'}
+    config = load_section(RecognitionConfig, "recognition", tables={}, environment=environment)
+    assert [plan.weights for plan in plan_models(config.models, find)] == [
+        Path("/ppocrv6-small.onnx"),
+        Path("/ppocrv5-mobile.onnx"),
+    ]
+
+
+def test_classifiers_stretch_into_one_bucket() -> None:
+    model = {"name": "c", "kind": "classify", "weights": "x", "height": 32, "max_width": 64, "format": "rgb"}
+    (plan,) = plan_models(load(models=[model]).models, find)
+    assert plan.crop_spec.resize_rule is ResizeRule.STRETCH
+    assert plan.buckets == (64,)
+
+
+def test_a_narrower_model_needs_no_wide_buckets() -> None:
+    (plan,) = plan_models(load(models=[{"name": "ppocrv6-tiny", "max_width": 300}]).models, find)
+    assert plan.buckets == (64, 96, 128, 160, 192, 256, 300)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"models": []}, "recognition.models"),
+        ({"models": ["a", "a"]}, "distinct names; several are called a"),
+        ({"models": [{"name": "a", "kind": "speech"}]}, "recognition.models.0.kind"),
+        ({"models": [{"name": "a", "weigths": "b"}]}, "recognition.models.0.weigths: unknown key"),
+        ({"models": [{"name": "a", "weights": "b", "recognizer": "c:D"}]}, "either weights or recognizer"),
+        ({"models": [{"name": "a", "options": {"b": 1}}]}, "options are for a recognizer"),
+        ({"models": [{"name": "a", "buckets": [96, 64, 1920]}]}, "buckets must ascend"),
+        ({"models": [{"name": "a", "buckets": [64]}]}, "must hold max_width"),
+        ({"models": [{"name": "a", "std": 0}]}, "std must be greater than 0"),
+        ({"models": [{"name": "a", "format": "gray"}]}, "recognition.models.0.format"),
+        ({"max_crops": 0, "max_batch": -1}, "recognition.max_crops"),
+    ],
+)
+def test_faults_name_their_key(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message.replace(".", r"\.")):
+        load(**values)
+
+
+def test_all_models_that_cannot_be_served_are_told_at_once(tmp_path: Path) -> None:
+    config = load(models=["absent", {"name": "b", "weights": "x", "characters": str(tmp_path / "keys.txt")}, "fine"])
+    with pytest.raises(StartupError) as caught:
+        plan_models(config.models, find)
+    first, second = str(caught.value).splitlines()
+    assert first == "recognition.models.absent: no weights named absent"
+    assert second.startswith("recognition.models.b: the character list")

@@ -1,0 +1,128 @@
+"""Pixels and files of crops, hostile ones among them."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from sluiceway_recognition.preprocess import CropLimits, decode_file, pixels_of, to_spec
+from sluiceway_recognition.types import CropSpec, CropTask, PixelFormat, ResizeRule
+from sluiceway_runtime.errors import ImageTooLarge, InvalidImage
+
+LIMITS = CropLimits(max_px=1_000_000, max_file_bytes=1_000_000)
+LINE = CropSpec(48, 1920)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
+def test_every_format_of_the_contract_is_read(kind: str) -> None:
+    pixels = decode_file(encoded(Image.new("RGB", (40, 30), (200, 100, 50)), kind), LIMITS)
+    assert pixels.shape == (30, 40, 3)
+    assert np.abs(pixels.reshape(-1, 3).astype(int) - (200, 100, 50)).max() <= 6
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
+def test_every_mode_becomes_rgb(mode: str) -> None:
+    image = Image.new("L", (8, 4), 255).convert(mode) if mode != "I;16" else Image.new(mode, (8, 4), 65535)
+    kind = "TIFF" if mode == "CMYK" else "PNG"
+    assert decode_file(encoded(image, kind), LIMITS).shape == (4, 8, 3)
+
+
+def test_transparent_is_white() -> None:
+    assert decode_file(encoded(Image.new("RGBA", (2, 2), (0, 0, 0, 0))), LIMITS).min() == 255
+
+
+def test_exif_orientation_is_honoured() -> None:
+    image = Image.new("RGB", (20, 10))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    assert decode_file(encoded(image, "JPEG", exif=exif), LIMITS).shape == (20, 10, 3)
+
+
+def bomb(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(1001, 1000), (10_000, 10_000), (50_000, 50_000)])
+def test_a_bomb_is_refused_by_its_header(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageTooLarge):
+        decode_file(bomb(*size), LIMITS)
+
+
+def test_a_large_file_is_refused_unread() -> None:
+    with pytest.raises(ImageTooLarge):
+        decode_file(b"x" * 1_000_001, LIMITS)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"hello, this is text",
+        b"GIF89a" + bytes(40),
+        encoded(Image.effect_noise((90, 60), 50), "JPEG")[:900],
+        encoded(Image.effect_noise((90, 60), 50), "PNG")[:900],
+        bomb(8, 8),
+        bomb(0, 8),
+    ],
+)
+def test_what_is_no_whole_image_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidImage):
+        decode_file(data, LIMITS)
+
+
+def raw(height: int, width: int, pixel_format: PixelFormat, length: int) -> np.ndarray:
+    return pixels_of(CropTask("m", height, width, pixel_format), memoryview(bytes(length)), LINE, LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "pixel_format", "length"),
+    [
+        (48, 10, PixelFormat.BGR, 48 * 10 * 3 - 1),
+        (48, 10, PixelFormat.BGR, 48 * 10 * 3 + 1),
+        (48, 10, PixelFormat.GRAY, 48 * 10 * 3),
+        (0, 10, PixelFormat.BGR, 0),
+        (48, 0, PixelFormat.BGR, 0),
+        (48, -10, PixelFormat.BGR, 0),
+    ],
+)
+def test_raw_bytes_must_be_the_pixels_that_are_promised(
+    height: int, width: int, pixel_format: PixelFormat, length: int
+) -> None:
+    with pytest.raises(InvalidImage):
+        raw(height, width, pixel_format, length)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (48, 1), (1, 16384), (48, 16384), (200, 3)])
+def test_odd_sizes_are_brought_to_the_spec(size: tuple[int, int]) -> None:
+    pixels = raw(*size, PixelFormat.GRAY, size[0] * size[1])
+    assert pixels.shape[0] == 48
+    assert 1 <= pixels.shape[1] <= 1920
+    assert pixels.shape[2] == 3
+
+
+def test_pixels_that_fit_are_not_copied() -> None:
+    data = bytearray(48 * 10 * 3)
+    pixels = pixels_of(CropTask("m", 48, 10, PixelFormat.BGR), data, LINE, LIMITS)
+    assert np.shares_memory(pixels, np.frombuffer(data, dtype=np.uint8))
+
+
+def test_channels_are_brought_to_the_order_of_the_model() -> None:
+    pixels = np.zeros((32, 32, 3), dtype=np.uint8)
+    pixels[..., 0] = 255
+    spec = CropSpec(32, 32, PixelFormat.RGB, ResizeRule.STRETCH)
+    assert to_spec(pixels, PixelFormat.BGR, spec)[0, 0].tolist() == [0, 0, 255]
+    assert to_spec(pixels, PixelFormat.RGB, spec) is pixels

@@ -1,0 +1,129 @@
+"""A desk to play events to a scheduler on, with a clock that is a number."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import pytest
+from sluiceway_runtime.errors import SluicewayError
+from sluiceway_runtime.pool import actions, events
+from sluiceway_runtime.pool.limits import PoolLimits, Timing
+from sluiceway_runtime.pool.priority import Priority
+from sluiceway_runtime.pool.scheduler import Scheduler
+from sluiceway_runtime.pool.statistics import WorkerState
+
+
+class Desk:
+    """Feeds a scheduler and keeps what it decided, as a caller would see it."""
+
+    def __init__(
+        self, workers: int = 1, credits: int = 1, timing: Timing | None = None, *, start: bool = True, **limits: Any
+    ) -> None:
+        self.now = 100.0
+        self.limits = PoolLimits(**limits)
+        self.scheduler = Scheduler(workers, credits, self.limits, timing)
+        self.ids = itertools.count(1)
+        self.answers: dict[int, list[object]] = {}
+        self.held: dict[int, list[tuple[int, tuple[int, ...]]]] = {index: [] for index in range(workers)}
+        self.dispatched: list[tuple[int, tuple[int, ...]]] = []
+        self.notes: list[str] = []
+        self.gave_up: list[str] = []
+        self.orders: list[tuple[str, int]] = []
+        if start:
+            self.feed(events.StartRequested())
+            for worker in range(workers):
+                self.feed(events.WorkerReady(worker))
+
+    def feed(self, event: events.Event) -> list[actions.Action]:
+        done = self.scheduler.on_event(event, self.now)
+        for action in done:
+            match action:
+                case actions.Dispatch(worker, batch_id, item_ids):
+                    self.held[worker].append((batch_id, item_ids))
+                    self.dispatched.append((worker, item_ids))
+                case actions.Succeed(item_id, result):
+                    self.answers.setdefault(item_id, []).append(result)
+                case actions.Fail(item_id, error) | actions.Refuse(item_id, error):
+                    self.answers.setdefault(item_id, []).append(error)
+                case actions.StartWorker(worker):
+                    self.orders.append(("start", worker))
+                case actions.StopWorker(worker):
+                    self.orders.append(("stop", worker))
+                case actions.KillWorker(worker):
+                    self.orders.append(("kill", worker))
+                case actions.Note(message):
+                    self.notes.append(message)
+                case actions.GiveUp(message):
+                    self.gave_up.append(message)
+        return done
+
+    def submit(
+        self,
+        *,
+        request: str = "r",
+        within: float = 1000.0,
+        priority: Priority = Priority.NORMAL,
+        group: Hashable = None,
+        cost: int = 1,
+        size: int = 1,
+        content: str | None = None,
+    ) -> int:
+        item_id = next(self.ids)
+        digest = str(item_id) if content is None else content
+        item = events.Item(item_id, request, self.now + within, priority, group, cost, size, lambda: digest)
+        self.feed(events.Submitted(item))
+        return item_id
+
+    def tick(self, seconds: float = 0.0) -> None:
+        self.now += seconds
+        self.feed(events.Tick())
+
+    def done(
+        self, worker: int = 0, *, after: float = 0.0, memory_mb: int = 0, errors: dict[int, Any] | None = None
+    ) -> None:
+        """The worker finishes its current batch; the result of item 3 is "3"."""
+        self.now += after
+        batch_id, item_ids = self.held[worker].pop(0)
+        results = tuple((errors or {}).get(item_id, str(item_id)) for item_id in item_ids)
+        self.feed(events.BatchDone(worker, batch_id, results, 1.0, memory_mb * 2**20))
+
+    def raised(self, worker: int = 0) -> tuple[int, ...]:
+        batch_id, item_ids = self.held[worker].pop(0)
+        self.feed(events.BatchRaised(worker, batch_id, "boom"))
+        return item_ids
+
+    def died(self, worker: int = 0, *, back: bool = True) -> None:
+        self.held[worker].clear()
+        self.feed(events.WorkerDied(worker, "it was ended by SIGKILL"))
+        while back and self.state(worker) is WorkerState.BACKOFF:
+            self.tick(self.scheduler.next_wakeup(self.now) - self.now)
+        if back and self.state(worker) is WorkerState.STARTING:
+            self.feed(events.WorkerReady(worker))
+
+    def cancel(self, item_id: int) -> None:
+        self.feed(events.CancelRequested(item_id))
+
+    def state(self, worker: int = 0) -> WorkerState:
+        return self.scheduler.slots[worker].state
+
+    def answer(self, item_id: int) -> object:
+        """The one answer of an item, None if it has none yet."""
+        answers = self.answers.get(item_id, [])
+        assert len(answers) <= 1, f"item {item_id} was answered {len(answers)} times"
+        return answers[0] if answers else None
+
+    def error(self, item_id: int) -> SluicewayError:
+        error = self.answer(item_id)
+        assert isinstance(error, SluicewayError), f"item {item_id} has {error!r}"
+        return error
+
+    def batches(self) -> list[tuple[int, ...]]:
+        """What was dispatched so far, in order, without the worker."""
+        return [item_ids for _, item_ids in self.dispatched]
+
+
+@pytest.fixture(scope="session")
+def make_desk() -> Callable[..., Desk]:
+    return Desk

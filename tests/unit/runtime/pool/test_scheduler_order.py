@@ -1,0 +1,183 @@
+"""Which items go when, where and with whom."""
+
+from __future__ import annotations
+
+import pytest
+from sluiceway_runtime.pool.limits import Timing
+from sluiceway_runtime.pool.priority import Priority
+
+
+def test_nothing_is_dispatched_before_the_next_event_so_that_a_burst_shares_a_batch(make_desk):
+    desk = make_desk(max_batch=4)
+    first, second, third = (desk.submit() for _ in range(3))
+    assert desk.dispatched == []
+    desk.tick()
+    assert desk.batches() == [(first, second, third)]
+
+
+def test_an_idle_worker_never_waits_for_a_batch_to_fill(make_desk):
+    desk = make_desk(max_batch=8)
+    only = desk.submit()
+    desk.tick()
+    assert desk.batches() == [(only,)]
+
+
+def test_what_came_while_the_worker_was_busy_is_the_next_batch(make_desk):
+    desk = make_desk(max_batch=3)
+    first = desk.submit()
+    desk.tick()
+    waiting = [desk.submit() for _ in range(4)]
+    desk.tick()
+    assert desk.batches() == [(first,)]
+    desk.done()
+    assert desk.batches() == [(first,), tuple(waiting[:3])]
+
+
+def test_idle_workers_share_what_waits(make_desk):
+    desk = make_desk(workers=3, max_batch=8)
+    for _ in range(7):
+        desk.submit()
+    desk.tick()
+    assert [len(batch) for batch in desk.batches()] == [3, 2, 2]
+    assert {worker for worker, _ in desk.dispatched} == {0, 1, 2}
+
+
+def test_the_worker_that_rested_longest_is_next(make_desk):
+    desk = make_desk(workers=3)
+    served = []
+    for _ in range(6):
+        desk.submit()
+        desk.tick()
+        worker, _ = desk.dispatched[-1]
+        served.append(worker)
+        desk.done(worker, after=0.01)
+    assert served == [0, 1, 2, 0, 1, 2]
+
+
+def test_only_items_of_one_group_share_a_batch_and_the_oldest_goes_first(make_desk):
+    desk = make_desk(max_batch=4)
+    blocker = desk.submit(group="z")
+    desk.tick()
+    a1, b1, a2, b2 = (desk.submit(group=group) for group in "abab")
+    desk.done()
+    desk.done()
+    assert desk.batches() == [(blocker,), (a1, a2), (b1, b2)]
+
+
+def test_groups_need_not_be_comparable(make_desk):
+    desk = make_desk(max_batch=4)
+    for group in (None, 1, "a", (1, "a")):
+        desk.submit(group=group)
+    for _ in range(4):
+        desk.tick()
+        desk.done()
+    assert len(desk.batches()) == 4
+
+
+def test_cost_bounds_a_batch_and_an_item_above_the_bound_goes_alone(make_desk):
+    desk = make_desk(max_batch=8, max_batch_cost=10)
+    small, middle, huge, last = (desk.submit(cost=cost) for cost in (4, 6, 50, 1))
+    for _ in range(3):
+        desk.tick()
+        desk.done()
+    assert desk.batches() == [(small, middle), (huge,), (last,)]
+
+
+def test_requests_alternate_however_many_items_each_has(make_desk):
+    desk = make_desk()
+    desk.submit(request="blocker")
+    desk.tick()
+    many = [desk.submit(request="many") for _ in range(4)]
+    few = [desk.submit(request="few") for _ in range(2)]
+    for _ in range(7):
+        desk.done()
+    assert [batch[0] for batch in desk.batches()[1:]] == [many[0], few[0], many[1], few[1], many[2], many[3]]
+
+
+def test_a_newcomer_is_served_in_the_next_round(make_desk):
+    desk = make_desk()
+    for _ in range(50):
+        desk.submit(request="many")
+    desk.tick()
+    for _ in range(20):
+        desk.done()
+    late = desk.submit(request="late")
+    desk.done()
+    desk.done()
+    assert (late,) in desk.batches()[-2:]
+
+
+def test_a_group_of_a_busy_request_is_not_starved_by_its_own_fillers(make_desk):
+    desk = make_desk(max_batch=2)
+    rare = desk.submit(request="stream", group="rare")
+    for round_number in range(6):
+        for request in ("stream", "other", f"new{round_number}"):
+            desk.submit(request=request, group="common")
+        desk.tick()
+        desk.done()
+    assert any(rare in batch for batch in desk.batches()[:2])
+
+
+def test_priority_classes_go_in_order(make_desk):
+    desk = make_desk()
+    desk.submit()
+    desk.tick()
+    order = [desk.submit(priority=priority) for priority in (Priority.BULK, Priority.NORMAL, Priority.INTERACTIVE)]
+    for _ in range(3):
+        desk.done()
+    assert [batch[0] for batch in desk.batches()[1:]] == order[::-1]
+
+
+def test_room_in_a_batch_is_filled_from_the_classes_below(make_desk):
+    desk = make_desk(max_batch=3)
+    bulk = desk.submit(priority=Priority.BULK)
+    urgent = desk.submit(priority=Priority.INTERACTIVE)
+    desk.tick()
+    assert desk.batches() == [(urgent, bulk)]
+
+
+def test_ageing_lifts_a_bulk_item_past_a_steady_interactive_load(make_desk):
+    desk = make_desk(timing=Timing(ageing_s=1.0))
+    desk.submit(priority=Priority.INTERACTIVE)
+    desk.tick()
+    bulk = desk.submit(priority=Priority.BULK)
+    served_after = None
+    for step in range(40):
+        desk.submit(priority=Priority.INTERACTIVE, request=f"i{step}")
+        desk.submit(priority=Priority.INTERACTIVE, request=f"j{step}")
+        desk.done(after=0.1)
+        if (bulk,) in desk.batches():
+            served_after = desk.now - 100.0
+            break
+    assert served_after is not None
+    assert served_after > 2.0  # two classes up, one ageing time each: not before
+
+
+@pytest.mark.parametrize(("queued", "sent_ahead"), [(1, False), (3, False), (4, True), (9, True)])
+def test_a_busy_worker_gets_a_batch_ahead_only_while_a_full_one_waits(make_desk, queued, sent_ahead):
+    desk = make_desk(credits=2, max_batch=4)
+    desk.submit()
+    desk.tick()
+    for _ in range(queued):
+        desk.submit()
+    desk.tick()
+    assert len(desk.batches()) == (2 if sent_ahead else 1)
+    if sent_ahead:
+        assert len(desk.batches()[1]) == 4
+
+
+def test_credits_bound_what_a_worker_holds(make_desk):
+    desk = make_desk(workers=2, credits=3)
+    for _ in range(20):
+        desk.submit()
+    desk.tick()
+    assert [len(desk.held[worker]) for worker in (0, 1)] == [3, 3]
+
+
+def test_an_idle_worker_is_preferred_to_one_with_a_spare_credit(make_desk):
+    desk = make_desk(workers=2, credits=2)
+    desk.submit()
+    desk.tick()
+    desk.submit()
+    desk.tick()
+    assert [worker for worker, _ in desk.dispatched] == [0, 1]

@@ -1,0 +1,119 @@
+"""Many images over one stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+import pytest
+
+from sluiceway import errors
+from sluiceway.client import AsyncClient, RetryPolicy
+
+QUICK = RetryPolicy(attempts=4, first_delay_s=0.01)
+
+
+@pytest.fixture
+async def client(server: Any) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(server.address, retry=QUICK) as made:
+        yield made
+
+
+def texts(count: int) -> list[bytes]:
+    return [f"image {index}".encode() for index in range(count)]
+
+
+async def read_first_texts(client: AsyncClient, sources: Any, **settings: Any) -> list[str | None]:
+    return [result.regions[0].text async for result in client.process_many(sources, **settings)]
+
+
+async def test_results_come_in_the_order_of_the_sources(client: AsyncClient, server: Any) -> None:
+    assert await read_first_texts(client, texts(40), in_flight=4) == [f"image {index}" for index in range(40)]
+    assert len(server.fake.requests) == 40
+
+
+async def test_unordered_gives_all(client: AsyncClient) -> None:
+    found = await read_first_texts(client, texts(20), ordered=False)
+    assert sorted(map(str, found)) == sorted(f"image {index}" for index in range(20))
+
+
+async def test_no_sources(client: AsyncClient) -> None:
+    assert await read_first_texts(client, []) == []
+
+
+async def test_an_asynchronous_iterable(client: AsyncClient) -> None:
+    async def sources() -> AsyncIterator[bytes]:
+        for text in texts(3):
+            await asyncio.sleep(0)
+            yield text
+
+    assert await read_first_texts(client, sources()) == ["image 0", "image 1", "image 2"]
+
+
+async def test_failures_are_results_and_leave_the_others_alone(client: AsyncClient) -> None:
+    results = [item async for item in client.process_many([b"one", b"bad", "missing.png", b"two"])]
+    assert [item.ok for item in results] == [True, False, False, True]
+    assert isinstance(results[1].error, errors.InvalidImage)
+    assert "cannot read missing.png" in str(results[2].error)
+    with pytest.raises(errors.InvalidImage):
+        results[1].raise_for_error()
+
+
+async def test_sources_are_drawn_no_faster_than_results_are_taken(client: AsyncClient) -> None:
+    drawn: list[int] = []
+
+    def endless() -> Iterator[bytes]:
+        for index in range(10_000):
+            drawn.append(index)
+            yield b"x"
+
+    async with aclosing(client.process_many(endless(), in_flight=3)) as results:
+        for _ in range(5):
+            await anext(results)
+        # One more than the window is drawn: it waits for its place.
+        assert len(drawn) <= 5 + 3 + 1
+
+
+async def test_a_broken_stream_is_opened_again_and_nothing_is_lost_or_doubled(client: AsyncClient, server: Any) -> None:
+    server.fake.break_stream_after = [3, 1, 2]
+    found = await read_first_texts(client, texts(20), in_flight=5)
+    assert found == [f"image {index}" for index in range(20)]
+
+
+async def test_a_server_that_never_answers_ends_it() -> None:
+    async with AsyncClient("127.0.0.1:1", retry=QUICK) as lost:
+        with pytest.raises(errors.Unavailable):
+            await read_first_texts(lost, texts(3))
+
+
+async def test_a_refused_job_comes_back_after_the_pushback(client: AsyncClient, server: Any, refusal: Any) -> None:
+    full = refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", retry_after_s=0.05)
+    server.fake.job_refusals = [full, full]
+    assert await read_first_texts(client, texts(4)) == [f"image {index}" for index in range(4)]
+    assert len(server.fake.requests) == 6
+
+
+async def test_a_job_refused_for_good_is_a_failed_result(client: AsyncClient, server: Any, refusal: Any) -> None:
+    server.fake.job_refusals = [refusal(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_OPTION")]
+    results = [item async for item in client.process_many(texts(2))]
+    assert isinstance(results[0].error, errors.InvalidInput)
+    assert results[1].ok
+
+
+async def test_leaving_early_cancels(client: AsyncClient, server: Any) -> None:
+    async with aclosing(client.process_many([b"a", b"hang", b"c"])) as results:
+        await anext(results)
+        await asyncio.wait_for(server.fake.arrived.wait(), 5)
+    await asyncio.wait_for(server.fake.cancelled.wait(), 5)
+
+
+async def test_an_iterable_that_raises(client: AsyncClient) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"x"
+        raise RuntimeError("disk on fire")
+
+    with pytest.raises(RuntimeError, match="disk on fire"):
+        await read_first_texts(client, broken())

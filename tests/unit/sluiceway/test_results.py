@@ -1,0 +1,171 @@
+"""Results as plain data, and pictures of them."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sluiceway import errors
+from sluiceway.client import ApiCall, Box, Label, Reading, Region, Result, StageTimings, Timings, draw
+from sluiceway.client.assembly import Assembly
+from sluiceway.client.events import Detected, JobDone, SourceDone
+from sluiceway.client.sources import load_source
+
+
+def region(number: int, box: tuple[float, float, float, float], *readings: Reading) -> Region:
+    x0, y0, x1, y1 = box
+    outline = ((x0, y0), (x1, y0), (x1, y1), (x0, y1))
+    return Region(number, Box(*box), "textline", 0, 0.87654321, outline, readings)
+
+
+def test_json_is_the_documented_object() -> None:
+    timings = Timings(1.0, StageTimings(total_ms=20.123456), StageTimings(total_ms=5), 30)
+    regions = (
+        region(1, (1, 2, 30.123, 14), Reading("tiny", "Köln 北京", 0.98765)),
+        region(0, (5, 20, 30, 40)),
+    )
+    result = Result("a.jpg", 100, 50, regions, timings)
+    line = result.to_json()
+    assert "\n" not in line
+    assert "Köln 北京" in line
+    assert json.loads(line) == {
+        "source": "a.jpg",
+        "status": "ok",
+        "width": 100,
+        "height": 50,
+        "regions": [
+            {
+                "box": [1, 2, 30.12, 14],
+                "class": "textline",
+                "confidence": 0.8765,
+                "text": "Köln 北京",
+                "text_confidence": 0.9877,
+            },
+            {"box": [5, 20, 30, 40], "class": "textline", "confidence": 0.8765, "text": None, "text_confidence": None},
+        ],
+        "timings_ms": {
+            "fetch": 1.0,
+            "detection_queue": 0,
+            "detection_compute": 0,
+            "detection": 20.123,
+            "recognition_queue": 0,
+            "recognition_compute": 0,
+            "recognition": 5,
+            "total": 30,
+        },
+    }
+
+
+def test_json_of_a_failure() -> None:
+    result = Result("a.jpg", error=errors.ImageTooLarge("too many pixels"))
+    assert json.loads(result.to_json()) == {
+        "source": "a.jpg",
+        "status": "failed",
+        "error": {"code": "INVALID_ARGUMENT", "reason": "IMAGE_TOO_LARGE", "message": "too many pixels"},
+    }
+
+
+def test_other_heads_show_only_where_they_answered() -> None:
+    classified = region(0, (0, 0, 1, 1), Reading("breeds", labels=(Label(3, "poodle", 0.5),)))
+    failed = region(0, (0, 0, 1, 1), Reading("tiny", error=errors.ServerFault("boom", reason="MODEL_FAILED")))
+    assert classified.to_dict()["labels"] == [{"class": "poodle", "confidence": 0.5}]
+    assert failed.to_dict()["error"]["reason"] == "MODEL_FAILED"
+    assert (classified.text, failed.text) == (None, None)
+
+
+def test_regions_missing_from_the_order_still_come() -> None:
+    assembly = Assembly("a")
+    assembly.add(Detected("a", 9, 9, (region(0, (0, 0, 1, 1)), region(1, (2, 2, 3, 3))), ()))
+    assembly.add(SourceDone("a", (1,), Timings(), (), 0))
+    assert [item.id for item in assembly.result().regions] == [1, 0]
+
+
+def test_a_job_that_ends_without_its_source_is_a_fault() -> None:
+    assembly = Assembly("a")
+    assembly.add(JobDone(0, 0))
+    with pytest.raises(errors.ServerFault):
+        assembly.result().raise_for_error()
+
+
+def test_arrays_are_bgr_unless_said_otherwise() -> None:
+    array = np.zeros((2, 3, 3), np.uint8)
+    array[..., 0] = 255
+    for channels, expected in (("bgr", (0, 0, 255)), ("rgb", (255, 0, 0))):
+        loaded = load_source(array, channels=channels)  # type: ignore[arg-type]
+        assert loaded.image is not None
+        assert Image.open(io.BytesIO(loaded.image)).getpixel((0, 0)) == expected
+        assert loaded.name == "array 2x3x3"
+
+
+@pytest.mark.parametrize("array", [np.zeros((2, 2)), np.zeros((2, 2, 2), np.uint8), np.zeros((0, 2, 3), np.uint8)])
+def test_arrays_that_are_no_pictures(array: np.ndarray) -> None:
+    with pytest.raises(errors.InvalidImage, match="an array must be uint8"):
+        load_source(array)
+
+
+def test_gray_arrays_survive() -> None:
+    loaded = load_source(np.full((2, 2), 77, np.uint8))
+    assert loaded.image is not None
+    assert Image.open(io.BytesIO(loaded.image)).getpixel((1, 1)) == 77
+
+
+def test_pillow_orientation_is_applied() -> None:
+    picture = Image.new("RGB", (4, 2))
+    picture.getexif()[0x0112] = 6
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", exif=picture.getexif())
+    loaded = load_source(Image.open(buffer))
+    assert loaded.image is not None
+    assert Image.open(io.BytesIO(loaded.image)).size == (2, 4)
+
+
+@pytest.mark.parametrize("text", ["api:", "api:?a=b"])
+def test_api_calls_need_a_name(text: str) -> None:
+    with pytest.raises(errors.InvalidInput, match="api:NAME"):
+        load_source(text)
+
+
+def test_api_calls_print_as_they_are_typed() -> None:
+    assert str(ApiCall.parse("api:shop?id=7&size=l")) == "api:shop?id=7&size=l"
+
+
+def test_something_else_is_refused() -> None:
+    with pytest.raises(errors.InvalidInput, match="cannot process a int"):
+        load_source(7)  # type: ignore[arg-type]
+
+
+def test_overlay_draws_boxes_and_labels_and_leaves_the_original(tmp_path: Path) -> None:
+    original = Image.new("RGB", (1600, 900), (200, 200, 200))
+    result = Result("a", 1600, 900, (region(0, (400, 300, 700, 360), Reading("tiny", "Hello", 0.9)),))
+    drawn = draw(original, result)
+    assert drawn.size == (1600, 900)
+    assert drawn.getpixel((400, 330)) != (200, 200, 200)
+    assert drawn.getpixel((405, 290)) != (200, 200, 200), "the label stands above the box"
+    assert drawn.getpixel((100, 100)) == (200, 200, 200)
+    assert original.getpixel((400, 330)) == (200, 200, 200)
+
+
+def test_small_images_are_enlarged_by_a_whole_factor() -> None:
+    drawn = draw(Image.new("RGB", (384, 191)), Result("a", 384, 191, (region(0, (10, 20, 30, 40)),)))
+    assert drawn.size == (384 * 4, 191 * 4)
+
+
+def test_dense_pages_get_their_text_beside_them() -> None:
+    regions = tuple(
+        region(index, (10, 20 * index, 200, 20 * index + 15), Reading("tiny", f"line {index}", 0.9))
+        for index in range(30)
+    )
+    drawn = draw(Image.new("RGB", (1400, 700), "white"), Result("a", 1400, 700, regions))
+    assert drawn.width > 2 * 1400
+    assert drawn.height == 700
+
+
+def test_a_label_at_the_edge_stays_inside() -> None:
+    result = Result("a", 1500, 100, (region(0, (1490, 0, 1500, 8), Reading("tiny", "a long label", 0.9)),))
+    drawn = draw(Image.new("RGB", (1500, 100)), result)
+    assert drawn.getpixel((1400, 12)) != (0, 0, 0)

@@ -1,0 +1,1 @@
+"""Training recipes; nothing here is imported by the services."""

@@ -1,0 +1,1 @@
+"""The recipe of text-nano: corpus, synthetic images, distillation, export, evaluation."""
