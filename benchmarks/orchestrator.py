@@ -94,7 +94,7 @@ async def serve_stage(kind: str) -> None:
     if kind == "detection":
         found, name = detect_response(), "sluiceway.detection.v1.DetectionService"
 
-        async def detect(request: bytes, context: Any) -> bytes:
+        async def detect(_request: bytes, _context: Any) -> bytes:
             return found
 
         method = DETECT, grpc.unary_unary_rpc_method_handler(detect)  # type: ignore[arg-type]
@@ -102,7 +102,7 @@ async def serve_stage(kind: str) -> None:
     else:
         read, name = recognize_response(), "sluiceway.recognition.v1.RecognitionService"
 
-        async def recognize(request: bytes, context: Any) -> AsyncIterator[bytes]:
+        async def recognize(_request: bytes, _context: Any) -> AsyncIterator[bytes]:
             yield read
 
         method = RECOGNIZE, grpc.unary_stream_rpc_method_handler(recognize)  # type: ignore[arg-type]
@@ -111,7 +111,7 @@ async def serve_stage(kind: str) -> None:
         )
         described = recognition_pb2.DescribeResponse(models=[model]).SerializeToString()
 
-    async def describe(request: bytes, context: Any) -> bytes:
+    async def describe(_request: bytes, _context: Any) -> bytes:
         return described
 
     handlers = {
@@ -134,7 +134,7 @@ async def serve_proxy(detection: str, recognition: str) -> None:
 
     class Proxy(pipeline_pb2_grpc.PipelineServiceServicer):
         async def Process(  # noqa: N802
-            self, request: pipeline_pb2.ProcessRequest, context: Any
+            self, request: pipeline_pb2.ProcessRequest, _context: Any
         ) -> AsyncIterator[pipeline_pb2.ProcessResponse]:
             image = request.sources[0].image
             yield pipeline_pb2.ProcessResponse(image_ready=pipeline_pb2.ImageReady(size_bytes=len(image)))
@@ -327,13 +327,17 @@ def main() -> int:
         asyncio.run(serve_proxy(arguments.detection, arguments.recognition))
     elif arguments.role:
         asyncio.run(serve_stage(arguments.role))
-    figures = {name: round(value, 3) for name, value in asyncio.run(measure(arguments.seconds, arguments.rounds)).items()}
+    figures = {
+        name: round(value, 3) for name, value in asyncio.run(measure(arguments.seconds, arguments.rounds)).items()
+    }
     failed = [
         f"{name} = {figures[name]} is not {sign} {bar}"
         for name, (sign, bar) in BARS.items()
         if not (figures[name] >= bar if sign == ">=" else figures[name] <= bar)
     ]
-    text = json.dumps({"figures": figures, "bars": {name: f"{sign} {bar}" for name, (sign, bar) in BARS.items()}}, indent=2)
+    text = json.dumps(
+        {"figures": figures, "bars": {name: f"{sign} {bar}" for name, (sign, bar) in BARS.items()}}, indent=2
+    )
     print(text)
     if arguments.json:
         arguments.json.write_text(text + "\n", encoding="utf-8")

@@ -5,18 +5,20 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sluiceway import errors
     from sluiceway.client import ApiCall, AsyncClient, Client, Options, Region, Result, draw
 
-__all__ = ["ApiCall", "AsyncClient", "Client", "Options", "Region", "Result", "draw"]
+__all__ = ["ApiCall", "AsyncClient", "Client", "Options", "Region", "Result", "draw", "errors"]
 
 
 def __getattr__(name: str) -> object:
     # On demand: servers import the stubs below this package and need neither the client nor Pillow.
+    if name == "errors":
+        return importlib.import_module("sluiceway.errors")
     if name in __all__:
-        from sluiceway import client  # noqa: PLC0415
-
-        return getattr(client, name)
+        return getattr(importlib.import_module("sluiceway.client"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -110,4 +110,4 @@ def name(source: str) -> str:
 
 def line(*fields: object) -> None:
     """Print tab-separated fields at once."""
-    print(*fields, sep="\t", flush=True)
+    print(*fields, sep="\t", flush=True)  # noqa: T201 - output is what this program is for

@@ -1,7 +1,7 @@
 """Health of the server in this container: exit code 0 if it is ready for work, 1 if not.
 
-Run by the container engine every few seconds, so it imports little: `python -I -S healthcheck.py SECTION PORT`, where PORT is
-the operations port unless the environment sets another.
+Run by the container engine every few seconds, so it imports little: `python -I -S healthcheck.py SECTION PORT`, where
+PORT is the operations port unless the environment sets another.
 """
 
 import os

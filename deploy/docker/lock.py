@@ -1,8 +1,8 @@
 """Pin what goes into the images: `python deploy/docker/lock.py` (needs uv, from the `deploy` dependency group).
 
 Writes one file for each role into `deploy/docker/requirements/`, each package at one version with the hashes of all its
-files, for every architecture. Versions that are there stay unless `--upgrade` is given or `pyproject.toml` asks for others.
-With `--check` nothing is written, and the exit code is 1 if a file would change.
+files, for every architecture. Versions that are there stay unless `--upgrade` is given or `pyproject.toml` asks for
+others. With `--check` nothing is written, and the exit code is 1 if a file would change.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def table(**properties: Schema) -> Schema:
 
 
 def simplified(node: Any, definitions: Schema) -> Any:
-    """Return a model's schema in draft-07, without references, and with alternatives merged where types tell them apart.
+    """Return a model's schema in draft-07: no references, and alternatives merged where types tell them apart.
 
     Merged, because of an alternative that fails helm says only that none matches, not what is wrong.
     """
@@ -224,7 +224,9 @@ def values() -> Schema:
         ),
         networkPolicy=table(enabled=BOOLEAN, clients=OBJECTS, monitoring=OBJECTS, orchestratorEgress=OBJECTS),
         monitoring=table(
-            podMonitor=table(enabled=BOOLEAN, interval={"type": "string", "pattern": "^[0-9]+(ms|s|m)$"}, labels=STRINGS),
+            podMonitor=table(
+                enabled=BOOLEAN, interval={"type": "string", "pattern": "^[0-9]+(ms|s|m)$"}, labels=STRINGS
+            ),
             annotations=BOOLEAN,
             prometheus=table(address={"type": "string", "pattern": "^https?://"}, matchers=STRING),
         ),

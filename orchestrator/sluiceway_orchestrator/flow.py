@@ -145,6 +145,8 @@ class Flow:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._source(_Run(job, source, outbox))) for source in job.sources]
         succeeded = sum(task.result() for task in tasks)
+        # The log line has the request id as well, which the stages log too.
+        log.debug("job %s: %d sources done, %d failed", job.job_id, succeeded, len(tasks) - succeeded)
         await outbox.put(job.job_id, "", JobDone(succeeded, len(tasks) - succeeded))
 
     async def _source(self, run: _Run) -> bool:

@@ -29,7 +29,8 @@ def export_checkpoint(source: Path, target: Path) -> None:
     """Convert a detection checkpoint to ONNX with dynamic batch, height and width.
 
     Dynamic, so that a server can fix it to the shapes it wants (640x480 costs three quarters of 640x640); fixing gives
-    the graph that a static export would have given. The head stays as it was trained: classic or NMS-free.
+    the graph that a static export would have given. Of a model with two heads the classic one is taken: the NMS-free
+    one has its number of regions built in, 300, which is too few for a dense page.
 
     Args:
         source: the checkpoint. Trusted: see above.

@@ -23,6 +23,7 @@ FloatArray = npt.NDArray[np.float32]
 # Candidates that enter suppression, the most confident first; ultralytics has the same bound. With a confidence of
 # almost 0 every anchor is a candidate, and the cost grows with candidates times regions.
 MAX_CANDIDATES = 30_000
+_MOST_CLASSES = 2**20  # ours: keeps a mad model's class number within an integer
 _BLOCK = 256  # candidates compared at once: the matrices of a block stay inside the cache
 
 
@@ -90,7 +91,7 @@ def select_end_to_end(output: npt.NDArray[np.floating], letterbox: Letterbox, se
     rows = np.flatnonzero(output[:, 4] > selection.confidence)
     found = output[rows].astype(np.float32)
     boxes, confidences = found[:, :4], found[:, 4]
-    classes = np.nan_to_num(found[:, 5], nan=-1, posinf=-1, neginf=-1).astype(np.int32)
+    classes = np.nan_to_num(found[:, 5], nan=-1).clip(-1, _MOST_CLASSES).astype(np.int32)
     wanted = _wanted(boxes, confidences, classes, selection)
     wanted = wanted[np.argsort(-confidences[wanted], kind="stable")][: selection.max_detections]
     return _finish(boxes[wanted], confidences[wanted], classes[wanted], letterbox)

@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 __all__ = ["Detections", "ImageBgr", "Polygon", "Region", "RotatedBox", "Shape"]
 
+# Farther out than any image; bounded so that areas do not overflow in float32.
+_FARTHEST_PX = 1e7
+
 ImageBgr = npt.NDArray[np.uint8]
 """uint8 [H, W, 3], C-contiguous, blue green red."""
 
@@ -96,8 +99,9 @@ class Detections:
 
 
 def usable_rows(boxes_xyxy: npt.NDArray[np.float32], confidences: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
-    """Rows whose numbers are all finite and whose confidence is positive: a model's NaN stops here."""
-    return np.flatnonzero(np.isfinite(boxes_xyxy).all(axis=1) & np.isfinite(confidences) & (confidences > 0))
+    """Rows with sane coordinates and a positive, finite confidence: a model's NaN stops here."""
+    sane = (np.abs(boxes_xyxy) < _FARTHEST_PX).all(axis=1)  # False for NaN
+    return np.flatnonzero(sane & np.isfinite(confidences) & (confidences > 0))
 
 
 def clip_boxes(boxes_xyxy_px: npt.NDArray[np.float32], height_px: int, width_px: int) -> npt.NDArray[np.float32]:

@@ -105,7 +105,7 @@ def check_crops(request: pb.RecognizeRequest, known: Sequence[str], max_crops: i
 
 
 def payload_of(crop: crop_pb2.Crop, model: str, top_k: int, *, max_px: int, max_file_bytes: int) -> Payload:
-    """What a worker gets for one crop; its bytes are not copied.
+    """What a worker gets for one crop.
 
     Raises:
         InvalidImage: nothing in it, an unknown format, no pixels, or bytes that are not height x width x channels.
@@ -132,13 +132,14 @@ def payload_of(crop: crop_pb2.Crop, model: str, top_k: int, *, max_px: int, max_
             f"the crop has {raw.height} x {raw.width} pixels",
             metadata={"max_height": str(MAX_HEIGHT_PX), "max_width": str(MAX_WIDTH_PX), "max_px": str(max_px)},
         )
+    pixels = raw.data  # read once: protobuf makes a new bytes object at every access
     expected = raw.height * raw.width * pixel_format.channels
-    if len(raw.data) != expected:
+    if len(pixels) != expected:
         raise InvalidImage(
-            f"{len(raw.data)} bytes are not {raw.height} x {raw.width} x {pixel_format.channels} pixels",
-            metadata={"expected_bytes": str(expected), "bytes": str(len(raw.data))},
+            f"{len(pixels)} bytes are not {raw.height} x {raw.width} x {pixel_format.channels} pixels",
+            metadata={"expected_bytes": str(expected), "bytes": str(len(pixels))},
         )
-    return Payload(CropTask(model, raw.height, raw.width, pixel_format, top_k), (raw.data,))
+    return Payload(CropTask(model, raw.height, raw.width, pixel_format, top_k), (pixels,))
 
 
 def recognition_message(crop_id: int, result: Answer | SluicewayError, *, characters: bool) -> pb.Recognition:

@@ -47,7 +47,7 @@ class RecognitionService:
         models: what the workers loaded, by name, the default first; empty until started.
     """
 
-    names = (NAME,)
+    names: tuple[str, ...] = (NAME,)
 
     def __init__(self, config: RecognitionConfig, installation: Installation) -> None:
         self._config = config
@@ -71,7 +71,9 @@ class RecognitionService:
             StartupError: see `plan_models`, `devices.resolve` and `Pool.start`.
         """
         config = self._config
-        placements = cores.plan(config, devices.resolve(config.device))
+        # It may have to ask a process that imports torch.
+        found = await asyncio.to_thread(devices.resolve, config.device)
+        placements = cores.plan(config, found)
         plans = await asyncio.to_thread(plan_models, config.models, self._find)
         on_gpu = placements[0].device != "cpu"
         pool = Pool(

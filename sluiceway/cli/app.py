@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from importlib import metadata
 
-import click
 import typer
 
 from sluiceway.cli import doctor, models, run, serve, up
@@ -44,27 +43,11 @@ def version() -> None:
 
 def main() -> None:
     """Run the command and exit."""
-    sys.exit(_run())
-
-
-def _run() -> int:
     try:
-        result = app(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return EXIT_USAGE
-    except (click.Abort, KeyboardInterrupt):
-        errors.print("stopped")
-        return 130
-    except SystemExit as error:
-        return error.code if isinstance(error.code, int) else EXIT_FAILED
-    except BrokenPipeError:
-        # The reader of a pipe (`| head`) has gone; Python would complain again while it closes stdout.
-        sys.stdout = None
-        return EXIT_FAILED
+        # Exits by itself: 0, what a command asks for with `typer.Exit`, or 2 with a line on wrong usage.
+        app()
     except Exception as error:
-        return _explain(error)
-    return result if isinstance(result, int) else 0
+        sys.exit(_explain(error))
 
 
 def _explain(error: Exception) -> int:

@@ -30,7 +30,7 @@ BF16 = ("amx_bf16", "avx512_bf16")
 def doctor(
     config: Annotated[Path | None, typer.Option("--config", help="Configuration file to check.")] = None,
     address: Annotated[str, typer.Option("--address", help="A running cluster to ask.")] = DEFAULT_ADDRESS,
-) -> int:
+) -> None:
     """Check this machine and the configuration, and say what would run where.
 
     Exit code 1 if something would keep the cluster from starting.
@@ -42,7 +42,7 @@ def doctor(
     _machine(console)
     fine = _plan(console, config)
     _running(console, address)
-    return 0 if fine else EXIT_FAILED
+    raise typer.Exit(0 if fine else EXIT_FAILED)
 
 
 def _line(console: Console, name: str, text: str, style: str = "") -> None:

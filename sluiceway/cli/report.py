@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -30,12 +31,14 @@ class Report:
     Args:
         as_json: NDJSON on stdout instead of tables.
         out: folder for annotated pictures; exists.
+
+    Attributes:
+        console: where tables go; None for NDJSON.
     """
 
     def __init__(self, *, as_json: bool, out: Path | None) -> None:
-        self._as_json = as_json
         self._out = out
-        self._console = output()
+        self.console = None if as_json else output()
         self._written: set[Path] = set()
         self.succeeded = 0
         self.failed = 0
@@ -48,11 +51,11 @@ class Report:
             self._regions += len(result.regions)
         else:
             self.failed += 1
-        if self._as_json:
+        if self.console is None:
             sys.stdout.write(result.to_json() + "\n")
             sys.stdout.flush()
         else:
-            self._print(result)
+            self._print(self.console, result)
         if self._out and result.ok:
             self._draw(result, item)
 
@@ -64,15 +67,13 @@ class Report:
         if self._written:
             errors.print(f"annotated pictures are in {escape(str(self._out))}")
 
-    def _print(self, result: Result) -> None:
+    def _print(self, console: Console, result: Result) -> None:
         name = escape(result.source)
         if result.error is not None:
-            self._console.print(
-                f"[bold]{name}[/]  [red]failed: {escape(result.error.message)}[/] ({result.error.reason})"
-            )
+            console.print(f"[bold]{name}[/]  [red]failed: {escape(result.error.message)}[/] ({result.error.reason})")
             return
         facts = f"{result.width} x {result.height}, {len(result.regions)} regions, {result.timings.total_ms:.0f} ms"
-        self._console.print(f"[bold]{name}[/]  [dim]{facts}[/]")
+        console.print(f"[bold]{name}[/]  [dim]{facts}[/]")
         if not result.regions:
             return
         table = Table(
@@ -81,8 +82,8 @@ class Report:
         table.columns[1].justify = "right"
         for region in result.regions:
             table.add_row(_text(region), _confidence(region), region.class_name, _box(region))
-        self._console.print(table)
-        self._console.print()
+        console.print(table)
+        console.print()
 
     def _draw(self, result: Result, item: Input) -> None:
         assert self._out is not None

@@ -84,7 +84,7 @@ def run(
     ] = False,
     ca: Annotated[Path | None, typer.Option("--ca", help="Authorities to trust instead (PEM); implies --tls.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the started servers log.")] = False,
-) -> int:
+) -> None:
     """Find and read the text in images.
 
     Without --address, the cluster is started for this run and stopped after it.
@@ -116,7 +116,7 @@ def run(
     inputs = find_inputs(sources)
     if out:
         _make_folder(out)
-    return asyncio.run(_run(Job(inputs, options, in_flight), target, Report(as_json=json, out=out)))
+    raise typer.Exit(asyncio.run(_run(Job(inputs, options, in_flight), target, Report(as_json=json, out=out))))
 
 
 def _make_folder(out: Path) -> None:
@@ -131,8 +131,8 @@ async def _run(job: Job, target: Target, report: Report) -> int:
     assert current is not None
     stop_on_signals(current)
     try:
-        async with _cluster(target) as address:
-            await _process(job, report, AsyncClient(address, token=target.token, tls=target.tls))
+        async with _cluster(target) as (address, tls):
+            await _process(job, report, AsyncClient(address, token=target.token, tls=tls))
     except asyncio.CancelledError:
         errors.print("stopped")
         return 130
@@ -141,19 +141,19 @@ async def _run(job: Job, target: Target, report: Report) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _cluster(target: Target) -> AsyncIterator[str]:
-    """Give the address of the cluster to use; one that is started here is stopped on leaving."""
+async def _cluster(target: Target) -> AsyncIterator[tuple[str, Tls | None]]:
+    """Give the address of the cluster to use, and how to encrypt; one that is started here is stopped on leaving."""
     if target.address:
-        yield target.address
+        yield target.address, target.tls
         return
     plan = await asyncio.to_thread(plan_and_pull, "run without --address", target.config, free_ports=True)
     async with embedded_cluster(plan, show_logs=target.show_logs):
-        yield plan.address
+        yield plan.address, target.tls or (Tls(ca=plan.ca) if plan.encrypted else None)
 
 
 async def _process(job: Job, report: Report, client: AsyncClient) -> None:
     async with client:
-        with image_progress(len(job.inputs)) as progress:
+        with image_progress(len(job.inputs), report.console) as progress:
             sources = (item.source for item in job.inputs)
             results = client.process_many(sources, job.options, in_flight=job.in_flight)
             async with contextlib.aclosing(results):

@@ -68,16 +68,23 @@ class ServerDisplay:
 
 
 @contextmanager
-def image_progress(total: int) -> Iterator[Progress]:
-    """Show a bar over images; nothing where stderr is no terminal."""
+def image_progress(total: int, results: Console | None) -> Iterator[Progress]:
+    """Show a bar over images; nothing where nobody watches.
+
+    Args:
+        total: how many images.
+        results: the console that tables go to; None if stdout holds data. On a terminal the bar has to be drawn by the
+            same console, or the two would write over each other.
+    """
+    console = results if results and results.is_terminal else errors
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        console=errors,
+        console=console,
         transient=True,
-        disable=not errors.is_terminal,
+        disable=not console.is_terminal or (results is None and sys.stdout.isatty()),
     ) as progress:
         progress.add_task("images", total=total)
         yield progress

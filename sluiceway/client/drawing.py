@@ -20,8 +20,8 @@ Rectangle = tuple[float, float, float, float]
 
 # Distinct on light and dark ground, and to colour-blind eyes (after Okabe and Ito).
 _PALETTE: tuple[Colour, ...] = (
-    (0, 114, 178),
     (213, 94, 0),
+    (0, 114, 178),
     (0, 158, 115),
     (204, 121, 167),
     (230, 159, 0),
@@ -70,12 +70,11 @@ def draw(
 
 
 def _open(image: Image.Image | str | os.PathLike[str] | bytes) -> Image.Image:
-    if isinstance(image, bytes):
-        image = Image.open(io.BytesIO(image))
-    elif not isinstance(image, Image.Image):
-        image = Image.open(image)
-    # Results are in the frame that a viewer shows, after EXIF orientation.
-    return ImageOps.exif_transpose(image).convert("RGB")
+    if isinstance(image, Image.Image):
+        # Results are in the frame that a viewer shows, after EXIF orientation.
+        return ImageOps.exif_transpose(image).convert("RGB")
+    with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+        return ImageOps.exif_transpose(opened).convert("RGB")
 
 
 def _colours(regions: Sequence[Region]) -> dict[str, Colour]:
@@ -117,7 +116,7 @@ def _labelled(
     for region in regions:
         label = region.text or f"{region.class_name} {region.confidence:.2f}"
         width, height = lettering.length_px(label) + 2 * pad, lettering.height_px + pad
-        place = _place(region, factor, (width, height), picture.size, taken, boxes)
+        place = _place(region, factor, (width, height), bounds=picture.size, taken=taken, regions=boxes)
         taken.append(place)
         pen.rounded_rectangle(place, radius=pad, fill=colours[region.class_name])
         lettering.write(pen, place[0] + pad, place[1] + pad / 2 + lettering.ascent_px, label, "white")
@@ -128,6 +127,7 @@ def _place(
     region: Region,
     factor: int,
     size: tuple[float, float],
+    *,
     bounds: tuple[int, int],
     taken: Sequence[Rectangle],
     regions: Sequence[Rectangle],

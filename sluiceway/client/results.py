@@ -33,6 +33,9 @@ class Box(NamedTuple):
         """Vertical extent in pixels."""
         return self.y1 - self.y0
 
+    def __str__(self) -> str:
+        return "({:.1f}, {:.1f}, {:.1f}, {:.1f})".format(*self)
+
 
 @dataclass(frozen=True, slots=True)
 class Character:

@@ -140,9 +140,12 @@ class Cluster:
         Raises:
             ClusterError: one died too often.
         """
-        async with asyncio.TaskGroup() as group:
-            for spec in self._specs:
-                group.create_task(self._watch_one(spec))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for spec in self._specs:
+                    group.create_task(self._watch_one(spec))
+        except ExceptionGroup as faults:
+            raise faults.exceptions[0] from None
 
     async def _watch_one(self, spec: ServerSpec) -> None:
         while True:

@@ -14,6 +14,7 @@ from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_runtime import cores, devices, weights
 from sluiceway_runtime.config import ServerConfig, StageConfig, load_section, read_file
 from sluiceway_runtime.errors import ConfigurationError
+from sluiceway_runtime.server.security import SecurityConfig
 
 from sluiceway.cluster.division import WORDS_PER_IMAGE, Division, StageLoad, divide, format_cores
 from sluiceway.cluster.process import ServerSpec
@@ -35,6 +36,8 @@ class ClusterPlan:
         weights: names of the registry that the servers will load.
         division: cores of the stages; None where the configuration or a CPU quota decides.
         auto_pull: whether missing weights may be downloaded before the start (`models.auto_pull`).
+        encrypted: whether the servers show certificates.
+        ca: the authorities that signed them, where the configuration names any.
     """
 
     servers: tuple[ServerSpec, ...]
@@ -42,6 +45,8 @@ class ClusterPlan:
     weights: tuple[str, ...]
     division: Division | None
     auto_pull: bool
+    encrypted: bool
+    ca: Path | None
 
 
 def plan_cluster(
@@ -60,7 +65,7 @@ def plan_cluster(
     """
     variables = {**environment, **(overrides or {})}
     tables = read_file(config)
-    detection, recognition, orchestrator = _sections(tables, variables)
+    detection, recognition, orchestrator, security = _sections(tables, variables)
     ports = _Ports(free=free_ports)
     division = _division(detection, recognition)
     addresses = {
@@ -100,12 +105,20 @@ def plan_cluster(
         for name, section in sections.items()
     )
     auto_pull = bool(tables.get("models", {}).get("auto_pull", True))
-    return ClusterPlan(servers, targets["orchestrator"], _weights(detection, recognition), division, auto_pull)
+    return ClusterPlan(
+        servers,
+        targets["orchestrator"],
+        _weights(detection, recognition),
+        division,
+        auto_pull,
+        encrypted=security.certificate is not None,
+        ca=security.ca,
+    )
 
 
 def _sections(
     tables: Mapping[str, Any], variables: Mapping[str, str]
-) -> tuple[DetectionConfig, RecognitionConfig, OrchestratorConfig]:
+) -> tuple[DetectionConfig, RecognitionConfig, OrchestratorConfig, SecurityConfig]:
     faults: list[str] = []
 
     def load(model: type[Any], name: str) -> Any:
@@ -118,6 +131,7 @@ def _sections(
         load(DetectionConfig, "detection"),
         load(RecognitionConfig, "recognition"),
         load(OrchestratorConfig, "orchestrator"),
+        load(SecurityConfig, "security"),
     )
     try:
         load_apis(tables)
@@ -180,7 +194,8 @@ def _recognition_weights(section: RecognitionConfig) -> list[str]:
 
 
 def _weights(detection: DetectionConfig, recognition: RecognitionConfig) -> tuple[str, ...]:
-    named = [_detection_weights(detection), *_recognition_weights(recognition)]
+    named = [] if detection.detector else [_detection_weights(detection)]
+    named += _recognition_weights(recognition)
     return tuple(name for name in dict.fromkeys(named) if name in weights.load_registry().models)
 
 

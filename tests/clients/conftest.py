@@ -13,7 +13,7 @@ from tests.clients import scripted_pipeline
 from tests.clients.scripted_pipeline import ScriptedPipeline
 
 CLIENTS = Path(__file__).parents[2] / "clients"
-PROGRAMS = ("python", "python-async", "go", "typescript", "cpp", "java", "ruby")
+PROGRAMS = ("python", "python-async", "go", "typescript", "cpp", "java", "ruby", "shell")
 RUN_S = 60
 
 
@@ -30,6 +30,11 @@ class Output:
         return [line[1:] for line in self.lines if line[0] == kind]
 
 
+def code_name(code: str) -> str:
+    """A status code in any language's spelling (`ResourceExhausted`, `RESOURCE_EXHAUSTED`) in one."""
+    return code.replace("_", "").lower()
+
+
 @pytest.fixture(scope="session", params=PROGRAMS)
 def program(request: pytest.FixtureRequest) -> Path:
     """The built client of one language."""
@@ -39,7 +44,11 @@ def program(request: pytest.FixtureRequest) -> Path:
 def build(language: str) -> Path:
     """Generate stubs and build, as the client's README tells; make does it once."""
     made = subprocess.run(
-        ["nice", "make", "-C", CLIENTS / language.split("-")[0]], capture_output=True, text=True, timeout=600, check=False
+        ["nice", "make", "-C", CLIENTS / language.split("-", maxsplit=1)[0]],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
     assert made.returncode == 0, made.stdout[-2000:] + made.stderr[-4000:]
     return CLIENTS / "build" / language / "sluiceway-client"
@@ -69,7 +78,10 @@ def images(tmp_path: Path) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ca.pem, and server.pem and client.pem with their keys, valid for a day."""
+    """A folder with ca.pem, and server.pem and client.pem with their keys, valid for a day.
+
+    The servers of a cluster show theirs to each other as well.
+    """
     folder = tmp_path_factory.mktemp("certificates")
 
     def openssl(*arguments: str) -> None:
@@ -77,7 +89,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     new = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1")
     openssl(*new, "-x509", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test authority")
-    for name, purpose in (("server", "serverAuth"), ("client", "clientAuth")):
+    for name, purpose in (("server", "serverAuth,clientAuth"), ("client", "clientAuth")):
         (folder / "extensions").write_text(
             f"subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage={purpose}\nbasicConstraints=CA:FALSE\n"
         )

@@ -16,6 +16,7 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_reflection.v1alpha import reflection
+
 from sluiceway.common.v1 import error_pb2, geometry_pb2
 from sluiceway.detection.v1 import detection_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
@@ -138,9 +139,7 @@ def _region(identity: int, top: float) -> detection_pb2.Detection:
     )
 
 
-def hang(
-    server: ScriptedPipeline, request: pipeline_pb2.ProcessRequest, _: grpc.ServicerContext
-) -> Iterator[Response]:
+def hang(server: ScriptedPipeline, request: pipeline_pb2.ProcessRequest, _: grpc.ServicerContext) -> Iterator[Response]:
     """The first event, and then nothing until the client gives up."""
     yield Response(
         job_id=request.job_id, source_id=source_name(request, 0), image_ready=pipeline_pb2.ImageReady(size_bytes=1)
@@ -207,9 +206,7 @@ def refuse(
     context.abort(code, message)
 
 
-def start(
-    pipeline: ScriptedPipeline, tls: tuple[Path, Path, Path | None] | None = None
-) -> tuple[grpc.Server, str]:
+def start(pipeline: ScriptedPipeline, tls: tuple[Path, Path, Path | None] | None = None) -> tuple[grpc.Server, str]:
     """Serve on a free port.
 
     Args:
@@ -219,9 +216,7 @@ def start(
     Returns:
         The server, for the caller to stop, and its address.
     """
-    server = grpc.server(
-        futures.ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", 64 * 2**20)]
-    )
+    server = grpc.server(futures.ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", 64 * 2**20)])
     pipeline_pb2_grpc.add_PipelineServiceServicer_to_server(pipeline, server)
     # For clients that bring no stubs (grpcurl, buf curl).
     reflection.enable_server_reflection(("sluiceway.pipeline.v1.PipelineService", reflection.SERVICE_NAME), server)

@@ -1,4 +1,4 @@
-"""Every client against a server that does what a test tells it: events, errors, deadlines, cancelling, flow control, TLS."""
+"""Every client against a server that does what a test tells it: events, errors, deadlines, flow control, TLS."""
 
 from __future__ import annotations
 
@@ -8,17 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.clients import scripted_pipeline
-from tests.clients.conftest import Run
+from tests.clients.conftest import Run, code_name
 from tests.clients.scripted_pipeline import TEXTS, ScriptedPipeline
 
 pytestmark = pytest.mark.clients
 
 TOKEN = "a-token"
-
-
-def name(code: str) -> str:
-    """A status code in any language's spelling (`ResourceExhausted`, `RESOURCE_EXHAUSTED`) in one."""
-    return code.replace("_", "").lower()
 
 
 def test_prints_every_event_of_a_job(run: Run, pipeline: ScriptedPipeline, images: list[Path]) -> None:
@@ -41,7 +36,9 @@ def test_prints_every_event_of_a_job(run: Run, pipeline: ScriptedPipeline, image
     assert [source.image for source in pipeline.records.jobs[0].sources] == [i.read_bytes() for i in images[:2]]
 
 
-def test_a_failed_source_is_told_and_leaves_the_others(run: Run, pipeline: ScriptedPipeline, images: list[Path]) -> None:
+def test_a_failed_source_is_told_and_leaves_the_others(
+    run: Run, pipeline: ScriptedPipeline, images: list[Path]
+) -> None:
     pipeline.script = scripted_pipeline.fail_first
     output = run(*images[:2])
     assert output.exit_code == 1
@@ -54,7 +51,7 @@ def test_reads_error_info_and_retry_info(run: Run, pipeline: ScriptedPipeline, i
     output = run(images[0])
     assert output.exit_code == 1
     [[code, reason, retry_ms, message]] = output.of("error")
-    assert (name(code), reason, retry_ms, message) == ("resourceexhausted", "QUEUE_FULL", "250", "the queue is full")
+    assert (code_name(code), reason, retry_ms, message) == ("resourceexhausted", "QUEUE_FULL", "250", "the queue is full")
     assert output.of("error_metadata") == [["limit", "256"]]
 
 
@@ -62,7 +59,7 @@ def test_sets_a_deadline_and_reports_that_it_passed(run: Run, pipeline: Scripted
     pipeline.script = scripted_pipeline.hang
     output = run("--timeout", "1.5", images[0])
     assert output.exit_code == 1
-    assert name(output.of("error")[0][0]) == "deadlineexceeded"
+    assert code_name(output.of("error")[0][0]) == "deadlineexceeded"
     [remaining_s] = pipeline.records.time_remaining_s
     assert remaining_s is not None
     assert 0 < remaining_s <= 1.5
@@ -74,7 +71,7 @@ def test_cancelling_ends_the_call_on_the_server(run: Run, pipeline: ScriptedPipe
     output = run("--cancel-after", "1", images[0])
     assert output.exit_code == 1
     assert len(output.of("image_ready")) == 1
-    assert name(output.of("error")[0][0]) in ("cancelled", "canceled")
+    assert code_name(output.of("error")[0][0]) in ("cancelled", "canceled")
     assert pipeline.records.cancelled.wait(5)
 
 
@@ -120,7 +117,7 @@ def test_tls_and_token(
     assert bulk.exit_code == 0, bulk
     refused = run(*tls, images[0], server=secure_address, token="another")
     assert refused.exit_code == 1
-    assert (name(refused.of("error")[0][0]), refused.of("error")[0][1]) == ("unauthenticated", "UNAUTHENTICATED")
+    assert (code_name(refused.of("error")[0][0]), refused.of("error")[0][1]) == ("unauthenticated", "UNAUTHENTICATED")
     assert [metadata.get("authorization") for metadata in pipeline.records.metadata] == [
         f"Bearer {TOKEN}",
         f"Bearer {TOKEN}",

@@ -25,7 +25,6 @@ class Scripted:
         fail_setup: message to raise in setup.
         die_in_setup: exit code to end with in setup.
         hang_in_setup: seconds to wait in setup.
-        deaf: ignore SIGTERM.
         in_process: crash by exception, as in a thread.
         leak_mb: memory to keep for each batch.
         journal: file to which a line is added for each item begun.
@@ -41,11 +40,6 @@ class Scripted:
         if (code := self._config.get("die_in_setup")) is not None:
             self._die(code)
         time.sleep(self._config.get("hang_in_setup", 0))
-        if self._config.get("deaf"):
-            libc = ctypes.CDLL(None)
-            # Blocks the signal itself, which the worker's own handler cannot undo.
-            mask = (ctypes.c_ulong * 16)(1 << (signal.SIGTERM - 1))
-            assert libc.sigprocmask(0, mask, None) == 0
         return {"index": placement.index, "threads": placement.threads}
 
     def run(self, batch: Sequence[Payload]) -> Sequence[Payload | SluicewayError]:
@@ -61,8 +55,12 @@ class Scripted:
         if wait_for := meta.get("wait_for"):
             while not Path(wait_for).exists():
                 time.sleep(0.002)
+        if pause := meta.get("pause"):
+            time.sleep(pause)
         if meta.get("raise"):
             raise ValueError("scripted fault")
+        if meta.get("deaf"):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if meta.get("crash"):
             self._die(1)
         if meta.get("hang"):
@@ -71,10 +69,10 @@ class Scripted:
             ctypes.PyDLL(None).sleep(meta["spin"])  # PyDLL keeps the interpreter's lock
         if meta.get("hang_up"):
             # Closes the worker's socket behind its back.
-            for name in os.listdir("/proc/self/fd"):
+            for descriptor in Path("/proc/self/fd").iterdir():
                 with contextlib.suppress(OSError):
-                    if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
-                        socket.socket(fileno=int(name)).shutdown(socket.SHUT_RDWR)
+                    if str(descriptor.readlink()).startswith("socket:"):
+                        socket.socket(fileno=int(descriptor.name)).shutdown(socket.SHUT_RDWR)
             time.sleep(30)
         if meta.get("refuse"):
             return InvalidImage("scripted refusal", metadata={"id": str(meta["id"])})

@@ -37,14 +37,14 @@ class Bench:
         self,
         *,
         workers: int = 1,
-        credits: int = 1,
+        credits_each: int = 1,
         factory: str = "pool_handlers:Scripted",
         config: dict[str, Any] | None = None,
         **limits: Any,
     ) -> Pool:
         placements = tuple(Placement(index, "cpu", None, 1) for index in range(workers))
         settings = {"in_process": self._kind == "thread", **(config or {})}
-        spec = WorkerSpec(factory, settings, placements, credits)
+        spec = WorkerSpec(factory, settings, placements, credits_each)
         pool = KINDS[self._kind](spec, PoolLimits(**limits), name="test", timing=QUICK)
         self.pools.append(pool)
         return pool

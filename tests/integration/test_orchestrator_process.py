@@ -63,7 +63,7 @@ async def test_recognitions_are_streamed_while_the_stage_still_reads() -> None:
         if region == 1:
             await acknowledged.wait()
 
-    async with Cluster(recognition=[FakeRecognition(before=hold)]) as cluster:
+    async with Cluster(readers=[FakeRecognition(before=hold)]) as cluster:
         call = cluster.stub.Process(pipeline_pb2.ProcessRequest(sources=[Source(image=picture(5))]), timeout=10)
         texts = []
         async for event in call:
@@ -118,7 +118,7 @@ async def test_recognition_that_fails_is_an_error_for_each_region() -> None:
         if region == 1:
             raise ModelFailed("it raised")
 
-    async with Cluster(recognition=[FakeRecognition(before=fail)]) as cluster:
+    async with Cluster(readers=[FakeRecognition(before=fail)]) as cluster:
         (source,) = (await cluster.process(Source(image=picture(4, regions=3)))).values()
     assert source.texts == {"4:0": 1}
     assert {region: error.reason for region, error in source.region_errors.items()} == {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-import time
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +12,10 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import numpy as np
+import openvino as ov
+import psutil
 import pytest
+from openvino import opset13 as ops
 from PIL import Image, ImageDraw, ImageFont
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_recognition.service import RecognitionService
@@ -29,6 +32,7 @@ from sluiceway.recognition.v1 import recognition_pb2_grpc
 EXAMPLES = Path(__file__).parents[2] / "examples"
 # Reads what it is told to by the blue of the first pixel, once a file of that name lies in the folder.
 HELD = """
+import os
 import time
 from pathlib import Path
 from sluiceway_recognition.types import CropSpec, TextReading
@@ -46,6 +50,10 @@ class Held:
         readings = []
         for crop in batch:
             name = str(crop[0, 0, 0])
+            if name == "66":
+                os._exit(1)
+            if name == "77":
+                raise ValueError("not this one")
             with (self.folder / "begun").open("a") as begun:
                 begun.write(name + " ")
             while not (self.folder / name).exists():
@@ -55,10 +63,11 @@ class Held:
 """
 
 
+Stub = recognition_pb2_grpc.RecognitionServiceStub
+
+
 @asynccontextmanager
-async def serving(
-    **values: object,
-) -> AsyncIterator[tuple[RecognitionService, recognition_pb2_grpc.RecognitionServiceStub]]:
+async def serving(**values: object) -> AsyncIterator[tuple[RecognitionService, Stub]]:
     config = RecognitionConfig.model_validate(
         {"port": 0, "operations_port": 0, "device": "cpu", "workers": 1, "drain_notice_s": 0, **values}
     )
@@ -85,9 +94,7 @@ def raw(crop_id: int, pixels: np.ndarray, **fields: object) -> crop_pb2.Crop:
     return crop_pb2.Crop(id=crop_id, raw=crop_pb2.RawImage(**{**values, **fields}))
 
 
-async def ask(
-    stub: recognition_pb2_grpc.RecognitionServiceStub, *crops: crop_pb2.Crop, **fields: object
-) -> dict[int, pb.Recognition]:
+async def ask(stub: Stub, *crops: crop_pb2.Crop, **fields: object) -> dict[int, pb.Recognition]:
     answers: dict[int, pb.Recognition] = {}
     async for response in stub.Recognize(pb.RecognizeRequest(crops=crops, **fields), timeout=60):
         for recognition in response.recognitions:
@@ -113,9 +120,11 @@ TEXTS = [
 
 
 async def test_default_weights_over_grpc() -> None:
-    begun_s = time.monotonic()
     async with serving(workers=2, max_batch=2) as (service, stub):
-        assert time.monotonic() - begun_s < 10, "READY takes too long"
+        for worker in service.status()["workers"]:
+            # READY within 10 s where a worker has a core; counted in CPU time, which a busy machine does not stretch.
+            times = psutil.Process(worker["pid"]).cpu_times()
+            assert times.user + times.system < 8
         crops = [raw(index, line(text)) for index, text in enumerate(TEXTS * 4)]
         answers = await ask(stub, *crops, options=pb.RecognizeOptions(characters=True))
         assert sorted(answers) == list(range(len(crops)))
@@ -134,6 +143,23 @@ async def test_default_weights_over_grpc() -> None:
         assert len(model.model.weights_sha256) == 64
         assert (model.crop_spec.height, model.crop_spec.max_width) == (48, 1920)
         assert all(worker["items"] for worker in service.status()["workers"])
+
+
+async def test_requests_that_share_batches_do_not_touch_each_other() -> None:
+    chance = random.Random(5)
+    words = [line(text) for text in ("gate", "coin", "Lock", "42 m", "Dam", "Lake", "weir", "Ox")]
+    async with serving(workers=1, max_batch=8) as (service, stub):
+        assert service.pool is not None
+        alone = [(await ask(stub, raw(0, word)))[0].text for word in words]
+        batches_before = service.pool.statistics().workers[0].batches
+        picks = [[chance.randrange(len(words)) for _ in range(6)] for _ in range(8)]
+        replies = await asyncio.gather(
+            *(ask(stub, *(raw(place, words[pick]) for place, pick in enumerate(request))) for request in picks)
+        )
+        for request, reply in zip(picks, replies, strict=True):
+            assert [reply[place].text for place in range(6)] == [alone[pick] for pick in request]
+        # 48 crops of a few widths went in batches; else this would show nothing.
+        assert service.pool.statistics().workers[0].batches - batches_before < 40
 
 
 async def test_answers_name_their_model_times_and_load() -> None:
@@ -203,7 +229,7 @@ async def test_text_class_and_user_code_beside_each_other(monkeypatch: pytest.Mo
         red = np.full((20, 90, 3), (250, 5, 5), dtype=np.uint8)
         options = pb.RecognizeOptions(model="colour", top_k=2)
         labels = (await ask(stub, raw(0, red), options=options))[0].classification.labels
-        assert [label.class_name for label in labels][0] == "red"
+        assert labels[0].class_name == "red"
         assert len(labels) == 2
         assert (await ask(stub, raw(0, line("gate"))))[0].text.text == "gate"
         described = (await stub.Describe(pb.DescribeRequest())).models[1]
@@ -278,20 +304,55 @@ async def test_a_request_larger_than_the_queue_is_answered_and_a_full_queue_refu
             (tmp_path / str(number)).touch()
         assert len(await ask(stub, *numbered(*range(1, 20)))) == 19
         calls = [stub.Recognize(pb.RecognizeRequest(crops=numbered(30, 31, 32))) for _ in range(8)]
-        codes = []
-        for call in calls:
-            reading = asyncio.ensure_future(anext(aiter(call)))
-            await asyncio.wait((reading,), timeout=0.3)
-            codes.append(await call.code() if call.done() else None)
-            reading.cancel()
-            await asyncio.wait((reading,))
-        assert grpc.StatusCode.RESOURCE_EXHAUSTED in codes
-        for call in calls:
-            call.cancel()
-        (tmp_path / "30").touch()
-        (tmp_path / "31").touch()
-        (tmp_path / "32").touch()
-        await eventually(lambda: True)
+        firsts = [asyncio.ensure_future(anext(aiter(call))) for call in calls]
+        # One crop is with the worker and four wait; the calls of which nothing was taken are refused at once.
+        await eventually(lambda: any(first.done() for first in firsts))
+        refused = next(first for first in firsts if first.done()).exception()
+        assert isinstance(refused, grpc.aio.AioRpcError)
+        assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert from_rpc_error(refused).retry_after_s
+        for name in ("30", "31", "32"):
+            (tmp_path / name).touch()
+        await asyncio.wait(firsts)
+        answered = [first for first in firsts if first.exception() is None]
+        assert 1 <= len(answered) < len(calls)
+
+
+async def test_a_crop_that_kills_its_worker_or_raises_fails_alone(held: dict[str, object], tmp_path: Path) -> None:
+    async with serving(models=[held], max_batch=8) as (service, stub):
+        for number in (1, 2, 3, 4, 5):
+            (tmp_path / str(number)).touch()
+        answers = await ask(stub, *numbered(1, 2, 66, 3, 77, 4))
+        assert {index: answer.text.text for index, answer in answers.items() if answer.HasField("text")} == {
+            index: str(index) for index in (1, 2, 3, 4)
+        }
+        assert answers[66].error.reason == "QUARANTINED"
+        assert answers[77].error.reason == "MODEL_FAILED"
+        assert "not this one" not in answers[77].error.message
+        assert (await ask(stub, *numbered(5)))[5].text.text == "5"
+        assert service.ready()
+
+
+async def test_a_network_of_the_users_own_embeds(tmp_path: Path) -> None:
+    pixels = ops.parameter(ov.PartialShape([-1, 3, 16, 16]), np.float32, name="images")
+    means = ops.reduce_mean(pixels, ops.constant(np.array([2, 3], dtype=np.int64)), keep_dims=False)
+    ov.save_model(ov.Model([means], [pixels], "means"), tmp_path / "means.xml")
+    model = {
+        "name": "look",
+        "kind": "embed",
+        "weights": str(tmp_path / "means.xml"),
+        "version": "7",
+        "height": 16,
+        "max_width": 16,
+        "mean": 0,
+        "std": 1,
+    }
+    async with serving(models=[model]) as (_, stub):
+        answers = await ask(stub, raw(3, np.full((33, 50, 3), (0, 60, 80), dtype=np.uint8)))
+        # Red-green-blue 0, 60, 80 reaches the network as blue-green-red.
+        assert list(answers[3].embedding.values) == pytest.approx([0.8, 0.6, 0.0], abs=1e-3)
+        (described,) = (await stub.Describe(pb.DescribeRequest())).models
+        assert (described.head, described.embedding_size, described.model.version) == (pb.HEAD_EMBED, 3, "7")
 
 
 async def test_cuda_without_cuda_fails_at_start() -> None:

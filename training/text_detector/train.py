@@ -82,14 +82,24 @@ def _save(model: nn.Module, path: Path) -> None:
 
 def train(arguments: argparse.Namespace) -> None:
     """Run the recipe; writes `student.pt` (averaged weights, half precision) and `log.jsonl` under `arguments.out`."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for path in (arguments.corpus / "fonts/index.json", arguments.teacher, arguments.resume):
+        if path is not None and not path.exists():
+            raise SystemExit(f"no such file: {path}")
+    pool = Pool(arguments.corpus, arguments.capacity, device, 1_000_000 * (1 + arguments.seed), arguments.processes, arguments.real_share)
+    try:
+        _distil(arguments, device, pool)
+    finally:  # or the processes would keep a failed run alive
+        pool.close()
+
+
+def _distil(arguments: argparse.Namespace, device: torch.device, pool: Pool) -> None:
     began = time.monotonic()
     arguments.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(arguments.seed)
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda" if cuda else "cpu")
+    cuda = device.type == "cuda"
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    pool = Pool(arguments.corpus, arguments.capacity, device, 1_000_000 * (1 + arguments.seed), arguments.processes, arguments.real_share)
     student = build_student()
     if arguments.resume:
         state = torch.load(arguments.resume, map_location="cpu")
@@ -159,7 +169,6 @@ def train(arguments: argparse.Namespace) -> None:
             _save(average.model, arguments.out / "student.pt")
             saved = time.monotonic()
     _save(average.model, arguments.out / "student.pt")
-    pool.close()
     print(f"done: {step} steps, {time.monotonic() - began:.0f} s", flush=True)
 
 

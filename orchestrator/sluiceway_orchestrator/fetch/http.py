@@ -134,8 +134,8 @@ class HttpClient:
 
     async def _timed(self, request: Request, timeout_s: float) -> Body:
         try:
-            async with asyncio.timeout(timeout_s):
-                return await self._once(request)
+            async with asyncio.timeout(timeout_s) as timer:
+                return await self._once(request, timer)
         except TimeoutError:
             raise UpstreamFailed("no answer in time", metadata={"timeout_s": f"{timeout_s:g}"}) from None
         except SluicewayError:
@@ -149,7 +149,7 @@ class HttpClient:
                 cause = cause.__cause__ or cause.__context__
             raise UpstreamFailed("the connection failed", metadata={"kind": type(error).__name__}) from error
 
-    async def _once(self, request: Request) -> Body:
+    async def _once(self, request: Request, timer: asyncio.Timeout) -> Body:
         url = self._policy.parse(request.url)
         method, body, headers = request.method, request.body, dict(request.headers)
         for _ in range(MAX_REDIRECTS + 1):
@@ -157,7 +157,7 @@ class HttpClient:
                 method, url, headers=headers, data=body, allow_redirects=False
             ) as response:
                 if response.status not in _REDIRECTS or "Location" not in response.headers:
-                    return await self._read(response)
+                    return await self._read(response, timer)
                 target = self._redirect(url, response.headers["Location"])
                 if response.status in _SEE_OTHER and method != "GET":
                     method, body = "GET", None
@@ -179,7 +179,7 @@ class HttpClient:
             raise UrlNotAllowed("redirected to what is no URL") from error
         return self._policy.parse(target)
 
-    async def _read(self, response: aiohttp.ClientResponse) -> Body:
+    async def _read(self, response: aiohttp.ClientResponse, timer: asyncio.Timeout) -> Body:
         if response.status in _TRANSIENT or response.status >= 500:
             raise UpstreamFailed(
                 f"answered with status {response.status}",
@@ -193,7 +193,8 @@ class HttpClient:
             raise self._too_large()
         # Content-Length is that of the compressed body: what comes out of it is only known to be within the limit.
         plain = "Content-Encoding" not in response.headers
-        reservation = await self._budget.reserve(length if length is not None and plain else self._max_bytes)
+        size_bytes = length if length is not None and plain else self._max_bytes
+        reservation = await self._reserve(size_bytes, timer)
         try:
             data = await self._collect(response)
             reservation.shrink(len(data))
@@ -201,6 +202,16 @@ class HttpClient:
         except BaseException:
             reservation.release()
             raise
+
+    async def _reserve(self, size_bytes: int, timer: asyncio.Timeout) -> Reservation:
+        """Wait for room, with the clock of the attempt stopped: it is this server that is slow now, not the other."""
+        started_s = asyncio.get_running_loop().time()
+        ends_s = timer.when()
+        timer.reschedule(None)
+        reservation = await self._budget.reserve(size_bytes)
+        if ends_s is not None:
+            timer.reschedule(ends_s + asyncio.get_running_loop().time() - started_s)
+        return reservation
 
     async def _collect(self, response: aiohttp.ClientResponse) -> bytes:
         data = bytearray()

@@ -36,6 +36,7 @@ class Occupancy:
     """What this process knows of how busy one replica is.
 
     Attributes:
+        workers: of the replica, as it described itself.
         in_flight: items that this process has with it.
         others: items of other callers, as of the last report.
         held_until_s: it refused work and gets none before.
@@ -43,6 +44,7 @@ class Occupancy:
 
     initial_window: int
     fixed_window: int | None = None
+    workers: int = 0
     in_flight: int = 0
     others: int = 0
     reported_s: float = -math.inf
@@ -67,9 +69,12 @@ class Occupancy:
         """Items of this process that the replica may hold before it gets another."""
         if self.fixed_window is not None:
             return self.fixed_window
-        if not self.report.capacity:
-            return self.initial_window
-        return math.ceil(self.report.capacity * _WINDOW_FACTORS[priority]) + _WINDOW_SLACK[priority]
+        return math.ceil(self._capacity * _WINDOW_FACTORS[priority]) + _WINDOW_SLACK[priority]
+
+    @property
+    def _capacity(self) -> int:
+        """As reported; before the first report, as far as it can be known."""
+        return self.report.capacity or max(self.workers, self.initial_window)
 
     def has_room(self, priority: Priority, now_s: float) -> bool:
         """Whether it may get an item now. One item is always within the window, however much it costs."""
@@ -78,7 +83,7 @@ class Occupancy:
     def score(self, now_s: float) -> float:
         """Items for each place; lower is better."""
         others = self.others if now_s - self.reported_s < REPORT_LIFETIME_S else 0
-        return (self.in_flight + others) / (self.report.capacity or self.initial_window)
+        return (self.in_flight + others) / self._capacity
 
 
 class Balanced(Protocol):

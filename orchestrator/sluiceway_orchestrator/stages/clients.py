@@ -69,6 +69,16 @@ class DetectionWire:
 
     service = _DETECTION
 
+    def bind(self, channel: grpc.aio.Channel) -> Any:
+        """`Detect`, from bytes to bytes."""
+        return channel.unary_unary(
+            f"/{_DETECTION}/Detect", request_serializer=_as_it_is, response_deserializer=_as_it_is
+        )
+
+    def workers(self, description: DetectionDescription) -> int:
+        """Each takes one image at least."""
+        return description.workers
+
     async def describe(self, channel: grpc.aio.Channel, timeout_s: float) -> DetectionDescription:
         """Ask a replica what it is."""
         describe = channel.unary_unary(
@@ -88,6 +98,18 @@ class RecognitionWire:
     """Health and description of the recognition stage."""
 
     service = _RECOGNITION
+
+    def bind(self, channel: grpc.aio.Channel) -> Any:
+        """`Recognize`, from bytes to messages."""
+        return channel.unary_stream(
+            f"/{_RECOGNITION}/Recognize",
+            request_serializer=_as_it_is,
+            response_deserializer=recognition_pb2.RecognizeResponse.FromString,
+        )
+
+    def workers(self, description: RecognitionDescription) -> int:
+        """Each takes one crop at least."""
+        return description.workers
 
     async def describe(self, channel: grpc.aio.Channel, timeout_s: float) -> RecognitionDescription:
         """Ask a replica what it is."""
@@ -149,11 +171,8 @@ class DetectionClient:
         failures = _Failures(self.stage)
         while True:
             with await self.stage.lease(ticket, 1, avoid=failures.avoid) as lease:
-                detect = lease.replica.channel.unary_unary(
-                    f"/{_DETECTION}/Detect", request_serializer=_as_it_is, response_deserializer=_as_it_is
-                )
                 try:
-                    message: bytes = await detect(
+                    message: bytes = await lease.replica.call(
                         request, timeout=_remaining_s(ticket.deadline), metadata=ticket.metadata
                     )
                 except grpc.aio.AioRpcError as error:
@@ -231,12 +250,7 @@ class RecognitionClient:
     async def _call(
         self, lease: Lease[RecognitionDescription], request: bytes, ticket: Ticket
     ) -> AsyncIterator[recognition_pb2.RecognizeResponse]:
-        recognize = lease.replica.channel.unary_stream(
-            f"/{_RECOGNITION}/Recognize",
-            request_serializer=_as_it_is,
-            response_deserializer=recognition_pb2.RecognizeResponse.FromString,
-        )
-        call = recognize(request, timeout=_remaining_s(ticket.deadline), metadata=ticket.metadata)
+        call = lease.replica.call(request, timeout=_remaining_s(ticket.deadline), metadata=ticket.metadata)
         try:
             while isinstance(response := await call.read(), recognition_pb2.RecognizeResponse):
                 yield response

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from time import monotonic
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 import grpc.aio
@@ -39,6 +39,14 @@ class StageWire(Protocol[Description_co]):
         """Ask the stage what it is. Raises grpc.aio.AioRpcError."""
         ...
 
+    def bind(self, channel: grpc.aio.Channel) -> Any:
+        """The stage's own call over a channel; made once, since making it costs as much as calling it."""
+        ...
+
+    def workers(self, description: Any) -> int:
+        """How many items it surely takes at once, as far as its description says."""
+        ...
+
     def watch(self, channel: grpc.aio.Channel) -> AsyncIterator[bool]:
         """Whether the service is SERVING, at once and at each change. Raises grpc.aio.AioRpcError."""
         ...
@@ -61,6 +69,7 @@ class Replica(Generic[Description]):
     ) -> None:
         self.address = address
         self.channel = channel
+        self.call = wire.bind(channel)
         self.occupancy = occupancy
         self.description: Description | None = None
         self.leaving = False
@@ -111,7 +120,7 @@ class Replica(Generic[Description]):
             try:
                 async for serving in self._wire.watch(self.channel):
                     if serving:
-                        self.description = await self._wire.describe(self.channel, DESCRIBE_TIMEOUT_S)
+                        await self._describe()
                     self._set(serving=serving)
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.UNIMPLEMENTED:
@@ -121,11 +130,15 @@ class Replica(Generic[Description]):
             self._set(serving=False)
             await asyncio.sleep(WATCH_PAUSE_S)
 
+    async def _describe(self) -> None:
+        self.description = await self._wire.describe(self.channel, DESCRIBE_TIMEOUT_S)
+        self.occupancy.workers = self._wire.workers(self.description)
+
     async def _poll(self) -> None:
         """For a server without health checks: it serves while it describes itself."""
         try:
             while True:
-                self.description = await self._wire.describe(self.channel, DESCRIBE_TIMEOUT_S)
+                await self._describe()
                 self._set(serving=True)
                 await asyncio.sleep(POLL_S)
         except grpc.aio.AioRpcError as error:

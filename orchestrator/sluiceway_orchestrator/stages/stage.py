@@ -34,6 +34,7 @@ EAGER_RESOLVE_S = 0.3
 PASSED_ON_WINDOW = 4096
 # Told this much before the deadline that there is no replica, the client still hears why.
 UNAVAILABLE_NOTICE_S = 0.1
+UNAVAILABLE_NOTICE_PART = 0.1
 # After a refusal (queue full) without a hint of the replica's own.
 BUSY_HOLD_S = 0.02
 LONGEST_BUSY_HOLD_S = 1.0
@@ -188,7 +189,7 @@ class Stage(Generic[Description]):
         while (description := self._last_description) is None:
             self._wake_resolver.set()
             try:
-                async with asyncio.timeout(max(0.0, deadline.remaining_s() - UNAVAILABLE_NOTICE_S)):
+                async with asyncio.timeout(_patience_s(deadline)):
                     await self._changed.wait()
             except TimeoutError:
                 raise self._no_replica() from None
@@ -219,7 +220,7 @@ class Stage(Generic[Description]):
         if not self._usable:
             self._wake_resolver.set()
         try:
-            async with asyncio.timeout(max(0.0, ticket.deadline.remaining_s() - UNAVAILABLE_NOTICE_S)):
+            async with asyncio.timeout(_patience_s(ticket.deadline)):
                 return await future
         except BaseException as error:
             self._backlog.discard(entry)
@@ -345,3 +346,9 @@ class Stage(Generic[Description]):
         task = asyncio.create_task(work, name=f"{self.name}: {name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _patience_s(deadline: Deadline) -> float:
+    """How long to wait for a place, so that the client still hears why there was none."""
+    remaining_s = max(0.0, deadline.remaining_s())
+    return remaining_s - min(UNAVAILABLE_NOTICE_S, UNAVAILABLE_NOTICE_PART * remaining_s)

@@ -68,25 +68,23 @@ class Cluster:
     """Starts the stages and the orchestrator on entering, and stops them on leaving.
 
     Args:
-        detection, recognition: stages; more of them are replicas.
+        detectors, readers: replicas of the stages, used unless the options say where a stage is.
         apis: `[api.NAME]` tables.
         options: keys of `[orchestrator]`.
     """
 
     def __init__(
         self,
-        detection: Sequence[FakeDetection] | None = None,
-        recognition: Sequence[FakeRecognition] | None = None,
+        detectors: Sequence[FakeDetection] | None = None,
+        readers: Sequence[FakeRecognition] | None = None,
         *,
         apis: Mapping[str, Mapping[str, Any]] | None = None,
         environment: Mapping[str, str] | None = None,
         service: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        self.detection = [FakeServer(stage) for stage in (detection if detection is not None else [FakeDetection()])]
-        self.recognition = [
-            FakeServer(stage) for stage in (recognition if recognition is not None else [FakeRecognition()])
-        ]
+        self.detection = [FakeServer(stage) for stage in (detectors if detectors is not None else [FakeDetection()])]
+        self.recognition = [FakeServer(stage) for stage in (readers if readers is not None else [FakeRecognition()])]
         self._apis = {name: ApiConfig.model_validate(table) for name, table in (apis or {}).items()}
         self._environment = environment or {}
         self._service_options = dict(service or {})

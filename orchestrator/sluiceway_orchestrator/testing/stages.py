@@ -207,7 +207,7 @@ class FakeServer:
     async def start(self, address: str = "127.0.0.1:0") -> str:
         """Listen and serve; returns `host:port`."""
         port = self.server.add_insecure_port(address)
-        self.address = f"{address.rpartition(':')[0]}:{port}"
+        self.address = address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
         await self.serving(yes=True)
         await self.server.start()
         return self.address

@@ -51,6 +51,14 @@ class _Slot:
         self._inside[..., width:] = 0
         self._filled = width
 
+    def wait(self) -> RuntimeError | None:
+        """Wait for the end of what was started; returns what went wrong."""
+        try:
+            self.request.wait()
+        except RuntimeError as error:
+            return error
+        return None
+
     def outputs(self) -> tuple[NDArray[Any], ...]:
         return tuple(tensor.data.reshape(tensor.shape[1:]).copy() for tensor in self.request.output_tensors)
 
@@ -119,12 +127,18 @@ class OpenVinoBackend:
         results = []
         for first in range(0, len(crops), len(slots)):
             pairs = list(zip(slots, crops[first : first + len(slots)], strict=False))
-            for slot, crop in pairs:
-                slot.fill(crop)
-                slot.request.start_async()
-            for slot, _ in pairs:
-                slot.request.wait()
-            results += [slot.outputs() for slot, _ in pairs]
+            started = []
+            try:
+                for slot, crop in pairs:
+                    slot.fill(crop)
+                    slot.request.start_async()
+                    started.append(slot)
+            finally:
+                # Also when one failed: a slot that still computes must not be filled again.
+                faults = [fault for slot in started if (fault := slot.wait()) is not None]
+            if faults:
+                raise faults[0]
+            results += [slot.outputs() for slot in started]
         return results
 
     @staticmethod

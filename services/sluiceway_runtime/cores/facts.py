@@ -149,8 +149,9 @@ def _is_exclusive(
         narrowed = parse_cpu_list(_text(group / "cpuset.cpus.effective") or _text(group / "cpuset.cpus"))
         if set(narrowed) != set(allowed):
             continue
-        partition = _text(group / "cpuset.cpus.partition").split()[:1]
-        if partition in (["root"], ["isolated"]) or _text(group / "cpuset.cpu_exclusive") == "1":
+        # The kernel appends "invalid" and a reason to a partition that is none.
+        partition = _text(group / "cpuset.cpus.partition")
+        if partition in ("root", "isolated") or _text(group / "cpuset.cpu_exclusive") == "1":
             return True
         if quota_cpus is not None and abs(quota_cpus - len(allowed)) <= QUOTA_TOLERANCE:
             return True

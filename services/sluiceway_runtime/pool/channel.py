@@ -12,12 +12,14 @@ process leaves nothing behind. Both ends trust each other: workers run the opera
 from __future__ import annotations
 
 import array
+import ctypes
+import errno
 import mmap
 import os
 import pickle
 import socket
 import struct
-import sys
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +37,19 @@ WORD = struct.Struct("<Q")
 # The kernel takes at most this many pieces in one writev.
 PIECES_MAX = 1024
 ZEROS = bytes(ALIGNMENT)
+MAP_FAILED = ctypes.c_void_p(-1).value
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+)
+_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 
 
 class ChannelClosed(Exception):
@@ -215,7 +230,7 @@ class Channel:
             elif descriptor is None or flags & socket.MSG_CTRUNC:
                 raise LostMessage(tag, "no descriptor is left to receive shared memory", unreadable=False)
             else:
-                body = memoryview(_map(descriptor, size))
+                body = _map(descriptor, size)
         except OSError as error:
             raise LostMessage(tag, f"shared memory cannot be mapped: {error}", unreadable=False) from error
         finally:
@@ -238,9 +253,19 @@ def _descriptor(ancillary: Sequence[tuple[int, int, bytes]]) -> int | None:
     return None
 
 
-def _map(descriptor: int, size: int) -> mmap.mmap:
+def _map(descriptor: int, size: int) -> memoryview:
+    """A read-only view of shared memory, which is unmapped when the last slice of the view is gone.
+
+    The standard library's mmap would do, but before Python 3.13 it keeps a descriptor open for each mapping: a thousand
+    answers that wait for slow clients would use up the usual limit.
+    """
+    if os.fstat(descriptor).st_size < size:
+        raise OSError(errno.EIO, "shared memory is smaller than announced")  # reading past its end would end us
     # Filling the page table at once saves a fault for every page.
-    flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
-    if sys.version_info >= (3, 13):
-        return mmap.mmap(descriptor, size, flags, mmap.PROT_READ, trackfd=False)
-    return mmap.mmap(descriptor, size, flags, mmap.PROT_READ)  # keeps a duplicate of the descriptor while it lives
+    address = _libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED | mmap.MAP_POPULATE, descriptor, 0)
+    if address == MAP_FAILED:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    memory = (ctypes.c_ubyte * size).from_address(address)
+    # Not at exit: views may be alive then, and the system unmaps everything anyway.
+    weakref.finalize(memory, _libc.munmap, address, size).atexit = False
+    return memoryview(memory).cast("B").toreadonly()

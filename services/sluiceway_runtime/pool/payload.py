@@ -37,7 +37,11 @@ class Payload:
 
     def digest(self) -> str:
         """A hash of the content, by which a quarantined item is known again and named in the log."""
-        content = hashlib.blake2b(pickle.dumps(self.meta, protocol=5), digest_size=16)
+        try:
+            facts = pickle.dumps(self.meta, protocol=5)
+        except Exception:  # it will fail when it is sent; until then any name will do
+            facts = repr(self.meta).encode()
+        content = hashlib.blake2b(facts, digest_size=16)
         for buffer in self.buffers:
             content.update(memoryview(buffer).nbytes.to_bytes(8, "little"))
             content.update(buffer)

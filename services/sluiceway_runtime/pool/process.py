@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -72,21 +73,23 @@ class WorkerProcess:
         await asyncio.wait([self._life])
 
     async def _live(self) -> None:
-        reason = "its process could not be started"
         try:
             self._process = await self._spawn()
             if self._signal is not None:
                 self._send_signal(self._signal)
             reason = _reason(await self._process.wait())
             self._listen(to_the_end=True)
+        except asyncio.CancelledError:
+            # Only the end of the loop cancels this. Nobody is left to be told, but the process must not be.
+            self._hang_up()
+            self.kill()
+            if self._process is not None:
+                await self._process.wait()
+            raise
         except Exception as error:  # no process to be had, or a configuration that cannot be pickled
             reason = f"its process could not be started: {describe(error)}"
-        finally:
-            # Cancelled only with the whole loop: then nobody will ask for this process again.
-            if self._process is not None and self._process.returncode is None:
-                self._send_signal(signal.SIGKILL)
-            self._hang_up()
-            self._ended(reason)
+        self._hang_up()
+        self._ended(reason)
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         here, there = pair()
@@ -164,10 +167,9 @@ class WorkerProcess:
     def _send_signal(self, number: signal.Signals) -> None:
         self._signal = number
         if self._process is not None and self._process.returncode is None:
-            try:
-                self._process.send_signal(number)
-            except ProcessLookupError:
-                return  # it has just ended by itself
+            # Not `Process.send_signal`: it may reap the process itself, and the watcher then never learns how it ended.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, number)
 
 
 def _reason(code: int) -> str:

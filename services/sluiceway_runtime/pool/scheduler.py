@@ -188,10 +188,10 @@ class Scheduler:
             return DeadlineExceeded("the deadline had passed on arrival")
         if verdict is Verdict.GUILTY:
             return _quarantined(item)
-        if self._workforce.hopeless:
+        workers = len(self._workforce.ready)
+        if not workers and self._workforce.hopeless:
             retry_after_s = self._bounded(self._workforce.next_restart_s() - now)
             return Unavailable("no worker can be started", retry_after_s=retry_after_s)
-        workers = len(self._workforce.ready)
         ahead = self._queue.ahead_of(item.priority) + len(self._retries)
         if self.queued >= self._limits.queue_items:
             reason = "the queue is full"

@@ -16,7 +16,7 @@ from sluiceway_runtime import weights
 
 # The widths that crops are padded to, written out a second time so that a change of the product is noticed.
 BUCKETS = (64, 96, 128, 160, 192, 256, 320, 400, 512, 720, 1120, 1920)
-WORDS = [
+WORDS = (
     "Sluice",
     "gate",
     "42",
@@ -28,13 +28,8 @@ WORDS = [
     "€",
     "total:",
     "1,299.00",
-    "Straße",
-    "naïve",
-    "#7",
-    "OK?",
-    "50%",
-    "A/B",
-]
+)
+WORDS += ("Straße", "naïve", "#7", "OK?", "50%", "A/B")
 
 
 class Reference:

@@ -16,7 +16,7 @@ from sluiceway_detection.letterbox import choose_shape, default_shapes
 from ultralytics import YOLO, __version__
 
 # Lower than what is served by default, so that weak boxes are compared too.
-CONFIDENCE, IOU, MAX_DETECTIONS = 0.1, 0.7, 1000
+CONFIDENCE, IOU, MAX_DETECTIONS = 0.05, 0.7, 1000
 
 
 def main() -> None:
@@ -37,7 +37,6 @@ def main() -> None:
             iou=IOU,
             max_det=MAX_DETECTIONS,
             device="cpu",
-            half=False,
             verbose=False,
         )
         results[path.name] = {

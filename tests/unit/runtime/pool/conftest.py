@@ -19,11 +19,17 @@ class Desk:
     """Feeds a scheduler and keeps what it decided, as a caller would see it."""
 
     def __init__(
-        self, workers: int = 1, credits: int = 1, timing: Timing | None = None, *, start: bool = True, **limits: Any
+        self,
+        workers: int = 1,
+        credits_each: int = 1,
+        timing: Timing | None = None,
+        *,
+        start: bool = True,
+        **limits: Any,
     ) -> None:
         self.now = 100.0
         self.limits = PoolLimits(**limits)
-        self.scheduler = Scheduler(workers, credits, self.limits, timing)
+        self.scheduler = Scheduler(workers, credits_each, self.limits, timing)
         self.ids = itertools.count(1)
         self.answers: dict[int, list[object]] = {}
         self.held: dict[int, list[tuple[int, tuple[int, ...]]]] = {index: [] for index in range(workers)}

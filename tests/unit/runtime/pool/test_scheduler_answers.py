@@ -126,6 +126,15 @@ def test_a_queued_item_is_answered_at_its_deadline_and_never_dispatched(make_des
     assert len(desk.batches()) == 1
 
 
+def test_the_deadline_of_an_answered_item_passes_unnoticed(make_desk):
+    desk = make_desk()
+    item = desk.submit(within=1.0)
+    desk.tick()
+    desk.done()
+    desk.tick(2.0)
+    assert desk.answer(item) == str(item)
+
+
 def test_an_item_that_expires_at_the_moment_of_dispatch_is_not_computed(make_desk):
     desk = make_desk()
     late = desk.submit(within=1.0)
@@ -203,7 +212,7 @@ def test_a_batch_whose_other_items_are_gone_is_still_split(make_desk):
 
 
 def test_a_batch_that_was_lost_on_the_way_fails_as_unavailable_even_behind_another(make_desk):
-    desk = make_desk(credits=2)
+    desk = make_desk(credits_each=2)
     first, second = desk.submit(), desk.submit()
     desk.tick()
     batch_id, _ = desk.held[0].pop(1)

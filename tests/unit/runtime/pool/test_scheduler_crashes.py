@@ -58,7 +58,7 @@ def test_suspects_go_before_what_is_queued(make_desk):
 
 
 def test_only_the_batch_being_computed_is_suspect(make_desk):
-    desk = make_desk(credits=3)
+    desk = make_desk(credits_each=3)
     first, second, third = (desk.submit() for _ in range(3))
     desk.tick()
     desk.done()
@@ -72,7 +72,7 @@ def test_only_the_batch_being_computed_is_suspect(make_desk):
 
 
 def test_a_suspect_is_alone_with_its_worker_whatever_its_credits(make_desk):
-    desk = make_desk(credits=3)
+    desk = make_desk(credits_each=3)
     suspect = desk.submit()
     desk.tick()
     desk.died(back=False)
@@ -85,7 +85,7 @@ def test_a_suspect_is_alone_with_its_worker_whatever_its_credits(make_desk):
 
 
 def test_a_suspect_gets_an_idle_worker_even_if_all_are_always_busy(make_desk):
-    desk = make_desk(workers=2, credits=2)
+    desk = make_desk(workers=2, credits_each=2)
     suspect = desk.submit()
     desk.tick()
     for _ in range(10):
@@ -120,6 +120,20 @@ def test_a_suspect_whose_deadline_passes_is_not_run_again(make_desk):
     assert isinstance(desk.error(item), DeadlineExceeded)
     desk.feed(events.WorkerReady(0))
     assert len(desk.batches()) == 1
+
+
+def test_a_cancelled_suspect_takes_no_room(make_desk):
+    desk = make_desk(max_batch=2)
+    dropped, kept = desk.submit(size=30), desk.submit(size=12)
+    desk.tick()
+    desk.died(back=False)
+    assert (desk.scheduler.queued, desk.scheduler.queued_bytes) == (2, 42)
+    desk.cancel(dropped)
+    assert (desk.scheduler.queued, desk.scheduler.queued_bytes) == (1, 12)
+    desk.feed(events.WorkerReady(0))
+    desk.done()
+    assert desk.answer(kept) == str(kept)
+    assert (desk.scheduler.queued, desk.scheduler.queued_bytes) == (0, 0)
 
 
 def test_a_ghost_that_was_with_a_dead_worker_comes_back_only_alone(make_desk):
@@ -181,13 +195,16 @@ def test_a_hung_worker_is_killed_and_its_items_are_suspects(make_desk):
 
 
 def test_the_time_of_a_batch_counts_from_its_turn_not_from_its_sending(make_desk):
-    desk = make_desk(batch_timeout_s=5.0, credits=2)
+    desk = make_desk(batch_timeout_s=5.0, credits_each=2)
     desk.submit()
     second = desk.submit()
     desk.tick()
     desk.done(after=4.0)
-    desk.tick(4.0)
+    desk.tick(4.9)
     assert desk.state() is WorkerState.READY
+    desk.tick(0.2)
+    assert desk.state() is WorkerState.KILLED
+    desk.died()
     desk.done()
     assert desk.answer(second) == str(second)
 
@@ -281,7 +298,7 @@ def test_a_memory_limit_below_what_a_fresh_worker_needs_fails_the_start(make_des
 
 
 def test_a_worker_above_its_memory_limit_finishes_what_it_holds_and_is_replaced(make_desk):
-    desk = make_desk(credits=2, worker_memory_mb=100)
+    desk = make_desk(credits_each=2, worker_memory_mb=100)
     items = [desk.submit() for _ in range(4)]
     desk.tick()
     desk.done(memory_mb=150)
@@ -313,7 +330,7 @@ def test_workers_are_recycled_one_at_a_time(make_desk):
 
 
 def test_a_worker_told_by_others_to_leave_loses_nothing_and_nobody_is_suspected(make_desk):
-    desk = make_desk(credits=2, max_batch=2)
+    desk = make_desk(credits_each=2, max_batch=2)
     items = [desk.submit() for _ in range(6)]
     desk.tick()
     desk.done()

@@ -107,6 +107,17 @@ def test_a_newcomer_is_served_in_the_next_round(make_desk):
     assert (late,) in desk.batches()[-2:]
 
 
+def test_ever_new_requests_do_not_starve_one_that_has_much_queued(make_desk):
+    desk = make_desk()
+    many = [desk.submit(request="many", priority=Priority.INTERACTIVE) for _ in range(10)]
+    desk.tick()
+    # Newcomers arrive as fast as items are finished, so each round is one longer than the last: 1 + 2 + ... + 10.
+    for number in range(60):
+        desk.submit(request=f"new {number}", priority=Priority.INTERACTIVE)
+        desk.done()
+    assert {(item,) for item in many} <= set(desk.batches())
+
+
 def test_a_group_of_a_busy_request_is_not_starved_by_its_own_fillers(make_desk):
     desk = make_desk(max_batch=2)
     rare = desk.submit(request="stream", group="rare")
@@ -155,7 +166,7 @@ def test_ageing_lifts_a_bulk_item_past_a_steady_interactive_load(make_desk):
 
 @pytest.mark.parametrize(("queued", "sent_ahead"), [(1, False), (3, False), (4, True), (9, True)])
 def test_a_busy_worker_gets_a_batch_ahead_only_while_a_full_one_waits(make_desk, queued, sent_ahead):
-    desk = make_desk(credits=2, max_batch=4)
+    desk = make_desk(credits_each=2, max_batch=4)
     desk.submit()
     desk.tick()
     for _ in range(queued):
@@ -167,7 +178,7 @@ def test_a_busy_worker_gets_a_batch_ahead_only_while_a_full_one_waits(make_desk,
 
 
 def test_credits_bound_what_a_worker_holds(make_desk):
-    desk = make_desk(workers=2, credits=3)
+    desk = make_desk(workers=2, credits_each=3)
     for _ in range(20):
         desk.submit()
     desk.tick()
@@ -175,7 +186,7 @@ def test_credits_bound_what_a_worker_holds(make_desk):
 
 
 def test_an_idle_worker_is_preferred_to_one_with_a_spare_credit(make_desk):
-    desk = make_desk(workers=2, credits=2)
+    desk = make_desk(workers=2, credits_each=2)
     desk.submit()
     desk.tick()
     desk.submit()

@@ -22,14 +22,14 @@ class PoolModel(RuleBasedStateMachine):
 
     @initialize(
         workers=st.integers(1, 4),
-        credits=st.integers(1, 3),
+        credits_each=st.integers(1, 3),
         max_batch=st.integers(1, 5),
         max_cost=st.none() | st.integers(3, 9),
         queue_items=st.integers(1, 12),
     )
-    def start(self, workers, credits, max_batch, max_cost, queue_items):
+    def start(self, workers, credits_each, max_batch, max_cost, queue_items):
         self.now = 0.0
-        self.credits = credits
+        self.credits = credits_each
         self.limits = PoolLimits(
             max_batch=max_batch,
             max_batch_cost=max_cost,
@@ -39,7 +39,7 @@ class PoolModel(RuleBasedStateMachine):
             worker_memory_mb=100,
         )
         timing = Timing(ageing_s=1.0, restart_delay_s=0.1, restart_delay_max_s=1.0, stop_grace_s=1.0)
-        self.scheduler = Scheduler(workers, credits, self.limits, timing)
+        self.scheduler = Scheduler(workers, credits_each, self.limits, timing)
         self.items: dict[int, events.Item] = {}
         self.accepted: set[int] = set()
         self.outcomes: Counter[int] = Counter()
@@ -189,6 +189,8 @@ class PoolModel(RuleBasedStateMachine):
             with_workers = {item for batches in self.holding.values() for _, batch in batches for item in batch}
             wanted = sum(1 for item in with_workers if not self.outcomes[item])
             assert self.scheduler.queued == open_items - wanted
+            waiting = [item for item in self.accepted if not self.outcomes[item] and item not in with_workers]
+            assert self.scheduler.queued_bytes == sum(self.items[item].size_bytes for item in waiting)
             # Beyond the bound there are at most those that came back from workers.
             in_flight_most = len(self.holding) * self.credits * self.limits.max_batch
             assert self.scheduler.queued <= self.limits.queue_items + in_flight_most

@@ -1,0 +1,98 @@
+"""What the cluster adds to the models: one image at a time, over the cluster and called directly in this process.
+
+Both run the same weights, precision and threads on the same cores, alternating within one run, so that a slow moment of
+the machine meets both. The direct call is tests/support/direct_pipeline.py, which shares no code with the services.
+
+    make bench-overhead
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
+
+from direct_pipeline import DirectPipeline, read_characters
+from sluiceway import AsyncClient
+from sluiceway.cluster import Cluster, plan_cluster
+from sluiceway_detection.config import DEFAULT_MODEL
+from sluiceway_runtime import weights
+from sluiceway_runtime.cores import isa
+
+# The bar: at most so many milliseconds at the median, on 2 cores.
+MAX_OVERHEAD_MS = 10.0
+SAMPLES = ("bus.jpg", "page.png")
+WARM_UP = 5
+
+
+def milliseconds(start: float) -> float:
+    return (time.perf_counter() - start) * 1000
+
+
+async def measure(rounds: int) -> dict[str, dict[str, float]]:
+    detector = weights.resolve(DEFAULT_MODEL, kind="detection")
+    recogniser = weights.resolve("ppocrv6-tiny", kind="recognition")
+    direct = DirectPipeline(
+        detector.path,
+        recogniser.path,
+        read_characters(recogniser.files["config"]),
+        precision="bf16" if "amx_bf16" in isa() else "f32",
+    )
+    images = {name: path.read_bytes() for name, path in weights.pull_samples(SAMPLES).items()}
+    results: dict[str, dict[str, float]] = {}
+    plan = plan_cluster(None, os.environ, free_ports=True)
+    async with Cluster(plan.servers), AsyncClient(plan.address) as client:
+        for name, image in images.items():
+            direct_ms, cluster_ms = [], []
+            for turn in range(WARM_UP + rounds):
+                start = time.perf_counter()
+                regions = direct(image)
+                middle = time.perf_counter()
+                result = await client.process(image)
+                took = milliseconds(middle)
+                if len(result.regions) != len(regions):
+                    raise SystemExit(f"{name}: {len(result.regions)} regions from the cluster, {len(regions)} directly")
+                if turn >= WARM_UP:
+                    direct_ms.append((middle - start) * 1000)
+                    cluster_ms.append(took)
+            results[name] = {
+                "regions": len(regions),
+                "direct_ms": statistics.median(direct_ms),
+                "cluster_ms": statistics.median(cluster_ms),
+                "overhead_ms": statistics.median(cluster_ms) - statistics.median(direct_ms),
+                "ratio": statistics.median(cluster_ms) / statistics.median(direct_ms),
+            }
+    return results
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--json", type=Path, default=Path("out/bench-overhead.json"))
+    arguments = parser.parse_args()
+    results = asyncio.run(measure(arguments.rounds))
+    print(f"{'image':<12}{'regions':>8}{'direct ms':>11}{'cluster ms':>12}{'overhead ms':>13}{'ratio':>7}")
+    for name, row in results.items():
+        print(
+            f"{name:<12}{row['regions']:>8}{row['direct_ms']:>11.1f}{row['cluster_ms']:>12.1f}"
+            f"{row['overhead_ms']:>13.1f}{row['ratio']:>7.2f}"
+        )
+    worst = max(row["overhead_ms"] for row in results.values())
+    passed = worst <= MAX_OVERHEAD_MS
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(
+        json.dumps({"images": results, "worst_overhead_ms": worst, "bar_ms": MAX_OVERHEAD_MS, "passed": passed}, indent=1)
+    )
+    print(f"worst overhead {worst:.1f} ms, bar {MAX_OVERHEAD_MS:.0f} ms: {'passed' if passed else 'FAILED'}")
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

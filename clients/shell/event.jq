@@ -1,0 +1,22 @@
+# One event of the pipeline in, lines of tab-separated fields out. An unknown event gives no line. (grpcurl keeps the names of the protos.)
+def fixed($digits): (. * pow(10; $digits) | round) as $scaled
+  | ($scaled / pow(10; $digits) | floor | tostring) + "." + ("0000" + ($scaled % pow(10; $digits) | tostring))[-$digits:];
+def fields: map(tostring) | join("\t");
+
+(.event? // .) as $event | $event.source_id as $source
+| if $event.image_ready then ["image_ready", $source, $event.image_ready.size_bytes] | fields
+  elif $event.detections then $event.detections
+    | (["detections", $source, .width, .height, (.detections | length)] | fields),
+      (.detections[]
+        # A newer server may know shapes that this program does not.
+        | select(.geometry.box)
+        | [.geometry.box | .x0, .y0, .x1, .y1 | fixed(2)] as $corners
+        | ["box", $source, .id, ($corners | join(" ")), .class_name, (.confidence | fixed(4))] | fields)
+  elif $event.recognitions then $event.recognitions.recognitions[]
+    | select(.text) | ["text", $source, .crop_id, (.text.confidence | fixed(4)), .text.text] | fields
+  elif $event.done then ["done", $source, ($event.done.reading_order | map(tostring) | join(" "))] | fields
+  elif $event.failed then ["failed", $source, $event.failed.error.reason, $event.failed.error.message] | fields
+  elif $event.job_done then
+    (["job_done", $event.job_id, $event.job_done.succeeded, $event.job_done.failed] | fields),
+    ($event.job_done.error // empty | ["refused", $event.job_id, .reason, .retry_after_ms, .message] | fields)
+  else empty end

@@ -1,0 +1,106 @@
+"""Between the contract's messages and their JSON form: the names of the protos, every field present."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from multidict import MultiMapping
+from sluiceway_runtime.errors import InvalidOption
+
+from sluiceway.pipeline.v1 import pipeline_pb2
+from sluiceway_orchestrator.convert import event_to_proto
+from sluiceway_orchestrator.outbox import Addressed
+
+__all__ = ["DESCRIPTORS", "QUERY", "event_to_json", "message_to_json", "request_from_image", "request_from_json"]
+
+# What the OpenAPI document describes.
+DESCRIPTORS = {
+    "request": pipeline_pb2.ProcessRequest.DESCRIPTOR,
+    "event": pipeline_pb2.ProcessResponse.DESCRIPTOR,
+    "description": pipeline_pb2.DescribeResponse.DESCRIPTOR,
+}
+
+
+def _boolean(text: str) -> bool:
+    return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def _priority(text: str) -> str:
+    return f"PRIORITY_{text.upper()}"
+
+
+# Query parameters of a request whose body is the image: what each is in the request, and how it is read.
+QUERY: Mapping[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
+    "job_id": (("job_id",), str),
+    "confidence": (("options", "detect", "confidence"), float),
+    "iou": (("options", "detect", "iou"), float),
+    "classes": (("options", "detect", "classes"), _names),
+    "max_detections": (("options", "detect", "max_detections"), int),
+    "image_size": (("options", "detect", "image_size"), int),
+    "characters": (("options", "recognize", "characters"), _boolean),
+    "top_k": (("options", "recognize", "top_k"), int),
+    "priority": (("options", "priority"), _priority),
+    "detect_only": (("options", "detect_only"), _boolean),
+}
+
+
+def request_from_json(body: bytes) -> pipeline_pb2.ProcessRequest:
+    """Read a job from the JSON form of a `ProcessRequest`.
+
+    Raises:
+        InvalidOption: it is none.
+    """
+    try:
+        return json_format.Parse(body, pipeline_pb2.ProcessRequest(), max_recursion_depth=16)
+    except (json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidOption(f"body: {error}") from None
+
+
+def request_from_image(image: bytes, query: MultiMapping[str]) -> pipeline_pb2.ProcessRequest:
+    """Make a job of one image and the parameters of its URL.
+
+    Raises:
+        InvalidOption: a parameter is unknown, given twice, or not of its type.
+    """
+    plain: dict[str, Any] = {}
+    for name in query:
+        if name not in QUERY:
+            raise InvalidOption(f"{name}: no such parameter", metadata={"parameters": ", ".join(QUERY)})
+        if len(query.getall(name)) > 1:
+            raise InvalidOption(f"{name}: given twice")
+        path, read = QUERY[name]
+        inner = plain
+        for key in path[:-1]:
+            inner = inner.setdefault(key, {})
+        try:
+            inner[path[-1]] = read(query[name])
+        except (ValueError, KeyError):
+            raise InvalidOption(f"{name}: {query[name]!r} is no value of it") from None
+    try:
+        request = json_format.ParseDict(plain, pipeline_pb2.ProcessRequest())
+    except json_format.ParseError as error:
+        raise InvalidOption(str(error)) from None
+    request.sources.add(image=image)
+    return request
+
+
+def event_to_json(addressed: Addressed) -> tuple[str, str]:
+    """Return the kind of an event and the event, as one line."""
+    message = event_to_proto(addressed)
+    return message.WhichOneof("event") or "", message_to_json(message)
+
+
+def message_to_json(message: Message) -> str:
+    """Return a message as one line of JSON."""
+    plain = json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return json.dumps(plain, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,146 @@
+"""Detection through the Open Inference Protocol: image files in, boxes out."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import grpc.aio
+from sluiceway_runtime.errors import InvalidOption
+from sluiceway_runtime.inference import ModelCard, Parameter, Tensor, TensorSpec
+
+from sluiceway.detection.v1 import detection_pb2 as pb
+from sluiceway_detection.servicer import DetectionServicer, DetectionStage
+
+__all__ = ["DetectionInference"]
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+INPUTS = (TensorSpec("image", "BYTES", (-1,)),)
+# Of all images together, one after the other: `num_detections` says how many belong to each.
+OUTPUTS = (
+    TensorSpec("num_detections", "INT32", (-1,)),
+    TensorSpec("image_sizes", "INT32", (-1, 2)),
+    TensorSpec("boxes", "FP32", (-1, 4)),
+    TensorSpec("confidences", "FP32", (-1,)),
+    TensorSpec("class_ids", "INT32", (-1,)),
+    TensorSpec("class_names", "BYTES", (-1,)),
+)
+PARAMETERS = ("confidence", "iou", "classes", "max_detections", "image_size")
+# More than these belong into several requests: each is an item of the queue of its own.
+MAX_IMAGES = 64
+
+
+class Service(DetectionStage, Protocol):
+    """What is needed of the service."""
+
+    def ready(self) -> bool:
+        """Whether a worker can take images."""
+        ...
+
+
+class DetectionInference:
+    """Implements `sluiceway_runtime.inference.InferenceStage` over the stage's own servicer."""
+
+    name = "sluiceway-detection"
+
+    def __init__(self, service: Service, servicer: DetectionServicer) -> None:
+        self._service = service
+        self._servicer = servicer
+
+    def ready(self) -> bool:
+        """Whether it takes work now."""
+        return self._service.ready()
+
+    def cards(self) -> Sequence[ModelCard]:
+        """The one model; none while the server starts."""
+        facts, identity = self._service.facts, self._service.identity
+        if facts is None or identity is None:
+            return ()
+        return (
+            ModelCard(
+                name=identity.name,
+                version=identity.version,
+                platform=f"sluiceway_{facts.backend}",
+                inputs=INPUTS,
+                outputs=OUTPUTS,
+                parameters=PARAMETERS,
+                properties=(
+                    ("classes", ",".join(facts.classes)),
+                    ("image", "files: JPEG, PNG, WebP, BMP or TIFF"),
+                    ("boxes", "x0 y0 x1 y1 in pixels of the original image, origin top left"),
+                    ("image_sizes", "width height in pixels, after EXIF orientation"),
+                    ("weights_sha256", identity.weights_sha256),
+                ),
+            ),
+        )
+
+    async def infer(
+        self, card: ModelCard, inputs: Mapping[str, Tensor], parameters: Mapping[str, Parameter], context: Context
+    ) -> Sequence[Tensor]:
+        """Detect in every image at once; the first failure is that of the request. See `InferenceStage`."""
+        del card
+        images = inputs["image"].elements
+        if len(images) > MAX_IMAGES:
+            raise InvalidOption(f"image: at most {MAX_IMAGES} in a request")
+        options = options_of(parameters)
+        try:
+            async with asyncio.TaskGroup() as group:
+                calls = [
+                    group.create_task(self._servicer.Detect(pb.DetectRequest(image=image, options=options), context))
+                    for image in images
+                ]
+        except BaseExceptionGroup as errors:
+            # One of them speaks for all, as everywhere else: the protocol has room for one.
+            raise errors.exceptions[0] from None
+        answers = [call.result() for call in calls]
+        found = [detection for answer in answers for detection in answer.detections]
+        boxes = [_upright(detection) for detection in found]
+        return (
+            Tensor.integers("num_detections", (len(answers),), [len(answer.detections) for answer in answers]),
+            Tensor.integers(
+                "image_sizes", (len(answers), 2), [edge for item in answers for edge in (item.width, item.height)]
+            ),
+            Tensor.floats("boxes", (len(found), 4), [edge for box in boxes for edge in box]),
+            Tensor.floats("confidences", (len(found),), [detection.confidence for detection in found]),
+            Tensor.integers("class_ids", (len(found),), [detection.class_id for detection in found]),
+            Tensor.texts("class_names", (len(found),), [detection.class_name for detection in found]),
+        )
+
+
+def options_of(parameters: Mapping[str, Parameter]) -> pb.DetectOptions:
+    """Return the options that a request's parameters name.
+
+    Raises:
+        InvalidOption: a value is not of its type.
+    """
+    options = pb.DetectOptions()
+    for name, value in parameters.items():
+        try:
+            if name == "classes":
+                options.classes.extend(part.strip() for part in str(value).split(",") if part.strip())
+            else:
+                setattr(options, name, value)
+        except (TypeError, ValueError):
+            raise InvalidOption(f"parameters: {value!r} is no {name}", metadata={"option": name}) from None
+    return options
+
+
+def _upright(detection: pb.Detection) -> tuple[float, float, float, float]:
+    """Return the box, or the upright box around the corners of another shape."""
+    geometry = detection.geometry
+    if geometry.HasField("box"):
+        return geometry.box.x0, geometry.box.y0, geometry.box.x1, geometry.box.y1
+    if geometry.HasField("polygon"):
+        xs = [point.x for point in geometry.polygon.points]
+        ys = [point.y for point in geometry.polygon.points]
+        return min(xs), min(ys), max(xs), max(ys)
+    turned = geometry.rotated_box
+    angle = math.radians(turned.angle_degrees)
+    cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
+    half_width = (turned.width * cos + turned.height * sin) / 2
+    half_height = (turned.width * sin + turned.height * cos) / 2
+    x, y = turned.center.x, turned.center.y
+    return x - half_width, y - half_height, x + half_width, y + half_height

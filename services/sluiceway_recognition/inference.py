@@ -1,0 +1,127 @@
+"""Recognition through the Open Inference Protocol: crops as image files in; text, classes or vectors out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import grpc.aio
+from sluiceway_runtime.errors import InvalidOption
+from sluiceway_runtime.inference import ModelCard, Parameter, Tensor, TensorSpec
+from sluiceway_runtime.server.convert import error_from_proto
+
+from sluiceway.common.v1 import crop_pb2
+from sluiceway.recognition.v1 import recognition_pb2 as pb
+from sluiceway_recognition.servicer import RecognitionServicer, RecognitionStage
+from sluiceway_recognition.types import Head, ModelFacts
+
+__all__ = ["RecognitionInference"]
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+INPUTS = (TensorSpec("crop", "BYTES", (-1,)),)
+
+
+class Service(RecognitionStage, Protocol):
+    """What is needed of the service."""
+
+    def ready(self) -> bool:
+        """Whether a worker can take crops."""
+        ...
+
+
+class RecognitionInference:
+    """Implements `sluiceway_runtime.inference.InferenceStage` over the stage's own servicer."""
+
+    name = "sluiceway-recognition"
+
+    def __init__(self, service: Service, servicer: RecognitionServicer) -> None:
+        self._service = service
+        self._servicer = servicer
+
+    def ready(self) -> bool:
+        """Whether it takes work now."""
+        return self._service.ready()
+
+    def cards(self) -> Sequence[ModelCard]:
+        """The models, the default first."""
+        return tuple(_card(facts) for facts in self._service.models.values())
+
+    async def infer(
+        self, card: ModelCard, inputs: Mapping[str, Tensor], parameters: Mapping[str, Parameter], context: Context
+    ) -> Sequence[Tensor]:
+        """Recognise every crop; the first failure is that of the request. See `InferenceStage`."""
+        crops = inputs["crop"].elements
+        options = pb.RecognizeOptions(model=card.name)
+        if "top_k" in parameters:
+            try:
+                options.top_k = parameters["top_k"]  # type: ignore[assignment]  # checked by protobuf
+            except (TypeError, ValueError):
+                raise InvalidOption("parameters: top_k must be an integer", metadata={"option": "top_k"}) from None
+        request = pb.RecognizeRequest(
+            options=options, crops=[crop_pb2.Crop(id=index, encoded=crop) for index, crop in enumerate(crops)]
+        )
+        answers: dict[int, pb.Recognition] = {}
+        async with contextlib.aclosing(self._servicer.Recognize(request, context)) as responses:  # type: ignore[type-var]
+            async for response in responses:
+                for recognition in response.recognitions:
+                    if recognition.HasField("error"):
+                        raise error_from_proto(recognition.error)
+                    answers[recognition.crop_id] = recognition
+        ordered = [answers[index] for index in range(len(crops))]
+        return _outputs(self._service.models[card.name], ordered)
+
+
+def _card(facts: ModelFacts) -> ModelCard:
+    properties = [
+        ("crop", "files: JPEG, PNG, WebP, BMP or TIFF, one region each, upright"),
+        ("height", str(facts.crop_spec.height)),
+        ("max_width", str(facts.crop_spec.max_width)),
+        ("weights_sha256", facts.weights_sha256),
+    ]
+    parameters: tuple[str, ...] = ()
+    outputs: tuple[TensorSpec, ...]
+    match facts.head:
+        case Head.TEXT:
+            outputs = (TensorSpec("text", "BYTES", (-1,)), TensorSpec("confidence", "FP32", (-1,)))
+        case Head.CLASSIFY:
+            outputs = (
+                TensorSpec("class_names", "BYTES", (-1, -1)),
+                TensorSpec("class_ids", "INT32", (-1, -1)),
+                TensorSpec("probabilities", "FP32", (-1, -1)),
+            )
+            parameters = ("top_k",)
+            properties.append(("labels", ",".join(facts.labels)))
+        case Head.EMBED:
+            outputs = (TensorSpec("embedding", "FP32", (-1, facts.embedding_size)),)
+    return ModelCard(
+        name=facts.name,
+        version=facts.version,
+        platform=f"sluiceway_{facts.backend}",
+        inputs=INPUTS,
+        outputs=outputs,
+        parameters=parameters,
+        properties=tuple(properties),
+    )
+
+
+def _outputs(facts: ModelFacts, answers: Sequence[pb.Recognition]) -> Sequence[Tensor]:
+    count = len(answers)
+    match facts.head:
+        case Head.TEXT:
+            return (
+                Tensor.texts("text", (count,), [answer.text.text for answer in answers]),
+                Tensor.floats("confidence", (count,), [answer.text.confidence for answer in answers]),
+            )
+        case Head.CLASSIFY:
+            labels = [label for answer in answers for label in answer.classification.labels]
+            shape = (count, len(labels) // count if count else 0)
+            return (
+                Tensor.texts("class_names", shape, [label.class_name for label in labels]),
+                Tensor.integers("class_ids", shape, [label.class_id for label in labels]),
+                Tensor.floats("probabilities", shape, [label.confidence for label in labels]),
+            )
+        case Head.EMBED:
+            values = [value for answer in answers for value in answer.embedding.values]
+            return (Tensor.floats("embedding", (count, facts.embedding_size), values),)

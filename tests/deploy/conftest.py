@@ -1,0 +1,129 @@
+"""Steady load with a ledger, and waiting for a condition."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sluiceway_runtime.weights import pull_samples
+
+from sluiceway.client import AsyncClient, RetryPolicy, Tls
+from sluiceway.errors import SluicewayError
+
+# A request under load shares two cores with everything else that a test machine does.
+REQUEST_TIMEOUT_S = 60.0
+
+
+@dataclass
+class Ledger:
+    """What became of every request, by the client's own account."""
+
+    finished_s: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def rate(self, since_s: float, until_s: float) -> float:
+        """Requests that succeeded in a second, between two moments."""
+        return sum(since_s <= moment < until_s for moment in self.finished_s) / (until_s - since_s)
+
+
+@dataclass
+class Load:
+    """Clients in a thread of their own, each sending the next image when the last one is done."""
+
+    address: str
+    image: bytes
+    clients: int
+    tls: Tls | None = None
+    token: str | None = None
+    ledger: Ledger = field(default_factory=Ledger)
+    _stopped: threading.Event = field(default_factory=threading.Event)
+
+    async def _client(self) -> None:
+        # Each with a channel of its own, and none that tries again: a request that fails once has failed.
+        once = RetryPolicy(attempts=1)
+        async with AsyncClient(self.address, tls=self.tls, token=self.token, retry=once) as client:
+            while not self._stopped.is_set():
+                try:
+                    result = await client.process(self.image, timeout_s=REQUEST_TIMEOUT_S)
+                except SluicewayError as error:
+                    self.ledger.failures.append(f"{type(error).__name__}: {error}")
+                    await asyncio.sleep(0.2)
+                else:
+                    assert result.regions
+                    self.ledger.finished_s.append(time.monotonic())
+
+    async def _all(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self.clients):
+                group.create_task(self._client())
+
+    @contextmanager
+    def running(self) -> Iterator[Ledger]:
+        """Keep the load up inside the block; on leaving it every request is waited for."""
+        problems: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                asyncio.run(self._all())
+            except BaseException as error:  # told to the test below
+                problems.append(error)
+
+        thread = threading.Thread(target=run, name="load")
+        thread.start()
+        try:
+            yield self.ledger
+        finally:
+            self._stopped.set()
+            thread.join()
+        if problems:
+            raise problems[0]
+
+
+def wait_for(what: str, condition: Callable[[], Any], timeout_s: float, every_s: float = 0.2) -> float:
+    """Seconds until the condition held.
+
+    Raises:
+        AssertionError: it did not in time.
+    """
+    begin = time.monotonic()
+    while not condition():
+        waited_s = time.monotonic() - begin
+        assert waited_s < timeout_s, f"no {what} within {timeout_s:g} s"
+        time.sleep(every_s)
+    return time.monotonic() - begin
+
+
+@pytest.fixture(scope="session")
+def make_load() -> type[Load]:
+    return Load
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[..., float]:
+    return wait_for
+
+
+@pytest.fixture(scope="session")
+def photo() -> bytes:
+    """A photograph in which the default models find something to read."""
+    [path] = pull_samples(["bus.jpg"]).values()
+    return Path(path).read_bytes()
+
+
+@pytest.fixture(scope="session")
+def report(request: pytest.FixtureRequest) -> Iterator[Callable[[str], None]]:
+    """Collects figures and prints them at the end of the run."""
+    lines: list[str] = []
+    yield lines.append
+    terminal = request.config.pluginmanager.get_plugin("terminalreporter")
+    if lines and terminal is not None:
+        terminal.write_sep("=", "figures")
+        for line in lines:
+            terminal.write_line(line)

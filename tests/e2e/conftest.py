@@ -1,0 +1,134 @@
+"""The real thing: `sluiceway up` as a person starts it, with the models that ship as defaults."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+START_TIMEOUT_S = 100
+SECTIONS = ("detection", "recognition", "orchestrator")
+COMMAND = [sys.executable, "-m", "sluiceway.cli"]
+
+
+def free_ports(count: int) -> list[int]:
+    held = [socket.socket() for _ in range(count)]
+    for item in held:
+        item.bind(("127.0.0.1", 0))
+    ports = [item.getsockname()[1] for item in held]
+    for item in held:
+        item.close()
+    return ports
+
+
+@dataclass
+class Up:
+    """A running `sluiceway up`."""
+
+    process: subprocess.Popen[str]
+    address: str
+    operations: dict[str, int]
+    lines: list[str] = field(default_factory=list)
+    ready: threading.Event = field(default_factory=threading.Event)
+    started_s: float = field(default_factory=time.monotonic)
+
+    def listen(self) -> None:
+        assert self.process.stderr
+        with self.process.stderr as stderr:
+            for line in stderr:
+                self.lines.append(line.rstrip())
+                if line.startswith("ready on"):
+                    self.ready.set()
+        self.ready.set()
+
+    def status(self, section: str) -> dict[str, Any]:
+        """What the server says of itself on its operations port."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.operations[section]}/statusz", timeout=5) as answer:
+            return json.load(answer)
+
+    def servers(self) -> dict[str, psutil.Process]:
+        """The three server processes by section, from the process table."""
+        found = {}
+        for child in psutil.Process(self.process.pid).children():
+            # One that has just died has no command line any more.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found |= {section: child for section in SECTIONS if f"sluiceway_{section}" in child.cmdline()}
+        return found
+
+    def stop(self, number: int = signal.SIGINT) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(60)
+
+
+class Starter:
+    """Starts clusters on ports of their own and sees that none is left."""
+
+    def __init__(self) -> None:
+        self._running: list[Up] = []
+
+    def __call__(self, **variables: str) -> Up:
+        ports = free_ports(6)
+        names = [f"SLUICEWAY_{section}__{key}".upper() for section in SECTIONS for key in ("port", "operations_port")]
+        environment = os.environ | dict(zip(names, map(str, ports), strict=True)) | variables
+        process = subprocess.Popen(
+            [*COMMAND, "up"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+        )
+        operations = dict(zip(SECTIONS, ports[1::2], strict=True))
+        up = Up(process, f"127.0.0.1:{ports[4]}", operations)
+        self._running.append(up)
+        threading.Thread(target=up.listen, daemon=True).start()
+        assert up.ready.wait(START_TIMEOUT_S), "\n".join(up.lines)
+        assert process.poll() is None, "\n".join(up.lines)
+        return up
+
+    def close(self) -> None:
+        for up in self._running:
+            up.stop()
+
+
+@pytest.fixture
+def start_up() -> Iterator[Starter]:
+    """Start clusters for one test."""
+    starter = Starter()
+    yield starter
+    starter.close()
+
+
+@pytest.fixture(scope="session")
+def up() -> Iterator[Up]:
+    """One cluster for all tests that only use it. Two workers a stage, whatever the machine."""
+    starter = Starter()
+    yield starter(SLUICEWAY_DETECTION__WORKERS="2", SLUICEWAY_RECOGNITION__WORKERS="2")
+    starter.close()
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with bus.jpg, page.png and a file that is no image."""
+    folder = tmp_path_factory.mktemp("samples")
+    command = [*COMMAND, "samples", "pull", "bus.jpg", "page.png", "--to", str(folder)]
+    subprocess.run(command, check=True, capture_output=True)
+    (folder / "notes.txt").write_text("not an image\n")
+    return folder
+
+
+@pytest.fixture
+def copy_samples(samples: Path, tmp_path: Path) -> Path:
+    """The same in a folder that a test may change."""
+    return Path(shutil.copytree(samples, tmp_path / "samples"))

@@ -1,0 +1,103 @@
+"""Three server processes with workers of their own; and nothing left when they stop, however they stop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from sluiceway import Client
+
+READY_WITHIN_S = 10.0
+
+
+def eventually(condition: Callable[[], bool], timeout_s: float = 20) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def alive(family: list[psutil.Process]) -> list[psutil.Process]:
+    found = []
+    for process in family:
+        # A zombie has ended; only its number waits for init.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def test_every_worker_of_each_of_three_servers_serves(up: Any, samples: Path) -> None:
+    servers = up.servers()
+    assert len({process.pid for process in servers.values()}) == 3
+    with Client(up.address) as client:
+        results = list(client.process_many([samples / "page.png"] * 16))
+    assert all(result.ok for result in results)
+    for section in ("detection", "recognition"):
+        descendants = {child.pid for child in servers[section].children(recursive=True)}
+        workers = up.status(section)["workers"]
+        assert len(workers) == 2
+        assert {worker["pid"] for worker in workers} <= descendants
+        assert all(worker["items"] > 0 for worker in workers), workers
+    assert not servers["orchestrator"].children()
+
+
+def test_answers_name_their_models_by_hash(up: Any, samples: Path) -> None:
+    with Client(up.address) as client:
+        result = client.process(samples / "page.png")
+    assert len(result.models) == 2
+    assert all(len(model.weights_sha256) == 64 for model in result.models)
+    assert all(model.version for model in result.models)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda item: item.name)
+def test_nothing_is_left(number: signal.Signals, start_up: Any, samples: Path) -> None:
+    shared_before = set(Path("/dev/shm").iterdir())
+    up = start_up()
+    family = psutil.Process(up.process.pid).children(recursive=True)
+    assert len(family) >= 5, "three servers and a worker for each stage"
+    with Client(up.address) as client:
+        assert client.process(samples / "page.png").ok
+    code = up.stop(number)
+    assert code == (0 if number != signal.SIGKILL else -signal.SIGKILL)
+    if number == signal.SIGKILL:
+        # Nobody is left who could wait for them: they notice by themselves.
+        eventually(lambda: not alive(family))
+    assert alive(family) == []
+    assert set(Path("/dev/shm").iterdir()) <= shared_before
+    for port in [int(up.address.rpartition(":")[2]), *up.operations.values()]:
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_ready_within_ten_seconds(start_up: Any) -> None:
+    started_s = time.monotonic()
+    up = start_up()
+    took_s = time.monotonic() - started_s
+    family = [psutil.Process(up.process.pid), *psutil.Process(up.process.pid).children(recursive=True)]
+    times = [process.cpu_times() for process in family]
+    cpu_s = sum(item.user + item.system + item.children_user + item.children_system for item in times)
+    cores = len(os.sched_getaffinity(0))
+    # Where others use the same cores, the clock tells of them; then what the start itself computes is judged.
+    is_crowded = os.getloadavg()[0] > 1.5 * cores
+    assert took_s < READY_WITHIN_S or (is_crowded and cpu_s / cores < READY_WITHIN_S), "\n".join(up.lines)
+
+
+def test_a_server_that_is_killed_is_replaced_and_work_goes_on(start_up: Any, samples: Path) -> None:
+    up = start_up()
+    old = up.servers()["recognition"]
+    old.kill()
+    eventually(lambda: "recognition" in up.servers() and up.servers()["recognition"].pid != old.pid)
+    with Client(up.address, timeout_s=60) as client:
+        result = client.process(samples / "page.png")
+    assert sum(bool(region.text) for region in result.regions) >= 40
+    assert any("the recognition server died" in line for line in up.lines)

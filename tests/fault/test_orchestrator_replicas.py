@@ -1,0 +1,287 @@
+"""Replicas that die, come, go, drain or are not there yet: nothing is lost and nothing comes twice."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import monotonic
+
+import grpc
+import pytest
+from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, FakeServer, picture
+from sluiceway_orchestrator.testing.cluster import account
+from sluiceway_runtime.errors import QueueFull, Unavailable
+
+from sluiceway.pipeline.v1 import pipeline_pb2
+
+Source = pipeline_pb2.Source
+
+
+@asynccontextmanager
+async def stage_processes(kind: str, count: int) -> AsyncIterator[tuple[list[asyncio.subprocess.Process], str]]:
+    """Replicas in processes of their own, and a target that names them all."""
+    processes, addresses = [], []
+    try:
+        for _ in range(count):
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "sluiceway_orchestrator.testing", kind, "--capacity", "8",
+                stdout=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            processes.append(process)
+            assert process.stdout is not None
+            addresses.append((await process.stdout.readline()).decode().strip())
+        yield processes, ",".join(addresses)
+    finally:
+        for process in processes:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+
+async def until(condition: object, within_s: float = 5.0) -> float:
+    """Wait for a condition; returns how long it took."""
+    assert callable(condition)
+    started = monotonic()
+    while not condition():
+        assert monotonic() - started < within_s, "did not happen in time"
+        await asyncio.sleep(0.01)
+    return monotonic() - started
+
+
+@pytest.mark.parametrize("kind", ["detection", "recognition"])
+async def test_kill_9_of_one_of_two_replicas_under_load_loses_and_doubles_nothing(kind: str) -> None:
+    images, regions = 2000, 3
+    async with stage_processes(kind, 2) as (processes, target), Cluster(**{kind: target}) as cluster:
+        await until(lambda: sum(replica.ready for replica in getattr(cluster.service, kind).replicas) == 2)
+
+        async def jobs() -> AsyncIterator[pipeline_pb2.ProcessStreamRequest]:
+            for number in range(images):
+                if number == images // 2:
+                    processes[0].send_signal(signal.SIGKILL)
+                source = Source(source_id="s", image=picture(number, regions=regions))
+                yield pipeline_pb2.ProcessStreamRequest(
+                    job=pipeline_pb2.ProcessRequest(job_id=str(number), sources=[source])
+                )
+
+        async def events() -> AsyncIterator[pipeline_pb2.ProcessResponse]:
+            async for response in cluster.stub.ProcessStream(jobs(), timeout=100):
+                yield response.event
+
+        ledger = await account(events())
+        assert [replica.ready for replica in getattr(cluster.service, kind).replicas].count(True) == 1
+    assert len(ledger) == images
+    for number in range(images):
+        source = ledger[str(number)]["s"]
+        assert source.error is None
+        assert not source.region_errors
+        assert source.texts == {f"{number}:{region}": 1 for region in range(regions)}
+
+
+async def test_a_dead_replica_gets_no_work_after_a_second() -> None:
+    async with stage_processes("detection", 2) as (processes, target), Cluster(detection=target) as cluster:
+        stage = cluster.service.detection
+        await until(lambda: sum(replica.ready for replica in stage.replicas) == 2)
+        processes[0].send_signal(signal.SIGKILL)
+        took_s = await until(lambda: sum(replica.ready for replica in stage.replicas) == 1)
+        assert took_s < 1
+        dead = next(replica for replica in stage.replicas if not replica.ready)
+        before = dead.occupancy.sent
+        events = await cluster.process(*(Source(image=picture(number)) for number in range(50)))
+        assert all(source.done is not None for source in events.values())
+        assert dead.occupancy.sent == before
+
+
+async def test_a_replica_that_comes_back_at_its_address_is_used_again() -> None:
+    async with Cluster([FakeDetection()]) as cluster:
+        await cluster.process(Source(image=picture(1)))
+        first = cluster.detection[0]
+        await first.stop()
+        waiting = asyncio.create_task(cluster.process(Source(image=picture(2))))
+        await until(lambda: cluster.service.detection.backlog_items == 1)
+        again = FakeServer(FakeDetection())
+        await again.start(first.address)
+        (source,) = (await waiting).values()
+        assert source.done is not None
+        cluster.detection.append(again)
+
+
+async def test_only_crops_without_an_answer_are_sent_again() -> None:
+    """The first reader answers one crop of four and then breaks off."""
+    hanging = asyncio.Event()
+
+    async def hang(_number: int, region: int) -> None:
+        if region > 0:
+            hanging.set()
+            await asyncio.Event().wait()
+
+    first, second = FakeRecognition(before=hang), FakeRecognition()
+    async with Cluster(readers=[first]) as cluster:
+        job = asyncio.create_task(cluster.process(Source(image=picture(5, regions=4))))
+        await hanging.wait()
+        address = cluster.recognition[0].address
+        await cluster.recognition[0].stop()
+        replacement = FakeServer(second)
+        await replacement.start(address)
+        (source,) = (await job).values()
+        cluster.recognition.append(replacement)
+    assert source.texts == {f"5:{region}": 1 for region in range(4)}
+    assert sorted(region for _, _, region in second.seen) == [1, 2, 3]
+
+
+class Name:
+    """A DNS name with as many addresses as replicas; all of them listen on one port."""
+
+    def __init__(self) -> None:
+        self.addresses: list[str] = []
+
+    async def __call__(self, name: str, port: int) -> Sequence[str]:
+        assert name == "detection.test"
+        if not self.addresses:
+            raise OSError("no such name")
+        return tuple(self.addresses)
+
+
+async def test_three_replicas_behind_a_name_that_had_one_share_the_work_within_five_seconds() -> None:
+    async def work(_number: int) -> None:
+        await asyncio.sleep(0.01)
+
+    name = Name()
+    servers = [FakeServer(FakeDetection(capacity=4, before=work)) for _ in range(3)]
+    first = await servers[0].start("127.0.0.1:0")
+    port = first.rpartition(":")[2]
+    name.addresses = ["127.0.0.1"]
+    target = f"dns:///detection.test:{port}"
+    async with Cluster([], service={"stage_lookup": name}, detection=target) as cluster:
+        running = True
+        number = 0
+
+        async def client() -> None:
+            nonlocal number
+            while running:
+                number += 1
+                (source,) = (await cluster.process(Source(image=picture(number)))).values()
+                assert source.done is not None
+
+        clients = [asyncio.create_task(client()) for _ in range(12)]
+        await until(lambda: servers[0].stage.seen.total() > 20)
+        for index, server in enumerate(servers[1:], start=2):
+            await server.start(f"127.0.0.{index}:{port}")
+            name.addresses.append(f"127.0.0.{index}")
+        took_s = await until(lambda: all(server.stage.seen for server in servers))
+        assert took_s < 5
+        for server in servers:
+            server.stage.seen.clear()
+        await until(lambda: sum(server.stage.seen.total() for server in servers) > 300, within_s=20)
+        shares = [server.stage.seen.total() for server in servers]
+        # One of them leaves the name: it finishes what it has and gets nothing more.
+        name.addresses.pop()
+        await until(lambda: len(cluster.service.detection.replicas) == 2)
+        await until(lambda: servers[2].stage.running == 0)
+        servers[2].stage.seen.clear()
+        await until(lambda: servers[0].stage.seen.total() > shares[0] + 50, within_s=20)
+        assert not servers[2].stage.seen
+        running = False
+        await asyncio.gather(*clients)
+    for server in servers:
+        await server.stop()
+    assert max(shares) <= 1.5 * min(shares), shares
+
+
+async def test_a_stage_scaled_to_zero_is_waited_for_and_asks_to_be_woken() -> None:
+    name = Name()
+    late = FakeServer(FakeDetection())
+    port = (await late.start()).rpartition(":")[2]
+    async with Cluster([], service={"stage_lookup": name}, detection=f"detection.test:{port}") as cluster:
+        # The stage has described itself once, so that the work waits in its line and not for its description.
+        name.addresses = ["127.0.0.1"]
+        await cluster.process(Source(image=picture(1)))
+        await late.serving(yes=False)
+        await until(lambda: not any(replica.ready for replica in cluster.service.detection.replicas))
+        job = asyncio.create_task(cluster.process(*(Source(image=picture(n)) for n in range(5))))
+        await until(lambda: cluster.service.detection.backlog_items == 5)
+        gauge = cluster.server.registry.get_sample_value("sluiceway_stage_backlog_items", {"stage": "detection"})
+        assert gauge == 5
+        await late.serving(yes=True)
+        events = await job
+        assert all(source.done is not None for source in events.values())
+        gauge = cluster.server.registry.get_sample_value("sluiceway_stage_backlog_items", {"stage": "detection"})
+        assert gauge == 0
+    await late.stop()
+
+
+@pytest.mark.parametrize("seen_before", [False, True])
+async def test_without_any_replica_a_source_fails_as_unavailable_within_its_deadline(seen_before: bool) -> None:
+    async with Cluster([FakeDetection()], max_deadline_s=0.6) as cluster:
+        if seen_before:
+            await cluster.process(Source(image=picture(1)))
+        await cluster.detection[0].stop()
+        started = monotonic()
+        (source,) = (await cluster.process(Source(image=picture(2)), timeout_s=5)).values()
+        assert monotonic() - started < 2
+    assert source.error is not None
+    assert source.error.reason == "UNAVAILABLE"
+    assert source.error.retry_after_ms > 0
+
+
+async def test_a_draining_replica_finishes_and_gets_nothing_more() -> None:
+    release = asyncio.Event()
+
+    async def hold(number: int) -> None:
+        if number == 1:
+            await release.wait()
+
+    first, second = FakeDetection(before=hold), FakeDetection(before=hold)
+    async with Cluster([first, second]) as cluster:
+        await until(lambda: sum(replica.ready for replica in cluster.service.detection.replicas) == 2)
+        job = asyncio.create_task(cluster.process(Source(image=picture(1))))
+        await until(lambda: first.running + second.running == 1)
+        busy = 0 if first.running else 1
+        await cluster.detection[busy].serving(yes=False)
+        await until(lambda: sum(replica.ready for replica in cluster.service.detection.replicas) == 1)
+        await cluster.process(*(Source(image=picture(n)) for n in range(2, 22)))
+        assert (first, second)[busy].seen == {1: 1}
+        release.set()
+        (source,) = (await job).values()
+        assert source.done is not None
+
+
+async def test_a_replica_that_refuses_is_left_for_another() -> None:
+    """UNAVAILABLE and QUEUE_FULL that a stage itself says cost no retry budget and reach no client."""
+
+    async def refuse(number: int) -> None:
+        raise (Unavailable("draining") if number % 2 else QueueFull("full"))
+
+    first, second = FakeDetection(before=refuse), FakeDetection()
+    async with Cluster([first, second], retry_ratio=0) as cluster:
+        events = await cluster.process(*(Source(image=picture(n)) for n in range(100)))
+        assert all(source.done is not None for source in events.values())
+        assert second.seen == dict.fromkeys(range(100), 1)
+        assert first.seen.total() < 50, "refusals are followed by a pause"
+
+
+async def test_a_stage_that_breaks_every_call_is_given_up() -> None:
+    class Breaking(FakeDetection):
+        async def Detect(self, request: object, context: object) -> None:  # type: ignore[override]
+            self.seen[0] += 1
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "broken")  # type: ignore[attr-defined]
+
+    stage = Breaking()
+    async with Cluster([stage]) as cluster:
+        (source,) = (await cluster.process(Source(image=picture(1)))).values()
+    assert source.error is not None
+    assert source.error.reason == "UNAVAILABLE"
+    assert stage.seen[0] == 4
+
+
+async def test_a_unix_socket_is_passed_to_grpc_as_it_is(tmp_path: Path) -> None:
+    server = FakeServer(FakeDetection())
+    target = await server.start(f"unix:{tmp_path}/detection.sock")
+    async with Cluster([], detection=target) as cluster:
+        (source,) = (await cluster.process(Source(image=picture(1)))).values()
+        assert source.done is not None
+        assert [replica.address for replica in cluster.service.detection.replicas] == [target]
+    await server.stop()

@@ -1,0 +1,131 @@
+"""What needs torch and ultralytics: checkpoints, their export, and a live comparison with `YOLO.predict`."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sluiceway_detection.backends import Backend, BackendSpec, open_backend
+from sluiceway_detection.detector import YoloDetector
+from sluiceway_detection.images import ImageLimits, decode_image
+from sluiceway_detection.job import DetectionJob
+from sluiceway_detection.postprocess import Selection
+from sluiceway_runtime.errors import StartupError
+
+pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]  # torch and ultralytics warn by themselves
+
+IMAGES = Path(__file__).parents[1] / "unit" / "detection" / "images"
+SHAPE = (480, 640)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """YOLO11n of full size with seeded random weights, its layers normalised to noise so that it sees something."""
+    import torch
+    from ultralytics import YOLO
+
+    torch.manual_seed(0)
+    yolo = YOLO("yolo11n.yaml")
+    model: Any = yolo.model
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None
+    model.train()
+    with torch.no_grad():
+        for _ in range(3):
+            model(torch.rand(2, 3, 256, 256))
+    model.eval()
+    for name, parameter in model.model[-1].named_parameters():
+        if "cv3" in name and name.endswith(".2.weight"):
+            parameter.data *= 8
+    path = tmp_path_factory.mktemp("yolo11") / "random.pt"
+    yolo.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint: Path) -> Path:
+    command = [
+        sys.executable,
+        "-m",
+        "sluiceway_detection.export",
+        str(checkpoint),
+        str(checkpoint.with_suffix(".onnx")),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in checkpoint.parent.iterdir()) == ["random.onnx", "random.pt"]
+    return checkpoint.with_suffix(".onnx")
+
+
+def backend_of(name: str, path: Path, **options: Any) -> Backend:
+    values: dict[str, Any] = {"precision": "f32", "shapes": (SHAPE,), "allow_checkpoint": True} | options
+    return open_backend(name, BackendSpec(path, "cpu", 2, **values))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnx", "torch"])
+def test_raw_outputs_of_a_random_yolo11_equal_ultralytics(checkpoint: Path, exported: Path, backend: str) -> None:
+    import torch
+    from ultralytics import YOLO
+
+    image = np.random.default_rng(3).integers(0, 256, (*SHAPE, 3), np.uint8)
+    pixels = torch.from_numpy(image[:, :, ::-1].copy()).permute(2, 0, 1)[None].float() / 255
+    reference: Any = YOLO(str(checkpoint)).model
+    with torch.inference_mode():
+        expected = reference.fuse().eval()(pixels)[0][0].numpy()
+    model = backend_of(backend, checkpoint if backend == "torch" else exported)
+    (output,) = model.infer([image])
+    assert expected.std(axis=1).min() > 0.001
+    np.testing.assert_allclose(output, expected, rtol=1e-3, atol=1e-3)
+    assert len(model.card.classes) == 80
+    assert model.card.classes == tuple(reference.names.values())
+
+
+@pytest.mark.parametrize("backend", ["openvino", "torch"])
+@pytest.mark.parametrize("name", ["coffee", "rocket", "astronaut"])
+def test_boxes_equal_predict(checkpoint: Path, exported: Path, backend: str, name: str) -> None:
+    from ultralytics import YOLO
+
+    path = IMAGES / f"{name}.jpg"
+    options = {"imgsz": SHAPE, "rect": False, "conf": 0.3, "iou": 0.7, "max_det": 50, "verbose": False}
+    (expected,) = YOLO(str(checkpoint)).predict(path, device="cpu", **options)
+    detector = YoloDetector(backend_of(backend, checkpoint if backend == "torch" else exported))
+    image = decode_image(path.read_bytes(), ImageLimits())
+    (found,) = detector.detect([image], [DetectionJob(Selection(0.3, 0.7, 50))])
+    assert len(expected.boxes) >= 3
+    np.testing.assert_allclose(found.confidences, expected.boxes.conf.numpy(), atol=1e-3)
+    np.testing.assert_allclose(found.boxes_xyxy_px, expected.boxes.xyxy.numpy(), atol=0.1)
+    assert found.class_ids.tolist() == expected.boxes.cls.int().tolist()
+
+
+def test_exports_are_reproducible(checkpoint: Path, exported: Path, tmp_path: Path) -> None:
+    from sluiceway_detection.export import export_checkpoint
+
+    export_checkpoint(checkpoint, tmp_path / "again.onnx")
+    assert (tmp_path / "again.onnx").read_bytes() == exported.read_bytes()
+
+
+def test_a_checkpoint_is_loaded_only_when_it_is_allowed(checkpoint: Path) -> None:
+    with pytest.raises(StartupError, match=r'allow_pickle = \["random.pt"\]'):
+        backend_of("torch", checkpoint, allow_checkpoint=False)
+
+
+def test_threads_stay_capped(checkpoint: Path) -> None:
+    import torch
+
+    backend_of("torch", checkpoint)
+    assert torch.get_num_threads() == 2
+
+
+def test_what_cannot_be_exported_says_so(tmp_path: Path) -> None:
+    from sluiceway_detection.export import export_checkpoint, main
+    from ultralytics import YOLO
+
+    YOLO("yolo11n-seg.yaml").save(tmp_path / "seg.pt")
+    with pytest.raises(StartupError, match="'segment' is not served"):
+        export_checkpoint(tmp_path / "seg.pt", tmp_path / "seg.onnx")
+    (tmp_path / "junk.pt").write_bytes(b"junk")
+    assert main([str(tmp_path / "junk.pt"), str(tmp_path / "junk.onnx")]) == 1
+    assert not (tmp_path / "junk.onnx").exists()

@@ -1,0 +1,318 @@
+"""The public HTTP port in front of a real orchestrator and stages without models."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from openapi_spec_validator import validate
+from sluiceway_orchestrator.config import OrchestratorConfig
+from sluiceway_orchestrator.http.config import HttpConfig
+from sluiceway_orchestrator.http.jobs import Jobs
+from sluiceway_orchestrator.http.port import HttpPort
+from sluiceway_orchestrator.testing import Cluster, FakeDetection, picture
+from sluiceway_runtime.errors import StartupError
+from sluiceway_runtime.server.security import Security, SecurityConfig
+
+KINDS = {"image_ready", "detections", "recognitions", "done", "failed", "job_done"}
+IMAGE = {"Content-Type": "image/jpeg"}
+TOKEN = "a-token"
+
+
+class Http:
+    """A port and a client of it."""
+
+    def __init__(self, cluster: Cluster, port: HttpPort, jobs: Jobs, session: aiohttp.ClientSession) -> None:
+        self.cluster = cluster
+        self.port = port
+        self.jobs = jobs
+        self.session = session
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port.port}"
+
+    async def post(self, data: bytes, path: str = "/v1/process", **headers: str) -> tuple[int, Any, Any]:
+        """Status, headers, and events or problem."""
+        async with self.session.post(self.url + path, data=data, headers=headers) as response:
+            text = await response.text()
+            if response.content_type == "application/x-ndjson":
+                return response.status, response.headers, [json.loads(line) for line in text.splitlines()]
+            return response.status, response.headers, json.loads(text)
+
+
+@asynccontextmanager
+async def serve(
+    http: dict[str, Any] | None = None,
+    security: Security | None = None,
+    detector: FakeDetection | None = None,
+    **options: Any,
+) -> AsyncIterator[Http]:
+    config = OrchestratorConfig.model_validate(options)
+    async with Cluster([detector or FakeDetection()], **options) as cluster:
+        jobs = Jobs(config, cluster.service.flow)
+        port = HttpPort(
+            config,
+            HttpConfig(port=0, **(http or {})),
+            run=jobs.run,
+            describe=lambda: '{"server_version": "test"}',
+            security=security,
+        )
+        await port.start()
+        async with aiohttp.ClientSession() as session:
+            yield Http(cluster, port, jobs, session)
+        await port.close()
+
+
+def kind_of(event: dict[str, Any]) -> str:
+    (kind,) = KINDS & set(event)
+    return kind
+
+
+async def test_an_image_comes_back_as_lines_of_events() -> None:
+    async with serve() as http:
+        status, headers, events = await http.post(picture(7, regions=2), **IMAGE)
+    assert status == 200
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert [kind_of(event) for event in events] == ["image_ready", "detections", "recognitions", "done", "job_done"]
+    assert [item["text"]["text"] for item in events[2]["recognitions"]["recognitions"]] == ["7:0", "7:1"]
+    # Every field is there, also when it is zero: whoever reads JSON knows no defaults.
+    assert events[1]["detections"]["detections"][0]["id"] == 0
+    assert events[-1]["job_done"]["failed"] == 0
+
+
+async def test_a_json_job_with_several_sources_and_options() -> None:
+    sources = [{"source_id": str(n), "image": base64.b64encode(picture(n)).decode()} for n in range(3)]
+    body = {"job_id": "mine", "sources": sources, "options": {"detect_only": True}}
+    async with serve() as http:
+        status, _, events = await http.post(json.dumps(body).encode(), **{"Content-Type": "application/json"})
+    assert status == 200
+    assert {event["job_id"] for event in events} == {"mine"}
+    assert not [event for event in events if "recognitions" in event]
+    assert events[-1]["job_done"] == {"succeeded": 3, "failed": 0}
+
+
+async def test_server_sent_events() -> None:
+    async with (
+        serve() as http,
+        http.session.post(
+            f"{http.url}/v1/process", data=picture(1), headers={**IMAGE, "Accept": "text/event-stream"}
+        ) as response,
+    ):
+        assert response.content_type == "text/event-stream"
+        frames = (await response.text()).strip().split("\n\n")
+    names = [frame.split("\n")[0] for frame in frames]
+    assert names == [f"event: {kind}" for kind in ("image_ready", "detections", "recognitions", "done", "job_done")]
+    assert all(json.loads(frame.split("\n")[1].removeprefix("data: ")) for frame in frames)
+
+
+async def test_events_are_streamed_while_the_stage_still_works() -> None:
+    """Detection is held until the client has the first event: only a real stream ends at all."""
+    acknowledged = asyncio.Event()
+
+    async def hold(_: int) -> None:
+        await acknowledged.wait()
+
+    async with (
+        serve(detector=FakeDetection(before=hold)) as http,
+        asyncio.timeout(10),
+        http.session.post(f"{http.url}/v1/process", data=picture(1), headers=IMAGE) as response,
+    ):
+        assert kind_of(json.loads(await response.content.readline())) == "image_ready"
+        acknowledged.set()
+        assert kind_of(json.loads((await response.read()).splitlines()[-1])) == "job_done"
+
+
+async def test_a_client_that_leaves_ends_its_job() -> None:
+    held = asyncio.Event()
+
+    async def hold(_: int) -> None:
+        held.set()
+        await asyncio.Event().wait()
+
+    async with serve(detector=FakeDetection(before=hold)) as http, asyncio.timeout(10):
+        async with http.session.post(f"{http.url}/v1/process", data=picture(1), headers=IMAGE) as response:
+            await response.content.readline()
+            await held.wait()
+            assert http.jobs.running == 1
+            response.close()
+        while http.jobs.running:
+            await asyncio.sleep(0.01)
+        assert await http.port.drain(1)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers", "status", "reason"),
+    [
+        ("/v1/process?confidence=2", picture(1), IMAGE, 400, "INVALID_OPTION"),
+        ("/v1/process?confidence=high", picture(1), IMAGE, 400, "INVALID_OPTION"),
+        ("/v1/process?colour=red", picture(1), IMAGE, 400, "INVALID_OPTION"),
+        ("/v1/process?timeout_s=-1", picture(1), IMAGE, 400, "INVALID_OPTION"),
+        ("/v1/process?timeout_s=nan", picture(1), IMAGE, 400, "INVALID_OPTION"),
+        ("/v1/process", b"{", {"Content-Type": "application/json"}, 400, "INVALID_OPTION"),
+        ("/v1/process", b'{"sources": []}', {"Content-Type": "application/json"}, 400, "INVALID_OPTION"),
+        ("/v1/process", b'{"pictures": []}', {"Content-Type": "application/json"}, 400, "INVALID_OPTION"),
+        ("/v1/process", b"[" * 5000, {"Content-Type": "application/json"}, 400, "INVALID_OPTION"),
+        ("/v1/process", bytes(2000), IMAGE, 413, "IMAGE_TOO_LARGE"),
+        ("/v1/process", b"x", {"Content-Type": "text/plain"}, 415, None),
+        ("/v1/process", picture(1), {**IMAGE, "Accept": "text/html"}, 406, None),
+        ("/v1/nothing", b"", IMAGE, 404, None),
+        ("/openapi.json", b"", IMAGE, 405, None),
+    ],
+    ids=lambda value: "" if isinstance(value, bytes) else None,
+)
+async def test_what_cannot_be_served_is_a_problem(
+    path: str, body: bytes, headers: dict[str, str], status: int, reason: str | None
+) -> None:
+    async with serve(max_image_bytes=1024) as http:
+        answer = await http.post(body, path, **headers)
+        assert answer[0] == status, answer
+        assert answer[1]["Content-Type"].startswith("application/problem+json")
+        assert answer[2]["status"] == status
+        assert answer[2].get("reason") == reason
+        assert (await http.post(picture(1), **IMAGE))[0] == 200
+
+
+async def test_a_failed_source_is_an_event() -> None:
+    async with serve() as http:
+        body = json.dumps({"sources": [{"api_call": {"api": "none"}}]}).encode()
+        status, _, events = await http.post(body, **{"Content-Type": "application/json"})
+    assert status == 200
+    assert events[0]["failed"]["error"]["reason"] == "UNKNOWN_API"
+    assert events[-1]["job_done"]["failed"] == 1
+
+
+async def test_too_many_jobs_are_told_when_to_come_back() -> None:
+    held = asyncio.Event()
+
+    async def hold(_: int) -> None:
+        held.set()
+        await asyncio.Event().wait()
+
+    async with serve(detector=FakeDetection(before=hold), max_jobs=1) as http, asyncio.timeout(10):
+        async with http.session.post(f"{http.url}/v1/process", data=picture(1), headers=IMAGE):
+            await held.wait()
+            status, headers, problem = await http.post(picture(2), **IMAGE)
+        assert (status, headers["Retry-After"], problem["reason"], problem["retry_after_ms"]) == (
+            429,
+            "1",
+            "QUEUE_FULL",
+            250,
+        )
+
+
+async def test_draining_refuses_new_jobs() -> None:
+    async with serve() as http:
+        assert await http.port.drain(1)
+        status, headers, problem = await http.post(picture(1), **IMAGE)
+    assert (status, problem["reason"]) == (503, "UNAVAILABLE")
+    assert "Retry-After" in headers
+
+
+async def test_a_token_is_wanted_where_grpc_wants_one() -> None:
+    config = SecurityConfig.model_validate({"clients": {"someone": {"token_env": "TOKEN"}}})
+    async with serve(security=Security(config, {"TOKEN": TOKEN})) as http:
+        status, headers, problem = await http.post(picture(1), **IMAGE)
+        assert (status, headers["WWW-Authenticate"], problem["reason"]) == (401, "Bearer", "UNAUTHENTICATED")
+        assert (await http.post(picture(1), **IMAGE, Authorization="Bearer wrong"))[0] == 401
+        assert (await http.post(picture(1), **IMAGE, Authorization=f"Bearer {TOKEN}"))[0] == 200
+        async with http.session.get(f"{http.url}/v1/describe") as response:
+            assert response.status == 401
+
+
+async def test_a_client_over_its_own_limit() -> None:
+    config = SecurityConfig.model_validate({"clients": {"one": {"token_env": "TOKEN", "rate_per_s": 0.01}}})
+    async with serve(security=Security(config, {"TOKEN": TOKEN})) as http:
+        assert (await http.post(picture(1), **IMAGE, Authorization=f"Bearer {TOKEN}"))[0] == 200
+        status, headers, _ = await http.post(picture(1), **IMAGE, Authorization=f"Bearer {TOKEN}")
+    assert status == 429
+    assert 90 <= int(headers["Retry-After"]) <= 100
+
+
+@pytest.mark.parametrize(
+    ("allowed", "host", "status"),
+    [
+        ((), "localhost:8080", 200),
+        ((), "[::1]:8080", 200),
+        ((), "attacker.example", 421),
+        ((), "localhost.attacker.example", 421),
+        ((), "127.0.0.1@attacker.example", 421),
+        (("vision.example",), "vision.example", 200),
+        (("vision.example",), "VISION.example:8080", 200),
+        (("*",), "any.example", 200),
+    ],
+)
+async def test_only_known_names_are_answered(allowed: tuple[str, ...], host: str, status: int) -> None:
+    async with serve({"allow_hosts": allowed}) as http:
+        assert (await http.post(picture(1), **IMAGE, Host=host))[0] == status
+
+
+async def test_pages_of_other_origins_may_not_call() -> None:
+    async with serve({"allow_origins": ("https://app.example",)}) as http:
+        assert (await http.post(picture(1), **IMAGE, Origin="https://evil.example"))[0] == 403
+        assert (await http.post(picture(1), **IMAGE, Origin="null"))[0] == 403
+        assert (await http.post(picture(1), **IMAGE, Origin=http.url))[0] == 200
+        status, headers, _ = await http.post(picture(1), **IMAGE, Origin="https://app.example")
+        assert (status, headers["Access-Control-Allow-Origin"]) == (200, "https://app.example")
+        assert http.cluster.detection[0].stage.seen == {1: 2}
+        preflight = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+        async with http.session.options(f"{http.url}/v1/process", headers=preflight) as response:
+            assert response.status == 204
+            assert "POST" in response.headers["Access-Control-Allow-Methods"]
+            assert "Authorization" in response.headers["Access-Control-Allow-Headers"]
+
+
+async def test_the_openapi_document_is_valid_and_describes_the_events() -> None:
+    async with serve() as http, http.session.get(f"{http.url}/openapi.json") as response:
+        document = await response.json()
+    validate(document)
+    event = document["components"]["schemas"]["sluiceway.pipeline.v1.ProcessResponse"]["properties"]
+    assert set(event) >= KINDS
+    size = document["components"]["schemas"]["sluiceway.pipeline.v1.ImageReady"]["properties"]["size_bytes"]
+    assert size["type"] == "string"
+
+
+async def test_a_request_id_is_taken_over_and_a_bad_one_is_not() -> None:
+    async with serve() as http:
+        _, headers, events = await http.post(picture(1), **IMAGE, **{"X-Request-Id": "mine-1"})
+        assert headers["X-Request-Id"] == "mine-1"
+        assert events[0]["job_id"] == "mine-1"
+        _, headers, _ = await http.post(picture(1), **IMAGE, **{"X-Request-Id": "a b"})
+        assert headers["X-Request-Id"] != "a b"
+
+
+async def test_is_not_open_to_a_network_by_accident() -> None:
+    async with Cluster([], []) as cluster:
+        config = OrchestratorConfig()
+        jobs = Jobs(config, cluster.service.flow)
+        port = HttpPort(config, HttpConfig(port=0, host="0.0.0.0"), run=jobs.run, describe=lambda: "{}")
+        with pytest.raises(StartupError, match="no token"):
+            await port.start()
+
+
+async def test_tls_with_the_certificate_of_grpc(tmp_path: Path) -> None:
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    process = await asyncio.create_subprocess_exec(
+        *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+        *("-keyout", str(key), "-out", str(chain), "-days", "1", "-subj", "/CN=localhost"),
+        *("-addext", "subjectAltName=IP:127.0.0.1"),
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert await process.wait() == 0
+    trust = ssl.create_default_context(cafile=chain)
+    async with (
+        serve(security=Security(SecurityConfig(certificate=chain, key=key))) as http,
+        http.session.post(
+            f"https://127.0.0.1:{http.port.port}/v1/process", data=picture(1), headers=IMAGE, ssl=trust
+        ) as response,
+    ):
+        assert response.status == 200
+        assert len((await response.text()).splitlines()) == 5

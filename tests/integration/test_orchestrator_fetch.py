@@ -1,0 +1,353 @@
+"""Fetching through the whole server: URLs and configured APIs, against real HTTP servers."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from time import monotonic
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from sluiceway_orchestrator.testing import Cluster, FakeDetection, SourceEvents, picture
+
+from sluiceway.pipeline.v1 import pipeline_pb2
+
+Source = pipeline_pb2.Source
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+LOOPBACK = ["127.0.0.0/8"]
+
+
+@asynccontextmanager
+async def http(handler: Handler) -> AsyncIterator[str]:
+    application = web.Application(client_max_size=2**24)
+    application.router.add_route("*", "/{rest:.*}", handler)
+    async with TestServer(application) as server:
+        yield f"http://127.0.0.1:{server.port}"
+
+
+def api_source(api: str, **params: str) -> pipeline_pb2.Source:
+    return Source(api_call=pipeline_pb2.ApiCall(api=api, params=params))
+
+
+async def one(cluster: Cluster, source: pipeline_pb2.Source, **options: Any) -> SourceEvents:
+    (events,) = (await cluster.process(source, **options)).values()
+    assert events.finished
+    return events
+
+
+@pytest.mark.parametrize(("sources", "delay_s", "limit_s"), [(8, 0.3, 0.8), (64, 0.2, 0.5)])
+async def test_all_sources_of_a_job_are_fetched_at_once(sources: int, delay_s: float, limit_s: float) -> None:
+    async def slow(request: web.Request) -> web.Response:
+        await asyncio.sleep(delay_s)
+        return web.Response(body=picture(int(request.path[1:])))
+
+    async with http(slow) as base, Cluster(url_allow_cidrs=LOOPBACK, max_sources_per_client=64) as cluster:
+        await cluster.process(Source(image=picture(0)))
+        events = await cluster.process(*(Source(url=f"{base}/{number}") for number in range(sources)))
+    fetched = [source.ready.fetch_ms for source in events.values() if source.ready is not None]
+    assert len(fetched) == sources
+    assert max(fetched) < limit_s * 1000
+    assert all(events[str(n)].texts == {f"{n}:0": 1, f"{n}:1": 1} for n in range(sources))
+
+
+async def test_images_come_back_when_asked_for() -> None:
+    async def serve(_request: web.Request) -> web.Response:
+        return web.Response(body=picture(3, size_bytes=5000))
+
+    async with http(serve) as base, Cluster(url_allow_cidrs=LOOPBACK) as cluster:
+        events = await cluster.process(Source(url=f"{base}/x"), Source(image=picture(4)), return_images=True)
+    assert events["0"].ready is not None
+    assert events["1"].ready is not None
+    assert events["0"].ready.image == picture(3, size_bytes=5000)
+    assert events["1"].ready.image == b"", "the client has it already"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason"),
+    [
+        (404, b"", "UPSTREAM_REFUSED"),
+        (403, b"", "UPSTREAM_REFUSED"),
+        (500, b"", "UPSTREAM_FAILED"),
+        (200, b"<html>not an image</html>", "INVALID_IMAGE"),
+        (200, b"", "INVALID_IMAGE"),
+        (200, picture(1, size_bytes=20_001), "IMAGE_TOO_LARGE"),
+    ],
+)
+async def test_what_is_no_image_fails_its_source_only(status: int, body: bytes, reason: str) -> None:
+    async def serve(_request: web.Request) -> web.Response:
+        return web.Response(status=status, body=body)
+
+    options = {"url_allow_cidrs": LOOPBACK, "url_retries": 0, "max_image_bytes": 20_000}
+    async with http(serve) as base, Cluster(**options) as cluster:
+        events = await cluster.process(Source(url=f"{base}/x"), Source(image=picture(2)))
+    assert events["0"].error is not None
+    assert events["0"].error.reason == reason
+    assert events["1"].done is not None
+
+
+async def test_the_size_cap_holds_without_a_length_and_against_compression() -> None:
+    async def endless(request: web.Request) -> web.StreamResponse:
+        if request.path == "/bomb":
+            bomb = gzip.compress(picture(1, size_bytes=50_000_000))
+            return web.Response(body=bomb, headers={"Content-Encoding": "gzip"})
+        response = web.StreamResponse()
+        await response.prepare(request)
+        sent.clear()
+        try:
+            while True:
+                await response.write(picture(1, size_bytes=65536))
+                sent.append(65536)
+        except ConnectionError:
+            return response
+
+    sent: list[int] = []
+    async with http(endless) as base, Cluster(url_allow_cidrs=LOOPBACK, max_image_bytes=2**20) as cluster:
+        for path in ("/endless", "/bomb"):
+            events = await one(cluster, Source(url=base + path))
+            assert events.error is not None
+            assert events.error.reason == "IMAGE_TOO_LARGE"
+        assert cluster.service.status()["fetch_bytes"] == 0
+    # What lies in socket buffers was sent as well.
+    assert sum(sent) < 30 * 2**20
+
+
+async def test_idempotent_requests_are_retried_and_others_are_not() -> None:
+    tries: Counter[str] = Counter()
+
+    async def flaky(request: web.Request) -> web.Response:
+        tries[request.method] += 1
+        if tries[request.method] < 3:
+            return web.Response(status=503, headers={"Retry-After": "0"})
+        return web.Response(body=picture(1))
+
+    async with http(flaky) as base:
+        apis = {
+            "get": {"url": f"{base}/"},
+            "post": {"url": f"{base}/", "method": "POST", "body": "{}"},
+        }
+        async with Cluster(apis=apis) as cluster:
+            assert (await one(cluster, api_source("get"))).done is not None
+            failed = await one(cluster, api_source("post"))
+    assert tries == {"GET": 3, "POST": 1}
+    assert failed.error is not None
+    assert failed.error.reason == "UPSTREAM_FAILED"
+
+
+async def test_a_slow_request_is_hedged_and_the_slower_one_ended() -> None:
+    ended: list[str] = []
+    calls = 0
+
+    async def first_is_slow(_request: web.Request) -> web.Response:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            try:
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                ended.append("first")
+                raise
+        return web.Response(body=picture(1))
+
+    application = web.Application()
+    application.router.add_get("/", first_is_slow)
+    runner = web.AppRunner(application, handler_cancellation=True)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    async with Cluster(apis={"slow": {"url": f"http://127.0.0.1:{port}/", "hedge_after_s": 0.1}}) as cluster:
+        started = monotonic()
+        assert (await one(cluster, api_source("slow"))).done is not None
+        assert monotonic() - started < 3
+    await runner.cleanup()
+    assert calls == 2
+    assert ended == ["first"]
+
+
+async def test_an_api_is_filled_in_without_letting_parameters_escape() -> None:
+    seen: list[tuple[str, str, str | None, Any]] = []
+
+    async def echo(request: web.Request) -> web.Response:
+        body = await request.json() if request.can_read_body else None
+        seen.append((request.method, str(request.rel_url), request.headers.get("Authorization"), body))
+        image = base64.b64encode(picture(6)).decode()
+        answer = {"data": [{"image": f"data:image/jpeg;base64,{image}"}], "title": "Straße", "size": {"w": 3}}
+        return web.json_response(answer)
+
+    async with http(echo) as base:
+        apis = {
+            "archive": {
+                "url": f"{base}/items/{{id}}?q={{query}}",
+                "params": ["id", "query"],
+                "method": "POST",
+                "idempotent": True,
+                "headers": {"Authorization": "Bearer {secret.token}"},
+                "secrets": {"token": "ARCHIVE_TOKEN"},
+                "body": '{"text": "{query}", "nested": {"kept": 1}}',
+                "image": "base64",
+                "image_pointer": "/data/0/image",
+                "metadata": {"title": "/title", "size": "/size", "absent": "/nowhere"},
+            }
+        }
+        async with Cluster(apis=apis, environment={"ARCHIVE_TOKEN": "s3cret"}) as cluster:
+            events = await one(cluster, api_source("archive", id="../admin?x=", query='a "b"\n&c=d'))
+            refused = await one(cluster, api_source("archive", id="..", query=""))
+    assert events.texts == {"6:0": 1, "6:1": 1}
+    assert events.ready is not None
+    assert dict(events.ready.metadata) == {"archive.title": "Straße", "archive.size": '{"w":3}'}
+    ((method, url, authorization, body),) = seen
+    assert (method, authorization) == ("POST", "Bearer s3cret")
+    path, _, query = url.partition("?")
+    assert "/../" not in path
+    assert unquote(path) == "/items/../admin?x="
+    assert parse_qs(query) == {"q": ['a "b"\n&c=d']}
+    assert body == {"text": 'a "b"\n&c=d', "nested": {"kept": 1}}
+    assert refused.error is not None
+    assert refused.error.reason == "INVALID_OPTION"
+
+
+async def test_an_answer_can_name_urls_of_which_the_first_good_one_is_taken() -> None:
+    async def serve(request: web.Request) -> web.Response:
+        if request.path == "/search":
+            own = f"http://{request.host}"
+            return web.json_response({"hits": ["http://169.254.169.254/", f"{own}/missing", f"{own}/7"]})
+        if request.path == "/missing":
+            return web.Response(status=404)
+        assert "Authorization" not in request.headers
+        return web.Response(body=picture(7))
+
+    async with http(serve) as base:
+        api = {"url": f"{base}/search", "image": "url", "image_pointer": "/hits", "headers": {"Authorization": "x"}}
+        async with Cluster(apis={"search": api}) as cluster:
+            events = await one(cluster, api_source("search"))
+    assert events.texts == {"7:0": 1, "7:1": 1}
+
+
+async def test_metadata_apis_run_beside_the_image_and_fail_alone() -> None:
+    together = asyncio.Barrier(3)
+
+    async def serve(request: web.Request) -> web.Response:
+        async with asyncio.timeout(5):
+            await together.wait()
+        if request.path == "/image":
+            return web.Response(body=picture(1))
+        if request.path == "/broken":
+            return web.Response(status=404)
+        return web.json_response({"author": "A"})
+
+    async with http(serve) as base:
+        apis = {
+            "image": {"url": f"{base}/image"},
+            "facts": {"url": f"{base}/facts", "image": "none", "metadata": {"author": "/author"}},
+            "broken": {"url": f"{base}/broken", "image": "none"},
+        }
+        async with Cluster(apis=apis) as cluster:
+            source = api_source("image")
+            source.metadata_calls.add(api="facts")
+            source.metadata_calls.add(api="broken")
+            source.metadata_calls.add(api="unheard-of")
+            events = await one(cluster, source)
+    assert events.done is not None
+    assert events.ready is not None
+    assert dict(events.ready.metadata) == {"facts.author": "A"}
+    reasons = {name: error.reason for name, error in events.ready.metadata_errors.items()}
+    assert reasons == {"broken": "UPSTREAM_REFUSED", "unheard-of": "UNKNOWN_API"}
+
+
+async def test_an_unknown_api_or_parameter_is_refused() -> None:
+    async with Cluster(apis={"a": {"url": "http://127.0.0.1:9/{id}", "params": ["id"]}}) as cluster:
+        events = await cluster.process(
+            api_source("b"), api_source("a"), api_source("a", id="1", more="2"), Source(image=picture(1))
+        )
+    reasons = [events[str(index)].error.reason for index in range(3) if events[str(index)].error is not None]  # type: ignore[union-attr]
+    assert reasons == ["UNKNOWN_API", "INVALID_OPTION", "INVALID_OPTION"]
+    assert events["3"].done is not None
+
+
+async def test_an_api_that_keeps_failing_is_left_alone_and_tried_again_later() -> None:
+    calls, healthy = 0, False
+
+    async def serve(_request: web.Request) -> web.Response:
+        nonlocal calls
+        calls += 1
+        return web.Response(body=picture(1)) if healthy else web.Response(status=500)
+
+    async with http(serve) as base:
+        api = {"url": f"{base}/", "retries": 0, "breaker_failures": 3, "breaker_open_s": 0.3}
+        async with Cluster(apis={"sick": api}) as cluster:
+            for _ in range(6):
+                events = await one(cluster, api_source("sick"))
+                assert events.error is not None
+                assert events.error.reason == "UPSTREAM_FAILED"
+            assert calls == 3
+            assert events.error.retry_after_ms > 0
+            healthy = True
+            async with asyncio.timeout(5):
+                while (await one(cluster, api_source("sick"))).done is None:
+                    await asyncio.sleep(0.05)
+    assert calls == 4
+
+
+async def test_fetched_bytes_stay_within_the_budget() -> None:
+    """Eight images of 1 MiB through a budget of 2 MiB while detection holds every image."""
+    release = asyncio.Event()
+    started = 0
+
+    async def serve(_request: web.Request) -> web.Response:
+        nonlocal started
+        started += 1
+        return web.Response(body=picture(started, size_bytes=2**20))
+
+    async def hold(_number: int) -> None:
+        await release.wait()
+
+    # Shorter than the wait for room: that is no fault of the other side and must not count as one.
+    options = {"url_allow_cidrs": LOOPBACK, "max_image_bytes": 2**20, "fetch_bytes": 2**21, "url_timeout_s": 0.15}
+    async with http(serve) as base, Cluster([FakeDetection(before=hold)], **options) as cluster:
+        job = asyncio.create_task(cluster.process(*(Source(url=f"{base}/{n}") for n in range(8))))
+        detector = cluster.detection[0].stage
+        async with asyncio.timeout(5):
+            while detector.running < 2:
+                await asyncio.sleep(0.01)
+        # Long enough for the others to arrive, were they let.
+        await asyncio.sleep(0.2)
+        assert detector.running == 2
+        assert cluster.service.status()["fetch_bytes"] == 2**21
+        release.set()
+        events = await job
+        assert all(source.done is not None for source in events.values())
+        assert cluster.service.status()["fetch_bytes"] == 0
+
+
+async def test_fetching_ends_with_the_deadline() -> None:
+    async def never(_request: web.Request) -> web.Response:
+        await asyncio.sleep(30)
+        return web.Response()
+
+    async with http(never) as base, Cluster(url_allow_cidrs=LOOPBACK, max_deadline_s=0.5) as cluster:
+        started = monotonic()
+        events = await cluster.process(Source(url=f"{base}/x"), Source(image=picture(1)), timeout_s=10)
+        assert monotonic() - started < 2
+    assert events["0"].error is not None
+    assert events["0"].error.reason == "DEADLINE_EXCEEDED"
+    assert events["1"].done is not None
+
+
+async def test_json_that_is_none_fails_the_source() -> None:
+    async def serve(request: web.Request) -> web.Response:
+        return web.Response(body={"/a": b"{", "/b": json.dumps({"i": 5}).encode(), "/c": b"[" * 100_000}[request.path])
+
+    async with http(serve) as base:
+        common = {"image": "base64", "image_pointer": "/i", "retries": 0}
+        apis = {name: {"url": f"{base}/{name}", **common} for name in "abc"}
+        async with Cluster(apis=apis) as cluster:
+            events = await cluster.process(*(api_source(name) for name in "abc"))
+    assert [source.error.reason for source in events.values() if source.error is not None] == ["UPSTREAM_FAILED"] * 3

@@ -1,0 +1,127 @@
+"""Requests to jobs and answers to messages."""
+
+import numpy as np
+import pytest
+from sluiceway.common.v1 import crop_pb2, model_pb2
+from sluiceway.detection.v1 import detection_pb2 as pb
+from sluiceway_detection.convert import Defaults, Identity, job_of, model_message, priority_of, response_of
+from sluiceway_detection.crops import Crop, CropPlan
+from sluiceway_detection.job import DetectionAnswer, DetectionJob
+from sluiceway_detection.postprocess import Selection
+from sluiceway_detection.types import Detections, Polygon, RotatedBox
+from sluiceway_runtime.errors import InvalidOption
+from sluiceway_runtime.pool import Outcome, Priority
+
+DEFAULTS = Defaults(0.25, 0.7, 1000, ("textline", "image"), (640, 1280))
+
+
+def test_what_is_left_out_is_the_configurations() -> None:
+    assert job_of(pb.DetectRequest(), DEFAULTS) == DetectionJob(Selection(0.25, 0.7, 1000, None), None, ())
+
+
+def test_what_is_given_counts() -> None:
+    request = pb.DetectRequest(
+        options=pb.DetectOptions(
+            confidence=0.5, iou=1, classes=["image", "image"], max_detections=10_000, image_size=1280
+        ),
+        crop_specs=[
+            crop_pb2.CropSpec(model="a", height=48, max_width=320, classes=["textline", "of another model"]),
+            crop_pb2.CropSpec(
+                model="b",
+                height=4096,
+                max_width=16384,
+                format=crop_pb2.PIXEL_FORMAT_GRAY,
+                resize_rule=crop_pb2.RESIZE_RULE_STRETCH,
+            ),
+        ],
+    )
+    assert job_of(request, DEFAULTS) == DetectionJob(
+        Selection(0.5, 1, 10_000, frozenset({1})),
+        1280,
+        (
+            CropPlan("a", 48, 320, class_ids=frozenset({0})),
+            CropPlan("b", 4096, 16384, pixel_format="gray", stretch=True),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "option"),
+    [
+        ({"confidence": 0}, "confidence"),
+        ({"confidence": -0.1}, "confidence"),
+        ({"confidence": 1.01}, "confidence"),
+        ({"confidence": float("nan")}, "confidence"),
+        ({"confidence": float("inf")}, "confidence"),
+        ({"iou": 0}, "iou"),
+        ({"iou": 2}, "iou"),
+        ({"classes": ["dog"]}, "classes"),
+        ({"max_detections": 0}, "max_detections"),
+        ({"max_detections": 10_001}, "max_detections"),
+        ({"image_size": 641}, "image_size"),
+        ({"image_size": 0}, "image_size"),
+    ],
+)
+def test_bad_options_are_named(options: dict[str, object], option: str) -> None:
+    with pytest.raises(InvalidOption, match=option) as caught:
+        job_of(pb.DetectRequest(options=pb.DetectOptions(**options)), DEFAULTS)
+    assert caught.value.metadata == {"option": option}
+
+
+@pytest.mark.parametrize(
+    "specs",
+    [
+        [{"height": 0, "max_width": 320}],
+        [{"height": 4097, "max_width": 320}],
+        [{"height": 48, "max_width": 0}],
+        [{"height": 48, "max_width": 16_385}],
+        [{"height": 48, "max_width": 32, "format": 77}],
+        [{"height": 48, "max_width": 32, "resize_rule": 77}],
+        [{"height": 48, "max_width": 32}] * 2,
+        [{"model": str(number), "height": 48, "max_width": 32} for number in range(33)],
+    ],
+)
+def test_bad_crop_specs_are_refused(specs: list[dict[str, object]]) -> None:
+    with pytest.raises(InvalidOption, match="crop_specs"):
+        job_of(pb.DetectRequest(crop_specs=[crop_pb2.CropSpec(**spec) for spec in specs]), DEFAULTS)
+
+
+def test_priorities() -> None:
+    assert priority_of(model_pb2.PRIORITY_UNSPECIFIED) is Priority.NORMAL
+    assert priority_of(model_pb2.PRIORITY_INTERACTIVE) is Priority.INTERACTIVE
+    assert priority_of(model_pb2.PRIORITY_BULK) is Priority.BULK
+    with pytest.raises(InvalidOption):
+        priority_of(99)
+
+
+def test_every_geometry_reaches_the_client() -> None:
+    found = Detections(
+        np.array([[1, 2, 3, 4.5], [5, 6, 70, 80], [0, 0, 9, 9]], np.float32),
+        np.array([1, 0, 5], np.int32),
+        np.array([0.9, 0.8, 0.7], np.float32),
+        {1: RotatedBox((30, 40), 20, 10, 190), 2: Polygon(((0, 0), (9, 0), (9, 9)))},
+    )
+    crops = [Crop(0, 0, np.full((2, 3, 3), 7, np.uint8)), Crop(2, 0, np.full((2, 1, 3), 8, np.uint8))]
+    payload = DetectionAnswer.payload(np.zeros((100, 120, 3), np.uint8), found, crops, 1.5)
+    job = DetectionJob(Selection(), None, (CropPlan("text", 2, 9, pixel_format="rgb"),))
+    response = response_of(
+        Outcome(payload, 2.0, 30.0, 0), job, ("textline", "image"), model_message(Identity("m", "1", "ab")), 40.0
+    )
+    assert (response.width, response.height) == (120, 100)
+    first, second, third = response.detections
+    assert [detection.id for detection in response.detections] == [0, 1, 2]
+    assert (first.geometry.box.x0, first.geometry.box.y1) == (1, 4.5)
+    assert (first.class_id, first.class_name) == (1, "image")
+    assert first.confidence == pytest.approx(0.9)
+    assert second.geometry.rotated_box.angle_degrees == -170
+    assert second.geometry.rotated_box.center.y == 40
+    assert len(third.geometry.polygon.points) == 3
+    assert third.class_name == "class5"
+    assert [(crop.id, crop.model, crop.raw.height, crop.raw.width) for crop in response.crops] == [
+        (0, "text", 2, 3),
+        (2, "text", 2, 1),
+    ]
+    assert response.crops[0].raw.data == b"\x07" * 18
+    assert response.crops[0].raw.format == crop_pb2.PIXEL_FORMAT_RGB
+    assert (response.timings.queue_ms, response.timings.compute_ms, response.timings.decode_ms) == (2, 30, 1.5)
+    assert response.model.weights_sha256 == "ab"

@@ -1,0 +1,139 @@
+"""What a worker does with a batch."""
+
+import pickle
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from sluiceway_detection import detector
+from sluiceway_detection.crops import CropPlan
+from sluiceway_detection.handler import DetectionFacts, DetectionHandler, WorkerSettings, build
+from sluiceway_detection.job import DetectionAnswer, DetectionJob
+from sluiceway_detection.letterbox import Letterbox
+from sluiceway_detection.postprocess import Selection, select_classic
+from sluiceway_runtime.errors import ImageTooLarge, InvalidImage, InvalidOption, StartupError
+from sluiceway_runtime.pool import Payload, Placement
+
+MODELS = Path(__file__).parent / "models"
+PLACEMENT = Placement(0, "cpu", None, 1)
+SETTINGS = WorkerSettings(
+    weights=str(MODELS / "yolo11-pico.onnx"), precision="f32", shapes=((96, 64), (64, 96)), max_crop_bytes=200_000
+)
+EVERYTHING = Selection(confidence=0.4, iou=0.5)
+
+
+@pytest.fixture(scope="module")
+def handler() -> DetectionHandler:
+    made = build(SETTINGS.mapping())
+    facts = made.setup(PLACEMENT)["detection"]
+    assert facts == DetectionFacts("openvino", "f32", "cpu", ("0", "1", "2"), (96,), ((96, 64), (64, 96)))
+    assert pickle.loads(pickle.dumps(facts)) == facts
+    return made
+
+
+def image() -> np.ndarray:
+    return np.load(MODELS / "yolo11-pico.npz")["image"]
+
+
+def png(pixels: np.ndarray) -> bytes:
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def answer(result: object) -> DetectionAnswer:
+    assert isinstance(result, Payload)
+    assert isinstance(result.meta, DetectionAnswer)
+    return result.meta
+
+
+def test_bytes_in_regions_out(handler: DetectionHandler) -> None:
+    job = DetectionJob(EVERYTHING, None, (CropPlan("text", 16, 64),))
+    (result,) = handler.run([job.payload(png(image()))])
+    found = answer(result)
+    assert (found.height_px, found.width_px) == (96, 64)
+    assert found.decode_ms > 0
+    expected = select_classic(
+        np.load(MODELS / "yolo11-pico.npz")["output"], Letterbox.fit((96, 64), (96, 64)), EVERYTHING
+    )
+    assert len(expected) >= 3
+    np.testing.assert_allclose(found.detections().boxes_xyxy_px, expected.boxes_xyxy_px, atol=0.01)
+    np.testing.assert_allclose(found.detections().confidences, expected.confidences, atol=1e-3)
+    assert found.detections().class_ids.tolist() == expected.class_ids.tolist()
+    assert len(result.buffers) == len(found.crops) > 0
+    for crop, pixels in zip(found.crops, result.buffers, strict=True):
+        assert memoryview(pixels).nbytes == crop.height_px * crop.width_px * 3
+        assert crop.height_px == 16
+    assert pickle.loads(pickle.dumps(found)) == found
+
+
+def test_a_bad_item_fails_alone(handler: DetectionHandler) -> None:
+    job = DetectionJob(EVERYTHING)
+    greedy = DetectionJob(EVERYTHING, None, (CropPlan("big", 200, 400, stretch=True),))
+    good = png(image())
+    results = handler.run(
+        [
+            job.payload(b"no image"),
+            job.payload(good),
+            job.payload(good[:-20]),
+            greedy.payload(good),
+            job.payload(png(np.zeros((20, 400, 3), np.uint8))),
+        ]
+    )
+    assert [type(result) for result in results] == [InvalidImage, Payload, InvalidImage, InvalidOption, Payload]
+    assert answer(results[4]).width_px == 400
+
+
+def test_limits_reach_the_worker() -> None:
+    small = build(WorkerSettings(**(SETTINGS.mapping() | {"max_image_pixels": 100})).mapping())
+    small.setup(PLACEMENT)
+    (result,) = small.run([DetectionJob(EVERYTHING).payload(png(image()))])
+    assert isinstance(result, ImageTooLarge)
+
+
+def test_images_of_different_shapes_share_a_batch(handler: DetectionHandler) -> None:
+    job = DetectionJob(EVERYTHING)
+    tall, wide = png(image()), png(np.ascontiguousarray(np.rot90(image())))
+    together = handler.run([job.payload(data) for data in (tall, wide, tall)])
+    alone = [handler.run([job.payload(data)])[0] for data in (tall, wide, tall)]
+    for one, other in zip(together, alone, strict=True):
+        assert answer(one).boxes_xyxy_px == answer(other).boxes_xyxy_px
+
+
+def test_memoryviews_are_taken(handler: DetectionHandler) -> None:
+    (result,) = handler.run([Payload(DetectionJob(EVERYTHING), (memoryview(png(image())).toreadonly(),))])
+    assert len(answer(result).detections()) > 0
+
+
+class Nonsense:
+    """A backend whose model has gone mad."""
+
+    name, precision, shapes = "openvino", "f32", ((96, 64),)
+
+    def __init__(self, card: object) -> None:
+        self.card = card
+
+    def infer(self, images: list[np.ndarray]) -> list[np.ndarray]:
+        return [np.full((7, 126), np.nan, np.float32) for _ in images]
+
+
+def test_nan_from_a_model_gives_no_regions(handler: DetectionHandler) -> None:
+    engine = detector.YoloDetector(Nonsense(handler._engine._backend.card))
+    (found,) = engine.detect([image()], [DetectionJob(EVERYTHING)])
+    assert len(found) == 0
+
+
+def test_a_checkpoint_is_refused_unless_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = tmp_path / "model.pt"
+    checkpoint.write_bytes(b"never read")
+    with pytest.raises(StartupError, match="needs torch|allow_pickle"):
+        build(WorkerSettings(weights=str(checkpoint)).mapping()).setup(PLACEMENT)
+
+
+def test_a_users_detector_runs_in_the_handler() -> None:
+    made = build(WorkerSettings(detector="examples.detector:BlobDetector").mapping())
+    facts = made.setup(PLACEMENT)["detection"]
+    assert (facts.backend, facts.classes, facts.image_sizes) == ("user", ("blob",), ())
+    page = np.full((60, 90, 3), 255, np.uint8)
+    page[20:40, 30:60] = 0
+    (result,) = made.run([DetectionJob(EVERYTHING).payload(png(page))])
+    assert answer(result).detections().boxes_xyxy_px.tolist() == [[30, 20, 60, 40]]

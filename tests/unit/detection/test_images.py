@@ -1,0 +1,229 @@
+"""Decoding: every format, every odd kind, and everything that must be refused."""
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+from sluiceway_detection import images
+from sluiceway_detection.image_header import read_header
+from sluiceway_detection.images import ImageLimits, check_image, decode_image
+from sluiceway_runtime.errors import ImageTooLarge, InvalidImage
+
+LIMITS = ImageLimits()
+FORMATS: list[tuple[str, dict[str, Any]]] = [
+    ("jpeg", {"quality": 95, "subsampling": 0}),
+    ("jpeg", {"quality": 95, "subsampling": 0, "progressive": True}),
+    ("png", {}),
+    ("webp", {"lossless": True}),
+    ("webp", {"quality": 95}),
+    ("bmp", {}),
+    ("tiff", {}),
+    ("tiff", {"compression": "tiff_lzw"}),
+    ("tiff", {"compression": "tiff_deflate"}),
+]
+IDS = [f"{kind}-{'-'.join(map(str, options.values()))}" for kind, options in FORMATS]
+
+
+def picture(width: int = 64, height: int = 48) -> Image.Image:
+    """Smooth, so that lossy formats stay close, and different in every corner, so that turning shows."""
+    x, y = np.meshgrid(np.linspace(0, 200, width), np.linspace(0, 200, height))
+    return Image.fromarray(np.stack((x, y, 220 - (x + y) / 2), axis=2).astype(np.uint8))
+
+
+def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def bgr(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.convert("RGB"))[:, :, ::-1]
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> int:
+    assert a.shape == b.shape
+    return int(np.abs(a.astype(int) - b).max())
+
+
+@pytest.mark.parametrize(("kind", "options"), FORMATS, ids=IDS)
+def test_pixels_come_out_as_they_went_in(kind: str, options: dict[str, Any]) -> None:
+    decoded = decode_image(encode(picture(), kind, **options), LIMITS)
+    assert decoded.dtype == np.uint8
+    assert decoded.flags.c_contiguous
+    assert difference(decoded, bgr(picture())) <= 8
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "tiff"])
+def test_exif_orientation_is_honoured(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    data = encode(picture(), kind, exif=exif, **({"lossless": True} if kind == "webp" else {}))
+    decoded = decode_image(data, LIMITS)
+    tagged = picture()
+    tagged.getexif()[274] = orientation
+    assert difference(decoded, bgr(ImageOps.exif_transpose(tagged))) <= 16  # corners differ by 200
+    assert decoded.flags.c_contiguous
+    # The header alone already tells the size and the turn.
+    header = read_header(data)
+    assert (header.width_px, header.height_px, header.orientation) == (64, 48, orientation)
+
+
+def test_big_endian_exif_and_nonsense_exif() -> None:
+    tiff = b"MM\0*\0\0\0\x08\0\x01" + struct.pack(">HHIHH", 274, 3, 1, 6, 0) + b"\0\0\0\0"
+    assert decode_image(encode(picture(), "jpeg", exif=b"Exif\0\0" + tiff), LIMITS).shape == (64, 48, 3)
+    for bad in (b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0garbage", b"Exif\0\0" + tiff[:9]):
+        assert decode_image(encode(picture(), "jpeg", exif=bad), LIMITS).shape == (48, 64, 3)
+    wild = b"MM\0*\0\0\0\x08\0\x01" + struct.pack(">HHIHH", 274, 3, 1, 99, 0)
+    assert decode_image(encode(picture(), "jpeg", exif=b"Exif\0\0" + wild), LIMITS).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [("L", kind) for kind in ("jpeg", "png", "bmp", "tiff")]
+    + [("LA", "png"), ("RGBA", "png"), ("RGBA", "tiff"), ("RGBA", "bmp"), ("P", "png"), ("P", "bmp")]
+    + [("1", "png"), ("1", "tiff"), ("CMYK", "jpeg"), ("CMYK", "tiff")],
+)
+def test_other_colour_modes_become_bgr(mode: str, kind: str) -> None:
+    image = picture().convert(mode)
+    options: dict[str, Any] = {"quality": 95, "subsampling": 0} if kind == "jpeg" else {}
+    assert difference(decode_image(encode(image, kind, **options), LIMITS), bgr(image)) <= 8
+
+
+def test_alpha_is_dropped_and_not_blended() -> None:
+    image = picture().convert("RGBA")
+    image.putalpha(0)
+    assert difference(decode_image(encode(image, "png"), LIMITS), bgr(picture())) == 0
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+def test_sixteen_bits_are_scaled_to_eight(kind: str) -> None:
+    deep = np.asarray(picture().convert("L")).astype(np.uint16) * 257
+    decoded = decode_image(encode(Image.fromarray(deep), kind), LIMITS)
+    assert difference(decoded[:, :, 0], (deep >> 8).astype(np.uint8)) <= 1
+
+
+def test_sixteen_bits_are_scaled_where_pillow_has_to_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "_opencv", lambda data, flags: None)
+    deep = np.asarray(picture().convert("L")).astype(np.uint16) * 257
+    decoded = decode_image(encode(Image.fromarray(deep), "png"), LIMITS)
+    assert difference(decoded[:, :, 0], (deep >> 8).astype(np.uint8)) == 0
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "tiff"])
+def test_of_several_frames_the_first_is_taken(kind: str) -> None:
+    first, second = Image.new("RGB", (64, 48), (200, 30, 30)), Image.new("RGB", (64, 48), (30, 30, 200))
+    options: dict[str, Any] = {"lossless": True} if kind == "webp" else {}
+    data = encode(first, kind, save_all=True, append_images=[second], **options)
+    assert difference(decode_image(data, LIMITS), bgr(first)) <= 2
+
+
+def test_what_opencv_cannot_read_goes_to_pillow() -> None:
+    image = picture().convert("F")
+    data = encode(image, "tiff")
+    assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) is None
+    assert difference(decode_image(data, LIMITS), bgr(image)) <= 1
+
+
+@pytest.mark.parametrize(("kind", "options"), FORMATS, ids=IDS)
+def test_no_truncated_file_is_taken(kind: str, options: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
+    data = encode(Image.fromarray(noise), kind, **options)
+    decode_image(data, LIMITS)
+    cuts = {*range(0, min(len(data), 700), 3), *range(700, len(data), len(data) // 40), len(data) - 1, len(data) - 2}
+    accepted = []
+    for cut in sorted(cuts):
+        try:
+            decode_image(data[:cut], LIMITS)
+        except InvalidImage:
+            continue
+        accepted.append(cut)
+    assert accepted == []
+
+
+def test_a_thumbnail_does_not_hide_truncation() -> None:
+    # Its own end marker stands in the header of the file, before the pixels that are missing.
+    thumbnail = encode(picture(16, 12), "jpeg")
+    data = encode(picture(), "jpeg", exif=b"Exif\0\0" + b"II*\0\x08\0\0\0\0\0" + thumbnail)
+    assert thumbnail in data
+    decode_image(data, LIMITS)
+    with pytest.raises(InvalidImage, match="cut off"):
+        decode_image(data[:-2], LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "0 bytes"),
+        (b"hello, I am a text file\n" * 10, "not a JPEG"),
+        (b"GIF89a" + b"\0" * 60, "not a JPEG"),
+        (b"\xff\xd8\xff", "cut off"),
+        (b"\xff\xd8\xff\xd9" + b"\0" * 10, "no picture"),
+        (b"\x89PNG\r\n\x1a\n", "does not start with a header|cut off"),
+        (b"RIFF\x04\0\0\0WEBP", "no picture"),
+        (b"BM" + b"\0" * 8, "cut off"),
+        (b"BM" + b"\0" * 80, "no size"),
+        (b"II*\0\xff\xff\xff\x7f", "cut off"),
+    ],
+)
+def test_what_is_no_image_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(InvalidImage, match=message):
+        decode_image(data, LIMITS)
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+
+
+def test_a_bomb_is_found_in_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decoder(*arguments: object) -> None:
+        raise AssertionError("nothing may be decoded")
+
+    monkeypatch.setattr(cv2, "imdecode", decoder)
+    monkeypatch.setattr(Image, "open", decoder)
+    with pytest.raises(ImageTooLarge) as caught:
+        decode_image(png_header(50_000, 50_000), LIMITS)
+    assert caught.value.metadata == {"limit": "max_image_pixels", "max": str(LIMITS.max_pixels)}
+
+
+def test_opencvs_own_limits_are_an_error_of_the_image() -> None:
+    # More columns than OpenCV takes (2^20): it raises, Pillow then finds the data missing.
+    with pytest.raises(InvalidImage):
+        decode_image(png_header(2**21, 8), LIMITS)
+
+
+def test_pixels_that_do_not_come_are_refused() -> None:
+    with pytest.raises(InvalidImage):
+        decode_image(png_header(640, 480), LIMITS)
+
+
+def test_limits_are_inclusive() -> None:
+    data = encode(picture(), "png")
+    check_image(data, ImageLimits(max_bytes=len(data), max_pixels=64 * 48))
+    with pytest.raises(ImageTooLarge, match="bytes"):
+        check_image(data, ImageLimits(max_bytes=len(data) - 1))
+    with pytest.raises(ImageTooLarge, match="64 x 48"):
+        check_image(data, ImageLimits(max_pixels=64 * 48 - 1))
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "bmp", "tiff"])
+def test_damaged_files_raise_nothing_but_our_errors(kind: str) -> None:
+    data = encode(picture(), kind)
+    generator = np.random.default_rng(5)
+    for _ in range(150):
+        broken = bytearray(data)
+        for place in generator.integers(0, len(data), 6):
+            broken[place] = generator.integers(0, 256)
+        try:
+            assert decode_image(bytes(broken), ImageLimits(max_pixels=10**6)).ndim == 3
+        except (InvalidImage, ImageTooLarge):
+            continue

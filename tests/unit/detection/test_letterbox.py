@@ -1,0 +1,67 @@
+"""Placing images in inputs."""
+
+import numpy as np
+import pytest
+from sluiceway_detection.letterbox import Letterbox, choose_shape, default_shapes
+
+
+@pytest.mark.parametrize(
+    ("image", "chosen"),
+    [
+        ((1080, 810), (640, 480)),  # exactly 3:4
+        ((720, 1280), (480, 640)),
+        ((427, 640), (480, 640)),
+        ((500, 500), (640, 640)),
+        ((1000, 900), (640, 640)),
+        ((191, 384), (480, 640)),
+        ((60_000, 1), (640, 480)),
+        ((480, 644), (480, 640)),
+        ((484, 640), (480, 640)),  # a loss of 1% of scale is taken for a quarter less computing
+        ((500, 640), (640, 640)),  # one of 4% is not
+    ],
+)
+def test_the_smallest_shape_that_shows_as_much_is_chosen(image: tuple[int, int], chosen: tuple[int, int]) -> None:
+    assert choose_shape(image, default_shapes(640)) == chosen
+
+
+def test_default_shapes() -> None:
+    assert default_shapes(640) == ((640, 640), (480, 640), (640, 480))
+    assert default_shapes(1024) == ((1024, 1024), (768, 1024), (1024, 768))
+    assert default_shapes(32) == ((32, 32),)
+
+
+@pytest.mark.parametrize("image", [(1080, 810), (427, 640), (333, 1001), (7, 9), (640, 640), (1, 5000), (481, 640)])
+@pytest.mark.parametrize("shape", [(640, 640), (480, 640), (640, 480)])
+def test_boxes_come_back_to_where_they_were(image: tuple[int, int], shape: tuple[int, int]) -> None:
+    placed = Letterbox.fit(image, shape)
+    height, width = placed.content_shape
+    assert height <= shape[0]
+    assert width <= shape[1]
+    assert abs(placed.top_px * 2 + height - shape[0]) <= 1
+    assert abs(placed.left_px * 2 + width - shape[1]) <= 1
+    inside = [placed.left_px, placed.top_px, placed.left_px + width, placed.top_px + height]
+    back = placed.to_image(np.array([inside], np.float32))
+    np.testing.assert_allclose(back, [[0, 0, image[1], image[0]]], rtol=1e-4, atol=1e-3)
+    beyond = placed.to_image(np.array([[-50, -50, 9999, 9999]], np.float32))
+    assert beyond.tolist() == [[0, 0, image[1], image[0]]]
+
+
+def test_drawing_scales_centres_and_pads_with_grey() -> None:
+    image = np.full((100, 200, 3), 7, np.uint8)
+    placed = Letterbox.fit((100, 200), (96, 96))
+    drawn = placed.draw(image)
+    assert drawn.shape == (96, 96, 3)
+    assert placed.content_shape == (48, 96)
+    assert (drawn[24:72] == 7).all()
+    assert (drawn[:24] == 114).all()
+    assert (drawn[72:] == 114).all()
+
+
+def test_an_image_that_fits_is_not_copied() -> None:
+    image = np.zeros((96, 64, 3), np.uint8)
+    assert Letterbox.fit((96, 64), (96, 64)).draw(image) is image
+    half = np.zeros((48, 32, 3), np.uint8)
+    assert Letterbox.fit((48, 32), (96, 64)).draw(half).shape == (96, 64, 3)
+    narrow = np.full((96, 20, 3), 9, np.uint8)
+    drawn = Letterbox.fit((96, 20), (96, 64)).draw(narrow)
+    assert (drawn[:, 22:42] == 9).all()

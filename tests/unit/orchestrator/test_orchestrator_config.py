@@ -1,0 +1,104 @@
+"""Faults of the configuration are found at start, all at once, by key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sluiceway_orchestrator.config import ApiConfig, OrchestratorConfig, load_apis
+from sluiceway_orchestrator.fetch.fetcher import Fetcher
+from sluiceway_orchestrator.stages.resolver import Target
+from sluiceway_runtime.config import load_section
+from sluiceway_runtime.errors import ConfigurationError
+
+GOOD = {"url": "https://example.org/{id}", "params": ["id"]}
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({}, "exactly one"),
+        ({"url": "https://e.org/", "caller": "m:C"}, "exactly one"),
+        ({"url": "ftp://e.org/"}, "http"),
+        ({"url": "https://{host}/", "params": ["host"]}, "host must be fixed"),
+        ({"url": "https://e.org/{id}"}, "no such parameter"),
+        ({"url": "https://e.org/", "headers": {"A": "{secret.x}"}}, "no such secret"),
+        ({"url": "https://e.org/", "image": "base64"}, "image_pointer"),
+        ({"url": "https://e.org/", "image_pointer": "/a"}, "image_pointer"),
+        ({"url": "https://e.org/", "image": "url", "image_pointer": "a"}, "image_pointer"),
+        ({"url": "https://e.org/", "metadata": {"a": "/a"}}, "no fields"),
+        ({"url": "https://e.org/", "allow_cidrs": ["10.0.0.1/8"]}, "allow_cidrs"),
+        ({"url": "https://e.org/", "timeout": 3}, "unknown key"),
+        ({"url": "https://e.org/", "method": "DELETE"}, "method"),
+    ],
+)
+def test_faulty_apis(table: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        load_apis({"api": {"photos": table}})
+    assert "api.photos" in str(caught.value)
+
+
+def test_all_faults_come_at_once() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_apis({"api": {"a": {"timeout_s": -1, "url": "https://e.org/"}, "b c": GOOD, "d": {"colour": 1, **GOOD}}})
+    lines = str(caught.value).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["api.a.timeout_s", "api.b c", "api.d.colour"]
+
+
+def test_missing_secrets_stop_the_start_and_name_the_variable() -> None:
+    api = ApiConfig.model_validate({**GOOD, "headers": {"A": "{secret.t}"}, "secrets": {"t": "PHOTO_TOKEN"}})
+    with pytest.raises(ConfigurationError, match="PHOTO_TOKEN"):
+        Fetcher(OrchestratorConfig(), {"photos": api}, {})
+
+
+def test_braces_of_json_are_left_alone() -> None:
+    ApiConfig.model_validate({**GOOD, "method": "POST", "body": '{"query": {"id": "{id}"}, "n": {}}'})
+
+
+def test_the_section_reads_lists_and_tables_from_the_environment() -> None:
+    environment = {
+        "SLUICEWAY_ORCHESTRATOR__URL_ALLOW_HOSTS": '["a.org"]',
+        "SLUICEWAY_ORCHESTRATOR__ROUTES": '{"*": "none", "line": ["a", "b"]}',
+    }
+    config = load_section(OrchestratorConfig, "orchestrator", tables={}, environment=environment)
+    assert config.url_allow_hosts == ("a.org",)
+    assert config.routes == {"*": "none", "line": ("a", "b")}
+
+
+@pytest.mark.parametrize("keys", [{"fetch_bytes": 2**20}, {"max_image_bytes": 2**27}, {"url_allow_cidrs": ["x"]}])
+def test_limits_that_contradict_each_other(keys: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="orchestrator"):
+        load_section(OrchestratorConfig, "orchestrator", tables={"orchestrator": keys}, environment={})
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("dns:///detection:50052", [("detection", 50052)]),
+        ("localhost:1", [("localhost", 1)]),
+        ("127.0.0.1:1,127.0.0.1:2", [("127.0.0.1", 1), ("127.0.0.1", 2)]),
+        ("ipv4:10.0.0.1:5,10.0.0.2:5", [("10.0.0.1", 5), ("10.0.0.2", 5)]),
+        ("[::1]:50052", [("::1", 50052)]),
+        ("unix:/run/detection.sock", []),
+        ("xds:///detection", []),
+    ],
+)
+async def test_targets(text: str, names: list[tuple[str, int]]) -> None:
+    assert list(Target.parse(text).names) == names
+
+
+@pytest.mark.parametrize("text", ["", "localhost", "localhost:", ":50052", "http://a:1", "a:0", "a:70000", "a:1,,b:2"])
+def test_targets_that_cannot_be(text: str) -> None:
+    with pytest.raises(ConfigurationError):
+        Target.parse(text)
+
+
+async def test_a_name_that_cannot_be_resolved_does_not_hide_the_others() -> None:
+    async def lookup(name: str, _port: int) -> tuple[str, ...]:
+        if name == "gone.test":
+            raise OSError
+        return ("10.0.0.1", "fd00::1")
+
+    found = await Target.parse("gone.test:1,here.test:2,[::1]:3").resolve(lookup)
+    assert not found.complete
+    assert dict(found.addresses) == {"10.0.0.1:2": "here.test:2", "[fd00::1]:2": "here.test:2", "[::1]:3": "::1:3"}

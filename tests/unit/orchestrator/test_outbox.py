@@ -1,0 +1,106 @@
+"""Events on their way to a client."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from sluiceway_orchestrator.events import Event, ImageReady, JobDone, Recognized
+from sluiceway_orchestrator.outbox import Outbox
+
+
+def read(*ids: int, model: str = "m") -> Recognized:
+    return Recognized(model, [f"r{index}" for index in ids], ids, 0)
+
+
+async def take(outbox: Outbox, count: int) -> list[Event]:
+    taken: list[Event] = []
+    async with asyncio.timeout(5):
+        async for addressed in outbox:
+            taken.append(addressed.event)
+            if len(taken) == count:
+                break
+    return taken
+
+
+async def test_the_first_recognition_goes_at_once_and_the_next_ones_together() -> None:
+    outbox = Outbox(8, coalesce_s=0.05, coalesce_items=100)
+    for index in range(5):
+        await outbox.put("j", "s", read(index))
+    assert len(outbox) == 1
+    assert await take(outbox, 2) == [read(0), Recognized("m", ["r1", "r2", "r3", "r4"], (1, 2, 3, 4), 0)]
+
+
+async def test_enough_recognitions_do_not_wait() -> None:
+    outbox = Outbox(8, coalesce_s=60, coalesce_items=3)
+    for index in range(7):
+        await outbox.put("j", "s", read(index))
+    events = await take(outbox, 3)
+    assert [event.ids for event in events if isinstance(event, Recognized)] == [(0,), (1, 2, 3), (4, 5, 6)]
+
+
+async def test_sources_and_models_are_gathered_apart() -> None:
+    outbox = Outbox(16, coalesce_s=0.02, coalesce_items=100)
+    for source in ("a", "b"):
+        await outbox.put("j", source, read(0))
+        await outbox.put("j", source, read(1, model="m"))
+        await outbox.put("j", source, read(1, model="n"))
+    assert len(outbox) == 2
+    events = await take(outbox, 6)
+    assert sorted((event.model, event.ids) for event in events if isinstance(event, Recognized)) == sorted(
+        [("m", (0,)), ("m", (1,)), ("n", (1,))] * 2
+    )
+
+
+async def test_what_was_held_back_goes_before_the_next_event_of_its_source() -> None:
+    outbox = Outbox(8, coalesce_s=60, coalesce_items=100)
+    await outbox.put("j", "s", read(0))
+    await outbox.put("j", "s", read(1))
+    await outbox.put("j", "s", JobDone(1, 0))
+    outbox.close()
+    assert await take(outbox, 99) == [read(0), read(1), JobDone(1, 0)]
+
+
+async def test_writers_wait_for_room_and_come_in_order() -> None:
+    outbox = Outbox(2, coalesce_s=0, coalesce_items=1)
+    writers = [asyncio.create_task(outbox.put("j", str(n), JobDone(n, 0))) for n in range(10)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert len(outbox) == 2
+    assert sum(writer.done() for writer in writers) == 2
+    events = await take(outbox, 10)
+    assert [event.succeeded for event in events if isinstance(event, JobDone)] == list(range(10))
+    await asyncio.gather(*writers)
+
+
+async def test_pictures_count_by_their_bytes() -> None:
+    outbox = Outbox(100, coalesce_s=0, coalesce_items=1)
+    picture = ImageReady(1, image=bytes(10 * 2**20))
+    writers = [asyncio.create_task(outbox.put("j", str(n), picture)) for n in range(5)]
+    await asyncio.sleep(0.01)
+    assert len(outbox) == 1
+    assert len(await take(outbox, 5)) == 5
+    await asyncio.gather(*writers)
+
+
+async def test_a_writer_that_gives_up_leaves_its_turn_to_the_next() -> None:
+    outbox = Outbox(1, coalesce_s=0, coalesce_items=1)
+    await outbox.put("j", "0", JobDone(0, 0))
+    first = asyncio.create_task(outbox.put("j", "1", JobDone(1, 0)))
+    second = asyncio.create_task(outbox.put("j", "2", JobDone(2, 0)))
+    await asyncio.sleep(0)
+    first.cancel()
+    events = await take(outbox, 2)
+    assert [event.succeeded for event in events if isinstance(event, JobDone)] == [0, 2]
+    await second
+    with pytest.raises(asyncio.CancelledError):
+        await first
+
+
+async def test_discarding_frees_writers_and_ends_timers() -> None:
+    outbox = Outbox(1, coalesce_s=60, coalesce_items=100)
+    await outbox.put("j", "s", read(0))
+    await outbox.put("j", "s", read(1))
+    outbox.discard()
+    assert await take(outbox, 1) == []
+    assert len(outbox) == 0

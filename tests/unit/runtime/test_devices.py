@@ -1,0 +1,81 @@
+"""Which devices a stage gets."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from sluiceway_runtime import devices
+from sluiceway_runtime.devices import Cuda, resolve
+from sluiceway_runtime.errors import StartupError
+
+
+@pytest.mark.parametrize(
+    ("device", "found"),
+    [
+        ("cpu", ("cpu",)),
+        ("auto", ("cuda:0", "cuda:1")),
+        ("cuda", ("cuda:0", "cuda:1")),
+        ("cuda:1", ("cuda:1",)),
+    ],
+)
+def test_with_two_devices(device, found, caplog):
+    assert resolve(device, find=lambda: Cuda(2)) == found
+    assert caplog.text == ""
+
+
+def test_auto_without_cuda_is_the_cpu_with_one_plain_warning(caplog):
+    assert resolve("auto", find=lambda: Cuda(0, "torch is not installed")) == ("cpu",)
+    assert [record.message for record in caplog.records] == [
+        "no GPU is used: torch is not installed; computing on the CPU"
+    ]
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_cuda_that_is_not_there_is_an_error_with_its_cause(device):
+    with pytest.raises(StartupError, match="no NVIDIA driver"):
+        resolve(device, find=lambda: Cuda(0, "this machine has no NVIDIA driver"))
+
+
+@pytest.mark.parametrize("device", ["cuda:2", "cuda:", "cuda:x", "tpu"])
+def test_devices_that_do_not_exist(device):
+    with pytest.raises(StartupError, match=device):
+        resolve(device, find=lambda: Cuda(2))
+
+
+def test_the_cpu_asks_nobody():
+    def must_not_be_called() -> Cuda:
+        raise AssertionError
+
+    assert resolve("cpu", find=must_not_be_called) == ("cpu",)
+
+
+def test_without_a_driver_no_process_is_started(monkeypatch, tmp_path):
+    monkeypatch.setattr(devices, "DRIVER_TRACES", (tmp_path / "missing",))
+    monkeypatch.setattr(devices.subprocess, "run", None)
+    assert devices.find_cuda() == Cuda(0, "this machine has no NVIDIA driver")
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("print('a greeting'); print(2)", Cuda(2)),
+        ("print(0)", Cuda(0, "torch finds no CUDA device it can use")),
+        ("raise ImportError('libcuda is broken')", Cuda(0, "torch cannot be imported: ImportError: libcuda is broken")),
+    ],
+)
+def test_with_a_driver_a_second_process_is_asked(monkeypatch, tmp_path, code, found):
+    monkeypatch.setattr(devices, "DRIVER_TRACES", (tmp_path,))
+    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(devices, "COUNT_DEVICES", code)
+    assert devices.find_cuda() == found
+    assert "torch" not in sys.modules
+
+
+def test_nonsense_for_an_answer_counts_as_none(monkeypatch, tmp_path):
+    monkeypatch.setattr(devices, "DRIVER_TRACES", (tmp_path,))
+    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(devices, "COUNT_DEVICES", "print('many')")
+    found = devices.find_cuda()
+    assert found.devices == 0
+    assert "does not answer" in found.missing

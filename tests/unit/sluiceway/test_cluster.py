@@ -1,0 +1,234 @@
+"""Starting, watching and stopping server processes, with small servers that do as they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sluiceway.cluster import Cluster, ClusterError, ServerSpec, ServerState
+from sluiceway.cluster import cluster as cluster_module
+
+# Speaks the probe's HTTP, ends with its parent's pipe, and notes in a common file what happens to it.
+SERVER = textwrap.dedent(
+    """
+    import asyncio, os, signal, sys
+
+    name, journal = os.environ["NAME"], os.environ["JOURNAL"]
+
+    def note(what):
+        with open(journal, "a") as file:
+            file.write(f"{name} {what}\\n")
+
+    async def answer(reader, writer):
+        await reader.readline()
+        writer.write(b"HTTP/1.0 200 OK\\r\\n\\r\\nready\\n")
+        await writer.drain()
+        writer.close()
+
+    async def main():
+        print(name, "says hello", flush=True)
+        note("start")
+        if os.environ.get("FAIL"):
+            print("no such model: nano", flush=True)
+            sys.exit(2)
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        def told(what):
+            note(what)
+            stop.set()
+        loop.add_signal_handler(signal.SIGTERM, told, "term")
+        loop.add_reader(int(os.environ["SLUICEWAY_PARENT_PIPE"]), told, "orphaned")
+        await asyncio.start_server(answer, "127.0.0.1", int(os.environ["PORT"]))
+        if not os.environ.get("STUBBORN"):
+            await stop.wait()
+        else:
+            await asyncio.sleep(600)
+        note("end")
+
+    asyncio.run(main())
+    """
+)
+NAMES = ("detection", "recognition", "orchestrator")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def specs(tmp_path: Path) -> list[ServerSpec]:
+    (tmp_path / "obedient_server.py").write_text(SERVER)
+    return [make_spec(name, tmp_path) for name in NAMES]
+
+
+def make_spec(name: str, folder: Path, **variables: str) -> ServerSpec:
+    port = free_port()
+    environment = {
+        **os.environ,
+        "NAME": name,
+        "PORT": str(port),
+        "JOURNAL": str(folder / "journal"),
+        "PYTHONPATH": str(folder),
+        **variables,
+    }
+    return ServerSpec(name, "obedient_server", f"127.0.0.1:{port}", ("127.0.0.1", port), environment, None, 5)
+
+
+@pytest.fixture(autouse=True)
+async def nothing_is_left() -> AsyncIterator[None]:
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    files = open_files()
+    yield
+    left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
+    assert left == []
+    assert open_files() <= files + 1
+
+
+def journal(folder: Path) -> list[str]:
+    return (folder / "journal").read_text().splitlines()
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+async def eventually(condition: Callable[[], bool], timeout_s: float = 10) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+async def test_all_are_ready_inside_and_gone_after(specs: list[ServerSpec], tmp_path: Path) -> None:
+    states: list[ServerState] = []
+    logs: list[tuple[str, str]] = []
+    async with Cluster(specs, on_state=states.append, on_log=lambda *line: logs.append(line)) as cluster:
+        pids = [pid for pid in cluster.pids.values() if pid]
+        assert len(set(pids)) == 3
+        assert {state.name for state in states if state.state == "ready"} == set(NAMES)
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert sorted(logs) == sorted((name, f"{name} says hello") for name in NAMES)
+
+
+async def test_the_orchestrator_ends_before_the_stages_are_told(specs: list[ServerSpec], tmp_path: Path) -> None:
+    async with Cluster(specs):
+        pass
+    ends = journal(tmp_path)[3:]
+    assert ends[:2] == ["orchestrator term", "orchestrator end"]
+    assert set(ends[2:]) == {f"{name} {what}" for name in NAMES[:2] for what in ("term", "end")}
+
+
+async def test_a_server_that_cannot_start_is_quoted_and_the_others_stop(
+    specs: list[ServerSpec], tmp_path: Path
+) -> None:
+    specs[1] = make_spec("recognition", tmp_path, FAIL="1")
+    with pytest.raises(ClusterError, match=r"recognition server could not start \(exit code 2\)") as caught:
+        async with Cluster(specs):
+            pass
+    assert "no such model: nano" in str(caught.value)
+
+
+async def test_a_server_that_dies_is_replaced(
+    specs: list[ServerSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_module, "FIRST_RESTART_DELAY_S", 0.01)
+    states: list[ServerState] = []
+    async with Cluster(specs, on_state=states.append) as cluster:
+        watching = asyncio.create_task(cluster.watch())
+        old = cluster.pids["detection"]
+        assert old
+        os.kill(old, signal.SIGKILL)
+        await eventually(lambda: [item.state for item in states if item.name == "detection"].count("ready") == 2)
+        assert cluster.pids["detection"] != old
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    died = next(item for item in states if item.state == "died")
+    assert "the detection server died (exit code -9)" in died.detail
+    assert "detection says hello" in died.detail
+
+
+async def test_a_server_that_dies_too_often_ends_the_watch(
+    specs: list[ServerSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_module, "FIRST_RESTART_DELAY_S", 0.001)
+    monkeypatch.setattr(cluster_module, "MAX_RESTARTS", 1)
+    states: list[ServerState] = []
+    async with Cluster(specs, on_state=states.append) as cluster:
+        watching = asyncio.create_task(cluster.watch())
+        for round_number in (1, 2):
+            await eventually(
+                lambda count=round_number: (
+                    [item.state for item in states if item.name == "detection"].count("ready") == count
+                )
+            )
+            pid = cluster.pids["detection"]
+            assert pid
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(ClusterError, match="It died 2 times"):
+            await asyncio.wait_for(watching, 10)
+
+
+async def test_a_server_that_does_not_obey_is_killed(
+    specs: list[ServerSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sluiceway.cluster.process.STOP_MARGIN_S", 0.1)
+    stubborn = make_spec("detection", tmp_path, STUBBORN="1")
+    specs[0] = ServerSpec(
+        stubborn.name, stubborn.module, stubborn.address, stubborn.operations, stubborn.environment, None, 0.1
+    )
+    async with Cluster(specs) as cluster:
+        pid = cluster.pids["detection"]
+        assert pid
+    assert not psutil.pid_exists(pid)
+    assert "detection term" in journal(tmp_path)
+    assert "detection end" not in journal(tmp_path)
+
+
+OWNER = textwrap.dedent(
+    """
+    import asyncio, os, sys
+    sys.path.insert(0, sys.argv[1])
+    from sluiceway.cluster import Cluster, ServerSpec
+
+    async def main():
+        specs = [
+            ServerSpec(name, "obedient_server", f"127.0.0.1:{port}", ("127.0.0.1", int(port)),
+                       {**os.environ, "NAME": name, "PORT": port}, None, 5)
+            for name, port in zip(("detection", "recognition", "orchestrator"), sys.argv[2:])
+        ]
+        async with Cluster(specs) as cluster:
+            print(*cluster.pids.values(), flush=True)
+            await asyncio.sleep(600)
+
+    asyncio.run(main())
+    """
+)
+
+
+async def test_servers_end_when_their_owner_is_killed(specs: list[ServerSpec], tmp_path: Path) -> None:
+    (tmp_path / "owner.py").write_text(OWNER)
+    ports = [str(free_port()) for _ in range(3)]
+    environment = {**os.environ, "JOURNAL": str(tmp_path / "journal"), "PYTHONPATH": str(tmp_path)}
+    owner = subprocess.Popen(
+        [sys.executable, str(tmp_path / "owner.py"), str(tmp_path), *ports],
+        stdout=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+    assert owner.stdout
+    with owner.stdout:
+        pids = [int(text) for text in (await asyncio.to_thread(owner.stdout.readline)).split()]
+    assert len(pids) == 3
+    owner.kill()
+    owner.wait()
+    await eventually(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+    assert {f"{name} orphaned" for name in NAMES} <= set(journal(tmp_path))
