@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 from sluiceway_runtime.errors import StartupError
 
 __all__ = ["METADATA_KEY", "from_inference_config", "from_metadata", "from_text_file", "with_blank_and_space"]

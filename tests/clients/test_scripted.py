@@ -51,7 +51,12 @@ def test_reads_error_info_and_retry_info(run: Run, pipeline: ScriptedPipeline, i
     output = run(images[0])
     assert output.exit_code == 1
     [[code, reason, retry_ms, message]] = output.of("error")
-    assert (code_name(code), reason, retry_ms, message) == ("resourceexhausted", "QUEUE_FULL", "250", "the queue is full")
+    assert (code_name(code), reason, retry_ms, message) == (
+        "resourceexhausted",
+        "QUEUE_FULL",
+        "250",
+        "the queue is full",
+    )
     assert output.of("error_metadata") == [["limit", "256"]]
 
 

@@ -11,15 +11,16 @@ import cv2
 import grpc
 import numpy as np
 import pytest
-from sluiceway.common.v1 import crop_pb2
-from sluiceway.detection.v1 import detection_pb2 as pb
-from sluiceway.detection.v1 import detection_pb2_grpc
 from sluiceway_detection.config import DetectionConfig
 from sluiceway_detection.service import DetectionService
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.server import Installation, Server
 from sluiceway_runtime.server.security import Security
 from sluiceway_runtime.server.status import from_rpc_error
+
+from sluiceway.common.v1 import crop_pb2
+from sluiceway.detection.v1 import detection_pb2 as pb
+from sluiceway.detection.v1 import detection_pb2_grpc
 
 MODELS = Path(__file__).parents[1] / "unit" / "detection" / "models"
 WEIGHTS = MODELS / "yolo11-pico.onnx"

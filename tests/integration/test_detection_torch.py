@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from sluiceway_detection.backends import Backend, BackendSpec, open_backend
@@ -22,7 +23,7 @@ SHAPE = (480, 640)
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """YOLO11n of full size with seeded random weights, its layers normalised to noise so that it sees something."""
+    """YOLO11n of full size with seeded random weights, its layers normalised to photographs so that it sees something."""
     import torch
     from ultralytics import YOLO
 
@@ -32,14 +33,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None
+    pictures = [cv2.resize(cv2.imread(str(path)), (320, 320)) for path in sorted(IMAGES.glob("*.jpg"))]
+    batch = torch.from_numpy(np.stack(pictures)[:, :, :, ::-1].copy()).permute(0, 3, 1, 2).float() / 255
     model.train()
     with torch.no_grad():
-        for _ in range(3):
-            model(torch.rand(2, 3, 256, 256))
+        model(batch)
     model.eval()
-    for name, parameter in model.model[-1].named_parameters():
-        if "cv3" in name and name.endswith(".2.weight"):
-            parameter.data *= 8
     path = tmp_path_factory.mktemp("yolo11") / "random.pt"
     yolo.save(path)
     return path
@@ -70,34 +69,38 @@ def test_raw_outputs_of_a_random_yolo11_equal_ultralytics(checkpoint: Path, expo
     import torch
     from ultralytics import YOLO
 
-    image = np.random.default_rng(3).integers(0, 256, (*SHAPE, 3), np.uint8)
+    image = cv2.resize(cv2.imread(str(IMAGES / "coffee.jpg")), SHAPE[::-1])
     pixels = torch.from_numpy(image[:, :, ::-1].copy()).permute(2, 0, 1)[None].float() / 255
     reference: Any = YOLO(str(checkpoint)).model
     with torch.inference_mode():
         expected = reference.fuse().eval()(pixels)[0][0].numpy()
     model = backend_of(backend, checkpoint if backend == "torch" else exported)
     (output,) = model.infer([image])
-    assert expected.std(axis=1).min() > 0.001
-    np.testing.assert_allclose(output, expected, rtol=1e-3, atol=1e-3)
+    assert np.ptp(expected[4:], axis=1).max() > 0.05
+    np.testing.assert_allclose(output[4:], expected[4:], atol=1e-3)
+    # Coordinates as shares of the input's longer side: its coarsest cells multiply what rounding is in the head by 32.
+    np.testing.assert_allclose(output[:4] / max(SHAPE), expected[:4] / max(SHAPE), atol=1e-4)
     assert len(model.card.classes) == 80
     assert model.card.classes == tuple(reference.names.values())
 
 
 @pytest.mark.parametrize("backend", ["openvino", "torch"])
-@pytest.mark.parametrize("name", ["coffee", "rocket", "astronaut"])
+@pytest.mark.parametrize("name", ["coffee", "chelsea", "astronaut"])
 def test_boxes_equal_predict(checkpoint: Path, exported: Path, backend: str, name: str) -> None:
     from ultralytics import YOLO
 
     path = IMAGES / f"{name}.jpg"
-    options = {"imgsz": SHAPE, "rect": False, "conf": 0.3, "iou": 0.7, "max_det": 50, "verbose": False}
+    options = {"imgsz": SHAPE, "rect": False, "conf": 0.05, "iou": 0.7, "max_det": 1000, "verbose": False}
     (expected,) = YOLO(str(checkpoint)).predict(path, device="cpu", **options)
     detector = YoloDetector(backend_of(backend, checkpoint if backend == "torch" else exported))
     image = decode_image(path.read_bytes(), ImageLimits())
-    (found,) = detector.detect([image], [DetectionJob(Selection(0.3, 0.7, 50))])
-    assert len(expected.boxes) >= 3
-    np.testing.assert_allclose(found.confidences, expected.boxes.conf.numpy(), atol=1e-3)
-    np.testing.assert_allclose(found.boxes_xyxy_px, expected.boxes.xyxy.numpy(), atol=0.1)
-    assert found.class_ids.tolist() == expected.boxes.cls.int().tolist()
+    (found,) = detector.detect([image], [DetectionJob(Selection(0.05, 0.7, 1000))])
+    boxes = expected.boxes.xyxy.numpy()
+    kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # ultralytics keeps what lies outside the image, without area
+    assert kept.sum() >= 3
+    np.testing.assert_allclose(found.confidences, expected.boxes.conf.numpy()[kept], atol=1e-3)
+    np.testing.assert_allclose(found.boxes_xyxy_px, boxes[kept], atol=0.1)
+    assert found.class_ids.tolist() == expected.boxes.cls.numpy()[kept].tolist()
 
 
 def test_exports_are_reproducible(checkpoint: Path, exported: Path, tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from sluiceway.common.v1 import crop_pb2, model_pb2
-from sluiceway.detection.v1 import detection_pb2 as pb
 from sluiceway_detection.convert import Defaults, Identity, job_of, model_message, priority_of, response_of
 from sluiceway_detection.crops import Crop, CropPlan
 from sluiceway_detection.job import DetectionAnswer, DetectionJob
@@ -11,6 +9,9 @@ from sluiceway_detection.postprocess import Selection
 from sluiceway_detection.types import Detections, Polygon, RotatedBox
 from sluiceway_runtime.errors import InvalidOption
 from sluiceway_runtime.pool import Outcome, Priority
+
+from sluiceway.common.v1 import crop_pb2, model_pb2
+from sluiceway.detection.v1 import detection_pb2 as pb
 
 DEFAULTS = Defaults(0.25, 0.7, 1000, ("textline", "image"), (640, 1280))
 

@@ -125,7 +125,7 @@ def test_nan_from_a_model_gives_no_regions(handler: DetectionHandler) -> None:
 def test_a_checkpoint_is_refused_unless_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = tmp_path / "model.pt"
     checkpoint.write_bytes(b"never read")
-    with pytest.raises(StartupError, match="needs torch|allow_pickle"):
+    with pytest.raises(StartupError, match=r"needs torch|allow_pickle"):
         build(WorkerSettings(weights=str(checkpoint)).mapping()).setup(PLACEMENT)
 
 

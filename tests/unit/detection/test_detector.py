@@ -3,6 +3,7 @@
 import sys
 import types
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -20,7 +21,7 @@ ANY = DetectionJob(Selection(confidence=0.01))
 
 class Good:
     classes = ("a", "b")
-    answer: list[Region] = []
+    answer: ClassVar[list[Region]] = []
 
     def setup(self, device: str) -> None:
         self.device = device

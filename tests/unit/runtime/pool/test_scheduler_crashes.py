@@ -92,6 +92,7 @@ def test_a_suspect_gets_an_idle_worker_even_if_all_are_always_busy(make_desk):
         desk.submit()
         desk.tick()
     desk.died(0, back=False)  # the other one is full, and more waits
+    assert (suspect,) not in [batch for _, batch in desk.held[1]]
     for _ in range(2):
         desk.done(1)
     assert (suspect,) in [batch for _, batch in desk.held[1]]

@@ -1,0 +1,193 @@
+"""The wire form of every message, byte by byte: what an older or newer peer sends and understands.
+
+`golden/*.json` says what each message holds, `golden/*.binpb` how it was once written. Where a field is added, its message
+gets a new golden file; a file that is there never changes, since peers out there write just that. To write the files of
+new cases: `python tests/contract/test_wire_golden.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory, unknown_fields
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from sluiceway.common.v1 import crop_pb2, error_pb2, geometry_pb2, model_pb2
+from sluiceway.detection.v1 import detection_pb2
+from sluiceway.pipeline.v1 import pipeline_pb2
+from sluiceway.recognition.v1 import recognition_pb2
+
+GOLDEN = Path(__file__).parent / "golden"
+BASELINE = Path(__file__).parents[2] / "protos" / "image.binpb"
+FILES = (crop_pb2, error_pb2, geometry_pb2, model_pb2, detection_pb2, pipeline_pb2, recognition_pb2)
+
+
+def messages() -> Iterator[Descriptor]:
+    for module in FILES:
+        yield from module.DESCRIPTOR.message_types_by_name.values()
+
+
+def cases(descriptor: Descriptor) -> Iterator[str]:
+    """Names of the golden files of a message: one, and one for each further choice of its widest `oneof`."""
+    widest = max((len(oneof.fields) for oneof in real_oneofs(descriptor)), default=1)
+    for choice in range(widest):
+        yield descriptor.full_name + (f".{choice}" if choice else "")
+
+
+def real_oneofs(descriptor: Descriptor) -> list[Any]:
+    # `optional` fields have one of their own, whose name begins with an underscore.
+    return [oneof for oneof in descriptor.oneofs if not oneof.name.startswith("_")]
+
+
+def example(descriptor: Descriptor, choice: int = 0, depth: int = 0) -> Message:
+    """A message with every field set; of each `oneof` the given choice."""
+    message = message_factory.GetMessageClass(descriptor)()
+    for field in descriptor.fields:
+        oneof = field.containing_oneof
+        if (
+            oneof is not None
+            and not oneof.name.startswith("_")
+            and oneof.fields[choice % len(oneof.fields)] is not field
+        ):
+            continue
+        fill(message, field, depth)
+    return message
+
+
+def fill(message: Message, field: FieldDescriptor, depth: int) -> None:
+    value: Any
+    nested = field.message_type
+    if nested is not None and nested.GetOptions().map_entry:
+        values = getattr(message, field.name)
+        if nested.fields_by_name["value"].message_type is not None:
+            values["key"].CopyFrom(example(nested.fields_by_name["value"].message_type, depth=depth + 1))
+        else:
+            values["key"] = "value"
+    elif nested is not None:
+        assert depth < 8, "messages must not nest without end"
+        inner = example(nested, depth=depth + 1)
+        if field.is_repeated:
+            getattr(message, field.name).append(inner)
+        else:
+            getattr(message, field.name).CopyFrom(inner)
+    else:
+        if field.enum_type is not None:
+            value = field.enum_type.values[-1].number
+        else:
+            # Differs from field to field, so that two swapped numbers show.
+            value = {
+                FieldDescriptor.CPPTYPE_STRING: f"é{field.number}"
+                if field.type == FieldDescriptor.TYPE_STRING
+                else None,
+                FieldDescriptor.CPPTYPE_BOOL: True,
+                FieldDescriptor.CPPTYPE_FLOAT: field.number + 0.25,
+                FieldDescriptor.CPPTYPE_INT32: field.number,
+                FieldDescriptor.CPPTYPE_UINT32: 300 + field.number,
+                FieldDescriptor.CPPTYPE_UINT64: 2**40 + field.number,
+            }[field.cpp_type]
+            if field.type == FieldDescriptor.TYPE_BYTES:
+                value = bytes([0, 255, field.number])
+        if field.is_repeated:
+            getattr(message, field.name).extend([value, value])
+        else:
+            setattr(message, field.name, value)
+
+
+def by_name(name: str) -> Descriptor:
+    return descriptor_pool.Default().FindMessageTypeByName(name)
+
+
+ALL_CASES = [(descriptor.full_name, case) for descriptor in messages() for case in cases(descriptor)]
+
+
+@pytest.mark.parametrize(("name", "case"), ALL_CASES, ids=[case for _, case in ALL_CASES])
+def test_is_written_as_ever(name: str, case: str) -> None:
+    kind = message_factory.GetMessageClass(by_name(name))
+    wire = (GOLDEN / f"{case}.binpb").read_bytes()
+    message = kind.FromString(wire)
+    assert not list(unknown_fields.UnknownFieldSet(message))
+    assert message == json_format.Parse((GOLDEN / f"{case}.json").read_text(encoding="utf-8"), kind())
+    assert message.SerializeToString(deterministic=True) == wire
+
+
+def test_every_field_of_every_message_is_in_a_golden_file() -> None:
+    """A new field fails here until a golden file has it."""
+    for descriptor in messages():
+        kind = message_factory.GetMessageClass(descriptor)
+        seen: set[str] = set()
+        for path in GOLDEN.glob(f"{descriptor.full_name}*.binpb"):
+            stem = path.name.removesuffix(".binpb").removeprefix(descriptor.full_name)
+            if stem == "" or stem.startswith((".", "+")):
+                seen |= {field.name for field, _ in kind.FromString(path.read_bytes()).ListFields()}
+        assert seen >= {field.name for field in descriptor.fields}, descriptor.full_name
+
+
+def test_no_golden_file_belongs_to_nothing() -> None:
+    known = {descriptor.full_name for descriptor in messages()}
+    for path in GOLDEN.iterdir():
+        name = path.name.rsplit(".", 1)[0]
+        assert name.split("+")[0].rstrip("0123456789").rstrip(".") in known, path.name
+
+
+@pytest.fixture(scope="module")
+def old() -> descriptor_pool.DescriptorPool:
+    """The contract as it was when the baseline was accepted: what a peer of then is built from."""
+    pool = descriptor_pool.DescriptorPool()
+    for file in descriptor_pb2.FileDescriptorSet.FromString(BASELINE.read_bytes()).file:
+        pool.Add(file)
+    return pool
+
+
+@pytest.mark.parametrize(("name", "case"), ALL_CASES, ids=[case for _, case in ALL_CASES])
+def test_an_old_peer_reads_what_it_knows_and_keeps_the_rest(
+    name: str, case: str, old: descriptor_pool.DescriptorPool
+) -> None:
+    try:
+        descriptor = old.FindMessageTypeByName(name)
+    except KeyError:
+        return  # younger than the baseline
+    kind = message_factory.GetMessageClass(descriptor)
+    # Field 999, length-delimited: something that will be added one day.
+    wire = (GOLDEN / f"{case}.binpb").read_bytes() + b"\xba\x3e\x06future"
+    message = kind.FromString(wire)
+    known = {field.name: value for field, value in message.ListFields()}
+    now = message_factory.GetMessageClass(by_name(name)).FromString((GOLDEN / f"{case}.binpb").read_bytes())
+    for field, value in now.ListFields():
+        if field.name in descriptor.fields_by_name and field.message_type is None:
+            assert known[field.name] == value
+    # Handed on, for example by an older orchestrator, nothing is lost.
+    again = message_factory.GetMessageClass(by_name(name)).FromString(message.SerializeToString())
+    assert [field.field_number for field in unknown_fields.UnknownFieldSet(again)] == [999]
+    again.DiscardUnknownFields()
+    assert again == now
+
+
+def test_a_value_that_an_enum_does_not_know_survives() -> None:
+    request = pipeline_pb2.ProcessRequest.FromString(
+        pipeline_pb2.ProcessRequest(options=pipeline_pb2.ProcessOptions(priority=99)).SerializeToString()  # type: ignore[arg-type]
+    )
+    assert request.options.priority == 99
+    assert pipeline_pb2.ProcessRequest.FromString(request.SerializeToString()).options.priority == 99
+
+
+def test_crops_pass_from_detection_to_recognition_by_bytes() -> None:
+    """The two messages give crops one number, on which the orchestrator relies."""
+    crops = [crop_pb2.Crop(id=1, raw=crop_pb2.RawImage(height=1, width=1, data=b"abc"))]
+    detected = detection_pb2.DetectResponse(crops=crops).SerializeToString()
+    assert list(recognition_pb2.RecognizeRequest.FromString(detected).crops) == crops
+
+
+if __name__ == "__main__":
+    GOLDEN.mkdir(exist_ok=True)
+    for message_name, case_name in ALL_CASES:
+        target = GOLDEN / f"{case_name}.binpb"
+        if not target.exists():
+            number = int(case_name.removeprefix(message_name).removeprefix(".") or 0)
+            made = example(by_name(message_name), number)
+            target.write_bytes(made.SerializeToString(deterministic=True))
+            text = json_format.MessageToJson(made, preserving_proto_field_name=True, ensure_ascii=False, indent=1)
+            target.with_suffix(".json").write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,71 @@
+"""Rules of the house that no linter knows: who sees generated code, how long a module may be, what is never named."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("sluiceway", "services", "orchestrator")
+# Modules that turn messages into our own types and back, and those that make or serve calls.
+SEES_MESSAGES = {"servicer", "convert", "clients", "service", "inference", "connection"}
+MAX_LINES = 400
+
+
+def tracked(*suffixes: str) -> list[Path]:
+    names = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    return [path for name in names if name.endswith(suffixes) and (path := ROOT / name).is_file()]
+
+
+def ours() -> list[Path]:
+    return [path for path in tracked(".py") if path.relative_to(ROOT).parts[0] in PACKAGES and "_pb2" not in path.name]
+
+
+def imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_generated_code_stays_at_the_border() -> None:
+    offenders = [
+        str(path.relative_to(ROOT))
+        for path in ours()
+        if any(re.search(r"sluiceway\.\w+\.v1\..*_pb2", name) for name in imports(path))
+        and path.stem not in SEES_MESSAGES
+        and "testing" not in path.parts
+    ]
+    assert offenders == []
+
+
+@pytest.mark.parametrize("limit", [MAX_LINES])
+def test_modules_can_be_read_in_one_sitting(limit: int) -> None:
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines())
+        for path in tracked(".py")
+        if "_pb2" not in path.name and "tests" not in path.parts
+    }
+    assert {name: length for name, length in lengths.items() if length > limit} == {}
+
+
+def test_every_public_module_says_what_it_offers() -> None:
+    silent = [
+        str(path.relative_to(ROOT))
+        for path in ours()
+        if path.stem not in ("__init__", "__main__")
+        and path.read_text(encoding="utf-8").strip()
+        and "__all__" not in path.read_text(encoding="utf-8")
+    ]
+    assert silent == []
