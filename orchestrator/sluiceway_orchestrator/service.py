@@ -67,8 +67,8 @@ class OrchestratorService:
         )
 
         def channel(target: str, name: str | None) -> grpc.aio.Channel:
-            del name
-            return open_channel(target, max_message_bytes=config.max_message_bytes, security=security)
+            # A replica is dialled by its address, but its certificate is for the name that all replicas share.
+            return open_channel(target, max_message_bytes=config.max_message_bytes, security=security, authority=name)
 
         self._fetcher = Fetcher(config, apis or {}, environment or {}, look_up=url_look_up)
         self.detection: Stage[DetectionDescription] = Stage(

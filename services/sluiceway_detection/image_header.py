@@ -107,7 +107,7 @@ def _jpeg(data: bytes) -> ImageHeader:
         raise InvalidImage("the JPEG holds no picture")
     # Inside entropy-coded data FF is always followed by 00 or a restart marker, so an end marker there is the real one.
     # Decoders fill what is missing with grey and say nothing to their caller: this is how we know.
-    complete = data.find(b"\xff\xd9", position) >= 0
+    complete = data.rfind(b"\xff\xd9", position) >= 0
     return ImageHeader("jpeg", size[0], size[1], orientation, complete)
 
 

@@ -17,6 +17,7 @@ from sluiceway_orchestrator.testing.cluster import account
 from sluiceway_runtime.errors import QueueFull, Unavailable
 
 from sluiceway.pipeline.v1 import pipeline_pb2
+from sluiceway.recognition.v1 import recognition_pb2
 
 Source = pipeline_pb2.Source
 
@@ -285,3 +286,30 @@ async def test_a_unix_socket_is_passed_to_grpc_as_it_is(tmp_path: Path) -> None:
         assert source.done is not None
         assert [replica.address for replica in cluster.service.detection.replicas] == [target]
     await server.stop()
+
+
+async def test_a_reader_that_repeats_or_forgets_crops_is_put_right() -> None:
+    """Each region comes once: repeated and unknown answers are dropped, missing ones are asked for again."""
+    asked: list[list[int]] = []
+
+    class Careless(FakeRecognition):
+        async def Recognize(  # type: ignore[override]
+            self, request: recognition_pb2.RecognizeRequest, context: object
+        ) -> AsyncIterator[recognition_pb2.RecognizeResponse]:
+            ids = [crop.id for crop in request.crops]
+            asked.append(ids)
+            for crop_id in (ids[0], ids[0], 99):
+                text = recognition_pb2.Text(text=f"r{crop_id}")
+                yield recognition_pb2.RecognizeResponse(
+                    recognitions=[recognition_pb2.Recognition(crop_id=crop_id, text=text)]
+                )
+
+    async with Cluster(readers=[Careless()]) as cluster:
+        (two,) = (await cluster.process(Source(image=picture(1, regions=2)))).values()
+        (many,) = (await cluster.process(Source(image=picture(1, regions=20)))).values()
+    assert two.texts == {"r0": 1, "r1": 1}
+    assert asked[:2] == [[0, 1], [1]]
+    # One that never gets anywhere is given up after four calls, and the rest of the regions are told so.
+    assert many.texts == {f"r{region}": 1 for region in range(4)}
+    assert {error.reason for error in many.region_errors.values()} == {"UNAVAILABLE"}
+    assert sorted(many.region_errors) == list(range(4, 20))

@@ -23,7 +23,7 @@ SHAPE = (480, 640)
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """YOLO11n of full size with seeded random weights, its layers normalised to photographs so that it sees something."""
+    """YOLO11n of full size: random weights, seeded, its layers normalised to photographs so that it sees something."""
     import torch
     from ultralytics import YOLO
 
@@ -90,17 +90,23 @@ def test_boxes_equal_predict(checkpoint: Path, exported: Path, backend: str, nam
     from ultralytics import YOLO
 
     path = IMAGES / f"{name}.jpg"
-    options = {"imgsz": SHAPE, "rect": False, "conf": 0.05, "iou": 0.7, "max_det": 1000, "verbose": False}
+    options = {"imgsz": SHAPE, "rect": False, "conf": 1e-4, "iou": 0.7, "max_det": 1000, "verbose": False}
     (expected,) = YOLO(str(checkpoint)).predict(path, device="cpu", **options)
+    boxes, confidences = expected.boxes.xyxy.numpy(), expected.boxes.conf.numpy()
+    assert len(boxes) > 30
     detector = YoloDetector(backend_of(backend, checkpoint if backend == "torch" else exported))
     image = decode_image(path.read_bytes(), ImageLimits())
-    (found,) = detector.detect([image], [DetectionJob(Selection(0.05, 0.7, 1000))])
-    boxes = expected.boxes.xyxy.numpy()
-    kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # ultralytics keeps what lies outside the image, without area
-    assert kept.sum() >= 3
-    np.testing.assert_allclose(found.confidences, expected.boxes.conf.numpy()[kept], atol=1e-3)
-    np.testing.assert_allclose(found.boxes_xyxy_px, boxes[kept], atol=0.1)
-    assert found.class_ids.tolist() == expected.boxes.cls.numpy()[kept].tolist()
+    (found,) = detector.detect([image], [DetectionJob(Selection(1e-4, 0.7, 1000))])
+    unmatched = 0
+    for row in range(30):
+        left, top, right, bottom = boxes[row]
+        if right <= left or bottom <= top:
+            continue  # outside the image: ultralytics keeps it without area, here it is no region
+        same = found.class_ids == int(expected.boxes.cls[row])
+        near = np.abs(found.boxes_xyxy_px - boxes[row]).max(axis=1) < 0.2
+        close = np.abs(found.confidences - confidences[row]) < 1e-3
+        unmatched += not (same & near & close).any()
+    assert unmatched == 0
 
 
 def test_exports_are_reproducible(checkpoint: Path, exported: Path, tmp_path: Path) -> None:

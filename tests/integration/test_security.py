@@ -72,8 +72,8 @@ class Certificates:
         self.certificate, self.key = folder / "server.pem", folder / "server.key"
         self.issue()
 
-    def issue(self) -> None:
-        issued = self.authority.issue_cert("localhost", "127.0.0.1")
+    def issue(self, *names: str) -> None:
+        issued = self.authority.issue_cert(*(names or ("localhost", "127.0.0.1")))
         self.key.write_bytes(issued.private_key_pem.bytes())
         self.certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
 
@@ -228,6 +228,20 @@ async def test_mutual_tls_between_stages(certificates: Certificates, tmp_path: P
                     await whoami(refused)
                 assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert running.service.entered.is_set()
+
+
+async def test_a_replica_is_dialled_by_address_and_known_by_name(certificates: Certificates) -> None:
+    certificates.issue("detection.internal")
+    security = Security(certificates.config())
+    async with Running(security) as running:
+        address = f"127.0.0.1:{running.server.port}"
+        async with open_channel(address, security=security, authority="detection.internal:50052") as channel:
+            assert await whoami(channel) == "anonymous"
+        for authority in (None, "recognition.internal"):
+            async with open_channel(address, security=security, authority=authority) as channel:
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await whoami(channel)
+                assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_the_stage_token_goes_with_every_call(certificates: Certificates) -> None:

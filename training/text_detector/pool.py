@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import queue
@@ -71,7 +72,7 @@ class RealViews:
         return camera(rng, image) if rng.random() < 0.45 else image
 
 
-_SLOTS = 384  # pictures on their way from the processes to the device; 0.8 GB of shared memory
+_SLOTS = 96  # pictures on their way from the processes to the device; 0.2 GB of shared memory
 
 _drawer: Synthesiser
 _views: RealViews
@@ -109,21 +110,22 @@ def _draw_into(task: tuple[int, int]) -> int:
 
 
 class Pool:
-    """A ring of pictures on a device. Processes draw into shared slots; `absorb` copies full slots; `batch` draws from the ring."""
+    """A ring of pictures on a device. Processes draw into shared slots, a thread copies full slots, `batch` draws from the ring.
+
+    The thread has a stream of its own, so that its copies (pageable memory: they wait for their stream) overlap training.
+    A picture may be read while it is being replaced; a view that mixes two pictures is as good a sample as any.
+    """
 
     def __init__(self, corpus: Path, capacity: int, device: torch.device, seed: int, processes: int, real_share: float) -> None:
         """Start the processes; `close` stops them and frees the shared memory."""
         self._ring = torch.empty((capacity, SIDE_PX, SIDE_PX, 3), dtype=torch.uint8, device=device)
         self._shared = SharedMemory(create=True, size=_SLOTS * SIDE_PX * SIDE_PX * 3)
         self._slots = torch.from_numpy(_map(self._shared))
-        if device.type == "cuda":  # pinned, or every copy would wait for the device
-            torch.cuda.cudart().cudaHostRegister(self._slots.data_ptr(), self._slots.numel(), 0)
         self._free: queue.Queue[int] = queue.Queue()
         for slot in range(_SLOTS):
             self._free.put(slot)
-        self._full: queue.Queue[int] = queue.Queue()
-        self._copying: list[tuple[torch.cuda.Event | None, list[int]]] = []
         self.filled = 0
+        self.fault: Exception | None = None
         self._seed = seed
         self._stop = threading.Event()
         context = multiprocessing.get_context("spawn")  # a fork would copy the CUDA context
@@ -142,32 +144,27 @@ class Pool:
             seed += 1
 
     def _take(self) -> None:
+        stream = torch.cuda.Stream() if self._ring.is_cuda else None
         try:
-            for slot in self._processes.imap_unordered(_draw_into, self._tasks()):
-                self._full.put(slot)
-        except Exception:
+            with torch.cuda.stream(stream) if stream else contextlib.nullcontext():
+                for slot in self._processes.imap_unordered(_draw_into, self._tasks()):
+                    self._ring[self.filled % len(self._ring)].copy_(self._slots[slot])
+                    if stream:
+                        stream.synchronize()
+                    self.filled += 1
+                    self._free.put(slot)
+        except Exception as error:  # shown by the next `batch`
             if not self._stop.is_set():
-                raise
-
-    def absorb(self) -> None:
-        """Copy full slots to the ring and free those whose copies are done; one thread owns the device, so call it there."""
-        while self._copying and (self._copying[0][0] is None or self._copying[0][0].query()):
-            for slot in self._copying.pop(0)[1]:
-                self._free.put(slot)
-        taken: list[int] = []
-        while not self._full.empty() and len(taken) < 64:
-            slot = self._full.get_nowait()
-            self._ring[self.filled % len(self._ring)].copy_(self._slots[slot], non_blocking=True)
-            self.filled += 1
-            taken.append(slot)
-        if taken:
-            event = torch.cuda.Event() if self._ring.is_cuda else None
-            if event is not None:
-                event.record()
-            self._copying.append((event, taken))
+                self.fault = error
 
     def batch(self, count: int, generator: torch.Generator) -> torch.Tensor:
-        """`count` pictures at random: uint8 [count, SIDE_PX, SIDE_PX, 3] on the device."""
+        """`count` pictures at random: uint8 [count, SIDE_PX, SIDE_PX, 3] on the device.
+
+        Raises:
+            RuntimeError: drawing or copying failed; no more pictures will come.
+        """
+        if self.fault:
+            raise RuntimeError("the pool of pictures has stopped") from self.fault
         most = min(self.filled, len(self._ring))
         index = torch.randint(most, (count,), generator=generator, device=self._ring.device)
         return self._ring[index]
@@ -177,8 +174,6 @@ class Pool:
         self._stop.set()
         self._processes.terminate()
         self._processes.join()
-        if self._ring.is_cuda:
-            torch.cuda.synchronize()
-            torch.cuda.cudart().cudaHostUnregister(self._slots.data_ptr())
+        self._thread.join(timeout=5)
         del self._slots
         self._shared.unlink()

@@ -125,7 +125,8 @@ def _distil(arguments: argparse.Namespace, device: torch.device, pool: Pool) -> 
         return agreement_loss(ours, wanted), hint
 
     while pool.filled < min(arguments.capacity, 12 * arguments.batch) and time.monotonic() - began < 90:
-        pool.absorb()
+        if pool.fault:
+            raise RuntimeError("the pool of pictures has stopped") from pool.fault
         time.sleep(0.05)
     print(f"pool {pool.filled} after {time.monotonic() - began:.0f} s", flush=True)
     log = (arguments.out / "log.jsonl").open("a")
@@ -138,7 +139,6 @@ def _distil(arguments: argparse.Namespace, device: torch.device, pool: Pool) -> 
             break
         if step == 20:
             mark = time.monotonic()
-        pool.absorb()
         lr = arguments.lr * min(1.0, (step + 1) / 200) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
         for group in optimiser.param_groups:
             group["lr"] = lr

@@ -1,9 +1,9 @@
-"""Runs jobs for callers that read their events: one place for the limit on jobs and for ending what nobody reads."""
+"""Runs the jobs of the HTTP port: keeps the limit on jobs and ends what nobody reads."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from sluiceway_runtime.errors import QueueFull
 
@@ -19,11 +19,18 @@ BUSY_RETRY_S = 0.25
 
 
 class Jobs:
-    """Runs any number of jobs up to `max_jobs`."""
+    """Runs jobs, up to `max_jobs` together with those that run elsewhere.
 
-    def __init__(self, config: OrchestratorConfig, flow: Flow) -> None:
+    Args:
+        config: has the limits.
+        flow: does the work.
+        elsewhere: says how many jobs came in through gRPC.
+    """
+
+    def __init__(self, config: OrchestratorConfig, flow: Flow, elsewhere: Callable[[], int] = lambda: 0) -> None:
         self._config = config
         self._flow = flow
+        self._elsewhere = elsewhere
         self._running = 0
 
     def __repr__(self) -> str:
@@ -40,7 +47,7 @@ class Jobs:
         Raises:
             QueueFull: every job slot is taken.
         """
-        if self._running >= self._config.max_jobs:
+        if self._running + self._elsewhere() >= self._config.max_jobs:
             raise QueueFull("every job slot is taken", retry_after_s=BUSY_RETRY_S)
         outbox = Outbox(
             self._config.events_ahead,

@@ -83,13 +83,23 @@ def channel_options(max_message_bytes: int) -> list[tuple[str, Any]]:
 
 
 def open_channel(
-    target: str, *, max_message_bytes: int = 64 * 2**20, security: Security | None = None
+    target: str,
+    *,
+    max_message_bytes: int = 64 * 2**20,
+    security: Security | None = None,
+    authority: str | None = None,
 ) -> grpc.aio.Channel:
     """A channel to a Sluiceway server; the caller closes it.
 
-    Calls over it carry the stage token by themselves when `security` has one.
+    Args:
+        target: where to connect.
+        max_message_bytes: largest message, both ways.
+        security: for TLS, and for the stage token that calls then carry by themselves.
+        authority: the name that the server's certificate has to be for, where `target` is the address of one replica.
     """
     options = channel_options(max_message_bytes)
+    if authority is not None:
+        options += [("grpc.default_authority", authority), ("grpc.ssl_target_name_override", authority)]
     security = security or Security()
     interceptors = stage_token_interceptors(security.call_metadata())
     credentials = security.channel_credentials()

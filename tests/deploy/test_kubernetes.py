@@ -1,0 +1,249 @@
+"""The chart in a real cluster: installed, used, broken, scaled by its own metric, upgraded, removed.
+
+Needs KUBECONFIG, a cluster whose nodes have the images sluiceway/*:0.1.0 and sluiceway-test/prometheus:1 (the engine of a
+one-node cluster that builds them has), and helm and kubectl. For the autoscaler the cluster must answer the external
+metric sluiceway_detection_queue_seconds with the query that the chart writes beside its autoscaler. EXTERNAL_METRICS
+may name a JSON file {metric: URL of a Prometheus query, a path being one of the API server}, which is then filled in; without
+it the cluster's own adapter must have been told.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+CHART = ROOT / "deploy" / "helm" / "sluiceway"
+NAMESPACE, RELEASE = "sluiceway-test", "eye"
+SERVICE = f"{RELEASE}-sluiceway-orchestrator.{NAMESPACE}.svc:50051"
+DETECTION, RECOGNITION, ORCHESTRATOR = (
+    f"{RELEASE}-sluiceway-{name}" for name in ("detection", "recognition", "orchestrator")
+)
+VERSION, NEXT = "0.1.0", "0.1.0-next"
+METRIC = "sluiceway_detection_queue_seconds"
+CLIENTS = 8
+Report = Callable[[str], None]
+Until = Callable[..., float]
+
+
+def run(*command: str, check: bool = True, stdin: str | None = None) -> str:
+    path = os.pathsep.join((os.environ["PATH"], str(ROOT / "build" / "tools" / "bin")))
+    program = shutil.which(command[0], path=path)
+    assert program, f"no {command[0]}"
+    done = subprocess.run([program, *command[1:]], capture_output=True, text=True, check=False, input=stdin)
+    assert done.returncode == 0 or not check, f"{' '.join(command)}:\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def kubectl(*arguments: str, check: bool = True, stdin: str | None = None) -> str:
+    return run("kubectl", "--namespace", NAMESPACE, *arguments, check=check, stdin=stdin)
+
+
+def helm(command: str, *arguments: str) -> str:
+    # With what a release had before, so that each step changes only what it names.
+    return run("helm", command, RELEASE, "--namespace", NAMESPACE, *arguments)
+
+
+def pods(component: str) -> list[dict[str, Any]]:
+    selector = f"app.kubernetes.io/instance={RELEASE},app.kubernetes.io/component={component}"
+    items: list[dict[str, Any]] = json.loads(kubectl("get", "pods", "-l", selector, "-o", "json"))["items"]
+    return items
+
+
+def ready(component: str) -> list[str]:
+    """Names of the pods that serve and are to stay."""
+    return [
+        pod["metadata"]["name"]
+        for pod in pods(component)
+        if "deletionTimestamp" not in pod["metadata"]
+        and any(item["type"] == "Ready" and item["status"] == "True" for item in pod["status"].get("conditions", []))
+    ]
+
+
+@dataclass
+class Ledger:
+    """The client's own account, as it stands and, in the end, as it closed."""
+
+    lines: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def done(self) -> int:
+        return int(self.lines[-1]["done"]) if self.lines else 0
+
+    @property
+    def failures(self) -> list[str]:
+        assert "failures" in self.lines[-1], "the client did not end well"
+        return list(self.lines[-1]["failures"])
+
+    def rate(self, seconds: int) -> float:
+        last = [line["rate"] for line in self.lines[-seconds:]]
+        return float(sum(last) / len(last))
+
+
+@contextmanager
+def load(clients: int = CLIENTS) -> Iterator[Ledger]:
+    """Keep up load from inside the cluster; on leaving, every request is waited for."""
+    kubectl("exec", "client", "--", "rm", "-f", "/tmp/stop")
+    ledger = Ledger()
+    command = ["kubectl", "--namespace", NAMESPACE, "exec", "client", "--"]
+    command += ["python", "/files/cluster_load.py", SERVICE, "/files/photo.jpg", str(clients)]
+    path = os.pathsep.join((os.environ["PATH"], str(ROOT / "build" / "tools" / "bin")))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PATH": path}) as process:
+
+        def follow() -> None:
+            assert process.stdout
+            for line in process.stdout:
+                ledger.lines.append(json.loads(line))
+
+        follower = threading.Thread(target=follow)
+        follower.start()
+        try:
+            yield ledger
+        finally:
+            kubectl("exec", "client", "--", "touch", "/tmp/stop")
+            follower.join()
+    assert process.returncode == 0
+
+
+@pytest.fixture(scope="module")
+def cluster(photo: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    run("kubectl", "delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait")
+    run("kubectl", "create", "namespace", NAMESPACE)
+    file = tmp_path_factory.mktemp("client") / "photo.jpg"
+    file.write_bytes(photo)
+    try:
+        script = HERE / "cluster_load.py"
+        kubectl("create", "configmap", "client", f"--from-file={script}", f"--from-file=photo.jpg={file}")
+        kubectl("apply", "-f", str(HERE / "kubernetes" / "prometheus.yaml"))
+        kubectl("apply", "-f", str(HERE / "kubernetes" / "client.yaml"))
+        kubectl("wait", "--for=condition=Ready", "pod/client", "--timeout=120s")
+        kubectl("rollout", "status", "deployment/prometheus", "--timeout=120s")
+        yield
+    finally:
+        run("kubectl", "delete", "namespace", NAMESPACE, "--wait")
+
+
+@pytest.fixture(scope="module")
+def release(cluster: None, report: Report) -> None:
+    begin = time.monotonic()
+    helm("install", str(CHART), "--values", str(HERE / "kubernetes" / "values.yaml"), "--wait", "--timeout=10m")
+    report(f"kubernetes: installed and ready in {time.monotonic() - begin:.0f} s")
+
+
+def test_a_photo_is_read(release: None, report: Report) -> None:
+    command = ["sluiceway", "run", "--json", "--address", SERVICE, "/files/photo.jpg"]
+    answer = json.loads(kubectl("exec", "client", "--", *command))
+    assert answer["status"] == "ok"
+    assert answer["regions"]
+    report(f"kubernetes: first photo, {len(answer['regions'])} regions")
+
+
+def test_deleted_pods_fail_nothing(release: None, report: Report, until: Until) -> None:
+    with load(clients=4) as ledger:
+        until("first results", lambda: ledger.done >= 4, 120)
+        for component in ("detection", "recognition", "orchestrator"):
+            victim, count = ready(component)[0], len(ready(component))
+            kubectl("delete", "pod", victim, "--wait=false")
+            until(f"a new pod for {victim}", lambda: victim not in ready(component), 60)
+            until(f"{component} complete again", lambda: len(ready(component)) >= count, 180)
+            done = ledger.done
+            until("further results", lambda: ledger.done >= done + 8, 120)
+    report(f"kubernetes: {ledger.done} requests while pods were deleted, {len(ledger.failures)} failed")
+    assert ledger.failures == []
+
+
+def test_scaled_by_its_own_queue_time(release: None, report: Report, until: Until) -> None:
+    values = str(HERE / "kubernetes" / "values.yaml")
+    with load() as ledger:
+        until("results of one pod", lambda: len(ledger.lines) >= 20 and ledger.done >= 10, 180)
+        alone = ledger.rate(15)
+    helm("upgrade", str(CHART), "--values", values, "--set", "detection.autoscaling.enabled=true", "--wait")
+    scaler = json.loads(kubectl("get", "hpa", DETECTION, "-o", "json"))
+    query = scaler["metadata"]["annotations"]["sluiceway.dev/query"]
+    answer_metric(query)
+
+    def queue_s() -> float:
+        path = f"/api/v1/namespaces/{NAMESPACE}/services/prometheus:9090/proxy/api/v1/query"
+        answer = json.loads(kubectl("get", "--raw", f"{path}?query={urllib.parse.quote(query)}"))
+        [series] = answer["data"]["result"]
+        return float(series["value"][1])
+
+    assert len(ready("detection")) == 1
+    begin = time.monotonic()
+
+    def note(event: str) -> None:
+        report(
+            f"kubernetes: {time.monotonic() - begin:4.0f} s  {event}: queue time {queue_s():.2f} s, "
+            f"{len(ready('detection'))} pods, {ledger.rate(5) if ledger.lines else 0:.1f} images/s"
+        )
+
+    note("before the load")
+    with load() as ledger:
+        until("2 pods", lambda: len(ready("detection")) >= 2, 240, 1)
+        note("load")
+        until("3 pods", lambda: len(ready("detection")) == 3, 240, 1)
+        note("load")
+        full = time.monotonic()
+        until("a steady rate", lambda: time.monotonic() - full > 25, 60, 1)
+        note("load, steady")
+        scaled = ledger.rate(15)
+    until("1 pod again", lambda: len(pods("detection")) == 1, 300, 1)
+    note("no load")
+    report(f"kubernetes: {alone:.1f} images/s with 1 pod, {scaled:.1f} with 3; {len(ledger.failures)} failed")
+    assert ledger.failures == []
+    assert scaled > 1.3 * alone
+
+
+def answer_metric(query: str) -> None:
+    """Let the external metric be what Prometheus in this namespace answers to the chart's query."""
+    file = os.environ.get("EXTERNAL_METRICS")
+    if file:
+        proxy = f"/api/v1/namespaces/{NAMESPACE}/services/prometheus:9090/proxy/api/v1/query"
+        Path(file).write_text(json.dumps({METRIC: f"{proxy}?query={urllib.parse.quote(query)}"}))
+
+
+def test_upgraded_under_load(release: None, report: Report, until: Until) -> None:
+    """The images of the next version are those of this one under another tag: what is tested is the exchange."""
+    for name in ("orchestrator", "detection", "recognition-cpu"):
+        run("docker", "tag", f"sluiceway/{name}:{VERSION}", f"sluiceway/{name}:{NEXT}")
+    values = str(HERE / "kubernetes" / "values.yaml")
+    with load(clients=4) as ledger:
+        until("first results", lambda: ledger.done >= 4, 120)
+        begin = time.monotonic()
+        helm("upgrade", str(CHART), "--values", values, "--set", f"image.tag={NEXT}", "--wait", "--timeout=10m")
+        took_s = time.monotonic() - begin
+        done = ledger.done
+        until("further results", lambda: ledger.done >= done + 8, 120)
+    for component in ("orchestrator", "detection", "recognition"):
+        images = {pod["spec"]["containers"][0]["image"].rsplit(":", 1)[1] for pod in pods(component)}
+        until(f"the old {component} gone", lambda: len(pods(component)) == len(ready(component)), 120)
+        assert NEXT in images
+    report(f"kubernetes: upgraded in {took_s:.0f} s, {ledger.done} requests, {len(ledger.failures)} failed")
+    assert ledger.failures == []
+
+
+def test_uninstalled_without_a_trace(release: None, until: Until) -> None:
+    helm("uninstall", "--wait")
+    kinds = "all,configmap,secret,serviceaccount,networkpolicy,poddisruptionbudget,horizontalpodautoscaler"
+
+    def left() -> list[str]:
+        output = kubectl("get", kinds, "-l", f"app.kubernetes.io/instance={RELEASE}", "-o", "name")
+        releases = kubectl("get", "secret", "-l", f"owner=helm,name={RELEASE}", "-o", "name")
+        return (output + releases).split()
+
+    until("clean namespace", lambda: left() == [], 120, 1)
