@@ -17,6 +17,17 @@ PROGRAMS = ("python", "python-async", "go", "typescript", "cpp", "java", "ruby",
 RUN_S = 60
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Tell what the clients were built with: the table in docs/clients.md is written from this."""
+    if config.option.markexpr != "clients":
+        return
+    terminalreporter.section("versions")
+    for language in dict.fromkeys(program.split("-", maxsplit=1)[0] for program in PROGRAMS):
+        command = ["make", "--silent", "--no-print-directory", "-C", str(CLIENTS / language), "version"]
+        told = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split("\n")
+        terminalreporter.write_line(f"{language}: {'; '.join(line.strip() for line in told if line.strip())}")
+
+
 @dataclass(frozen=True)
 class Output:
     """What a client printed, as fields of lines."""

@@ -16,7 +16,7 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_reflection.v1alpha import reflection
-from sluiceway_runtime.server.documentation import DocumentedPool
+from sluiceway_runtime.server.documentation import documented_pool
 
 from sluiceway.common.v1 import error_pb2, geometry_pb2
 from sluiceway.detection.v1 import detection_pb2
@@ -221,7 +221,7 @@ def start(pipeline: ScriptedPipeline, tls: tuple[Path, Path, Path | None] | None
     pipeline_pb2_grpc.add_PipelineServiceServicer_to_server(pipeline, server)
     # For clients that bring no stubs (grpcurl, buf curl).
     reflection.enable_server_reflection(
-        ("sluiceway.pipeline.v1.PipelineService", reflection.SERVICE_NAME), server, DocumentedPool()
+        ("sluiceway.pipeline.v1.PipelineService", reflection.SERVICE_NAME), server, documented_pool()
     )
     if tls is None:
         port = server.add_insecure_port("127.0.0.1:0")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import ssl
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from sluiceway.client import Client, Result, Tls
 from tests.clients.conftest import Output, code_name, run_client
 from tests.e2e.conftest import COMMAND, Starter, Up
 
-pytestmark = [pytest.mark.clients, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(600)]
 
 TOKEN = "a-token-of-a-test"
 # Printed with two and four digits; a tie may be rounded either way.
@@ -116,6 +119,30 @@ def test_gets_what_the_python_client_gets(
 ) -> None:
     address = cluster.address.replace("127.0.0.1", "localhost")
     compare(run_client(program, *options, *mode, *pictures, server=address, token=TOKEN), expected)
+
+
+def test_http_gives_what_the_python_client_gets(
+    cluster: Up, certificates: Path, pictures: list[Path], expected: dict[str, Result]
+) -> None:
+    trust = ssl.create_default_context(cafile=certificates / "ca.pem")
+    url = f"https://{cluster.http.replace('127.0.0.1', 'localhost')}/v1/process"
+    headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "image/*", "X-Request-Id": "over-http"}
+    for picture in pictures:
+        request = urllib.request.Request(url, picture.read_bytes(), headers)
+        with urllib.request.urlopen(request, timeout=60, context=trust) as answer:
+            events = [json.loads(line) for line in answer]
+        found = {item["id"]: item for event in events for item in event.get("detections", {}).get("detections", ())}
+        read = [item for event in events for item in event.get("recognitions", {}).get("recognitions", ())]
+        texts = {item["crop_id"]: item["text"]["text"] for item in read}
+        result = expected[picture.name]
+        assert next(event["done"]["reading_order"] for event in events if "done" in event) == [
+            region.id for region in result.regions
+        ]
+        assert texts == {region.id: region.text for region in result.regions if region.text is not None}
+        for region in result.regions:
+            box = found[region.id]["geometry"]["box"]
+            assert [box[name] for name in ("x0", "y0", "x1", "y1")] == pytest.approx(region.box, rel=1e-6)
+            assert found[region.id]["confidence"] == pytest.approx(region.confidence, rel=1e-6)
 
 
 def test_a_wrong_token_is_refused(program: Path, cluster: Up, options: tuple[str, ...], pictures: list[Path]) -> None:

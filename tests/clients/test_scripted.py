@@ -11,7 +11,8 @@ from tests.clients import scripted_pipeline
 from tests.clients.conftest import Run, code_name
 from tests.clients.scripted_pipeline import TEXTS, ScriptedPipeline
 
-pytestmark = pytest.mark.clients
+# The first test of a language builds its program.
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(600)]
 
 TOKEN = "a-token"
 

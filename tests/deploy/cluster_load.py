@@ -1,7 +1,7 @@
 """Runs inside a cluster, from the orchestrator's image: steady load on the orchestrator, and a ledger of it on stdout.
 
-`python cluster_load.py ADDRESS IMAGE CLIENTS`: each client sends the next image when the last one is done, until /tmp/stop
-exists. A JSON line every second, {"done", "failed", "rate"}; the last one has the failures themselves.
+`python cluster_load.py ADDRESS IMAGE CLIENTS`: each client sends the next image when the last one is done, until
+/tmp/stop exists. A JSON line every second, {"done", "failed", "rate"}; the last one has the failures themselves.
 """
 
 from __future__ import annotations

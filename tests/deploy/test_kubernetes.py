@@ -1,10 +1,10 @@
 """The chart in a real cluster: installed, used, broken, scaled by its own metric, upgraded, removed.
 
-Needs KUBECONFIG, a cluster whose nodes have the images sluiceway/*:0.1.0 and sluiceway-test/prometheus:1 (the engine of a
-one-node cluster that builds them has), and helm and kubectl. For the autoscaler the cluster must answer the external
+Needs KUBECONFIG, a cluster whose nodes have the images sluiceway/*:0.1.0 and sluiceway-test/prometheus:1 (the engine of
+a one-node cluster that builds them has), and helm and kubectl. For the autoscaler the cluster must answer the external
 metric sluiceway_detection_queue_seconds with the query that the chart writes beside its autoscaler. EXTERNAL_METRICS
-may name a JSON file {metric: URL of a Prometheus query, a path being one of the API server}, which is then filled in; without
-it the cluster's own adapter must have been told.
+may name a JSON file of metrics, {name: URL of a Prometheus query, or its path on the API server}, which is then filled
+in; without it the cluster's own adapter must have been told.
 """
 
 from __future__ import annotations
@@ -55,7 +55,6 @@ def kubectl(*arguments: str, check: bool = True, stdin: str | None = None) -> st
 
 
 def helm(command: str, *arguments: str) -> str:
-    # With what a release had before, so that each step changes only what it names.
     return run("helm", command, RELEASE, "--namespace", NAMESPACE, *arguments)
 
 
@@ -153,16 +152,24 @@ def test_a_photo_is_read(release: None, report: Report) -> None:
     report(f"kubernetes: first photo, {len(answer['regions'])} regions")
 
 
+def delete_one(component: str, until: Until) -> None:
+    before = ready(component)
+    kubectl("delete", "pod", before[0], "--wait=false")
+    until(f"{component} without {before[0]}", lambda: before[0] not in ready(component), 60)
+    until(f"{component} complete again", lambda: len(ready(component)) >= len(before), 180)
+
+
+def more_results(ledger: Ledger, until: Until) -> None:
+    done = ledger.done
+    until("further results", lambda: ledger.done >= done + 8, 120)
+
+
 def test_deleted_pods_fail_nothing(release: None, report: Report, until: Until) -> None:
     with load(clients=4) as ledger:
         until("first results", lambda: ledger.done >= 4, 120)
         for component in ("detection", "recognition", "orchestrator"):
-            victim, count = ready(component)[0], len(ready(component))
-            kubectl("delete", "pod", victim, "--wait=false")
-            until(f"a new pod for {victim}", lambda: victim not in ready(component), 60)
-            until(f"{component} complete again", lambda: len(ready(component)) >= count, 180)
-            done = ledger.done
-            until("further results", lambda: ledger.done >= done + 8, 120)
+            delete_one(component, until)
+            more_results(ledger, until)
     report(f"kubernetes: {ledger.done} requests while pods were deleted, {len(ledger.failures)} failed")
     assert ledger.failures == []
 
@@ -227,12 +234,11 @@ def test_upgraded_under_load(release: None, report: Report, until: Until) -> Non
         begin = time.monotonic()
         helm("upgrade", str(CHART), "--values", values, "--set", f"image.tag={NEXT}", "--wait", "--timeout=10m")
         took_s = time.monotonic() - begin
-        done = ledger.done
-        until("further results", lambda: ledger.done >= done + 8, 120)
-    for component in ("orchestrator", "detection", "recognition"):
-        images = {pod["spec"]["containers"][0]["image"].rsplit(":", 1)[1] for pod in pods(component)}
-        until(f"the old {component} gone", lambda: len(pods(component)) == len(ready(component)), 120)
-        assert NEXT in images
+        more_results(ledger, until)
+    names = ("orchestrator", "detection", "recognition")
+    until("the old pods gone", lambda: all(len(pods(name)) == len(ready(name)) for name in names), 120)
+    images = {pod["spec"]["containers"][0]["image"] for name in names for pod in pods(name)}
+    assert {image.rsplit(":", 1)[1] for image in images} == {NEXT}
     report(f"kubernetes: upgraded in {took_s:.0f} s, {ledger.done} requests, {len(ledger.failures)} failed")
     assert ledger.failures == []
 

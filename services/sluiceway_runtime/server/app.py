@@ -93,12 +93,13 @@ class Server:
         self._operations = OperationsPort(self.lifecycle, self.ready, self.registry, service.status)
         self._grpc: grpc.aio.Server | None = None
         self._monitor: asyncio.Task[None] | None = None
+        self._leaving = False
         self.port = 0
         self.operations_port = 0
 
     def ready(self) -> bool:
-        """Whether the server takes work now."""
-        return self.lifecycle.state is State.READY and self._service.ready()
+        """Whether the server should be given work now; no more from the moment it is told to stop."""
+        return self.lifecycle.state is State.READY and not self._leaving and self._service.ready()
 
     async def start(self) -> None:
         """Listen, load, and become READY.
@@ -136,12 +137,13 @@ class Server:
     async def stop(self) -> bool:
         """Drain and close; returns whether everything that was accepted has been answered.
 
-        Health turns NOT_SERVING first and calls are still taken for `drain_notice_s`, so that clients that watch
+        Health turns NOT_SERVING and `/readyz` 503 first, and calls are still taken for `drain_notice_s`, so that clients that watch
         health move on before anything is refused.
         """
         deadline = asyncio.get_running_loop().time() + self._config.drain_grace_s
         clean = True
         if self.lifecycle.state is State.READY:
+            self._leaving = True
             if self._monitor is not None:
                 self._monitor.cancel()
             await self._announce(serving=False)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf import descriptor_pb2, descriptor_pool
 
-__all__ = ["DocumentedPool"]
+__all__ = ["documented_pool"]
 
 
 class _DocumentedFile:
@@ -35,7 +35,7 @@ class _DocumentedFile:
             proto.CopyFrom(documented)
 
 
-class DocumentedPool:
+class _DocumentedPool:
     """The default descriptor pool; files of the contract come with their comments."""
 
     def __init__(self) -> None:
@@ -55,3 +55,9 @@ class DocumentedPool:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._pool, name)
+
+
+def documented_pool() -> descriptor_pool.DescriptorPool:
+    """Return a pool for the reflection servicer."""
+    # It has what that servicer uses of a pool; the class itself cannot be derived from.
+    return cast("descriptor_pool.DescriptorPool", _DocumentedPool())

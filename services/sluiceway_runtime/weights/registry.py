@@ -52,8 +52,8 @@ class Conversion:
 class Entry:
     """One name of the registry.
 
-    Exactly one of `package` and `shipped` is set: the file lies in a package, or in this distribution. `tests` marks what
-    the project's own tests need.
+    Exactly one of `package` and `shipped` is set: the file lies in a package, or in this distribution. `tests` marks
+    what the project's own tests need.
     """
 
     name: str
