@@ -217,7 +217,7 @@ def main() -> int:
     """Measure, print, and say by exit code whether every bar was met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=30.0, help="of overload")
-    parser.add_argument("--deadline", type=float, default=3.0, help="of each request, seconds")
+    parser.add_argument("--deadline", type=float, default=5.0, help="of each request, seconds")
     parser.add_argument("--samples", nargs="+", default=["bus.jpg", "page.png"])
     parser.add_argument("--json", type=Path, default=Path("out/bench-overload.json"))
     arguments = parser.parse_args()

@@ -13,6 +13,7 @@ from typing import Protocol
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import Internal, SluicewayError
 
+from sluiceway_orchestrator.admission import Admission
 from sluiceway_orchestrator.events import (
     Crops,
     Detected,
@@ -126,6 +127,7 @@ class Flow:
         recognize_head: Callable[[bytes, str], bytes],
         gate: Gate,
         max_crops_per_call: int,
+        saturated: Callable[[], bool] = lambda: False,
     ) -> None:
         self._fetcher = fetcher
         self._detector = detector
@@ -134,7 +136,18 @@ class Flow:
         self._recognize_head = recognize_head
         self._gate = gate
         self._max_crops = max_crops_per_call
+        self._saturated = saturated
+        self._admission = Admission()
         self.statistics = FlowStatistics()
+
+    def admit(self, job: Job) -> None:
+        """Refuse a job that could not be done in time; for calls that would rather hear that than wait.
+
+        Raises:
+            QueueFull: with the time after which to try again.
+        """
+        now_s = monotonic()
+        self._admission.check(job.client, job.priority, job.deadline.remaining_s(), now_s, busy=self._saturated())
 
     async def run(self, job: Job, outbox: Outbox) -> None:
         """Run a job to its end and put its events into the outbox, the last one `JobDone`.
@@ -143,11 +156,19 @@ class Flow:
         """
         self.statistics.jobs += 1
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._source(_Run(job, source, outbox))) for source in job.sources]
+            tasks = [group.create_task(self._counted(_Run(job, source, outbox))) for source in job.sources]
         succeeded = sum(task.result() for task in tasks)
         # The log line has the request id as well, which the stages log too.
         log.debug("job %s: %d sources done, %d failed", job.job_id, succeeded, len(tasks) - succeeded)
         await outbox.put(job.job_id, "", JobDone(succeeded, len(tasks) - succeeded))
+
+    async def _counted(self, run: _Run) -> bool:
+        job = run.job
+        self._admission.enter(job.client, job.priority, 1)
+        try:
+            return await self._source(run)
+        finally:
+            self._admission.leave(job.client, job.priority, monotonic(), busy=self._saturated())
 
     async def _source(self, run: _Run) -> bool:
         """Run one source; returns whether it succeeded. Raises only cancellation."""

@@ -87,6 +87,7 @@ class OrchestratorService:
             recognize_head=recognize_head,
             gate=self._gate,
             max_crops_per_call=config.max_crops_per_call,
+            saturated=self._is_saturated,
         )
         self._servicer = PipelineServicer(
             config,
@@ -148,6 +149,10 @@ class OrchestratorService:
         """Close every connection."""
         self._started = False
         await asyncio.gather(self.detection.close(), self.recognition.close(), self._fetcher.close())
+
+    def _is_saturated(self) -> bool:
+        """Whether every stage is there and one of them has all that it can work on."""
+        return all(stage.is_there for stage in self._stages) and any(stage.is_full for stage in self._stages)
 
     @property
     def _stages(self) -> tuple[Stage[Any], Stage[Any]]:

@@ -66,6 +66,7 @@ class PipelineServicer(pipeline_pb2_grpc.PipelineServiceServicer):
             raise QueueFull("every job slot is taken", retry_after_s=BUSY_RETRY_S)
         deadline = deadline_of(context, self._config)
         job = self._job(request, context, deadline, request_id_of(context))
+        self._flow.admit(job)
         del request
         outbox = self._outbox()
         runner = asyncio.create_task(self._run(job, outbox), name=f"job {job.job_id}")

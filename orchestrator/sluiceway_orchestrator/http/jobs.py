@@ -45,10 +45,11 @@ class Jobs:
         """Run a job and hand out its events; closing the generator ends everything that runs for the job.
 
         Raises:
-            QueueFull: every job slot is taken.
+            QueueFull: every job slot is taken, or the job could not be done in time.
         """
         if self._running + self._elsewhere() >= self._config.max_jobs:
             raise QueueFull("every job slot is taken", retry_after_s=BUSY_RETRY_S)
+        self._flow.admit(job)
         outbox = Outbox(
             self._config.events_ahead,
             coalesce_s=self._config.coalesce_ms / 1000,

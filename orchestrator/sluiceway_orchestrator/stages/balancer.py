@@ -69,11 +69,11 @@ class Occupancy:
         """Items of this process that the replica may hold before it gets another."""
         if self.fixed_window is not None:
             return self.fixed_window
-        return math.ceil(self._capacity * _WINDOW_FACTORS[priority]) + _WINDOW_SLACK[priority]
+        return math.ceil(self.capacity * _WINDOW_FACTORS[priority]) + _WINDOW_SLACK[priority]
 
     @property
-    def _capacity(self) -> int:
-        """As reported; before the first report, as far as it can be known."""
+    def capacity(self) -> int:
+        """Items that it works on at once: as reported; before the first report, as far as it can be known."""
         return self.report.capacity or max(self.workers, self.initial_window)
 
     def has_room(self, priority: Priority, now_s: float) -> bool:
@@ -83,7 +83,7 @@ class Occupancy:
     def score(self, now_s: float) -> float:
         """Items for each place; lower is better."""
         others = self.others if now_s - self.reported_s < REPORT_LIFETIME_S else 0
-        return (self.in_flight + others) / self._capacity
+        return (self.in_flight + others) / self.capacity
 
 
 class Balanced(Protocol):

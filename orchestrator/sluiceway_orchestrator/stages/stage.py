@@ -150,6 +150,18 @@ class Stage(Generic[Description]):
         return self._backlog.cost
 
     @property
+    def is_there(self) -> bool:
+        """Whether a replica takes work."""
+        return bool(self._usable)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every worker has something to do, and so more work would only wait."""
+        return bool(self._backlog) or sum(replica.occupancy.in_flight for replica in self._usable) >= sum(
+            replica.occupancy.capacity for replica in self._usable
+        )
+
+    @property
     def description(self) -> Description | None:
         """What a replica that is ready says of the stage; None while there is none."""
         return next((replica.description for replica in self._usable), None)

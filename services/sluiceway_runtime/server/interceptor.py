@@ -23,8 +23,9 @@ __all__ = ["CallInterceptor"]
 log = logging.getLogger(__name__)
 
 # Health and reflection answer in every state of the server and are not counted as work in progress.
-_OWN_PREFIXES = ("/sluiceway.",)
-_DESCRIBE = "/Describe"
+_OWN_PREFIXES = ("/sluiceway.", "/inference.")
+# Questions about the server itself, which it answers while it starts and drains, too.
+_QUESTIONS = ("/Describe", "/ServerLive", "/ServerReady", "/ModelReady", "/ServerMetadata", "/ModelMetadata")
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -123,7 +124,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _admit(self, method: str) -> Callable[[], None]:
         """Take a place for the call; returns what gives it back. Raises Unavailable or QueueFull."""
         state = self._lifecycle.state
-        if state is not State.READY and not method.endswith(_DESCRIBE):
+        if state is not State.READY and not method.endswith(_QUESTIONS):
             raise Unavailable(f"the server is {state.value}", retry_after_s=1.0)
         return self._access.enter(current_client.get())
 
