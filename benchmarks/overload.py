@@ -184,7 +184,8 @@ def summary(
         "refusal_ms": {name: percentile(refusals_ms, part) for name, part in (("p50", 0.5), ("p99", 0.99), ("max", 1))},
         "accepted_in_time": share_in_time,
         "accepted_s": {
-            name: percentile([outcome.took_s for outcome in accepted], part) for name, part in (("p50", 0.5), ("p99", 0.99))
+            name: percentile([outcome.took_s for outcome in accepted], part)
+            for name, part in (("p50", 0.5), ("p99", 0.99))
         },
         "memory_mb": {"before": memory[0], "after": memory[1], "allowed_growth": allowed_mb},
         "bars": bars,
@@ -196,7 +197,9 @@ def report(found: dict[str, object]) -> None:
     """For people."""
     refusal, accepted, memory = found["refusal_ms"], found["accepted_s"], found["memory_mb"]
     bars = found["bars"]
-    assert isinstance(refusal, dict) and isinstance(accepted, dict) and isinstance(memory, dict) and isinstance(bars, dict)  # noqa: PT018
+    assert (
+        isinstance(refusal, dict) and isinstance(accepted, dict) and isinstance(memory, dict) and isinstance(bars, dict)
+    )  # noqa: PT018
     print(
         f"capacity   {found['capacity_per_s']:.1f} images/s ({found['capacity_before_per_s']:.1f} before, "
         f"{found['capacity_after_per_s']:.1f} after); offered {found['offered_per_s']:.1f}/s, "

@@ -6,6 +6,7 @@
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -231,15 +232,15 @@ grpc::Status process_stream(PipelineService::Stub& stub, grpc::ClientContext& co
                             const Receive& receive) {
   auto stream = stub.ProcessStream(&context);
   Window window(std::stoi(options.get("bulk")));
+  std::exception_ptr unreadable;
   std::thread writer([&] {
     for (size_t i = 0; i < options.paths.size() && window.enter(); ++i) {
       pipeline::ProcessStreamRequest request;
       try {
         add_source(*request.mutable_job(), options.paths[i]);
-      } catch (const std::runtime_error& error) {
-        std::cerr << error.what() << "\n";
-        window.leave();
-        continue;
+      } catch (const std::runtime_error&) {
+        unreadable = std::current_exception();  // Told once the jobs before it are finished.
+        break;
       }
       request.mutable_job()->set_job_id("job-" + std::to_string(i));
       if (!stream->Write(request)) return;  // Finish says why.
@@ -253,7 +254,9 @@ grpc::Status process_stream(PipelineService::Stub& stub, grpc::ClientContext& co
   }
   window.close();
   writer.join();
-  return stream->Finish();
+  grpc::Status status = stream->Finish();
+  if (unreadable && status.ok()) std::rethrow_exception(unreadable);
+  return status;
 }
 
 int run(const Options& options) {

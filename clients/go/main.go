@@ -159,6 +159,7 @@ func processStream(ctx context.Context, client pipeline.PipelineServiceClient, p
 		return nil, err
 	}
 	slots := make(chan struct{}, window)
+	unreadable := make(chan error, 1)
 	go func() {
 		defer stream.CloseSend()
 		for i, path := range paths {
@@ -169,9 +170,8 @@ func processStream(ctx context.Context, client pipeline.PipelineServiceClient, p
 			}
 			source, err := readSource(path)
 			if err != nil {
-				fmt.Fprintln(os.Stderr, err)
-				<-slots
-				continue
+				unreadable <- err // Told once the jobs before it are finished.
+				return
 			}
 			job := &pipeline.ProcessRequest{JobId: fmt.Sprint("job-", i), Sources: []*pipeline.Source{source}}
 			if stream.Send(&pipeline.ProcessStreamRequest{Job: job}) != nil {
@@ -181,6 +181,9 @@ func processStream(ctx context.Context, client pipeline.PipelineServiceClient, p
 	}()
 	return func() (*pipeline.ProcessResponse, error) {
 		response, err := stream.Recv()
+		if errors.Is(err, io.EOF) && len(unreadable) > 0 {
+			err = <-unreadable
+		}
 		if err != nil {
 			return nil, err
 		}

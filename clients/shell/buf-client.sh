@@ -27,14 +27,12 @@ if [[ -n ${SLUICEWAY_TOKEN:-} ]]; then
 	options+=(-H "@$files/headers" --reflect-header "@$files/headers")
 fi
 
-# An image goes into JSON as base64. buf writes the names of fields in lowerCamelCase.
+# An image goes into JSON as base64.
 if ! {
 	printf '{"sources": [{"source_id": %s, "image": "' "$(basename "$image" | jq -R .)"
 	base64 -w0 "$image"
 	printf '"}]}'
 } | buf curl "${options[@]}" -d @- "$scheme://$address/sluiceway.pipeline.v1.PipelineService/Process" 2>"$files/error" |
-	jq --unbuffered -c 'walk(if type == "object"
-		then with_entries(.key |= gsub("(?<letter>[A-Z])"; "_" + (.letter | ascii_downcase))) else . end)' |
 	jq --unbuffered -r -f "$here/event.jq"; then
 	jq -e . "$files/error" >/dev/null 2>&1 || { cat "$files/error" >&2; exit 1; }
 	# buf leaves the details packed. google/rpc/error_details.proto is in github.com/googleapis/googleapis and in the

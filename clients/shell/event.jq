@@ -1,9 +1,12 @@
-# One event of the pipeline in, lines of tab-separated fields out. An unknown event gives no line. (grpcurl keeps the names of the protos.)
+# One event of the pipeline in, lines of tab-separated fields out. An unknown event gives no line.
 def fixed($digits): (. * pow(10; $digits) | round) as $scaled
   | ($scaled / pow(10; $digits) | floor | tostring) + "." + ("0000" + ($scaled % pow(10; $digits) | tostring))[-$digits:];
 def fields: map(tostring) | join("\t");
 
-(.event? // .) as $event | $event.source_id as $source
+# Tools write the names of fields as in the protos or in lowerCamelCase, by what the server's descriptors say.
+walk(if type == "object"
+  then with_entries(.key |= gsub("(?<letter>[A-Z])"; "_" + (.letter | ascii_downcase))) else . end)
+| (.event? // .) as $event | $event.source_id as $source
 | if $event.image_ready then ["image_ready", $source, $event.image_ready.size_bytes] | fields
   elif $event.detections then $event.detections
     | (["detections", $source, .width, .height, (.detections | length)] | fields),

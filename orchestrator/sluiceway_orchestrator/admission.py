@@ -39,6 +39,7 @@ class Throughput:
     def observe(self, now_s: float, *, busy: bool) -> None:
         """Note whether a stage has all that it can work on; idle time says nothing about how fast it can be."""
         if not busy:
+            self.per_s(now_s)  # what was measured until now is remembered
             self._busy_since_s = None
             self._left_s.clear()
         elif self._busy_since_s is None:

@@ -12,7 +12,7 @@ from sluiceway_detection.letterbox import STRIDE, InputShape
 
 __all__ = ["DEFAULT_MODEL", "DetectionConfig"]
 
-DEFAULT_MODEL = "text-small"
+DEFAULT_MODEL = "text-nano"
 MAX_DETECTIONS = 10_000  # the contract's bound
 _MAX_SIDE_PX = 4096
 # Crops share an answer with boxes and protobuf's own overhead; an eighth is left for those.
@@ -59,8 +59,12 @@ class DetectionConfig(StageConfig):
         max_length=8,
         description='Inputs to compile, such as ["640x640", "480x640"]; the first is the default size.',
     )
-    confidence: float = Field(0.25, gt=0, le=1, description="Least confidence of a region.")
-    iou: float = Field(0.7, gt=0, le=1, description="Overlap above which the weaker of two regions is dropped.")
+    confidence: float | None = Field(
+        None, gt=0, le=1, description="Least confidence of a region; default the model's own, else 0.25."
+    )
+    iou: float | None = Field(
+        None, gt=0, le=1, description="Overlap above which the weaker of two goes; default the model's own, else 0.7."
+    )
     max_detections: int = Field(1000, ge=1, le=MAX_DETECTIONS, description="Most regions of an image.")
     max_image_bytes: int = Field(DEFAULT_MAX_BYTES, ge=1, description="Largest image file.")
     max_image_pixels: int = Field(DEFAULT_MAX_PIXELS, ge=1, description="Largest width x height.")

@@ -20,6 +20,7 @@ from sluiceway_detection.detector import Engine, YoloDetector, load_detector
 from sluiceway_detection.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, ImageLimits, decode_image
 from sluiceway_detection.job import DetectionAnswer, DetectionJob
 from sluiceway_detection.letterbox import InputShape
+from sluiceway_detection.postprocess import DEFAULT_CONFIDENCE, DEFAULT_IOU
 from sluiceway_detection.precision import choose_precision
 from sluiceway_detection.types import ImageBgr
 
@@ -76,7 +77,10 @@ class WorkerSettings:
 
 @dataclass(frozen=True, slots=True)
 class DetectionFacts:
-    """What a worker loaded. `image_sizes` is empty where a detector of the user's own decides by itself."""
+    """What a worker loaded, and the thresholds that suit it.
+
+    `image_sizes` is empty where a detector of the user's own decides by itself.
+    """
 
     backend: str
     precision: str
@@ -84,6 +88,8 @@ class DetectionFacts:
     classes: tuple[str, ...]
     image_sizes: tuple[int, ...]
     shapes: tuple[InputShape, ...]
+    confidence: float = DEFAULT_CONFIDENCE
+    iou: float = DEFAULT_IOU
 
 
 class DetectionHandler:
@@ -125,6 +131,8 @@ class DetectionHandler:
             self._engine.classes,
             self._engine.image_sizes,
             backend.shapes,
+            backend.card.confidence or DEFAULT_CONFIDENCE,
+            backend.card.iou or DEFAULT_IOU,
         )
 
     def run(self, batch: Sequence[Payload]) -> Sequence[Payload | SluicewayError]:

@@ -20,6 +20,9 @@ __all__ = ["DEFAULT_MAX_BYTES", "DEFAULT_MAX_PIXELS", "ImageLimits", "check_imag
 # both libraries turn while they read, and the flag stops OpenCV only halfway.
 _READ_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 _READ_FLAGS_TIFF = cv2.IMREAD_COLOR
+# The chunk that makes a PNG an animation. OpenCV 5.0 composes frames by what they say of their own size, before it checks
+# that, and a file of one kilobyte ends the process; so it is shown no animation.
+_ANIMATION = b"acTL"
 
 
 DEFAULT_MAX_BYTES = 32 * 2**20
@@ -76,7 +79,9 @@ def decode_image(data: bytes | memoryview, limits: ImageLimits) -> ImageBgr:
     size = (header.height_px, header.width_px)
     if turned and header.orientation >= 5:
         size = size[::-1]
-    pixels = _opencv(data, _READ_FLAGS_TIFF if turned else _READ_FLAGS)
+    pixels = None
+    if not (header.format == "png" and _ANIMATION in bytes(data)):
+        pixels = _opencv(data, _READ_FLAGS_TIFF if turned else _READ_FLAGS)
     if pixels is None or pixels.shape[:2] != size:
         # Pillow reads some kinds that OpenCV does not.
         pixels = _pillow(data, header.format)
@@ -101,7 +106,7 @@ def _pillow(data: bytes | memoryview, kind: str) -> ImageBgr:
                 if image.mode.startswith("I;16"):  # Pillow would cut values off at 255 where OpenCV scales them
                     return np.ascontiguousarray(np.repeat((np.asarray(image) >> 8).astype(np.uint8)[:, :, None], 3, 2))
                 rgb = np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's readers raise whatever their parsing runs into
         raise InvalidImage(f"the {kind.upper()} file is damaged or of an unsupported kind") from error
     return np.ascontiguousarray(rgb[:, :, ::-1])
 

@@ -27,6 +27,8 @@ class ModelCard:
         end_to_end: the output is [rows, 6], already suppressed.
         native_shape: height and width it was exported for.
         fixed_shape: it takes no other shape.
+        confidence: threshold that the model was calibrated for; None where the file does not say.
+        iou: likewise, for non-maximum suppression.
     """
 
     classes: tuple[str, ...]
@@ -34,6 +36,8 @@ class ModelCard:
     end_to_end: bool
     native_shape: InputShape
     fixed_shape: bool
+    confidence: float | None = None
+    iou: float | None = None
 
 
 def read_card(
@@ -88,7 +92,24 @@ def read_card(
     if not fixed and isinstance(size, list | tuple) and len(size) == 2:
         native = (int(size[0]), int(size[1]))
     stride = _literal(metadata, "stride", name)
-    return ModelCard(classes, stride if isinstance(stride, int) else _STRIDE, end_to_end, native, fixed)
+    return ModelCard(
+        classes=classes,
+        stride=stride if isinstance(stride, int) else _STRIDE,
+        end_to_end=end_to_end,
+        native_shape=native,
+        fixed_shape=fixed,
+        confidence=_threshold(metadata, "confidence", name),
+        iou=_threshold(metadata, "iou", name),
+    )
+
+
+def _threshold(metadata: Mapping[str, str], key: str, name: str) -> float | None:
+    value = _literal(metadata, key, name)
+    if value is None:
+        return None
+    if not isinstance(value, float | int) or not 0 < value <= 1:
+        raise StartupError(f"{name}: metadata {key!r} must be a number in (0, 1], not {value!r}")
+    return float(value)
 
 
 def _literal(metadata: Mapping[str, str], key: str, name: str) -> object:

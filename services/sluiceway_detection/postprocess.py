@@ -16,10 +16,13 @@ import numpy.typing as npt
 from sluiceway_detection.letterbox import Letterbox
 from sluiceway_detection.types import Detections, has_area, usable_rows
 
-__all__ = ["Selection", "select_classic", "select_end_to_end", "suppress"]
+__all__ = ["DEFAULT_CONFIDENCE", "DEFAULT_IOU", "Selection", "select_classic", "select_end_to_end", "suppress"]
 
 FloatArray = npt.NDArray[np.float32]
 
+# For models that do not say what they were calibrated for; ultralytics predicts with the same.
+DEFAULT_CONFIDENCE = 0.25
+DEFAULT_IOU = 0.7
 # Candidates that enter suppression, the most confident first; ultralytics has the same bound. With a confidence of
 # almost 0 every anchor is a candidate, and the cost grows with candidates times regions.
 MAX_CANDIDATES = 30_000
@@ -38,8 +41,8 @@ class Selection:
         class_ids: only these; None keeps all.
     """
 
-    confidence: float = 0.25
-    iou: float = 0.7
+    confidence: float = DEFAULT_CONFIDENCE
+    iou: float = DEFAULT_IOU
     max_detections: int = 1000
     class_ids: Collection[int] | None = None
 

@@ -95,10 +95,19 @@ class DetectionServicer(detection_pb2_grpc.DetectionServiceServicer):
             response.backend = facts.backend
             response.precision = facts.precision
             response.device = facts.device
+            defaults = self._defaults(facts)
+            response.default_options.confidence = defaults.confidence
+            response.default_options.iou = defaults.iou
             if facts.image_sizes:
                 response.default_options.image_size = facts.image_sizes[0]
         return response
 
     def _defaults(self, facts: DetectionFacts) -> convert.Defaults:
         config = self._config
-        return convert.Defaults(config.confidence, config.iou, config.max_detections, facts.classes, facts.image_sizes)
+        return convert.Defaults(
+            facts.confidence if config.confidence is None else config.confidence,
+            facts.iou if config.iou is None else config.iou,
+            config.max_detections,
+            facts.classes,
+            facts.image_sizes,
+        )

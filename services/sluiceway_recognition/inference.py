@@ -94,7 +94,8 @@ def _card(facts: ModelFacts) -> ModelCard:
             parameters = ("top_k",)
             properties.append(("labels", ",".join(facts.labels)))
         case Head.EMBED:
-            outputs = (TensorSpec("embedding", "FP32", (-1, facts.embedding_size)),)
+            # Not known of user code before its first answer.
+            outputs = (TensorSpec("embedding", "FP32", (-1, facts.embedding_size or -1)),)
     return ModelCard(
         name=facts.name,
         version=facts.version,
@@ -124,4 +125,4 @@ def _outputs(facts: ModelFacts, answers: Sequence[pb.Recognition]) -> Sequence[T
             )
         case Head.EMBED:
             values = [value for answer in answers for value in answer.embedding.values]
-            return (Tensor.floats("embedding", (count, facts.embedding_size), values),)
+            return (Tensor.floats("embedding", (count, len(values) // count if count else 0), values),)

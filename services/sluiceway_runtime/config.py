@@ -25,6 +25,8 @@ DEFAULT_FILE = "sluiceway.toml"
 KNOWN_SECTIONS = ("detection", "recognition", "orchestrator", "api", "models", "security", "up")
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+# The bounds belong to the number alone: on a union they would be applied to its words as well.
+Count = Annotated[int, Field(ge=1, le=1024)]
 Section = TypeVar("Section", bound=BaseModel)
 
 
@@ -51,11 +53,11 @@ class ServerConfig(BaseModel):
 class StageConfig(ServerConfig):
     """What every stage (a server with a worker pool) has besides."""
 
-    workers: int | Literal["auto"] = Field(
-        "auto", description="Worker processes in all on a CPU; `auto` follows the goal and the cores.", ge=1, le=1024
+    workers: Count | Literal["auto"] = Field(
+        "auto", description="Worker processes in all on a CPU; `auto` follows the goal and the cores."
     )
     workers_per_device: int = Field(1, ge=1, le=16, description="Worker processes for each GPU.")
-    threads_per_worker: int | Literal["auto"] = Field("auto", ge=1, le=1024, description="Compute threads per worker.")
+    threads_per_worker: Count | Literal["auto"] = Field("auto", description="Compute threads per worker.")
     goal: Literal["throughput", "latency"] = Field(
         "throughput", description="throughput: a worker a core. latency: few workers with many threads."
     )

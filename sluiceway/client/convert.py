@@ -15,7 +15,7 @@ from sluiceway.client.results import Box, Character, Label, Model, Reading, Regi
 from sluiceway.client.sources import LoadedSource
 from sluiceway.common.v1 import error_pb2, geometry_pb2, model_pb2
 from sluiceway.detection.v1 import detection_pb2
-from sluiceway.errors import SluicewayError, make_error
+from sluiceway.errors import ServerFault, SluicewayError, make_error
 from sluiceway.pipeline.v1 import pipeline_pb2
 from sluiceway.recognition.v1 import recognition_pb2
 
@@ -79,13 +79,16 @@ def from_response(message: pipeline_pb2.ProcessResponse, names: Sequence[str]) -
 
     Returns:
         The event; None for a kind that this client does not know, which the contract says to pass over.
+
+    Raises:
+        ServerFault: it is about a source that was not sent.
     """
     kind = message.WhichOneof("event")
     if kind == "job_done":
         done = message.job_done
         error = _error(done.error) if done.HasField("error") else None
         return events.JobDone(done.succeeded, done.failed, error)
-    source = names[int(message.source_id)] if message.source_id else ""
+    source = _source_name(message.source_id, names)
     match kind:
         case "image_ready":
             return _image_ready(source, message.image_ready)
@@ -102,6 +105,15 @@ def from_response(message: pipeline_pb2.ProcessResponse, names: Sequence[str]) -
         case "failed":
             return events.SourceFailed(source, _error(message.failed.error))
     return None
+
+
+def _source_name(source_id: str, names: Sequence[str]) -> str:
+    if not source_id:
+        return ""
+    # Ids are positions; anything else is not what `to_request` sent.
+    if source_id.isascii() and source_id.isdecimal() and len(source_id) < 10 and int(source_id) < len(names):
+        return names[int(source_id)]
+    raise ServerFault("the server answered about a source that was not sent")
 
 
 def _image_ready(source: str, message: pipeline_pb2.ImageReady) -> events.ImageReady:

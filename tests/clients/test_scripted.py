@@ -91,6 +91,13 @@ def test_bulk_sends_no_more_than_its_window(run: Run, pipeline: ScriptedPipeline
     assert pipeline.records.most_unfinished == 3
 
 
+@pytest.mark.parametrize("mode", [(), ("--bulk", "2")], ids=["one job", "stream"])
+def test_a_file_that_is_not_there_is_told(run: Run, mode: tuple[str, ...], images: list[Path]) -> None:
+    output = run(*mode, images[0], images[1].with_name("missing.png"))
+    assert output.exit_code != 0
+    assert "missing.png" in output.stderr + str(output.lines)
+
+
 def test_ignores_what_a_newer_server_adds(run: Run, pipeline: ScriptedPipeline, images: list[Path]) -> None:
     pipeline.script = scripted_pipeline.from_the_future
     output = run(images[0])

@@ -19,6 +19,7 @@ from sluiceway.errors import SluicewayError
 
 # A request under load shares two cores with everything else that a test machine does.
 REQUEST_TIMEOUT_S = 60.0
+FIGURES = pytest.StashKey[list[str]]()
 
 
 @dataclass
@@ -118,12 +119,14 @@ def photo() -> bytes:
 
 
 @pytest.fixture(scope="session")
-def report(request: pytest.FixtureRequest) -> Iterator[Callable[[str], None]]:
-    """Collects figures and prints them at the end of the run."""
-    lines: list[str] = []
-    yield lines.append
-    terminal = request.config.pluginmanager.get_plugin("terminalreporter")
-    if lines and terminal is not None:
-        terminal.write_sep("=", "figures")
-        for line in lines:
-            terminal.write_line(line)
+def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Takes figures, which are printed at the end of the run."""
+    return request.config.stash.setdefault(FIGURES, []).append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    lines = config.stash.get(FIGURES, [])
+    if lines:
+        terminalreporter.section("figures")
+    for line in lines:
+        terminalreporter.write_line(line)

@@ -90,7 +90,7 @@ class Ledger:
         return list(self.lines[-1]["failures"])
 
     def rate(self, seconds: int) -> float:
-        last = [line["rate"] for line in self.lines[-seconds:]]
+        last = [line["rate"] for line in self.lines if "rate" in line][-seconds:]
         return float(sum(last) / len(last))
 
 
@@ -193,21 +193,21 @@ def test_scaled_by_its_own_queue_time(release: None, report: Report, until: Unti
     assert len(ready("detection")) == 1
     begin = time.monotonic()
 
-    def note(event: str) -> None:
+    def note(event: str, rate: float = 0.0) -> None:
         report(
             f"kubernetes: {time.monotonic() - begin:4.0f} s  {event}: queue time {queue_s():.2f} s, "
-            f"{len(ready('detection'))} pods, {ledger.rate(5) if ledger.lines else 0:.1f} images/s"
+            f"{len(ready('detection'))} pods, {rate:.1f} images/s"
         )
 
     note("before the load")
     with load() as ledger:
         until("2 pods", lambda: len(ready("detection")) >= 2, 240, 1)
-        note("load")
+        note("load", ledger.rate(5))
         until("3 pods", lambda: len(ready("detection")) == 3, 240, 1)
-        note("load")
+        note("load", ledger.rate(5))
         full = time.monotonic()
         until("a steady rate", lambda: time.monotonic() - full > 25, 60, 1)
-        note("load, steady")
+        note("load, steady", ledger.rate(15))
         scaled = ledger.rate(15)
     until("1 pod again", lambda: len(pods("detection")) == 1, 300, 1)
     note("no load")

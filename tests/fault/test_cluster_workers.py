@@ -26,9 +26,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """One cluster for the module: it has to survive all of this anyway."""
     quick = {"BATCH_TIMEOUT_S": "1.5", "WORKER_MEMORY_MB": str(MEMORY_MB), "MAX_BATCH": "4"}
     with Fleet(tmp_path_factory.mktemp("cluster")) as fleet:
-        (detection,), (recognition,), orchestrator = fleet.cluster(
-            settings={"detection": quick, "recognition": quick}
-        )
+        (detection,), (recognition,), orchestrator = fleet.cluster(settings={"detection": quick, "recognition": quick})
         yield {"detection": detection, "recognition": recognition, "orchestrator": orchestrator}
 
 

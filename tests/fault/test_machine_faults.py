@@ -132,7 +132,9 @@ async def test_without_descriptors_calls_are_refused_and_later_ones_served(tmp_p
             held = [grpc.aio.insecure_channel(detection.address, options=OPTIONS) for _ in range(30)]
             try:
                 tries = [asyncio.wait_for(channel.channel_ready(), 2) for channel in held]
-                reached = [not isinstance(x, BaseException) for x in await asyncio.gather(*tries, return_exceptions=True)]
+                reached = [
+                    not isinstance(x, BaseException) for x in await asyncio.gather(*tries, return_exceptions=True)
+                ]
                 assert not all(reached), "the limit was not met"
                 answers = await asyncio.gather(*(caller.send(big, timeout_s=3) for _ in range(12)))
                 check_refusals(answers)
@@ -216,7 +218,10 @@ def clock_environment(folder: Path) -> tuple[Path, dict[str, str]]:
     if compiler is None:
         (folder / "sitecustomize.py").write_text(SITE)
         here = os.environ.get("PYTHONPATH", "")
-        return offset, {"CLOCK_OFFSET": str(offset), "PYTHONPATH": f"{folder}:{Path(__file__).parents[1] / 'support'}:{here}"}
+        return offset, {
+            "CLOCK_OFFSET": str(offset),
+            "PYTHONPATH": f"{folder}:{Path(__file__).parents[1] / 'support'}:{here}",
+        }
     (folder / "shim.c").write_text(SHIM)
     library = folder / "shim.so"
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, folder / "shim.c", "-ldl"], check=True)

@@ -18,8 +18,9 @@ from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.http.config import HttpConfig
 from sluiceway_orchestrator.http.jobs import Jobs
 from sluiceway_orchestrator.http.port import HttpPort
+from sluiceway_orchestrator.job import Job
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, picture
-from sluiceway_runtime.errors import StartupError
+from sluiceway_runtime.errors import QueueFull, StartupError
 from sluiceway_runtime.server.security import Security, SecurityConfig
 
 KINDS = {"image_ready", "detections", "recognitions", "done", "failed", "job_done"}
@@ -207,6 +208,17 @@ async def test_too_many_jobs_are_told_when_to_come_back() -> None:
             "QUEUE_FULL",
             250,
         )
+
+
+async def test_what_could_not_be_done_in_time_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(job: Job) -> None:
+        raise QueueFull("too much is waiting", retry_after_s=2.5)
+
+    async with serve() as http:
+        monkeypatch.setattr(http.cluster.service.flow, "admit", refuse)
+        status, headers, problem = await http.post(picture(1), **IMAGE)
+    assert (status, headers["Retry-After"], problem["retry_after_ms"]) == (429, "3", 2500)
+    assert not http.cluster.detection[0].stage.seen
 
 
 async def test_draining_refuses_new_jobs() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import openvino as ov
 
 CONFIDENCE = 0.25
+"""Least probability where a model's metadata names none; the served default too."""
 IOU = 0.7
+"""Overlap above which the weaker box goes, likewise."""
 
 
 def letterbox(image_rgb: np.ndarray, height: int = 640, width: int = 640) -> tuple[np.ndarray, float, tuple[int, int]]:
@@ -47,15 +51,28 @@ def suppress(raw: np.ndarray, confidence: float = CONFIDENCE, iou: float = IOU) 
 
 
 class Detector:
-    """An ONNX detector on one CPU thread."""
+    """An ONNX detector on one CPU thread, with the input size and the thresholds that its metadata names."""
 
-    def __init__(self, path: Path, precision: str = "f32", size: tuple[int, int] = (640, 640), confidence: float = CONFIDENCE, iou: float = IOU) -> None:
+    def __init__(
+        self,
+        path: Path,
+        precision: str = "f32",
+        *,
+        size: tuple[int, int] | None = None,
+        confidence: float | None = None,
+        iou: float | None = None,
+    ) -> None:
+        """Compile; `size` (height, width), `confidence` and `iou` replace what the metadata says."""
+        facts = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
+        height, width = size or json.loads(facts.get("imgsz", "[640, 640]"))
+        self.size = int(height), int(width)
+        self.confidence = float(facts.get("confidence", CONFIDENCE)) if confidence is None else confidence
+        self.iou = float(facts.get("iou", IOU)) if iou is None else iou
         core = ov.Core()
         model = core.read_model(path)
-        model.reshape([1, 3, *size])
+        model.reshape([1, 3, *self.size])
         hints = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
         self._request = core.compile_model(model, "CPU", hints).create_infer_request()
-        self._size, self.confidence, self.iou = size, confidence, iou
 
     def raw(self, blob: np.ndarray) -> np.ndarray:
         """The network alone: float32 [1, 3, H, W] to [1, 4 + classes, A]."""
@@ -64,7 +81,7 @@ class Detector:
 
     def detect(self, image_rgb: np.ndarray) -> np.ndarray:
         """Boxes of a picture: float32 [N, 5], pixels of the picture and the probability."""
-        blob, scale, (x, y) = letterbox(image_rgb, *self._size)
+        blob, scale, (x, y) = letterbox(image_rgb, *self.size)
         found = suppress(self.raw(blob), self.confidence, self.iou)
         found[:, :4] = (found[:, :4] - np.array([x, y, x, y], np.float32)) / scale
         limit = np.array([image_rgb.shape[1], image_rgb.shape[0]] * 2, np.float32)

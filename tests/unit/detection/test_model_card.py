@@ -62,3 +62,16 @@ def test_what_is_not_served_is_refused(
 ) -> None:
     with pytest.raises(StartupError, match=message):
         read_card(metadata, inputs, outputs, name="m")
+
+
+def test_a_model_may_say_which_thresholds_suit_it() -> None:
+    said = read_card(ULTRALYTICS | {"confidence": "0.3", "iou": "0.5"}, DYNAMIC, [[None, 6, None]], name="m")
+    assert (said.confidence, said.iou) == (0.3, 0.5)
+    silent = read_card(ULTRALYTICS, DYNAMIC, [[None, 6, None]], name="m")
+    assert (silent.confidence, silent.iou) == (None, None)
+
+
+@pytest.mark.parametrize("value", ["0", "1.5", "'high'", "[0.3]", "0.3.1"])
+def test_thresholds_that_make_no_sense_are_refused(value: str) -> None:
+    with pytest.raises(StartupError, match="confidence"):
+        read_card(ULTRALYTICS | {"confidence": value}, DYNAMIC, [[None, 6, None]], name="m")

@@ -81,3 +81,11 @@ def test_the_maximum_deadline_and_message_size_have_sane_defaults() -> None:
     config = ServerConfig(port=0, operations_port=0)
     assert config.default_deadline_s <= config.max_deadline_s
     assert config.max_message_bytes == 64 * 2**20
+
+
+@pytest.mark.parametrize(("given", "workers"), [("auto", "auto"), ("4", 4), (4, 4)])
+def test_a_number_or_auto_may_be_written_out(given: object, workers: object) -> None:
+    section = load_section(
+        StageConfig, "x", tables={"x": {"port": 1, "operations_port": 2, "workers": given}}, environment={}
+    )
+    assert section.workers == workers

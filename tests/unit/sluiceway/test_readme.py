@@ -24,7 +24,7 @@ def test_the_configuration_is_valid(tmp_path: Path) -> None:
     config = tmp_path / "sluiceway.toml"
     config.write_text(block("toml"))
     plan = plan_cluster(config, {"SLUICEWAY_RECOGNITION__DEVICE": "cpu"}, free_ports=True)
-    assert plan.weights == ("text-small", "ppocrv6-tiny")
+    assert plan.weights == ("text-nano", "ppocrv6-tiny")
 
 
 def test_the_json_has_the_keys_that_are_written() -> None:

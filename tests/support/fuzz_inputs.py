@@ -1,0 +1,183 @@
+"""Inputs for fuzzing: sound seeds of every kind, and a mutator that knows where formats are brittle. All from one seed."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import struct
+import zlib
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from sluiceway.common.v1 import crop_pb2, model_pb2
+from sluiceway.detection.v1 import detection_pb2
+from sluiceway.pipeline.v1 import pipeline_pb2
+from sluiceway.recognition.v1 import recognition_pb2
+
+# Lengths, sizes and offsets that parsers get wrong.
+NUMBERS = (0, 1, 2, 7, 8, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+
+
+def _save(image: Image.Image, kind: str, **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)  # type: ignore[arg-type]
+    return out.getvalue()
+
+
+def _exif(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[274] = orientation
+    exif[306] = "2026:11:22 00:00:00"
+    return exif.tobytes()
+
+
+def images() -> list[bytes]:
+    """Small pictures of every format, mode and oddity that a camera, scanner or attacker sends."""
+    pixels = np.random.default_rng(0).integers(0, 255, (9, 14, 3), np.uint8)
+    rgb = Image.fromarray(pixels)
+    seeds = [_save(rgb, kind) for kind in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "ICO")]
+    seeds += [_save(rgb, "JPEG", quality=30, progressive=True), _save(rgb, "JPEG", subsampling=2, restart_marker_rows=1)]
+    seeds += [_save(rgb, "WEBP", lossless=True), _save(rgb, "WEBP", exif=_exif(6))]
+    seeds += [_save(rgb, "JPEG", exif=_exif(orientation)) for orientation in (2, 6, 8, 99)]
+    seeds += [_save(rgb, "PNG", exif=_exif(5)), _save(rgb, "TIFF", exif=_exif(7))]
+    seeds += [_save(rgb.convert(mode), "PNG") for mode in ("1", "L", "LA", "P", "RGBA")]
+    seeds += [_save(rgb.convert("CMYK"), kind) for kind in ("JPEG", "TIFF")]
+    seeds += [_save(rgb.convert(mode), "TIFF") for mode in ("1", "L", "P", "RGBA", "LAB", "YCbCr", "I", "F")]
+    seeds += [_save(rgb, "TIFF", compression=name) for name in ("tiff_lzw", "tiff_deflate", "packbits", "jpeg")]
+    seeds.append(_save(rgb.convert("1"), "TIFF", compression="group4"))
+    seeds.append(bytes(cv2.imencode(".png", pixels.astype(np.uint16) * 257)[1]))
+    seeds.append(_save(Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 257), "TIFF"))
+    frames = [rgb.rotate(90 * turn) for turn in range(3)]
+    for kind in ("PNG", "WEBP", "TIFF", "GIF"):
+        seeds.append(_save(frames[0], kind, save_all=True, append_images=frames[1:]))
+    seeds += [_save(rgb.convert(mode), "BMP") for mode in ("1", "L", "P", "RGBA")]
+    # Polyglots: something else behind, before or inside a picture.
+    seeds += [seeds[0] + b"PK\x03\x04" + bytes(30), b"%PDF-1.4\n" + seeds[1], seeds[1] + b"<script>alert(1)</script>"]
+    seeds += [bomb(50_000, 50_000), bomb(0, 10), bomb(2**31 - 1, 1), seeds[0][:2] + seeds[1]]
+    return seeds
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG that promises more than it has."""
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width & 0xFFFFFFFF, height & 0xFFFFFFFF, 8, 2, 0, 0, 0))
+    data = png_chunk(b"IDAT", zlib.compress(bytes(64)))
+    return b"\x89PNG\r\n\x1a\n" + header + data + png_chunk(b"IEND", b"")
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk with its right checksum."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def messages() -> list[bytes]:
+    """Serialised requests with every field set somewhere."""
+    spec = crop_pb2.CropSpec(model="m", height=48, max_width=960)
+    options = detection_pb2.DetectOptions(confidence=0.3, iou=0.5, classes=["row"], max_detections=9, image_size=640)
+    raw = crop_pb2.RawImage(data=bytes(24), height=2, width=4)
+    head = recognition_pb2.RecognizeOptions(model="m", characters=True, top_k=3)
+    process = pipeline_pb2.ProcessOptions(
+        detect=options, recognize=head, priority=model_pb2.PRIORITY_BULK, return_images=True, detect_only=True
+    )
+    sources = [
+        pipeline_pb2.Source(source_id="a", image=b"\xff\xd8\xff"),
+        pipeline_pb2.Source(source_id="b", url="https://example.org/a.png?x=1"),
+        pipeline_pb2.Source(source_id="c", api_call=pipeline_pb2.ApiCall(api="x", params={"k": "v"})),
+    ]
+    found = [
+        pipeline_pb2.ProcessRequest(job_id="j", sources=sources, options=process),
+        detection_pb2.DetectRequest(image=b"\x89PNG", options=options, crop_specs=[spec], priority=model_pb2.PRIORITY_NORMAL),
+        recognition_pb2.RecognizeRequest(
+            crops=[crop_pb2.Crop(id=1, raw=raw), crop_pb2.Crop(id=2, encoded=b"\xff\xd8")], options=head
+        ),
+        detection_pb2.DetectResponse(
+            width=3, height=4, crops=[crop_pb2.Crop(id=1, model="m", raw=raw), crop_pb2.Crop(id=7, encoded=b"x")]
+        ),
+        pipeline_pb2.ProcessResponse(job_id="j", source_id="0", done=pipeline_pb2.SourceDone(reading_order=[1, 2])),
+    ]
+    return [message.SerializeToString() for message in found]
+
+
+def configurations() -> list[bytes]:
+    """Configuration files, of which one is sound."""
+    return [
+        b'[detection]\nport = 1\nworkers = "auto"\nshapes = ["640x640"]\ncores = "0-3"\nconfidence = 0.2\n'
+        b'[recognition]\nmodels = ["ppocrv6-tiny", {name = "x", kind = "embed", std = 2.0}]\n'
+        b'[orchestrator]\nroutes = {"*" = "default"}\nurl_allow_cidrs = ["10.0.0.0/8"]\n'
+        b'[security.clients.a]\ntoken_sha256 = "' + b"0" * 64 + b'"\nrate_per_s = 3\n',
+        b'[api.a]\nurl = "https://h/{p}"\nparams = ["p"]\nimage = "base64"\nimage_pointer = "/a/0"\n'
+        b'headers = {X = "{secret.S}"}\nsecrets = {S = "ENV"}\nmetadata = {m = "/m"}\n',
+        b"[detection]\nport = -1\nunknown = 1\nmax_image_bytes = 1e99\n[detection.x]\n",
+        b'detection = 3\nrecognition = []\n"" = 1\n',
+    ]
+
+
+def documents() -> list[bytes]:
+    """Answers of APIs, and bodies of HTTP requests."""
+    answers = [
+        {"a": [{"image": "data:image/png;base64,iVBORw0KGgo="}], "m": {"k": [1, None, "x", 1.5, True]}},
+        {"sources": [{"sourceId": "s", "image": "AAAA"}], "options": {"detect": {"confidence": 0.5}, "priority": 2}},
+        {"sources": [{"url": "https://x"}, {"apiCall": {"api": "a", "params": {"k": "v"}}}], "jobId": "j"},
+        ["a", {"b": "\ud83d\ude00"}, [[[[]]]]],
+    ]
+    return [json.dumps(answer).encode() for answer in answers] + [b"[" * 3000, b'{"a":' * 3000, b"\xff\xfe", b"1e999"]
+
+
+class Mutator:
+    """Changes inputs. The same seed gives the same inputs, so a finding is repeated by its number."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+
+    def pick(self, seeds: Sequence[bytes]) -> bytes:
+        """One seed after one to eight changes."""
+        data = bytearray(self.random.choice(seeds))
+        for _ in range(self.random.choice((1, 1, 1, 2, 3, 8))):
+            self._change(data, seeds)
+        return bytes(data[:65_536])
+
+    def _change(self, data: bytearray, seeds: Sequence[bytes]) -> None:
+        chance = self.random
+        at = chance.randrange(len(data) + 1)
+        # The first bytes decide most: half of all changes go there.
+        if chance.random() < 0.5:
+            at = min(at, chance.randrange(96))
+        kind = chance.randrange(9)
+        if kind == 0 and data:
+            data[at % len(data)] ^= 1 << chance.randrange(8)
+        elif kind == 1 and data:
+            data[at % len(data)] = chance.randrange(256)
+        elif kind == 2:
+            del data[at:]
+        elif kind == 3:
+            del data[at : at + chance.randrange(1, 40)]
+        elif kind == 4:
+            data[at:at] = chance.randbytes(chance.randrange(1, 24))
+        elif kind == 5:
+            order, size = chance.choice("<>"), chance.choice("BHI")
+            number = chance.choice(NUMBERS) & (256 ** struct.calcsize(size) - 1)
+            data[at : at + struct.calcsize(size)] = struct.pack(order + size, number)
+        elif kind == 6:
+            data[at:at] = data[at : at + chance.randrange(1, 200)]
+        elif kind == 7:
+            other = chance.choice(seeds)
+            data[at:] = other[chance.randrange(len(other) + 1) :]
+        else:
+            self._checksum(data)
+
+    @staticmethod
+    def _checksum(data: bytearray) -> None:
+        """Make a PNG's checksums right again, so that what lies behind them is reached."""
+        if data[:4] != b"\x89PNG":
+            return
+        position = 8
+        while position + 12 <= len(data):
+            (length,) = struct.unpack_from(">I", data, position)
+            end = position + 8 + length
+            if end + 4 > len(data):
+                return
+            data[end : end + 4] = struct.pack(">I", zlib.crc32(data[position + 4 : end]))
+            position = end + 4

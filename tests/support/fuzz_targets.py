@@ -1,0 +1,267 @@
+"""What is fuzzed, and what may come of it: a right result, or an error that a client or operator is meant to see."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import tomllib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from fuzz_inputs import Mutator, configurations, documents, images, messages
+from google.protobuf.message import DecodeError
+from ledger_models import LedgerRecognizer
+from multidict import MultiDict
+from sluiceway_detection import convert as detection_convert
+from sluiceway_detection import handler as detection_handler
+from sluiceway_detection.config import DetectionConfig
+from sluiceway_detection.images import ImageLimits, check_image
+from sluiceway_detection.job import DetectionJob
+from sluiceway_detection.postprocess import Selection
+from sluiceway_orchestrator.config import OrchestratorConfig, load_apis
+from sluiceway_orchestrator.convert import job_from_proto
+from sluiceway_orchestrator.fetch import api as fetch_api
+from sluiceway_orchestrator.fetch.content import is_image, metadata_text, resolve_pointer
+from sluiceway_orchestrator.http.convert import request_from_image, request_from_json
+from sluiceway_orchestrator.wire import join_spans, split_crops
+from sluiceway_recognition import convert as recognition_convert
+from sluiceway_recognition import handler as recognition_handler
+from sluiceway_recognition.config import RecognitionConfig
+from sluiceway_recognition.plan import ModelPlan, Normalisation
+from sluiceway_recognition.preprocess import CropLimits
+from sluiceway_recognition.types import CropTask, Head
+from sluiceway_runtime.config import load_section
+from sluiceway_runtime.deadline import Deadline
+from sluiceway_runtime.errors import ConfigurationError, ImageTooLarge, InvalidImage, SluicewayError
+from sluiceway_runtime.pool import Payload, Placement, Pool, PoolLimits, WorkerSpec
+from sluiceway_runtime.server.security import SecurityConfig
+
+from sluiceway.client.convert import from_response
+from sluiceway.detection.v1 import detection_pb2
+from sluiceway.errors import SluicewayError as ClientError
+from sluiceway.pipeline.v1 import pipeline_pb2
+from sluiceway.recognition.v1 import recognition_pb2
+
+MAX_BYTES, MAX_PIXELS = 60_000, 1_000_000
+LIMITS = ImageLimits(MAX_BYTES, MAX_PIXELS)
+SECTIONS = {
+    "detection": DetectionConfig,
+    "recognition": RecognitionConfig,
+    "orchestrator": OrchestratorConfig,
+    "security": SecurityConfig,
+}
+
+
+class Finding(Exception):
+    """An input that did what none may; `data` repeats it."""
+
+    def __init__(self, target: str, data: bytes, what: str) -> None:
+        super().__init__(f"{target}: {what} ({len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()[:16]})")
+        self.target, self.data = target, data
+
+    def save(self, folder: Path) -> Path:
+        """Keep the input."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{self.target}-{hashlib.sha256(self.data).hexdigest()[:16]}.bin"
+        path.write_bytes(self.data)
+        return path
+
+
+def protobuf(data: bytes) -> None:
+    """Requests and answers as bytes, through every conversion that servers and client make."""
+    config = OrchestratorConfig()
+    defaults = detection_convert.Defaults(0.25, 0.7, 300, ("row",), (640,))
+    for kind in (pipeline_pb2.ProcessRequest, detection_pb2.DetectRequest, recognition_pb2.RecognizeRequest):
+        try:
+            message = kind.FromString(data)
+        except DecodeError:
+            continue
+        try:
+            if isinstance(message, pipeline_pb2.ProcessRequest):
+                job_from_proto(message, client="c", deadline=Deadline.after(1), request_id="r", config=config)
+            elif isinstance(message, detection_pb2.DetectRequest):
+                detection_convert.job_of(message, defaults)
+                detection_convert.priority_of(message.priority)
+                check_image(message.image, LIMITS)
+            else:
+                name = recognition_convert.check_crops(message, ["m"], 16)
+                top_k = recognition_convert.top_k_of(message.options)
+                recognition_convert.priority_of(message.priority)
+                for crop in message.crops:
+                    recognition_convert.payload_of(crop, name, top_k, max_px=10_000, max_file_bytes=MAX_BYTES)
+        except SluicewayError:
+            pass
+    try:
+        rest, spans = split_crops(data)
+        join_spans(data, spans, prefix=rest)
+    except SluicewayError:
+        pass
+    try:
+        from_response(pipeline_pb2.ProcessResponse.FromString(data), ["a"])
+    except (DecodeError, ClientError):
+        pass
+
+
+def configuration(data: bytes) -> None:
+    """A configuration file and variables."""
+    text = data.decode("utf-8", "replace")
+    try:
+        tables = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError):
+        tables = {}
+    # What follows the first line break also comes as variables.
+    words = text.replace("=", "\n").splitlines()
+    for name, model in SECTIONS.items():
+        keys = list(model.model_fields)
+        variables = {
+            f"SLUICEWAY_{name}__{keys[len(words[i]) % len(keys)]}".upper(): words[i + 1] for i in range(len(words) - 1)
+        }
+        for environment in ({}, variables):
+            try:
+                load_section(model, name, tables=tables, environment=environment)
+            except ConfigurationError as error:
+                assert str(error)
+    try:
+        load_apis(tables)
+    except ConfigurationError as error:
+        assert str(error)
+
+
+def documents_of_others(data: bytes) -> None:
+    """Answers of APIs, bodies of HTTP requests, and options in their queries."""
+    is_image(data)
+    try:
+        document = fetch_api._json(data)
+        for pointer in ("", "/a", "/a/0/image", "/m/k", "/0"):
+            try:
+                value = resolve_pointer(document, pointer)
+            except KeyError:
+                continue
+            metadata_text(value)
+            fetch_api.within(fetch_api._decode(value), MAX_BYTES)
+    except SluicewayError:
+        pass
+    text = data.decode("utf-8", "replace")
+    for parse in (
+        lambda: request_from_json(data),
+        lambda: request_from_image(data, MultiDict([tuple((text.split("&", 1)[0] + "=").split("=", 2)[:2])])),
+    ):
+        try:
+            parse()
+        except SluicewayError:
+            pass
+
+
+def headers(data: bytes) -> None:
+    """What the front reads of a picture before it lets it in."""
+    try:
+        header = check_image(data, LIMITS)
+    except (InvalidImage, ImageTooLarge):
+        return
+    assert header.width_px >= 1
+    assert header.height_px >= 1
+    assert header.width_px * header.height_px <= MAX_PIXELS
+
+
+# By name: what is called, the seeds, and how much of all executions it gets beside decoding.
+TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], list[bytes]], float]] = {
+    "headers": (headers, images, 0.45),
+    "protobuf": (protobuf, messages, 0.3),
+    "documents": (documents_of_others, lambda: documents() + [json.dumps({"sources": []}).encode()], 0.2),
+    "configuration": (configuration, configurations, 0.05),
+}
+
+
+def fuzz_functions(seed: int, executions: int, tell: Callable[[str, int], None] = lambda _name, _count: None) -> int:
+    """Fuzz everything that needs no worker; returns how many executions that were.
+
+    Raises:
+        Finding: at the first one.
+    """
+    total = 0
+    for name, (target, seeds_of, share) in TARGETS.items():
+        mutator, seeds = Mutator(seed), seeds_of()
+        count = max(len(seeds), int(executions * share))
+        for number in range(count):
+            data = seeds[number] if number < len(seeds) else mutator.pick(seeds)
+            try:
+                target(data)
+            except Exception as error:
+                raise Finding(name, data, repr(error)) from error
+        total += count
+        tell(name, count)
+    return total
+
+
+class Nothing:
+    """A detector that finds nothing: what is fuzzed lies before it."""
+
+    classes = ("row",)
+
+    def setup(self, device: str) -> None: ...
+
+    def __call__(self, batch: list[object]) -> list[list[object]]:
+        return [[] for _ in batch]
+
+
+def detection_pool(workers: int) -> Pool:
+    """The pool of a detection server: its own handler, the built-in decoding."""
+    settings = detection_handler.WorkerSettings(
+        detector="fuzz_targets:Nothing", max_image_bytes=MAX_BYTES, max_image_pixels=MAX_PIXELS
+    )
+    return _pool(detection_handler.FACTORY, settings.mapping(), workers)
+
+
+def recognition_pool(workers: int) -> Pool:
+    """The pool of a recognition server, for crops that come as files."""
+    spec = LedgerRecognizer.crop_spec
+    plan = ModelPlan(
+        "m", Head.TEXT, spec, (spec.max_width,), Normalisation((0, 0, 0), (1, 1, 1)),
+        user_class="ledger_models:LedgerRecognizer",
+    )  # fmt: skip
+    config = recognition_handler.worker_config((plan,), CropLimits(MAX_PIXELS, MAX_BYTES))
+    return _pool(recognition_handler.FACTORY, config, workers)
+
+
+def _pool(factory: str, config: dict[str, object], workers: int) -> Pool:
+    placements = tuple(Placement(index, "cpu", None, 1) for index in range(workers))
+    limits = PoolLimits(max_batch=32, queue_items=4096, batch_timeout_s=20)
+    return Pool(WorkerSpec(factory, config, placements, credits=2), limits, name="fuzz")
+
+
+async def fuzz_decoding(seed: int, executions: int, workers: int = 2) -> Counter[str]:
+    """Decode mutated pictures in real workers of both stages; returns how they ended, by the name of the error.
+
+    Raises:
+        Finding: something else than a result or an error of the image came, or a worker died.
+    """
+    mutator, seeds = Mutator(seed), images()
+    job = DetectionJob(Selection(0.25, 0.7, 300))
+    task = CropTask("m")
+    ends: Counter[str] = Counter()
+    for name, pool in (("detection", detection_pool(workers)), ("recognition", recognition_pool(workers))):
+        await pool.start()
+        try:
+            pids = {worker.pid for worker in pool.statistics().workers}
+            for start in range(0, executions // 2, 1024):
+                inputs = [mutator.pick(seeds) for _ in range(min(1024, executions // 2 - start))]
+                futures = [
+                    pool.submit(
+                        job.payload(data) if name == "detection" else Payload(task, (data,)),
+                        request_id="r", deadline=Deadline.after(120),
+                    )
+                    for data in inputs
+                ]  # fmt: skip
+                answers = await asyncio.gather(*futures, return_exceptions=True)
+                for data, answer in zip(inputs, answers, strict=True):
+                    if isinstance(answer, BaseException) and not isinstance(answer, InvalidImage | ImageTooLarge):
+                        raise Finding(f"decoding-{name}", data, repr(answer))
+                    ends[type(answer).__name__] += 1
+            counters = pool.statistics().counters
+            assert (counters.deaths, counters.quarantined) == (0, 0), counters
+            assert pids == {worker.pid for worker in pool.statistics().workers}
+        finally:
+            await pool.close()
+    return ends

@@ -1,0 +1,97 @@
+"""Detection through the Open Inference Protocol: parameters, shapes that are no boxes, failures."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from sluiceway_detection.convert import Identity
+from sluiceway_detection.handler import DetectionFacts
+from sluiceway_detection.inference import DetectionInference, options_of
+from sluiceway_runtime.errors import InvalidImage, InvalidOption
+from sluiceway_runtime.inference import Tensor
+
+from sluiceway.common.v1 import geometry_pb2 as geometry
+from sluiceway.detection.v1 import detection_pb2 as pb
+
+
+class Stage:
+    """The service and its servicer; finds one region of each kind."""
+
+    pool = None
+    identity = Identity("finder", "3", "a" * 64)
+    facts = DetectionFacts("onnx", "f32", "cpu", ("x", "y"), (640,), ())
+
+    def __init__(self) -> None:
+        self.cancelled = 0
+
+    def ready(self) -> bool:
+        return True
+
+    async def Detect(self, request: pb.DetectRequest, context: Any) -> pb.DetectResponse:
+        if request.image == b"bad":
+            raise InvalidImage("not an image")
+        if request.image == b"slow":
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.cancelled += 1
+        points = [geometry.Point(x=1, y=8), geometry.Point(x=4, y=2), geometry.Point(x=3, y=9)]
+        turned = geometry.RotatedBox(center=geometry.Point(x=10, y=20), width=6, height=2, angle_degrees=90)
+        shapes = [
+            geometry.Geometry(box=geometry.Box(x0=1, y0=2, x1=3, y1=4)),
+            geometry.Geometry(polygon=geometry.Polygon(points=points)),
+            geometry.Geometry(rotated_box=turned),
+        ]
+        found = [pb.Detection(id=row, geometry=shape, class_name="x") for row, shape in enumerate(shapes)]
+        return pb.DetectResponse(width=30, height=40, detections=found)
+
+
+async def infer(stage: Stage, *images: bytes) -> dict[str, Tensor]:
+    inference = DetectionInference(stage, stage)  # type: ignore[arg-type]
+    (card,) = inference.cards()
+    inputs = {"image": Tensor("image", "BYTES", (len(images),), images)}
+    outputs = await inference.infer(card, inputs, {}, None)  # type: ignore[arg-type]
+    for spec, tensor in zip(card.outputs, outputs, strict=True):
+        assert (spec.name, spec.datatype) == (tensor.name, tensor.datatype)
+        assert spec.fits(tensor.shape)
+    return {tensor.name: tensor for tensor in outputs}
+
+
+async def test_other_shapes_come_as_the_upright_box_around_them() -> None:
+    outputs = await infer(Stage(), b"one")
+    assert outputs["boxes"].shape == (3, 4)
+    box, polygon, turned = (memoryview(outputs["boxes"].raw).cast("f")[start : start + 4] for start in (0, 4, 8))
+    assert list(box) == [1, 2, 3, 4]
+    assert list(polygon) == [1, 2, 4, 9]
+    assert list(turned) == pytest.approx([9, 17, 11, 23])
+
+
+async def test_several_images_follow_each_other() -> None:
+    outputs = await infer(Stage(), b"one", b"two")
+    assert outputs["num_detections"] == Tensor.integers("num_detections", (2,), [3, 3])
+    assert outputs["image_sizes"] == Tensor.integers("image_sizes", (2, 2), [30, 40, 30, 40])
+
+
+async def test_the_first_failure_ends_the_request_and_the_other_images() -> None:
+    stage = Stage()
+    with pytest.raises(InvalidImage):
+        await infer(stage, b"slow", b"bad")
+    assert stage.cancelled == 1
+
+
+async def test_too_many_images() -> None:
+    with pytest.raises(InvalidOption, match="at most 64"):
+        await infer(Stage(), *[b"one"] * 65)
+
+
+def test_parameters() -> None:
+    options = options_of({"confidence": 0.5, "max_detections": 3, "classes": "x, y"})
+    assert options == pb.DetectOptions(confidence=0.5, max_detections=3, classes=["x", "y"])
+
+
+@pytest.mark.parametrize("parameters", [{"max_detections": "many"}, {"image_size": -32}, {"confidence": "high"}])
+def test_parameters_of_another_type(parameters: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOption, match=next(iter(parameters))):
+        options_of(parameters)
