@@ -28,11 +28,12 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import psutil
-from sluiceway.cluster import Cluster, plan_cluster
-from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
 from sluiceway_runtime import weights
 from sluiceway_runtime.errors import QueueFull, SluicewayError
 from sluiceway_runtime.server.status import from_rpc_error
+
+from sluiceway.cluster import Cluster, plan_cluster
+from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
 
 FACTOR = 3.0
 MIN_GOODPUT = 0.9
@@ -77,9 +78,7 @@ def kind_of(error: SluicewayError) -> str:
     return error.reason
 
 
-async def closed_loop(
-    stub: pipeline_pb2_grpc.PipelineServiceStub, images: list[bytes], seconds: float, deadline_s: float
-) -> float:
+async def closed_loop(stub: pipeline_pb2_grpc.PipelineServiceStub, images: list[bytes], seconds: float) -> float:
     """Images a second that the cluster answers to callers that wait for each answer."""
     begun_s = time.monotonic()
     end_s = begun_s + seconds
@@ -94,7 +93,6 @@ async def closed_loop(
             done += outcome.arrived_s + outcome.took_s <= seconds
         return done
 
-    del deadline_s
     return sum(await asyncio.gather(*(caller(number) for number in range(CLOSED_LOOP_CALLERS)))) / seconds
 
 
@@ -130,8 +128,8 @@ async def measure(images: list[bytes], seconds: float, deadline_s: float) -> dic
     options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     async with Cluster(plan.servers) as cluster, grpc.aio.insecure_channel(plan.address, options=options) as channel:
         stub = pipeline_pb2_grpc.PipelineServiceStub(channel)
-        await closed_loop(stub, images, 3.0, deadline_s)  # warm
-        before = await closed_loop(stub, images, seconds / 2, deadline_s)
+        await closed_loop(stub, images, 3.0)  # warm
+        before = await closed_loop(stub, images, seconds / 2)
         rate = FACTOR * before
         pids = list(cluster.pids.values())
         running = asyncio.create_task(open_loop(stub, images, rate, RAMP_S + seconds, deadline_s))
@@ -140,12 +138,16 @@ async def measure(images: list[bytes], seconds: float, deadline_s: float) -> dic
         await asyncio.sleep(seconds)
         memory_after = memory_mb(pids)
         outcomes = await running
-        after = await closed_loop(stub, images, seconds / 2, deadline_s)
-    return summary(outcomes, (before, after), rate, seconds, deadline_s, (memory_before, memory_after))
+        after = await closed_loop(stub, images, seconds / 2)
+    return summary(
+        outcomes, capacities=(before, after), rate=rate, seconds=seconds, deadline_s=deadline_s,
+        memory=(memory_before, memory_after),
+    )  # fmt: skip
 
 
 def summary(
     outcomes: list[Outcome],
+    *,
     capacities: tuple[float, float],
     rate: float,
     seconds: float,
@@ -162,6 +164,7 @@ def summary(
     accepted = [outcome for outcome in counted if not outcome.kind.startswith("refused")]
     accepted_in_time = sum(outcome.kind == "ok" and outcome.took_s <= deadline_s for outcome in accepted)
     share_in_time = accepted_in_time / max(1, len(accepted))
+    accepted_s = [outcome.took_s for outcome in accepted]
     growth_mb = memory[1] - memory[0]
     allowed_mb = max(MAX_GROWTH_MB, MAX_GROWTH * memory[0])
     bars = {
@@ -183,10 +186,7 @@ def summary(
         "outcomes": dict(Counter(outcome.kind for outcome in counted)),
         "refusal_ms": {name: percentile(refusals_ms, part) for name, part in (("p50", 0.5), ("p99", 0.99), ("max", 1))},
         "accepted_in_time": share_in_time,
-        "accepted_s": {
-            name: percentile([outcome.took_s for outcome in accepted], part)
-            for name, part in (("p50", 0.5), ("p99", 0.99))
-        },
+        "accepted_s": {name: percentile(accepted_s, part) for name, part in (("p50", 0.5), ("p99", 0.99))},
         "memory_mb": {"before": memory[0], "after": memory[1], "allowed_growth": allowed_mb},
         "bars": bars,
         "passed": all(bars.values()),
@@ -197,9 +197,10 @@ def report(found: dict[str, object]) -> None:
     """For people."""
     refusal, accepted, memory = found["refusal_ms"], found["accepted_s"], found["memory_mb"]
     bars = found["bars"]
-    assert (
-        isinstance(refusal, dict) and isinstance(accepted, dict) and isinstance(memory, dict) and isinstance(bars, dict)
-    )  # noqa: PT018
+    assert isinstance(refusal, dict)
+    assert isinstance(accepted, dict)
+    assert isinstance(memory, dict)
+    assert isinstance(bars, dict)
     print(
         f"capacity   {found['capacity_per_s']:.1f} images/s ({found['capacity_before_per_s']:.1f} before, "
         f"{found['capacity_after_per_s']:.1f} after); offered {found['offered_per_s']:.1f}/s, "
@@ -208,7 +209,7 @@ def report(found: dict[str, object]) -> None:
     lines = {
         "goodput": f"{found['goodput_per_s']:.1f} images/s, {found['goodput_of_capacity']:.2f} of the capacity",
         "refusals": f"p50 {refusal['p50']:.1f} ms, p99 {refusal['p99']:.1f} ms, slowest {refusal['max']:.1f} ms",
-        "accepted": f"{found['accepted_in_time']:.4f} in time, p50 {accepted['p50']:.2f} s, p99 {accepted['p99']:.2f} s",
+        "accepted": f"{found['accepted_in_time']:.3f} in time, p50 {accepted['p50']:.2f}, p99 {accepted['p99']:.2f} s",
         "memory": f"{memory['before']:.0f} MB, then {memory['after']:.0f} MB",
     }
     for name, text in lines.items():

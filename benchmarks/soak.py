@@ -138,6 +138,7 @@ async def canceller(caller: Caller, ledger: Ledger, until_over: asyncio.Event) -
         call.cancel()
         await asyncio.wait((reading,))
         ledger.close(question, answer, cancelled=True)
+        await asyncio.sleep(ledger.random.uniform(0, 0.2))
 
 
 async def stream(caller: Caller, ledger: Ledger, until_over: asyncio.Event) -> None:
@@ -249,7 +250,7 @@ async def run(seconds: float, requests: int, seed: int, folder: Path) -> dict[st
             await channel.close()
         restarts = sum(line.count(" ended: ") for line in (detection.log, recognition.log))
     # Leaving the fleet has asserted exit code 0 of each server, and that no process is left.
-    return account(ledger, elapsed_s, kills, restarts, before, after, idle)
+    return account(ledger, elapsed_s=elapsed_s, kills=kills, deaths=restarts, before=before, after=after, idle=idle)
 
 
 async def idle_status(orchestrator: Member) -> dict[str, object]:
@@ -265,6 +266,7 @@ async def idle_status(orchestrator: Member) -> dict[str, object]:
 
 def account(
     ledger: Ledger,
+    *,
     elapsed_s: float,
     kills: int,
     deaths: int,
@@ -328,7 +330,9 @@ def main() -> int:
     """Run, print the account, and say by exit code whether it is clean."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=600.0)
-    parser.add_argument("--requests", type=int, default=0, help="go on until there were so many (at most thrice as long)")
+    parser.add_argument(
+        "--requests", type=int, default=0, help="go on until there were so many, at most thrice as long"
+    )
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--json", type=Path, default=Path("out/soak.json"))
     arguments = parser.parse_args()

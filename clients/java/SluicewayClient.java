@@ -180,6 +180,9 @@ public final class SluicewayClient {
     configure(PipelineServiceGrpc.newStub(channel)).processStream(bulk);
     try {
       bulk.done.join();
+      if (bulk.unreadable != null) {
+        throw bulk.unreadable;
+      }
     } catch (CompletionException error) {
       throw (RuntimeException) error.getCause();
     }
@@ -196,6 +199,7 @@ public final class SluicewayClient {
     private int sent;
     private int finished;
     private boolean complete;
+    private UncheckedIOException unreadable;
     private ClientCallStreamObserver<ProcessStreamRequest> requests;
 
     Bulk(int window) {
@@ -209,19 +213,24 @@ public final class SluicewayClient {
       requests.setOnReadyHandler(this::send);
     }
 
+    private boolean more() {
+      return sent < paths.size() && unreadable == null;
+    }
+
     private void send() {
-      while (!complete && requests.isReady() && sent - finished < window && sent < paths.size()) {
+      while (!complete && requests.isReady() && sent - finished < window && more()) {
         ProcessRequest.Builder job = ProcessRequest.newBuilder().setJobId("job-" + sent);
         try {
-          job.addSources(readSource(paths.get(sent++)));
+          job.addSources(readSource(paths.get(sent)));
         } catch (UncheckedIOException error) {
-          complete = true;
-          requests.cancel("a file could not be read", error);
-          return;
+          // Told once the jobs before it are finished.
+          unreadable = error;
+          break;
         }
+        sent++;
         requests.onNext(ProcessStreamRequest.newBuilder().setJob(job).build());
       }
-      if (!complete && sent == paths.size()) {
+      if (!complete && !more()) {
         complete = true;
         requests.onCompleted();
       }

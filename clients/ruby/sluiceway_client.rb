@@ -59,6 +59,8 @@ class Client
       @window&.leave if event.event == :job_done
       operation.cancel if (count += 1) == @options[:'cancel-after']
     end
+    raise @unreadable if @unreadable
+
     @failed.zero?
   ensure
     @window&.close
@@ -106,6 +108,8 @@ class Client
         job = Pipeline::ProcessRequest.new(job_id: "job-#{index}", sources: [source(path)])
         stream << Pipeline::ProcessStreamRequest.new(job: job)
       end
+    rescue SystemCallError => e
+      @unreadable = e # Told once the jobs before it are finished.
     end
     @stub.process_stream(requests, return_op: true, **call_options)
   end
@@ -191,4 +195,6 @@ begin
 rescue GRPC::BadStatus => e
   print_error(e)
   exit 1
+rescue SystemCallError => e
+  abort e.message
 end

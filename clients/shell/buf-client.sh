@@ -17,6 +17,7 @@ while [[ ${1:-} == --* ]]; do
 	shift 2
 done
 image=${1:?which image?}
+[[ -r $image ]] || { echo "$image: cannot be read" >&2; exit 1; }
 
 files=$(mktemp -d)
 trap 'rm -rf "$files"' EXIT

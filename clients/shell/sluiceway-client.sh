@@ -37,6 +37,9 @@ while (($#)); do
 	shift 2 || usage
 done
 ((${#images[@]})) || usage
+for image in "${images[@]}"; do
+	[[ -r $image ]] || { echo "$image: cannot be read" >&2; exit 1; }
+done
 if [[ -z $ca ]]; then
 	[[ -z ${SLUICEWAY_TOKEN:-} ]] || { echo 'a token is only sent over TLS: give --ca' >&2; exit 2; }
 	options+=(-plaintext)

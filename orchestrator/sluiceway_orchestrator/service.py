@@ -70,13 +70,16 @@ class OrchestratorService:
             # A replica is dialled by its address, but its certificate is for the name that all replicas share.
             return open_channel(target, max_message_bytes=config.max_message_bytes, security=security, authority=name)
 
+        certificates = security.stamp if security is not None else lambda: None
         self._fetcher = Fetcher(config, apis or {}, environment or {}, look_up=url_look_up)
         self.detection: Stage[DetectionDescription] = Stage(
-            "detection", config.detection, DetectionWire(), settings, open_channel=channel, lookup=stage_lookup
-        )
+            "detection", config.detection, DetectionWire(), settings, open_channel=channel, lookup=stage_lookup,
+            certificates=certificates,
+        )  # fmt: skip
         self.recognition: Stage[RecognitionDescription] = Stage(
-            "recognition", config.recognition, RecognitionWire(), settings, open_channel=channel, lookup=stage_lookup
-        )
+            "recognition", config.recognition, RecognitionWire(), settings, open_channel=channel, lookup=stage_lookup,
+            certificates=certificates,
+        )  # fmt: skip
         self._gate = Gate(config.max_sources_in_flight, config.max_sources_per_client, ageing)
         self._crops: tuple[DetectionDescription, RecognitionDescription, bytes] | None = None
         self.flow = Flow(

@@ -20,8 +20,8 @@ __all__ = ["DEFAULT_MAX_BYTES", "DEFAULT_MAX_PIXELS", "ImageLimits", "check_imag
 # both libraries turn while they read, and the flag stops OpenCV only halfway.
 _READ_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 _READ_FLAGS_TIFF = cv2.IMREAD_COLOR
-# The chunk that makes a PNG an animation. OpenCV 5.0 composes frames by what they say of their own size, before it checks
-# that, and a file of one kilobyte ends the process; so it is shown no animation.
+# The chunk that makes a PNG an animation. OpenCV 5.0 composes frames by what they say of their own size before it has
+# checked that, and a file of one kilobyte ends the process; so it is shown no animation.
 _ANIMATION = b"acTL"
 
 

@@ -19,7 +19,7 @@ from sluiceway_runtime.server.metrics import PoolCollector
 
 from sluiceway.detection.v1 import detection_pb2_grpc
 from sluiceway_detection import precision
-from sluiceway_detection.backends.base import resolve_backend
+from sluiceway_detection.backends.base import require_trust, resolve_backend
 from sluiceway_detection.config import DetectionConfig
 from sluiceway_detection.convert import Identity
 from sluiceway_detection.handler import FACTORY, DetectionFacts, WorkerSettings
@@ -160,6 +160,7 @@ class DetectionService:
             return settings, Identity(config.detector, config.version, "")
         found = weights.resolve(config.model, kind="detection", auto_pull=self._auto_pull)
         allowed = found.path.name in config.allow_pickle
+        require_trust(found.path, allowed=allowed)
         identity = Identity(found.name, config.version or found.version, found.sha256)
         return replace(settings, weights=str(found.path), allow_checkpoint=allowed), identity
 

@@ -6,6 +6,7 @@ client could do wrong with a deadline, a cancelled call, flow control or an erro
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -77,17 +78,17 @@ class ScriptedPipeline(pipeline_pb2_grpc.PipelineServiceServicer):
 
         def read() -> None:
             nonlocal ended
-            try:
+            # The iterator raises when the client cancels; the records tell of that already.
+            with contextlib.suppress(grpc.RpcError):
                 for message in request_iterator:
                     with self.received:
                         waiting.append(message.job)
                         self.records.jobs.append(message.job)
                         self.records.most_unfinished = max(self.records.most_unfinished, len(waiting))
                         self.received.notify_all()
-            finally:
-                with self.received:
-                    ended = True
-                    self.received.notify_all()
+            with self.received:
+                ended = True
+                self.received.notify_all()
 
         reader = threading.Thread(target=read)
         reader.start()

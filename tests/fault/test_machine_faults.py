@@ -22,6 +22,8 @@ from ledger_client import OPTIONS, Answer, Load, calling
 from ledger_models import Deed
 from server_processes import Fleet
 
+from sluiceway.detection.v1 import detection_pb2, detection_pb2_grpc
+
 # Disk full
 
 
@@ -29,7 +31,7 @@ async def test_disk_full_for_logs(tmp_path: Path) -> None:
     """Every line that a server or a worker writes fails with ENOSPC; requests do not notice, nor does the stop."""
     with Fleet(tmp_path) as fleet:
         loud = {section: {"LOG_LEVEL": "debug"} for section in ("detection", "recognition", "orchestrator")}
-        detection, _, orchestrator = fleet.cluster(settings=loud, log=Path("/dev/full"))
+        _, _, orchestrator = fleet.cluster(settings=loud, log=Path("/dev/full"))
         async with calling(orchestrator.address) as caller, Load(caller, clients=4) as load:
             await load.more(50)
             # These want to write a traceback, in a worker and in a front.
@@ -94,9 +96,9 @@ def test_disk_full_for_the_model_cache(full: int, tmp_path: Path) -> None:
     """The pull says so and leaves nothing half done and nothing of before undone; with room it succeeds."""
     registry = paperweight(tmp_path)
     (tmp_path / "cache").mkdir()
-    mounts = subprocess.run(["unshare", "--user", "--map-root-user", "--mount", "true"], capture_output=True).returncode
-    if mounts == 0:
-        shell = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", TWICE.format(full=full), "sh"]
+    own_mounts = ["unshare", "--user", "--map-root-user", "--mount"]
+    if subprocess.run([*own_mounts, "true"], check=False, capture_output=True).returncode == 0:
+        shell = [*own_mounts, "sh", "-c", TWICE.format(full=full), "sh"]
     else:
         # Where nobody may mount: no file may grow beyond this. Both meet the same code with another number.
         shell = ["sh", "-c", TWICE_LIMITED.format(full=min(full, MODEL_BYTES - 1)), "sh"]
@@ -118,7 +120,7 @@ def test_disk_full_for_the_model_cache(full: int, tmp_path: Path) -> None:
 
 
 async def test_without_descriptors_calls_are_refused_and_later_ones_served(tmp_path: Path) -> None:
-    """A detection server that may open 96 files, and clients that connect until it cannot take another."""
+    """A detection server that may open three more files, and clients that connect until it cannot take another."""
     with Fleet(tmp_path) as fleet:
         settings = {"detection": {"QUEUE_ITEMS": "16"}}
         (detection,), _, orchestrator = fleet.cluster(settings=settings)
@@ -127,6 +129,9 @@ async def test_without_descriptors_calls_are_refused_and_later_ones_served(tmp_p
         async with calling(orchestrator.address) as caller:
             await caller.expect(1)
             soft, hard = psutil.Process(detection.process.pid).rlimit(psutil.RLIMIT_NOFILE)
+            connected = grpc.aio.insecure_channel(detection.address, options=OPTIONS)
+            direct = detection_pb2_grpc.DetectionServiceStub(connected)
+            await direct.Describe(detection_pb2.DescribeRequest())
             few = detection.front.num_fds() + 3
             detection.front.rlimit(psutil.RLIMIT_NOFILE, (few, hard))
             held = [grpc.aio.insecure_channel(detection.address, options=OPTIONS) for _ in range(30)]
@@ -139,7 +144,7 @@ async def test_without_descriptors_calls_are_refused_and_later_ones_served(tmp_p
                 answers = await asyncio.gather(*(caller.send(big, timeout_s=3) for _ in range(12)))
                 check_refusals(answers)
             finally:
-                for channel in held:
+                for channel in (connected, *held):
                     await channel.close()
             # The limit still stands; those that hoarded are gone.
             await caller.expect_soon(2)
@@ -151,7 +156,6 @@ async def test_without_descriptors_calls_are_refused_and_later_ones_served(tmp_p
 
 def check_refusals(answers: list[Answer]) -> None:
     known = {"OK", "UNAVAILABLE", "QUEUE_FULL", "DEADLINE_EXCEEDED"}
-    print([(a.reason, round(a.took_s, 2)) for a in answers])
     assert {answer.reason for answer in answers} <= known, answers
     assert all(answer.ended_once for answer in answers)
 

@@ -257,3 +257,35 @@ def test_operations_ports_need_no_token_and_tell_no_name(cluster: Secured) -> No
     for member in cluster.members.values():
         with urllib.request.urlopen(f"http://127.0.0.1:{member.operations_port}/readyz", timeout=5) as answer:
             assert answer.status == 200
+
+
+async def test_new_certificates_are_used_by_servers_and_between_them_without_a_restart(tmp_path: Path) -> None:
+    """The whole installation moves to another authority; a stage restarted with the new one is reached by the old
+    orchestrator, whose own certificate changed under it."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    issue(authority, tmp_path, "server")
+    environment = {
+        "SLUICEWAY_SECURITY__CERTIFICATE": str(tmp_path / "server.pem"),
+        "SLUICEWAY_SECURITY__KEY": str(tmp_path / "server.key"),
+        "SLUICEWAY_SECURITY__CA": str(tmp_path / "ca.pem"),
+    }
+    with Fleet(tmp_path) as fleet:
+        (detection,), (recognition,), orchestrator = fleet.cluster(
+            settings={"orchestrator": {"RESOLVE_INTERVAL_S": "0.5"}}, environment=environment
+        )
+        pid = orchestrator.process.pid
+        async with AsyncClient(orchestrator.address, tls=Tls(ca=tmp_path / "ca.pem")) as client:
+            assert (await client.process(draw(1, 1))).ok
+        renewed = trustme.CA()
+        renewed.cert_pem.write_to_path(tmp_path / "ca.pem")
+        issue(renewed, tmp_path, "server")
+        await asyncio.to_thread(wait_until, lambda: orchestrator.log.count("connecting to") == 2)
+        for stage in (detection, recognition):
+            # A stage that only knows the new authority: what was open before does not help.
+            stage.stop()
+            stage.start()
+        async with AsyncClient(orchestrator.address, tls=Tls(ca=tmp_path / "ca.pem")) as client:
+            result = await client.process(draw(2, 2), timeout_s=20)
+            assert sorted(region.text or "" for region in result.regions) == ["2:0", "2:1"]
+        assert orchestrator.process.pid == pid

@@ -1,4 +1,4 @@
-"""Inputs for fuzzing: sound seeds of every kind, and a mutator that knows where formats are brittle. All from one seed."""
+"""Inputs for fuzzing: sound seeds of every kind, and a mutator that knows where formats are brittle."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ def images() -> list[bytes]:
     pixels = np.random.default_rng(0).integers(0, 255, (9, 14, 3), np.uint8)
     rgb = Image.fromarray(pixels)
     seeds = [_save(rgb, kind) for kind in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "ICO")]
-    seeds += [_save(rgb, "JPEG", quality=30, progressive=True), _save(rgb, "JPEG", subsampling=2, restart_marker_rows=1)]
+    seeds += [
+        _save(rgb, "JPEG", quality=30, progressive=True),
+        _save(rgb, "JPEG", subsampling=2, restart_marker_rows=1),
+    ]
     seeds += [_save(rgb, "WEBP", lossless=True), _save(rgb, "WEBP", exif=_exif(6))]
     seeds += [_save(rgb, "JPEG", exif=_exif(orientation)) for orientation in (2, 6, 8, 99)]
     seeds += [_save(rgb, "PNG", exif=_exif(5)), _save(rgb, "TIFF", exif=_exif(7))]
@@ -89,7 +92,9 @@ def messages() -> list[bytes]:
     ]
     found = [
         pipeline_pb2.ProcessRequest(job_id="j", sources=sources, options=process),
-        detection_pb2.DetectRequest(image=b"\x89PNG", options=options, crop_specs=[spec], priority=model_pb2.PRIORITY_NORMAL),
+        detection_pb2.DetectRequest(
+            image=b"\x89PNG", options=options, crop_specs=[spec], priority=model_pb2.PRIORITY_NORMAL
+        ),
         recognition_pb2.RecognizeRequest(
             crops=[crop_pb2.Crop(id=1, raw=raw), crop_pb2.Crop(id=2, encoded=b"\xff\xd8")], options=head
         ),
@@ -104,12 +109,16 @@ def messages() -> list[bytes]:
 def configurations() -> list[bytes]:
     """Configuration files, of which one is sound."""
     return [
-        b'[detection]\nport = 1\nworkers = "auto"\nshapes = ["640x640"]\ncores = "0-3"\nconfidence = 0.2\n'
-        b'[recognition]\nmodels = ["ppocrv6-tiny", {name = "x", kind = "embed", std = 2.0}]\n'
-        b'[orchestrator]\nroutes = {"*" = "default"}\nurl_allow_cidrs = ["10.0.0.0/8"]\n'
-        b'[security.clients.a]\ntoken_sha256 = "' + b"0" * 64 + b'"\nrate_per_s = 3\n',
-        b'[api.a]\nurl = "https://h/{p}"\nparams = ["p"]\nimage = "base64"\nimage_pointer = "/a/0"\n'
-        b'headers = {X = "{secret.S}"}\nsecrets = {S = "ENV"}\nmetadata = {m = "/m"}\n',
+        (
+            b'[detection]\nport = 1\nworkers = "auto"\nshapes = ["640x640"]\ncores = "0-3"\nconfidence = 0.2\n'
+            b'[recognition]\nmodels = ["ppocrv6-tiny", {name = "x", kind = "embed", std = 2.0}]\n'
+            b'[orchestrator]\nroutes = {"*" = "default"}\nurl_allow_cidrs = ["10.0.0.0/8"]\n'
+            b'[security.clients.a]\ntoken_sha256 = "' + b"0" * 64 + b'"\nrate_per_s = 3\n'
+        ),
+        (
+            b'[api.a]\nurl = "https://h/{p}"\nparams = ["p"]\nimage = "base64"\nimage_pointer = "/a/0"\n'
+            b'headers = {X = "{secret.S}"}\nsecrets = {S = "ENV"}\nmetadata = {m = "/m"}\n'
+        ),
         b"[detection]\nport = -1\nunknown = 1\nmax_image_bytes = 1e99\n[detection.x]\n",
         b'detection = 3\nrecognition = []\n"" = 1\n',
     ]

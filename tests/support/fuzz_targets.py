@@ -8,6 +8,7 @@ import json
 import tomllib
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from fuzz_inputs import Mutator, configurations, documents, images, messages
@@ -98,10 +99,8 @@ def protobuf(data: bytes) -> None:
         join_spans(data, spans, prefix=rest)
     except SluicewayError:
         pass
-    try:
+    with suppress(DecodeError, ClientError):
         from_response(pipeline_pb2.ProcessResponse.FromString(data), ["a"])
-    except (DecodeError, ClientError):
-        pass
 
 
 def configuration(data: bytes) -> None:
@@ -119,14 +118,10 @@ def configuration(data: bytes) -> None:
             f"SLUICEWAY_{name}__{keys[len(words[i]) % len(keys)]}".upper(): words[i + 1] for i in range(len(words) - 1)
         }
         for environment in ({}, variables):
-            try:
+            with suppress(ConfigurationError):
                 load_section(model, name, tables=tables, environment=environment)
-            except ConfigurationError as error:
-                assert str(error)
-    try:
+    with suppress(ConfigurationError):
         load_apis(tables)
-    except ConfigurationError as error:
-        assert str(error)
 
 
 def documents_of_others(data: bytes) -> None:
@@ -148,10 +143,8 @@ def documents_of_others(data: bytes) -> None:
         lambda: request_from_json(data),
         lambda: request_from_image(data, MultiDict([tuple((text.split("&", 1)[0] + "=").split("=", 2)[:2])])),
     ):
-        try:
+        with suppress(SluicewayError):
             parse()
-        except SluicewayError:
-            pass
 
 
 def headers(data: bytes) -> None:
@@ -169,7 +162,7 @@ def headers(data: bytes) -> None:
 TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], list[bytes]], float]] = {
     "headers": (headers, images, 0.45),
     "protobuf": (protobuf, messages, 0.3),
-    "documents": (documents_of_others, lambda: documents() + [json.dumps({"sources": []}).encode()], 0.2),
+    "documents": (documents_of_others, lambda: [*documents(), json.dumps({"sources": []}).encode()], 0.2),
     "configuration": (configuration, configurations, 0.05),
 }
 

@@ -1,4 +1,4 @@
-"""Server processes for tests that cause faults: started as an operator starts them, and proven to be gone afterwards."""
+"""Server processes for tests that cause faults: started as operators start them, and proven to be gone afterwards."""
 
 from __future__ import annotations
 
@@ -238,4 +238,4 @@ class Fleet:
 
 def _shared_memory() -> set[str]:
     """Payloads go through memory without a name; nothing of ours may ever appear under one."""
-    return {name for name in os.listdir("/dev/shm") if "sluice" in name}
+    return {path.name for path in Path("/dev/shm").iterdir() if "sluice" in path.name}

@@ -1,6 +1,6 @@
 """How well two detectors agree on the real images of `evaluation.toml`.
 
-    python -m training.text_detector.agreement --nano text-nano.onnx --small text-small.onnx --root / --wheels DIR [--out DIR]
+python -m training.text_detector.agreement --nano NANO.onnx --small SMALL.onnx --root / --wheels DIR [--out DIR]
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ def evaluation_images(root: Path, wheels: Path) -> list[tuple[str, str, np.ndarr
             name = f"{path.name} p. {item['page']}"
             with tempfile.TemporaryDirectory() as folder:
                 number = str(item["page"])
-                subprocess.run(["pdftoppm", "-png", "-r", str(_PAGE_DPI), "-f", number, "-l", number, path, f"{folder}/p"], check=True)
+                subprocess.run(
+                    ["pdftoppm", "-png", "-r", str(_PAGE_DPI), "-f", number, "-l", number, path, f"{folder}/p"],
+                    check=True,
+                )
                 image = Image.open(next(Path(folder).glob("*.png"))).convert("RGB")
         else:
             opened = Image.open(path).convert("RGBA")
@@ -81,25 +84,36 @@ def main() -> None:
     parser.add_argument("--small", type=Path, required=True)
     parser.add_argument("--root", type=Path, default=Path("/"))
     parser.add_argument("--wheels", type=Path, required=True, help="folder with skimage/data and ultralytics/assets")
-    parser.add_argument("--confidence", type=float, default=0.25, help="of text-nano; text-small has 0.25")
     parser.add_argument("--precision", default="f32", choices=("f32", "bf16"))
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    nano = Detector(arguments.nano, arguments.precision, confidence=arguments.confidence)
+    nano = Detector(arguments.nano, arguments.precision)
     small = Detector(arguments.small, arguments.precision)
     rows, total = [], np.zeros(3, int)
     for kind, name, image in evaluation_images(arguments.root, arguments.wheels):
         theirs, ours = small.detect(image), nano.detect(image)
         both = len(matched(theirs, ours))
         recall, precision = both / max(1, len(theirs)), both / max(1, len(ours))
-        rows.append({"kind": kind, "name": name, "small": len(theirs), "nano": len(ours), "recall": recall, "precision": precision})
+        rows.append(
+            {
+                "kind": kind,
+                "name": name,
+                "small": len(theirs),
+                "nano": len(ours),
+                "recall": recall,
+                "precision": precision,
+            }
+        )
         total += (both, len(theirs), len(ours))
         print(f"{kind:11s} {name:36s} small {len(theirs):4d} nano {len(ours):4d}  R {recall:.3f}  P {precision:.3f}")
         if arguments.out:
             arguments.out.mkdir(parents=True, exist_ok=True)
             picture(image, theirs, ours).save(arguments.out / f"{name.replace(' ', '_')}.webp", quality=70)
     good = sum(row["small"] > 0 and row["recall"] >= 0.9 and row["precision"] >= 0.9 for row in rows)
-    print(f"all boxes: recall {total[0] / total[1]:.4f} precision {total[0] / total[2]:.4f}; both >= 0.90 on {good} of {len(rows)} images")
+    print(
+        f"all boxes: recall {total[0] / total[1]:.4f} precision {total[0] / total[2]:.4f}; "
+        f"both >= 0.90 on {good} of {len(rows)} images"
+    )
     if arguments.out:
         (arguments.out / "agreement.json").write_text(json.dumps(rows, indent=1))
 

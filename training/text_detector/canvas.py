@@ -32,7 +32,9 @@ class Canvas:
         """A canvas of one colour."""
         return cls(Image.new("RGB", (width_px, height_px), colour))
 
-    def word(self, x: float, y: float, text: str, font: ImageFont.FreeTypeFont, fill: Colour, stroke: int = 0) -> float:
+    def word(  # noqa: PLR0917  like PIL's text
+        self, x: float, y: float, text: str, font: ImageFont.FreeTypeFont, fill: Colour, stroke: int = 0
+    ) -> float:
         """Draw a word with the top of its line at (x, y) and record its ink box.
 
         Returns:
@@ -52,8 +54,15 @@ class Canvas:
             self.texts.append(text)
         return font.getlength(text)
 
-    def line(
-        self, x: float, y: float, words: list[str], font: ImageFont.FreeTypeFont, fill: Colour, right_px: float, gap: float = 1.0
+    def line(  # noqa: PLR0917  like PIL's text
+        self,
+        x: float,
+        y: float,
+        words: list[str],
+        font: ImageFont.FreeTypeFont,
+        fill: Colour,
+        right_px: float,
+        gap: float = 1.0,
     ) -> int:
         """Draw words from left to right until `right_px`; returns how many fitted."""
         space = max(2.0, font.getlength(" ") * gap)

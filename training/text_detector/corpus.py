@@ -56,7 +56,14 @@ _PAGES = (
 _PHOTOS = (("usr/share/wallpapers/*/contents/images/*", 60), ("usr/share/doc/opencv-doc/examples/**/*.jpg", 70))
 # Drawn from pictures that evaluation names (tutorials show results on them), so left out by word.
 _KIN = ("scenetext", "text", "license", "motion", "board", "building", "stuff", "defocus")
-_THIN = ("Thin", "Hairline", "ExtraLight", "Display", "Minus", "MathTeX")  # unreadable at the sizes drawn, or twins of others
+_THIN = (
+    "Thin",
+    "Hairline",
+    "ExtraLight",
+    "Display",
+    "Minus",
+    "MathTeX",
+)  # unreadable at the sizes drawn, or twins of others
 
 
 def _excluded() -> set[str]:
@@ -90,7 +97,9 @@ def write_fonts(root: Path, out: Path, most: int) -> None:
         covered = set(font.getBestCmap())
         if path in chinese:  # large files: fewer characters keep the corpus small
             alphabet["latin"] = CHARACTERS["latin"][:95]
-        scripts = [name for name, chars in alphabet.items() if sum(ord(c) in covered for c in chars) > 0.97 * len(chars)]
+        scripts = [
+            name for name, chars in alphabet.items() if sum(ord(c) in covered for c in chars) > 0.97 * len(chars)
+        ]
         if not scripts:
             continue
         options = subset.Options(layout_features=[], hinting=False, notdef_outline=True, glyph_names=False)
@@ -117,9 +126,10 @@ def write_images(root: Path, skimage: Path | None, out: Path) -> None:
     for folder in ("photos", "real"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     seen: set[tuple[int, int]] = set()
-    for pattern, count in _REAL_IMAGES:
-        for path in _pick(root, pattern, 10 * count, rng):
-            if count == 0:
+    for pattern, wanted in _REAL_IMAGES:
+        left = wanted
+        for path in _pick(root, pattern, 10 * wanted, rng):
+            if left == 0:
                 break
             key = (path.stat().st_size, 0)  # translations of a manual repeat pictures byte for byte
             if path.name in banned or path.stat().st_size < 9_000 or key in seen or _kin(path):
@@ -129,7 +139,7 @@ def write_images(root: Path, skimage: Path | None, out: Path) -> None:
                 if min(image.size) < 120:
                     continue
                 _save(image, out / "real" / f"{path.parent.name}-{path.stem}.webp".replace(" ", "_"), 1280, 72)
-            count -= 1
+            left -= 1
     for pattern, count in _PAGES:
         documents = _pick(root, pattern, 4, rng)
         for path in documents:
@@ -150,7 +160,18 @@ def _write_pages(path: Path, out: Path, count: int, rng: random.Random) -> None:
     for number in sorted(rng.sample(range(1, pages + 1), min(count, pages))):
         with tempfile.TemporaryDirectory() as folder:
             dpi = rng.choice((72, 90, 110, 130))
-            command = ["pdftoppm", "-png", "-r", str(dpi), "-f", str(number), "-l", str(number), str(path), f"{folder}/page"]
+            command = [
+                "pdftoppm",
+                "-png",
+                "-r",
+                str(dpi),
+                "-f",
+                str(number),
+                "-l",
+                str(number),
+                str(path),
+                f"{folder}/page",
+            ]
             subprocess.run(command, check=True)
             for image_path in Path(folder).glob("*.png"):
                 with Image.open(image_path) as image:

@@ -10,7 +10,9 @@ import numpy as np
 _RNG_LIMIT = 2**31 - 1
 
 
-def warp_onto(rng: random.Random, image: np.ndarray, quads: np.ndarray, ground: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def warp_onto(
+    rng: random.Random, image: np.ndarray, quads: np.ndarray, ground: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Lay a picture on a background under a random perspective.
 
     Args:
@@ -56,7 +58,9 @@ def texture(rng: random.Random, height: int, width: int) -> np.ndarray:
     noise = np.random.default_rng(rng.randrange(_RNG_LIMIT))
     out = np.full((height, width, 3), [rng.randint(20, 235) for _ in range(3)], np.float32)
     for scale in rng.sample((2, 5, 16, 60, 200), rng.randint(1, 3)):
-        layer = noise.normal(0, rng.uniform(4, 38), (height // scale + 2, width // scale + 2, rng.choice((1, 3)))).astype(np.float32)
+        layer = noise.normal(
+            0, rng.uniform(4, 38), (height // scale + 2, width // scale + 2, rng.choice((1, 3)))
+        ).astype(np.float32)
         layer = cv2.resize(layer, (width, height), interpolation=cv2.INTER_LINEAR)
         out += layer if layer.ndim == 3 else layer[..., None]
     return np.clip(out, 0, 255).astype(np.uint8)

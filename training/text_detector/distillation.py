@@ -1,7 +1,7 @@
 """Student, teacher, and the loss that makes the one repeat the other at every anchor.
 
-Both are YOLO26 with the same three strides, so anchor i of the student answers anchor i of the teacher: no assignment of
-boxes to anchors is needed, and any picture can be trained on, labelled or not.
+Both are YOLO26 with the same three strides, so anchor i of the student answers anchor i of the teacher: no assignment
+of boxes to anchors is needed, and any picture can be trained on, labelled or not.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812  its usual name
 from torch import nn
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 
@@ -74,7 +74,7 @@ def agreement_loss(student: dict[str, torch.Tensor], teacher: dict[str, torch.Te
     floor = torch.special.entr(wanted) + torch.special.entr(1 - wanted)
     ours, theirs = student["boxes"].float(), teacher["boxes"].float()
     weight = wanted[:, 0] * (wanted[:, 0] > 0.03)
-    # Opposite sides are added before anything is clamped: clamping each side alone lets a box of negative width overlap.
+    # Opposite sides are added before clamping: clamping each side alone lets a box of negative width overlap.
     near = torch.minimum(ours, theirs)
     inner = (near[:, 0] + near[:, 2]).clamp(min=0) * (near[:, 1] + near[:, 3]).clamp(min=0)
     area = (theirs[:, 0] + theirs[:, 2]).clamp(min=1e-2) * (theirs[:, 1] + theirs[:, 3]).clamp(min=1e-2)

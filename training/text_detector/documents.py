@@ -28,17 +28,22 @@ def ink(rng: random.Random, background: Colour) -> Colour:
     return (255, 255, 255) if dark_ground else (0, 0, 0)
 
 
-def _paragraph(rng: random.Random, canvas: Canvas, box: tuple[float, float, float, float], path: str, size: int, script: str, fill: Colour) -> float:
+def _paragraph(  # noqa: PLR0917  a place, a look and a text
+    rng: random.Random,
+    canvas: Canvas,
+    box: tuple[float, float, float, float],
+    path: str,
+    size: int,
+    script: str,
+    fill: Colour,
+) -> float:
     """Fill a box with lines of text; returns the y after the last line."""
     left, top, right, bottom = box
     font = FontBook.at(path, size)
     leading = size * rng.uniform(1.12, 1.75)
     aligned = rng.random()
     y, lines = top, rng.randint(1, 14)
-    if script in ("han", "kana") and rng.random() < 0.7:
-        gap = 0.6
-    else:
-        gap = rng.uniform(0.85, 1.6)
+    gap = 0.6 if script in ("han", "kana") and rng.random() < 0.7 else rng.uniform(0.85, 1.6)
     while y + size * 1.2 < bottom and lines > 0:
         lines -= 1
         short = rng.uniform(0.2, 0.95) if lines == 0 else 1.0
@@ -52,7 +57,15 @@ def _paragraph(rng: random.Random, canvas: Canvas, box: tuple[float, float, floa
     return y
 
 
-def _table(rng: random.Random, canvas: Canvas, box: tuple[float, float, float, float], path: str, size: int, script: str, fill: Colour) -> float:
+def _table(  # noqa: PLR0917  likewise
+    rng: random.Random,
+    canvas: Canvas,
+    box: tuple[float, float, float, float],
+    path: str,
+    size: int,
+    script: str,
+    fill: Colour,
+) -> float:
     left, top, right, bottom = box
     columns, rows = rng.randint(2, 7), rng.randint(2, 14)
     font = FontBook.at(path, size)
@@ -97,7 +110,14 @@ def page(rng: random.Random, fonts: FontBook, width: int, height: int) -> Canvas
     top = margin * rng.uniform(0.4, 1.2)
     if rng.random() < 0.6:
         big = int(size * rng.uniform(1.4, 3.2))
-        canvas.line(margin + rng.random() * width * 0.2, top, words(rng, script, rng.randint(1, 7)), FontBook.at(head, big), ink(rng, ground), width - margin)
+        canvas.line(
+            margin + rng.random() * width * 0.2,
+            top,
+            words(rng, script, rng.randint(1, 7)),
+            FontBook.at(head, big),
+            ink(rng, ground),
+            width - margin,
+        )
         top += big * 1.7
     for column in range(columns):
         left = margin + column * (column_width + gutter)
@@ -111,16 +131,33 @@ def page(rng: random.Random, fonts: FontBook, width: int, height: int) -> Canvas
                 y = _table(rng, canvas, box, body, max(8, size - 1), script, fill)
             elif kind < 0.92:
                 sub = int(size * rng.uniform(1.1, 1.8))
-                canvas.line(left, y, words(rng, script, rng.randint(1, 5)), FontBook.at(head, sub), ink(rng, ground), left + column_width)
+                canvas.line(
+                    left,
+                    y,
+                    words(rng, script, rng.randint(1, 5)),
+                    FontBook.at(head, sub),
+                    ink(rng, ground),
+                    left + column_width,
+                )
                 y += sub * 1.5
             else:
                 deep = rng.uniform(3, 12) * size
                 shade = (rng.randint(120, 240), rng.randint(120, 240), rng.randint(120, 240))
-                canvas.draw.rectangle((left, y, left + column_width * rng.uniform(0.4, 1), min(y + deep, height - margin)), outline=fill, fill=rng.choice((None, shade)))
+                canvas.draw.rectangle(
+                    (left, y, left + column_width * rng.uniform(0.4, 1), min(y + deep, height - margin)),
+                    outline=fill,
+                    fill=rng.choice((None, shade)),
+                )
                 y += deep + size
             y += size * rng.uniform(0.4, 2.0)
     if rng.random() < 0.5:
-        canvas.word(width * rng.uniform(0.1, 0.85), height - margin * 0.8, str(rng.randint(1, 999)), FontBook.at(body, size), fill)
+        canvas.word(
+            width * rng.uniform(0.1, 0.85),
+            height - margin * 0.8,
+            str(rng.randint(1, 999)),
+            FontBook.at(body, size),
+            fill,
+        )
     return canvas
 
 

@@ -43,7 +43,13 @@ class RealViews:
         image = self._image(rng)
         fit = min(width / image.shape[1], height / image.shape[0])
         kind = rng.random()
-        scale = fit * rng.uniform(0.95, 1.0) if kind < 0.5 else fit * rng.uniform(0.5, 1.0) if kind < 0.65 else fit * np.exp(rng.uniform(0, 1.4))
+        scale = (
+            fit * rng.uniform(0.95, 1.0)
+            if kind < 0.5
+            else fit * rng.uniform(0.5, 1.0)
+            if kind < 0.65
+            else fit * np.exp(rng.uniform(0, 1.4))
+        )
         scale = min(scale, 2.5)
         squeeze = rng.choice((1.0, 1.0, rng.uniform(0.85, 1.18)))
         size = (max(8, int(image.shape[1] * scale * squeeze)), max(8, int(image.shape[0] * scale)))
@@ -86,7 +92,8 @@ def _map(shared: SharedMemory) -> np.ndarray:
 
 
 def _open_corpus(corpus: Path, real_share: float, shared_name: str = "") -> None:
-    global _drawer, _views, _real_share, _shared, _slots  # one corpus a process: decoded pictures are kept between calls
+    # One corpus a process: decoded pictures are kept between calls.
+    global _drawer, _views, _real_share, _shared, _slots  # noqa: PLW0603
     cv2.setNumThreads(1)
     os.nice(5)  # the process that feeds the GPU goes first
     _drawer, _views, _real_share = Synthesiser(corpus), RealViews(corpus / "real"), real_share
@@ -110,13 +117,15 @@ def _draw_into(task: tuple[int, int]) -> int:
 
 
 class Pool:
-    """A ring of pictures on a device. Processes draw into shared slots, a thread copies full slots, `batch` draws from the ring.
+    """A ring of pictures on a device: processes draw into shared slots, a thread copies full slots, `batch` draws.
 
-    The thread has a stream of its own, so that its copies (pageable memory: they wait for their stream) overlap training.
+    The thread has a stream of its own, so that its copies, which wait for their stream, overlap training.
     A picture may be read while it is being replaced; a view that mixes two pictures is as good a sample as any.
     """
 
-    def __init__(self, corpus: Path, capacity: int, device: torch.device, seed: int, processes: int, real_share: float) -> None:
+    def __init__(
+        self, corpus: Path, capacity: int, device: torch.device, *, seed: int, processes: int, real_share: float
+    ) -> None:
         """Start the processes; `close` stops them and frees the shared memory."""
         self._ring = torch.empty((capacity, SIDE_PX, SIDE_PX, 3), dtype=torch.uint8, device=device)
         self._shared = SharedMemory(create=True, size=_SLOTS * SIDE_PX * SIDE_PX * 3)

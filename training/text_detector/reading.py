@@ -1,7 +1,6 @@
 """Word F1 of detection and recognition together, on pages that rendering.py made.
 
-    python -m training.text_detector.reading --pages rendered --detector text-nano.onnx --recogniser rec.onnx \\
-        --characters inference.yml
+python -m training.text_detector.reading --pages DIR --detector X.onnx --recogniser R.onnx --characters inference.yml
 """
 
 from __future__ import annotations
@@ -35,7 +34,9 @@ class Recogniser:
         table = yaml.safe_load(characters.read_text())["PostProcess"]["character_dict"]
         self._characters = ["", *[str(c) for c in table], " "]
         core = ov.Core()
-        self._model = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"})
+        self._model = core.compile_model(
+            core.read_model(path), "CPU", {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+        )
 
     def read(self, crop_rgb: np.ndarray) -> str:
         """The text of one upright crop, uint8 [h, w, 3]."""
@@ -65,7 +66,13 @@ def score(pages: Path, detector: Detector, recogniser: Recogniser, pad: float = 
         wanted = tokens(text)
         right, said, there = right + (found & wanted).total(), said + found.total(), there + wanted.total()
     precision, recall = right / max(1, said), right / max(1, there)
-    return {"boxes": boxes, "words": there, "precision": precision, "recall": recall, "f1": 2 * precision * recall / max(1e-9, precision + recall)}
+    return {
+        "boxes": boxes,
+        "words": there,
+        "precision": precision,
+        "recall": recall,
+        "f1": 2 * precision * recall / max(1e-9, precision + recall),
+    }
 
 
 def main() -> None:
@@ -75,10 +82,13 @@ def main() -> None:
     parser.add_argument("--detector", type=Path, required=True, action="append")
     parser.add_argument("--recogniser", type=Path, required=True)
     parser.add_argument("--characters", type=Path, required=True)
+    parser.add_argument("--confidence", type=float, help="instead of each detector's own")
+    parser.add_argument("--iou", type=float, help="instead of each detector's own")
     arguments = parser.parse_args()
     recogniser = Recogniser(arguments.recogniser, arguments.characters)
     for path in arguments.detector:
-        found = score(arguments.pages, Detector(path), recogniser)
+        detector = Detector(path, confidence=arguments.confidence, iou=arguments.iou)
+        found = score(arguments.pages, detector, recogniser)
         print(path.name, {key: round(value, 4) for key, value in found.items()}, flush=True)
 
 

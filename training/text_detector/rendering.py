@@ -61,7 +61,8 @@ def _window(menu: list[str], entries: list[str], texts: list[str]) -> str:
     pane = "".join(f"<p>{text}</p>" for text in texts)
     return (
         f"<div style='background:#ccd;color:#000;padding:4pt'>{bar}</div>"
-        f"<ul style='float:left;width:35%;list-style:none;padding:4pt'>{tree}</ul><div style='margin-left:40%'>{pane}</div>"
+        f"<ul style='float:left;width:35%;list-style:none;padding:4pt'>{tree}</ul>"
+        f"<div style='margin-left:40%'>{pane}</div>"
     )
 
 
@@ -90,7 +91,7 @@ def _page(rng: random.Random, latin: list[str], chinese: list[str], photos: list
 
 
 def _only_these_fonts(pdf: Path) -> None:
-    """Refuse a page with another font: a name that fontconfig does not know becomes one that training may have drawn."""
+    """Refuse a page with another font: fontconfig replaces a name that it does not know."""
     lines = subprocess.run(["pdffonts", pdf], capture_output=True, text=True, check=True).stdout.splitlines()[2:]
     others = [line.split()[0] for line in lines if not _FONT_FILES.search(line.replace("-", "").split()[0])]
     if others:
@@ -98,12 +99,10 @@ def _only_these_fonts(pdf: Path) -> None:
 
 
 def render(root: Path, out: Path, count: int, seed: int) -> None:
-    """Lay out pages with WeasyPrint and rasterise them; writes `NNN.png` and `words.json` (file -> text of the page)."""
+    """Lay out pages with WeasyPrint and rasterise them; writes `NNN.png` and `words.json` (file -> its text)."""
     out.mkdir(parents=True, exist_ok=True)
     fonts, share = out / "fonts.conf", root.resolve() / "usr/share"
-    fonts.write_text(
-        f"<fontconfig><dir>{share}/fonts</dir><cachedir>{out.resolve()}/cache</cachedir></fontconfig>"
-    )
+    fonts.write_text(f"<fontconfig><dir>{share}/fonts</dir><cachedir>{out.resolve()}/cache</cachedir></fontconfig>")
     os.environ["FONTCONFIG_FILE"] = str(fonts.resolve())  # read when the library loads
     import weasyprint  # noqa: PLC0415  only rendering needs it
 
@@ -118,7 +117,9 @@ def render(root: Path, out: Path, count: int, seed: int) -> None:
         command = ["pdftotext", "-f", "1", "-l", "1", "-raw", pdf, "-"]
         words[name] = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         dpi = str(rng.choice((96, 120, 150)))
-        subprocess.run(["pdftoppm", "-png", "-r", dpi, "-singlefile", "-f", "1", "-l", "1", pdf, out / name[:-4]], check=True)
+        subprocess.run(
+            ["pdftoppm", "-png", "-r", dpi, "-singlefile", "-f", "1", "-l", "1", pdf, out / name[:-4]], check=True
+        )
         if rng.random() < 0.4:  # a copy that went through a camera or a messenger
             image = cv2.GaussianBlur(cv2.imread(str(out / name)), (0, 0), rng.uniform(0.3, 0.9))
             coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, rng.randint(40, 80)])[1]

@@ -24,7 +24,9 @@ def sign(rng: random.Random, fonts: FontBook, width: int, height: int) -> Canvas
     font_file, fill = fonts.pick(rng, script), ink(rng, ground)
     if rng.random() < 0.5:
         inset = rng.randint(2, max(3, height // 12))
-        canvas.draw.rectangle((inset, inset, width - inset, height - inset), outline=ink(rng, ground), width=rng.randint(1, 5))
+        canvas.draw.rectangle(
+            (inset, inset, width - inset, height - inset), outline=ink(rng, ground), width=rng.randint(1, 5)
+        )
     y = height * rng.uniform(0.04, 0.15)
     while y < height * 0.9:
         size = max(9, int(height * rng.uniform(0.07, 0.42)))
@@ -49,19 +51,33 @@ def overlay(rng: random.Random, fonts: FontBook, photo: Image.Image) -> Canvas:
         font = FontBook.at(font_file, size)
         x, y = rng.uniform(-0.05, 0.8) * width, rng.uniform(0, 0.95) * height
         # The ground under the words decides the ink; a busy ground leaves some words hard to see, as in life.
-        spot = photo.crop((int(max(0, x)), int(y), int(max(0, x)) + 40, int(y) + size)).resize((1, 1)).convert("RGB").getpixel((0, 0))
+        spot = (
+            photo.crop((int(max(0, x)), int(y), int(max(0, x)) + 40, int(y) + size))
+            .resize((1, 1))
+            .convert("RGB")
+            .getpixel((0, 0))
+        )
         fill = ink(rng, spot)  # type: ignore[arg-type]
         stroke = rng.choice((0, 0, 0, 1, 2))
         for line in range(rng.choice((1, 1, 1, 2, 3, 5))):
             at = x
             for text in words(rng, script, rng.randint(1, 5)):
-                at += canvas.word(at, y + line * size * 1.3, text, font, fill, stroke if size > 16 else 0) + font.getlength(" ")
+                at += canvas.word(
+                    at, y + line * size * 1.3, text, font, fill, stroke if size > 16 else 0
+                ) + font.getlength(" ")
                 if at > width:
                     break
     return canvas
 
 
-def _buttons(rng: random.Random, canvas: Canvas, fonts_at: tuple[str, int], script: str, box: tuple[int, int, int, int], ground: Colour) -> None:
+def _buttons(  # noqa: PLR0917  a place, a look and a text
+    rng: random.Random,
+    canvas: Canvas,
+    fonts_at: tuple[str, int],
+    script: str,
+    box: tuple[int, int, int, int],
+    ground: Colour,
+) -> None:
     """A row of buttons or a menu bar in `box`."""
     left, top, right, bottom = box
     font = FontBook.at(*fonts_at)
@@ -101,7 +117,14 @@ def screen(rng: random.Random, fonts: FontBook, width: int, height: int, photo: 
     if rng.random() < 0.7:
         title: Colour = _colour(rng) if rng.random() < 0.5 else ground
         canvas.draw.rectangle((0, 0, width, bar), fill=title)
-        canvas.line(rng.uniform(0.01, 0.5) * width, (bar - size) * 0.4, words(rng, script, rng.randint(1, 5)), FontBook.at(font_file, size), ink(rng, title), width - 60)
+        canvas.line(
+            rng.uniform(0.01, 0.5) * width,
+            (bar - size) * 0.4,
+            words(rng, script, rng.randint(1, 5)),
+            FontBook.at(font_file, size),
+            ink(rng, title),
+            width - 60,
+        )
         y += bar
     for draw_bar in rng.sample(("menu", "icons", "menu"), rng.randint(1, 3)):
         if draw_bar == "menu":
@@ -116,13 +139,33 @@ def screen(rng: random.Random, fonts: FontBook, width: int, height: int, photo: 
         _buttons(rng, canvas, (font_file, max(8, size - 1)), script, (0, bottom, width, height), ground)
     split = int(width * rng.choice((0, 0.2, 0.3, 0.5)))
     if split > 80:
-        _pane(rng, canvas, fonts, script, font_file, size, (0, y, split, bottom), ground, photo, "tree")
+        _pane(rng, canvas, script, font_file, size, (0, y, split, bottom), ground, photo, "tree")
         canvas.draw.line((split, y, split, bottom), fill=ink(rng, ground))
-    _pane(rng, canvas, fonts, script, font_file, size, (split, y, width, bottom), ground, photo, rng.choice(("text", "code", "form", "photo", "tree", "grid")))
+    _pane(
+        rng,
+        canvas,
+        script,
+        font_file,
+        size,
+        (split, y, width, bottom),
+        ground,
+        photo,
+        rng.choice(("text", "code", "form", "photo", "tree", "grid")),
+    )
     return canvas
 
 
-def _pane(rng: random.Random, canvas: Canvas, fonts: FontBook, script: str, font_file: str, size: int, box: tuple[int, int, int, int], ground: Colour, photo: Image.Image, kind: str) -> None:
+def _pane(  # noqa: PLR0917  likewise
+    rng: random.Random,
+    canvas: Canvas,
+    script: str,
+    font_file: str,
+    size: int,
+    box: tuple[int, int, int, int],
+    ground: Colour,
+    photo: Image.Image,
+    kind: str,
+) -> None:
     left, top, right, bottom = box
     if right - left < 60 or bottom - top < 60:
         return
@@ -155,13 +198,29 @@ def _pane(rng: random.Random, canvas: Canvas, fonts: FontBook, script: str, font
             middle = left + (right - left) * 0.4
             canvas.line(x, y, words(rng, script, rng.randint(1, 3)), font, fill, middle - 6)
             if rng.random() < 0.7:
-                canvas.draw.rectangle((middle, y - 2, right - 12, y + size * 1.3), fill=(255, 255, 255), outline=(120, 120, 120))
-                canvas.line(middle + 5, y, words(rng, script, rng.randint(0, 3)) or [number(rng)], font, (20, 20, 20), right - 14)
+                canvas.draw.rectangle(
+                    (middle, y - 2, right - 12, y + size * 1.3), fill=(255, 255, 255), outline=(120, 120, 120)
+                )
+                canvas.line(
+                    middle + 5,
+                    y,
+                    words(rng, script, rng.randint(0, 3)) or [number(rng)],
+                    font,
+                    (20, 20, 20),
+                    right - 14,
+                )
             y += leading * rng.uniform(0.3, 0.9)
         elif kind == "grid":
             step = (right - left) // rng.randint(3, 7)
             for cell in range(left, right - step, step):
-                canvas.line(cell + 4, y, [number(rng)] if rng.random() < 0.5 else words(rng, script, rng.randint(1, 2)), font, fill, cell + step - 3)
+                canvas.line(
+                    cell + 4,
+                    y,
+                    [number(rng)] if rng.random() < 0.5 else words(rng, script, rng.randint(1, 2)),
+                    font,
+                    fill,
+                    cell + step - 3,
+                )
             canvas.draw.line((left, y + leading * 0.9, right, y + leading * 0.9), fill=(150, 150, 150))
         else:
             canvas.line(x, y, words(rng, script, rng.randint(3, 30)), font, fill, right - 8)

@@ -1,6 +1,6 @@
 """Synthetic labelled pictures, a pure function of the seed and the corpus.
 
-    python -m training.text_detector.synthesis --corpus corpus --out sheet.png    # a contact sheet to look at
+python -m training.text_detector.synthesis --corpus corpus --out sheet.png    # a contact sheet to look at
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class Synthesiser:
         if kind == "overlay":
             canvas = overlay(rng, self._fonts, self._photo(rng, side, side))
             image, quads = canvas.array(), canvas.quads()
-        elif kind in ("page", "screen", "receipt") and rng.random() < (0.45 if kind == "page" else 0.75 if kind == "screen" else 0.1):
+        elif kind in ("page", "screen", "receipt") and rng.random() < (
+            0.45 if kind == "page" else 0.75 if kind == "screen" else 0.1
+        ):
             image, quads = self._flat(rng, self._drawn(rng, kind, side, side))
             canvas_texts = self._last.texts
             return self._finish(rng, image, quads, canvas_texts)
@@ -101,8 +103,12 @@ class Synthesiser:
         shade = rng.choice((114, 114, 255, 0, rng.randint(0, 255)))
         if scale < 0.7:
             image = cv2.GaussianBlur(image, (0, 0), 0.4)
-        out = cv2.warpAffine(image, matrix, (SIDE_PX, SIDE_PX), None, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT, (shade,) * 3)
-        return out, cv2.transform(quads.reshape(1, -1, 2), matrix).reshape(-1, 4, 2).astype(np.float32) if len(quads) else quads
+        out = cv2.warpAffine(
+            image, matrix, (SIDE_PX, SIDE_PX), None, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT, (shade,) * 3
+        )
+        return out, cv2.transform(quads.reshape(1, -1, 2), matrix).reshape(-1, 4, 2).astype(np.float32) if len(
+            quads
+        ) else quads
 
     def _drawn(self, rng: random.Random, kind: str, width: int, height: int) -> Canvas:
         if kind == "receipt":
@@ -110,7 +116,9 @@ class Synthesiser:
         if kind == "sign":
             return sign(rng, self._fonts, rng.randint(180, 800), rng.randint(90, 500))
         if kind == "screen":
-            return screen(rng, self._fonts, rng.randint(380, 1250), rng.randint(280, 900), self._photo(rng, width, height))
+            return screen(
+                rng, self._fonts, rng.randint(380, 1250), rng.randint(280, 900), self._photo(rng, width, height)
+            )
         if kind == "collage":
             canvas = Canvas.blank(width, height, (rng.randint(0, 255),) * 3)
             for x, y in ((0, 0), (width // 2, 0), (0, height // 2), (width // 2, height // 2)):

@@ -37,7 +37,10 @@ class Average:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model = copy.deepcopy(model).eval()
         self._decay, self._steps = decay, 0
-        self._pairs = [(mine, theirs) for mine, theirs in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True)]
+        self._pairs = [
+            (mine, theirs)
+            for mine, theirs in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True)
+        ]
 
     @torch.no_grad()
     def update(self) -> None:
@@ -48,8 +51,10 @@ class Average:
         torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], 1 - decay)
 
 
-def _faster_layout(student: nn.Module, teacher: nn.Module, batch: int, size: int, device: torch.device) -> torch.memory_format:
-    """Time a step in both memory layouts; which is faster depends on the device and its library's depthwise convolutions."""
+def _faster_layout(
+    student: nn.Module, teacher: nn.Module, batch: int, size: int, device: torch.device
+) -> torch.memory_format:
+    """Time a step in both memory layouts: depthwise convolutions decide which is faster, and they differ by device."""
     if device.type != "cuda":
         return torch.contiguous_format
     trial, timed = copy.deepcopy(student), {}
@@ -70,12 +75,18 @@ def _faster_layout(student: nn.Module, teacher: nn.Module, batch: int, size: int
             (out["boxes"].float().mean() + out["scores"].float().mean()).backward()
         torch.cuda.synchronize()
         timed[layout] = (time.monotonic() - began) / 5
-        print(f"{layout}: {timed[layout] * 1e3:.0f} ms a step, {(time.monotonic() - middle) * 1e3:.0f} ms of it the student", flush=True)
+        print(
+            f"{layout}: {timed[layout] * 1e3:.0f} ms a step, "
+            f"{(time.monotonic() - middle) * 1e3:.0f} ms of it the student",
+            flush=True,
+        )
     return min(timed, key=lambda layout: timed[layout])
 
 
 def _save(model: nn.Module, path: Path) -> None:
-    state = {name: value.half() if value.dtype.is_floating_point else value for name, value in model.state_dict().items()}
+    state = {
+        name: value.half() if value.dtype.is_floating_point else value for name, value in model.state_dict().items()
+    }
     torch.save(state, path.with_suffix(".tmp"))
     path.with_suffix(".tmp").replace(path)
 
@@ -86,7 +97,14 @@ def train(arguments: argparse.Namespace) -> None:
     for path in (arguments.corpus / "fonts/index.json", arguments.teacher, arguments.resume):
         if path is not None and not path.exists():
             raise SystemExit(f"no such file: {path}")
-    pool = Pool(arguments.corpus, arguments.capacity, device, 1_000_000 * (1 + arguments.seed), arguments.processes, arguments.real_share)
+    pool = Pool(
+        arguments.corpus,
+        arguments.capacity,
+        device,
+        seed=1_000_000 * (1 + arguments.seed),
+        processes=arguments.processes,
+        real_share=arguments.real_share,
+    )
     try:
         _distil(arguments, device, pool)
     finally:  # or the processes would keep a failed run alive
@@ -104,7 +122,11 @@ def _distil(arguments: argparse.Namespace, device: torch.device, pool: Pool) -> 
     if arguments.resume:
         state = torch.load(arguments.resume, map_location="cpu")
         # Only what is named is taken over; --resume-without drops the rest (".cv2." are the box layers of the head).
-        state = {k: v.float() for k, v in state.items() if not arguments.resume_without or arguments.resume_without not in k or "model.23" not in k}
+        state = {
+            k: v.float()
+            for k, v in state.items()
+            if not arguments.resume_without or arguments.resume_without not in k or "model.23" not in k
+        }
         student.load_state_dict(state, strict=not arguments.resume_without)
     student, teacher = student.to(device).train(), load_teacher(arguments.teacher).to(device)
     channels = [[head[0].conv.in_channels for head in model.model[-1].cv2] for model in (student, teacher)]
@@ -112,7 +134,9 @@ def _distil(arguments: argparse.Namespace, device: torch.device, pool: Pool) -> 
     layout = _faster_layout(student, teacher, arguments.batch, arguments.size, device)
     student, teacher = student.to(memory_format=layout), teacher.to(memory_format=layout)
     average = Average(student, 0.999)
-    optimiser = torch.optim.AdamW([*_groups(student, 0.03), *_groups(hints, 0.0)], lr=arguments.lr, betas=(0.9, 0.98), fused=cuda)
+    optimiser = torch.optim.AdamW(
+        [*_groups(student, 0.03), *_groups(hints, 0.0)], lr=arguments.lr, betas=(0.9, 0.98), fused=cuda
+    )
     run_student, run_teacher = (torch.compile(m, dynamic=False) if arguments.compile else m for m in (student, teacher))
     generator = torch.Generator(device).manual_seed(arguments.seed)
 
@@ -158,10 +182,19 @@ def _distil(arguments: argparse.Namespace, device: torch.device, pool: Pool) -> 
         for name, value in {**losses, "hint": hint, "norm": norm}.items():
             sums[name] = sums.get(name, torch.zeros((), device=device)) + value.detach()
         if step % arguments.every == 0 or step == 20:
-            seen = {name: round(float(value) / (arguments.every if step != 20 else 20), 4) for name, value in sums.items()}
+            seen = {
+                name: round(float(value) / (arguments.every if step != 20 else 20), 4) for name, value in sums.items()
+            }
             sums = {}
             speed = (step - 20) * arguments.batch / (time.monotonic() - mark) if step > 20 else 0.0
-            line = {"step": step, "seconds": round(time.monotonic() - began), "lr": round(lr, 6), "pictures": pool.filled, "images_per_s": round(speed), **seen}
+            line = {
+                "step": step,
+                "seconds": round(time.monotonic() - began),
+                "lr": round(lr, 6),
+                "pictures": pool.filled,
+                "images_per_s": round(speed),
+                **seen,
+            }
             print(json.dumps(line), flush=True)
             log.write(json.dumps(line) + "\n")
             log.flush()
@@ -169,6 +202,7 @@ def _distil(arguments: argparse.Namespace, device: torch.device, pool: Pool) -> 
             _save(average.model, arguments.out / "student.pt")
             saved = time.monotonic()
     _save(average.model, arguments.out / "student.pt")
+    (arguments.out / "finished").touch()
     print(f"done: {step} steps, {time.monotonic() - began:.0f} s", flush=True)
 
 
@@ -187,7 +221,9 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--hint", type=float, default=1.0, help="weight of the feature loss at the start")
     parser.add_argument("--real-share", type=float, default=0.45, help="share of pictures that are views of real ones")
-    parser.add_argument("--capacity", type=int, default=16_000, help="pictures kept in the device's memory (2.1 MB each)")
+    parser.add_argument(
+        "--capacity", type=int, default=16_000, help="pictures kept in the device's memory (2.1 MB each)"
+    )
     parser.add_argument("--processes", type=int, default=max(1, (os.cpu_count() or 2) - 2))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=100, help="steps between log lines")

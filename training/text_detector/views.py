@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812  its usual name
 
 _PAD = 114 / 255  # the grey that serving pads with
 
@@ -21,15 +21,24 @@ def _affine(images: torch.Tensor, size: int, zoom: tuple[float, float], generato
     free = torch.exp(_uniform(count, math.log(zoom[0]), math.log(zoom[1]), generator)) * 1.3
     full = whole * _uniform(count, 0.97, 1.08, generator)
     step = torch.where(_uniform(count, 0, 1, generator) < 0.5, full, free)  # source pixels an output pixel
-    aspect = torch.where(_uniform(count, 0, 1, generator) < 0.3, torch.exp(_uniform(count, -0.17, 0.17, generator)), torch.ones_like(step))
-    angle = torch.where(_uniform(count, 0, 1, generator) < 0.15, _uniform(count, -0.12, 0.12, generator), torch.zeros_like(step))
+    aspect = torch.where(
+        _uniform(count, 0, 1, generator) < 0.3,
+        torch.exp(_uniform(count, -0.17, 0.17, generator)),
+        torch.ones_like(step),
+    )
+    angle = torch.where(
+        _uniform(count, 0, 1, generator) < 0.15, _uniform(count, -0.12, 0.12, generator), torch.zeros_like(step)
+    )
     reach = step * size / side  # share of the picture that the view spans
     room = (1 - reach).abs()
     shift_x, shift_y = _uniform(count, -1, 1, generator) * room, _uniform(count, -1, 1, generator) * room
     cos, sin = torch.cos(angle) * reach, torch.sin(angle) * reach
     rows = torch.stack([torch.stack([cos * aspect, -sin, shift_x], 1), torch.stack([sin * aspect, cos, shift_y], 1)], 1)
     grid = F.affine_grid(rows, [count, 3, size, size], align_corners=False)
-    return F.grid_sample(images - _PAD, grid.to(images.dtype), mode="bilinear", padding_mode="zeros", align_corners=False) + _PAD
+    return (
+        F.grid_sample(images - _PAD, grid.to(images.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
+        + _PAD
+    )
 
 
 def _photometric(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -1,7 +1,9 @@
 """Strings to draw: words, numbers and the things printed on receipts, in several scripts.
 
-A detector does not read, so the words need the shapes of writing (lengths, ascenders, digits, punctuation) rather than sense.
+A detector does not read, so the words need the shapes of writing (lengths, ascenders, digits, punctuation), not sense.
 """
+
+# ruff: noqa: E501, RUF001, SIM905  lists of words as text; characters of many scripts, look-alikes among them
 
 from __future__ import annotations
 
@@ -77,7 +79,8 @@ def _latin(rng: random.Random) -> str:
         text = rng.choice(_COMMON)
     else:
         text = "".join(
-            rng.choice(_ONSET) + rng.choice(_NUCLEUS) + rng.choice(_CODA) for _ in range(rng.choices((1, 2, 3, 4), (4, 5, 3, 1))[0])
+            rng.choice(_ONSET) + rng.choice(_NUCLEUS) + rng.choice(_CODA)
+            for _ in range(rng.choices((1, 2, 3, 4), (4, 5, 3, 1))[0])
         )
     roll = rng.random()
     if roll < 0.22:

@@ -119,6 +119,7 @@ class Stage(Generic[Description]):
         *,
         open_channel: Callable[[str, str | None], grpc.aio.Channel],
         lookup: Lookup = system_lookup,
+        certificates: Callable[[], object] = lambda: None,
     ) -> None:
         self.name = name
         self.target = Target.parse(target)
@@ -127,6 +128,8 @@ class Stage(Generic[Description]):
         self._settings = settings
         self._open_channel = open_channel
         self._lookup = lookup
+        self._certificates = certificates
+        self._opened_with = certificates()
         self._replicas: dict[str, Replica[Description]] = {}
         self._usable: tuple[Replica[Description], ...] = ()
         self._backlog: Backlog[asyncio.Future[Lease[Description]]] = Backlog(settings.ageing)
@@ -317,6 +320,7 @@ class Stage(Generic[Description]):
 
     async def _resolve(self) -> None:
         found = await self.target.resolve(self._lookup)
+        self._renew()
         for address, name in found.addresses.items():
             known = self._replicas.get(address)
             if known is None:
@@ -329,6 +333,23 @@ class Stage(Generic[Description]):
                     replica.leaving = True
                     self._spawn(self._retire(address, replica), f"retire {address}")
         self._on_change()
+
+    def _renew(self) -> None:
+        """Let go of channels that were opened with certificates of before; the addresses then get new ones.
+
+        A channel keeps the certificate that it was opened with, so without this one that expires ends the stage.
+        """
+        certificates = self._certificates()
+        if certificates is None or certificates == self._opened_with:
+            return
+        self._opened_with = certificates
+        log.info("certificates have changed: connecting to %s anew", self.name)
+        for address, replica in list(self._replicas.items()):
+            if not replica.leaving:
+                former = f"{address} ({id(replica)})"
+                self._replicas[former] = self._replicas.pop(address)
+                replica.leaving = True
+                self._spawn(self._retire(former, replica), f"retire {former}")
 
     def _add(self, address: str, name: str | None, fixed_window: int | None) -> None:
         occupancy = Occupancy(self._settings.initial_window, fixed_window)

@@ -15,7 +15,16 @@ from sluiceway_detection.letterbox import InputShape, default_shapes
 from sluiceway_detection.model_card import ModelCard
 from sluiceway_detection.types import ImageBgr
 
-__all__ = ["Backend", "BackendName", "BackendSpec", "Precision", "input_shapes", "open_backend", "resolve_backend"]
+__all__ = [
+    "Backend",
+    "BackendName",
+    "BackendSpec",
+    "Precision",
+    "input_shapes",
+    "open_backend",
+    "require_trust",
+    "resolve_backend",
+]
 
 BackendName = Literal["openvino", "onnx", "torch"]
 Precision = Literal["f32", "bf16", "f16", "int8"]
@@ -61,6 +70,19 @@ class Backend(Protocol):
             The head's raw output for each image, without the batch dimension. Valid until the next call.
         """
         ...
+
+
+def require_trust(weights: Path, *, allowed: bool) -> None:
+    """Refuse a checkpoint that the operator has not named, before anything looks into it.
+
+    Raises:
+        StartupError: it is one, and not allowed.
+    """
+    if weights.suffix == ".pt" and not allowed:
+        raise StartupError(
+            f"{weights.name} is a checkpoint, and loading one can run code that is hidden in it. "
+            f'If you trust it, name it: detection.allow_pickle = ["{weights.name}"]'
+        )
 
 
 def resolve_backend(wanted: str, weights: Path, device: str) -> BackendName:

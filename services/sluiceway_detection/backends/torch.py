@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from sluiceway_runtime.errors import StartupError
 
-from sluiceway_detection.backends.base import BackendName, BackendSpec, Precision, input_shapes
+from sluiceway_detection.backends.base import BackendName, BackendSpec, Precision, input_shapes, require_trust
 from sluiceway_detection.export import load_checkpoint
 from sluiceway_detection.model_card import ModelCard
 from sluiceway_detection.types import ImageBgr
@@ -25,11 +25,7 @@ class TorchBackend:
     name: BackendName = "torch"
 
     def __init__(self, spec: BackendSpec) -> None:
-        if not spec.allow_checkpoint:
-            raise StartupError(
-                f"{spec.weights.name} is a checkpoint, and loading one can run code that is hidden in it. "
-                f'If you trust it, name it: detection.allow_pickle = ["{spec.weights.name}"]'
-            )
+        require_trust(spec.weights, allowed=spec.allow_checkpoint)
         self._device = torch.device(spec.device)
         self.precision: Precision = spec.precision or ("f16" if self._device.type == "cuda" else "f32")
         if self.precision not in _DTYPES or (self.precision == "f16" and self._device.type == "cpu"):

@@ -137,8 +137,8 @@ class Server:
     async def stop(self) -> bool:
         """Drain and close; returns whether everything that was accepted has been answered.
 
-        Health turns NOT_SERVING and `/readyz` 503 first, and calls are still taken for `drain_notice_s`, so that clients that watch
-        health move on before anything is refused.
+        Health turns NOT_SERVING and `/readyz` 503 first, and calls are still taken for `drain_notice_s`, so that
+        clients that watch either move on before anything is refused.
         """
         deadline = asyncio.get_running_loop().time() + self._config.drain_grace_s
         clean = True

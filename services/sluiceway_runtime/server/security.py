@@ -12,7 +12,7 @@ import ipaddress
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -245,6 +245,16 @@ class Security:
         key, chain, ca = _Files(self.config).contents
         return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=chain)
 
+    def stamp(self) -> object:
+        """Something that changes when a certificate file does: the sign to open channels anew."""
+        if not self.tls:
+            return None
+        try:
+            return _stamps((self.config.key, self.config.certificate, self.config.ca))
+        except OSError:
+            # One of them is just being replaced.
+            return None
+
     def call_metadata(self) -> tuple[tuple[str, str], ...]:
         """What calls to stages carry."""
         return () if self._stage_token is None else (("authorization", f"Bearer {self._stage_token}"),)
@@ -278,9 +288,13 @@ class _Files:
         return True
 
     def _stamps(self) -> tuple[tuple[int, int] | None, ...]:
-        # Inode as well as time: secrets mounted by Kubernetes are swapped as links.
-        return tuple((s.st_mtime_ns, s.st_ino) if p and (s := p.stat()) else None for p in self._paths)
+        return _stamps(self._paths)
 
     def _read(self) -> tuple[bytes, bytes, bytes | None]:
         key, chain, ca = self._paths
         return key.read_bytes(), chain.read_bytes(), ca.read_bytes() if ca else None
+
+
+def _stamps(paths: Iterable[Path | None]) -> tuple[tuple[int, int] | None, ...]:
+    # Inode as well as time: secrets mounted by Kubernetes are swapped as links.
+    return tuple((s.st_mtime_ns, s.st_ino) if p and (s := p.stat()) else None for p in paths)
