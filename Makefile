@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROTO_VENV := .venv-proto
 TORCH_VENV := .venv-torch
+TRITON_VENV := .venv-triton
 # The releases that the torch-marked tests are run with.
 TORCH := torch==2.14.1 torchvision==0.29.1
 PROTO_FILES := $(shell find protos -name '*.proto')
@@ -83,9 +84,19 @@ proto-check: $(PROTO_VENV)/.ready ## lint, format, breaking changes, and: are th
 proto-image: $(PROTO_VENV)/.ready ## accept the protos as they are as the new baseline for breaking changes
 	cd protos && ../$(PROTO_VENV)/bin/buf build -o image.binpb
 
+# A contract of others, on the servers' side alone; it has a root of its own.
+INFERENCE_ROOT := services
+INFERENCE_PROTO := services/sluiceway_runtime/inference/open_inference.proto
+GENERATE_INFERENCE = $(PROTO_VENV)/bin/python -m grpc_tools.protoc -I $(INFERENCE_ROOT)
+
 define generate
 	$(GENERATE) --plugin=protoc-gen-mypy=$(PROTO_VENV)/bin/protoc-gen-mypy --python_out=$(1) --mypy_out=quiet:$(1) $(PROTO_FILES)
 	$(GENERATE) --plugin=protoc-gen-mypy_grpc=$(PROTO_VENV)/bin/protoc-gen-mypy_grpc --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $(PROTO_SERVICES)
+	mkdir -p $(1)/$(INFERENCE_ROOT)
+	$(GENERATE_INFERENCE) --plugin=protoc-gen-mypy=$(PROTO_VENV)/bin/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(PROTO_VENV)/bin/protoc-gen-mypy_grpc \
+		--python_out=$(1)/$(INFERENCE_ROOT) --mypy_out=quiet:$(1)/$(INFERENCE_ROOT) \
+		--grpc_python_out=$(1)/$(INFERENCE_ROOT) --mypy_grpc_out=quiet:$(1)/$(INFERENCE_ROOT) $(INFERENCE_PROTO)
+	cd protos && ../$(PROTO_VENV)/bin/buf build -o $(abspath $(1))/sluiceway/descriptors.binpb
 endef
 
 $(PROTO_VENV)/.ready: pyproject.toml
@@ -94,6 +105,20 @@ $(PROTO_VENV)/.ready: pyproject.toml
 	$(PROTO_VENV)/bin/python $(PIP) install --quiet --group proto
 	touch $@
 
+# --- clients in other languages ---------------------------------------------------------------------------------------
+.PHONY: test-clients
+test-clients: dev $(PROTO_VENV)/.ready $(TRITON_VENV)/.ready ## build the clients of every language and run them against a cluster (6 minutes)
+	@for package in $$(cat clients/apt-packages.txt); do dpkg -s $$package >/dev/null 2>&1 \
+		|| { echo "missing $$package: apt-get install --no-install-recommends \$$(cat clients/apt-packages.txt)" >&2; exit 1; }; done
+	$(BIN)/sluiceway models pull --tests
+	$(BIN)/python -m pytest -m clients tests/clients
+
+# tritonclient wants protobuf below 7 and brings an `inference` package of its own: it cannot live beside Sluiceway.
+$(TRITON_VENV)/.ready: Makefile
+	$(PYTHON) -m venv $(TRITON_VENV)
+	$(TRITON_VENV)/bin/python $(PIP) install --quiet 'tritonclient[grpc]==2.73.0'
+	touch $@
+
 .PHONY: clean
 clean: ## remove everything that was made here (not the weights cache)
-	rm -rf $(VENV) $(PROTO_VENV) $(TORCH_VENV) build dist out
+	rm -rf $(VENV) $(PROTO_VENV) $(TORCH_VENV) $(TRITON_VENV) clients/build clients/*/gen clients/typescript/node_modules clients/typescript/dist build dist out

@@ -20,11 +20,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 
 from direct_pipeline import DirectPipeline, read_characters
-from sluiceway import AsyncClient
-from sluiceway.cluster import Cluster, plan_cluster
 from sluiceway_detection.config import DEFAULT_MODEL
 from sluiceway_runtime import weights
 from sluiceway_runtime.cores import isa
+
+from sluiceway import AsyncClient
+from sluiceway.cluster import Cluster, plan_cluster
 
 # The bar: at most so many milliseconds at the median, on 2 cores.
 MAX_OVERHEAD_MS = 10.0
@@ -88,7 +89,9 @@ def main() -> int:
     passed = worst <= MAX_OVERHEAD_MS
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(
-        json.dumps({"images": results, "worst_overhead_ms": worst, "bar_ms": MAX_OVERHEAD_MS, "passed": passed}, indent=1)
+        json.dumps(
+            {"images": results, "worst_overhead_ms": worst, "bar_ms": MAX_OVERHEAD_MS, "passed": passed}, indent=1
+        )
     )
     print(f"worst overhead {worst:.1f} ms, bar {MAX_OVERHEAD_MS:.0f} ms: {'passed' if passed else 'FAILED'}")
     return 0 if passed else 1

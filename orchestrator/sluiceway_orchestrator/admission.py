@@ -16,7 +16,7 @@ from sluiceway_orchestrator.priority import Priority
 __all__ = ["Admission", "Throughput"]
 
 # Of the time that a job has, the part that the expected time may take up: the rest is for what is not as expected.
-SHARE = 0.6
+SHARE = 0.5
 # Throughput is what left during the latest so many seconds, but at least so many sources.
 RECENT_S = 3.0
 RECENT_SOURCES = 16

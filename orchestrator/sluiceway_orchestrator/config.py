@@ -11,6 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from sluiceway_runtime.config import Port, ServerConfig
 from sluiceway_runtime.errors import ConfigurationError
 
+from sluiceway_orchestrator.http.config import HttpConfig
+
 __all__ = ["NO_MODEL", "ApiConfig", "OrchestratorConfig", "load_apis"]
 
 # Route targets that are not names of models.
@@ -121,6 +123,8 @@ class OrchestratorConfig(ServerConfig):
     fetch_bytes: int = Field(
         512 * 2**20, ge=2**20, description="Bytes of images fetched or being fetched, not detected."
     )
+
+    http: HttpConfig = Field(default_factory=HttpConfig, description="The public HTTP port.")
 
     max_sources: int = Field(1024, ge=1, description="Sources in one job.")
     max_image_bytes: int = Field(32 * 2**20, ge=1024, description="Largest image file.")

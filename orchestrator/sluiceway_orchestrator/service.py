@@ -23,6 +23,9 @@ from sluiceway_orchestrator.fetch.fetcher import Fetcher
 from sluiceway_orchestrator.fetch.guard import LookUp, system_look_up
 from sluiceway_orchestrator.flow import Flow
 from sluiceway_orchestrator.gate import Gate
+from sluiceway_orchestrator.http.convert import message_to_json
+from sluiceway_orchestrator.http.jobs import Jobs
+from sluiceway_orchestrator.http.port import HttpPort
 from sluiceway_orchestrator.servicer import PipelineServicer
 from sluiceway_orchestrator.stages.clients import (
     DetectionClient,
@@ -100,12 +103,21 @@ class OrchestratorService:
             apis=lambda: {name: api.params for name, api in self._fetcher.apis.items()},
             version=version("sluiceway"),
         )
+        self._http_jobs = Jobs(config, self.flow, lambda: self._servicer.jobs)
+        self.http = HttpPort(
+            config,
+            config.http,
+            run=self._http_jobs.run,
+            describe=lambda: message_to_json(self._servicer.description()),
+            security=security,
+        )
 
     async def start(self) -> None:
         """Open connections. Raises StartupError."""
         await self._fetcher.start()
         await self.detection.start()
         await self.recognition.start()
+        await self.http.start()
         self._started = True
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -123,7 +135,7 @@ class OrchestratorService:
     def status(self) -> Mapping[str, Any]:
         """What `/statusz` shows."""
         return {
-            "jobs": self._servicer.jobs,
+            "jobs": self._servicer.jobs + self._http_jobs.running,
             "sources_waiting": self._gate.waiting,
             "fetch_bytes": self._fetcher.budget.used_bytes,
             "stages": {
@@ -145,12 +157,13 @@ class OrchestratorService:
         }
 
     async def drain(self, grace_s: float) -> None:
-        """Nothing is left to finish: every accepted job belongs to a call, and those have ended."""
-        del grace_s
+        """Finish the jobs that came in over HTTP; every other belongs to a call, and those have ended."""
+        await self.http.drain(grace_s)
 
     async def close(self) -> None:
         """Close every connection."""
         self._started = False
+        await self.http.close()
         await asyncio.gather(self.detection.close(), self.recognition.close(), self._fetcher.close())
 
     def _is_saturated(self) -> bool:
@@ -185,7 +198,9 @@ class OrchestratorService:
             in_flight.add_metric([stage.name], sum(replica.occupancy.in_flight for replica in stage.replicas))
             ready.add_metric([stage.name], sum(replica.ready for replica in stage.replicas))
         yield from (backlog, in_flight, ready)
-        yield GaugeMetricFamily("sluiceway_jobs_running", "Jobs in progress.", value=self._servicer.jobs)
+        yield GaugeMetricFamily(
+            "sluiceway_jobs_running", "Jobs in progress.", value=self._servicer.jobs + self._http_jobs.running
+        )
         yield GaugeMetricFamily(
             "sluiceway_sources_waiting", "Sources that wait for admission.", value=self._gate.waiting
         )

@@ -101,6 +101,10 @@ class PipelineServicer(pipeline_pb2_grpc.PipelineServiceServicer):
     ) -> pipeline_pb2.DescribeResponse:
         """Say what this server offers."""
         del request, context
+        return self.description()
+
+    def description(self) -> pipeline_pb2.DescribeResponse:
+        """Return what this server offers."""
         config = self._config
         return pipeline_pb2.DescribeResponse(
             server_version=self._version,

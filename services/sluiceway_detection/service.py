@@ -13,6 +13,7 @@ import grpc.aio
 from prometheus_client import CollectorRegistry
 from sluiceway_runtime import cores, devices, weights
 from sluiceway_runtime.errors import StartupError
+from sluiceway_runtime.inference import SERVICE, add_inference
 from sluiceway_runtime.pool import Placement, Pool, PoolLimits, PoolStatistics, WorkerSpec
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.metrics import PoolCollector
@@ -23,6 +24,7 @@ from sluiceway_detection.backends.base import require_trust, resolve_backend
 from sluiceway_detection.config import DetectionConfig
 from sluiceway_detection.convert import Identity
 from sluiceway_detection.handler import FACTORY, DetectionFacts, WorkerSettings
+from sluiceway_detection.inference import DetectionInference
 from sluiceway_detection.servicer import DetectionServicer
 
 __all__ = ["DetectionService"]
@@ -48,7 +50,7 @@ class DetectionService:
         precision_reason: why this arithmetic.
     """
 
-    names: tuple[str, ...] = (NAME,)
+    names: tuple[str, ...] = (NAME, SERVICE)
 
     def __init__(self, config: DetectionConfig, installation: Installation) -> None:
         self._config = config
@@ -59,8 +61,10 @@ class DetectionService:
         self.precision_reason = "configured"
 
     def register(self, server: grpc.aio.Server) -> None:
-        """Add the servicer."""
-        detection_pb2_grpc.add_DetectionServiceServicer_to_server(DetectionServicer(self, self._config), server)
+        """Add the servicers: the stage's own and the Open Inference Protocol's."""
+        servicer = DetectionServicer(self, self._config)
+        detection_pb2_grpc.add_DetectionServiceServicer_to_server(servicer, server)
+        add_inference(server, DetectionInference(self, servicer))
 
     def collectors(self, registry: CollectorRegistry) -> None:
         """Add the pool's metrics."""

@@ -10,6 +10,7 @@ from typing import Any
 import grpc.aio
 from prometheus_client import CollectorRegistry
 from sluiceway_runtime import cores, devices, weights
+from sluiceway_runtime.inference import SERVICE, add_inference
 from sluiceway_runtime.pool import Pool, PoolLimits, WorkerSpec
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.metrics import PoolCollector
@@ -17,6 +18,7 @@ from sluiceway_runtime.server.metrics import PoolCollector
 from sluiceway.recognition.v1 import recognition_pb2_grpc
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_recognition.handler import FACTORY, worker_config
+from sluiceway_recognition.inference import RecognitionInference
 from sluiceway_recognition.preprocess import CropLimits
 from sluiceway_recognition.resolve import plan_models
 from sluiceway_recognition.servicer import RecognitionServicer
@@ -47,7 +49,7 @@ class RecognitionService:
         models: what the workers loaded, by name, the default first; empty until started.
     """
 
-    names: tuple[str, ...] = (NAME,)
+    names: tuple[str, ...] = (NAME, SERVICE)
 
     def __init__(self, config: RecognitionConfig, installation: Installation) -> None:
         self._config = config
@@ -57,8 +59,10 @@ class RecognitionService:
         self.models: Mapping[str, ModelFacts] = {}
 
     def register(self, server: grpc.aio.Server) -> None:
-        """Add the servicer."""
-        recognition_pb2_grpc.add_RecognitionServiceServicer_to_server(RecognitionServicer(self, self._config), server)
+        """Add the servicers: the stage's own and the Open Inference Protocol's."""
+        servicer = RecognitionServicer(self, self._config)
+        recognition_pb2_grpc.add_RecognitionServiceServicer_to_server(servicer, server)
+        add_inference(server, RecognitionInference(self, servicer))
 
     def collectors(self, registry: CollectorRegistry) -> None:
         """Have the pool's metrics shown, once there is a pool."""

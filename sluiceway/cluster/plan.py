@@ -79,6 +79,9 @@ def plan_cluster(
         if not _configured(tables, variables, name, "drain_notice_s"):
             # There is no balancer in front that would have to notice first.
             settings[name]["drain_notice_s"] = "0"
+    if free_ports:
+        # Two runs at a time must not meet on the public HTTP port; nobody was told of it either.
+        settings["orchestrator"]["http__enabled"] = "false"
     for name in STAGES:
         if division:
             settings[name]["cores"] = format_cores(getattr(division, name))

@@ -42,6 +42,7 @@ class Up:
 
     process: subprocess.Popen[str]
     address: str
+    http: str
     operations: dict[str, int]
     lines: list[str] = field(default_factory=list)
     ready: threading.Event = field(default_factory=threading.Event)
@@ -83,14 +84,15 @@ class Starter:
         self._running: list[Up] = []
 
     def __call__(self, **variables: str) -> Up:
-        ports = free_ports(6)
+        ports = free_ports(7)
         names = [f"SLUICEWAY_{section}__{key}".upper() for section in SECTIONS for key in ("port", "operations_port")]
+        names.append("SLUICEWAY_ORCHESTRATOR__HTTP__PORT")
         environment = os.environ | dict(zip(names, map(str, ports), strict=True)) | variables
         process = subprocess.Popen(
             [*COMMAND, "up"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
         )
-        operations = dict(zip(SECTIONS, ports[1::2], strict=True))
-        up = Up(process, f"127.0.0.1:{ports[4]}", operations)
+        operations = dict(zip(SECTIONS, ports[1:6:2], strict=True))
+        up = Up(process, f"127.0.0.1:{ports[4]}", f"127.0.0.1:{ports[6]}", operations)
         self._running.append(up)
         threading.Thread(target=up.listen, daemon=True).start()
         assert up.ready.wait(START_TIMEOUT_S), "\n".join(up.lines)

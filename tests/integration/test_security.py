@@ -13,13 +13,14 @@ import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
-from sluiceway.detection.v1 import detection_pb2, detection_pb2_grpc
 from sluiceway_runtime.config import ServerConfig
 from sluiceway_runtime.errors import ConfigurationError, QueueFull, StartupError, Unauthenticated
 from sluiceway_runtime.server import Server
 from sluiceway_runtime.server.security import ClientConfig, Security, SecurityConfig, current_client
 from sluiceway_runtime.server.status import from_rpc_error
 from sluiceway_runtime.server.transport import open_channel
+
+from sluiceway.detection.v1 import detection_pb2, detection_pb2_grpc
 
 CONFIG = ServerConfig(port=0, operations_port=0, drain_notice_s=0)
 ALICE = "alice-token"
@@ -259,7 +260,7 @@ async def test_new_certificates_are_used_without_a_restart(certificates: Certifi
         import ssl
 
         context = ssl.create_default_context(cafile=str(certificates.ca))
-        reader, writer = await asyncio.open_connection("localhost", port, ssl=context)
+        _, writer = await asyncio.open_connection("localhost", port, ssl=context)
         encoded: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
         writer.close()
         return encoded

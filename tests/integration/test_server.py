@@ -12,13 +12,14 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
-from sluiceway.detection.v1 import detection_pb2, detection_pb2_grpc
-from sluiceway.recognition.v1 import recognition_pb2, recognition_pb2_grpc
 from sluiceway_runtime.config import ServerConfig
 from sluiceway_runtime.errors import ModelFailed, QueueFull, StartupError, Unavailable
 from sluiceway_runtime.server import Server
 from sluiceway_runtime.server.calls import deadline_of
 from sluiceway_runtime.server.status import from_rpc_error
+
+from sluiceway.detection.v1 import detection_pb2, detection_pb2_grpc
+from sluiceway.recognition.v1 import recognition_pb2, recognition_pb2_grpc
 
 NAME = "sluiceway.detection.v1.DetectionService"
 CONFIG = ServerConfig(port=0, operations_port=0, drain_grace_s=5, drain_notice_s=0)
@@ -103,9 +104,10 @@ async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
 
 
 async def get(server: Server, path: str) -> tuple[int, str]:
-    async with aiohttp.ClientSession() as session, session.get(
-        f"http://127.0.0.1:{server.operations_port}{path}"
-    ) as response:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{server.operations_port}{path}") as response,
+    ):
         return response.status, await response.text()
 
 

@@ -1,8 +1,8 @@
 """The two models called directly, in this process: what the cluster's answers are compared with.
 
-Nothing here comes from the services, so an error in them cannot hide behind itself. It is also the baseline of the overhead
-benchmark, and therefore as fast as a careful user would write it: compiled static shapes, the CPU's best precision, pixels
-converted inside the graph, only the best class of each step taken out of it.
+Nothing here comes from the services, so an error in them cannot hide behind itself. It is also the baseline of the
+overhead benchmark, and therefore as fast as a careful user would write it: compiled static shapes, the CPU's best
+precision, pixels converted inside the graph, only the best class of each step taken out of it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ import openvino as ov
 from openvino import opset13 as ops
 from openvino.preprocess import ColorFormat, PrePostProcessor
 
+# What text-nano was calibrated for.
+CONFIDENCE = 0.3
+IOU = 0.3
 # The sizes that the services bring pictures and crops to: part of what is compared, so written out once more.
-INPUT_SHAPES = ((640, 640), (480, 640), (640, 480))
+INPUT_SHAPES = ((768, 768), (576, 768), (768, 576))
 WIDTH_BUCKETS = (64, 96, 128, 160, 192, 256, 320, 400, 512, 720, 1120, 1920)
 CROP_HEIGHT = 48
 GREY = 114
@@ -67,7 +70,7 @@ class DirectPipeline:
         self._detectors: dict[tuple[int, int], Any] = {}
         self._recognisers: dict[int, Any] = {}
 
-    def __call__(self, file: bytes, confidence: float = 0.25, iou: float = 0.7) -> list[Region]:
+    def __call__(self, file: bytes, confidence: float = CONFIDENCE, iou: float = IOU) -> list[Region]:
         """Read one image file; regions by falling confidence of the detector."""
         image = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
         assert image is not None

@@ -88,7 +88,14 @@ class Cluster:
         self._apis = {name: ApiConfig.model_validate(table) for name, table in (apis or {}).items()}
         self._environment = environment or {}
         self._service_options = dict(service or {})
-        self._options = {"port": 0, "operations_port": 0, "drain_notice_s": 0, "drain_grace_s": 1, **options}
+        self._options = {
+            "port": 0,
+            "operations_port": 0,
+            "http": {"enabled": False},
+            "drain_notice_s": 0,
+            "drain_grace_s": 1,
+            **options,
+        }
 
     async def __aenter__(self) -> Self:
         for name, servers in (("detection", self.detection), ("recognition", self.recognition)):

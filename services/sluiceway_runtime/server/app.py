@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from sluiceway_runtime.config import ServerConfig
 from sluiceway_runtime.server.access import AccessInterceptor
+from sluiceway_runtime.server.documentation import documented_pool
 from sluiceway_runtime.server.interceptor import CallInterceptor
 from sluiceway_runtime.server.lifecycle import Lifecycle, State
 from sluiceway_runtime.server.metrics import CallMetrics
@@ -122,7 +123,7 @@ class Server:
             await self._announce(serving=False)
             if self._config.reflection:
                 names = (*self._service.names, health.SERVICE_NAME, reflection.SERVICE_NAME)
-                reflection.enable_server_reflection(names, self._grpc)
+                reflection.enable_server_reflection(names, self._grpc, documented_pool())
             self.port = bind(self._grpc, self._config, self._security.server_credentials(self._section))
             await self._grpc.start()
             log.info("listening on %s:%d, operations on %d", self._config.host, self.port, self.operations_port)

@@ -15,7 +15,11 @@ def load(environment: dict[str, str] | None = None, **table: object) -> Detectio
 def test_defaults() -> None:
     config = load()
     assert (config.port, config.operations_port, config.device) == (50052, 9052, "cpu")
-    assert (config.confidence, config.iou, config.max_detections) == (None, None, 1000)  # the model decides the first two
+    assert (config.confidence, config.iou, config.max_detections) == (
+        None,
+        None,
+        1000,
+    )  # the model decides the first two
     assert config.max_crop_bytes < config.max_message_bytes
 
 

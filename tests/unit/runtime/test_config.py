@@ -13,9 +13,7 @@ class Stage(StageConfig):
 
 
 def load(tables: dict | None = None, environment: dict[str, str] | None = None, **overrides: object) -> Stage:
-    return load_section(
-        Stage, "detection", tables=tables or {}, environment=environment or {}, overrides=overrides
-    )
+    return load_section(Stage, "detection", tables=tables or {}, environment=environment or {}, overrides=overrides)
 
 
 def test_defaults_need_no_file() -> None:
@@ -30,7 +28,9 @@ def test_precedence_is_override_environment_file_default() -> None:
 
 
 def test_other_sections_and_variables_do_not_interfere() -> None:
-    assert load({"recognition": {"port": 7}}, {"SLUICEWAY_RECOGNITION__PORT": "8", "SLUICEWAY_CACHE": "x"}).port == 50052
+    assert (
+        load({"recognition": {"port": 7}}, {"SLUICEWAY_RECOGNITION__PORT": "8", "SLUICEWAY_CACHE": "x"}).port == 50052
+    )
 
 
 def test_every_fault_is_told_at_once_by_key() -> None:

@@ -6,11 +6,12 @@ import grpc
 import grpc.aio
 import pytest
 from google.rpc import error_details_pb2, status_pb2
-from sluiceway.common.v1 import error_pb2
 from sluiceway_runtime import errors
 from sluiceway_runtime.errors import SluicewayError
 from sluiceway_runtime.server.convert import error_from_proto, error_to_proto
 from sluiceway_runtime.server.status import DETAILS_KEY, code_of, from_rpc_error, trailers
+
+from sluiceway.common.v1 import error_pb2
 
 # The table of DESIGN.md, written out by hand: reason -> code.
 TABLE = {
