@@ -66,6 +66,22 @@ $(TORCH_VENV)/.ready: pyproject.toml
 	$(TORCH_VENV)/bin/python $(PIP) install --quiet --editable '.[export,gpu,onnx]' --group dev $(TORCH)
 	touch $@
 
+# --- measure it -----------------------------------------------------------------------------------------------------
+# Each prints a table, writes its ratios by name to out/, and fails below its bar.
+.PHONY: bench bench-overhead bench-orchestrator
+bench: bench-overhead bench-orchestrator ## the quick benchmarks (3 minutes; want a quiet machine)
+
+bench-overhead: dev ## the cluster beside the same models called directly
+	$(BIN)/python benchmarks/overhead.py --json out/bench-overhead.json
+
+bench-orchestrator: dev ## the orchestrator with stages that answer at once, beside a do-nothing proxy
+	$(BIN)/python benchmarks/orchestrator.py --json out/bench-orchestrator.json
+
+# --- the detector ---------------------------------------------------------------------------------------------------
+.PHONY: train-detector
+train-detector: $(TORCH_VENV)/.ready ## make the corpus, train text-nano and export it (a CUDA machine; packages of training/text_detector/packages.txt)
+	$(TORCH_VENV)/bin/python -m training.text_detector --work build/text_detector
+
 # --- the contract ---------------------------------------------------------------------------------------------------
 .PHONY: proto proto-check proto-image
 GENERATE = $(PROTO_VENV)/bin/python -m grpc_tools.protoc -I protos

@@ -236,7 +236,12 @@ async def run(seconds: float, requests: int, seed: int, folder: Path) -> dict[st
             await asyncio.sleep(0.5)
             if elapsed_s - told_s >= 30:
                 told_s = elapsed_s
-                print(f"{elapsed_s:5.0f} s  {ledger.asked} asked, {ledger.ended} ended", file=sys.stderr, flush=True)
+                held = ", ".join(f"{name} {row['memory_mb']:.0f} MB" for name, row in measure(fleet.members).items())
+                print(
+                    f"{elapsed_s:5.0f} s  {ledger.asked} asked, {ledger.ended} ended; {held}",
+                    file=sys.stderr,
+                    flush=True,
+                )
             crashed = next((task for task in tasks if task.done()), None)
             if crashed is not None:
                 crashed.result()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import Self
 
@@ -36,6 +36,7 @@ class Connection:
 
     def __init__(self, address: str, *, tls: Tls | None, token: str | None) -> None:
         self.address = address
+        self._closed = False
         options = list(_OPTIONS)
         if tls is None:
             self._channel = grpc.aio.insecure_channel(address, options=options)
@@ -55,14 +56,14 @@ class Connection:
             async for response in call:
                 yield response
         except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error, self.address) from error
+            raise self._error(error) from error
         finally:
             # An abandoned call would hold its memory until the channel closes.
             call.cancel()
 
     def bulk(self, timeout_s: float | None) -> BulkCall:
         """Open one stream for many jobs."""
-        return BulkCall(self._stub.ProcessStream(timeout=timeout_s, metadata=self._metadata), self.address)
+        return BulkCall(self._stub.ProcessStream(timeout=timeout_s, metadata=self._metadata), self._error)
 
     async def describe(self, timeout_s: float | None) -> pipeline_pb2.DescribeResponse:
         """Ask what the server offers."""
@@ -71,12 +72,16 @@ class Connection:
                 pipeline_pb2.DescribeRequest(), timeout=timeout_s, metadata=self._metadata
             )
         except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error, self.address) from error
+            raise self._error(error) from error
         return response
 
     async def close(self) -> None:
         """Close the channel."""
+        self._closed = True
         await self._channel.close()
+
+    def _error(self, error: grpc.aio.AioRpcError) -> SluicewayError:
+        return error_from_rpc(error, self.address, closed=self._closed)
 
 
 class BulkCall:
@@ -85,10 +90,10 @@ class BulkCall:
     def __init__(
         self,
         call: grpc.aio.StreamStreamCall[pipeline_pb2.ProcessStreamRequest, pipeline_pb2.ProcessStreamResponse],
-        address: str,
+        error: Callable[[grpc.aio.AioRpcError], SluicewayError],
     ) -> None:
         self._call = call
-        self._address = address
+        self._error = error
 
     async def __aenter__(self) -> Self:
         return self
@@ -116,9 +121,6 @@ class BulkCall:
                 yield response.event
         except grpc.aio.AioRpcError as error:
             raise self._error(error) from error
-
-    def _error(self, error: grpc.aio.AioRpcError) -> SluicewayError:
-        return error_from_rpc(error, self._address)
 
 
 def _credentials(tls: Tls) -> grpc.ChannelCredentials:

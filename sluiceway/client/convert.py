@@ -197,16 +197,20 @@ def _error(message: error_pb2.Error) -> SluicewayError:
     )
 
 
-def error_from_rpc(error: grpc.aio.AioRpcError, address: str) -> SluicewayError:
+def error_from_rpc(error: grpc.aio.AioRpcError, address: str, *, closed: bool = False) -> SluicewayError:
     """Read why a call ended, from `google.rpc.Status` in its trailers.
 
     Args:
         error: what the call raised.
         address: named where the server could not be reached at all.
+        closed: whether this side has closed the connection.
     """
     code, text = error.code().name, error.details() or ""
     details = next((value for key, value in error.trailing_metadata() or () if key == DETAILS_KEY), None)
     if not isinstance(details, bytes):
+        if code == "CANCELLED" and not closed:
+            # Nobody here cancelled it: gRPC says so of calls that reach a server in the moment in which it stops.
+            code, text = "UNAVAILABLE", "it stopped"
         if code == "UNAVAILABLE":
             text = f"cannot reach {address}: {text}"
         return make_error(code, "", text or code)

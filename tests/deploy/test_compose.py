@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "sluiceway-test"
 BASE = "python:3.11-slim-bookworm"
-PORT, OPERATIONS_PORT, PROMETHEUS_PORT = 50951, 9951, 9990
+PORT, OPERATIONS_PORT, HTTP_PORT, PROMETHEUS_PORT = 50951, 9951, 8981, 9990
 ADDRESS = f"localhost:{PORT}"
 MEGABYTE = 1_000_000
 LIMITS = {"orchestrator": 120, "detection": 600, "recognition-cpu": 600}
@@ -52,6 +52,7 @@ class Compose:
             "SLUICEWAY_PORT": PORT,
             "SLUICEWAY_OPERATIONS_PORT": OPERATIONS_PORT,
             "PROMETHEUS_PORT": PROMETHEUS_PORT,
+            "SLUICEWAY_HTTP_PORT": HTTP_PORT,
         }
         self._environment = os.environ | {key: str(value) for key, value in ports.items()} | environment
 

@@ -160,7 +160,8 @@ async def test_what_was_accepted_is_finished_before_a_server_stops(tmp_path: Pat
             async with asyncio.timeout(5):
                 while (late := await caller.ask(200, timeout_s=2)).reason == "OK":
                     assert late.is_right(200, 2), "taken during the notice, so it has to be served"
-            assert late.reason == "UNAVAILABLE", late
+            # gRPC itself says CANCELLED to a call that comes in the very moment of the stop; our client tries again.
+            assert late.reason in ("UNAVAILABLE", "CANCELLED"), late
             assert await asyncio.to_thread(orchestrator.process.wait, 10) == 0
         assert (detection[0].stop(), recognition[0].stop()) == (0, 0)
 

@@ -136,7 +136,8 @@ def test_compose_ports_and_targets() -> None:
         target = services["orchestrator"]["environment"][f"SLUICEWAY_ORCHESTRATOR__{stage.upper()}"]
         assert target == f"dns:///{stage}:{ports(stage)[0]}"
     published = services["orchestrator"]["ports"]
-    assert published == [f"127.0.0.1:{port}:{port}" for port in ports("orchestrator")]
+    http = default(OrchestratorConfig, "http").port
+    assert published == [f"127.0.0.1:{port}:{port}" for port in (*ports("orchestrator"), http)]
 
 
 def test_compose_waits_longer_than_the_drain() -> None:

@@ -1,0 +1,36 @@
+"""What the client makes of ends that no Sluiceway server named."""
+
+from __future__ import annotations
+
+import grpc
+import grpc.aio
+import pytest
+
+from sluiceway import errors
+from sluiceway.client.convert import error_from_rpc, from_response
+from sluiceway.client.options import RetryPolicy
+from sluiceway.pipeline.v1 import pipeline_pb2
+
+
+def ended(code: grpc.StatusCode) -> grpc.aio.AioRpcError:
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details=code.name)
+
+
+def test_a_server_that_stops_is_unavailable_and_tried_again() -> None:
+    error = error_from_rpc(ended(grpc.StatusCode.CANCELLED), "host:1")
+    assert isinstance(error, errors.Unavailable)
+    assert error.code == "UNAVAILABLE"
+    assert RetryPolicy().delay_s(error, 1, 10) is not None
+
+
+def test_what_this_side_cancelled_is_cancelled() -> None:
+    error = error_from_rpc(ended(grpc.StatusCode.CANCELLED), "host:1", closed=True)
+    assert isinstance(error, errors.Cancelled)
+    assert RetryPolicy().delay_s(error, 1, 10) is None
+
+
+@pytest.mark.parametrize("source_id", ["2", "a", "-1", "²", "9" * 50])
+def test_an_answer_about_a_source_that_was_not_sent_is_a_fault_of_the_server(source_id: str) -> None:
+    message = pipeline_pb2.ProcessResponse(source_id=source_id, image_ready=pipeline_pb2.ImageReady())
+    with pytest.raises(errors.ServerFault):
+        from_response(message, ["x", "y"])
