@@ -66,6 +66,26 @@ $(TORCH_VENV)/.ready: pyproject.toml
 	$(TORCH_VENV)/bin/python $(PIP) install --quiet --editable '.[export,gpu,onnx]' --group dev $(TORCH)
 	touch $@
 
+.PHONY: test-compose test-chart test-kubernetes
+$(VENV)/.deploy: $(VENV)/.dev
+	@$(BIN)/python $(PIP) install --quiet --group deploy
+	@touch $@
+
+test-compose: $(VENV)/.deploy ## build the images and test the stack in containers (needs a Docker engine)
+	$(BIN)/python -m pytest -m slow tests/deploy/test_compose.py
+
+test-chart: $(VENV)/.deploy ## test the Helm chart, the manifests and the Dockerfiles (no cluster needed)
+	$(BIN)/hadolint deploy/docker/Dockerfile tests/deploy/prometheus/Dockerfile
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python deploy/docker/lock.py --check
+	$(BIN)/python tests/deploy/tools.py
+	$(BIN)/python -m pytest -m slow tests/deploy/test_chart.py
+
+test-kubernetes: $(VENV)/.deploy ## test the chart in the cluster of KUBECONFIG, with images built here (6 minutes)
+	docker compose build
+	docker build --tag sluiceway-test/prometheus:1 tests/deploy/prometheus
+	$(BIN)/python tests/deploy/tools.py
+	$(BIN)/python -m pytest -m slow tests/deploy/test_kubernetes.py
+
 # --- measure it -----------------------------------------------------------------------------------------------------
 # Each prints a table, writes its ratios by name to out/, and fails below its bar.
 .PHONY: bench bench-overhead bench-orchestrator

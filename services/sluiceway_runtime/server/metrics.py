@@ -59,7 +59,9 @@ class PoolCollector(Collector):
         yield gauge("queued_items", "Items waiting for a worker.", pool.queued)
         yield gauge("running_items", "Items with a worker.", pool.running)
         yield gauge("capacity_items", "Items that the workers can hold at once.", pool.capacity)
-        yield gauge("queue_seconds", "How long the item last given to a worker had waited.", pool.queue_ms / 1000)
+        # What waited last says nothing of an idle pool, and an autoscaler would keep replicas for it.
+        waited_s = pool.queue_ms / 1000 if pool.queued or pool.running else 0.0
+        yield gauge("queue_seconds", "How long the item last given to a worker had waited; 0 when idle.", waited_s)
         labels = ("stage", "worker", "pid")
         items = CounterMetricFamily("sluiceway_worker_items", "Items that a worker computed.", labels=labels)
         batches = CounterMetricFamily("sluiceway_worker_batches", "Batches that a worker computed.", labels=labels)
