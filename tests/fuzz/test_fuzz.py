@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from fuzz_inputs import Mutator, bomb, images
 from fuzz_targets import Finding, fuzz_decoding, fuzz_functions, headers
@@ -68,3 +72,23 @@ def _sound(data: bytes) -> bool:
     except SluicewayError:
         return False
     return True
+
+
+FINDINGS = sorted((Path(__file__).parent / "findings").iterdir())
+JUDGE = """
+import sys
+from pathlib import Path
+from sluiceway_detection.images import ImageLimits, decode_image
+from sluiceway_runtime.errors import SluicewayError
+try:
+    print(decode_image(Path(sys.argv[1]).read_bytes(), ImageLimits()).shape)
+except SluicewayError as error:
+    print(error.reason)
+"""
+
+
+@pytest.mark.parametrize("file", FINDINGS, ids=lambda file: file.stem)
+def test_what_once_ended_a_process_does_not_any_more(file: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", JUDGE, file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout
