@@ -66,6 +66,16 @@ $(TORCH_VENV)/.ready: pyproject.toml
 	$(TORCH_VENV)/bin/python $(PIP) install --quiet --editable '.[export,gpu,onnx]' --group dev $(TORCH)
 	touch $@
 
+.PHONY: soak fuzz licences
+soak: dev ## ten minutes of load, cancels, bad input and killed workers, with an account of every request
+	$(BIN)/python benchmarks/soak.py --requests 100000
+
+fuzz: dev ## a million mutated inputs, 120,000 of them decoded in real workers
+	$(BIN)/python tests/fuzz/run.py
+
+licences: dev ## list the licences of what the images contain
+	$(BIN)/python deploy/licences.py
+
 .PHONY: test-compose test-chart test-kubernetes
 $(VENV)/.deploy: $(VENV)/.dev
 	@$(BIN)/python $(PIP) install --quiet --group deploy
@@ -88,11 +98,18 @@ test-kubernetes: $(VENV)/.deploy ## test the chart in the cluster of KUBECONFIG,
 
 # --- measure it -----------------------------------------------------------------------------------------------------
 # Each prints a table, writes its ratios by name to out/, and fails below its bar.
-.PHONY: bench bench-overhead bench-orchestrator
-bench: bench-overhead bench-orchestrator ## the quick benchmarks (3 minutes; want a quiet machine)
+.PHONY: bench bench-overhead bench-client bench-orchestrator bench-overload
+bench: bench-overhead bench-client bench-orchestrator ## the quick benchmarks (4 minutes; want a quiet machine)
 
 bench-overhead: dev ## the cluster beside the same models called directly
 	$(BIN)/python benchmarks/overhead.py --json out/bench-overhead.json
+
+bench-client: dev ## the Python library beside bare stubs
+	$(BIN)/python benchmarks/client.py --json out/bench-client.json
+
+bench-overload: dev ## three times the load that the cluster can carry, with real models
+	$(BIN)/sluiceway models pull --defaults
+	$(BIN)/python benchmarks/overload.py
 
 bench-orchestrator: dev ## the orchestrator with stages that answer at once, beside a do-nothing proxy
 	$(BIN)/python benchmarks/orchestrator.py --json out/bench-orchestrator.json

@@ -99,9 +99,12 @@ class Caller:
             async for response in call:
                 answer.add(response)
         except grpc.aio.AioRpcError as error:
-            answer.ends["source"] += 1
-            known = from_rpc_error(error)
-            answer.code, answer.reason, answer.retry_after_s = error.code().name, known.reason, known.retry_after_s
+            answer.code = error.code().name
+            # A connection may break after the picture was done: that ends the call, and not the picture a second time.
+            if not answer.ends["source"]:
+                answer.ends["source"] += 1
+                known = from_rpc_error(error)
+                answer.reason, answer.retry_after_s = known.reason, known.retry_after_s
         finally:
             call.cancel()
         answer.took_s = monotonic() - started_s
