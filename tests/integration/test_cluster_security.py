@@ -117,10 +117,16 @@ async def methods_of(channel: grpc.aio.Channel) -> list[tuple[str, bool, bool]]:
     names = [service.name for service in (await call.read()).list_services_response.service]
     found, pool = [], descriptor_pool.DescriptorPool()
 
+    # An answer may bring the files that a file needs along.
+    known: set[str] = set()
+
     async def add(request: reflection_pb2.ServerReflectionRequest) -> None:
         await call.write(request)
         for data in (await call.read()).file_descriptor_response.file_descriptor_proto:
             file = descriptor_pb2.FileDescriptorProto.FromString(data)
+            if file.name in known:
+                continue
+            known.add(file.name)
             for dependency in file.dependency:
                 await add(ask(file_by_filename=dependency))
             pool.AddSerializedFile(data)
