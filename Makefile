@@ -98,7 +98,7 @@ test-kubernetes: $(VENV)/.deploy ## test the chart in the cluster of KUBECONFIG,
 
 # --- measure it -----------------------------------------------------------------------------------------------------
 # Each prints a table, writes its ratios by name to out/, and fails below its bar.
-.PHONY: bench bench-overhead bench-client bench-orchestrator bench-overload
+.PHONY: bench bench-overhead bench-client bench-orchestrator bench-overload bench-priority
 bench: bench-overhead bench-client bench-orchestrator ## the quick benchmarks (4 minutes; want a quiet machine)
 
 bench-overhead: dev ## the cluster beside the same models called directly
@@ -106,6 +106,9 @@ bench-overhead: dev ## the cluster beside the same models called directly
 
 bench-client: dev ## the Python library beside bare stubs
 	$(BIN)/python benchmarks/client.py --json out/bench-client.json
+
+bench-priority: dev ## interactive requests while bulk work saturates the workers
+	$(BIN)/python benchmarks/priority.py --json out/bench-priority.json
 
 bench-overload: dev ## three times the load that the cluster can carry, with real models
 	$(BIN)/sluiceway models pull --defaults

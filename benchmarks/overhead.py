@@ -1,7 +1,10 @@
 """What the cluster adds to the models: one image at a time, over the cluster and called directly in this process.
 
-Both run the same weights, precision and threads on the same cores, alternating within one run, so that a slow moment of
-the machine meets both. The direct call is tests/support/direct_pipeline.py, which shares no code with the services.
+Both run the same weights, precision and threads (one: a worker for each stage, of which one computes at a time) on the
+same cores, alternating within one run, so that a slow moment of the machine meets both. The direct call is
+tests/support/direct_pipeline.py, which shares no code with the services. With `--workers 2` the stages have two workers
+each, as `sluiceway up` gives them on 2 cores: more images a second, but one alone then waits for cores that its own crops
+compete for.
 
     make bench-overhead
 """
@@ -37,7 +40,7 @@ def milliseconds(start: float) -> float:
     return (time.perf_counter() - start) * 1000
 
 
-async def measure(rounds: int) -> dict[str, dict[str, float]]:
+async def measure(rounds: int, workers: int) -> dict[str, dict[str, float]]:
     detector = weights.resolve(DEFAULT_MODEL, kind="detection")
     recogniser = weights.resolve("ppocrv6-tiny", kind="recognition")
     direct = DirectPipeline(
@@ -48,7 +51,8 @@ async def measure(rounds: int) -> dict[str, dict[str, float]]:
     )
     images = {name: path.read_bytes() for name, path in weights.pull_samples(SAMPLES).items()}
     results: dict[str, dict[str, float]] = {}
-    plan = plan_cluster(None, os.environ, free_ports=True)
+    counts = {f"SLUICEWAY_{stage}__WORKERS": str(workers) for stage in ("DETECTION", "RECOGNITION")}
+    plan = plan_cluster(None, os.environ, free_ports=True, overrides=counts)
     async with Cluster(plan.servers), AsyncClient(plan.address) as client:
         for name, image in images.items():
             direct_ms, cluster_ms = [], []
@@ -76,9 +80,10 @@ async def measure(rounds: int) -> dict[str, dict[str, float]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--workers", type=int, default=1, help="of each stage; the bar is for 1")
     parser.add_argument("--json", type=Path, default=Path("out/bench-overhead.json"))
     arguments = parser.parse_args()
-    results = asyncio.run(measure(arguments.rounds))
+    results = asyncio.run(measure(arguments.rounds, arguments.workers))
     print(f"{'image':<12}{'regions':>8}{'direct ms':>11}{'cluster ms':>12}{'overhead ms':>13}{'ratio':>7}")
     for name, row in results.items():
         print(
