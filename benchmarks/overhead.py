@@ -2,9 +2,8 @@
 
 Both run the same weights, precision and threads (one: a worker for each stage, of which one computes at a time) on the
 same cores, alternating within one run, so that a slow moment of the machine meets both. The direct call is
-tests/support/direct_pipeline.py, which shares no code with the services. With `--workers 2` the stages have two workers
-each, as `sluiceway up` gives them on 2 cores: more images a second, but one alone then waits for cores that its own crops
-compete for.
+tests/support/direct_pipeline.py, which shares no code with the services. `--workers 2` gives each stage two workers, as
+`sluiceway up` does on 2 cores: more images a second, but one alone then waits for cores that its own crops compete for.
 
     make bench-overhead
 """
@@ -51,8 +50,9 @@ async def measure(rounds: int, workers: int) -> dict[str, dict[str, float]]:
     )
     images = {name: path.read_bytes() for name, path in weights.pull_samples(SAMPLES).items()}
     results: dict[str, dict[str, float]] = {}
+    threads = {f"SLUICEWAY_{stage}__THREADS_PER_WORKER": "1" for stage in ("DETECTION", "RECOGNITION")}
     counts = {f"SLUICEWAY_{stage}__WORKERS": str(workers) for stage in ("DETECTION", "RECOGNITION")}
-    plan = plan_cluster(None, os.environ, free_ports=True, overrides=counts)
+    plan = plan_cluster(None, os.environ, free_ports=True, overrides=counts | threads)
     async with Cluster(plan.servers), AsyncClient(plan.address) as client:
         for name, image in images.items():
             direct_ms, cluster_ms = [], []
