@@ -33,12 +33,12 @@ demo: setup ## run the cluster on a photograph and a page of text
 	@$(BIN)/sluiceway run out/samples/bus.jpg out/samples/page.png --out out/demo
 
 # --- check it -------------------------------------------------------------------------------------------------------
-.PHONY: dev test lint types check test-torch
+.PHONY: dev test lint types check test-torch test-cuda
 dev: $(VENV)/.dev
 
 $(VENV)/.dev: $(VENV)/.ready
 	@$(BIN)/python $(PIP) install --quiet --upgrade 'pip>=25.1'
-	@$(BIN)/python $(PIP) install --quiet --editable '.[cpu,onnx]' --group dev
+	@$(BIN)/python $(PIP) install --quiet --editable '.[cpu,onnx,calibration]' --group dev
 	@touch $@
 
 test: dev ## run the tests (no torch needed)
@@ -59,6 +59,10 @@ test-torch: $(TORCH_VENV)/.ready dev ## tests that compare with torch and ultral
 	$(BIN)/sluiceway models pull --tests
 	$(TORCH_VENV)/bin/python -m pytest -m torch
 
+test-cuda: $(TORCH_VENV)/.ready dev ## tests that need an NVIDIA GPU (compiles graphs: about three minutes)
+	$(BIN)/sluiceway models pull --tests
+	$(TORCH_VENV)/bin/python -m pytest -m cuda
+
 $(TORCH_VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(TORCH_VENV)
 	$(TORCH_VENV)/bin/python $(PIP) install --quiet --upgrade 'pip>=25.1'
@@ -76,7 +80,7 @@ fuzz: dev ## a million mutated inputs, 120,000 of them decoded in real workers
 licences: dev ## list the licences of what the images contain
 	$(BIN)/python deploy/licences.py
 
-.PHONY: test-compose test-chart test-kubernetes
+.PHONY: test-compose test-chart test-gpu-image test-kubernetes
 $(VENV)/.deploy: $(VENV)/.dev
 	@$(BIN)/python $(PIP) install --quiet --group deploy
 	@touch $@
@@ -84,13 +88,16 @@ $(VENV)/.deploy: $(VENV)/.dev
 test-compose: $(VENV)/.deploy ## build the images and test the stack in containers (needs a Docker engine)
 	$(BIN)/python -m pytest -m slow tests/deploy/test_compose.py
 
+test-gpu-image: $(VENV)/.deploy ## build the image with CUDA and test it without a GPU (25 GB of disk, 5 minutes)
+	$(BIN)/python -m pytest -m slow tests/deploy/test_gpu_image.py
+
 test-chart: $(VENV)/.deploy ## test the Helm chart, the manifests and the Dockerfiles (no cluster needed)
 	$(BIN)/hadolint deploy/docker/Dockerfile tests/deploy/prometheus/Dockerfile
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python deploy/docker/lock.py --check
 	$(BIN)/python tests/deploy/tools.py
 	$(BIN)/python -m pytest -m slow tests/deploy/test_chart.py
 
-test-kubernetes: $(VENV)/.deploy ## test the chart in the cluster of KUBECONFIG, with images built here (6 minutes)
+test-kubernetes: $(VENV)/.deploy ## test the chart in the cluster of KUBECONFIG, with images built here (8 minutes)
 	docker compose build
 	docker build --tag sluiceway-test/prometheus:1 tests/deploy/prometheus
 	$(BIN)/python tests/deploy/tools.py
@@ -98,8 +105,13 @@ test-kubernetes: $(VENV)/.deploy ## test the chart in the cluster of KUBECONFIG,
 
 # --- measure it -----------------------------------------------------------------------------------------------------
 # Each prints a table, writes its ratios by name to out/, and fails below its bar.
-.PHONY: bench bench-overhead bench-client bench-orchestrator bench-overload bench-priority
+# A Python with torch and onnx, for the naive variant of bench-detection; without one, an environment is made (5 GB).
+TORCH_PYTHON ?= $(TORCH_VENV)/bin/python
+.PHONY: bench bench-detection bench-detection-gpu bench-overhead bench-client bench-orchestrator bench-overload bench-priority bench-recognition bench-wire
 bench: bench-overhead bench-client bench-orchestrator ## the quick benchmarks (4 minutes; want a quiet machine)
+
+bench-detection: dev $(if $(filter $(TORCH_VENV)/%,$(TORCH_PYTHON)),$(TORCH_VENV)/.ready) ## detection beside its bare backend and beside torch's defaults; draws docs/collapse.svg (8 minutes)
+	$(BIN)/python benchmarks/detection.py --torch-python $(TORCH_PYTHON) --json out/bench-detection.json --chart docs/collapse.svg
 
 bench-overhead: dev ## the cluster beside the same models called directly
 	$(BIN)/python benchmarks/overhead.py --json out/bench-overhead.json
@@ -113,6 +125,17 @@ bench-priority: dev ## interactive requests while bulk work saturates the worker
 bench-overload: dev ## three times the load that the cluster can carry, with real models
 	$(BIN)/sluiceway models pull --defaults
 	$(BIN)/python benchmarks/overload.py
+
+bench-wire: dev ## what carrying crops costs, with a model that costs nothing
+	$(BIN)/python benchmarks/wire.py --json out/bench-wire.json
+
+bench-recognition: dev ## recognition bare, served and over the wire, on the GPU if there is one (4 minutes; 9 at first)
+	$(BIN)/sluiceway models pull --defaults
+	$(BIN)/python benchmarks/recognition.py --json out/bench-recognition.json
+
+bench-detection-gpu: $(TORCH_VENV)/.ready dev ## detection on a GPU beside all cores of its machine (4 minutes; 6 at first)
+	$(BIN)/sluiceway models pull text-small
+	$(TORCH_VENV)/bin/python benchmarks/detection_gpu.py --json out/bench-detection-gpu.json
 
 bench-orchestrator: dev ## the orchestrator with stages that answer at once, beside a do-nothing proxy
 	$(BIN)/python benchmarks/orchestrator.py --json out/bench-orchestrator.json

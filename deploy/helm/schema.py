@@ -15,6 +15,7 @@ from typing import Any
 
 from sluiceway_detection.config import DetectionConfig
 from sluiceway_orchestrator.config import OrchestratorConfig
+from sluiceway_orchestrator.http.config import HttpConfig
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_runtime.config import ServerConfig, StageConfig
 
@@ -28,8 +29,9 @@ MODELS: dict[str, type[ServerConfig]] = {
 }
 # The chart sets these itself, from values of their own or because pods depend on them.
 OF_THE_CHART = {"host", "port", "operations_port", "drain_grace_s"}
-OF_A_STAGE = {"workers", "goal", "device"}
-OF_THE_ORCHESTRATOR = {"detection", "recognition"}
+OF_A_STAGE = {"workers", "goal", "device", "cpus"}
+OF_THE_ORCHESTRATOR = {"detection", "recognition", "http"}
+OF_THE_HTTP_PORT = {"host", "port"}
 
 # Lists whose items the models also take as plain text, which their schemas do not tell: "480x640", the name of a model.
 SHORT_FORMS = {"detection": ("shapes",), "recognition": ("models",)}
@@ -40,6 +42,8 @@ BOOLEAN: Schema = {"type": "boolean"}
 ANY_OBJECT: Schema = {"type": "object"}
 OBJECTS: Schema = {"type": "array", "items": {"type": "object"}}
 STRINGS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
+# A whole name: the HTTP port compares names and knows no patterns.
+HOST: Schema = {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"}
 NAME: Schema = {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"}
 
 
@@ -120,6 +124,13 @@ def settings(section: str, without: set[str]) -> Schema:
     }
 
 
+def http_port() -> Schema:
+    """Keys of [orchestrator.http], but for where it listens."""
+    whole: Schema = simplified(HttpConfig.model_json_schema(), {})
+    properties = {key: value for key, value in whole["properties"].items() if key not in OF_THE_HTTP_PORT}
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
 def component(*, without: set[str], section: str, scaling: Schema, **more: Schema) -> Schema:
     """What the orchestrator and the stages have in common."""
     return table(
@@ -177,7 +188,12 @@ def stage(section: str) -> Schema:
         workers=simplified(own["workers"], {}),
         goal=simplified(own["goal"], {}),
         device=simplified(own["device"], {}),
-        gpu=table(count=integer(0, 64), resource={"type": "string", "minLength": 1}),
+        gpu=table(
+            count=integer(0, 64),
+            resource={"type": "string", "minLength": 1},
+            cache=table(claimName=STRING, sizeLimit=STRING),
+            startupSeconds=integer(2, 7200),
+        ),
         variants={"type": "array", "items": variant | {"required": ["name", "share"]}},
     )
 
@@ -208,6 +224,14 @@ def values() -> Schema:
             without=OF_THE_ORCHESTRATOR,
             scaling=scaling(1),
             service=table(type={"enum": ["ClusterIP", "NodePort", "LoadBalancer"]}, annotations=STRINGS),
+            http=http_port(),
+            ingress=table(
+                enabled=BOOLEAN,
+                className=STRING,
+                annotations=STRINGS,
+                hosts={"type": "array", "items": HOST},
+                tlsSecretName=STRING,
+            ),
         ),
         detection=stage("detection"),
         recognition=stage("recognition"),

@@ -69,6 +69,9 @@ class StageConfig(ServerConfig):
         pattern=r"^\d+(-\d+)?(,\d+(-\d+)?)*$",
         description="Cores that are this server's own, such as 0-3,6; workers are pinned to them.",
     )
+    cpus: float | None = Field(
+        None, gt=0, description="CPUs to plan for, where that is less than what may be used; a pod is told it."
+    )
     max_batch: int = Field(1, ge=1, le=4096, description="Most items in a batch.")
     queue_items: int = Field(256, ge=1, description="Most items waiting; more are refused with QUEUE_FULL.")
     queue_bytes: int = Field(256 * 2**20, ge=2**20, description="Most payload bytes waiting.")

@@ -1,7 +1,9 @@
 """Runs inside a cluster, from the orchestrator's image: steady load on the orchestrator, and a ledger of it on stdout.
 
 `python cluster_load.py ADDRESS IMAGE CLIENTS`: each client sends the next image when the last one is done, until
-/tmp/stop exists. A JSON line every second, {"done", "failed", "rate"}; the last one has the failures themselves.
+/tmp/stop exists. A JSON line every second, {"done", "failed", "rate"}; the last one has the failures themselves, and
+how many answers each version of each model had a part in. If there is /tmp/ca.pem, the connection is encrypted, and
+/tmp/token is shown.
 """
 
 from __future__ import annotations
@@ -10,12 +12,14 @@ import asyncio
 import json
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
-from sluiceway.client import AsyncClient
+from sluiceway.client import AsyncClient, Tls
 from sluiceway.errors import SluicewayError
 
 STOP = Path("/tmp/stop")
+CA, TOKEN = Path("/tmp/ca.pem"), Path("/tmp/token")
 REQUEST_TIMEOUT_S = 60.0
 
 
@@ -23,15 +27,19 @@ async def main() -> None:
     address, image, clients = sys.argv[1], Path(sys.argv[2]).read_bytes(), int(sys.argv[3])
     done = 0
     failures: list[str] = []
+    versions: Counter[str] = Counter()
+    tls = Tls(ca=CA) if CA.exists() else None
+    token = TOKEN.read_text() if TOKEN.exists() else None
 
     async def send() -> None:
         nonlocal done
         # As applications use it: with the client's own retries of what was not begun.
-        async with AsyncClient(address) as client:
+        async with AsyncClient(address, tls=tls, token=token) as client:
             while not STOP.exists():
                 try:
-                    await client.process(image, timeout_s=REQUEST_TIMEOUT_S)
+                    result = await client.process(image, timeout_s=REQUEST_TIMEOUT_S)
                     done += 1
+                    versions.update(f"{model.name} {model.version}" for model in result.models)
                 except SluicewayError as error:
                     failures.append(f"{time.strftime('%H:%M:%S')} {type(error).__name__}: {error}")
                     await asyncio.sleep(0.2)
@@ -48,7 +56,8 @@ async def main() -> None:
     telling = asyncio.create_task(tell())
     await asyncio.gather(*(send() for _ in range(clients)))
     telling.cancel()
-    print(json.dumps({"done": done, "failed": len(failures), "failures": failures}), flush=True)
+    account = {"done": done, "failed": len(failures), "failures": failures, "versions": versions}
+    print(json.dumps(account), flush=True)
 
 
 asyncio.run(main())

@@ -19,6 +19,8 @@ import pytest
 import referencing
 import referencing.jsonschema
 import yaml
+from sluiceway_orchestrator.config import OrchestratorConfig
+from sluiceway_runtime.config import load_section
 
 pytestmark = pytest.mark.slow
 
@@ -54,6 +56,19 @@ SECURE: Object = {
         "stageToken": {"secretName": "tokens", "key": "stages"},
     },
 }
+INGRESS: Object = {
+    "orchestrator": {
+        "http": {"allow_hosts": ["see.internal"], "allow_origins": ["https://app.example.org"]},
+        "ingress": {
+            "enabled": True,
+            "className": "nginx",
+            "annotations": {"nginx.ingress.kubernetes.io/proxy-body-size": "64m"},
+            "hosts": ["see.example.org"],
+            "tlsSecretName": "see-example-org",
+        },
+    },
+    "security": {"clients": {"shop": {"secretName": "tokens", "key": "shop"}}},
+}
 FROM_ZERO: Object = {"recognition": {"autoscaling": {"enabled": True, "engine": "keda", "minReplicas": 0}}}
 CANARY: Object = {
     "detection": {
@@ -81,6 +96,9 @@ MATRIX = {
     "gpu": GPU,
     "scaled": SCALED,
     "secure": SECURE,
+    "ingress": INGRESS,
+    "no-http": {"orchestrator": {"http": {"enabled": False}}},
+    "compiled": {"detection": {"device": "cuda", "gpu": {"count": 2, "cache": {"claimName": "compiled"}}}},
     "from-zero": FROM_ZERO,
     "canary": CANARY,
     "everything": EVERYTHING | SCALED | {"security": SECURE["security"]},
@@ -238,6 +256,15 @@ def test_lint(tmp_path: Path) -> None:
             {"orchestrator": {"autoscaling": {"enabled": True, "minReplicas": 9}}},
             "orchestrator.autoscaling.minReplicas: is above maxReplicas",
         ),
+        ({"orchestrator": {"config": {"http": {"port": 1}}}}, "orchestrator.config: Additional property http"),
+        ({"orchestrator": {"http": {"port": 1}}}, "orchestrator.http: Additional property port is not allowed"),
+        ({"orchestrator": {"ingress": {"hosts": ["*.example.org"]}}}, "orchestrator.ingress.hosts.0: Does not match"),
+        (INGRESS | {"security": {}}, "security.clients: everybody who reaches the ingress could call"),
+        ({"orchestrator": {"ingress": {"enabled": True}}}, "orchestrator.ingress.hosts: name at least one"),
+        (
+            {"orchestrator": {"http": {"enabled": False}, "ingress": {"enabled": True, "hosts": ["a.example.org"]}}},
+            "orchestrator.http.enabled: the ingress leads to that port",
+        ),
         ({"networkPolicy": {"enabled": False}}, "security.clients: without network policies everybody could call"),
         ({"security": {"clients": {"a__b": {"secretName": "s", "key": "k"}}}}, "a__b"),
         ({"monitoring": {"prometheus": {"address": "prometheus:9090"}}}, "monitoring.prometheus.address"),
@@ -372,10 +399,69 @@ def test_tokens_and_certificates(tmp_path: Path) -> None:
 
 
 def test_cpus_are_told_by_the_downward_api(tmp_path: Path) -> None:
-    detection = environment(of_kind(render(tmp_path, {}), "Deployment")["eye-sluiceway-detection"])
-    assert detection["SLUICEWAY_DETECTION__WORKERS"]["resourceFieldRef"]["resource"] == "limits.cpu"
-    fixed = render(tmp_path, {"detection": {"workers": 3}})
-    assert environment(of_kind(fixed, "Deployment")["eye-sluiceway-detection"])["SLUICEWAY_DETECTION__WORKERS"] == "3"
+    def told(detection: Object) -> Object:
+        return environment(of_kind(render(tmp_path, {"detection": detection}), "Deployment")["eye-sluiceway-detection"])
+
+    assert told({})["SLUICEWAY_DETECTION__CPUS"]["resourceFieldRef"]["resource"] == "limits.cpu"
+    assert "SLUICEWAY_DETECTION__WORKERS" not in told({})
+    # Without a limit, a pod must not plan for all the cores of its node.
+    unlimited = told({"resources": {"limits": {"cpu": None}}})
+    assert unlimited["SLUICEWAY_DETECTION__CPUS"]["resourceFieldRef"]["resource"] == "requests.cpu"
+    neither = told({"resources": {"limits": {"cpu": None}, "requests": {"cpu": None}}})
+    assert "SLUICEWAY_DETECTION__CPUS" not in neither
+    assert told({"workers": 3})["SLUICEWAY_DETECTION__WORKERS"] == "3"
+
+
+def test_the_http_port(tmp_path: Path) -> None:
+    objects = render(tmp_path, INGRESS)
+    deployment = of_kind(objects, "Deployment")["eye-sluiceway-orchestrator"]
+    variables = environment(deployment)
+    config = load_section(OrchestratorConfig, "orchestrator", tables={}, environment=plain(variables))
+    assert (config.http.enabled, config.http.host) == (True, "0.0.0.0")
+    assert {"see.example.org", "see.internal", "eye-sluiceway-orchestrator.see.svc"} < set(config.http.allow_hosts)
+    assert config.http.allow_origins == ("https://app.example.org",)
+    port = {"name": "http", "containerPort": config.http.port, "protocol": "TCP"}
+    assert port in container(deployment)["ports"]
+    [service] = [
+        item
+        for item in of_kind(objects, "Service")["eye-sluiceway-orchestrator"]["spec"]["ports"]
+        if item["name"] == "http"
+    ]
+    assert (service["port"], service["targetPort"]) == (config.http.port, "http")
+    [rule] = of_kind(objects, "Ingress")["eye-sluiceway-orchestrator"]["spec"]["rules"]
+    backend = rule["http"]["paths"][0]["backend"]["service"]
+    assert (rule["host"], backend) == (
+        "see.example.org",
+        {"name": "eye-sluiceway-orchestrator", "port": {"name": "http"}},
+    )
+    allowed = of_kind(objects, "NetworkPolicy")["eye-sluiceway-orchestrator"]["spec"]["ingress"][0]["ports"]
+    assert {"port": config.http.port, "protocol": "TCP"} in allowed
+
+
+def test_without_the_http_port_nothing_speaks_of_it(tmp_path: Path) -> None:
+    objects = render(tmp_path, {"orchestrator": {"http": {"enabled": False}}})
+    variables = environment(of_kind(objects, "Deployment")["eye-sluiceway-orchestrator"])
+    config = load_section(OrchestratorConfig, "orchestrator", tables={}, environment=plain(variables))
+    assert config.http.enabled is False
+    assert "8080" not in json.dumps(objects)
+
+
+def plain(variables: Object) -> dict[str, str]:
+    """Those that are not taken from a pod or a secret."""
+    return {name: value for name, value in variables.items() if isinstance(value, str)}
+
+
+def test_room_for_what_is_compiled(tmp_path: Path) -> None:
+    detection = of_kind(render(tmp_path, MATRIX["compiled"]), "Deployment")["eye-sluiceway-detection"]
+    pod = detection["spec"]["template"]["spec"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert volumes["compiled"]["persistentVolumeClaim"] == {"claimName": "compiled"}
+    assert "medium" not in volumes["tmp"]["emptyDir"]
+    assert container(detection)["image"] == "sluiceway/detection-gpu:0.1.0"
+    assert container(detection)["startupProbe"]["failureThreshold"] == 450
+    recognition = of_kind(render(tmp_path, GPU), "Deployment")["eye-sluiceway-recognition"]
+    volumes = {volume["name"]: volume for volume in recognition["spec"]["template"]["spec"]["volumes"]}
+    assert volumes["compiled"]["emptyDir"] == {"sizeLimit": "8Gi"}
 
 
 def test_a_changed_file_rolls_the_pods(tmp_path: Path) -> None:

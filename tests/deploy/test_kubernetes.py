@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -30,6 +31,8 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 CHART = ROOT / "deploy" / "helm" / "sluiceway"
 NAMESPACE, RELEASE = "sluiceway-test", "eye"
+# A release of its own, with certificates and tokens, and two versions of detection.
+SECURE = "safe"
 SERVICE = f"{RELEASE}-sluiceway-orchestrator.{NAMESPACE}.svc:50051"
 DETECTION, RECOGNITION, ORCHESTRATOR = (
     f"{RELEASE}-sluiceway-{name}" for name in ("detection", "recognition", "orchestrator")
@@ -54,21 +57,26 @@ def kubectl(*arguments: str, check: bool = True, stdin: str | None = None) -> st
     return run("kubectl", "--namespace", NAMESPACE, *arguments, check=check, stdin=stdin)
 
 
-def helm(command: str, *arguments: str) -> str:
-    return run("helm", command, RELEASE, "--namespace", NAMESPACE, *arguments)
+def helm(command: str, *arguments: str, release: str = RELEASE) -> str:
+    return run("helm", command, release, "--namespace", NAMESPACE, *arguments)
 
 
-def pods(component: str) -> list[dict[str, Any]]:
-    selector = f"app.kubernetes.io/instance={RELEASE},app.kubernetes.io/component={component}"
+def in_client(script: str, *arguments: str) -> Any:
+    """Run a Python script in the client's pod; what it prints is JSON."""
+    return json.loads(kubectl("exec", "--stdin", "client", "--", "python", "-", *arguments, stdin=script))
+
+
+def pods(component: str, release: str = RELEASE) -> list[dict[str, Any]]:
+    selector = f"app.kubernetes.io/instance={release},app.kubernetes.io/component={component}"
     items: list[dict[str, Any]] = json.loads(kubectl("get", "pods", "-l", selector, "-o", "json"))["items"]
     return items
 
 
-def ready(component: str) -> list[str]:
+def ready(component: str, release: str = RELEASE) -> list[str]:
     """Names of the pods that serve and are to stay."""
     return [
         pod["metadata"]["name"]
-        for pod in pods(component)
+        for pod in pods(component, release)
         if "deletionTimestamp" not in pod["metadata"]
         and any(item["type"] == "Ready" and item["status"] == "True" for item in pod["status"].get("conditions", []))
     ]
@@ -95,12 +103,12 @@ class Ledger:
 
 
 @contextmanager
-def load(clients: int = CLIENTS) -> Iterator[Ledger]:
+def load(clients: int = CLIENTS, service: str = SERVICE) -> Iterator[Ledger]:
     """Keep up load from inside the cluster; on leaving, every request is waited for."""
     kubectl("exec", "client", "--", "rm", "-f", "/tmp/stop")
     ledger = Ledger()
     command = ["kubectl", "--namespace", NAMESPACE, "exec", "client", "--"]
-    command += ["python", "/files/cluster_load.py", SERVICE, "/files/photo.jpg", str(clients)]
+    command += ["python", "/files/cluster_load.py", service, "/files/photo.jpg", str(clients)]
     path = os.pathsep.join((os.environ["PATH"], str(ROOT / "build" / "tools" / "bin")))
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PATH": path}) as process:
 
@@ -150,6 +158,36 @@ def test_a_photo_is_read(release: None, report: Report) -> None:
     assert answer["status"] == "ok"
     assert answer["regions"]
     report(f"kubernetes: first photo, {len(answer['regions'])} regions")
+
+
+POST = """
+import json, ssl, sys, urllib.error, urllib.request
+url, host, token, ca = sys.argv[1:]
+body = open("/files/photo.jpg", "rb").read()
+headers = {"Content-Type": "image/jpeg"} | ({"Host": host} if host else {})
+headers |= {"Authorization": f"Bearer {token}"} if token else {}
+try:
+    context = ssl.create_default_context(cafile=ca) if ca else None
+    with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=60, context=context) as answer:
+        print(json.dumps([answer.status, [json.loads(line) for line in answer]]))
+except urllib.error.HTTPError as error:
+    print(json.dumps([error.code, json.load(error)]))
+"""
+
+
+def post(url: str, *, host: str = "", token: str = "", ca: str = "") -> tuple[int, Any]:
+    status, answer = in_client(POST, url, host, token, ca)
+    return int(status), answer
+
+
+def test_a_photo_is_read_through_the_http_port(release: None) -> None:
+    url = f"http://{ORCHESTRATOR}.{NAMESPACE}.svc:8080/v1/process"
+    status, events = post(url)
+    assert status == 200
+    assert events[-1]["job_done"]["succeeded"] == 1
+    assert any("recognitions" in event for event in events)
+    # A name that nobody gave it: a web page may have pointed it here.
+    assert post(url, host="elsewhere.example.org")[0] == 421
 
 
 def delete_one(component: str, until: Until) -> None:
@@ -224,10 +262,14 @@ def answer_metric(query: str) -> None:
         Path(file).write_text(json.dumps({METRIC: f"{proxy}?query={urllib.parse.quote(query)}"}))
 
 
-def test_upgraded_under_load(release: None, report: Report, until: Until) -> None:
+def tag_next(*images: str) -> None:
     """The images of the next version are those of this one under another tag: what is tested is the exchange."""
-    for name in ("orchestrator", "detection", "recognition-cpu"):
+    for name in images:
         run("docker", "tag", f"sluiceway/{name}:{VERSION}", f"sluiceway/{name}:{NEXT}")
+
+
+def test_upgraded_under_load(release: None, report: Report, until: Until) -> None:
+    tag_next("orchestrator", "detection", "recognition-cpu")
     values = str(HERE / "kubernetes" / "values.yaml")
     with load(clients=4) as ledger:
         until("first results", lambda: ledger.done >= 4, 120)
@@ -253,3 +295,80 @@ def test_uninstalled_without_a_trace(release: None, until: Until) -> None:
         return (output + releases).split()
 
     until("clean namespace", lambda: left() == [], 120, 1)
+
+
+@pytest.fixture(scope="module")
+def secure(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A release with certificates, tokens and a canary; the client in the cluster has the authority and a token."""
+    folder = tmp_path_factory.mktemp("certificates")
+    authority = trustme.CA()
+    names = [f"{SECURE}-sluiceway-{name}.{NAMESPACE}.svc" for name in ("orchestrator", "detection", "recognition")]
+    certificate = authority.issue_cert(*names)
+    (folder / "tls.crt").write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
+    (folder / "tls.key").write_bytes(certificate.private_key_pem.bytes())
+    authority.cert_pem.write_to_path(folder / "ca.crt")
+    kubectl("create", "secret", "generic", "certificates", f"--from-file={folder}")
+    kubectl("create", "secret", "generic", "tokens", "--from-literal=shop=open-sesame")
+    into = ("exec", "--stdin", "client", "--", "sh", "-c")
+    for name, text in (
+        ("ca.pem", (folder / "ca.crt").read_text()),
+        ("client.pem", (folder / "tls.crt").read_text()),
+        ("client.key", (folder / "tls.key").read_text()),
+        ("token", "open-sesame"),
+    ):
+        kubectl(*into, f"cat > /tmp/{name}", stdin=text)
+    tag_next("detection")
+    files = [str(HERE / "kubernetes" / name) for name in ("values.yaml", "secure.yaml")]
+    values = [argument for file in files for argument in ("--values", file)]
+    helm("install", str(CHART), *values, "--wait", "--timeout=10m", release=SECURE)
+    yield
+    helm("uninstall", "--wait", release=SECURE)
+
+
+def test_certificates_and_tokens(secure: None) -> None:
+    url = f"https://{SECURE}-sluiceway-orchestrator.{NAMESPACE}.svc:8080/v1/process"
+    status, events = post(url, token="open-sesame", ca="/tmp/ca.pem")
+    assert (status, events[-1]["job_done"]["succeeded"]) == (200, 1)
+    status, problem = post(url, token="a-guess", ca="/tmp/ca.pem")
+    assert (status, problem["code"]) == (401, "UNAUTHENTICATED")
+
+
+def test_a_pod_without_a_limit_plans_for_the_cpus_it_was_promised(secure: None) -> None:
+    [name] = ready("recognition", SECURE)
+    # The request of 100m, rounded up, and not the cores of the node.
+    assert kubectl("exec", name, "--", "printenv", "SLUICEWAY_RECOGNITION__CPUS").strip() == "1"
+    assert "pool recognition: 1 workers are ready" in kubectl("logs", name)
+
+
+# Asks a stage itself, with and without a certificate of the authority.
+DESCRIBE = """
+import json, sys, grpc
+from sluiceway.detection.v1 import detection_pb2, detection_pb2_grpc
+read = lambda name: open(f"/tmp/{name}", "rb").read()
+found = []
+for own in ((), (read("client.key"), read("client.pem"))):
+    with grpc.secure_channel(sys.argv[1], grpc.ssl_channel_credentials(read("ca.pem"), *own)) as channel:
+        try:
+            detection_pb2_grpc.DetectionServiceStub(channel).Describe(detection_pb2.DescribeRequest(), timeout=10)
+            found.append("OK")
+        except grpc.RpcError as error:
+            found.append(error.code().name)
+print(json.dumps(found))
+"""
+
+
+def test_a_stage_wants_a_certificate(secure: None) -> None:
+    assert in_client(DESCRIBE, f"{SECURE}-sluiceway-detection.{NAMESPACE}.svc:50052") == ["UNAVAILABLE", "OK"]
+
+
+def test_a_canary_gets_its_share(secure: None, report: Report, until: Until) -> None:
+    with load(clients=4, service=f"{SECURE}-sluiceway-orchestrator.{NAMESPACE}.svc:50051") as ledger:
+        until("enough results", lambda: ledger.done >= 240, 240)
+    versions = ledger.lines[-1]["versions"]
+    [canary] = [count for name, count in versions.items() if name.endswith(" canary")]
+    share = canary / ledger.done
+    report(f"kubernetes: with TLS and tokens, {ledger.done} requests, {len(ledger.failures)} failed")
+    report(f"kubernetes: a canary of 1 in 3 pods (share: 33) gave {share:.0%} of the answers")
+    assert ledger.failures == []
+    # Each goes to the less busy of two pods that are drawn: equal pods get equal work, up to the luck of the draw.
+    assert 0.23 < share < 0.43

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import tempfile
 from collections.abc import Mapping
@@ -15,6 +17,8 @@ from sluiceway_runtime.errors import StartupError
 from sluiceway_recognition.nets.recognisers import NETS, TextNet
 
 __all__ = ["convert", "load", "save"]
+
+logger = logging.getLogger(__name__)
 
 # Counts up when the modules are named or ordered otherwise, so that files of an older release are made again.
 LAYOUT: Final = "1"
@@ -76,14 +80,16 @@ def convert(source: Path, cached: Path) -> tuple[str, TextNet, dict[str, str]]:
         source: ONNX file.
         cached: where its conversion lies, named by the hash of the source.
 
+    Returns:
+        As `load` does. Where the cache cannot be written to, the network comes from the source alone.
+
     Raises:
         StartupError: the source holds none of our networks.
     """
     if cached.is_file():
-        try:
+        # What is of no use is replaced below.
+        with contextlib.suppress(StartupError):
             return load(cached)
-        except StartupError:
-            cached.unlink(missing_ok=True)
     # Only here: a server that finds the conversion in its cache needs no onnx.
     import onnx  # noqa: PLC0415
 
@@ -91,5 +97,10 @@ def convert(source: Path, cached: Path) -> tuple[str, TextNet, dict[str, str]]:
 
     name, net = load_net(source)
     metadata = {item.key: item.value for item in onnx.load(source, load_external_data=False).metadata_props}
-    save(net, name, cached, metadata)
+    try:
+        save(net, name, cached, metadata)
+    except OSError as error:
+        # A container's cache is read-only, and the network is here already; only the next start has to convert again.
+        logger.info("%s is served from its ONNX file, its conversion cannot be kept: %s", source.name, error)
+        return name, net.eval(), metadata
     return load(cached)

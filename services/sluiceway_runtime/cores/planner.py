@@ -24,7 +24,13 @@ GPU_HOST_THREADS_MAX = 4
 QUOTA_SLACK = 0.05
 
 
-def plan(config: StageConfig, devices: Sequence[str], facts: CpuFacts | None = None) -> tuple[Placement, ...]:
+def plan(
+    config: StageConfig,
+    devices: Sequence[str],
+    facts: CpuFacts | None = None,
+    *,
+    host_threads_max: int = GPU_HOST_THREADS_MAX,
+) -> tuple[Placement, ...]:
     """Place the workers of a stage.
 
     The ownership rule: workers are pinned only to cores that are this server's own, because the parent assigned them
@@ -32,9 +38,10 @@ def plan(config: StageConfig, devices: Sequence[str], facts: CpuFacts | None = N
     servers which know nothing of each other never stack on the same cores.
 
     Args:
-        config: workers, threads, goal and cores as configured.
+        config: workers, threads, goal, cores and cpus as configured.
         devices: as `devices.resolve` gives them.
         facts: None reads them.
+        host_threads_max: most threads that a worker on a GPU has on the host, where that is not configured.
 
     Returns:
         One placement per worker, by index.
@@ -44,10 +51,10 @@ def plan(config: StageConfig, devices: Sequence[str], facts: CpuFacts | None = N
     """
     facts = facts or read_cpu_facts()
     own, pinned = _own_cpus(config, facts)
-    share = float(len(own)) if facts.quota_cpus is None else min(float(len(own)), facts.quota_cpus)
+    share = min(bound for bound in (float(len(own)), facts.quota_cpus, config.cpus) if bound is not None)
     gpus = [device for device in devices if device != "cpu"]
     if gpus:
-        return _on_gpus(config, gpus, share)
+        return _on_gpus(config, gpus, share, host_threads_max)
     workers, threads = _numbers(config, own, share)
     _warn(workers, threads, share)
     cores = _deal(own, workers, threads) if pinned else [None] * workers
@@ -82,11 +89,11 @@ def _numbers(config: StageConfig, own: Sequence[LogicalCpu], share: float) -> tu
     return config.workers, config.threads_per_worker
 
 
-def _on_gpus(config: StageConfig, gpus: Sequence[str], share: float) -> tuple[Placement, ...]:
+def _on_gpus(config: StageConfig, gpus: Sequence[str], share: float, host_threads_max: int) -> tuple[Placement, ...]:
     """Workers take turns over the devices. None is pinned: they mostly wait for the device."""
     workers = len(gpus) * config.workers_per_device
     if config.threads_per_worker == "auto":
-        threads = min(GPU_HOST_THREADS_MAX, max(1, math.floor(share / workers)))
+        threads = min(host_threads_max, max(1, math.floor(share / workers)))
     else:
         threads = config.threads_per_worker
     return tuple(Placement(index, gpus[index % len(gpus)], None, threads) for index in range(workers))

@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from prometheus_client import CollectorRegistry
 from sluiceway_detection.config import DetectionConfig
 from sluiceway_orchestrator.config import OrchestratorConfig
+from sluiceway_orchestrator.http.config import HttpConfig
 from sluiceway_orchestrator.service import OrchestratorService
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_runtime.config import ServerConfig, StageConfig, load_section
@@ -43,10 +44,17 @@ def ports(component: str) -> tuple[int, int]:
     return default(model, "port"), default(model, "operations_port")
 
 
+class ComposeLoader(yaml.SafeLoader):
+    """Reads lists that are to replace those of the file before."""
+
+
+ComposeLoader.add_constructor("!override", lambda loader, node: loader.construct_sequence(node))
+
+
 def compose(file: Path) -> dict[str, Any]:
     """A compose file with every ${NAME:-default} replaced by its default, as for someone who sets nothing."""
     text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", file.read_text())
-    loaded: dict[str, Any] = yaml.safe_load(re.sub(r"\$\{\w+:\?[^}]*\}", "given", text))
+    loaded: dict[str, Any] = yaml.load(re.sub(r"\$\{\w+:\?[^}]*\}", "given", text), Loader=ComposeLoader)
     return loaded
 
 
@@ -157,8 +165,9 @@ def test_prometheus_scrapes_every_operations_port() -> None:
 @pytest.mark.parametrize("component", MODELS)
 def test_chart_ports(component: str) -> None:
     grpc, operations = ports(component)
+    http = f' "http" {default(OrchestratorConfig, "http").port}' if component == "orchestrator" else ""
     names = (CHART / "templates" / "_names.tpl").read_text()
-    assert f'"{component}" (dict "grpc" {grpc} "operations" {operations})' in names
+    assert f'"{component}" (dict "grpc" {grpc} "operations" {operations}{http})' in names
 
 
 def test_chart_drain_and_start() -> None:
@@ -183,13 +192,23 @@ def test_chart_schema_is_made_from_the_models() -> None:
 def test_chart_schema_knows_every_key() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())["properties"]
     taken = {
-        "orchestrator": {"host", "port", "operations_port", "drain_grace_s", "detection", "recognition"},
-        "detection": {"host", "port", "operations_port", "drain_grace_s", "workers", "goal", "device"},
+        "orchestrator": {"host", "port", "operations_port", "drain_grace_s", "detection", "recognition", "http"},
+        "detection": {"host", "port", "operations_port", "drain_grace_s", "workers", "goal", "device", "cpus"},
     }
     taken["recognition"] = taken["detection"]
     for component, model in MODELS.items():
         keys = set(schema[component]["properties"]["config"]["properties"])
         assert keys == set(model.model_fields) - taken[component]
+    http = set(schema["orchestrator"]["properties"]["http"]["properties"])
+    assert http == set(HttpConfig.model_fields) - {"host", "port"}
+
+
+def test_writable_folder_of_the_gpu_images() -> None:
+    """Where the images make room for what is compiled, compose and chart mount a volume."""
+    folder = "/opt/sluiceway/weights/gpu"
+    assert f"\nVOLUME {folder}\n" in (DEPLOY / "docker" / "Dockerfile").read_text()
+    assert compose(COMPOSE[1])["services"]["recognition"]["volumes"] == [f"compiled:{folder}"]
+    assert f"mountPath: {folder}\n" in (CHART / "templates" / "_workload.tpl").read_text()
 
 
 # --- metrics ---------------------------------------------------------------------------------------------------------

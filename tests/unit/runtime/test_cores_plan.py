@@ -38,6 +38,11 @@ def place(facts: CpuFacts, devices: tuple[str, ...] = ("cpu",), **config: Any) -
         (machine(4, quota=0.33), {}, 1, 1),
         (machine(4, quota=8.0), {}, 4, 1),
         (machine(8, quota=3.5), {"goal": "latency"}, 1, 3),
+        # What a pod is told counts where it is the least; it never grants more than there is.
+        (machine(16), {"cpus": 2.0}, 2, 1),
+        (machine(16), {"cpus": 3.0, "goal": "latency"}, 1, 3),
+        (machine(16, quota=1.5), {"cpus": 2.0}, 2, 1),
+        (machine(4), {"cpus": 64.0}, 4, 1),
         (machine(8), {"workers": 2}, 2, 4),
         (machine(8), {"workers": 3}, 3, 2),
         (machine(8), {"threads_per_worker": 3}, 2, 3),

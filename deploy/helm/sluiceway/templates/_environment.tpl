@@ -64,23 +64,40 @@
 - name: {{ printf "SLUICEWAY_ORCHESTRATOR__%s" (upper $stage) }}
   value: dns:///{{ $fullname }}-{{ $stage }}.{{ $.root.Release.Namespace }}.svc:{{ (include "sluiceway.ports" $stage | fromJson).grpc }}
 {{- end }}
+{{- with .values.http }}
+- name: SLUICEWAY_ORCHESTRATOR__HTTP__ENABLED
+  value: {{ .enabled | quote }}
+{{- if .enabled }}
+- name: SLUICEWAY_ORCHESTRATOR__HTTP__HOST
+  value: 0.0.0.0
+- name: SLUICEWAY_ORCHESTRATOR__HTTP__PORT
+  value: {{ (include "sluiceway.ports" "orchestrator" | fromJson).http | quote }}
+- name: SLUICEWAY_ORCHESTRATOR__HTTP__ALLOW_HOSTS
+  value: {{ include "sluiceway.http.hosts" $.root | quote }}
+- name: SLUICEWAY_ORCHESTRATOR__HTTP__ALLOW_ORIGINS
+  value: {{ .allow_origins | toJson | quote }}
+{{- end }}
+{{- end }}
 {{- else -}}
 {{- $prefix := printf "SLUICEWAY_%s__" (upper .component) -}}
 - name: {{ $prefix }}DEVICE
   value: {{ .values.device | quote }}
 - name: {{ $prefix }}GOAL
   value: {{ .values.goal | quote }}
-{{- $limits := default dict .values.resources.limits }}
 {{- if ne (toString .values.workers) "auto" }}
 - name: {{ $prefix }}WORKERS
   value: {{ .values.workers | quote }}
-{{- else if and (eq .values.goal "throughput") (eq .values.device "cpu") (hasKey $limits "cpu") }}
-# A worker for each CPU of the limit, parts of one rounded up.
-- name: {{ $prefix }}WORKERS
+{{- end }}
+{{- $resources := .values.resources }}
+{{- $has := dict "limits" (hasKey (default dict $resources.limits) "cpu") "requests" (hasKey (default dict $resources.requests) "cpu") }}
+{{- if or $has.limits $has.requests }}
+# What the server plans its workers and threads for: the limit, or where there is none the share that is promised, and
+# not all the cores of the node. Parts of a CPU are rounded up; the server sees the exact quota itself.
+- name: {{ $prefix }}CPUS
   valueFrom:
     resourceFieldRef:
       containerName: server
-      resource: limits.cpu
+      resource: {{ ternary "limits" "requests" $has.limits }}.cpu
       divisor: "1"
 {{- end }}
 {{- end }}

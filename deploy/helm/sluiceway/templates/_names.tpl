@@ -29,9 +29,9 @@ app.kubernetes.io/part-of: sluiceway
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end }}
 
-{{/* gRPC and operations ports by component; a test compares them with the configuration models. */}}
+{{/* Ports by component; a test compares them with the configuration models. */}}
 {{- define "sluiceway.ports" -}}
-{{- $ports := dict "orchestrator" (dict "grpc" 50051 "operations" 9051) "detection" (dict "grpc" 50052 "operations" 9052) "recognition" (dict "grpc" 50053 "operations" 9053) -}}
+{{- $ports := dict "orchestrator" (dict "grpc" 50051 "operations" 9051 "http" 8080) "detection" (dict "grpc" 50052 "operations" 9052) "recognition" (dict "grpc" 50053 "operations" 9053) -}}
 {{ get $ports . | toJson }}
 {{- end }}
 
@@ -40,10 +40,22 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- $variant := default dict .variant -}}
 {{- $image := default .values.image $variant.image -}}
 {{- if not $image -}}
-{{- $image = ternary "sluiceway/recognition-gpu" "sluiceway/recognition-cpu" (gt (int .values.gpu.count) 0) -}}
+{{- $onCpus := dict "detection" "sluiceway/detection" "recognition" "sluiceway/recognition-cpu" -}}
+{{- $image = ternary (printf "sluiceway/%s-gpu" .component) (get $onCpus .component) (gt (int .values.gpu.count) 0) -}}
 {{- end -}}
 {{- $tag := default .root.Chart.AppVersion (default .root.Values.image.tag $variant.tag) -}}
 {{ with .root.Values.image.registry }}{{ trimSuffix "/" . }}/{{ end }}{{ $image }}:{{ $tag }}
+{{- end }}
+
+{{/* Names by which the public HTTP port may be called, as a JSON list: those of the Service, of the Ingress, and what is set. */}}
+{{- define "sluiceway.http.hosts" -}}
+{{- $service := printf "%s-orchestrator" (include "sluiceway.fullname" .) -}}
+{{- $hosts := list $service -}}
+{{- range $suffix := list "" ".svc" ".svc.cluster.local" -}}
+{{- $hosts = append $hosts (printf "%s.%s%s" $service $.Release.Namespace $suffix) -}}
+{{- end -}}
+{{- with .Values.orchestrator.ingress }}{{ if .enabled }}{{ $hosts = concat $hosts .hosts }}{{ end }}{{ end -}}
+{{ concat $hosts .Values.orchestrator.http.allow_hosts | uniq | toJson }}
 {{- end }}
 
 {{- define "sluiceway.api.autoscaling" -}}

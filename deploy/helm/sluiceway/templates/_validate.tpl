@@ -46,6 +46,18 @@
 {{- $faults = append $faults (printf "%s.autoscaling.minReplicas: is above maxReplicas" $component) -}}
 {{- end -}}
 {{- end -}}
+{{- $ingress := .Values.orchestrator.ingress -}}
+{{- if $ingress.enabled -}}
+{{- if not .Values.orchestrator.http.enabled -}}
+{{- $faults = append $faults "orchestrator.http.enabled: the ingress leads to that port" -}}
+{{- end -}}
+{{- if not $ingress.hosts -}}
+{{- $faults = append $faults "orchestrator.ingress.hosts: name at least one, only requests to known names are answered" -}}
+{{- end -}}
+{{- if not (or .Values.security.clients .Values.security.allowUnauthenticated) -}}
+{{- $faults = append $faults "security.clients: everybody who reaches the ingress could call; name clients with tokens, or set security.allowUnauthenticated" -}}
+{{- end -}}
+{{- end -}}
 {{- $protected := or .Values.networkPolicy.enabled .Values.security.allowUnauthenticated -}}
 {{- if and (not $protected) (not .Values.security.clients) -}}
 {{- $faults = append $faults "security.clients: without network policies everybody could call; name clients with tokens, or set security.allowUnauthenticated" -}}

@@ -14,6 +14,11 @@ All the variants of a stage stand behind its one headless Service.
 {{- $tls := $root.Values.security.tls.secretName -}}
 {{- $gpus := 0 -}}
 {{- with $values.gpu }}{{ $gpus = int .count }}{{ end -}}
+{{- $http := false -}}
+{{- with $values.http }}{{ $http = .enabled }}{{ end -}}
+{{- /* On a GPU the models are compiled at the first start. */}}
+{{- $startupSeconds := $root.Values.startupSeconds -}}
+{{- if gt $gpus 0 }}{{ $startupSeconds = max $startupSeconds $values.gpu.startupSeconds }}{{ end -}}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -75,7 +80,7 @@ spec:
           type: RuntimeDefault
       containers:
         - name: server
-          image: {{ include "sluiceway.image" (dict "root" $root "values" $values "variant" $variant) }}
+          image: {{ include "sluiceway.image" (dict "root" $root "component" .component "values" $values "variant" $variant) }}
           imagePullPolicy: {{ $root.Values.image.pullPolicy }}
           {{- if $root.Values.config }}
           args: ["--config", "/etc/sluiceway/sluiceway.toml"]
@@ -101,12 +106,17 @@ spec:
             - name: operations
               containerPort: {{ $ports.operations }}
               protocol: TCP
+            {{- if $http }}
+            - name: http
+              containerPort: {{ $ports.http }}
+              protocol: TCP
+            {{- end }}
           # Plain HTTP on the operations port: works with TLS on the other one, and on every version of Kubernetes.
           startupProbe:
             httpGet: {path: /readyz, port: operations}
             periodSeconds: 2
             timeoutSeconds: 2
-            failureThreshold: {{ div $root.Values.startupSeconds 2 }}
+            failureThreshold: {{ div $startupSeconds 2 }}
           readinessProbe:
             httpGet: {path: /readyz, port: operations}
             periodSeconds: 2
@@ -137,6 +147,10 @@ spec:
           volumeMounts:
             - name: tmp
               mountPath: /tmp
+            {{- if gt $gpus 0 }}
+            - name: compiled
+              mountPath: /opt/sluiceway/weights/gpu
+            {{- end }}
             {{- if $root.Values.config }}
             - name: config
               mountPath: /etc/sluiceway
@@ -148,10 +162,25 @@ spec:
               readOnly: true
             {{- end }}
       volumes:
+        {{- if gt $gpus 0 }}
+        # On the node's disk: compilers want more room.
+        - name: tmp
+          emptyDir:
+            sizeLimit: 4Gi
+        - name: compiled
+          {{- with $values.gpu.cache.claimName }}
+          persistentVolumeClaim:
+            claimName: {{ . }}
+          {{- else }}
+          emptyDir:
+            sizeLimit: {{ $values.gpu.cache.sizeLimit }}
+          {{- end }}
+        {{- else }}
         - name: tmp
           emptyDir:
             medium: Memory
             sizeLimit: 64Mi
+        {{- end }}
         {{- if $root.Values.config }}
         - name: config
           configMap:
