@@ -202,6 +202,45 @@ async def test_without_descriptors_items_fail_as_unavailable_and_later_ones_succ
     await pool.close()
 
 
+async def test_a_worker_without_descriptors_loses_that_batch_and_computes_the_next(nothing_left):
+    """The memory of its batches does not reach it; what comes later brings new memory."""
+    pool = make()
+    await pool.start()
+    worker = psutil.Process(pool.statistics().workers[0].pid)
+    usual = worker.rlimit(psutil.RLIMIT_NOFILE)
+    worker.rlimit(psutil.RLIMIT_NOFILE, (3, usual[1]))  # the numbers below 3 are taken
+    try:
+        with pytest.raises(Unavailable, match="descriptors"):
+            await submit(pool, 1, size=1_000_000)
+    finally:
+        worker.rlimit(psutil.RLIMIT_NOFILE, usual)
+    for number in (2, 3):
+        assert (await submit(pool, number, size=1_000_000)).payload.meta["id"] == number
+    assert pool.statistics().counters.deaths == 0
+    await pool.close()
+
+
+async def test_a_batch_is_whole_after_the_worker_that_held_it_was_killed(nothing_left):
+    """Each worker process has memory of its own; what is sent again is written again."""
+    pool = make(workers=2, credits_each=2, max_batch=2)
+    await pool.start()
+    answers = [
+        pool.submit(
+            Payload({"id": number, "pause": 0.02}, (bytes([number]) * 200_000,)),
+            request_id="r",
+            deadline=Deadline.after(30),
+        )
+        for number in range(24)
+    ]
+    await asyncio.sleep(0.05)
+    os.kill(pool.statistics().workers[0].pid, signal.SIGKILL)
+    for number, outcome in enumerate(await asyncio.gather(*answers)):
+        assert outcome.payload.meta["id"] == number
+        assert bytes(outcome.payload.buffers[0]) == bytes([number]) * 200_000
+    assert pool.statistics().counters.deaths == 1
+    await pool.close()
+
+
 async def test_a_worker_runs_where_and_how_it_was_told(nothing_left):
     core = min(os.sched_getaffinity(0))
     spec = WorkerSpec("pool_handlers:Scripted", {}, (Placement(0, "cpu", (core,), 1),))

@@ -1,6 +1,7 @@
 """The server runtime with a service that does nothing but what each test asks of it."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
@@ -13,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 from sluiceway_runtime.config import ServerConfig
-from sluiceway_runtime.errors import ModelFailed, QueueFull, StartupError, Unavailable
+from sluiceway_runtime.errors import Cancelled, ModelFailed, QueueFull, StartupError, Unavailable
 from sluiceway_runtime.server import Server
 from sluiceway_runtime.server.calls import deadline_of
 from sluiceway_runtime.server.status import from_rpc_error
@@ -256,12 +257,64 @@ async def test_draining_finishes_what_runs_and_refuses_what_comes(
     await eventually(lambda: _truth(server.lifecycle.state.value == "draining"))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.Detect(detection_pb2.DetectRequest())
+    # gRPC itself says CANCELLED to a call that comes in the very moment; our clients take it for the same.
+    assert isinstance(from_rpc_error(caught.value), Unavailable | Cancelled)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.Detect(detection_pb2.DetectRequest())
     assert isinstance(from_rpc_error(caught.value), Unavailable)
     release.set()
     assert (await running).width == 7
     assert await stopping is True
     assert service.drained_s is not None
     assert server.lifecycle.state.value == "stopped"
+
+
+async def test_clients_behind_one_address_leave_a_draining_server_at_once(server: Server, service: Scripted) -> None:
+    """A balancer of connections, as a Service in a cluster is one: who is connected stays, unless told to go."""
+    started, release = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: Any) -> Any:
+        started.set()
+        await release.wait()
+        return detection_pb2.DetectResponse(width=7)
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(2**16):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", behind.port)
+        await asyncio.gather(pass_on(reader, behind_writer), pass_on(behind_reader, writer))
+
+    behind, other = server, Server(Scripted(), CONFIG)
+    await other.start()
+    balancer = await asyncio.start_server(connect, "127.0.0.1", 0)
+    address = f"127.0.0.1:{balancer.sockets[0].getsockname()[1]}"
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = detection_pb2_grpc.DetectionServiceStub(channel)
+        assert (await stub.Detect(detection_pb2.DetectRequest())).width != 7
+        service.detect = slow
+        long = asyncio.ensure_future(stub.Detect(detection_pb2.DetectRequest()))
+        await started.wait()
+        behind = other
+        stopping = asyncio.create_task(server.stop())
+        await eventually(lambda: _truth(server.lifecycle.state.value == "draining"))
+        refused: list[tuple[int, grpc.StatusCode]] = []
+        for attempt in range(20):
+            try:
+                assert (await stub.Detect(detection_pb2.DetectRequest(), timeout=5)).width != 7
+            except grpc.aio.AioRpcError as error:
+                refused.append((attempt, error.code()))
+        # gRPC says so to a call that comes in the very moment; our clients try it again.
+        assert refused in ([], [(0, grpc.StatusCode.CANCELLED)])
+        release.set()
+        assert (await long).width == 7
+        assert await stopping is True
+    balancer.close()
+    await other.stop()
 
 
 async def test_draining_ends_at_its_grace_time(service: Scripted) -> None:

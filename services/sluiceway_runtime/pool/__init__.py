@@ -11,9 +11,11 @@ from sluiceway_runtime.pool.limits import PoolLimits, Timing, WorkerSpec
 from sluiceway_runtime.pool.payload import Buffer, Payload
 from sluiceway_runtime.pool.pool import Outcome, Pool
 from sluiceway_runtime.pool.priority import Priority
-from sluiceway_runtime.pool.statistics import Counters, PoolStatistics, WorkerState, WorkerStatistics
+from sluiceway_runtime.pool.statistics import Counters, PoolLoad, PoolStatistics, WorkerState, WorkerStatistics
+from sluiceway_runtime.pool.submission import Answers, Submission, Work
 
 __all__ = [
+    "Answers",
     "Buffer",
     "Counters",
     "Handler",
@@ -22,9 +24,12 @@ __all__ = [
     "Placement",
     "Pool",
     "PoolLimits",
+    "PoolLoad",
     "PoolStatistics",
     "Priority",
+    "Submission",
     "Timing",
+    "Work",
     "WorkerSpec",
     "WorkerState",
     "WorkerStatistics",

@@ -54,28 +54,36 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """The item just submitted is not accepted."""
+    """These of the items just submitted are not accepted."""
 
-    item_id: int
+    item_ids: tuple[int, ...]
     error: SluicewayError
 
 
 @dataclass(frozen=True, slots=True)
 class Succeed:
-    """Answer an accepted item."""
+    """Answer accepted items that were computed together.
 
-    item_id: int
-    result: Any
-    queue_ms: float
+    Attributes:
+        item_ids: which.
+        results: one for each.
+        queue_ms: how long each had waited.
+        compute_ms: of the batch.
+        worker: that computed it.
+    """
+
+    item_ids: list[int]
+    results: list[Any]
+    queue_ms: list[float]
     compute_ms: float
     worker: int
 
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """Answer an accepted item with an error."""
+    """Answer accepted items with an error."""
 
-    item_id: int
+    item_ids: tuple[int, ...]
     error: SluicewayError
 
 

@@ -1,11 +1,12 @@
 """Messages over a unix SEQPACKET socket; whatever is large goes in anonymous shared memory beside it.
 
 A message is pickled with its buffers kept apart (pickle protocol 5). If all of it is small it travels in the packet;
-else it is written to a memfd, once, and the packet carries only the descriptor. The receiver maps the memory and gets
-views on it: between the sender's buffers and the receiver's views lies one copy. A memfd has no name, so a killed
-process leaves nothing behind. Both ends trust each other: workers run the operator's own code.
+else it is written to shared memory, once: to an arena of the sender if it has one (see `arena`), which the receiver
+maps when it first comes, or to a memfd of its own, whose descriptor the packet carries. The receiver gets views on it:
+between the sender's buffers and the receiver's views lies one copy. A memfd has no name, so a killed process leaves
+nothing behind. Both ends trust each other: workers run the operator's own code.
 
-    packet: header (tag, size of the body, 0 if the body is in the memfd) [body]
+    packet: header (tag, size of the body, where the body is, number of the arena) [body]
     body:   count of buffers, their sizes, size of the pickle, pickle, buffers each at a multiple of 64 bytes
 """
 
@@ -24,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sluiceway_runtime.pool.arena import Arenas
 from sluiceway_runtime.pool.payload import Buffer
 
 __all__ = ["Channel", "ChannelClosed", "LostMessage", "Packet", "pack", "pair"]
@@ -32,7 +34,8 @@ __all__ = ["Channel", "ChannelClosed", "LostMessage", "Packet", "pack", "pair"]
 INLINE_MAX_BYTES = 64 * 1024
 # Cache line; also what vector loads want.
 ALIGNMENT = 64
-HEADER = struct.Struct("<QQ?")
+HEADER = struct.Struct("<QQBB")
+IN_PACKET, IN_MEMFD, IN_NEW_ARENA, IN_KNOWN_ARENA = range(4)
 WORD = struct.Struct("<Q")
 # The kernel takes at most this many pieces in one writev.
 PIECES_MAX = 1024
@@ -89,12 +92,13 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def pack(message: object, tag: int = 0) -> Packet:
+def pack(message: object, tag: int = 0, arenas: Arenas | None = None) -> Packet:
     """Make a packet of a message.
 
     Args:
         message: picklable, buffers through `PickleBuffer` (as `Payload` does).
         tag: readable by the receiver even if the message is not.
+        arenas: those of the receiver; the message may take one, under its tag.
 
     Raises:
         OSError: no descriptor or memory is left.
@@ -103,16 +107,27 @@ def pack(message: object, tag: int = 0) -> Packet:
     apart: list[pickle.PickleBuffer] = []
     control = pickle.dumps(message, protocol=5, buffer_callback=apart.append)
     buffers = [buffer.raw() for buffer in apart]
-    index = struct.pack(f"<{len(buffers) + 2}Q", len(buffers), *(buffer.nbytes for buffer in buffers), len(control))
-    pieces: list[Buffer] = [index, control]
-    size = len(index) + len(control)
-    for buffer in buffers:
-        gap = -size % ALIGNMENT
-        pieces += (ZEROS[:gap], buffer)
-        size += gap + buffer.nbytes
-    if size <= INLINE_MAX_BYTES:
-        return Packet(b"".join((HEADER.pack(tag, size, True), *pieces)))
-    return Packet(HEADER.pack(tag, size, False), _write_memory(pieces, size))
+    sizes = [buffer.nbytes for buffer in buffers]
+    head = struct.pack(f"<{len(buffers) + 2}Q", len(buffers), *sizes, len(control)) + control
+    offsets = []
+    end = len(head)
+    for size in sizes:
+        offset = end + -end % ALIGNMENT
+        offsets.append(offset)
+        end = offset + size
+    if end > INLINE_MAX_BYTES and arenas is not None and (arena := arenas.take(tag, end)) is not None:
+        arena.write(((0, head), *zip(offsets, buffers, strict=True)))
+        descriptor, arena.descriptor = arena.descriptor, None
+        place = IN_KNOWN_ARENA if descriptor is None else IN_NEW_ARENA
+        return Packet(HEADER.pack(tag, end, place, arena.slot), descriptor)
+    pieces: list[Buffer] = [head]
+    at = len(head)
+    for offset, buffer in zip(offsets, buffers, strict=True):
+        pieces += (ZEROS[: offset - at], buffer)
+        at = offset + buffer.nbytes
+    if end <= INLINE_MAX_BYTES:
+        return Packet(b"".join((HEADER.pack(tag, end, IN_PACKET, 0), *pieces)))
+    return Packet(HEADER.pack(tag, end, IN_MEMFD, 0), _write_memory(pieces, end))
 
 
 def _write_memory(pieces: Sequence[Buffer], size: int) -> int:
@@ -164,6 +179,7 @@ class Channel:
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
+        self._arenas: dict[int, memoryview] = {}  # of the peer, by number
 
     def fileno(self) -> int:
         """The socket's descriptor, -1 once closed."""
@@ -223,12 +239,18 @@ class Channel:
         if not data:
             raise ChannelClosed
         descriptor = _descriptor(ancillary)
-        tag, size, inline = HEADER.unpack_from(data)
+        tag, size, place, arena = HEADER.unpack_from(data)
         try:
-            if inline:
+            if place == IN_PACKET:
                 body = memoryview(data)[HEADER.size :]
+            elif place == IN_KNOWN_ARENA and arena in self._arenas:
+                body = self._arenas[arena][:size]
             elif descriptor is None or flags & socket.MSG_CTRUNC:
                 raise LostMessage(tag, "no descriptor is left to receive shared memory", unreadable=False)
+            elif place == IN_NEW_ARENA:
+                self._arenas.pop(arena, None)  # unmapped first, unless somebody still looks into it
+                self._arenas[arena] = _map(descriptor, os.fstat(descriptor).st_size)
+                body = self._arenas[arena][:size]
             else:
                 body = _map(descriptor, size)
         except OSError as error:

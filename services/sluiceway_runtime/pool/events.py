@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +30,11 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Item:
     """One piece of work as the scheduler knows it; the payload stays outside.
+
+    Not frozen, as that doubles the time it takes to make one; whoever submits it leaves it alone.
 
     Attributes:
         id: never used twice in the life of a pool.
@@ -42,6 +44,10 @@ class Item:
         size_bytes: counts against `queue_bytes`.
         deadline_s: on the scheduler's clock.
         digest: the content's hash. It is called only where a worker has died, as hashing costs time.
+        accepted_s: the ledger's note of when it was taken.
+        dispatched_s: the ledger's note of its last try, None while it has not been with a worker.
+        level: the queue's note of the class that it waits in, None while it does not wait there.
+        entered_s: the queue's note of when it came into that class.
     """
 
     id: int
@@ -52,6 +58,10 @@ class Item:
     cost: int = 1
     size_bytes: int = 0
     digest: Callable[[], str] = lambda: ""
+    accepted_s: float = 0.0
+    dispatched_s: float | None = None
+    level: int | None = None
+    entered_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +71,20 @@ class StartRequested:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A new item. It is queued or refused; dispatching waits for the next event, so that a burst can share a batch."""
+    """New items of one request, deadline and priority. Each is queued or refused.
 
-    item: Item
+    Once one is refused for want of room or time, those after it are refused with it. Dispatching waits for the next
+    event, so that a burst can share a batch.
+    """
+
+    items: Sequence[Item]
 
 
 @dataclass(frozen=True, slots=True)
 class CancelRequested:
-    """Nobody waits for this item any more."""
+    """Nobody waits for these items any more."""
 
-    item_id: int
+    item_ids: Iterable[int]
 
 
 @dataclass(frozen=True, slots=True)

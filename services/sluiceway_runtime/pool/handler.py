@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from sluiceway_runtime.errors import SluicewayError, StartupError
 from sluiceway_runtime.pool.payload import Payload
 
-__all__ = ["Handler", "Placement", "load_handler", "run_batch"]
+__all__ = ["Finish", "Handler", "OverlappingHandler", "Placement", "WorkerBroken", "checked", "load_handler"]
+
+
+class WorkerBroken(BaseException):
+    """Raised by a handler whose process can compute nothing any more, as after a fault of a GPU: it ends the worker.
+
+    The pool then treats its batches as those of a crash. No fault of a batch, so it is no `Exception`.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +38,7 @@ class Placement:
 
 
 class Handler(Protocol):
-    """A model as a worker sees it. One instance lives in each worker; both methods are called from its main thread."""
+    """A model as a worker sees it. One instance lives in each worker; its methods are called from its main thread."""
 
     def setup(self, placement: Placement) -> Mapping[str, Any]:
         """Import model libraries, load, warm up. The worker is ready when this returns.
@@ -59,6 +66,28 @@ class Handler(Protocol):
         ...
 
 
+Finish = Callable[[], Sequence[Payload | SluicewayError]]
+
+
+class OverlappingHandler(Handler, Protocol):
+    """A handler whose batches overlap: while a device computes one, the worker prepares the next."""
+
+    def launch(self, batch: Sequence[Payload]) -> Finish:
+        """Start a batch and return what waits for its end.
+
+        Up to `WorkerSpec.overlap` batches may have been launched and not finished; they are finished in the order in
+        which they were launched, each once.
+
+        Args:
+            batch: as for `run`.
+
+        Returns:
+            A callable that waits and then returns what `run` would. Like `launch` itself it may raise, which fails
+            this batch alone.
+        """
+        ...
+
+
 def load_handler(factory: str, config: Mapping[str, Any]) -> Handler:
     """Make a handler from the name of its factory.
 
@@ -79,16 +108,19 @@ def load_handler(factory: str, config: Mapping[str, Any]) -> Handler:
     return cast("Handler", build(config))
 
 
-def run_batch(handler: Handler, batch: Sequence[Payload]) -> tuple[Payload | SluicewayError, ...]:
-    """Run a handler and hold it to its contract.
+def checked(results: Sequence[Payload | SluicewayError], count: int) -> tuple[Payload | SluicewayError, ...]:
+    """Hold a handler to its contract.
+
+    Args:
+        results: what it returned for a batch.
+        count: items of the batch.
 
     Raises:
         TypeError: the number or the type of the results is wrong.
-        Exception: whatever the handler raises.
     """
-    results = tuple(handler.run(batch))
-    if len(results) != len(batch):
-        raise TypeError(f"the handler returned {len(results)} results for {len(batch)} items")
+    results = tuple(results)
+    if len(results) != count:
+        raise TypeError(f"the handler returned {len(results)} results for {count} items")
     for result in results:
         if not isinstance(result, Payload | SluicewayError):
             raise TypeError(f"the handler returned a {type(result).__name__}, not a Payload or a SluicewayError")

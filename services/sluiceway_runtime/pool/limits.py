@@ -21,18 +21,22 @@ class WorkerSpec:
         placements: one for each worker.
         credits: batches that a worker may hold. 1 on a CPU. With 2 or 3 the next batch is already there when the worker
             finishes one, which matters where the gap is long beside the computation (GPUs).
+        overlap: batches that a worker may have begun at once, if its handler can `launch`; at most `credits`.
     """
 
     factory: str
     config: Mapping[str, Any]
     placements: tuple[Placement, ...]
     credits: int = 1
+    overlap: int = 1
 
     def __post_init__(self) -> None:
         if not self.placements:
             raise ValueError("a pool needs at least one placement")
         if self.credits < 1:
             raise ValueError("credits must be at least 1")
+        if not 1 <= self.overlap <= self.credits:
+            raise ValueError("overlap must be at least 1 and at most credits")
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["Buffer", "Payload"]
 
 Buffer = bytes | bytearray | memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
+class Payload(NamedTuple):
     """One item on its way to a worker, or one result on its way back.
 
     Attributes:
@@ -23,8 +21,9 @@ class Payload:
 
     Ownership:
         The sender's buffers must stay unchanged until the item is answered: a crash means that they are sent again.
-        The receiver gets read-only memoryviews. Those of a large batch look into one shared mapping, which is unmapped
-        when the last view of that batch is gone; whoever keeps a small part for long copies it (`bytes(view)`).
+        The receiver gets read-only memoryviews. In a worker they are valid until its batch is answered: then the memory
+        may be used for another batch, so whoever keeps a part copies it (`bytes(view)`). In the front, those of large
+        results look into one shared mapping, which is unmapped when the last view of that batch is gone.
     """
 
     meta: Any
@@ -33,7 +32,10 @@ class Payload:
     @property
     def size_bytes(self) -> int:
         """Sum of the buffers; the facts are taken to be small."""
-        return sum(memoryview(buffer).nbytes for buffer in self.buffers)
+        total = 0
+        for buffer in self.buffers:
+            total += (buffer if type(buffer) is memoryview else memoryview(buffer)).nbytes
+        return total
 
     def digest(self) -> str:
         """A hash of the content, by which a quarantined item is known again and named in the log."""
@@ -49,4 +51,4 @@ class Payload:
 
     def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
         # Pickle protocol 5 hands PickleBuffers to its caller instead of copying them into the stream.
-        return Payload, (self.meta, tuple(pickle.PickleBuffer(buffer) for buffer in self.buffers))
+        return Payload, (self.meta, tuple([pickle.PickleBuffer(buffer) for buffer in self.buffers]))

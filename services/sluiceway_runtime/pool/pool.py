@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from collections import deque
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sluiceway_runtime.deadline import Deadline
-from sluiceway_runtime.errors import StartupError, Unavailable
+from sluiceway_runtime.errors import SluicewayError, StartupError, Unavailable
 from sluiceway_runtime.pool import actions, events, messages
 from sluiceway_runtime.pool.clock import Clock, LoopClock, Timer
 from sluiceway_runtime.pool.execution import describe
@@ -23,7 +22,8 @@ from sluiceway_runtime.pool.payload import Payload
 from sluiceway_runtime.pool.priority import Priority
 from sluiceway_runtime.pool.process import WorkerProcess
 from sluiceway_runtime.pool.scheduler import Scheduler
-from sluiceway_runtime.pool.statistics import PoolStatistics, WorkerState, WorkerStatistics
+from sluiceway_runtime.pool.statistics import PoolLoad, PoolStatistics, WorkerState, WorkerStatistics
+from sluiceway_runtime.pool.submission import Answers, Callers, Submission, Work
 
 __all__ = ["Outcome", "Pool", "PoolLimits", "Timing", "WorkerSpec"]
 
@@ -45,12 +45,6 @@ class Outcome:
     queue_ms: float
     compute_ms: float
     worker: int
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    payload: Payload
-    future: asyncio.Future[Outcome]
 
 
 class Pool:
@@ -80,10 +74,10 @@ class Pool:
         self._spec = spec
         self._limits = limits
         self._name = name
-        self._scheduler = Scheduler(len(spec.placements), spec.credits, limits, timing)
+        self._scheduler = Scheduler(len(spec.placements), spec.credits, limits, timing, overlap=spec.overlap)
         self._given_clock = clock
-        self._ids = itertools.count()
-        self._jobs: dict[int, _Job] = {}
+        self._next_id = 0
+        self._callers = Callers()
         self._links: dict[int, Link] = {}
         self._facts: dict[int, Mapping[str, Any]] = {}
         self._events: deque[events.Event] = deque()
@@ -149,25 +143,84 @@ class Pool:
             DeadlineExceeded: the deadline has passed already.
             Quarantined: this very item has killed a worker before.
         """
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+        def answered(answers: Answers) -> None:
+            result = answers.results[0]
+            if future.done():
+                return
+            if isinstance(result, SluicewayError):
+                future.set_exception(result)
+            else:
+                future.set_result(Outcome(result, answers.queue_ms, answers.compute_ms, answers.worker))
+
+        submission = self.submit_many(
+            (Work(payload, group, cost),),
+            request_id=request_id,
+            deadline=deadline,
+            priority=priority,
+            answered=answered,
+        )
+        for _, error in submission.refused:
+            raise error
+        future.add_done_callback(lambda done: submission.cancel() if done.cancelled() else None)
+        return future
+
+    def submit_many(
+        self,
+        work: Sequence[Work],
+        *,
+        request_id: str,
+        deadline: Deadline,
+        priority: Priority = Priority.NORMAL,
+        answered: Callable[[Answers], None],
+    ) -> Submission:
+        """Queue the items of one request; much cheaper than one by one.
+
+        Args:
+            work: the items.
+            request_id: see `submit`.
+            deadline: of all of them.
+            priority: of all of them.
+            answered: called with answers as they come, each item once, unless the submission is cancelled before. It is
+                called from amid the pool's own work and has only to take note: it must not call the pool.
+
+        Returns:
+            What was refused, and a way to cancel the rest. An item is refused with the errors that `submit` raises; if
+            there is no room or no time for one, those after it are refused with it.
+
+        Raises:
+            Unavailable: the pool was not started.
+        """
         if self._startup is None:
             raise Unavailable("the server is starting")
-        item_id = next(self._ids)
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._jobs[item_id] = _Job(payload, future)
-        self._feed(
-            events.Submitted(
-                events.Item(
-                    item_id, request_id, deadline.at_s, priority, group, cost, payload.size_bytes, payload.digest
-                )
-            )
-        )
-        if future.done() and (error := future.exception()) is not None:
-            raise error
-        future.add_done_callback(lambda done: self._cancelled(item_id) if done.cancelled() else None)
+        first_id = self._next_id
+        self._next_id += len(work)
+        submission = Submission(work, first_id, answered, self._cancel)
+        if not work:
+            return submission
+        self._callers.enter(submission)
+        at_s = deadline.at_s
+        items = [
+            events.Item(item_id, request_id, at_s, priority, group, cost, payload.size_bytes, payload.digest)
+            for item_id, (payload, group, cost) in enumerate(work, first_id)
+        ]
+        self._feed(events.Submitted(items))
         if not self._tick_due:
             self._tick_due = True
             asyncio.get_running_loop().call_soon(self._tick)
-        return future
+        return submission
+
+    def load(self) -> PoolLoad:
+        """How busy it is: what of `statistics` each response tells."""
+        scheduler = self._scheduler
+        ready = sum([slot.state is WorkerState.READY for slot in scheduler.slots])
+        return PoolLoad(
+            queued=scheduler.queued,
+            running=scheduler.unanswered - scheduler.queued,
+            capacity=ready * self._spec.credits * self._limits.max_batch,
+            queue_ms=scheduler.queue_ms,
+        )
 
     def statistics(self) -> PoolStatistics:
         """How things stand."""
@@ -183,13 +236,13 @@ class Pool:
             )
             for slot in scheduler.slots
         )
-        ready = sum(worker.state is WorkerState.READY for worker in workers)
+        load = self.load()
         return PoolStatistics(
-            queued=scheduler.queued,
+            queued=load.queued,
             queued_bytes=scheduler.queued_bytes,
-            running=scheduler.unanswered - scheduler.queued,
-            capacity=ready * self._spec.credits * self._limits.max_batch,
-            queue_ms=scheduler.queue_ms,
+            running=load.running,
+            capacity=load.capacity,
+            queue_ms=load.queue_ms,
             workers=workers,
             counters=scheduler.counters,
             item_ms=scheduler.item_s * 1000,
@@ -253,9 +306,10 @@ class Pool:
         self._timer = None
         self._feed(events.Tick())
 
-    def _cancelled(self, item_id: int) -> None:
-        if self._jobs.pop(item_id, None) is not None:
-            self._feed(events.CancelRequested(item_id))
+    def _cancel(self, submission: Submission) -> None:
+        left = self._callers.leave(submission)
+        if left:
+            self._feed(events.CancelRequested(left))
 
     def _set_timer(self) -> None:
         at_s = self._scheduler.next_wakeup(self._clock.now_s())
@@ -299,14 +353,12 @@ class Pool:
         match action:
             case actions.Dispatch(worker, batch_id, item_ids):
                 self._dispatch(worker, batch_id, item_ids)
-            case actions.Succeed(item_id, result, queue_ms, compute_ms, worker):
-                job = self._jobs.pop(item_id, None)
-                if job is not None and not job.future.done():
-                    job.future.set_result(Outcome(result, queue_ms, compute_ms, worker))
-            case actions.Fail(item_id, error) | actions.Refuse(item_id, error):
-                job = self._jobs.pop(item_id, None)
-                if job is not None and not job.future.done():
-                    job.future.set_exception(error)
+            case actions.Succeed():
+                self._callers.succeed(action)
+            case actions.Fail():
+                self._callers.fail(action)
+            case actions.Refuse():
+                self._callers.refuse(action)
             case actions.StartWorker(worker):
                 self._links[worker] = self._launch(
                     self._spec.placements[worker],
@@ -325,7 +377,7 @@ class Pool:
                 logger.warning("pool %s: %s", self._name, message)
 
     def _dispatch(self, worker: int, batch_id: int, item_ids: tuple[int, ...]) -> None:
-        payloads = tuple(self._jobs[item_id].payload for item_id in item_ids)
+        payloads = self._callers.payloads(item_ids)
         try:
             self._links[worker].send(messages.Run(batch_id, payloads))
         except OSError as error:

@@ -12,12 +12,13 @@ import sys
 from collections import deque
 
 from sluiceway_runtime.cores.threads import thread_environment
+from sluiceway_runtime.pool.arena import Arenas
 from sluiceway_runtime.pool.channel import Channel, ChannelClosed, LostMessage, Packet, pack, pair
 from sluiceway_runtime.pool.execution import describe
 from sluiceway_runtime.pool.handler import Placement
 from sluiceway_runtime.pool.limits import WorkerSpec
 from sluiceway_runtime.pool.link import Ended, Heard
-from sluiceway_runtime.pool.messages import Raised, Run, Start, Undelivered
+from sluiceway_runtime.pool.messages import FromWorker, Raised, Result, Run, Start, Undelivered
 
 __all__ = ["WorkerProcess"]
 
@@ -49,6 +50,7 @@ class WorkerProcess:
         self._signal: signal.Signals | None = None  # wanted before there was a process to send it to
         self._channel: Channel | None = None
         self._outbox: deque[Packet] = deque()
+        self._arenas = Arenas(spec.credits)
         self._life = self._loop.create_task(self._live(), name=f"worker {placement.index}")
 
     @property
@@ -58,7 +60,7 @@ class WorkerProcess:
 
     def send(self, run: Run) -> None:
         """Hand a batch over, or keep it until the socket takes it."""
-        self._post(pack(run, run.batch_id))
+        self._post(pack(run, run.batch_id, self._arenas))
 
     def stop(self) -> None:
         """SIGTERM."""
@@ -110,7 +112,7 @@ class WorkerProcess:
     def _open(self, end: socket.socket) -> None:
         end.setblocking(False)
         self._channel = Channel(end)
-        start = Start(self._spec.factory, self._spec.config, self._placement, tuple(sys.path))
+        start = Start(self._spec.factory, self._spec.config, self._placement, tuple(sys.path), self._spec.overlap)
         self._post(pack(start))
         self._loop.add_reader(end, self._listen)
 
@@ -141,9 +143,14 @@ class WorkerProcess:
         while self._channel is not None and (to_the_end or taken < MESSAGES_PER_TURN):
             taken += 1
             try:
-                self._heard(self._channel.receive())
+                message: FromWorker = self._channel.receive()
+                # Before it is heard, as the next batch may follow at once.
+                if isinstance(message, Result | Raised | Undelivered):
+                    self._arenas.give_back(message.batch_id, whole=not isinstance(message, Undelivered))
+                self._heard(message)
             except LostMessage as lost:
                 logger.warning("a message of worker %d was lost: %s", self._placement.index, lost)
+                self._arenas.give_back(lost.tag)
                 self._heard((Raised if lost.unreadable else Undelivered)(lost.tag, str(lost)))
             except BlockingIOError:
                 return
@@ -159,6 +166,7 @@ class WorkerProcess:
             self._loop.remove_writer(channel.fileno())
             channel.close()
         self._drop_outbox()
+        self._arenas.close()
 
     def _drop_outbox(self) -> None:
         while self._outbox:

@@ -9,8 +9,9 @@ reached: only finitely many turns lie before its own, and no newcomer is put bef
 from __future__ import annotations
 
 import heapq
-from collections import Counter, OrderedDict
-from collections.abc import Hashable, Iterator
+import math
+from collections import Counter, deque
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from sluiceway_runtime.pool.events import Item
@@ -20,16 +21,6 @@ __all__ = ["FairQueue"]
 
 # A heap is swept when this many entries, and more than half of all, are of items that left by another way.
 SWEEP_AT_LEAST = 64
-
-
-@dataclass(slots=True, eq=False)
-class _Place:
-    """Where an item stands."""
-
-    item: Item
-    level: int
-    turn: int
-    entered_s: float
 
 
 @dataclass(slots=True)
@@ -51,24 +42,37 @@ class _Group:
 class _Level:
     """One priority class."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
         self.clock = 0
-        self.waiting: OrderedDict[int, _Place] = OrderedDict()  # by item id, in order of entry: the oldest first
+        self.waiting: dict[int, Item] = {}
+        self._number = number
+        self._entered: deque[int] = deque()  # ids in order of entry; those that left are skipped, or swept
         self._groups: dict[Hashable, _Group] = {}
         self._shares: dict[str, _Share] = {}
 
-    def enter(self, item: Item, level: int, now: float) -> None:
-        share = self._shares.setdefault(item.request_id, _Share())
-        share.waiting += 1
-        share.last_turn = max(self.clock, share.last_turn) + 1
-        group = self._groups.setdefault(item.group, _Group())
-        group.waiting += 1
-        heapq.heappush(group.heap, (share.last_turn, item.id))
-        self.waiting[item.id] = _Place(item, level, share.last_turn, now)
+    def enter(self, items: Sequence[Item], now: float) -> None:
+        """Add items of one request."""
+        share = self._shares.setdefault(items[0].request_id, _Share())
+        turn = max(self.clock, share.last_turn)
+        share.waiting += len(items)
+        share.last_turn = turn + len(items)
+        group: _Group | None = None
+        name: Hashable = None
+        for item in items:
+            if group is None or item.group != name:
+                name = item.group
+                group = self._groups.setdefault(name, _Group())
+            turn += 1
+            group.waiting += 1
+            heapq.heappush(group.heap, (turn, item.id))
+            item.level = self._number
+            item.entered_s = now
+            self.waiting[item.id] = item
+        self._entered.extend([item.id for item in items])
 
-    def leave(self, item_id: int) -> _Place:
-        place = self.waiting.pop(item_id)
-        item = place.item
+    def leave(self, item: Item) -> None:
+        del self.waiting[item.id]
+        item.level = None
         share = self._shares[item.request_id]
         share.waiting -= 1
         if not share.waiting:
@@ -80,19 +84,58 @@ class _Level:
         elif len(group.heap) > max(SWEEP_AT_LEAST, 2 * group.waiting):
             group.heap = [entry for entry in group.heap if entry[1] in self.waiting]
             heapq.heapify(group.heap)
-        return place
+        self._sweep()
 
-    def first(self) -> _Place | None:
-        """The item whose turn it is, of any group."""
-        heads = [(group.heap[0], name) for name in self._groups if (group := self._swept(name)) is not None]
-        # Turn, then id: ids grow, so the longer-waiting item wins a tie. Groups need not be comparable.
-        best = min(heads, key=lambda head: head[0], default=None)
-        return None if best is None else self.waiting[best[0][1]]
+    def _sweep(self) -> None:
+        if len(self._entered) > max(SWEEP_AT_LEAST, 2 * len(self.waiting)):
+            self._entered = deque(item_id for item_id in self._entered if item_id in self.waiting)
 
-    def first_of(self, name: Hashable) -> _Place | None:
-        """The item of one group whose turn it is."""
-        group = self._swept(name)
-        return None if group is None else self.waiting[group.heap[0][1]]
+    def first(self) -> tuple[int, Item] | None:
+        """The item whose turn it is, of any group, and its turn."""
+        heads = [group.heap[0] for name in self._groups if (group := self._swept(name)) is not None]
+        if not heads:
+            return None
+        # Turn, then id: ids grow, so the longer-waiting item wins a tie.
+        turn, item_id = min(heads)
+        return turn, self.waiting[item_id]
+
+    def take(self, name: Hashable, batch: list[Item], max_items: int, max_cost: float) -> bool:
+        """Move the items of one group into a batch, in their turn, until one does not fit; whether one did not."""
+        group = self._groups.get(name)
+        if group is None:
+            return False
+        heap, waiting, shares = group.heap, self.waiting, self._shares
+        before = len(batch)
+        cost = sum([item.cost for item in batch])
+        full = False
+        while heap:
+            item = waiting.get(heap[0][1])
+            if item is not None:
+                cost += item.cost
+                if full := len(batch) >= max_items or cost > max_cost:
+                    break
+                batch.append(item)
+                item.level = None
+                del waiting[item.id]
+                share = shares[item.request_id]
+                share.waiting -= 1
+                if not share.waiting:
+                    del shares[item.request_id]
+            heapq.heappop(heap)
+        group.waiting -= len(batch) - before
+        if not group.waiting:
+            del self._groups[name]
+        self._sweep()
+        return full
+
+    def oldest(self) -> Item | None:
+        """The item that has been longest in this class."""
+        while self._entered:
+            item = self.waiting.get(self._entered[0])
+            if item is not None:
+                return item
+            self._entered.popleft()
+        return None
 
     def _swept(self, name: Hashable) -> _Group | None:
         group = self._groups.get(name)
@@ -112,49 +155,40 @@ class FairQueue:
 
     def __init__(self, ageing_s: float) -> None:
         self._ageing_s = ageing_s
-        self._levels = [_Level() for _ in Priority]
-        self._level_of: dict[int, int] = {}
+        self._levels = [_Level(int(priority)) for priority in Priority]
+        self._count = 0
         self._by_group: Counter[Hashable] = Counter()
         self.size_bytes = 0
         self.cost = 0
 
     def __len__(self) -> int:
-        return len(self._level_of)
+        return self._count
 
-    def __contains__(self, item_id: int) -> bool:
-        return item_id in self._level_of
+    def push(self, items: Sequence[Item], now: float) -> None:
+        """Add items of one request to the class of their priority."""
+        self._levels[items[0].priority].enter(items, now)
+        self._count += len(items)
+        self._by_group.update([item.group for item in items])
+        self.size_bytes += sum([item.size_bytes for item in items])
+        self.cost += sum([item.cost for item in items])
 
-    def push(self, item: Item, now: float) -> None:
-        """Add an item to the class of its priority."""
-        self._enter(item, int(item.priority), now)
-        self._by_group[item.group] += 1
-        self.size_bytes += item.size_bytes
-        self.cost += item.cost
-
-    def remove(self, item_id: int) -> Item:
-        """Take one item out, wherever it stands.
-
-        Raises:
-            KeyError: it is not here.
-        """
-        item = self._levels[self._level_of.pop(item_id)].leave(item_id).item
+    def remove(self, item: Item) -> None:
+        """Take one item out, wherever it stands; its `level` says whether it is here."""
+        assert item.level is not None, "it waits here"
+        self._levels[item.level].leave(item)
+        self._count -= 1
         self._by_group[item.group] -= 1
         if not self._by_group[item.group]:
             del self._by_group[item.group]
         self.size_bytes -= item.size_bytes
         self.cost -= item.cost
-        return item
 
     def age(self, now: float) -> None:
         """Move up what has waited long enough in its class."""
-        for level in range(1, len(self._levels)):
-            waiting = self._levels[level].waiting
-            while waiting:
-                place = next(iter(waiting.values()))
-                if now - place.entered_s < self._ageing_s:
-                    break
-                self._levels[level].leave(place.item.id)
-                self._enter(place.item, level - 1, now)
+        for number, level in enumerate(self._levels[1:]):
+            while (item := level.oldest()) is not None and now - item.entered_s >= self._ageing_s:
+                level.leave(item)
+                self._levels[number].enter((item,), now)
 
     def pop_batch(self, max_items: int, max_cost: int | None) -> list[Item]:
         """Take the item whose turn it is, and those of its group that fit with it, in their order.
@@ -166,34 +200,33 @@ class FairQueue:
         Returns:
             At least one item, unless the queue is empty.
         """
-        seed = next((place for level in self._levels if (place := level.first()) is not None), None)
-        if seed is None:
-            return []
-        self._levels[seed.level].clock = max(self._levels[seed.level].clock, seed.turn)
-        batch = [self.remove(seed.item.id)]
-        cost = seed.item.cost
-        for item in self._rest_of(seed.item.group):
-            cost += item.cost
-            if len(batch) >= max_items or (max_cost is not None and cost > max_cost):
+        for level in self._levels:
+            if (first := level.first()) is not None:
                 break
-            batch.append(self.remove(item.id))
+        else:
+            return []
+        turn, seed = first
+        level.clock = max(level.clock, turn)
+        limit = math.inf if max_cost is None else max_cost
+        if seed.cost > limit:
+            max_items, limit = 1, seed.cost
+        batch: list[Item] = []
+        for other in self._levels:
+            if other.take(seed.group, batch, max_items, limit):
+                break
+        self._count -= len(batch)
+        self._by_group[seed.group] -= len(batch)
+        if not self._by_group[seed.group]:
+            del self._by_group[seed.group]
+        self.size_bytes -= sum([item.size_bytes for item in batch])
+        self.cost -= sum([item.cost for item in batch])
         return batch
 
     def next_group_size(self) -> int:
         """How many items could share a batch with the one whose turn it is, itself included, were there no limit."""
-        seed = next((place for level in self._levels if (place := level.first()) is not None), None)
-        return 0 if seed is None else self._by_group[seed.item.group]
+        first = next((first for level in self._levels if (first := level.first()) is not None), None)
+        return 0 if first is None else self._by_group[first[1].group]
 
     def ahead_of(self, priority: Priority) -> int:
         """How many items wait in this class and those before it."""
         return sum(len(level.waiting) for level in self._levels[: priority + 1])
-
-    def _enter(self, item: Item, level: int, now: float) -> None:
-        self._levels[level].enter(item, level, now)
-        self._level_of[item.id] = level
-
-    def _rest_of(self, group: Hashable) -> Iterator[Item]:
-        # The consumer removes what it is given before it asks for the next.
-        for level in self._levels:
-            while (place := level.first_of(group)) is not None:
-                yield place.item

@@ -7,9 +7,9 @@ if nothing happens before. The policies:
   next batch ahead only while a full one's worth of items waits, as sending a small one early gains nothing.
 - **Order.** As in `queue`. Idle workers share what waits, instead of one getting all of it.
 - **Time.** An item past its deadline is answered at that moment, and is not computed any more.
-- **Crashes.** The items of the batch that a worker died with are suspects. Each is run alone; one that ends that worker
-  too is quarantined. At most half the workers are risked for suspects at a time. A batch whose handler raised is halved
-  until the guilty item is alone.
+- **Crashes.** The items of the batches that a worker had begun when it died are suspects. Each is run alone; one that
+  ends that worker too is quarantined. At most half the workers are risked for suspects at a time. A batch whose handler
+  raised is halved until the guilty item is alone.
 
 Every accepted item gets exactly one answer (`Succeed` or `Fail`), unless it is cancelled first.
 """
@@ -17,20 +17,20 @@ Every accepted item gets exactly one answer (`Succeed` or `Fail`), unless it is 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from sluiceway_runtime.errors import (
     DeadlineExceeded,
     ModelFailed,
     Quarantined,
-    QueueFull,
     SluicewayError,
     Unavailable,
 )
 from sluiceway_runtime.pool import actions, events
 from sluiceway_runtime.pool.actions import Action
+from sluiceway_runtime.pool.admission import Admission
 from sluiceway_runtime.pool.events import Event, Item
-from sluiceway_runtime.pool.ledger import Account, Ledger
+from sluiceway_runtime.pool.ledger import Ledger
 from sluiceway_runtime.pool.limits import PoolLimits, Timing
 from sluiceway_runtime.pool.quarantine import Quarantine, Verdict
 from sluiceway_runtime.pool.queue import FairQueue
@@ -51,9 +51,18 @@ class Scheduler:
         credits_per_worker: batches that each may hold.
         limits: what the operator bounds.
         timing: what the project bounds.
+        overlap: batches that each may have begun at once.
     """
 
-    def __init__(self, workers: int, credits_per_worker: int, limits: PoolLimits, timing: Timing | None = None) -> None:
+    def __init__(
+        self,
+        workers: int,
+        credits_per_worker: int,
+        limits: PoolLimits,
+        timing: Timing | None = None,
+        *,
+        overlap: int = 1,
+    ) -> None:
         self.queue_ms = 0.0
         self._credits = credits_per_worker
         self._limits = limits
@@ -61,11 +70,11 @@ class Scheduler:
         self._ledger = Ledger()
         self._queue = FairQueue(self._timing.ageing_s)
         self._retries = Retries()
-        self._workforce = Workforce(workers, limits, self._timing)
+        self._workforce = Workforce(workers, limits, self._timing, overlap)
         self._quarantine = Quarantine()
         self._rate = ServiceRate()
+        self._admission = Admission(limits, self._timing, self._workforce, self._rate)
         self._batches = 0
-        self._refusing = "the server is starting"  # empty while items are taken
         self._out: list[Action] = []
 
     @property
@@ -119,23 +128,22 @@ class Scheduler:
             What is to be done, in this order.
         """
         self._out = []
-        for account in self._ledger.due(now):
-            where = "in the queue" if account.dispatched_s is None else "during the computation"
-            self._fail([account.item], DeadlineExceeded(f"the deadline passed {where}"), "expired")
+        for item in self._ledger.due(now):
+            where = "in the queue" if item.dispatched_s is None else "during the computation"
+            self._fail([item], DeadlineExceeded(f"the deadline passed {where}"), "expired")
         match event:
-            case events.Submitted(item):
-                self._submit(item, now)
+            case events.Submitted(items):
+                self._submit(items, now)
                 return self._out
-            case events.CancelRequested(item_id):
-                if item_id in self._ledger:
-                    self._close_account(item_id, "cancelled")
+            case events.CancelRequested(item_ids):
+                self._close(self._ledger.found(item_ids), "cancelled")
                 return self._out
             case events.StartRequested():
                 self._workforce.start(now)
             case events.WorkerReady(worker, memory_bytes):
                 self._out += self._workforce.worker_ready(self.slots[worker], memory_bytes, now)
-                if self._workforce.complete and self._refusing == "the server is starting":
-                    self._refusing = ""
+                if self._workforce.complete:
+                    self._admission.open()
             case events.SetupFailed(worker, message):
                 self._out += self._workforce.setup_failed(self.slots[worker], message)
             case events.BatchDone():
@@ -150,9 +158,9 @@ class Scheduler:
             case events.WorkerDied(worker, reason):
                 self._died(self.slots[worker], reason, now)
             case events.DrainRequested():
-                self._refusing = "the server is stopping"
+                self._admission.close()
             case events.CloseRequested():
-                self._refusing = "the server is stopping"
+                self._admission.close()
                 self._fail(self._ledger.all(), Unavailable("the server is stopping"))
                 self._out += self._workforce.close(now)
             case events.Tick():
@@ -168,49 +176,44 @@ class Scheduler:
 
     # Taking items in
 
-    def _submit(self, item: Item, now: float) -> None:
-        verdict = self._quarantine.verdict(item)
-        error = self._refusal(item, verdict, now)
-        if error is not None:
-            self._ledger.count("refused")
-            self._out.append(actions.Refuse(item.id, error))
+    def _submit(self, items: Sequence[Item], now: float) -> None:
+        taken: list[Item] = []
+        suspects: list[Item] = []
+        refusal = self._admission.closed(items[0], now)
+        ahead = self._queue.ahead_of(items[0].priority) + len(self._retries)
+        room = self._admission.room(self.queued, self.queued_bytes, ahead, now)
+        if refusal is None and not self._quarantine and room.holds(items):
+            self._ledger.open(items, now)
+            self._queue.push(items, now)
             return
-        self._ledger.open(item, now)
-        if verdict is Verdict.SUSPECT:
-            self._retries.add([(item,)], probe=True)
-        else:
-            self._queue.push(item, now)
+        for position, item in enumerate(items):
+            verdict = self._quarantine.verdict(item)
+            if refusal is None and verdict is Verdict.GUILTY:
+                self._refuse((item,), _quarantined(item))
+                continue
+            refusal = refusal or room.enter(item)
+            if refusal is not None:
+                self._refuse(items[position:], refusal)
+                break
+            (suspects if verdict is Verdict.SUSPECT else taken).append(item)
+        if taken or suspects:
+            self._ledger.open([*taken, *suspects], now)
+        if taken:
+            self._queue.push(taken, now)
+        if suspects:
+            self._retries.add([(item,) for item in suspects], probe=True)
 
-    def _refusal(self, item: Item, verdict: Verdict, now: float) -> SluicewayError | None:
-        if self._refusing:
-            return Unavailable(self._refusing)
-        if item.deadline_s <= now:
-            return DeadlineExceeded("the deadline had passed on arrival")
-        if verdict is Verdict.GUILTY:
-            return _quarantined(item)
-        workers = len(self._workforce.ready)
-        if not workers and self._workforce.hopeless:
-            retry_after_s = self._bounded(self._workforce.next_restart_s() - now)
-            return Unavailable("no worker can be started", retry_after_s=retry_after_s)
-        ahead = self._queue.ahead_of(item.priority) + len(self._retries)
-        if self.queued >= self._limits.queue_items:
-            reason = "the queue is full"
-        elif self.queued and self.queued_bytes + item.size_bytes > self._limits.queue_bytes:
-            reason = "the queue holds as many bytes as it may"
-        elif now + self._rate.wait_s(ahead, workers) > item.deadline_s:
-            reason = "the wait would outlast the deadline"
-        else:
-            return None
-        return QueueFull(reason, retry_after_s=self._bounded(self._rate.wait_s(self.queued, workers)))
-
-    def _bounded(self, retry_after_s: float) -> float:
-        return min(max(retry_after_s, self._timing.retry_after_min_s), self._timing.retry_after_max_s)
+    def _refuse(self, items: Sequence[Item], error: SluicewayError) -> None:
+        self._ledger.count("refused", len(items))
+        self._out.append(actions.Refuse(tuple([item.id for item in items]), error))
 
     # Handing items out
 
     def _dispatch(self, now: float) -> None:
         self._queue.age(now)
-        while self._dispatch_probe(now) or self._dispatch_retry(now) or self._dispatch_queued(now):
+        while self._retries and (self._dispatch_probe(now) or self._dispatch_retry(now)):
+            pass
+        while self._queue and self._dispatch_queued(now):
             pass
 
     def _dispatch_probe(self, now: float) -> bool:
@@ -233,7 +236,7 @@ class Scheduler:
 
     def _dispatch_queued(self, now: float) -> bool:
         free = self._free_slots()
-        if not self._queue or not free:
+        if not free:
             return False
         limits = self._limits
         idle = sum(not slot.in_flight for slot in free)
@@ -248,9 +251,10 @@ class Scheduler:
 
     def _may_probe(self) -> bool:
         """Whether a suspect waits and may be risked."""
-        ready = self._workforce.ready
+        if not self._retries or self._retries.first(probe=True) is None:
+            return False
         risked = sum(slot.probing for slot in self.slots)
-        return self._retries.first(probe=True) is not None and risked < max(1, len(ready) // 2)
+        return risked < max(1, len(self._workforce.ready) // 2)
 
     def _free_slots(self) -> list[Slot]:
         """Workers with a credit, the one that rested longest first.
@@ -267,7 +271,7 @@ class Scheduler:
         self._ledger.count("batches")
         self.queue_ms = self._ledger.dispatched(items, now) * 1000
         slot.take(Batch(self._batches, items, probe), now)
-        self._out.append(actions.Dispatch(slot.index, self._batches, tuple(item.id for item in items)))
+        self._out.append(actions.Dispatch(slot.index, self._batches, tuple([item.id for item in items])))
 
     # Taking results
 
@@ -275,17 +279,21 @@ class Scheduler:
         slot = self.slots[event.worker]
         if (batch := slot.finish(event.batch_id, now)) is None:
             return
-        if batch.begun_s is not None:
-            self._rate.observe(now - batch.begun_s, len(batch.items))
+        if batch.took_s is not None:
+            self._rate.observe(batch.took_s, len(batch.items))
         if batch.probe:
             self._quarantine.remember(batch.items[0], Verdict.INNOCENT)
+        good = actions.Succeed([], [], [], event.compute_ms, slot.index)
         for item, result in zip(batch.items, event.results, strict=True):
             if isinstance(result, SluicewayError):
                 self._fail([item], result)
             elif item.id in self._ledger:
-                account = self._close_account(item.id, "succeeded")
-                queue_ms = ((account.dispatched_s or account.accepted_s) - account.accepted_s) * 1000
-                self._out.append(actions.Succeed(item.id, result, queue_ms, event.compute_ms, slot.index))
+                good.item_ids.append(item.id)
+                good.results.append(result)
+                good.queue_ms.append(((item.dispatched_s or item.accepted_s) - item.accepted_s) * 1000)
+        if good.item_ids:
+            self._ledger.close(good.item_ids, "succeeded")
+            self._out.append(good)
         self._out += self._workforce.batch_over(slot, event.memory_bytes)
 
     def _raised(self, slot: Slot, batch_id: int, message: str, now: float) -> None:
@@ -307,37 +315,39 @@ class Scheduler:
         self._out += told
         if not lost:
             return
-        current, *others = lost
-        self._run_again(others)
-        if current.probe:
-            culprit = current.items[0]
+        begun = [batch for batch in lost if batch.begun_s is not None]
+        self._run_again([batch for batch in lost if batch.begun_s is None])
+        if begun and begun[0].probe:
+            culprit = begun[0].items[0]
             self._quarantine.remember(culprit, Verdict.GUILTY)
             self._ledger.count("quarantined")
             self._out.append(actions.Note(f"item {culprit.digest()} is quarantined: worker {slot.index} {reason}"))
             self._fail([culprit], _quarantined(culprit))
             return
-        wanted = self._ledger.wanted(current.items)
-        for ghost in (item for item in current.items if item not in wanted):
+        suspects = [item for batch in begun for item in batch.items]
+        for ghost in (item for item in suspects if item.id not in self._ledger):
             # Not worth computing now, but if it comes back it must not take others with it.
             self._quarantine.remember(ghost, Verdict.SUSPECT)
-        self._retries.add([(item,) for item in wanted], probe=True)
+        self._retries.add([(item,) for item in self._ledger.wanted(suspects)], probe=True)
 
     def _run_again(self, batches: list[Batch]) -> None:
         for batch in reversed(batches):
             self._retries.add([self._ledger.wanted(batch.items)], probe=batch.probe)
 
     def _fail(self, items: Iterable[Item], error: SluicewayError, outcome: str = "failed") -> None:
-        for item in items:
-            if item.id in self._ledger:
-                self._close_account(item.id, outcome)
-                self._out.append(actions.Fail(item.id, error))
+        wanted = self._ledger.wanted(items)
+        if wanted:
+            self._close(wanted, outcome)
+            self._out.append(actions.Fail(tuple([item.id for item in wanted]), error))
 
-    def _close_account(self, item_id: int, outcome: str) -> Account:
-        if item_id in self._queue:
-            self._queue.remove(item_id)
-        elif item_id in self._retries:
-            self._retries.remove(item_id)
-        return self._ledger.close(item_id, outcome)
+    def _close(self, items: Sequence[Item], outcome: str) -> None:
+        """These are not to be computed any more."""
+        for item in items:
+            if item.level is not None:
+                self._queue.remove(item)
+            elif item.id in self._retries:
+                self._retries.remove(item.id)
+        self._ledger.close([item.id for item in items], outcome)
 
 
 def _rest(slot: Slot) -> tuple[int, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import islice
 
 from sluiceway_runtime.pool.events import Item
 from sluiceway_runtime.pool.limits import Timing
@@ -22,28 +23,32 @@ class Batch:
 
     Attributes:
         probe: a suspect by itself on a worker that holds nothing else.
-        begun_s: when the worker turned to it, None while an earlier batch is before it.
+        begun_s: when the worker can first have begun it, None while that many are before it that it has not.
+        took_s: once it is done, its time from then, or from the end of the batch before it if that was later.
     """
 
     id: int
     items: tuple[Item, ...]
     probe: bool
     begun_s: float | None = None
+    took_s: float | None = None
 
 
 @dataclass(slots=True, eq=False)
 class Slot:
     """A place for a worker process, kept over restarts.
 
-    Invariant: a worker computes its batches in order, one at a time, so only the first of `in_flight` has begun, and
-    only that one can have killed it.
+    Invariant: a worker computes its batches in order, at most `overlap` at a time, so only the first `overlap` of
+    `in_flight` can have begun, and only those can have killed it.
     """
 
     index: int
+    overlap: int = 1
     state: WorkerState = WorkerState.BACKOFF
     in_flight: deque[Batch] = field(default_factory=deque)
     since_s: float = 0.0  # start of the process, or of its stopping
     idle_since_s: float = 0.0
+    done_s: float = 0.0  # when it finished a batch last
     restart_at_s: float = 0.0
     failures: int = 0  # ends without a batch done in between
     starts: int = 0
@@ -70,20 +75,24 @@ class Slot:
 
     def take(self, batch: Batch, now: float) -> None:
         """Note a batch as handed over."""
-        if not self.in_flight:
+        if len(self.in_flight) < self.overlap:
             batch.begun_s = now
         self.in_flight.append(batch)
 
     def finish(self, batch_id: int, now: float) -> Batch | None:
-        """Take a batch off: the current one, or one that could not even be sent. None if it is not here (any more)."""
+        """Take a batch off: the oldest, or one that could not even be sent. None if it is not here (any more)."""
         done = next((batch for batch in self.in_flight if batch.id == batch_id), None)
         if done is None:
             return None
         self.in_flight.remove(done)
+        if done.begun_s is not None:
+            done.took_s = now - max(done.begun_s, self.done_s)
+            self.done_s = now
         if not self.in_flight:
             self.idle_since_s = now
-        elif self.in_flight[0].begun_s is None:
-            self.in_flight[0].begun_s = now
+        for batch in islice(self.in_flight, self.overlap):
+            if batch.begun_s is None:
+                batch.begun_s = now
         self.batches += 1
         self.items += len(done.items)
         self.failures = 0

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
-__all__ = ["Counters", "PoolStatistics", "WorkerState", "WorkerStatistics"]
+__all__ = ["Counters", "PoolLoad", "PoolStatistics", "WorkerState", "WorkerStatistics"]
 
 
 class WorkerState(Enum):
@@ -54,6 +55,15 @@ class Counters:
     batches: int = 0
     deaths: int = 0
     recycled: int = 0
+
+
+class PoolLoad(NamedTuple):
+    """How busy a pool is; the fields are those of `PoolStatistics`."""
+
+    queued: int
+    running: int
+    capacity: int
+    queue_ms: float
 
 
 @dataclass(frozen=True, slots=True)

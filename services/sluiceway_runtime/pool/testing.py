@@ -18,11 +18,11 @@ from typing import cast
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.pool.channel import Channel, pair
 from sluiceway_runtime.pool.clock import Timer
-from sluiceway_runtime.pool.execution import describe, execute
-from sluiceway_runtime.pool.handler import Handler, Placement, load_handler
+from sluiceway_runtime.pool.execution import describe, serve
+from sluiceway_runtime.pool.handler import Placement, WorkerBroken, load_handler
 from sluiceway_runtime.pool.limits import WorkerSpec
 from sluiceway_runtime.pool.link import Ended, Heard, Link
-from sluiceway_runtime.pool.messages import FromWorker, Leaving, Raised, Ready, Run, StartFailed
+from sluiceway_runtime.pool.messages import FromWorker, Leaving, Raised, Ready, Result, Run, StartFailed, Undelivered
 from sluiceway_runtime.pool.pool import Pool
 
 __all__ = ["Crash", "FakeClock", "InProcessPool"]
@@ -75,12 +75,19 @@ class _ThreadWorker:
             handler = load_handler(self._spec.factory, self._spec.config)
             facts = dict(handler.setup(self._placement))
             self._tell(Ready(facts, 0))
-            while not self._stopping.is_set() and (run := self._inbox.get()) is not None:
-                self._tell(_answer(handler, run))
+            serve(
+                handler,
+                self._inbox,
+                lambda told: self._tell(_sent(told)),
+                self._stopping.is_set,
+                overlap=self._spec.overlap,
+            )
             self._tell(Leaving())
             reason = "it exited with code 0"
         except Crash as crash:
             reason = f"it crashed {crash}".rstrip()
+        except WorkerBroken:
+            reason = "it exited with code 5"
         except Exception as error:
             text = str(error) if isinstance(error, StartupError) else describe(error)
             self._tell(StartFailed(text))
@@ -106,12 +113,11 @@ class _ThreadWorker:
             self._ended(reason)
 
 
-def _answer(handler: Handler, run: Run) -> FromWorker:
-    answer = execute(handler, run)
+def _sent(answer: Result | Raised | Undelivered) -> FromWorker:
     try:
         return cast("FromWorker", _travelled(answer))
     except Exception as error:
-        return Raised(run.batch_id, f"results cannot be sent: {describe(error)}")
+        return Raised(answer.batch_id, f"results cannot be sent: {describe(error)}")
 
 
 def _travelled(message: object) -> object:

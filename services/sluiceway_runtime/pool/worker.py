@@ -1,7 +1,7 @@
 """The main program of a worker process: `python -m sluiceway_runtime.pool.worker DESCRIPTOR PARENT_PID`.
 
-The main thread computes; a second one reads the socket, so that the end of the front is noticed during a computation
-too, and the next batch is here when the current one is done.
+The main thread computes (`execution.serve`); a second one reads the socket, so that the end of the front is noticed
+during a computation too, and the next batch is here when the current one is done.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Any, NoReturn
 from sluiceway_runtime.cores.threads import apply_thread_caps, os_threads
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.pool.channel import Channel, ChannelClosed, LostMessage
-from sluiceway_runtime.pool.execution import describe, execute, resident_bytes
-from sluiceway_runtime.pool.handler import Handler, Placement, load_handler
+from sluiceway_runtime.pool.execution import describe, resident_bytes, serve
+from sluiceway_runtime.pool.handler import Handler, Placement, WorkerBroken, load_handler
 from sluiceway_runtime.pool.messages import Leaving, Raised, Ready, Result, Run, Start, StartFailed, Undelivered
 
 __all__ = ["main"]
@@ -35,6 +35,7 @@ PR_SET_NAME = 15
 EXIT_OK = 0
 EXIT_START_FAILED = 3
 EXIT_ORPHANED = 4
+EXIT_BROKEN = 5
 
 Inbox = queue.SimpleQueue[Run | Raised | Undelivered | None]
 
@@ -53,6 +54,9 @@ def main(arguments: list[str]) -> NoReturn:
         _exit(_serve(channel))
     except ChannelClosed:
         _exit(EXIT_ORPHANED)
+    except WorkerBroken:
+        logging.getLogger(__name__).exception("this worker can compute no more and ends")
+        _exit(EXIT_BROKEN)
 
 
 def _serve(channel: Channel) -> int:
@@ -74,11 +78,7 @@ def _serve(channel: Channel) -> int:
         inbox.put(None)  # wakes the loop below if it waits; SimpleQueue.put may be called from a signal handler
 
     signal.signal(signal.SIGTERM, leave)
-    while not leaving.is_set() and (task := inbox.get()) is not None:
-        if isinstance(task, Run):
-            _send(channel, execute(handler, task))
-        else:
-            channel.send(task)
+    serve(handler, inbox, lambda told: _send(channel, told), leaving.is_set, overlap=start.overlap)
     channel.send(Leaving())
     return EXIT_OK
 
@@ -107,7 +107,7 @@ def _process_facts(placement: Placement) -> dict[str, Any]:
     }
 
 
-def _send(channel: Channel, answer: Result | Raised) -> None:
+def _send(channel: Channel, answer: Result | Raised | Undelivered) -> None:
     try:
         channel.send(answer, answer.batch_id)
     except ChannelClosed:

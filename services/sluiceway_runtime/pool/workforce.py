@@ -21,8 +21,8 @@ class Workforce:
     worker's own message. After that, a worker that ends is started again for ever, with growing delays.
     """
 
-    def __init__(self, workers: int, limits: PoolLimits, timing: Timing) -> None:
-        self.slots = [Slot(index) for index in range(workers)]
+    def __init__(self, workers: int, limits: PoolLimits, timing: Timing, overlap: int = 1) -> None:
+        self.slots = [Slot(index, overlap) for index in range(workers)]
         self.complete = False
         self.deaths = 0
         self.recycled = 0
@@ -113,7 +113,7 @@ class Workforce:
         return left
 
     def died(self, slot: Slot, reason: str, now: float) -> tuple[list[Batch], list[Action]]:
-        """A process has ended. Returns the batches to be saved, the one it was computing first."""
+        """A process has ended. Returns the batches to be saved, those that it had begun first."""
         state, reason = slot.state, slot.kill_reason or reason
         slot.kill_reason = ""
         lost = list(slot.in_flight)

@@ -151,6 +151,7 @@ class Server:
             await asyncio.sleep(min(self._config.drain_notice_s, self._config.drain_grace_s))
             self.lifecycle.to(State.DRAINING)
             log.info("draining %d calls", self._interceptor.running)
+            farewell = asyncio.create_task(self._say_goodbye(), name="farewell")
             try:
                 async with asyncio.timeout_at(deadline):
                     await self._interceptor.wait_idle()
@@ -158,8 +159,19 @@ class Server:
                 clean = False
                 log.warning("%d calls did not finish in time", self._interceptor.running)
             await self._service.drain(max(0.0, deadline - asyncio.get_running_loop().time()))
+            farewell.cancel()
+            await asyncio.wait((farewell,))
         await self.close()
         return clean
+
+    async def _say_goodbye(self) -> None:
+        """Stop listening, and tell connected clients to call elsewhere (GOAWAY) while their running calls go on.
+
+        Without it a client behind a balancer of connections would stay, and be refused, for as long as the longest call
+        of anybody runs. Never returns early: open health watches keep it waiting, so it is cancelled.
+        """
+        assert self._grpc is not None
+        await self._grpc.stop(self._config.drain_grace_s)
 
     async def close(self) -> None:
         """Release everything at once, whatever the state."""

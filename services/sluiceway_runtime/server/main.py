@@ -20,6 +20,7 @@ from sluiceway_runtime.config import ServerConfig, load_section, read_file
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.server.app import Server, Service
 from sluiceway_runtime.server.logs import configure_logging
+from sluiceway_runtime.server.memory import keep_freed_memory, settle
 from sluiceway_runtime.server.security import Security, SecurityConfig
 
 __all__ = ["Installation", "run_service"]
@@ -78,6 +79,7 @@ def run_service(
         configure_logging(section, config.log_level, config.log_format)
         security = Security(load_section(SecurityConfig, "security", tables=tables, environment=os.environ), os.environ)
         security.require_safe(section, config.host)
+        keep_freed_memory()
         service = build(config, Installation(tables, security, os.environ))
     except StartupError as error:
         print(f"sluiceway {section}: {error}", file=sys.stderr)  # noqa: T201 - logging may not be set up yet
@@ -107,6 +109,7 @@ async def _run(server: Server) -> int:
         log.exception("could not start")
         await server.close()
         return EXIT_FAILED
+    settle()
     await stopping
     return EXIT_OK if await server.stop() else EXIT_FAILED
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -25,11 +26,12 @@ class Desk:
         timing: Timing | None = None,
         *,
         start: bool = True,
+        overlap: int = 1,
         **limits: Any,
     ) -> None:
         self.now = 100.0
         self.limits = PoolLimits(**limits)
-        self.scheduler = Scheduler(workers, credits_each, self.limits, timing)
+        self.scheduler = Scheduler(workers, credits_each, self.limits, timing, overlap=overlap)
         self.ids = itertools.count(1)
         self.answers: dict[int, list[object]] = {}
         self.held: dict[int, list[tuple[int, tuple[int, ...]]]] = {index: [] for index in range(workers)}
@@ -49,10 +51,12 @@ class Desk:
                 case actions.Dispatch(worker, batch_id, item_ids):
                     self.held[worker].append((batch_id, item_ids))
                     self.dispatched.append((worker, item_ids))
-                case actions.Succeed(item_id, result):
-                    self.answers.setdefault(item_id, []).append(result)
-                case actions.Fail(item_id, error) | actions.Refuse(item_id, error):
-                    self.answers.setdefault(item_id, []).append(error)
+                case actions.Succeed(item_ids, results):
+                    for item_id, result in zip(item_ids, results, strict=True):
+                        self.answers.setdefault(item_id, []).append(result)
+                case actions.Fail(item_ids, error) | actions.Refuse(item_ids, error):
+                    for item_id in item_ids:
+                        self.answers.setdefault(item_id, []).append(error)
                 case actions.StartWorker(worker):
                     self.orders.append(("start", worker))
                 case actions.StopWorker(worker):
@@ -76,11 +80,32 @@ class Desk:
         size: int = 1,
         content: str | None = None,
     ) -> int:
-        item_id = next(self.ids)
-        digest = str(item_id) if content is None else content
-        item = events.Item(item_id, request, self.now + within, priority, group, cost, size, lambda: digest)
-        self.feed(events.Submitted(item))
+        (item_id,) = self.submit_many(
+            1, request=request, within=within, priority=priority, group=group, cost=cost, size=size, contents=[content]
+        )
         return item_id
+
+    def submit_many(
+        self,
+        count: int,
+        *,
+        request: str = "r",
+        within: float = 1000.0,
+        priority: Priority = Priority.NORMAL,
+        group: Hashable = None,
+        cost: int = 1,
+        size: int = 1,
+        contents: Sequence[str | None] = (),
+    ) -> list[int]:
+        items = []
+        for _, content in itertools.zip_longest(range(count), contents):
+            item_id = next(self.ids)
+            digest = str(item_id) if content is None else content
+            items.append(
+                events.Item(item_id, request, self.now + within, priority, group, cost, size, partial(str, digest))
+            )
+        self.feed(events.Submitted(items))
+        return [item.id for item in items]
 
     def tick(self, seconds: float = 0.0) -> None:
         self.now += seconds
@@ -109,7 +134,7 @@ class Desk:
             self.feed(events.WorkerReady(worker))
 
     def cancel(self, item_id: int) -> None:
-        self.feed(events.CancelRequested(item_id))
+        self.feed(events.CancelRequested([item_id]))
 
     def state(self, worker: int = 0) -> WorkerState:
         return self.scheduler.slots[worker].state

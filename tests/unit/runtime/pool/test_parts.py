@@ -9,7 +9,7 @@ from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import DeadlineExceeded, StartupError
 from sluiceway_runtime.pool import Payload, Placement, PoolLimits, WorkerSpec
 from sluiceway_runtime.pool.events import Item
-from sluiceway_runtime.pool.handler import load_handler, run_batch
+from sluiceway_runtime.pool.handler import checked, load_handler
 from sluiceway_runtime.pool.priority import Priority
 from sluiceway_runtime.pool.quarantine import Quarantine, Verdict
 from sluiceway_runtime.pool.queue import FairQueue
@@ -37,21 +37,10 @@ def test_what_cannot_be_pickled_has_a_digest_too():
     assert payload.digest() == payload.digest()
 
 
-class Answering:
-    def __init__(self, answers: object) -> None:
-        self.answers = answers
-
-    def setup(self, placement: Placement) -> dict[str, object]:
-        return {}
-
-    def run(self, batch: object) -> object:
-        return self.answers
-
-
 @pytest.mark.parametrize("answers", [[], [Payload(1), Payload(2)], ["text"], [None]])
 def test_a_handler_is_held_to_its_contract(answers):
     with pytest.raises(TypeError, match="the handler returned"):
-        run_batch(Answering(answers), [Payload(0)])
+        checked(answers, 1)
 
 
 @pytest.mark.parametrize("name", ["json", "json:", ":dumps", "json:nothing", "no_such_module_at_all:x"])
@@ -112,10 +101,12 @@ def test_rate_starts_with_the_first_batch_and_follows_slowly():
 
 def test_queue_books_are_right_whatever_leaves_in_whatever_order():
     queue = FairQueue(ageing_s=1.0)
+    items = []
     for number in range(300):
-        queue.push(item(number, size=2, cost=3, group=number % 3, priority=Priority(number % 3)), 0.0)
+        items.append(item(number, size=2, cost=3, group=number % 3, priority=Priority(number % 3)))
+        queue.push(items[-1:], 0.0)
     for number in range(0, 300, 2):
-        queue.remove(number)
+        queue.remove(items[number])
     queue.age(1.5)
     assert (len(queue), queue.size_bytes, queue.cost) == (150, 300, 450)
     left = []
@@ -130,12 +121,14 @@ def test_queue_books_are_right_whatever_leaves_in_whatever_order():
 def test_queue_keeps_no_trace_of_what_has_left():
     """A long-lived old item must not hold the entries of thousands that were cancelled behind it."""
     queue = FairQueue(ageing_s=1000.0)
-    queue.push(item(0), 0.0)
+    queue.push([item(0)], 0.0)
     for number in range(1, 5000):
-        queue.push(item(number), 0.0)
-        queue.remove(number)
+        gone = item(number)
+        queue.push([gone], 0.0)
+        queue.remove(gone)
     (group,) = (group for level in queue._levels for group in level._groups.values())
     assert len(group.heap) < 200
+    assert all(len(level._entered) < 200 for level in queue._levels)
 
 
 def test_fake_clock_calls_what_is_due_each_at_its_own_moment():
@@ -153,8 +146,14 @@ def test_fake_clock_calls_what_is_due_each_at_its_own_moment():
 GATE = threading.Event()
 
 
-class Waiting(Answering):
+class Waiting:
     """A handler in a thread, held until the test opens the gate."""
+
+    def __init__(self, config):
+        pass
+
+    def setup(self, placement):
+        return {}
 
     def run(self, batch):
         GATE.wait(30)

@@ -24,10 +24,7 @@ def test_a_result_reaches_its_own_item_with_its_times(make_desk):
     desk.tick()
     batch_id, _ = desk.held[0][0]
     done = desk.feed(events.BatchDone(0, batch_id, ("a", "b"), 7.0))
-    assert [(act.item_id, act.result, round(act.queue_ms), act.compute_ms, act.worker) for act in done] == [
-        (first, "a", 500, 7.0, 0),
-        (second, "b", 300, 7.0, 0),
-    ]
+    assert done == [actions.Succeed([first, second], ["a", "b"], pytest.approx([500, 300]), 7.0, 0)]
 
 
 def test_an_error_in_the_list_fails_that_item_alone(make_desk):

@@ -26,8 +26,9 @@ class PoolModel(RuleBasedStateMachine):
         max_batch=st.integers(1, 5),
         max_cost=st.none() | st.integers(3, 9),
         queue_items=st.integers(1, 12),
+        overlap=st.integers(1, 3),
     )
-    def start(self, workers, credits_each, max_batch, max_cost, queue_items):
+    def start(self, workers, credits_each, max_batch, max_cost, queue_items, overlap):
         self.now = 0.0
         self.credits = credits_each
         self.limits = PoolLimits(
@@ -39,7 +40,8 @@ class PoolModel(RuleBasedStateMachine):
             worker_memory_mb=100,
         )
         timing = Timing(ageing_s=1.0, restart_delay_s=0.1, restart_delay_max_s=1.0, stop_grace_s=1.0)
-        self.scheduler = Scheduler(workers, credits_each, self.limits, timing)
+        overlap = min(overlap, credits_each)
+        self.scheduler = Scheduler(workers, credits_each, self.limits, timing, overlap=overlap)
         self.items: dict[int, events.Item] = {}
         self.accepted: set[int] = set()
         self.outcomes: Counter[int] = Counter()
@@ -56,15 +58,18 @@ class PoolModel(RuleBasedStateMachine):
                 case actions.Dispatch(worker, batch_id, item_ids):
                     self.check_dispatch(worker, item_ids)
                     self.holding[worker].append((batch_id, item_ids))
-                case actions.Refuse(item_id, _):
-                    assert item_id not in self.accepted
-                    self.items.pop(item_id)
-                case actions.Succeed(item_id, result):
-                    assert result == f"result {item_id}"
-                    self.end(item_id)
-                case actions.Fail(item_id, error):
+                case actions.Refuse(item_ids, _):
+                    for item_id in item_ids:
+                        assert item_id not in self.accepted
+                        self.items.pop(item_id)
+                case actions.Succeed(item_ids, results):
+                    assert results == [f"result {item_id}" for item_id in item_ids]
+                    for item_id in item_ids:
+                        self.end(item_id)
+                case actions.Fail(item_ids, error):
                     assert isinstance(error, SluicewayError)
-                    self.end(item_id)
+                    for item_id in item_ids:
+                        self.end(item_id)
                 case actions.StartWorker(worker):
                     assert worker not in self.alive, "two processes for one worker"
                     self.alive[worker] = "starting"
@@ -107,6 +112,7 @@ class PoolModel(RuleBasedStateMachine):
         return [worker for worker, batches in self.holding.items() if batches]
 
     @rule(
+        count=st.integers(1, 4),
         request=st.sampled_from("abc"),
         priority=st.sampled_from(Priority),
         group=st.sampled_from([None, 1, "wide"]),
@@ -115,17 +121,28 @@ class PoolModel(RuleBasedStateMachine):
         within=st.floats(0.0, 20.0),
         content=CONTENTS,
     )
-    def submit(self, request, priority, group, cost, size, within, content):
-        self.last_id += 1
+    def submit(self, count, request, priority, group, cost, size, within, content):
         # Sizes vary so that the contents met again are few enough not to be all in quarantine.
-        item = events.Item(
-            self.last_id, request, self.now + within, priority, group, cost, size, lambda: f"{content}{size}"
-        )
-        self.items[item.id] = item
+        items = [
+            events.Item(
+                self.last_id + number,
+                request,
+                self.now + within,
+                priority,
+                group,
+                cost,
+                size,
+                lambda: f"{content}{size}",
+            )
+            for number in range(1, count + 1)
+        ]
+        self.last_id += count
+        self.items |= {item.id: item for item in items}
         before = self.scheduler.counters.accepted
-        self.feed(events.Submitted(item))
-        if self.scheduler.counters.accepted > before:
-            self.accepted.add(item.id)
+        self.feed(events.Submitted(items))
+        taken = {item.id for item in items if item.id in self.items}
+        assert self.scheduler.counters.accepted == before + len(taken)
+        self.accepted |= taken
 
     @rule(seconds=st.floats(0.0, 2.0))
     def tick(self, seconds):
@@ -137,7 +154,7 @@ class PoolModel(RuleBasedStateMachine):
     def cancel(self, data):
         item_id = data.draw(st.sampled_from(sorted(self.accepted)))
         before = self.scheduler.counters.cancelled
-        self.feed(events.CancelRequested(item_id))
+        self.feed(events.CancelRequested([item_id]))
         if self.scheduler.counters.cancelled > before:
             self.end(item_id)
 

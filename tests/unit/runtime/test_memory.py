@@ -1,0 +1,61 @@
+"""The memory of one message serves the next one, and the collector leaves alone what was there at the start."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource, sys
+from sluiceway_runtime.server import memory
+
+if sys.argv[1] == "tuned":
+    memory.keep_freed_memory()
+
+def faults(times):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(times):
+        message = bytearray(b"x") * 1_500_000
+        copy = bytes(message)
+        del message, copy
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults(5)
+print(faults(100))
+"""
+SETTLED = """
+import gc
+from sluiceway_runtime.server import memory
+
+before = gc.get_freeze_count()
+memory.settle()
+assert gc.get_freeze_count() > before
+class Loop:
+    pass
+import weakref
+loop = Loop()
+loop.self = loop
+gone = weakref.ref(loop)
+del loop
+gc.collect()
+assert gone() is None, "cycles made later are still collected"
+"""
+
+
+def run(program: str, *arguments: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments], check=True, capture_output=True, text=True, timeout=60
+    ).stdout
+
+
+@pytest.mark.skipif("glibc" not in __import__("platform").libc_ver()[0], reason="other allocators are left as they are")
+def test_the_memory_of_a_message_is_used_for_the_next():
+    usual, tuned = int(run(FAULTS, "usual")), int(run(FAULTS, "tuned"))
+    assert tuned < 100
+    assert usual > 10 * tuned, "without it each message costs new pages, or this test measures nothing"
+
+
+def test_what_was_there_at_the_start_is_not_searched_and_later_cycles_are():
+    run(SETTLED)
