@@ -11,13 +11,25 @@ from collections.abc import Sequence
 
 from sluiceway_recognition.types import CropSpec, ResizeRule
 
-__all__ = ["DEFAULT_BUCKETS", "DEFAULT_MAX_WIDTH", "bucket_of", "fitted_size", "padded_px"]
+__all__ = [
+    "DEFAULT_BATCHES",
+    "DEFAULT_BUCKETS",
+    "DEFAULT_COMPILED",
+    "DEFAULT_MAX_WIDTH",
+    "bucket_of",
+    "fitted_size",
+    "padded_px",
+]
 
 # Close together where words are (a word of 48 rows is 60 to 350 pixels wide), then ever wider apart: whole lines are
 # rare, and each bucket costs a compiled shape in every worker.
 DEFAULT_BUCKETS = (64, 96, 128, 160, 192, 256, 320, 400, 512, 720, 1120, 1920)
 # 40 times the height: a line of about 80 characters.
 DEFAULT_MAX_WIDTH = 1920
+# On a GPU each batch size has a graph for each width.
+DEFAULT_BATCHES = (1, 8, 32, 128)
+# All full batches of words, and a single crop of the widest of them. Each takes 15 to 25 s on four cores, once.
+DEFAULT_COMPILED = 8
 
 
 def fitted_size(height: int, width: int, spec: CropSpec) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from sluiceway_runtime.config import Port, StageConfig
 
-from sluiceway_recognition.buckets import DEFAULT_BUCKETS, DEFAULT_MAX_WIDTH
+from sluiceway_recognition.buckets import DEFAULT_BATCHES, DEFAULT_BUCKETS, DEFAULT_COMPILED, DEFAULT_MAX_WIDTH
 from sluiceway_recognition.types import MAX_HEIGHT_PX, MAX_WIDTH_PX, Head, PixelFormat, ResizeRule
 
 __all__ = ["DEFAULT_MODEL", "ModelConfig", "RecognitionConfig"]
@@ -93,6 +93,12 @@ class RecognitionConfig(StageConfig):
     max_batch: int = Field(0, ge=0, le=4096, description="Most crops in a batch; 0 takes 8 on a CPU, 128 on a GPU.")
     max_batch_px: int = Field(
         128 * 48 * 640, ge=1, description="Most pixels in a batch, padding included; a larger crop runs by itself."
+    )
+    graph_batches: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
+        DEFAULT_BATCHES, min_length=1, description="Batch sizes that a GPU has graphs for; max_batch is one by itself."
+    )
+    compiled_graphs: int = Field(
+        DEFAULT_COMPILED, ge=0, description="Graphs of each model that are compiled for a GPU; the rest run uncompiled."
     )
     max_crops: int = Field(4096, ge=1, description="Most crops in a request.")
     max_crop_px: int = Field(2**24, ge=1, description="Most pixels of one crop as it comes in.")

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
-from typing import assert_never
+from functools import lru_cache
+from typing import NamedTuple, assert_never
 
 from sluiceway_runtime.errors import ImageTooLarge, InvalidImage, InvalidOption, SluicewayError, UnknownModel
-from sluiceway_runtime.pool import Payload, PoolStatistics, Priority
+from sluiceway_runtime.pool import PoolLoad, Priority
 from sluiceway_runtime.server.convert import error_to_proto
 
 from sluiceway.common.v1 import crop_pb2, model_pb2
 from sluiceway.recognition.v1 import recognition_pb2 as pb
+from sluiceway_recognition import wire
 from sluiceway_recognition.types import (
     MAX_HEIGHT_PX,
     MAX_WIDTH_PX,
     Answer,
     ClassAnswer,
-    CropTask,
     EmbeddingAnswer,
     Head,
     ModelFacts,
@@ -25,20 +26,29 @@ from sluiceway_recognition.types import (
     ResizeRule,
     TextAnswer,
 )
+from sluiceway_recognition.wire import RawCrop
 
 __all__ = [
+    "EncodedCrop",
+    "RawCrop",
+    "Request",
     "check_crops",
-    "load_message",
+    "file_of",
     "model_description",
     "model_message",
-    "payload_of",
+    "pixel_format_of",
     "priority_of",
-    "recognition_message",
+    "read_request",
+    "recognition_bytes",
+    "request_of",
+    "set_load",
     "top_k_of",
 ]
 
 MAX_TOP_K = 1000
-_FORMATS = {
+# Options of ordinary length are remembered.
+SHORT_BYTES = 256
+_FORMATS: dict[int, PixelFormat] = {
     crop_pb2.PIXEL_FORMAT_UNSPECIFIED: PixelFormat.BGR,
     crop_pb2.PIXEL_FORMAT_BGR: PixelFormat.BGR,
     crop_pb2.PIXEL_FORMAT_RGB: PixelFormat.RGB,
@@ -71,7 +81,55 @@ def top_k_of(options: pb.RecognizeOptions) -> int:
     return int(options.top_k)
 
 
-def check_crops(request: pb.RecognizeRequest, known: Sequence[str], max_crops: int) -> str:
+class EncodedCrop(NamedTuple):
+    """A crop that is an image file, unchecked; empty if the crop had no content at all."""
+
+    id: int
+    model: str
+    data: bytes | None
+
+
+class Request(NamedTuple):
+    """A request as it came; its crops have not been checked."""
+
+    options: pb.RecognizeOptions
+    priority: int
+    crops: Sequence[RawCrop | EncodedCrop]
+
+
+def read_request(data: bytes) -> Request:
+    """Read a serialised `RecognizeRequest`; the pixels of raw crops become views into it where that is possible.
+
+    Raises:
+        DecodeError: it is none.
+    """
+    found = wire.read(data)
+    if found is None:
+        return request_of(pb.RecognizeRequest.FromString(data))
+    head = _head(found.head) if len(found.head) <= SHORT_BYTES else pb.RecognizeRequest.FromString(found.head)
+    return Request(head.options, head.priority, found.crops)
+
+
+@lru_cache(maxsize=64)
+def _head(data: bytes) -> pb.RecognizeRequest:
+    """The request without its crops, which is only read and mostly what others sent, too."""
+    return pb.RecognizeRequest.FromString(data)
+
+
+def request_of(message: pb.RecognizeRequest) -> Request:
+    """The request that a message holds."""
+    return Request(message.options, message.priority, [_crop_of(crop) for crop in message.crops])
+
+
+def _crop_of(crop: crop_pb2.Crop) -> RawCrop | EncodedCrop:
+    content = crop.WhichOneof("content")
+    if content == "raw":
+        raw = crop.raw
+        return RawCrop(crop.id, crop.model, raw.height, raw.width, raw.format, raw.data)
+    return EncodedCrop(crop.id, crop.model, crop.encoded if content == "encoded" else None)
+
+
+def check_crops(request: Request, known: Sequence[str], max_crops: int) -> str:
     """Check what concerns the request as a whole, and find the model.
 
     Args:
@@ -86,11 +144,12 @@ def check_crops(request: pb.RecognizeRequest, known: Sequence[str], max_crops: i
         InvalidOption: too many crops, crops for several models, or two crops with one id.
         UnknownModel: no such model.
     """
-    if len(request.crops) > max_crops:
+    crops = request.crops
+    if len(crops) > max_crops:
         raise InvalidOption(
-            f"{len(request.crops)} crops in one request", metadata={"option": "crops", "max_crops": str(max_crops)}
+            f"{len(crops)} crops in one request", metadata={"option": "crops", "max_crops": str(max_crops)}
         )
-    names = {request.options.model, *(crop.model for crop in request.crops)} - {""}
+    names = {request.options.model, *[crop.model for crop in crops]} - {""}
     for name in sorted(names):
         if name not in known:
             raise UnknownModel(f"no model {name} is served", metadata={"model": name, "models": ", ".join(known)})
@@ -98,64 +157,68 @@ def check_crops(request: pb.RecognizeRequest, known: Sequence[str], max_crops: i
         raise InvalidOption(
             f"crops for several models in one request: {', '.join(sorted(names))}", metadata={"option": "model"}
         )
-    ids = {crop.id for crop in request.crops}
-    if len(ids) != len(request.crops):
+    if len({crop.id for crop in crops}) != len(crops):
         raise InvalidOption("crops must have distinct ids", metadata={"option": "crops"})
     return names.pop() if names else known[0]
 
 
-def payload_of(crop: crop_pb2.Crop, model: str, top_k: int, *, max_px: int, max_file_bytes: int) -> Payload:
-    """What a worker gets for one crop.
+def file_of(crop: EncodedCrop, max_bytes: int) -> bytes:
+    """The image file of a crop.
 
     Raises:
-        InvalidImage: nothing in it, an unknown format, no pixels, or bytes that are not height x width x channels.
+        InvalidImage: nothing is in it.
+        ImageTooLarge: above the limit.
+    """
+    if crop.data is None:
+        raise InvalidImage("the crop has neither raw pixels nor an encoded file")
+    if not crop.data:
+        raise InvalidImage("the crop's file is empty")
+    if len(crop.data) > max_bytes:
+        raise ImageTooLarge("the crop's file is too large", metadata={"max_bytes": str(max_bytes)})
+    return crop.data
+
+
+def pixel_format_of(crop: RawCrop, max_px: int) -> PixelFormat:
+    """Check a raw crop and find its format.
+
+    Raises:
+        InvalidImage: an unknown format, no pixels, or bytes that are not height x width x channels.
         ImageTooLarge: above the limits.
     """
-    content = crop.WhichOneof("content")
-    if content == "encoded":
-        data = crop.encoded
-        if not data:
-            raise InvalidImage("the crop's file is empty")
-        if len(data) > max_file_bytes:
-            raise ImageTooLarge("the crop's file is too large", metadata={"max_bytes": str(max_file_bytes)})
-        return Payload(CropTask(model, top_k=top_k), (data,))
-    if content != "raw":
-        raise InvalidImage("the crop has neither raw pixels nor an encoded file")
-    raw = crop.raw
-    pixel_format = _FORMATS.get(raw.format)
+    _, _, height, width, number, data = crop
+    pixel_format = _FORMATS.get(number)
     if pixel_format is None:
-        raise InvalidImage(f"unknown pixel format {raw.format}")
-    if raw.height < 1 or raw.width < 1:
-        raise InvalidImage(f"the crop has {raw.height} x {raw.width} pixels")
-    if raw.height > MAX_HEIGHT_PX or raw.width > MAX_WIDTH_PX or raw.height * raw.width > max_px:
+        raise InvalidImage(f"unknown pixel format {number}")
+    if height < 1 or width < 1:
+        raise InvalidImage(f"the crop has {height} x {width} pixels")
+    if height > MAX_HEIGHT_PX or width > MAX_WIDTH_PX or height * width > max_px:
         raise ImageTooLarge(
-            f"the crop has {raw.height} x {raw.width} pixels",
+            f"the crop has {height} x {width} pixels",
             metadata={"max_height": str(MAX_HEIGHT_PX), "max_width": str(MAX_WIDTH_PX), "max_px": str(max_px)},
         )
-    pixels = raw.data  # read once: protobuf makes a new bytes object at every access
-    expected = raw.height * raw.width * pixel_format.channels
-    if len(pixels) != expected:
+    expected = height * width * pixel_format.channels
+    if len(data) != expected:
         raise InvalidImage(
-            f"{len(pixels)} bytes are not {raw.height} x {raw.width} x {pixel_format.channels} pixels",
-            metadata={"expected_bytes": str(expected), "bytes": str(len(pixels))},
+            f"{len(data)} bytes are not {height} x {width} x {pixel_format.channels} pixels",
+            metadata={"expected_bytes": str(expected), "bytes": str(len(data))},
         )
-    return Payload(CropTask(model, raw.height, raw.width, pixel_format, top_k), (pixels,))
+    return pixel_format
 
 
-def recognition_message(crop_id: int, result: Answer | SluicewayError, *, characters: bool) -> pb.Recognition:
-    """The message for one crop."""
-    if isinstance(result, SluicewayError):
-        return pb.Recognition(crop_id=crop_id, error=error_to_proto(result))
+def recognition_bytes(crop_id: int, result: Answer | SluicewayError, *, characters: bool) -> bytes:
+    """The answer for one crop, serialised as a field of the response."""
+    if isinstance(result, TextAnswer):
+        listed: Iterable[tuple[str, float]] = ()
+        if characters:
+            listed = zip(result.characters, result.character_confidences, strict=True)
+        return wire.recognition(crop_id, wire.text(result.text, result.confidence, listed))
+    return pb.RecognizeResponse(recognitions=[_recognition(crop_id, result)]).SerializeToString()
+
+
+def _recognition(crop_id: int, result: ClassAnswer | EmbeddingAnswer | SluicewayError) -> pb.Recognition:
     match result:
-        case TextAnswer():
-            listed: Iterable[pb.Character] = ()
-            if characters:
-                listed = (
-                    pb.Character(text=text, confidence=confidence)
-                    for text, confidence in zip(result.characters, result.character_confidences, strict=True)
-                )
-            text = pb.Text(text=result.text, confidence=result.confidence, characters=listed)
-            return pb.Recognition(crop_id=crop_id, text=text)
+        case SluicewayError():
+            return pb.Recognition(crop_id=crop_id, error=error_to_proto(result))
         case ClassAnswer():
             labels = (pb.Label(class_id=index, class_name=name, confidence=p) for index, name, p in result.labels)
             return pb.Recognition(crop_id=crop_id, classification=pb.Classification(labels=labels))
@@ -170,14 +233,9 @@ def model_message(facts: ModelFacts) -> model_pb2.Model:
     return model_pb2.Model(name=facts.name, version=facts.version, weights_sha256=facts.weights_sha256)
 
 
-def load_message(statistics: PoolStatistics) -> model_pb2.Load:
-    """How busy this replica is."""
-    return model_pb2.Load(
-        queued=statistics.queued,
-        running=statistics.running,
-        capacity=statistics.capacity,
-        queue_ms=statistics.queue_ms,
-    )
+def set_load(message: model_pb2.Load, load: PoolLoad) -> None:
+    """Say how busy this replica is."""
+    message.queued, message.running, message.capacity, message.queue_ms = load
 
 
 def model_description(facts: ModelFacts) -> pb.ModelDescription:

@@ -3,44 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncGenerator, Hashable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import NamedTuple, Protocol
 
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import Cancelled, DeadlineExceeded, QueueFull, SluicewayError, Unavailable
-from sluiceway_runtime.pool import Outcome, Payload, Priority
+from sluiceway_runtime.pool import Answers, Payload, Priority, Submission, Work
 
 from sluiceway_recognition.types import Answer
 
-__all__ = ["CropResult", "PoolLike", "QueuedCrop", "recognise"]
+__all__ = ["CropResult", "PoolLike", "recognise"]
 
 # These concern the server or the request, not the crop that happened to meet them: they end the whole call.
 _OF_THE_CALL = (Unavailable, DeadlineExceeded, QueueFull, Cancelled)
+# After an answer, what follows is collected for so long, unless it is the last. The first crop of a request is not held
+# up, and neither is its end; but each response costs every process that it passes half a millisecond, which on few
+# cores is taken from the workers.
+HOLD_S = 0.004
 # Where a refusal does not say when to come back.
 _RETRY_S = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class QueuedCrop:
-    """A crop to compute, or one that is known not to be computable.
-
-    Attributes:
-        crop_id: of the request.
-        payload: for a worker, or the crop's own error.
-        group: crops of one group may share a batch.
-        cost_px: pixels to compute.
-    """
-
-    crop_id: int
-    payload: Payload | SluicewayError
-    group: Hashable = None
-    cost_px: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class CropResult:
+class CropResult(NamedTuple):
     """A crop that is done. Times are 0 for one that never reached a worker."""
 
     crop_id: int
@@ -52,37 +36,36 @@ class CropResult:
 class PoolLike(Protocol):
     """What is used of `sluiceway_runtime.pool.Pool`."""
 
-    def submit(
+    def submit_many(
         self,
-        payload: Payload,
+        work: Sequence[Work],
         *,
         request_id: str,
         deadline: Deadline,
         priority: Priority = Priority.NORMAL,
-        group: Hashable = None,
-        cost: int = 1,
-    ) -> asyncio.Future[Outcome]:
-        """See `Pool.submit`."""
+        answered: Callable[[Answers], None],
+    ) -> Submission:
+        """See `Pool.submit_many`."""
         ...
 
 
 async def recognise(
     pool: PoolLike,
-    crops: Sequence[QueuedCrop],
+    crops: Sequence[tuple[int, Work | SluicewayError]],
     *,
     request_id: str,
     deadline: Deadline,
     priority: Priority,
     window: int,
 ) -> AsyncGenerator[list[CropResult], None]:
-    """Compute crops; yields those that are done, together only where they are ready together.
+    """Compute crops; yields those that are done: the first at once, later ones together with what follows within 4 ms.
 
     A request is refused as a whole or taken as a whole: QUEUE_FULL ends it only while none of its crops was accepted.
     Later crops wait here until there is room, so a page with more words than the queue has places is read all the same.
 
     Args:
         pool: computes.
-        crops: of one request.
+        crops: of one request, by id: what to compute, or the error of one that is known not to be computable.
         request_id: for fairness and logs.
         deadline: of the request.
         priority: of the request.
@@ -95,79 +78,121 @@ async def recognise(
         Closing the generator, or any exception, withdraws every crop that was not answered. Close it explicitly
         (`contextlib.aclosing`).
     """
-    ready = [CropResult(crop.crop_id, crop.payload) for crop in crops if isinstance(crop.payload, SluicewayError)]
-    waiting = deque(crop for crop in crops if not isinstance(crop.payload, SluicewayError))
-    running: dict[asyncio.Future[Outcome], int] = {}
-    finished: deque[asyncio.Future[Outcome]] = deque()
-    wake = asyncio.Event()
-    admitted = False
-
-    def on_done(future: asyncio.Future[Outcome]) -> None:
-        finished.append(future)
-        wake.set()
-
+    loop = asyncio.get_running_loop()
+    next_s = 0.0  # when the next ones may be sent
+    ready = [CropResult(crop_id, work) for crop_id, work in crops if not isinstance(work, Work)]
+    waiting = [(crop_id, work) for crop_id, work in crops if isinstance(work, Work)]
+    flow = _Flow(pool, request_id, deadline, priority)
     try:
-        while waiting or running or ready:
+        while waiting or flow.running or ready:
             retry_s: float | None = None
-            while waiting and len(running) < window:
-                crop = waiting[0]
-                assert isinstance(crop.payload, Payload)
-                try:
-                    future = pool.submit(
-                        crop.payload,
-                        request_id=request_id,
-                        deadline=deadline,
-                        priority=priority,
-                        group=crop.group,
-                        cost=crop.cost_px,
-                    )
-                except QueueFull as error:
-                    if not admitted:
-                        raise
-                    retry_s = error.retry_after_s or _RETRY_S
-                    break
-                except _OF_THE_CALL:
-                    raise
-                except SluicewayError as error:
-                    # Known to kill workers, perhaps: this crop fails, its neighbours do not.
-                    waiting.popleft()
-                    ready.append(CropResult(crop.crop_id, error))
-                    continue
-                waiting.popleft()
-                admitted = True
-                running[future] = crop.crop_id
-                future.add_done_callback(on_done)
-            if ready:
+            if waiting and flow.running < window:
+                room = window - flow.running
+                refused = flow.submit(waiting[:room])
+                left = []
+                for crop, error in refused:
+                    if isinstance(error, QueueFull) and flow.admitted:
+                        left.append(crop)
+                        retry_s = error.retry_after_s or _RETRY_S
+                    elif isinstance(error, _OF_THE_CALL):
+                        raise error
+                    else:
+                        # Known to kill workers, perhaps: this crop fails, its neighbours do not.
+                        ready.append(CropResult(crop[0], error))
+                waiting[:room] = left
+            if ready and (loop.time() >= next_s or not (waiting or flow.running)):
                 yield ready
                 ready = []
-            if running or waiting:
-                await _wait(wake, None if running else retry_s)
-            while finished:
-                future = finished.popleft()
-                ready.append(_result(running.pop(future), future))
+                next_s = loop.time() + HOLD_S
+            if flow.running:
+                until_s = next_s if loop.time() < next_s else None
+                ready += await flow.wait(until_s, for_all=until_s is not None and not waiting)
+            elif waiting:
+                await asyncio.sleep(retry_s or 0.0)
     finally:
-        for future in running:
-            future.remove_done_callback(on_done)
-            if not future.cancel() and not future.cancelled():
-                future.exception()  # seen, though nobody waits: asyncio would log it as forgotten
+        flow.close()
 
 
-async def _wait(wake: asyncio.Event, timeout_s: float | None) -> None:
-    try:
-        async with asyncio.timeout(timeout_s):
-            await wake.wait()
-    except TimeoutError:
-        return
-    wake.clear()
+class _Flow:
+    """What one request has in the pool."""
 
+    def __init__(self, pool: PoolLike, request_id: str, deadline: Deadline, priority: Priority) -> None:
+        self.running = 0  # crops whose answers were not fetched with `wait`
+        self.admitted = False
+        self._unanswered = 0
+        self._pool = pool
+        self._request_id = request_id
+        self._deadline = deadline
+        self._priority = priority
+        self._submissions: list[Submission] = []
+        self._told: list[tuple[list[tuple[int, Work]], Answers]] = []
+        self._for_all = False
+        self._wake: asyncio.Future[None] | None = None
 
-def _result(crop_id: int, future: asyncio.Future[Outcome]) -> CropResult:
-    if future.cancelled():
-        raise Cancelled("the crop was withdrawn")
-    error = future.exception()
-    if error is None:
-        outcome = future.result()
-        return CropResult(crop_id, outcome.payload.meta, outcome.queue_ms, outcome.compute_ms)
-    if isinstance(error, SluicewayError) and not isinstance(error, _OF_THE_CALL):
-        return CropResult(crop_id, error)
-    raise error
+    def submit(self, crops: list[tuple[int, Work]]) -> list[tuple[tuple[int, Work], SluicewayError]]:
+        """Give crops to the pool; returns those that it did not take."""
+
+        def answered(answers: Answers) -> None:
+            self._told.append((crops, answers))
+            self._unanswered -= len(answers.positions)
+            if not (self._for_all and self._unanswered):
+                self._stop_waiting()
+
+        submission = self._pool.submit_many(
+            [work for _, work in crops],
+            request_id=self._request_id,
+            deadline=self._deadline,
+            priority=self._priority,
+            answered=answered,
+        )
+        taken = len(crops) - len(submission.refused)
+        self.running += taken
+        self._unanswered += taken
+        if taken:
+            self.admitted = True
+            self._submissions.append(submission)
+        return [(crops[position], error) for position, error in submission.refused]
+
+    async def wait(self, until_s: float | None, *, for_all: bool) -> list[CropResult]:
+        """Wait for answers; returns those that have come.
+
+        Args:
+            until_s: when to return at the latest, on the loop's clock.
+            for_all: rather for all that are still to come than for some. Waking for each costs more than it is worth.
+
+        Raises:
+            SluicewayError: one that concerns the whole call.
+        """
+        if self._unanswered if for_all else not self._told:
+            loop = asyncio.get_running_loop()
+            self._for_all = for_all
+            self._wake = loop.create_future()
+            timer = None if until_s is None else loop.call_at(until_s, self._stop_waiting)
+            try:
+                await self._wake
+            finally:
+                self._wake = None
+                if timer is not None:
+                    timer.cancel()
+        told, self._told = self._told, []
+        ready = []
+        for crops, (positions, results, queue_ms, compute_ms, _) in told:
+            self.running -= len(positions)
+            for position, result in zip(positions, results, strict=True):
+                if isinstance(result, Payload):
+                    ready.append(CropResult(crops[position][0], result.meta, queue_ms, compute_ms))
+                elif isinstance(result, _OF_THE_CALL):
+                    raise result
+                else:
+                    ready.append(CropResult(crops[position][0], result))
+        return ready
+
+    def _stop_waiting(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    def close(self) -> None:
+        """Withdraw what has no answer."""
+        if self.running:
+            for submission in self._submissions:
+                submission.cancel()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from sluiceway_runtime.errors import ModelFailed, SluicewayError
-from sluiceway_runtime.pool.handler import Placement
+from sluiceway_runtime.pool.handler import Finish, Placement
 from sluiceway_runtime.pool.payload import Payload
 
+from sluiceway_recognition.backends.batches import GraphSettings
 from sluiceway_recognition.heads import answer
 from sluiceway_recognition.plan import ModelPlan
 from sluiceway_recognition.preprocess import CropLimits, pixels_of
@@ -25,28 +27,35 @@ __all__ = ["FACTORY", "RecognitionHandler", "create", "worker_config"]
 FACTORY = "sluiceway_recognition.handler:create"
 
 
-def worker_config(models: Sequence[ModelPlan], limits: CropLimits) -> dict[str, Any]:
+def worker_config(
+    models: Sequence[ModelPlan], limits: CropLimits, graphs: GraphSettings | None = None
+) -> dict[str, Any]:
     """What `create` wants, as the mapping that a pool hands to its workers."""
-    return {"models": tuple(models), "limits": limits}
+    return {"models": tuple(models), "limits": limits, "graphs": graphs}
 
 
 def create(config: Mapping[str, Any]) -> RecognitionHandler:
     """Make the handler of a worker from `worker_config`."""
-    return RecognitionHandler(config["models"], config["limits"])
+    return RecognitionHandler(config["models"], config["limits"], config["graphs"])
 
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    recognizer: Recognizer
+    recognizer: ModelRecognizer | Recognizer
     facts: ModelFacts
 
 
-class RecognitionHandler:
-    """Runs every model of the stage; implements `sluiceway_runtime.pool.handler.Handler`."""
+_Item = tuple[int, CropTask, NDArray[np.uint8]]
+_Placed = list[tuple[int, Payload | SluicewayError]]
 
-    def __init__(self, plans: Sequence[ModelPlan], limits: CropLimits) -> None:
+
+class RecognitionHandler:
+    """Runs every model of the stage; implements `sluiceway_runtime.pool.handler.OverlappingHandler`."""
+
+    def __init__(self, plans: Sequence[ModelPlan], limits: CropLimits, graphs: GraphSettings | None = None) -> None:
         self._plans = plans
         self._limits = limits
+        self._graphs = graphs
         self._models: dict[str, _Loaded] = {}
 
     def setup(self, placement: Placement) -> Mapping[str, Any]:
@@ -61,60 +70,87 @@ class RecognitionHandler:
         # Resizing one crop is too little work to share out, and OpenCV would start a thread for each core.
         cv2.setNumThreads(1)
         for plan in self._plans:
-            self._models[plan.name] = _load(plan, placement)
+            self._models[plan.name] = _load(plan, placement, self._graphs)
         return {"models": tuple(model.facts for model in self._models.values())}
 
-    def run(self, batch: Sequence[Payload]) -> list[Payload | SluicewayError]:
+    def run(self, batch: Sequence[Payload]) -> Sequence[Payload | SluicewayError]:
         """Read the crops of a batch; a crop that is no image, or whose result makes no sense, fails alone."""
-        results: list[Payload | SluicewayError | None] = [None] * len(batch)
-        by_model: dict[str, list[tuple[int, CropTask, NDArray[np.uint8]]]] = {}
+        return self.launch(batch)()
+
+    def launch(self, batch: Sequence[Payload]) -> Finish:
+        """Start a batch. User code cannot overlap: it is called here, and is done when this returns."""
+        placed: _Placed = []
+        by_model: dict[str, list[_Item]] = {}
         for position, payload in enumerate(batch):
             task: CropTask = payload.meta
             spec = self._models[task.model].recognizer.crop_spec
             try:
                 pixels = pixels_of(task, payload.buffers[0], spec, self._limits)
             except SluicewayError as error:
-                results[position] = error
+                placed.append((position, error))
             else:
                 by_model.setdefault(task.model, []).append((position, task, pixels))
-        for name, items in by_model.items():
-            for position, result in self._read(self._models[name], items):
-                results[position] = result
-        return cast("list[Payload | SluicewayError]", results)
+        begun = [_begin(self._models[name], items) for name, items in by_model.items()]
 
-    @staticmethod
-    def _read(
-        model: _Loaded, items: Sequence[tuple[int, CropTask, NDArray[np.uint8]]]
-    ) -> list[tuple[int, Payload | SluicewayError]]:
-        readings = model.recognizer([pixels for _, _, pixels in items])
-        if len(readings) != len(items):
-            raise ModelFailed(f"the recogniser returned {len(readings)} readings for {len(items)} crops")
-        results: list[tuple[int, Payload | SluicewayError]] = []
-        for (position, task, _), reading in zip(items, readings, strict=True):
-            if isinstance(reading, ModelFailed):
-                results.append((position, reading))
-                continue
-            try:
-                checked = answer(reading, model.facts.head, model.facts.labels, top_k=task.top_k)
-            except ModelFailed as error:
-                results.append((position, error))
-            else:
-                results.append((position, Payload(checked)))
-        return results
+        def finish() -> list[Payload | SluicewayError]:
+            for answers in begun:
+                placed.extend(answers())
+            placed.sort(key=_position)
+            return [result for _, result in placed]
+
+        return finish
 
 
-def _load(plan: ModelPlan, placement: Placement) -> _Loaded:
+_position = operator.itemgetter(0)
+
+
+def _begin(model: _Loaded, items: Sequence[_Item]) -> Callable[[], _Placed]:
+    if not isinstance(model.recognizer, ModelRecognizer):
+        results = _read(model, model.recognizer, items)
+        return lambda: results
+    wait = model.recognizer.launch([pixels for _, _, pixels in items], [task.top_k for _, task, _ in items])
+    positions = [position for position, _, _ in items]
+
+    def answers() -> _Placed:
+        return [
+            (position, answer if isinstance(answer, SluicewayError) else Payload(answer))
+            for position, answer in zip(positions, wait(), strict=True)
+        ]
+
+    return answers
+
+
+def _read(model: _Loaded, recognizer: Recognizer, items: Sequence[_Item]) -> _Placed:
+    """Call user code, and check what it returns."""
+    readings = recognizer([pixels for _, _, pixels in items])
+    if len(readings) != len(items):
+        raise ModelFailed(f"the recogniser returned {len(readings)} readings for {len(items)} crops")
+    results: _Placed = []
+    for (position, task, _), reading in zip(items, readings, strict=True):
+        if isinstance(reading, ModelFailed):
+            results.append((position, reading))
+            continue
+        try:
+            checked = answer(reading, model.facts.head, model.facts.labels, top_k=task.top_k)
+        except ModelFailed as error:
+            results.append((position, error))
+        else:
+            results.append((position, Payload(checked)))
+    return results
+
+
+def _load(plan: ModelPlan, placement: Placement, graphs: GraphSettings | None) -> _Loaded:
     if plan.user_class is not None:
-        recognizer: Recognizer = load_user_recognizer(plan, placement.device)
+        recognizer: ModelRecognizer | Recognizer = load_user_recognizer(plan, placement.device)
     else:
-        recognizer = load_model(plan, placement.device, placement.threads)
+        recognizer = load_model(plan, placement.device, placement.threads, graphs)
     warm = getattr(recognizer, "warm", None)
     if warm is not None:
         warm()
     return _Loaded(recognizer, _facts(plan, recognizer, placement))
 
 
-def _facts(plan: ModelPlan, recognizer: Recognizer, placement: Placement) -> ModelFacts:
+def _facts(plan: ModelPlan, recognizer: ModelRecognizer | Recognizer, placement: Placement) -> ModelFacts:
     backend: Literal["openvino", "torch", "user"] = "user"
     size, precision, device = 0, "", placement.device
     if isinstance(recognizer, ModelRecognizer):

@@ -23,7 +23,7 @@ from sluiceway_recognition.types import (
     TextReading,
 )
 
-__all__ = ["answer", "reading_of"]
+__all__ = ["answer", "answers_of"]
 
 # Rounding in 16-bit arithmetic takes a sum of exponentials this far over 1; more is a fault of the model.
 _OVER_ONE = 0.02
@@ -34,30 +34,81 @@ _READINGS: dict[Head, type[Reading]] = {
 }
 
 
-def reading_of(head: Head, arrays: tuple[NDArray[Any], ...], labels: Sequence[str]) -> Reading:
-    """Give meaning to what a backend returned for one crop.
+def answers_of(
+    head: Head, arrays: tuple[NDArray[Any], ...], classes: NDArray[np.object_], top_ks: Sequence[int]
+) -> list[Answer | ModelFailed]:
+    """Give meaning to what a backend returned for a batch, all crops at once.
 
     Args:
         head: of the model.
-        arrays: text: int [T] classes and float [T] confidences; classify: float [C]; embed: float [D].
-        labels: text of each class of a text model; not used by the others.
+        arrays: see `Backend.launch`.
+        classes: str [C], text of each class of a text model, or name of each class of a classifier; may be empty for a
+            classifier, whose classes are then named by number.
+        top_ks: classes to name, for each crop.
 
-    Raises:
-        ModelFailed: a confidence of a text model is no probability, at any step, read or not.
+    Returns:
+        An answer for each crop, or what is wrong with it: a value, at any step, read or not, that is no probability; an
+        embedding without direction.
     """
     match head:
         case Head.TEXT:
-            indices, confidences = arrays
-            # The greatest of C probabilities is above 0: 0 is what a maximum over NaN comes out as.
-            if not np.all((confidences > 0) & (confidences <= 1 + _OVER_ONE)):
-                raise ModelFailed("the model computed something that is no probability")
-            return ctc.decode(indices, confidences, labels)
+            return _texts_of(arrays[0], arrays[1], classes)
         case Head.CLASSIFY:
-            return ClassReading(arrays[0])
+            return _classes_of(arrays[0], classes, top_ks)
         case Head.EMBED:
-            return EmbeddingReading(arrays[0])
+            return _embeddings_of(arrays[0])
         case _:
             assert_never(head)
+
+
+def _texts_of(
+    indices: NDArray[Any], confidences: NDArray[Any], classes: NDArray[np.object_]
+) -> list[Answer | ModelFailed]:
+    # The greatest of C probabilities is above 0: 0 is what a maximum over NaN comes out as.
+    valid = ((confidences > 0) & (confidences <= 1 + _OVER_ONE)).all(axis=1)
+    answers: list[Answer | ModelFailed] = [TextAnswer(*path) for path in ctc.decode(indices, confidences, classes)]
+    return _without(answers, valid, "the model computed something that is no probability")
+
+
+def _classes_of(
+    probabilities: NDArray[Any], labels: NDArray[np.object_], top_ks: Sequence[int]
+) -> list[Answer | ModelFailed]:
+    if probabilities.shape[1] == 0 or (len(labels) and len(labels) != probabilities.shape[1]):
+        raise ModelFailed(f"the classifier has {probabilities.shape[1]} classes and {len(labels)} labels")
+    valid = ((probabilities >= 0) & (probabilities <= 1 + _OVER_ONE)).all(axis=1)
+    most = max(top_ks, default=1)
+    if most == 1:
+        order = probabilities.argmax(axis=1)[:, None]
+    else:
+        # Stable, so that equal probabilities come in the order of the classes on every machine.
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :most]
+    best = np.minimum(np.take_along_axis(probabilities, order, axis=1).astype(np.float64), 1.0)
+    answers: list[Answer | ModelFailed] = [
+        ClassAnswer(
+            tuple(
+                (number, str(labels[number] if len(labels) else number), value)
+                for number, value in zip(numbers[:top_k], values[:top_k], strict=True)
+            )
+        )
+        for numbers, values, top_k in zip(order.tolist(), best.tolist(), top_ks, strict=True)
+    ]
+    return _without(answers, valid, "the classifier computed something that is no probability")
+
+
+def _embeddings_of(vectors: NDArray[Any]) -> list[Answer | ModelFailed]:
+    # In 64 bits the squares of no float32 overflow.
+    exact = vectors.astype(np.float64)
+    norms = np.linalg.norm(exact, axis=1)
+    valid = np.isfinite(norms) & (norms > 0)
+    scaled = (exact / np.where(valid, norms, 1.0)[:, None]).astype(np.float32)
+    answers: list[Answer | ModelFailed] = [EmbeddingAnswer(vector.tobytes()) for vector in scaled]
+    return _without(answers, valid, "the embedding has no direction")
+
+
+def _without(answers: list[Answer | ModelFailed], valid: Any, fault: str) -> list[Answer | ModelFailed]:
+    for position in np.flatnonzero(~valid).tolist():
+        answers[position] = ModelFailed(fault)
+    return answers
 
 
 def answer(reading: object, head: Head, labels: Sequence[str], *, top_k: int = 1) -> Answer:

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from sluiceway_runtime.errors import ImageTooLarge, InvalidImage
 
 from sluiceway_recognition.buckets import fitted_size
-from sluiceway_recognition.types import CropSpec, CropTask, PixelFormat
+from sluiceway_recognition.types import CropSpec, CropTask, PixelFormat, ResizeRule
 
 __all__ = ["CropLimits", "decode_file", "pixels_of", "to_spec"]
 
@@ -109,6 +109,15 @@ def pixels_of(task: CropTask, data: Any, spec: CropSpec, limits: CropLimits) -> 
         InvalidImage: the length of the data is not height x width x channels, or see `decode_file`.
         ImageTooLarge: see `decode_file`.
     """
+    if (
+        task.format is spec.format
+        and task.height == spec.height
+        and 0 < task.width <= spec.max_width
+        and (task.width == spec.max_width or spec.resize_rule is ResizeRule.FIT_HEIGHT)
+        and len(data) == 3 * task.height * task.width
+    ):
+        # What a detection server sends: nothing is to be done.
+        return np.ndarray((task.height, task.width, 3), np.uint8, data)
     if task.format is None:
         return to_spec(decode_file(data, limits), PixelFormat.RGB, spec)
     pixels = np.frombuffer(data, dtype=np.uint8)

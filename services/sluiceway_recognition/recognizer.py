@@ -1,12 +1,13 @@
 """Recognisers: the interface that user code implements as well, the built-in one, and how either is made.
 
-A recogniser gets crops of one model, uint8 [height, w_i, 3], and returns one reading for each.
+A recogniser gets crops of one model, uint8 [height, w_i, 3], and returns one reading for each; the built-in one skips
+the reading and answers at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +15,11 @@ from sluiceway_runtime.errors import ModelFailed, StartupError
 
 from sluiceway_recognition import characters
 from sluiceway_recognition.backends import Backend, load_backend
+from sluiceway_recognition.backends.batches import GraphSettings
 from sluiceway_recognition.buckets import bucket_of
-from sluiceway_recognition.heads import reading_of
+from sluiceway_recognition.heads import answers_of
 from sluiceway_recognition.plan import ModelPlan
-from sluiceway_recognition.types import CropSpec, Head, Reading
+from sluiceway_recognition.types import Answer, CropSpec, Head, Reading
 
 __all__ = ["ModelRecognizer", "Recognizer", "load_model"]
 
@@ -52,7 +54,7 @@ class Recognizer(Protocol):
 
 
 class ModelRecognizer:
-    """A network with a head; implements `Recognizer`.
+    """A network with a head. It answers by itself, checked, for a whole batch at once.
 
     Args:
         plan: the model.
@@ -66,43 +68,60 @@ class ModelRecognizer:
         self.labels = plan.labels
         self.backend = backend
         self._head = plan.head
-        self._classes = classes
-
-    def setup(self, device: str) -> None:
-        """Nothing: the backend came loaded."""
+        self._classes = np.array(list(classes) or list(plan.labels), dtype=np.object_)
 
     def warm(self) -> None:
         """Compile and compute every bucket once, so that no request pays for it."""
         self.backend.warm(self.buckets)
 
-    def __call__(self, batch: list[NDArray[np.uint8]]) -> list[Reading | ModelFailed]:
-        """Read crops of any widths; each is padded to its own bucket."""
+    def launch(
+        self, crops: Sequence[NDArray[np.uint8]], top_ks: Sequence[int]
+    ) -> Callable[[], list[Answer | ModelFailed]]:
+        """Start to read crops of any widths; each is padded to its own bucket.
+
+        Args:
+            crops: uint8 [height, w_i, 3] as `crop_spec` says; not needed any more when this returns.
+            top_ks: classes to name, for each crop.
+
+        Returns:
+            A function that waits for the end and returns an answer, or what is wrong, for each crop in order.
+        """
         by_bucket: dict[int, list[int]] = {}
-        for position, crop in enumerate(batch):
+        for position, crop in enumerate(crops):
             by_bucket.setdefault(bucket_of(crop.shape[1], self.buckets), []).append(position)
-        readings: list[Reading | ModelFailed | None] = [None] * len(batch)
-        for bucket, positions in by_bucket.items():
-            outputs = self.backend.infer([batch[position] for position in positions], bucket)
-            for position, arrays in zip(positions, outputs, strict=True):
-                try:
-                    readings[position] = reading_of(self._head, arrays, self._classes)
-                except ModelFailed as error:
-                    readings[position] = error
-        return cast("list[Reading | ModelFailed]", readings)
+        if len(by_bucket) == 1:
+            (bucket,) = by_bucket
+            finish = self.backend.launch(crops, bucket)
+            return lambda: answers_of(self._head, finish(), self._classes, top_ks)
+        begun = [
+            (positions, self.backend.launch([crops[position] for position in positions], bucket))
+            for bucket, positions in by_bucket.items()
+        ]
+        return lambda: self._gather(begun, top_ks)
+
+    def _gather(
+        self, begun: Sequence[tuple[list[int], Callable[[], tuple[NDArray[Any], ...]]]], top_ks: Sequence[int]
+    ) -> list[Answer | ModelFailed]:
+        answers: dict[int, Answer | ModelFailed] = {}
+        for positions, finish in begun:
+            of_part = answers_of(self._head, finish(), self._classes, [top_ks[position] for position in positions])
+            answers.update(zip(positions, of_part, strict=True))
+        return [answers[position] for position in range(len(answers))]
 
 
-def load_model(plan: ModelPlan, device: str, threads: int) -> ModelRecognizer:
+def load_model(plan: ModelPlan, device: str, threads: int, graphs: GraphSettings | None = None) -> ModelRecognizer:
     """Load a built-in model; does not warm it.
 
     Args:
         plan: the model; has weights.
         device: `cpu`, `cuda:0` and so on.
         threads: compute threads that it may use on a CPU.
+        graphs: how the graphs of a GPU are made.
 
     Raises:
         StartupError: unreadable weights, a missing extra, or files that do not belong together.
     """
-    backend = load_backend(plan, device, threads)
+    backend = load_backend(plan, device, threads, graphs)
     classes: tuple[str, ...] = ()
     if plan.head is Head.TEXT:
         classes = characters.with_blank_and_space(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,13 +16,13 @@ from sluiceway_runtime.pool import Pool, PoolLimits, WorkerSpec
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.metrics import PoolCollector
 
-from sluiceway.recognition.v1 import recognition_pb2_grpc
+from sluiceway_recognition.backends.batches import GraphSettings
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_recognition.handler import FACTORY, worker_config
 from sluiceway_recognition.inference import RecognitionInference
 from sluiceway_recognition.preprocess import CropLimits
 from sluiceway_recognition.resolve import plan_models
-from sluiceway_recognition.servicer import RecognitionServicer
+from sluiceway_recognition.servicer import RecognitionServicer, add_to_server
 from sluiceway_recognition.types import ModelFacts
 
 __all__ = ["RecognitionService"]
@@ -32,8 +33,10 @@ log = logging.getLogger(__name__)
 # than this would keep the first crop of a batch from its client for the sake of the last.
 CPU_BATCH = 8
 GPU_BATCH = 128
-# The next batch is copied to a GPU while it computes the one before.
-GPU_CREDITS = 2
+# One batch that the GPU computes, one that waits for it there, and one between worker and front.
+GPU_CREDITS = 3
+# A first start compiles graphs; each later one finds them.
+GPU_START_TIMEOUT_S = 1800.0
 NAME = "sluiceway.recognition.v1.RecognitionService"
 
 
@@ -61,7 +64,7 @@ class RecognitionService:
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicers: the stage's own and the Open Inference Protocol's."""
         servicer = RecognitionServicer(self, self._config)
-        recognition_pb2_grpc.add_RecognitionServiceServicer_to_server(servicer, server)
+        add_to_server(servicer, server)
         add_inference(server, RecognitionInference(self, servicer))
 
     def collectors(self, registry: CollectorRegistry) -> None:
@@ -80,20 +83,30 @@ class RecognitionService:
         placements = cores.plan(config, found)
         plans = await asyncio.to_thread(plan_models, config.models, self._find)
         on_gpu = placements[0].device != "cpu"
+        max_batch = config.max_batch or (GPU_BATCH if on_gpu else CPU_BATCH)
+        credits_each = GPU_CREDITS if on_gpu else 1
+        graphs = GraphSettings(
+            batches=(*sorted({batch for batch in config.graph_batches if batch < max_batch}), max_batch),
+            max_px=config.max_batch_px,
+            compiled=config.compiled_graphs,
+            depth=credits_each + 1,
+            workers_on_device=max(Counter(placement.device for placement in placements).values()),
+        )
         pool = Pool(
             WorkerSpec(
                 FACTORY,
-                worker_config(plans, CropLimits(config.max_crop_px, config.max_crop_bytes)),
+                worker_config(plans, CropLimits(config.max_crop_px, config.max_crop_bytes), graphs),
                 placements,
-                credits=GPU_CREDITS if on_gpu else 1,
+                credits=credits_each,
+                overlap=credits_each,
             ),
             PoolLimits(
-                max_batch=config.max_batch or (GPU_BATCH if on_gpu else CPU_BATCH),
+                max_batch=max_batch,
                 max_batch_cost=config.max_batch_px,
                 queue_items=config.queue_items,
                 queue_bytes=config.queue_bytes,
                 batch_timeout_s=config.batch_timeout_s,
-                start_timeout_s=config.start_timeout_s,
+                start_timeout_s=_start_timeout_s(config, on_gpu=on_gpu),
                 worker_memory_mb=config.worker_memory_mb,
             ),
             name="recognition",
@@ -145,3 +158,9 @@ class RecognitionService:
 
     def _find(self, name: str) -> weights.Weights:
         return weights.resolve(name, kind="recognition", auto_pull=self._auto_pull)
+
+
+def _start_timeout_s(config: RecognitionConfig, *, on_gpu: bool) -> float:
+    """What the operator says, else what the slowest start can take."""
+    said = "start_timeout_s" in config.model_fields_set
+    return config.start_timeout_s if said or not on_gpu else GPU_START_TIMEOUT_S

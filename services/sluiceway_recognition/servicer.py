@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import grpc
 import grpc.aio
 from sluiceway_runtime.errors import SluicewayError, Unavailable
-from sluiceway_runtime.pool import PoolStatistics
+from sluiceway_runtime.pool import Payload, PoolLoad, PoolStatistics, Work
 from sluiceway_runtime.server.calls import deadline_of, request_id_of
 
-from sluiceway.common.v1 import crop_pb2, model_pb2
+from sluiceway.common.v1 import model_pb2
 from sluiceway.recognition.v1 import recognition_pb2 as pb
 from sluiceway.recognition.v1 import recognition_pb2_grpc
 from sluiceway_recognition import convert
 from sluiceway_recognition.buckets import bucket_of, fitted_size, padded_px
 from sluiceway_recognition.config import RecognitionConfig
-from sluiceway_recognition.flow import CropResult, PoolLike, QueuedCrop, recognise
-from sluiceway_recognition.types import ModelFacts
+from sluiceway_recognition.flow import CropResult, PoolLike, recognise
+from sluiceway_recognition.types import CropTask, ModelFacts
 
-__all__ = ["RecognitionServicer", "RecognitionStage"]
+__all__ = ["RecognitionServicer", "RecognitionStage", "add_to_server"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -32,6 +33,10 @@ class StagePool(PoolLike, Protocol):
 
     def statistics(self) -> PoolStatistics:
         """See `Pool.statistics`."""
+        ...
+
+    def load(self) -> PoolLoad:
+        """See `Pool.load`."""
         ...
 
 
@@ -59,6 +64,12 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
         self, request: pb.RecognizeRequest, context: Context
     ) -> AsyncIterator[pb.RecognizeResponse]:
         """Recognise crops; see the contract."""
+        async with contextlib.aclosing(self.recognise(convert.request_of(request), context)) as responses:
+            async for response in responses:
+                yield pb.RecognizeResponse.FromString(response)
+
+    async def recognise(self, request: convert.Request, context: Context) -> AsyncGenerator[bytes, None]:
+        """`Recognize` with a request that was read and responses that are serialised."""
         arrived_s = time.monotonic()
         pool, models = self._stage.pool, self._stage.models
         if pool is None or not models:
@@ -69,27 +80,24 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
         facts = models[name]
         results = recognise(
             pool,
-            [self._queued(crop, facts, top_k) for crop in request.crops],
+            self._work(request.crops, facts, top_k),
             request_id=request_id_of(context),
             deadline=deadline_of(context, self._config),
             priority=priority,
             # Half of the queue stays free for others.
             window=max(1, self._config.queue_items // 2),
         )
-        model = convert.model_message(facts)
+        model, characters = convert.model_message(facts), request.options.characters
         async with contextlib.aclosing(results):
             async for ready in results:
-                yield pb.RecognizeResponse(
-                    recognitions=[
-                        convert.recognition_message(
-                            result.crop_id, result.result, characters=request.options.characters
-                        )
-                        for result in ready
-                    ],
-                    model=model,
-                    timings=_timings(ready, arrived_s),
-                    load=convert.load_message(pool.statistics()),
-                )
+                recognitions = [
+                    convert.recognition_bytes(crop_id, result, characters=characters) for crop_id, result, _, _ in ready
+                ]
+                rest = pb.RecognizeResponse(model=model)
+                _set_timings(rest.timings, ready, arrived_s)
+                convert.set_load(rest.load, pool.load())
+                # Concatenated, parts of a message are the message.
+                yield b"".join((*recognitions, rest.SerializeToString()))
 
     async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.DescribeResponse:  # noqa: N802, ARG002
         """Say what is served; see the contract. Without models while the server starts."""
@@ -104,28 +112,79 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
             max_deadline_ms=round(config.max_deadline_s * 1000),
         )
 
-    def _queued(self, crop: crop_pb2.Crop, facts: ModelFacts, top_k: int) -> QueuedCrop:
+    def _work(
+        self, crops: Sequence[convert.RawCrop | convert.EncodedCrop], facts: ModelFacts, top_k: int
+    ) -> list[tuple[int, Work | SluicewayError]]:
+        """What the pool has to do for each crop, or the error of one that is known not to be computable."""
+        # Crops of one size share everything but their pixels; a line of text has few sizes, a page a few dozen.
+        plans: dict[tuple[int, int, int], _Plan] = {}
+        work: list[tuple[int, Work | SluicewayError]] = []
+        for crop in crops:
+            try:
+                if isinstance(crop, convert.EncodedCrop):
+                    work.append((crop.id, self._encoded(crop, facts, top_k)))
+                    continue
+                size = (crop.height, crop.width, crop.format)
+                plan = plans.get(size)
+                if plan is None or len(crop.data) != plan.size_bytes:
+                    plan = plans[size] = self._plan(crop, facts, top_k)
+                work.append((crop.id, Work(Payload(plan.task, (crop.data,)), plan.group, plan.cost_px)))
+            except SluicewayError as error:
+                work.append((crop.id, error))
+        return work
+
+    def _plan(self, crop: convert.RawCrop, facts: ModelFacts, top_k: int) -> _Plan:
+        pixel_format = convert.pixel_format_of(crop, self._config.max_crop_px)
         spec, buckets = facts.crop_spec, facts.buckets
-        try:
-            payload = convert.payload_of(
-                crop,
-                facts.name,
-                top_k,
-                max_px=self._config.max_crop_px,
-                max_file_bytes=self._config.max_crop_bytes,
-            )
-        except SluicewayError as error:
-            return QueuedCrop(crop.id, error)
-        if crop.WhichOneof("content") == "encoded":
-            # Its size is known only once a worker has read it: a group of its own, at the greatest cost it can have.
-            return QueuedCrop(crop.id, payload, (facts.name, "encoded"), padded_px(spec.max_width, spec, buckets))
-        _, width = fitted_size(crop.raw.height, crop.raw.width, spec)
-        return QueuedCrop(crop.id, payload, (facts.name, bucket_of(width, buckets)), padded_px(width, spec, buckets))
+        _, width = fitted_size(crop.height, crop.width, spec)
+        # OpenVINO computes the crops of a batch one by one, each in its own bucket: they need not share it.
+        bucket = None if facts.backend == "openvino" else bucket_of(width, buckets)
+        return _Plan(
+            len(crop.data),
+            CropTask(facts.name, crop.height, crop.width, pixel_format, top_k),
+            (facts.name, bucket),
+            padded_px(width, spec, buckets),
+        )
+
+    def _encoded(self, crop: convert.EncodedCrop, facts: ModelFacts, top_k: int) -> Work:
+        payload = Payload(CropTask(facts.name, top_k=top_k), (convert.file_of(crop, self._config.max_crop_bytes),))
+        # Its size is known only once a worker has read it: a group of its own, at the greatest cost it can have.
+        spec = facts.crop_spec
+        return Work(payload, (facts.name, "encoded"), padded_px(spec.max_width, spec, facts.buckets))
 
 
-def _timings(ready: Sequence[CropResult], arrived_s: float) -> model_pb2.StageTimings:
-    return model_pb2.StageTimings(
-        queue_ms=max(result.queue_ms for result in ready),
-        compute_ms=max(result.compute_ms for result in ready),
-        total_ms=(time.monotonic() - arrived_s) * 1000,
+class _Plan(NamedTuple):
+    """What crops of one size have in common."""
+
+    size_bytes: int
+    task: CropTask
+    group: Hashable
+    cost_px: int
+
+
+def add_to_server(servicer: RecognitionServicer, server: grpc.aio.Server) -> None:
+    """Serve the contract, as the generated function of this name does, but have requests read in place."""
+    service = pb.DESCRIPTOR.services_by_name["RecognitionService"].full_name
+    server.add_generic_rpc_handlers(
+        (
+            grpc.method_handlers_generic_handler(
+                service,
+                {
+                    "Recognize": grpc.unary_stream_rpc_method_handler(
+                        servicer.recognise, request_deserializer=convert.read_request, response_serializer=None
+                    ),
+                    "Describe": grpc.unary_unary_rpc_method_handler(
+                        servicer.Describe,
+                        request_deserializer=pb.DescribeRequest.FromString,
+                        response_serializer=pb.DescribeResponse.SerializeToString,
+                    ),
+                },
+            ),
+        )
     )
+
+
+def _set_timings(timings: model_pb2.StageTimings, ready: Sequence[CropResult], arrived_s: float) -> None:
+    timings.queue_ms = max([result.queue_ms for result in ready])
+    timings.compute_ms = max([result.compute_ms for result in ready])
+    timings.total_ms = (time.monotonic() - arrived_s) * 1000

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -121,8 +121,7 @@ class EmbeddingReading:
 Reading = TextReading | ClassReading | EmbeddingReading
 
 
-@dataclass(frozen=True, slots=True)
-class TextAnswer:
+class TextAnswer(NamedTuple):
     """Checked text. `confidence` is the mean over the characters, 0 without any."""
 
     text: str
@@ -131,25 +130,24 @@ class TextAnswer:
     character_confidences: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ClassAnswer:
+class ClassAnswer(NamedTuple):
     """The most probable classes, the most probable first, as (class id, name, probability)."""
 
     labels: tuple[tuple[int, str, float], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddingAnswer:
+class EmbeddingAnswer(NamedTuple):
     """A vector of length 1, float32 in native byte order."""
 
     vector: bytes
 
 
+# What passes between front and worker for each crop is made of named tuples: they pickle three times as fast as frozen
+# dataclasses.
 Answer = TextAnswer | ClassAnswer | EmbeddingAnswer
 
 
-@dataclass(frozen=True, slots=True)
-class CropTask:
+class CropTask(NamedTuple):
     """What a worker has to know of one crop beside its bytes.
 
     Attributes:

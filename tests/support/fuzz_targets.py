@@ -87,11 +87,16 @@ def protobuf(data: bytes) -> None:
                 detection_convert.priority_of(message.priority)
                 check_image(message.image, LIMITS)
             else:
-                name = recognition_convert.check_crops(message, ["m"], 16)
-                top_k = recognition_convert.top_k_of(message.options)
-                recognition_convert.priority_of(message.priority)
-                for crop in message.crops:
-                    recognition_convert.payload_of(crop, name, top_k, max_px=10_000, max_file_bytes=MAX_BYTES)
+                request = recognition_convert.request_of(message)
+                assert recognition_convert.read_request(data) == request
+                recognition_convert.check_crops(request, ["m"], 16)
+                recognition_convert.top_k_of(request.options)
+                recognition_convert.priority_of(request.priority)
+                for crop in request.crops:
+                    if isinstance(crop, recognition_convert.RawCrop):
+                        recognition_convert.pixel_format_of(crop, max_px=10_000)
+                    else:
+                        recognition_convert.file_of(crop, MAX_BYTES)
         except SluicewayError:
             pass
     try:

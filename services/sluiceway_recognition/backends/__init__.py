@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from sluiceway_runtime.errors import StartupError
 
+from sluiceway_recognition.backends.batches import GraphSettings
 from sluiceway_recognition.plan import ModelPlan
 
 __all__ = ["Backend", "load_backend"]
@@ -34,39 +35,42 @@ class Backend(Protocol):
     def warm(self, widths: Sequence[int]) -> None:
         """Compile for these widths and compute each once."""
 
-    def infer(self, crops: Sequence[NDArray[np.uint8]], width: int) -> list[tuple[NDArray[Any], ...]]:
-        """Compute crops that share a bucket.
+    def launch(self, crops: Sequence[NDArray[np.uint8]], width: int) -> Callable[[], tuple[NDArray[Any], ...]]:
+        """Start to compute crops that share a bucket.
 
         Args:
-            crops: uint8 [H, w_i, 3] with w_i <= width.
+            crops: uint8 [H, w_i, 3] with 1 <= w_i <= width; not needed any more when this returns.
             width: they are padded to this, with zeros after normalising.
 
         Returns:
-            For each crop, arrays of its own (not views of something reused): text: int32 [T] most probable classes and
-            float32 [T] their probabilities; classify: float32 [C] probabilities; embed: float32 [D].
+            A function that waits for the end and returns arrays of its own, with a row for each crop: text: int32
+            [N, T] most probable classes and float32 [N, T] their probabilities; classify: float32 [N, C]
+            probabilities; embed: float32 [N, D].
         """
         ...
 
 
-def load_backend(plan: ModelPlan, device: str, threads: int) -> Backend:
-    """Load a network where it belongs: torch on a GPU, OpenVINO on a CPU unless the plan says torch.
+def load_backend(plan: ModelPlan, device: str, threads: int, graphs: GraphSettings | None = None) -> Backend:
+    """Load a network where it belongs: torch on a GPU, OpenVINO on a CPU unless plan or file say torch.
 
     Args:
         plan: has weights.
         device: `cpu`, `cuda:0` and so on.
         threads: compute threads that it may use on a CPU.
+        graphs: how the graphs of a GPU are made.
 
     Raises:
         StartupError: unreadable weights, or a library that is not installed.
     """
     assert plan.weights is not None
-    library = "torch" if device != "cpu" else plan.backend or "openvino"
+    written_by_torch = plan.weights.suffix in (".pt2", ".safetensors")
+    library = "torch" if device != "cpu" or written_by_torch else plan.backend or "openvino"
     try:
         # Libraries are imported here, not above: each takes its second and its memory only where it is used.
         if library == "torch":
             from sluiceway_recognition.backends.torch import TorchBackend  # noqa: PLC0415
 
-            return TorchBackend(plan, device, threads)
+            return TorchBackend(plan, device, threads, graphs if device != "cpu" else None)
         from sluiceway_recognition.backends.openvino import OpenVinoBackend  # noqa: PLC0415
 
         return OpenVinoBackend(

@@ -10,7 +10,7 @@ step and its probability come out, not the 18,385 probabilities of each step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,13 +117,22 @@ class OpenVinoBackend:
         """Compile for these widths and compute each once."""
         for width in widths:
             blank = np.zeros((self._height, width, 3), dtype=np.uint8)
-            self.infer([blank] * self._threads, width)
+            self.launch([blank] * self._threads, width)
 
-    def infer(self, crops: Sequence[NDArray[np.uint8]], width: int) -> list[tuple[NDArray[Any], ...]]:
-        """Compute crops that share a bucket; see `Backend.infer`."""
+    def launch(self, crops: Sequence[NDArray[np.uint8]], width: int) -> Callable[[], tuple[NDArray[Any], ...]]:
+        """Compute crops that share a bucket; see `Backend.launch`. All of it is done when this returns."""
         slots = self._slots.get(width) or self._compile(width)
         if len(slots) == 1:
-            return [self._infer_one(slots[0], crop) for crop in crops]
+            rows = [self._infer_one(slots[0], crop) for crop in crops]
+        else:
+            rows = self._infer_side_by_side(slots, crops)
+        outputs = tuple(np.stack(parts) for parts in zip(*rows, strict=True))
+        return lambda: outputs
+
+    @staticmethod
+    def _infer_side_by_side(
+        slots: Sequence[_Slot], crops: Sequence[NDArray[np.uint8]]
+    ) -> list[tuple[NDArray[Any], ...]]:
         results = []
         for first in range(0, len(crops), len(slots)):
             pairs = list(zip(slots, crops[first : first + len(slots)], strict=False))

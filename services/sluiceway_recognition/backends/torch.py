@@ -1,12 +1,15 @@
-"""torch, on a GPU or on the CPU: the built-in text recognisers as native modules.
+"""torch, on a GPU or on the CPU: the built-in text recognisers, and networks of users (`nets.sources`).
 
-Eager for now: one launch per operation. What a batch is made of does not change what is computed for a crop, but
-kernels chosen by batch size may round differently in the last place.
+On a GPU each (batch, width) has a graph of its own (`sluiceway_runtime.gpu`). A batch smaller than its graph is padded
+with rows of width 0, whose results are dropped. What is computed for a crop depends on no other crop of its batch; but
+graphs of different batch sizes may round differently in the last place of 16 bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,98 +17,138 @@ import torch
 from numpy.typing import NDArray
 from sluiceway_runtime import weights
 from sluiceway_runtime.errors import StartupError
+from sluiceway_runtime.gpu import ArraySpec, CompiledModule, Run, Shape
+from sluiceway_runtime.pool.handler import WorkerBroken
 
-from sluiceway_recognition.nets import store
+from sluiceway_recognition.backends.batches import BatchSizes, GraphSettings, compile_order, graph_sizes
+from sluiceway_recognition.nets.sources import open_source
 from sluiceway_recognition.plan import ModelPlan
-from sluiceway_recognition.types import Head
 
 __all__ = ["TorchBackend"]
 
-_DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+log = logging.getLogger(__name__)
+
+# On a CPU a batch gains nothing (see `backends.openvino`), and one graph for each width is enough.
+CPU_BATCHES = (1,)
 
 
 class TorchBackend:
-    """A text recogniser in torch; see `Backend`.
+    """A recogniser in torch; see `Backend`.
 
     Args:
-        plan: text; its weights are ONNX (converted once into the cache) or safetensors made by `nets.store`.
+        plan: its weights are ONNX, `.pt2` (torch.export) or safetensors made by `nets.store`.
         device: `cpu`, `cuda:0` and so on.
         threads: on a CPU.
+        settings: of the graphs; the batches only count on a GPU, unless they are given (tests).
 
     Raises:
-        StartupError: weights that are none of the networks known here, or a device that is not there.
+        StartupError: weights that cannot be computed here, or a device that is not there.
     """
 
     name: Literal["openvino", "torch"] = "torch"
 
-    def __init__(self, plan: ModelPlan, device: str, threads: int) -> None:
-        assert plan.weights is not None
-        if plan.head is not Head.TEXT:
-            raise StartupError(
-                f"recognition.models.{plan.name}: torch computes the built-in text recognisers; "
-                "bring a classifier or embedding on a GPU as a class of your own (`recognizer`)"
-            )
-        self.device = device
-        self.precision: str = plan.precision or ("f16" if device.startswith("cuda") else "f32")
-        self._device = torch.device(device)
-        self._on_gpu = self._device.type == "cuda"
-        self._dtype = _DTYPES[self.precision]
-        self._height = plan.crop_spec.height
+    def __init__(self, plan: ModelPlan, device: str, threads: int, settings: GraphSettings | None = None) -> None:
+        self._on_gpu = device != "cpu"
         if self._on_gpu and not torch.cuda.is_available():
             raise StartupError(f"device {device}: torch finds no CUDA device it can use")
         if not self._on_gpu:
             torch.set_num_threads(threads)
-        if plan.weights.suffix == ".safetensors":
-            _, net, metadata = store.load(plan.weights)
-        else:
-            cached = weights.cache_folder() / "torch" / f"{plan.weights_sha256}.safetensors"
-            _, net, metadata = store.convert(plan.weights, cached)
-        self.metadata: Mapping[str, str] = metadata
-        self.output_size = net.classes
-        self._net = net.to(self._device, self._dtype)
-        self._mean = self._per_channel(plan.normalisation.mean)
-        self._scale = self._per_channel(tuple(1 / value for value in plan.normalisation.std))
+        self.device = device
+        self.precision: str = plan.precision or ("f16" if self._on_gpu else "f32")
+        self._settings = settings or GraphSettings(batches=GraphSettings().batches if self._on_gpu else CPU_BATCHES)
+        self._height = plan.crop_spec.height
+        self._where = f"recognition.models.{plan.name}"
+        source = open_source(plan, plan.precision or ("f16" if self._on_gpu else "f32"))
+        self.metadata: Mapping[str, str] = source.metadata
+        self.output_size = source.output_size
+        if source.batch is not None:
+            self._settings = replace(self._settings, batches=(source.batch,), max_px=2**62)
+        self._module = CompiledModule(
+            source.recipe,
+            name=plan.name,
+            device=device,
+            cache=weights.cache_folder() / "gpu",
+            depth=self._settings.depth,
+            workers_on_device=self._settings.workers_on_device,
+        )
+        self._shapes: dict[tuple[int, int], Shape] = {}
+        self._batches: BatchSizes | None = None
+        self._source = source
 
     def warm(self, widths: Sequence[int]) -> None:
-        """Compute each width once, so that libraries are loaded and memory is taken."""
-        for width in widths:
-            self.infer([np.zeros((self._height, width, 3), dtype=np.uint8)], width)
+        """Compile what is not in the cache, capture, and compute each graph once.
 
-    def infer(self, crops: Sequence[NDArray[np.uint8]], width: int) -> list[tuple[NDArray[Any], ...]]:
-        """Compute crops that share a bucket; see `Backend.infer`. A batch too large for the GPU's memory is halved."""
+        Raises:
+            StartupError: the model does not take crops of such a width, or not even one fits into the memory.
+        """
+        sizes = graph_sizes(self._settings, [width for width in widths if width in self._source.widths], self._height)
+        shapes = {size: self._shape(*size) for size in sizes}
+        compiled = [shapes[size] for size in compile_order(sizes)[: self._settings.compiled if self._on_gpu else 0]]
         try:
-            return self._infer(crops, width)
-        except torch.OutOfMemoryError:
-            if len(crops) == 1:
+            ready = self._module.prepare(list(shapes.values()), compiled)
+        except torch.OutOfMemoryError as error:
+            raise StartupError(f"{self._where}: the memory of {self.device} is too small for a single crop") from error
+        except StartupError:
+            raise
+        except Exception as error:  # whatever a user's network runs into
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise StartupError(f"{self._where}: the model cannot be computed on {self.device}: {first}") from error
+        self._shapes = {size: shape for size, shape in shapes.items() if shape in ready}
+        costs: dict[int, dict[int, float]] = {}
+        for (batch, width), shape in self._shapes.items():
+            costs.setdefault(width, {})[batch] = self._module.cost_ms(shape)
+        if missing := [str(width) for width in widths if width not in costs]:
+            raise StartupError(f"{self._where}: not even one crop of width {', '.join(missing)} fits into the memory")
+        self._batches = BatchSizes(costs)
+
+    def launch(self, crops: Sequence[NDArray[np.uint8]], width: int) -> Callable[[], tuple[NDArray[Any], ...]]:
+        """Start crops that share a bucket; see `Backend.launch`. What is too large for the memory is halved."""
+        assert self._batches is not None, "a backend is warmed first"
+        begun: list[tuple[Run, int]] = []
+        at = 0
+        while at < len(crops):
+            batch = self._batches.first(width, len(crops) - at)
+            part = crops[at : at + batch]
+            try:
+                begun.append((self._start(part, batch, width), len(part)))
+            except torch.OutOfMemoryError:
+                if not self._batches.drop(width, batch):
+                    raise
+                log.warning("%s: no memory for batches of %d x %d: smaller ones from here", self._where, batch, width)
+            except RuntimeError as error:
+                self._die_with_the_device(error)
                 raise
-        # Outside the handler above: while an exception lives, it holds on to the tensors of its frames.
-        torch.cuda.empty_cache()
-        middle = len(crops) // 2
-        return [*self.infer(crops[:middle], width), *self.infer(crops[middle:], width)]
+            else:
+                at += len(part)
+        return lambda: self._collect(begun)
 
-    def _infer(self, crops: Sequence[NDArray[np.uint8]], width: int) -> list[tuple[NDArray[Any], ...]]:
-        shape = (len(crops), self._height, width, 3)
-        host = torch.zeros(shape, dtype=torch.uint8, pin_memory=self._on_gpu)
-        pixels = host.numpy()
+    def _start(self, crops: Sequence[NDArray[np.uint8]], batch: int, width: int) -> Run:
+        run = self._module.begin(self._shapes[batch, width])
+        pixels, widths = run.inputs
         for row, crop in enumerate(crops):
-            pixels[row, :, : crop.shape[1]] = crop
-        widths = torch.tensor([crop.shape[1] for crop in crops], pin_memory=self._on_gpu)
-        with torch.inference_mode():
-            indices, confidences = self._compute(
-                host.to(self._device, non_blocking=True), widths.to(self._device, non_blocking=True)
-            )
-            results = indices.int().cpu().numpy(), confidences.cpu().numpy()
-        return list(zip(*results, strict=True))
+            crop_width = crop.shape[1]
+            pixels[row, :, :crop_width] = crop
+            widths[row] = crop_width
+        widths[len(crops) :] = 0
+        run.launch()
+        return run
 
-    def _compute(self, pixels: torch.Tensor, widths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        columns = torch.arange(pixels.shape[2], device=self._device)
-        inside = (columns < widths[:, None])[:, None, None, :].to(torch.float32)
-        # In 32 bits up to here, so that the padding is exactly zero and the pixels are rounded once.
-        normalised = (pixels.permute(0, 3, 1, 2).to(torch.float32) - self._mean * inside) * self._scale
-        logits = self._net(normalised.to(self._dtype)).float()
-        # The greatest probability without writing all of them: exp(max) / sum(exp).
-        best, indices = logits.max(dim=-1)
-        return indices, torch.exp(best - torch.logsumexp(logits, dim=-1))
+    def _collect(self, begun: Sequence[tuple[Run, int]]) -> tuple[NDArray[Any], ...]:
+        try:
+            parts = [[output[:count] for output in run.result()] for run, count in begun]
+        except RuntimeError as error:
+            self._die_with_the_device(error)
+            raise
+        return tuple(parts[0]) if len(parts) == 1 else tuple(map(np.concatenate, zip(*parts, strict=True)))
 
-    def _per_channel(self, values: Sequence[float]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=self._device).view(1, 3, 1, 1)
+    def _die_with_the_device(self, error: RuntimeError) -> None:
+        """End the worker if the fault is one after which CUDA answers nothing but errors to this process."""
+        if self._on_gpu and not isinstance(error, torch.OutOfMemoryError):
+            try:
+                torch.cuda.synchronize(self.device)
+            except RuntimeError:
+                raise WorkerBroken(f"{self.device} fails: {error}") from error
+
+    def _shape(self, batch: int, width: int) -> Shape:
+        pixels = ArraySpec("uint8", (batch, self._height, width, 3))
+        return Shape(f"{batch}x{width}", (pixels, ArraySpec("int32", (batch,))))

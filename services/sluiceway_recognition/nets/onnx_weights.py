@@ -21,7 +21,7 @@ from sluiceway_runtime.errors import StartupError
 from torch import Tensor, nn
 
 from sluiceway_recognition.nets.layers import LearnableAffine
-from sluiceway_recognition.nets.recognisers import NETS, TextNet
+from sluiceway_recognition.nets.recognisers import NETS, TextNet, UnknownNetwork
 
 __all__ = ["load_net", "onnx_layers"]
 
@@ -65,20 +65,24 @@ def load_net(path: Path) -> tuple[str, TextNet]:
         The network's name and the network, float32, in evaluation mode.
 
     Raises:
-        StartupError: the file holds none of the networks that are known here.
+        UnknownNetwork: the file holds none of the networks that are known here.
+        StartupError: it is no ONNX file.
     """
-    model = onnx.load(path)
+    try:
+        model = onnx.load(path)
+    except Exception as error:  # protobuf and file errors share no base class
+        raise StartupError(f"{path} cannot be read as ONNX: {type(error).__name__}") from error
     faults = []
     try:
         layers = onnx_layers(model)
     except _MismatchError as error:
-        raise StartupError(f"{path}: {error}") from error
+        raise UnknownNetwork(f"{path}: {error}") from error
     for name, build in NETS.items():
         try:
             return name, _fill(build, layers)
         except _MismatchError as error:
             faults.append(f"{name}: {error}")
-    raise StartupError(f"{path} holds none of the networks that torch computes here ({'; '.join(faults)})")
+    raise UnknownNetwork(f"{path} holds none of the networks that torch computes here ({'; '.join(faults)})")
 
 
 def onnx_layers(model: onnx.ModelProto) -> list[OnnxLayer]:

@@ -8,15 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from sluiceway_runtime.errors import StartupError
 from torch import Tensor, nn
 
 from sluiceway_recognition.nets.backbones import BlockPlan, BranchStem, PPLCNetV3, PPLCNetV4, SimpleStem
 from sluiceway_recognition.nets.necks import ConvNeck, LightSVTRNeck, SVTRNeck
 
-__all__ = ["NETS", "CTCHead", "TextNet"]
+__all__ = ["NETS", "CTCHead", "TextNet", "UnknownNetwork"]
 
 _DOWN = (2, 1)  # rows halve, columns stay: steps are not lost
 _ACROSS = (1, 2)
+
+
+class UnknownNetwork(StartupError):
+    """A readable file of a network that is not written out here."""
 
 
 class CTCHead(nn.Module):

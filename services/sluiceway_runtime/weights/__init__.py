@@ -27,7 +27,7 @@ __all__ = [
     "resolve",
 ]
 
-MODEL_SUFFIXES = (".onnx", ".pt", ".xml", ".safetensors")
+MODEL_SUFFIXES = (".onnx", ".pt", ".pt2", ".xml", ".safetensors")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 import pytest
-from sluiceway_recognition.flow import CropResult, QueuedCrop, recognise
+from sluiceway_recognition import flow
+from sluiceway_recognition.flow import CropResult, recognise
 from sluiceway_recognition.types import TextAnswer
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import (
+    Cancelled,
     DeadlineExceeded,
     InvalidImage,
     ModelFailed,
@@ -18,34 +20,49 @@ from sluiceway_runtime.errors import (
     SluicewayError,
     Unavailable,
 )
-from sluiceway_runtime.pool import Outcome, Payload, Priority
+from sluiceway_runtime.pool import Answers, Payload, Priority, Submission, Work
 
 
 class HeldPool:
-    """Answers when told to; refuses above `places`."""
+    """Answers when told to; refuses above `places`. Payloads are numbers."""
 
     def __init__(self, places: int = 1000) -> None:
         self.places = places
-        self.held: dict[int, asyncio.Future[Outcome]] = {}
+        self.held: dict[int, tuple[int, Callable[[Answers], None]]] = {}  # what has no answer: its place, whom to tell
         self.refusals: dict[int, SluicewayError] = {}
         self.submitted: list[int] = []
+        self.withdrawn: set[int] = set()
 
-    def submit(self, payload: Payload, **options: object) -> asyncio.Future[Outcome]:
-        if payload.meta in self.refusals:
-            raise self.refusals[payload.meta]
-        if sum(not future.done() for future in self.held.values()) >= self.places:
-            raise QueueFull("full", retry_after_s=0.001)
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self.held[payload.meta] = future
-        self.submitted.append(payload.meta)
-        return future
+    def submit_many(
+        self, work: Sequence[Work], *, answered: Callable[[Answers], None], **options: object
+    ) -> Submission:
+        submission = Submission(work, 0, answered, self._cancel)
+        full = None
+        for position, item in enumerate(work):
+            number = item.payload.meta
+            if full is None and len(self.held) >= self.places:
+                full = QueueFull("full", retry_after_s=0.001)
+            error = full or self.refusals.get(number)
+            if error is None:
+                self.held[number] = position, answered
+                self.submitted.append(number)
+            else:
+                submission.refused.append((position, error))
+        return submission
+
+    def _cancel(self, submission: Submission) -> None:
+        for item in submission.work:
+            if self.held.pop(item.payload.meta, None) is not None:
+                self.withdrawn.add(item.payload.meta)
 
     def answer(self, *crop_ids: int) -> None:
         for crop_id in crop_ids:
-            self.held[crop_id].set_result(Outcome(Payload(text(crop_id)), 1.0, 2.0, 0))
+            position, answered = self.held.pop(crop_id)
+            answered(Answers([position], [Payload(text(crop_id))], 1.0, 2.0, 0))
 
-    def fail(self, crop_id: int, error: Exception) -> None:
-        self.held[crop_id].set_exception(error)
+    def fail(self, crop_id: int, error: SluicewayError) -> None:
+        position, answered = self.held.pop(crop_id)
+        answered(Answers([position], [error], 0.0, 0.0, -1))
 
 
 def text(crop_id: int) -> TextAnswer:
@@ -55,7 +72,7 @@ def text(crop_id: int) -> TextAnswer:
 def start(
     pool: HeldPool, count: int, window: int = 1000, **given: SluicewayError
 ) -> AsyncGenerator[list[CropResult], None]:
-    crops = [QueuedCrop(index, given.get(f"crop{index}") or Payload(index)) for index in range(count)]
+    crops = [(index, given.get(f"crop{index}") or Work(Payload(index))) for index in range(count)]
     return recognise(pool, crops, request_id="r", deadline=Deadline.after(60), priority=Priority.NORMAL, window=window)
 
 
@@ -91,6 +108,66 @@ async def test_each_crop_comes_when_it_is_done_and_together_only_if_ready_togeth
         await anext(results)
 
 
+async def test_after_the_first_what_follows_is_sent_together_and_the_end_is_not_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(flow, "HOLD_S", 60.0)
+    pool = HeldPool()
+    results = start(pool, 5)
+    first = asyncio.ensure_future(anext(results))
+    await turn()
+    pool.answer(3)
+    assert ids(await first) == [3], "the first waits for nobody"
+    rest = asyncio.ensure_future(anext(results))
+    for crop in (0, 1, 4):
+        await turn()
+        pool.answer(crop)
+    await turn()
+    assert not rest.done()
+    pool.answer(2)
+    async with asyncio.timeout(5):
+        assert ids(await rest) == [0, 1, 4, 2], "nor does the last"
+
+
+async def test_what_is_held_is_sent_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "HOLD_S", 0.05)
+    pool = HeldPool()
+    results = start(pool, 3)
+    first = asyncio.ensure_future(anext(results))
+    await turn()
+    pool.answer(0)
+    await first
+    second = asyncio.ensure_future(anext(results))
+    await turn()
+    pool.answer(1)
+    await turn()
+    assert not second.done()
+    async with asyncio.timeout(5):
+        assert ids(await second) == [1]
+    third = asyncio.ensure_future(anext(results))
+    await turn()
+    assert not third.done()
+    pool.answer(2)
+    assert ids(await third) == [2]
+
+
+async def test_what_is_held_does_not_keep_waiting_crops_from_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "HOLD_S", 60.0)
+    pool = HeldPool()
+    results = start(pool, 5, window=2)
+    first = asyncio.ensure_future(anext(results))
+    await turn()
+    pool.answer(0)
+    await first
+    rest = asyncio.ensure_future(anext(results))
+    for crop in (1, 2, 3, 4):
+        await turn()
+        assert crop in pool.held
+        pool.answer(crop)
+    async with asyncio.timeout(5):
+        assert ids(await rest) == [1, 2, 3, 4]
+
+
 async def test_a_crop_that_fails_leaves_its_neighbours_alone() -> None:
     pool = HeldPool()
     pool.refusals[3] = Quarantined("this crop ends workers")
@@ -105,8 +182,8 @@ async def test_a_crop_that_fails_leaves_its_neighbours_alone() -> None:
     assert rest[2] == text(2)
 
 
-@pytest.mark.parametrize("error", [Unavailable("gone"), DeadlineExceeded("late"), RuntimeError("a bug")])
-async def test_a_failure_of_the_server_ends_the_call_and_withdraws_the_rest(error: Exception) -> None:
+@pytest.mark.parametrize("error", [Unavailable("gone"), DeadlineExceeded("late"), Cancelled("withdrawn")])
+async def test_a_failure_of_the_server_ends_the_call_and_withdraws_the_rest(error: SluicewayError) -> None:
     pool = HeldPool()
     results = start(pool, 3)
     first = asyncio.ensure_future(anext(results))
@@ -114,8 +191,7 @@ async def test_a_failure_of_the_server_ends_the_call_and_withdraws_the_rest(erro
     pool.fail(1, error)
     with pytest.raises(type(error)):
         await first
-    assert pool.held[0].cancelled()
-    assert pool.held[2].cancelled()
+    assert pool.withdrawn == {0, 2}
 
 
 async def test_a_full_queue_refuses_a_request_of_which_nothing_was_accepted() -> None:
@@ -176,7 +252,7 @@ async def test_leaving_withdraws_every_crop() -> None:
     first = asyncio.ensure_future(anext(results))
     await turn()
     await _stop(first, results)
-    assert all(future.cancelled() for future in pool.held.values())
+    assert pool.withdrawn == {0, 1}
     assert pool.submitted == [0, 1]
 
 

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sluiceway_recognition.heads import answer, reading_of
-from sluiceway_recognition.types import ClassAnswer, ClassReading, EmbeddingReading, Head, TextReading
+from sluiceway_recognition.heads import answer, answers_of
+from sluiceway_recognition.types import (
+    ClassAnswer,
+    ClassReading,
+    EmbeddingAnswer,
+    EmbeddingReading,
+    Head,
+    TextAnswer,
+    TextReading,
+)
 from sluiceway_runtime.errors import ModelFailed
 
 NAN = float("nan")
@@ -67,8 +75,33 @@ def test_an_embedding_without_direction_fails(values: list[float]) -> None:
         answer(EmbeddingReading(values), Head.EMBED, ())
 
 
+NAMES = np.array(["", "a", " "], dtype=object)
+
+
 @pytest.mark.parametrize("bad", [NAN, 0.0, -1.0, 1.5])
-def test_a_step_that_is_no_probability_fails_even_when_it_is_blank(bad: float) -> None:
-    arrays = (np.array([1, 0]), np.array([0.9, bad]))
-    with pytest.raises(ModelFailed):
-        reading_of(Head.TEXT, arrays, ("", "a", " "))
+def test_a_step_that_is_no_probability_fails_its_crop_even_when_it_is_blank(bad: float) -> None:
+    indices, confidences = np.array([[1, 0], [1, 0], [0, 1]]), np.array([[0.9, 0.9], [0.9, bad], [0.9, 0.5]])
+    first, second, third = answers_of(Head.TEXT, (indices, confidences), NAMES, (1, 1, 1))
+    assert isinstance(second, ModelFailed)
+    assert first == TextAnswer("a", 0.9, ("a",), (0.9,))
+    assert third == TextAnswer("a", 0.5, ("a",), (0.5,))
+
+
+def test_a_batch_of_classes_is_answered_as_single_readings_are() -> None:
+    rows = np.array([[0.1, 0.3, 0.3, 0.3], [0.7, 0.1, 0.1, 0.1], [NAN, 0, 0, 1], [0, 0, 1.01, 0]], dtype=np.float32)
+    labels = ("a", "b", "c", "d")
+    for top_ks in ((1, 1, 1, 1), (3, 1, 2, 1000)):
+        answers = answers_of(Head.CLASSIFY, (rows,), np.array(labels, dtype=object), top_ks)
+        assert isinstance(answers[2], ModelFailed)
+        for position in (0, 1, 3):
+            one = answer(ClassReading(rows[position]), Head.CLASSIFY, labels, top_k=top_ks[position])
+            assert answers[position] == one
+    unnamed = answers_of(Head.CLASSIFY, (rows[:1],), np.array([], dtype=object), (1,))
+    assert unnamed == [ClassAnswer(((1, "1", pytest.approx(0.3)),))]
+
+
+def test_a_batch_of_embeddings_is_answered_as_single_readings_are() -> None:
+    rows = np.array([[3, 0, -4], [0, 0, 0], [1e30, 0, 0], [NAN, 1, 1]], dtype=np.float32)
+    answers = answers_of(Head.EMBED, (rows,), NAMES, (1,) * 4)
+    assert [type(one) for one in answers] == [EmbeddingAnswer, ModelFailed, EmbeddingAnswer, ModelFailed]
+    assert answers[0] == answer(EmbeddingReading(rows[0]), Head.EMBED, ())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rendered_lines import rendered_lines
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_recognition.handler import RecognitionHandler, create, worker_config
 from sluiceway_recognition.preprocess import CropLimits
@@ -79,11 +80,34 @@ def test_strings_are_those_of_onnx_runtime(model: str, handlers, reference, line
         assert answer.confidence == pytest.approx(confidence, abs=1e-3)
 
 
-def test_half_precision_reads_the_same(handlers, lines) -> None:
-    crops = [crop for _, crop in lines]
-    exact = read(handlers("ppocrv6-tiny"), crops, "ppocrv6-tiny")
-    rounded = read(handlers("ppocrv6-tiny", "f16"), crops, "ppocrv6-tiny")
-    assert sum(a.text == b.text for a, b in zip(exact, rounded, strict=True)) >= 39
+@pytest.mark.parametrize(("model", "least"), [("ppocrv6-tiny", 299), ("ppocrv5-mobile", 296), ("ppocrv6-small", 299)])
+def test_half_precision_reads_what_onnx_runtime_reads(model: str, least: int, handlers, reference) -> None:
+    """98.5% of 300 lines for v5 and 99.5% for v6; seen here: all of them."""
+    crops = [crop for _, crop in rendered_lines(300)]
+    answers = read(handlers(model, "f16"), crops, model)
+    assert sum(answer.text == reference(model)(crop)[0] for answer, crop in zip(answers, crops, strict=True)) >= least
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_channels_padded_for_a_gpu_change_nothing(model: str) -> None:
+    import torch
+    from sluiceway_recognition.nets.padding import pad_channels
+
+    net = network(model)
+    images = torch.randn(2, 3, 48, 96, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        before = net(images)
+        widest = max(module.out_channels for module in pad_channels(net).backbone.modules() if is_depthwise(module))
+        assert (net(images) - before).abs().max() < 1e-5
+        # Small, too, so that every model is widened somewhere.
+        assert (pad_channels(network(model), multiple=50)(images) - before).abs().max() < 1e-5
+    assert widest % 32 == 0
+    if model == "ppocrv5-mobile":
+        assert [module.in_channels for module in net.backbone.modules() if is_depthwise(module)].count(256) == 5
+
+
+def is_depthwise(module: object) -> bool:
+    return getattr(module, "groups", 1) > 1
 
 
 def test_a_conversion_is_kept_and_a_damaged_one_made_again(tmp_path: Path) -> None:
@@ -103,6 +127,18 @@ def test_a_conversion_is_kept_and_a_damaged_one_made_again(tmp_path: Path) -> No
         store.load(cached)
     assert store.convert(source, cached)[0] == "ppocrv6-tiny"
     assert [file.name for file in cached.parent.iterdir()] == ["net.safetensors"]
+
+
+def test_a_cache_that_cannot_be_written_to_costs_the_conversion_alone(tmp_path: Path) -> None:
+    from sluiceway_recognition.nets import store
+
+    # A file where the folder should be: fails for every user, as a read-only file system does.
+    (tmp_path / "cache").write_text("")
+    source = weights.resolve("ppocrv5-mobile", kind="recognition").path
+    name, net, facts = store.convert(source, tmp_path / "cache" / "net.safetensors")
+    assert name == "ppocrv5-mobile"
+    assert not net.training
+    assert len(facts["character"].split("\n")) == net.classes - 2
 
 
 def test_a_file_of_another_layout_is_not_loaded(tmp_path: Path) -> None:

@@ -130,6 +130,13 @@ def test_host_threads_of_gpu_workers(cpus, config, threads):
     assert {placement.threads for placement in placements} == {threads}
 
 
+@pytest.mark.parametrize(("cpus", "threads"), [(16, 12), (8, 8), (1, 1)])
+def test_a_stage_that_works_on_the_host_as_well_may_have_more_threads(cpus, threads):
+    config = StageConfig(port=0, operations_port=0)
+    (placement,) = plan(config, ("cuda:0",), machine(cpus), host_threads_max=12)
+    assert placement.threads == threads
+
+
 def test_thread_environment_caps_every_library_and_waits_passively():
     environment = thread_environment(3)
     for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR"):

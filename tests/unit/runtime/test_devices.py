@@ -31,6 +31,15 @@ def test_auto_without_cuda_is_the_cpu_with_one_plain_warning(caplog):
     ]
 
 
+def test_auto_takes_the_devices_with_memory_to_spare(caplog):
+    cuda = Cuda(3, free_bytes=(2**30, 4 * 2**30, 2**32 - 1))
+    assert resolve("auto", find=lambda: cuda, least_free_bytes=4 * 2**30) == ("cuda:1",)
+    assert caplog.text == ""
+    assert resolve("cuda:0", find=lambda: cuda, least_free_bytes=4 * 2**30) == ("cuda:0",)
+    assert resolve("auto", find=lambda: cuda, least_free_bytes=5 * 2**30) == ("cpu",)
+    assert "none has 5 GiB of free memory; computing on the CPU" in caplog.text
+
+
 @pytest.mark.parametrize("device", ["cuda", "cuda:0"])
 def test_cuda_that_is_not_there_is_an_error_with_its_cause(device):
     with pytest.raises(StartupError, match="no NVIDIA driver"):
@@ -59,15 +68,15 @@ def test_without_a_driver_no_process_is_started(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("code", "found"),
     [
-        ("print('a greeting'); print(2)", Cuda(2)),
-        ("print(0)", Cuda(0, "torch finds no CUDA device it can use")),
+        ("print('a greeting'); print('devices', 5, 7)", Cuda(2, free_bytes=(5, 7))),
+        ("print('devices')", Cuda(0, "torch finds no CUDA device it can use")),
         ("raise ImportError('libcuda is broken')", Cuda(0, "torch cannot be imported: ImportError: libcuda is broken")),
     ],
 )
 def test_with_a_driver_a_second_process_is_asked(monkeypatch, tmp_path, code, found):
     monkeypatch.setattr(devices, "DRIVER_TRACES", (tmp_path,))
     monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: name)
-    monkeypatch.setattr(devices, "COUNT_DEVICES", code)
+    monkeypatch.setattr(devices, "ASK_DEVICES", code)
     assert devices.find_cuda() == found
     assert "torch" not in sys.modules
 
@@ -75,7 +84,7 @@ def test_with_a_driver_a_second_process_is_asked(monkeypatch, tmp_path, code, fo
 def test_nonsense_for_an_answer_counts_as_none(monkeypatch, tmp_path):
     monkeypatch.setattr(devices, "DRIVER_TRACES", (tmp_path,))
     monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: name)
-    monkeypatch.setattr(devices, "COUNT_DEVICES", "print('many')")
+    monkeypatch.setattr(devices, "ASK_DEVICES", "print('devices many')")
     found = devices.find_cuda()
     assert found.devices == 0
     assert "does not answer" in found.missing

@@ -1,0 +1,183 @@
+"""Just enough of the protobuf wire format to read pixels where they lie and to write texts without building messages.
+
+A parsed protobuf message holds a second copy of the pixels and hands out a third, which for a request of 64 crops is
+much of what a front does. So what a serialiser normally writes (fields in ascending order, a crop's pixels last) is
+read here; of anything else this module says so, and the caller has it parsed. And a message for each text, besides its
+own time, has the library return all free memory to the system after so many of them, which then has to be had anew.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import NamedTuple
+
+from sluiceway_runtime.pool import Buffer
+
+__all__ = ["RawCrop", "WireRequest", "read", "recognition", "text"]
+
+# Wire types and numbers of the fields, as in recognition.proto and crop.proto.
+OPTIONS, PRIORITY, CROPS = 0x0A, 0x10, 0x7A
+MODEL = b"\x12"
+# Up to 28 bits: larger ones are left to the parser, and with them what is no uint32.
+_VARINT = re.compile(rb"[\x80-\xff]{0,3}[\x00-\x7f]")
+# The length of a crop, and its id.
+_CROP = re.compile(rb"\x7a(V)((?:\x08V)?)".replace(b"V", _VARINT.pattern))
+# What stands before its pixels.
+_RAW = re.compile(rb"\x1a(V)(\x08(V)\x10(V)(?:\x18(V))?\x22(V))".replace(b"V", _VARINT.pattern))
+
+
+_FLOAT = struct.Struct("<f")
+
+
+class RawCrop(NamedTuple):
+    """A crop of raw pixels as it came, unchecked.
+
+    Attributes:
+        id: of the request.
+        model: by name, empty for the request's.
+        height: pixels.
+        width: pixels.
+        format: number of the enumeration.
+        data: the pixels, here a view into the request.
+    """
+
+    id: int
+    model: str
+    height: int
+    width: int
+    format: int
+    data: Buffer
+
+
+class WireRequest(NamedTuple):
+    """A request. `head` is what stands before the crops, itself a message of the same kind."""
+
+    head: bytes
+    crops: list[RawCrop]
+
+
+class _Raw(NamedTuple):
+    """What stands before pixels."""
+
+    height: int
+    width: int
+    format: int
+    data_bytes: int
+    consistent: bool
+
+
+def read(data: bytes) -> WireRequest | None:
+    """Read a serialised RecognizeRequest.
+
+    Returns:
+        None if it is not as it normally is, which includes everything malformed.
+    """
+    at = _head(data)
+    if at is None:
+        return None
+    head, view, size = data[:at], memoryview(data), len(data)
+    named = _model(data, at)
+    if named is None:
+        return None
+    # Crops of one request are for one model.
+    model, field = named
+    pattern = _crop(field)
+    crops: list[RawCrop] = []
+    while at < size:
+        match = pattern.match(data, at)
+        if match is None:
+            return None
+        length, identity, before = match.groups()
+        height, width, pixel_format, data_bytes, consistent = _raw(before)
+        start = match.end()
+        at = start + data_bytes
+        if not consistent or at != match.end(1) + _number(length) or at > size:
+            return None
+        crops.append(RawCrop(_number(identity[1:] or b"\0"), model, height, width, pixel_format, view[start:at]))
+    return WireRequest(head, crops)
+
+
+def _head(data: bytes) -> int | None:
+    """Where the crops begin."""
+    at, size = 0, len(data)
+    while at < size and data[at] != CROPS:
+        kind = data[at]
+        match = _VARINT.match(data, at + 1)
+        if match is None or kind not in (OPTIONS, PRIORITY):
+            return None
+        at = match.end() + (_number(match.group()) if kind == OPTIONS else 0)
+    return at if at <= size else None
+
+
+def _model(data: bytes, at: int) -> tuple[str, bytes] | None:
+    """The model of the crop that begins here, and the field that holds it; both empty if it has none."""
+    match = _CROP.match(data, at)
+    if match is None or data[match.end() : match.end() + 1] != MODEL:
+        return "", b""
+    start = match.end() + 2
+    length = data[start - 1 : start]
+    if length > b"\x7f":
+        return None  # of two bytes
+    end = start + sum(length)
+    try:
+        return data[start:end].decode(), data[start - 2 : end]
+    except UnicodeDecodeError:
+        return None
+
+
+@lru_cache(maxsize=64)
+def _crop(model: bytes) -> re.Pattern[bytes]:
+    """All of a crop before its pixels, its model being this field."""
+    raw = rb"(\x1aV\x08V\x10V(?:\x18V)?\x22V)".replace(b"V", _VARINT.pattern)
+    return re.compile(_CROP.pattern + re.escape(model) + raw)
+
+
+# Numbers and sizes repeat from request to request.
+@lru_cache(maxsize=4096)
+def _number(varint: bytes) -> int:
+    return sum((byte & 0x7F) << (7 * position) for position, byte in enumerate(varint))
+
+
+@lru_cache(maxsize=4096)
+def _raw(before: bytes) -> _Raw:
+    parts = _RAW.fullmatch(before)
+    assert parts is not None, "it was matched before"
+    length, fields, height, width, pixel_format, size = parts.groups()
+    data_bytes = _number(size)
+    consistent = _number(length) == len(fields) + data_bytes
+    return _Raw(_number(height), _number(width), _number(pixel_format or b"\0"), data_bytes, consistent)
+
+
+def recognition(crop_id: int, result: bytes) -> bytes:
+    """A `Recognition` as a field of the response: its `crop_id`, and the field of its `result` as it is."""
+    identity = b"\x08" + _varint(crop_id) if crop_id else b""
+    return b"\x0a" + _varint(len(identity) + len(result)) + identity + result
+
+
+def text(value: str, confidence: float, characters: Iterable[tuple[str, float]] = ()) -> bytes:
+    """A `Text` as the `result` of a recognition."""
+    body = _text(value, confidence)
+    for character in characters:
+        inner = _text(*character)
+        body += b"\x1a" + _varint(len(inner)) + inner
+    return b"\x12" + _varint(len(body)) + body
+
+
+def _text(value: str, confidence: float) -> bytes:
+    """What `Text` and `Character` have in common; fields at their default are left out."""
+    encoded = value.encode()
+    body = b"\x0a" + _varint(len(encoded)) + encoded if encoded else b""
+    return body + b"\x15" + _FLOAT.pack(confidence) if confidence else body
+
+
+@lru_cache(maxsize=4096)
+def _varint(number: int) -> bytes:
+    written = bytearray()
+    while number > 0x7F:
+        written.append(number & 0x7F | 0x80)
+        number >>= 7
+    written.append(number)
+    return bytes(written)

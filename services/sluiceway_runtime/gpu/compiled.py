@@ -1,0 +1,346 @@
+"""A module with a graph for each shape, fed through a ring of staging buffers: what GPU backends are made of."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from sluiceway_runtime.gpu import builder, compiler, memory
+from sluiceway_runtime.gpu.artefacts import Artefacts
+from sluiceway_runtime.gpu.device import Device, Step, open_device
+from sluiceway_runtime.gpu.recipe import Maker, Recipe
+from sluiceway_runtime.gpu.shapes import ArraySpec, Layout, Shape
+
+__all__ = ["CompiledModule", "Run"]
+
+log = logging.getLogger(__name__)
+
+Arrays = tuple[NDArray[Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Graph:
+    """A shape that is ready: what repeats it, and where its results come to lie on the device."""
+
+    step: Step
+    inputs: Layout
+    outputs: Layout
+    results: Any
+    cost_ms: float
+
+
+@dataclass(slots=True)
+class _Slot:
+    """Buffers of one batch on its way, on both sides, large enough for every shape."""
+
+    host_in: Any
+    device_in: Any
+    device_out: Any
+    host_out: Any
+
+
+class Run:
+    """One batch on its way: fill `inputs`, `launch`, then `result`.
+
+    Attributes:
+        inputs: views of pinned memory to be filled, as the shape says. They hold what an earlier batch left there.
+    """
+
+    def __init__(self, owner: CompiledModule, graph: _Graph, slot: _Slot) -> None:
+        self._owner = owner
+        self._graph = graph
+        self._slot: _Slot | None = slot
+        self._wait: Callable[[], None] | None = None
+        self._result: Arrays | None = None
+        self.inputs: Arrays = graph.inputs.arrays(slot.host_in.numpy())
+
+    @property
+    def launched(self) -> bool:
+        """Whether it is on its way."""
+        return self._wait is not None
+
+    def launch(self) -> None:
+        """Start it; returns without waiting for the device.
+
+        Raises:
+            torch.OutOfMemoryError: only of a shape that could not be captured.
+        """
+        assert self._slot is not None, "a run is launched once"
+        self._wait = self._owner._start(self._graph, self._slot)  # noqa: SLF001 - a part of it
+
+    def result(self) -> Arrays:
+        """Wait for the end, and return the outputs, as arrays of their own."""
+        if self._result is None:
+            assert self._wait is not None, "a run is launched first"
+            assert self._slot is not None
+            self._wait()
+            outputs = self._graph.outputs.arrays(self._slot.host_out.numpy())
+            self._result = tuple(output.copy() for output in outputs)
+            slot, self._slot, self.inputs = self._slot, None, ()
+            self._owner._give_back(self, slot)  # noqa: SLF001 - a part of it
+        return self._result
+
+
+class CompiledModule:
+    """A torch module with static shapes: compiled, captured, and fed so that copies overlap the computation.
+
+    Not safe for several threads at once.
+
+    Args:
+        recipe: makes the module.
+        name: for logs and the names of artefacts.
+        device: `cpu`, `cuda:0` and so on. On the CPU nothing is captured or pinned; the rest is the same.
+        cache: folder of artefacts, such as `weights.cache_folder() / "gpu"`.
+        depth: batches that may be on their way at once, each with its staging buffers.
+        workers_on_device: that share the memory of the device.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        name: str,
+        device: str,
+        cache: Path,
+        depth: int = 3,
+        workers_on_device: int = 1,
+    ) -> None:
+        self.name = name
+        self._recipe = recipe
+        self._device: Device = open_device(device, workers_on_device)
+        self._artefacts = Artefacts(
+            cache, name, {**recipe.facts(), "torch": torch.__version__, "device": self._device.kind}
+        )
+        self._depth = depth
+        self._make: Maker | None = None
+        self._graphs: dict[Shape, _Graph] = {}
+        self._free: list[_Slot] = []
+        self._flying: deque[Run] = deque()
+        self._open: Run | None = None
+
+    # Getting ready
+
+    def prepare(self, shapes: Sequence[Shape], compiled: Iterable[Shape] | None = None) -> tuple[Shape, ...]:
+        """Make every shape ready: compile what is not in the cache, capture, and run each.
+
+        Args:
+            shapes: wanted, one or more.
+            compiled: which of them are compiled; the rest run as torch computes them. None compiles all on CUDA and
+                none on the CPU.
+
+        Returns:
+            Those that are ready, in the order given. Shapes that do not fit into the memory are left out, with a
+            warning; the smallest is always among them.
+
+        Raises:
+            torch.OutOfMemoryError: not even the smallest fits.
+            Exception: whatever the recipe raises.
+        """
+        assert not self._graphs, "a module is prepared once"
+        begun_s = time.perf_counter()
+        with torch.inference_mode():
+            self._make = self._recipe.make(self._device.torch)
+            kept = self._fitting(shapes)
+            wanted = set(kept if self._device.torch.type == "cuda" else ()) if compiled is None else set(compiled)
+            packages = self._packages([shape for shape in kept if shape in wanted])
+            # Results of one shape are read before the next one runs, so all read their inputs from one place.
+            static_in = self._device.buffer(max(Layout(shape.inputs).size_bytes for shape in kept))
+            smallest = min(kept, key=lambda shape: shape.size_bytes)
+            for shape in sorted(kept, key=lambda shape: -shape.size_bytes):  # the largest takes the memory for all
+                try:
+                    self._graphs[shape] = self._ready(shape, static_in, packages.get(shape))
+                except torch.OutOfMemoryError:
+                    if shape == smallest:
+                        raise
+                    log.warning("%s: %s does not fit into the memory of the device", self.name, shape.name)
+                    self._device.release()
+            self._static_in = static_in
+            self._add_slots()
+        self._artefacts.close()
+        ready = tuple(shape for shape in shapes if shape in self._graphs)
+        log.info("%s: %d graphs are ready after %.1f s", self.name, len(ready), time.perf_counter() - begun_s)
+        return ready
+
+    def cost_ms(self, shape: Shape) -> float:
+        """Time that the device computes a shape, measured when it was made ready."""
+        return self._graphs[shape].cost_ms
+
+    def _fitting(self, shapes: Sequence[Shape]) -> Sequence[Shape]:
+        """What fits, reckoned from two small shapes, before anything is compiled."""
+        measured = []
+        for shape in memory.probes(shapes) if self._device.torch.type == "cuda" else ():
+            module, inputs = self._module(shape), compiler.blank_inputs(shape, self._device.torch)
+            measured.append((shape, self._device.peak_bytes(lambda m=module, i=inputs: m(*i))))  # type: ignore[misc]
+        self._device.release()
+        kept = memory.fitting(shapes, measured, self._device.available_bytes())
+        if left_out := [shape.name for shape in shapes if shape not in kept]:
+            log.warning("%s: left out, as the device's memory is too small: %s", self.name, ", ".join(left_out))
+        return kept
+
+    def _packages(self, shapes: Sequence[Shape]) -> dict[Shape, Path]:
+        """The compiled file of each shape; those that are missing or damaged are made first."""
+        found = {shape: path for shape in shapes if (path := self._artefacts.find(shape)) is not None}
+        if len(found) == len(shapes):
+            return found
+        if missing_tool := compiler.missing_tool():
+            log.warning("%s: nothing is compiled, as %s; it computes at about half the speed", self.name, missing_tool)
+            return found
+        with self._artefacts.building():
+            # Another worker may have built them while this one waited for its turn.
+            found = {shape: path for shape in shapes if (path := self._artefacts.find(shape)) is not None}
+            faults = self._build([shape for shape in shapes if shape not in found], len(shapes), len(found))
+        if faults:
+            log.warning(
+                "%s: %d of %d graphs could not be compiled and compute at about half the speed; the first: %s",
+                self.name,
+                len(faults),
+                len(shapes),
+                next(iter(faults.values())),
+            )
+        return {shape: path for shape in shapes if (path := self._artefacts.find(shape)) is not None}
+
+    def _build(self, missing: Sequence[Shape], total: int, done: int) -> dict[Shape, str]:
+        if not missing:
+            return {}
+        log.info("%s: compiling %d graphs, once; later starts find them in the cache", self.name, len(missing))
+        # The longest first, so that none is left over at the end.
+        order = sorted(missing, key=lambda shape: -shape.size_bytes)
+        drafts = {shape: self._artefacts.draft(shape) for shape in order}
+        faults: dict[Shape, str] = {}
+        lock, counted = threading.Lock(), done
+
+        def built(shape: Shape, fault: str) -> None:
+            nonlocal counted
+            with lock:
+                if fault:
+                    faults[shape] = f"{shape.name}: {fault}"
+                    return
+                self._artefacts.keep(shape, drafts[shape])
+                counted += 1
+                log.info("%s: compiled %d of %d graphs (%s)", self.name, counted, total, shape.name)
+
+        builder.build(self._recipe, str(self._device.torch), list(drafts.items()), built)
+        for draft in drafts.values():
+            draft.unlink(missing_ok=True)
+        return faults
+
+    def _ready(self, shape: Shape, static_in: Any, package: Path | None) -> _Graph:
+        """Load and capture; a package that cannot be loaded is made again, once."""
+        for may_build in (True, False):
+            if package is None:
+                break
+            try:
+                return self._record(shape, static_in, compiler.load(package, self._device.torch))
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # whatever loading machine code may run into
+                first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                what_next = "is made again" if may_build else "is done without"
+                log.warning("%s: %s cannot be used and %s: %s", self.name, package.name, what_next, first)
+                self._artefacts.discard(shape)
+                package = self._packages([shape]).get(shape) if may_build else None
+        return self._record(shape, static_in, self._module(shape))
+
+    def _record(self, shape: Shape, static_in: Any, call: Callable[..., Any]) -> _Graph:
+        inputs = Layout(shape.inputs)
+        views = _tensors(inputs, static_in)
+        first = _flat(call(*views))
+        outputs = Layout([ArraySpec(str(value.dtype).removeprefix("torch."), tuple(value.shape)) for value in first])
+        del first
+        results = self._device.buffer(outputs.size_bytes)
+        targets = _tensors(outputs, results)
+
+        def step() -> None:
+            for target, value in zip(targets, _flat(call(*views)), strict=True):
+                target.copy_(value)
+
+        recorded = self._device.record(step)
+        return _Graph(recorded, inputs, outputs, results, self._device.time_ms(recorded))
+
+    def _module(self, shape: Shape) -> Callable[..., Any]:
+        assert self._make is not None
+        module: Callable[..., Any] = self._make(shape)
+        return module
+
+    def _add_slots(self) -> None:
+        size_in = max(graph.inputs.size_bytes for graph in self._graphs.values())
+        size_out = max(graph.outputs.size_bytes for graph in self._graphs.values())
+        device = self._device
+        self._free = [
+            _Slot(
+                device.host_buffer(size_in),
+                device.buffer(size_in),
+                device.buffer(size_out),
+                device.host_buffer(size_out),
+            )
+            for _ in range(self._depth)
+        ]
+
+    # Computing
+
+    def begin(self, shape: Shape) -> Run:
+        """Get the staging buffers of a shape that is ready.
+
+        If all are in use, the oldest batch is waited for; its `result` is kept for whoever asks for it. A run that was
+        begun and not launched is forgotten when the next one begins.
+        """
+        if self._open is not None and not self._open.launched and self._open._slot is not None:  # noqa: SLF001
+            self._free.append(self._open._slot)  # noqa: SLF001
+            self._open._slot = None  # noqa: SLF001
+        if not self._free:
+            self._flying[0].result()
+        self._open = Run(self, self._graphs[shape], self._free.pop())
+        return self._open
+
+    def __call__(self, shape: Shape, *arrays: NDArray[Any]) -> Arrays:
+        """Compute one batch and wait for it."""
+        run = self.begin(shape)
+        for target, array in zip(run.inputs, arrays, strict=True):
+            target[...] = array
+        run.launch()
+        return run.result()
+
+    def _start(self, graph: _Graph, slot: _Slot) -> Callable[[], None]:
+        run, size_in, size_out = self._open, graph.inputs.size_bytes, graph.outputs.size_bytes
+        assert run is not None
+
+        def copy_in() -> None:
+            slot.device_in[:size_in].copy_(slot.host_in[:size_in], non_blocking=True)
+
+        def compute() -> None:
+            self._static_in[:size_in].copy_(slot.device_in[:size_in])
+            graph.step()
+            slot.device_out[:size_out].copy_(graph.results)
+
+        def copy_out() -> None:
+            slot.host_out[:size_out].copy_(slot.device_out[:size_out], non_blocking=True)
+
+        with torch.inference_mode():
+            wait = self._device.transfer(copy_in, compute, copy_out)
+        self._flying.append(run)
+        self._open = None
+        return wait
+
+    def _give_back(self, run: Run, slot: _Slot) -> None:
+        self._flying.remove(run)
+        self._free.append(slot)
+
+
+def _flat(outputs: Any) -> tuple[Any, ...]:
+    return tuple(outputs) if isinstance(outputs, tuple | list) else (outputs,)
+
+
+def _tensors(layout: Layout, buffer: Any) -> tuple[Any, ...]:
+    return tuple(
+        buffer[offset : offset + spec.size_bytes].view(getattr(torch, spec.dtype)).view(spec.shape)
+        for spec, offset in zip(layout.specs, layout.offsets, strict=True)
+    )

@@ -1,0 +1,80 @@
+"""A string depends on its crop alone: not on what is read beside it, in which order, or in how large a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sluiceway_recognition.backends.batches import GraphSettings
+from sluiceway_recognition.config import RecognitionConfig
+from sluiceway_recognition.handler import RecognitionHandler, create, worker_config
+from sluiceway_recognition.preprocess import CropLimits
+from sluiceway_recognition.resolve import plan_models
+from sluiceway_recognition.types import CropTask, PixelFormat, TextAnswer
+from sluiceway_runtime import weights
+from sluiceway_runtime.pool import Payload, Placement
+
+MODEL = "ppocrv6-tiny"
+# Batches of several sizes, so that graphs are filled in part, too: their empty rows hold what an earlier batch left.
+GRAPHS = GraphSettings(batches=(1, 3, 8))
+WORDS = 24
+
+
+@dataclass
+class Reader:
+    """A handler, crops, and what each of the words is when it is read alone."""
+
+    handler: RecognitionHandler
+    crops: list[np.ndarray]
+    alone: list[TextAnswer]
+    exact: bool
+
+    def read(self, picked: list[int]) -> list[TextAnswer]:
+        payloads = [
+            Payload(CropTask(MODEL, *crop.shape[:2], PixelFormat.BGR), (crop.tobytes(),))
+            for crop in (self.crops[index] for index in picked)
+        ]
+        answers = []
+        for result in self.handler.run(payloads):
+            assert isinstance(result, Payload), result
+            assert isinstance(result.meta, TextAnswer)
+            answers.append(result.meta)
+        return answers
+
+
+@pytest.fixture(scope="module", params=["openvino", pytest.param("torch", marks=pytest.mark.torch)])
+def reader(request: pytest.FixtureRequest, lines: list[tuple[str, np.ndarray]], page_words: list[np.ndarray]) -> Reader:
+    config = RecognitionConfig.model_validate(
+        # Few widths, so that crops of unlike widths meet in one batch.
+        {"models": [{"name": MODEL, "precision": "f32", "backend": request.param, "buckets": [160, 320, 1920]}]}
+    )
+    plans = plan_models(config.models, lambda name: weights.resolve(name, kind="recognition"))
+    handler = create(worker_config(plans, CropLimits(config.max_crop_px, config.max_crop_bytes), GRAPHS))
+    handler.setup(Placement(0, "cpu", None, 1))
+    words = [crop for _, crop in lines if crop.shape[1] <= 320][: WORDS // 2]
+    words += [crop for crop in page_words if crop.shape[1] <= 320][: WORDS - len(words)]
+    noise = np.random.default_rng(4)
+    # Mates that would leave traces: noise as wide as the bucket, all light, all dark, and next to nothing.
+    mates = [noise.integers(0, 256, (48, width, 3), dtype=np.uint8) for width in (160, 320)]
+    mates += [np.full((48, 320, 3), 255, np.uint8), np.zeros((48, 160, 3), np.uint8), np.full((48, 1, 3), 9, np.uint8)]
+    made = Reader(handler, [*words, *mates], [], exact=request.param == "openvino")
+    made.alone = [made.read([index])[0] for index in range(len(words))]
+    assert sum(bool(answer.text) for answer in made.alone) > len(words) / 2
+    return made
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(picked=st.lists(st.integers(0, WORDS + 4), min_size=2, max_size=13))
+def test_a_string_does_not_depend_on_what_is_read_beside_it(reader: Reader, picked: list[int]) -> None:
+    for index, answer in zip(picked, reader.read(picked), strict=True):
+        if index >= len(reader.alone):
+            continue
+        expected = reader.alone[index]
+        assert answer.text == expected.text
+        if reader.exact:
+            assert answer == expected
+        # Graphs of other sizes add up in another order: the last places of the confidences may differ.
+        assert answer.character_confidences == pytest.approx(expected.character_confidences, abs=1e-3)

@@ -1,0 +1,174 @@
+"""`CompiledModule` on the CPU: the same code as on a GPU but for the graphs and streams of CUDA."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = [pytest.mark.torch, pytest.mark.timeout(280)]
+
+
+def batch_of(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    chance = np.random.default_rng(seed)
+    return chance.integers(0, 255, (count, 16, 32, 3), dtype=np.uint8), chance.integers(1, 32, count, dtype=np.int32)
+
+
+def told(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]:
+    """What our own code logged."""
+    return [
+        record.message for record in caplog.records if record.levelno >= level and record.name.startswith("sluiceway")
+    ]
+
+
+def expected(pixels: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    import torch
+    from gpu_nets import Tiny
+
+    with torch.inference_mode():
+        return Tiny()(torch.from_numpy(pixels), torch.from_numpy(widths))[0].numpy()
+
+
+def open_module(cache: Path, **arguments: str):
+    from gpu_nets import recipe
+    from sluiceway_runtime.gpu import CompiledModule
+
+    return CompiledModule(recipe(**arguments), name="tiny", device="cpu", cache=cache, depth=2)
+
+
+def test_runs_are_independent_however_many_are_begun(tmp_path: Path) -> None:
+    from gpu_nets import shape_of
+
+    module = open_module(tmp_path)
+    shapes = (shape_of(1), shape_of(4))
+    assert module.prepare(shapes) == shapes
+    assert all(module.cost_ms(shape) > 0 for shape in shapes)
+    begun = []
+    for number in range(7):
+        shape = shapes[number % 2]
+        run = module.begin(shape)
+        pixels, widths = batch_of(shape.batch, number)
+        run.inputs[0][...], run.inputs[1][...] = pixels, widths
+        run.launch()
+        begun.append((run, pixels, widths))
+    for run, pixels, widths in reversed(begun):
+        values, doubled = run.result()
+        assert values == pytest.approx(expected(pixels, widths), abs=1e-6)
+        assert (doubled == widths * 2).all()
+        assert run.result()[0] is values
+
+
+def test_a_run_that_is_not_launched_costs_no_buffers(tmp_path: Path) -> None:
+    from gpu_nets import shape_of
+
+    module = open_module(tmp_path)
+    module.prepare([shape_of(1)])
+    for _ in range(5):
+        module.begin(shape_of(1))
+    pixels, widths = batch_of(1, 0)
+    assert module(shape_of(1), pixels, widths)[0] == pytest.approx(expected(pixels, widths), abs=1e-6)
+
+
+def test_graphs_are_compiled_once_and_a_damaged_one_again(tmp_path: Path, caplog) -> None:
+    from gpu_nets import shape_of
+
+    caplog.set_level(logging.INFO)
+    shape = shape_of(2)
+    pixels, widths = batch_of(2, 0)
+
+    def start() -> str:
+        caplog.clear()
+        module = open_module(tmp_path)
+        module.prepare([shape], [shape])
+        assert module(shape, pixels, widths)[0] == pytest.approx(expected(pixels, widths), abs=1e-5)
+        return "\n".join(told(caplog))
+
+    assert "compiled 1 of 1 graphs (2x32)" in start()
+    assert "compil" not in start()
+    (package,) = tmp_path.glob("*/2x32.pt2")
+    package.write_bytes(package.read_bytes()[:-10])
+    assert "compiled 1 of 1 graphs (2x32)" in start()
+
+
+def test_a_package_that_cannot_be_loaded_is_made_again_and_then_done_without(
+    tmp_path: Path, monkeypatch, caplog
+) -> None:
+    from gpu_nets import shape_of
+    from sluiceway_runtime.gpu import builder
+    from sluiceway_runtime.gpu.artefacts import Artefacts
+
+    shape = shape_of(2)
+    built = []
+
+    def no_machine_code(recipe: object, device: str, wanted: list, told) -> None:
+        for one, path in wanted:
+            built.append(one)
+            path.write_bytes(b"no package")
+            told(one, "")
+
+    monkeypatch.setattr(builder, "build", no_machine_code)
+    module = open_module(tmp_path)
+    module.prepare([shape], [shape])
+    assert built == [shape, shape]
+    assert "cannot be used and is made again" in caplog.text
+    assert "cannot be used and is done without" in caplog.text
+    assert isinstance(module._artefacts, Artefacts)
+    assert module._artefacts.find(shape) is None
+    pixels, widths = batch_of(2, 0)
+    assert module(shape, pixels, widths)[0] == pytest.approx(expected(pixels, widths), abs=1e-6)
+
+
+def test_what_cannot_be_compiled_is_told_once_and_computed_as_it_is(tmp_path: Path, caplog) -> None:
+    from gpu_nets import shape_of
+
+    shapes = [shape_of(1), shape_of(2)]
+    module = open_module(tmp_path, wrap="sync")
+    assert module.prepare(shapes, shapes) == tuple(shapes)
+    (warning,) = told(caplog, logging.WARNING)
+    assert warning.startswith(
+        "tiny: 2 of 2 graphs could not be compiled and compute at about half the speed; the first"
+    )
+    pixels, widths = batch_of(2, 0)
+    assert module(shapes[1], pixels, widths)[0] == pytest.approx(expected(pixels, widths), abs=1e-6)
+
+
+def test_without_a_compiler_there_is_one_plain_warning(tmp_path: Path, monkeypatch, caplog) -> None:
+    from gpu_nets import shape_of
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    module = open_module(tmp_path)
+    module.prepare([shape_of(1)], [shape_of(1)])
+    assert told(caplog, logging.WARNING) == [
+        "tiny: nothing is compiled, as there is no C++ compiler; it computes at about half the speed"
+    ]
+
+
+def test_a_builder_ends_with_whoever_started_it() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sluiceway_runtime.gpu.builder_process"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(60) == 0
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+def test_a_builder_that_dies_fails_its_own_graph(tmp_path: Path, monkeypatch) -> None:
+    from gpu_nets import recipe, shape_of
+    from sluiceway_runtime.gpu import builder
+
+    monkeypatch.setattr(builder, "_cores", lambda: 4)
+    told: dict[str, str] = {}
+    wanted = [(shape_of(1), tmp_path / "1.pt2"), (shape_of(2), tmp_path / "2.pt2")]
+    builder.build(recipe(wrap="die"), "cpu", wanted, lambda shape, fault: told.update({shape.name: fault}))
+    assert told == {"1x32": "the builder ended with code 9", "2x32": "the builder ended with code 9"}

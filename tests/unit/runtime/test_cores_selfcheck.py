@@ -1,0 +1,108 @@
+"""Whether caps on threads hold, found by looking."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sluiceway_runtime.cores import measure_threads, verify_threads
+from sluiceway_runtime.errors import StartupError
+
+SUPPORT = Path(__file__).parents[2] / "support"
+NOISE = np.random.default_rng(1).integers(0, 255, 2**17, np.uint8).tobytes()
+
+
+def compute() -> None:
+    zlib.compress(NOISE)
+
+
+@pytest.fixture
+def spinners() -> Iterator[None]:
+    """Two threads that never rest."""
+    over = threading.Event()
+
+    def spin() -> None:
+        while not over.is_set():
+            compute()
+
+    threads = [threading.Thread(target=spin, name="spinner") for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    yield
+    over.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_one_thread_is_one() -> None:
+    use = verify_threads(compute, 1, worker=0)
+    assert use.busy == 1
+    assert use.extra == ()
+    assert use.samples >= 40
+
+
+def test_threads_beyond_the_cap_fail_the_start_and_are_named(spinners: None) -> None:
+    with pytest.raises(StartupError, match=r"worker 3 keeps 3 threads busy at once where 1 may.*spinner.*= 3"):
+        verify_threads(compute, 1, worker=3)
+    assert verify_threads(compute, 3, worker=0).busy == 3
+
+
+def test_threads_that_take_turns_are_one() -> None:
+    with ThreadPoolExecutor(1) as other:
+
+        def in_turn() -> None:
+            compute()
+            other.submit(compute).result()
+
+        assert verify_threads(in_turn, 1, worker=0).busy == 1
+
+
+def test_waiting_is_not_being_busy() -> None:
+    use = measure_threads(lambda: threading.Event().wait(0.02))
+    assert use.busy == 0
+
+
+def test_what_the_work_raises_is_raised_and_nothing_is_left() -> None:
+    before = threading.active_count()
+
+    def fail() -> None:
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        measure_threads(fail)
+    assert threading.active_count() == before
+
+
+def test_neighbours_on_the_same_core_change_nothing() -> None:
+    """Four processes burn the core that the check runs on: it sees one thread of its own, and no fault."""
+    core = min(os.sched_getaffinity(0))
+    pin = f"import os; os.sched_setaffinity(0, [{core}])\n"
+    burners = [subprocess.Popen([sys.executable, "-c", f"{pin}while True: pass"]) for _ in range(4)]
+    check = (
+        f"{pin}from thread_models import compute\nfrom sluiceway_runtime.cores import verify_threads\n"
+        "print(verify_threads(compute, 1, worker=0).busy)"
+    )
+    path = os.pathsep.join((str(SUPPORT), *filter(None, sys.path)))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", check],
+            env=os.environ | {"PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+    # So disturbed, it may have had too few looks to say anything; it must not say anything wrong.
+    assert done.stdout.strip() in ("1", "None")
