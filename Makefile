@@ -129,9 +129,11 @@ bench-overload: dev ## three times the load that the cluster can carry, with rea
 bench-wire: dev ## what carrying crops costs, with a model that costs nothing
 	$(BIN)/python benchmarks/wire.py --json out/bench-wire.json
 
-bench-recognition: dev ## recognition bare, served and over the wire, on the GPU if there is one (4 minutes; 9 at first)
-	$(BIN)/sluiceway models pull --defaults
-	$(BIN)/python benchmarks/recognition.py --json out/bench-recognition.json
+# torch is only needed where there is a GPU.
+RECOGNITION_VENV := $(if $(shell command -v nvidia-smi),$(TORCH_VENV),$(VENV))
+bench-recognition: dev $(RECOGNITION_VENV)/.ready ## recognition bare, served and over the wire, on the GPU if there is one (4 minutes; 9 at first)
+	$(BIN)/sluiceway models pull ppocrv5-mobile ppocrv6-tiny
+	$(RECOGNITION_VENV)/bin/python benchmarks/recognition.py --json out/bench-recognition.json
 
 bench-detection-gpu: $(TORCH_VENV)/.ready dev ## detection on a GPU beside all cores of its machine (4 minutes; 6 at first)
 	$(BIN)/sluiceway models pull text-small

@@ -1,9 +1,9 @@
 """What the cluster adds to the models: one image at a time, over the cluster and called directly in this process.
 
-Both run the same weights, precision and threads (one: a worker for each stage, of which one computes at a time) on the
-same cores, alternating within one run, so that a slow moment of the machine meets both. The direct call is
-tests/support/direct_pipeline.py, which shares no code with the services. `--workers 2` gives each stage two workers, as
-`sluiceway up` does on 2 cores: more images a second, but one alone then waits for cores that its own crops compete for.
+Both run the same weights and precision, with one compute thread for each call of a model, on the same cores, in turns
+within one run, so that a slow moment of the machine meets both. The direct call is tests/support/direct_pipeline.py,
+which shares no code with the services. The cluster is laid out as `sluiceway up` does on 2 cores: two workers for each
+stage, so the crops of a page are read two at a time, which pays for some of the way. `--workers 1` takes that away.
 
     make bench-overhead
 """
@@ -80,7 +80,7 @@ async def measure(rounds: int, workers: int) -> dict[str, dict[str, float]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--workers", type=int, default=1, help="of each stage; the bar is for 1")
+    parser.add_argument("--workers", type=int, default=2, help="of each stage; the bar is for 2, as `up` has them")
     parser.add_argument("--json", type=Path, default=Path("out/bench-overhead.json"))
     arguments = parser.parse_args()
     results = asyncio.run(measure(arguments.rounds, arguments.workers))

@@ -38,8 +38,11 @@ class DetectionConfig(StageConfig):
     port: Port = Field(50052, description="gRPC port.")
     operations_port: Port = Field(9052, description="HTTP port of /livez, /readyz and /metrics.")
     device: str = Field(
-        "cpu", pattern=r"^(auto|cpu|cuda|cuda:\d+)$", description="cpu, cuda, cuda:N, or auto: every GPU, else the CPU."
+        "cpu",
+        pattern=r"^(auto|cpu|cuda|cuda:\d+)$",
+        description="cpu, cuda, cuda:N, or auto: every GPU with memory to spare, else the CPU.",
     )
+    max_batch: int = Field(0, ge=0, le=256, description="Most images in a batch; 0 takes 1 on a CPU, 16 on a GPU.")
     model: str = Field(DEFAULT_MODEL, min_length=1, description="Name in the registry, or path of an ONNX file.")
     version: str = Field("", description="Version of your own weights or detector; shown in every answer.")
     detector: str | None = Field(None, description="User code instead of a model: module:Class, or an entry point.")

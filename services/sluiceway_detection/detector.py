@@ -12,11 +12,11 @@ from sluiceway_runtime.errors import StartupError
 
 from sluiceway_detection.backends import Backend
 from sluiceway_detection.job import DetectionJob
-from sluiceway_detection.letterbox import Letterbox, choose_shape
+from sluiceway_detection.letterbox import InputShape, Letterbox, choose_shape
 from sluiceway_detection.postprocess import select_classic, select_end_to_end
 from sluiceway_detection.types import Detections, ImageBgr, Region
 
-__all__ = ["Detector", "Engine", "UserDetector", "YoloDetector", "load_detector"]
+__all__ = ["Detector", "Engine", "UserDetector", "YoloDetector", "load_detector", "shape_for"]
 
 ENTRY_POINT_GROUP = "sluiceway.detectors"
 
@@ -76,9 +76,9 @@ class YoloDetector:
         boxes = []
         groups: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, (image, job) in enumerate(zip(images, jobs, strict=True)):
-            size = job.image_size_px or self.image_sizes[0]
-            shapes = [shape for shape in self._backend.shapes if max(shape) == size]
-            boxes.append(Letterbox.fit((image.shape[0], image.shape[1]), choose_shape(image.shape[:2], shapes)))
+            image_shape = (image.shape[0], image.shape[1])
+            shape = shape_for(image_shape, job.image_size_px, self._backend.shapes)
+            boxes.append(Letterbox.fit(image_shape, shape))
             groups[boxes[-1].input_shape].append(index)
         found: dict[int, Detections] = {}
         for rows in groups.values():
@@ -125,6 +125,18 @@ class UserDetector:
         ]
         found = Detections.from_regions(kept, image.shape[0], image.shape[1])
         return found.first(wanted.max_detections)
+
+
+def shape_for(image_shape: tuple[int, int], image_size_px: int | None, shapes: Sequence[InputShape]) -> InputShape:
+    """The input that an image is shown in.
+
+    Args:
+        image_shape: its height and width.
+        image_size_px: longer side that its request wants, one of those of `shapes`; None takes the first shape's.
+        shapes: of the model; at least one.
+    """
+    size = image_size_px or max(shapes[0])
+    return choose_shape(image_shape, [shape for shape in shapes if max(shape) == size])
 
 
 def load_detector(name: str, device: str) -> UserDetector:

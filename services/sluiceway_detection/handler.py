@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
-from sluiceway_runtime.errors import SluicewayError
+import numpy as np
+from sluiceway_runtime import cores
+from sluiceway_runtime.errors import SluicewayError, StartupError
 from sluiceway_runtime.pool.handler import Placement
 from sluiceway_runtime.pool.payload import Payload
 
-from sluiceway_detection.backends import BackendSpec, open_backend
+from sluiceway_detection.backends import Backend, BackendSpec, open_backend
 from sluiceway_detection.backends.base import Precision, resolve_backend
 from sluiceway_detection.crops import cut_crops
 from sluiceway_detection.detector import Engine, YoloDetector, load_detector
+from sluiceway_detection.heap import settle_heap
 from sluiceway_detection.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, ImageLimits, decode_image
 from sluiceway_detection.job import DetectionAnswer, DetectionJob
 from sluiceway_detection.letterbox import InputShape
-from sluiceway_detection.postprocess import DEFAULT_CONFIDENCE, DEFAULT_IOU
-from sluiceway_detection.precision import choose_precision
+from sluiceway_detection.postprocess import DEFAULT_CONFIDENCE, DEFAULT_IOU, Selection
+from sluiceway_detection.precision import choose_precision, reference_image
 from sluiceway_detection.types import ImageBgr
 
 __all__ = ["FACTORY", "DetectionFacts", "DetectionHandler", "WorkerSettings", "build"]
 
+logger = logging.getLogger(__name__)
+
 FACTORY = "sluiceway_detection.handler:build"
+# What a user's detector is tried with: a drawn page of ordinary size.
+TRIAL_SHAPE = (480, 640)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +53,9 @@ class WorkerSettings:
         max_image_bytes: largest file.
         max_image_pixels: largest width x height.
         max_crop_bytes: most crop pixels in one answer.
+        max_batch: most images that a GPU computes at once.
+        overlap: batches on their way at once, on a GPU.
+        workers_on_device: that share a GPU's memory.
     """
 
     weights: str | None = None
@@ -56,6 +68,9 @@ class WorkerSettings:
     max_image_bytes: int = DEFAULT_MAX_BYTES
     max_image_pixels: int = DEFAULT_MAX_PIXELS
     max_crop_bytes: int = 48 * 2**20
+    max_batch: int = 1
+    overlap: int = 1
+    workers_on_device: int = 1
 
     def mapping(self) -> dict[str, Any]:
         """For `WorkerSpec.config`."""
@@ -79,7 +94,8 @@ class WorkerSettings:
 class DetectionFacts:
     """What a worker loaded, and the thresholds that suit it.
 
-    `image_sizes` is empty where a detector of the user's own decides by itself.
+    `image_sizes` is empty where a detector of the user's own decides by itself; `precision_reason` where the precision
+    was decided before the workers started.
     """
 
     backend: str
@@ -90,6 +106,7 @@ class DetectionFacts:
     shapes: tuple[InputShape, ...]
     confidence: float = DEFAULT_CONFIDENCE
     iou: float = DEFAULT_IOU
+    precision_reason: str = ""
 
 
 class DetectionHandler:
@@ -101,10 +118,10 @@ class DetectionHandler:
         self._engine: Engine | None = None
 
     def setup(self, placement: Placement) -> Mapping[str, Any]:
-        """Load the detector.
+        """Load the detector, warm it, and hold it to its cap of threads.
 
         Raises:
-            StartupError: see `open_backend` and `load_detector`.
+            StartupError: see `open_backend`, `load_detector` and `cores.verify_threads`.
         """
         cv2.setNumThreads(placement.threads)
         # What is wrong with an image goes to whoever sent it; the log neither needs nor may have it.
@@ -112,11 +129,34 @@ class DetectionHandler:
         if self._settings.detector is not None:
             self._engine = load_detector(self._settings.detector, placement.device)
             facts = DetectionFacts("user", "user", placement.device, self._engine.classes, (), ())
+            use = self._try_detector(placement) if placement.device == "cpu" else None
         else:
-            facts = self._load_yolo(placement)
-        return {"detection": facts}
+            facts, backend = self._load_yolo(placement)
+            # The model alone: what comes before and after it is one thread of ours. On a GPU the host only waits.
+            work = partial(backend.infer, [np.zeros((*backend.shapes[0], 3), np.uint8)])
+            cpu = placement.device == "cpu"
+            use = cores.verify_threads(work, placement.threads, worker=placement.index) if cpu else None
+        settle_heap()
+        return {"detection": facts, "thread_use": use}
 
-    def _load_yolo(self, placement: Placement) -> DetectionFacts:
+    def _try_detector(self, placement: Placement) -> cores.ThreadUse | None:
+        """Show a user's detector a drawn page, a few times: it is warm then, and its threads were seen."""
+        assert self._engine is not None
+        engine, job, page = self._engine, DetectionJob(Selection(DEFAULT_CONFIDENCE)), reference_image(TRIAL_SHAPE)
+        try:
+            return cores.verify_threads(lambda: engine.detect([page], [job]), placement.threads, worker=placement.index)
+        except StartupError:
+            raise
+        except Exception as error:  # it may take only pictures of some kind; those that come will show
+            logger.warning(
+                "the detector does not take the drawn page that it was tried with (%s: %s), so the threads that it "
+                "runs are not known",
+                type(error).__name__,
+                error,
+            )
+            return None
+
+    def _load_yolo(self, placement: Placement) -> tuple[DetectionFacts, Backend]:
         spec = self._settings.backend_spec(placement.device, placement.threads)
         name = resolve_backend(self._settings.backend, spec.weights, placement.device)
         if name == "openvino" and spec.precision is None:
@@ -124,7 +164,7 @@ class DetectionHandler:
             spec = replace(spec, precision=choose_precision(spec).precision)
         backend = open_backend(name, spec)
         self._engine = YoloDetector(backend)
-        return DetectionFacts(
+        facts = DetectionFacts(
             backend.name,
             backend.precision,
             placement.device,
@@ -134,6 +174,7 @@ class DetectionHandler:
             backend.card.confidence or DEFAULT_CONFIDENCE,
             backend.card.iou or DEFAULT_IOU,
         )
+        return facts, backend
 
     def run(self, batch: Sequence[Payload]) -> Sequence[Payload | SluicewayError]:
         """Compute one batch.

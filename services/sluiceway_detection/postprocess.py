@@ -16,7 +16,15 @@ import numpy.typing as npt
 from sluiceway_detection.letterbox import Letterbox
 from sluiceway_detection.types import Detections, has_area, usable_rows
 
-__all__ = ["DEFAULT_CONFIDENCE", "DEFAULT_IOU", "Selection", "select_classic", "select_end_to_end", "suppress"]
+__all__ = [
+    "DEFAULT_CONFIDENCE",
+    "DEFAULT_IOU",
+    "Selection",
+    "select_classic",
+    "select_end_to_end",
+    "select_places",
+    "suppress",
+]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -69,15 +77,23 @@ def select_classic(output: npt.NDArray[np.floating], letterbox: Letterbox, selec
     classes = np.zeros(len(found), np.int32)
     if len(scores) > 1 and len(found):
         classes = np.nan_to_num(candidates[4:], nan=-1).argmax(axis=0).astype(np.int32)
-    centre, half = candidates[:2].T, candidates[2:4].T / 2
-    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is dropped just below
-        boxes: FloatArray = np.concatenate((centre - half, centre + half), axis=1, dtype=np.float32)
-    confidences = best[found].astype(np.float32)
-    rows = _wanted(boxes, confidences, classes, selection)
-    rows = rows[np.argsort(-confidences[rows], kind="stable")][:MAX_CANDIDATES]
-    boxes, confidences, classes = boxes[rows], confidences[rows], classes[rows]
-    kept = suppress(boxes, classes, selection.iou, selection.max_detections)
-    return _finish(boxes[kept], confidences[kept], classes[kept], letterbox)
+    return _suppressed(candidates, best[found].astype(np.float32), classes, letterbox, selection)
+
+
+def select_places(places: npt.NDArray[np.floating], letterbox: Letterbox, selection: Selection) -> Detections:
+    """Read a classic head whose classes are reduced to the best of each anchor already.
+
+    Args:
+        places: [6, anchors] of one image: centre x, centre y, width, height in input pixels, confidence, class.
+        letterbox: how the image lay in the input.
+        selection: what is wanted.
+
+    Returns:
+        As `select_classic`.
+    """
+    found = np.flatnonzero(places[4] > selection.confidence)
+    candidates = places[:, found].astype(np.float32)
+    return _suppressed(candidates, candidates[4], candidates[5].astype(np.int32), letterbox, selection)
 
 
 def select_end_to_end(output: npt.NDArray[np.floating], letterbox: Letterbox, selection: Selection) -> Detections:
@@ -150,6 +166,24 @@ def _overlaps(
 
 def _areas(boxes: FloatArray) -> FloatArray:
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def _suppressed(
+    candidates: FloatArray,
+    confidences: FloatArray,
+    classes: npt.NDArray[np.int32],
+    letterbox: Letterbox,
+    selection: Selection,
+) -> Detections:
+    """The regions among candidates, whose first four rows are centre x, centre y, width and height."""
+    centre, half = candidates[:2].T, candidates[2:4].T / 2
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is dropped just below
+        boxes: FloatArray = np.concatenate((centre - half, centre + half), axis=1, dtype=np.float32)
+    rows = _wanted(boxes, confidences, classes, selection)
+    rows = rows[np.argsort(-confidences[rows], kind="stable")][:MAX_CANDIDATES]
+    boxes, confidences, classes = boxes[rows], confidences[rows], classes[rows]
+    kept = suppress(boxes, classes, selection.iou, selection.max_detections)
+    return _finish(boxes[kept], confidences[kept], classes[kept], letterbox)
 
 
 def _wanted(

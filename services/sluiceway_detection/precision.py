@@ -26,10 +26,20 @@ from sluiceway_detection.backends.base import Precision
 from sluiceway_detection.letterbox import InputShape
 from sluiceway_detection.types import ImageBgr
 
-__all__ = ["Choice", "choose_precision", "command", "cpu_has_bf16", "reference_image"]
+__all__ = [
+    "Choice",
+    "choose_precision",
+    "command",
+    "cpu_has_bf16",
+    "difference",
+    "is_quantised",
+    "overlap",
+    "reference_image",
+]
 
 CPU_INFO = Path("/proc/cpuinfo")
 _RUNS = 2
+QUANTISED = "the weights are quantised"
 # bf16 gives up digits, so it has to pay: at least a tenth faster.
 _LEAST_GAIN = 1.1
 # FACTS of the trade: bf16 boxes match f32 boxes at an overlap above 0.8 in 99% or more. Fewer than 95% of the strongest
@@ -61,6 +71,12 @@ def cpu_has_bf16(flags: str | None = None) -> bool:
     return not {"amx_bf16", "avx512_bf16"}.isdisjoint(flags.split())
 
 
+def is_quantised(weights: Path) -> bool:
+    """Whether an ONNX file holds int8 weights, as `sluiceway models calibrate` writes them."""
+    # Names of operators stand in the file as they are.
+    return weights.suffix == ".onnx" and b"DequantizeLinear" in weights.read_bytes()
+
+
 def choose_precision(spec: BackendSpec) -> Choice:
     """Decide between f32 and bf16 for OpenVINO on this CPU.
 
@@ -73,11 +89,13 @@ def choose_precision(spec: BackendSpec) -> Choice:
     wanted = spec.precision
     if wanted not in (None, "bf16"):
         return Choice(wanted, "configured")
+    if wanted is None and is_quantised(spec.weights):
+        return Choice("int8", QUANTISED)
     if wanted is None and not cpu_has_bf16():
         return Choice("f32", "this CPU has no bf16 arithmetic")
     f32_ms, expected = _try(replace(spec, precision="f32"))
     bf16_ms, found = _try(replace(spec, precision="bf16"))
-    fault = _disagreement(expected, found)
+    fault = difference(expected, found)
     times = f"bf16 {bf16_ms:.0f} ms, f32 {f32_ms:.0f} ms per image"
     if wanted == "bf16":
         if fault:
@@ -133,7 +151,7 @@ def _as_classic(rows: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     return np.concatenate((middle, corners[:, 2:] - corners[:, :2], rows[:, 4:5]), axis=1).T
 
 
-def _disagreement(expected: npt.NDArray[np.floating], found: npt.NDArray[np.floating]) -> str | None:
+def difference(expected: npt.NDArray[np.floating], found: npt.NDArray[np.floating]) -> str | None:
     """What is wrong with `found`, both [4 + classes, places]; None if nothing is."""
     if not np.isfinite(found).all():
         return "it gives numbers that are not finite"
@@ -144,13 +162,13 @@ def _disagreement(expected: npt.NDArray[np.floating], found: npt.NDArray[np.floa
         return f"a confidence differs by {shift:.2f}"
     # Weak places are noise in any arithmetic; only what could become a region is compared.
     places = strongest[scores[strongest] > _LARGEST_SHIFT]
-    agreeing = _overlap(expected[:4, places], found[:4, places]) > _LEAST_IOU
+    agreeing = overlap(expected[:4, places], found[:4, places]) > _LEAST_IOU
     if len(places) and agreeing.mean() < _LEAST_AGREEING:
         return f"only {agreeing.mean():.0%} of the boxes stay where they are"
     return None
 
 
-def _overlap(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+def overlap(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     """Intersection over union of boxes given as centre and size, [4, N] each."""
     lower = np.maximum(a[:2] - a[2:] / 2, b[:2] - b[2:] / 2)
     upper = np.minimum(a[:2] + a[2:] / 2, b[:2] + b[2:] / 2)

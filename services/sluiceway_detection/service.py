@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.metrics import PoolCollector
 
 from sluiceway.detection.v1 import detection_pb2_grpc
-from sluiceway_detection import precision
+from sluiceway_detection import device_handler, precision
 from sluiceway_detection.backends.base import require_trust, resolve_backend
 from sluiceway_detection.config import DetectionConfig
 from sluiceway_detection.convert import Identity
@@ -32,8 +32,15 @@ __all__ = ["DetectionService"]
 log = logging.getLogger(__name__)
 
 NAME = "sluiceway.detection.v1.DetectionService"
-# The next image is on its way to a GPU while it computes the one before.
-GPU_CREDITS = 2
+# On a GPU: one batch is computed, the next one decoded or on its way there, and one more waits for the decoders.
+GPU_CREDITS = 3
+GPU_BATCH = 16
+# Decoding keeps the host busy where the device computes: a GPU takes in what a dozen cores decode.
+GPU_HOST_THREADS = 12
+# Of compiled graphs, six at the first start, each taking the compiler up to a minute. Later starts take seconds.
+GPU_START_TIMEOUT_S = 900.0
+# `auto` moves detection to a GPU only if so much of its memory is free: context, weights, and graphs of full batches.
+GPU_FREE_BYTES = 4 * 2**30
 
 
 class DetectionService:
@@ -77,22 +84,33 @@ class DetectionService:
             StartupError: weights, backend, device or precision do not fit, or a worker cannot start.
         """
         config = self._config
-        placements = cores.plan(config, devices.resolve(config.device))
+        # It may have to ask a process that imports torch.
+        found = await asyncio.to_thread(devices.resolve, config.device, least_free_bytes=GPU_FREE_BYTES)
+        placements = cores.plan(config, found, host_threads_max=GPU_HOST_THREADS)
         settings, identity = await asyncio.to_thread(self._settings)
         settings = await self._with_precision(settings, placements[0])
+        on_gpu = placements[0].device != "cpu"
+        settings = replace(settings, max_batch=config.max_batch or (GPU_BATCH if on_gpu else 1))
+        factory = FACTORY
+        if on_gpu and settings.weights is not None:
+            spec = settings.backend_spec(placements[0].device, placements[0].threads)
+            if resolve_backend(settings.backend, spec.weights, spec.device) == "torch":
+                factory = device_handler.FACTORY
+                settings = replace(settings, overlap=GPU_CREDITS, workers_on_device=config.workers_per_device)
         pool = Pool(
             WorkerSpec(
-                FACTORY,
+                factory,
                 settings.mapping(),
                 placements,
-                credits=1 if placements[0].device == "cpu" else GPU_CREDITS,
+                credits=GPU_CREDITS if on_gpu else 1,
+                overlap=settings.overlap,
             ),
             PoolLimits(
-                max_batch=config.max_batch,
+                max_batch=settings.max_batch,
                 queue_items=config.queue_items,
                 queue_bytes=config.queue_bytes,
                 batch_timeout_s=config.batch_timeout_s,
-                start_timeout_s=config.start_timeout_s,
+                start_timeout_s=self._start_timeout_s(on_gpu=on_gpu),
                 worker_memory_mb=config.worker_memory_mb,
             ),
             name="detection",
@@ -102,6 +120,7 @@ class DetectionService:
         facts = pool.facts[0]["detection"]
         assert isinstance(facts, DetectionFacts)
         self.identity, self.facts = identity, facts
+        self.precision_reason = facts.precision_reason or self.precision_reason
         log.info(
             "%s: %s %s on %s (%s), inputs %s",
             identity.name,
@@ -134,6 +153,7 @@ class DetectionService:
             },
             "workers": [
                 {"index": worker.index, "pid": worker.pid, "state": worker.state.value, "items": worker.items}
+                | _threads_of(worker.pid, self.pool.facts)
                 for worker in self.pool.statistics().workers
             ],
         }
@@ -168,6 +188,12 @@ class DetectionService:
         identity = Identity(found.name, config.version or found.version, found.sha256)
         return replace(settings, weights=str(found.path), allow_checkpoint=allowed), identity
 
+    def _start_timeout_s(self, *, on_gpu: bool) -> float:
+        """As configured; on a GPU, the default leaves time for the compiler."""
+        if on_gpu and "start_timeout_s" not in self._config.model_fields_set:
+            return GPU_START_TIMEOUT_S
+        return self._config.start_timeout_s
+
     async def _with_precision(self, settings: WorkerSettings, placement: Placement) -> WorkerSettings:
         """Decide once, for all workers; see `precision`."""
         if settings.weights is None or settings.precision not in (None, "bf16"):
@@ -175,7 +201,9 @@ class DetectionService:
         spec = settings.backend_spec(placement.device, placement.threads)
         if resolve_backend(settings.backend, spec.weights, placement.device) != "openvino":
             return settings
-        if settings.precision is None and not precision.cpu_has_bf16():
+        if settings.precision is None and precision.is_quantised(spec.weights):
+            choice = precision.Choice("int8", precision.QUANTISED)
+        elif settings.precision is None and not precision.cpu_has_bf16():
             choice = precision.Choice("f32", "this CPU has no bf16 arithmetic")
         else:
             choice = await _choose(precision.command(spec, placement.cores), self._config.start_timeout_s)
@@ -185,6 +213,21 @@ class DetectionService:
     def _statistics(self) -> PoolStatistics:
         assert self.pool is not None
         return self.pool.statistics()
+
+
+def _threads_of(pid: int | None, facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Cores and threads of one worker: as granted, as the libraries say, and as seen busy at its start."""
+    own = next((item for item in facts if item.get("process", {}).get("pid") == pid), None)
+    if own is None:
+        return {}
+    process, use = own["process"], own.get("thread_use")
+    return {
+        "cores": list(process["cores"]),
+        "pinned": process["pinned"],
+        "threads": process["threads"],
+        "threads_busy": use.busy if use is not None else None,
+        "thread_caps": dict(process["thread_caps"]),
+    }
 
 
 async def _choose(command: list[str], timeout_s: float) -> precision.Choice:

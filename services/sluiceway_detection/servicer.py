@@ -16,8 +16,11 @@ from sluiceway.detection.v1 import detection_pb2 as pb
 from sluiceway.detection.v1 import detection_pb2_grpc
 from sluiceway_detection import convert
 from sluiceway_detection.config import DetectionConfig
+from sluiceway_detection.detector import shape_for
 from sluiceway_detection.handler import DetectionFacts
+from sluiceway_detection.image_header import ImageHeader
 from sluiceway_detection.images import ImageLimits, check_image
+from sluiceway_detection.letterbox import InputShape
 
 __all__ = ["DetectionServicer", "DetectionStage"]
 
@@ -58,7 +61,7 @@ class DetectionServicer(detection_pb2_grpc.DetectionServiceServicer):
         priority = convert.priority_of(request.priority)
         # Microseconds here spare a bad file the queue, and a worker the look at it.
         header = check_image(request.image, self._limits)
-        group: Hashable = (job.image_size_px, header.width_px >= header.height_px)
+        group = _group(header, job.image_size_px, facts.shapes)
         outcome = await pool.submit(
             job.payload(request.image),
             request_id=request_id_of(context),
@@ -111,3 +114,13 @@ class DetectionServicer(detection_pb2_grpc.DetectionServiceServicer):
             facts.classes,
             facts.image_sizes,
         )
+
+
+def _group(header: ImageHeader, image_size_px: int | None, shapes: tuple[InputShape, ...]) -> Hashable:
+    """What images of one batch have in common: their input, where the model has fixed ones."""
+    if not shapes:
+        return None
+    height, width = header.height_px, header.width_px
+    if header.orientation >= 5:  # lies on its side
+        height, width = width, height
+    return shape_for((height, width), image_size_px, shapes)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
+import subprocess
+import sys
+from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,19 +22,25 @@ from sluiceway.client import DEFAULT_ADDRESS, Client, RetryPolicy
 from sluiceway.errors import SluicewayError
 
 if TYPE_CHECKING:
+    from sluiceway_runtime.cores import CpuFacts
+
     from sluiceway.client import Description
     from sluiceway.cluster import ClusterPlan
 
 __all__ = ["doctor"]
 
 ASK_TIMEOUT_S = 2.0
-# Fast arithmetic, by what the kernel calls it, best first.
-BF16 = ("amx_bf16", "avx512_bf16")
+# What multiplies bytes fast, by what the kernel calls it.
+INT8 = ("amx_int8", "avx512_vnni", "avx_vnni", "asimddp", "i8mm")
 
 
 def doctor(
     config: Annotated[Path | None, typer.Option("--config", help="Configuration file to check.")] = None,
     address: Annotated[str, typer.Option("--address", help="A running cluster to ask.")] = DEFAULT_ADDRESS,
+    *,
+    trial: Annotated[
+        bool, typer.Option("--trial/--no-trial", help="Start one detection worker and measure the threads it runs.")
+    ] = True,
 ) -> None:
     """Check this machine and the configuration, and say what would run where.
 
@@ -40,7 +51,7 @@ def doctor(
     require_servers("doctor")
     console = output()
     _machine(console)
-    fine = _plan(console, config)
+    fine = _plan(console, config, trial=trial)
     _running(console, address)
     raise typer.Exit(0 if fine else EXIT_FAILED)
 
@@ -57,9 +68,11 @@ def _machine(console: Console) -> None:
     _line(console, "cores", f"{len(facts.allowed)} usable of {len(facts.online)} ({facts.physical_cores} physical)")
     quota = "none" if facts.quota_cpus is None else f"{facts.quota_cpus:g} cores' worth of time (container limit)"
     _line(console, "CPU quota", quota)
-    bf16 = next((name for name in BF16 if name in found), None)
-    arithmetic = f"bf16 in hardware ({bf16}): about twice as fast as f32" if bf16 else "no bf16 in hardware: f32"
-    _line(console, "arithmetic", arithmetic)
+    _line(console, "owner", _owner(facts))
+    if len(facts.nodes) > 1:
+        _line(console, "memory", f"{len(facts.nodes)} NUMA nodes: {', '.join(map(str, facts.nodes))}")
+    _line(console, "arithmetic", _arithmetic(found))
+    _line(console, "instructions", ", ".join(sorted(found)) or "none that matter here")
     cuda = devices.find_cuda()
     _line(console, "GPU", f"{cuda.devices} CUDA device(s)" if cuda.devices else f"none used: {cuda.missing}")
     for package, purpose in (("openvino", "runs models on the CPU"), ("torch", "runs models on a GPU")):
@@ -70,7 +83,26 @@ def _machine(console: Console) -> None:
     console.print()
 
 
-def _plan(console: Console, config: Path | None) -> bool:
+def _owner(facts: CpuFacts) -> str:
+    """Who divides the cores, and so whether workers are pinned."""
+    if facts.exclusive:
+        return "these cores look like ours alone: a server that is started here pins its workers to them"
+    if facts.quota_cpus is not None and facts.quota_cpus < len(facts.allowed):
+        return "others share these cores under a quota: threads are capped and nothing is pinned"
+    return "`sluiceway up` divides the cores among its servers; a server alone caps its threads and pins nothing"
+
+
+def _arithmetic(found: Collection[str]) -> str:
+    if "amx_bf16" in found:
+        return "bf16 in hardware (amx_bf16): two to three times as fast as f32"
+    int8 = any(name in found for name in INT8)
+    advice = "; int8 weights (`sluiceway models calibrate`) are about twice as fast as f32" if int8 else ""
+    if "avx512_bf16" in found:
+        return f"bf16 without AMX (avx512_bf16), which may be slower than f32: it is tried{advice}"
+    return f"no bf16 in hardware: f32{advice}"
+
+
+def _plan(console: Console, config: Path | None, *, trial: bool) -> bool:
     from sluiceway_runtime.errors import StartupError  # noqa: PLC0415
 
     from sluiceway.cluster import plan_cluster  # noqa: PLC0415
@@ -79,6 +111,8 @@ def _plan(console: Console, config: Path | None) -> bool:
     try:
         plan = plan_cluster(config, os.environ, free_ports=False)
         _stages(console, plan)
+        if trial:
+            _trial(console, plan)
     except StartupError as error:
         for fault in str(error).splitlines():
             _line(console, "fault", fault, "red")
@@ -109,8 +143,42 @@ def _stages(console: Console, plan: ClusterPlan) -> None:
         _line(console, server.name, f"{text}, {where}")
     if plan.division and plan.division.shared:
         _line(console, "", "both stages share all cores: there are too few to give each its own")
-    caps = cores.thread_environment(1)
-    _line(console, "thread caps", f"{len(caps)} variables for every worker: " + ", ".join(sorted(caps)[:4]) + " …")
+
+
+def _trial(console: Console, plan: ClusterPlan) -> None:
+    """Start one worker of the detection stage as its server would, and tell what it measured of itself."""
+    from sluiceway_detection.config import DetectionConfig  # noqa: PLC0415
+    from sluiceway_runtime import cores, devices, weights  # noqa: PLC0415
+    from sluiceway_runtime.config import load_section, read_file  # noqa: PLC0415
+    from sluiceway_runtime.errors import StartupError  # noqa: PLC0415
+
+    server = next(item for item in plan.servers if item.name == "detection")
+    tables = read_file(server.config)
+    section = load_section(DetectionConfig, "detection", tables=tables, environment=server.environment)
+    named = section.model in weights.load_registry().models
+    if section.device != "cpu" or (section.detector is None and named and not weights.is_available(section.model)):
+        return
+    placements = cores.plan(section, devices.resolve("cpu"))
+    threads = placements[0].threads
+    command = [sys.executable, "-m", "sluiceway_detection.trial"]
+    command += ["--config", str(server.config)] if server.config else []
+    done = subprocess.run(command, env=dict(server.environment), capture_output=True, text=True, check=False)  # noqa: S603 - ours
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines()
+        raise StartupError(said[-1] if said else f"trying a worker ended with exit code {done.returncode}")
+    status = json.loads(done.stdout)
+    model, worker = status["model"], status["workers"][0]
+    _line(console, "detection", f"tried: {model['backend']}, {model['precision']} ({model['precision_reason']})")
+    busy = worker["threads_busy"]
+    seen = "too short to see how many were busy" if busy is None else f"{busy} busy at once while it computed"
+    _line(console, "threads", f"{threads} granted to a worker, {seen}", "" if (busy or 0) <= threads else "red")
+    caps = ", ".join(f"{name} {number}" for name, number in worker["thread_caps"].items())
+    _line(console, "thread caps", f"as the libraries say: {caps}")
+    quota = cores.read_cpu_facts().quota_cpus
+    share = min(len(cores.read_cpu_facts().allowed), quota or float("inf"))
+    if len(placements) * threads > math.ceil(share):
+        text = f"{len(placements)} workers x {threads} threads on {share:g} cores: they take turns, answers take longer"
+        _line(console, "warning", text, "yellow")
 
 
 def _weights(console: Console, plan: ClusterPlan) -> None:

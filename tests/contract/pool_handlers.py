@@ -8,12 +8,12 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sluiceway_runtime.errors import InvalidImage, SluicewayError
-from sluiceway_runtime.pool.handler import Placement
+from sluiceway_runtime.pool.handler import Placement, WorkerBroken
 from sluiceway_runtime.pool.payload import Payload
 from sluiceway_runtime.pool.testing import Crash
 
@@ -85,3 +85,22 @@ class Scripted:
         if self._config.get("in_process"):
             raise Crash
         os._exit(code)
+
+
+class Overlapping(Scripted):
+    """Does it when a batch is finished; the journal says what is launched and what is finished, too."""
+
+    def launch(self, batch: Sequence[Payload]) -> Callable[[], Sequence[Payload | SluicewayError]]:
+        self._note("launch", batch)
+        if any(payload.meta.get("broken") for payload in batch):
+            raise WorkerBroken("scripted")
+
+        def finish() -> Sequence[Payload | SluicewayError]:
+            self._note("finish", batch)
+            return self.run(batch)
+
+        return finish
+
+    def _note(self, what: str, batch: Sequence[Payload]) -> None:
+        with Path(self._config["overlap_journal"]).open("a", encoding="utf-8") as file:
+            file.write(f"{what} {','.join(str(payload.meta['id']) for payload in batch)} {os.getpid()}\n")

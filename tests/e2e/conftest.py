@@ -112,6 +112,14 @@ def start_up() -> Iterator[Starter]:
     starter.close()
 
 
+@pytest.fixture(scope="module")
+def start_up_once() -> Iterator[Starter]:
+    """Start clusters for the tests of one module."""
+    starter = Starter()
+    yield starter
+    starter.close()
+
+
 @pytest.fixture(scope="session")
 def up() -> Iterator[Up]:
     """One cluster for all tests that only use it. Two workers a stage, whatever the machine."""

@@ -163,7 +163,7 @@ async def test_a_detector_of_ones_own_is_served() -> None:
         ({"detector": "examples.detector:Missing"}, "Missing"),
         ({"precision": "int8"}, "int8 needs quantised weights"),
         ({"model": str(MODELS / "yolo26-pico-nms-free.onnx"), "shapes": ["64x64"]}, "exported for 96x64 alone"),
-        ({"backend": "torch"}, "serves .pt checkpoints"),
+        ({"backend": "onnx", "precision": "bf16"}, "onnx computes in f32"),
     ],
     ids=["task", "missing", "user", "precision", "shape", "backend"],
 )

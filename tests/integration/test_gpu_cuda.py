@@ -70,7 +70,7 @@ def test_a_damaged_artefact_is_made_again(cache: Path, caplog) -> None:
     from gpu_nets import shape_of
 
     caplog.set_level(logging.INFO)
-    (package,) = cache.glob("*/8x32.pt2")
+    (package,) = cache.glob("*/8x32.bin")
     package.write_bytes(package.read_bytes()[:-100])
     module = open_module(cache)
     module.prepare([shape_of(8)])
@@ -103,11 +103,11 @@ def test_without_a_compiler_graphs_are_captured_as_they_are(tmp_path: Path, monk
     from gpu_nets import shape_of
     from sluiceway_runtime.gpu import compiler
 
-    monkeypatch.setattr(compiler, "missing_tool", lambda: "there is no C++ compiler")
+    monkeypatch.setattr(compiler, "missing_tool", lambda: "there is no C compiler")
     module = open_module(tmp_path)
     module.prepare([shape_of(4)])
     assert told(caplog, logging.WARNING) == [
-        "tiny: nothing is compiled, as there is no C++ compiler; it computes at about half the speed"
+        "tiny: nothing is compiled, as there is no C compiler; it computes at about half the speed"
     ]
     pixels, widths = batch_of(4, 1)
     assert module(shape_of(4), pixels, widths)[0] == pytest.approx(expected(pixels, widths), abs=1e-4)

@@ -93,25 +93,22 @@ def resolve_backend(wanted: str, weights: Path, device: str) -> BackendName:
     """
     checkpoint = weights.suffix == ".pt"
     if wanted == "auto":
-        wanted = "torch" if checkpoint else "openvino" if device == "cpu" else "onnx"
+        wanted = "openvino" if device == "cpu" and not checkpoint else "torch"
     if checkpoint and wanted != "torch":
         raise StartupError(
             f"detection.backend: {wanted} reads ONNX, and {weights.name} is a PyTorch checkpoint. Convert it once with "
             f"python -m sluiceway_detection.export {weights.name} {weights.stem}.onnx"
         )
-    if not checkpoint and wanted == "torch":
-        raise StartupError(
-            f"detection.backend: torch serves .pt checkpoints; {weights.name} is served by openvino or onnx"
-        )
     if wanted == "openvino" and device != "cpu":
         raise StartupError("detection.backend: openvino computes on the CPU here; use onnx or torch for CUDA")
-    library, extra = {
-        "openvino": ("openvino", "detection"),
-        "onnx": ("onnxruntime", "onnx"),
-        "torch": ("torch", "export"),
+    libraries, extra = {
+        "openvino": (("openvino",), "detection"),
+        "onnx": (("onnxruntime",), "onnx"),
+        "torch": (("torch", "ultralytics"), "export") if checkpoint else (("torch", "onnx"), "gpu"),
     }[wanted]
-    if importlib.util.find_spec(library) is None:
-        raise StartupError(f"detection.backend: {wanted} needs {library}; install sluiceway[{extra}]")
+    for library in libraries:
+        if importlib.util.find_spec(library) is None:
+            raise StartupError(f"detection.backend: {wanted} needs {library}; install sluiceway[{extra}]")
     return wanted  # type: ignore[return-value]  # one of the three keys above
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import numpy as np
@@ -39,8 +38,8 @@ class OpenVinoBackend:
             raise StartupError("detection.precision: this CPU has no f16 arithmetic; use auto or f32")
         if self.precision == "int8" and not any(op.get_type_name() == "FakeQuantize" for op in model.get_ops()):
             raise StartupError(
-                f"detection.precision: int8 needs quantised weights, and {spec.weights.name} is not; "
-                "use auto, f32 or bf16"
+                f"detection.precision: int8 needs quantised weights, and those of {spec.weights.name} are not: make "
+                "some with `sluiceway models calibrate`, or use auto, f32 or bf16"
             )
         options = {
             "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
@@ -57,7 +56,6 @@ class OpenVinoBackend:
         del model, core
         for shape in self.shapes:
             self.infer([np.zeros((*shape, 3), np.uint8)])
-        _return_free_memory()
 
     def infer(self, images_bgr: list[ImageBgr]) -> list[npt.NDArray[np.floating]]:
         """One image after the other: on a CPU a batch gains nothing and holds back its first image."""
@@ -109,10 +107,3 @@ def _with_pixels_in(model: ov.Model, shape: InputShape) -> ov.Model:
     steps.input().preprocess().convert_element_type(ov.Type.f32).convert_color(ColorFormat.RGB).scale(255.0)
     steps.output().tensor().set_element_type(ov.Type.f32)
     return steps.build()
-
-
-def _return_free_memory() -> None:
-    """Compiling leaves free pages in the heap, which glibc keeps; with many workers they add up."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
-    if trim is not None:
-        trim(0)

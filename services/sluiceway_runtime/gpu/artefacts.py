@@ -23,7 +23,7 @@ __all__ = ["Artefacts"]
 log = logging.getLogger(__name__)
 
 # Counts up when what lies in a folder changes its meaning.
-FORMAT = "1"
+FORMAT = "2"
 
 
 class Artefacts:
@@ -56,7 +56,7 @@ class Artefacts:
 
     def draft(self, shape: Shape) -> Path:
         """Where a builder may write, within `building`; `keep` makes an artefact of it."""
-        handle, name = tempfile.mkstemp(dir=self.folder, prefix=f"{shape.name}-", suffix=".part.pt2")
+        handle, name = tempfile.mkstemp(dir=self.folder, prefix=f"{shape.name}-", suffix=".part.bin")
         os.close(handle)
         return Path(name)
 
@@ -99,7 +99,7 @@ class Artefacts:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, shape: Shape) -> Path:
-        return self.folder / f"{shape.name}.pt2"
+        return self.folder / f"{shape.name}.bin"
 
 
 def _described(shape: Shape) -> Any:

@@ -53,8 +53,10 @@ def _compile(job: Mapping[str, Any]) -> str:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         shape = Shape(job["shape"], tuple(ArraySpec(dtype, tuple(sizes)) for dtype, sizes in job["inputs"]))
-        module = Recipe.from_json(job["recipe"]).make(device)(shape)
-        compiler.compile_to(Path(job["path"]), module, shape, device)
+        # As the worker does: what is compiled in another mode is another thing to the compiler's caches.
+        with torch.inference_mode():
+            module = Recipe.from_json(job["recipe"]).make(device)(shape)
+            compiler.compile_to(Path(job["path"]), module, shape, device)
     except Exception as error:  # compilers raise whatever they run into; the parent goes on without this graph
         log.debug("compiling failed", exc_info=True)
         lines = str(error).strip().splitlines()

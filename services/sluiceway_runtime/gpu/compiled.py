@@ -234,15 +234,16 @@ class CompiledModule:
         return faults
 
     def _ready(self, shape: Shape, static_in: Any, package: Path | None) -> _Graph:
-        """Load and capture; a package that cannot be loaded is made again, once."""
+        """Compile and capture; a package that is of no use is made again, once."""
         for may_build in (True, False):
             if package is None:
                 break
             try:
-                return self._record(shape, static_in, compiler.load(package, self._device.torch))
+                module, device = self._module(shape), self._device.torch
+                return self._record(shape, static_in, compiler.load(package, module, shape, device))
             except torch.OutOfMemoryError:
                 raise
-            except Exception as error:  # whatever loading machine code may run into
+            except Exception as error:  # whatever a compiler may run into
                 first = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 what_next = "is made again" if may_build else "is done without"
                 log.warning("%s: %s cannot be used and %s: %s", self.name, package.name, what_next, first)

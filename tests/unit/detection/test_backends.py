@@ -81,9 +81,18 @@ def test_precisions_that_are_not_there_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("wanted", "file", "device", "chosen"),
-    [("auto", "m.onnx", "cpu", "openvino"), ("auto", "m.onnx", "cuda:0", "onnx"), ("onnx", "m.onnx", "cpu", "onnx")],
+    [
+        ("auto", "m.onnx", "cpu", "openvino"),
+        ("auto", "m.onnx", "cuda:0", "torch"),
+        ("auto", "m.pt", "cpu", "torch"),
+        ("onnx", "m.onnx", "cpu", "onnx"),
+        ("onnx", "m.onnx", "cuda:0", "onnx"),
+    ],
 )
-def test_the_backend_follows_weights_and_device(wanted: str, file: str, device: str, chosen: str) -> None:
+def test_the_backend_follows_weights_and_device(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, file: str, device: str, chosen: str
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     assert resolve_backend(wanted, Path(file), device) == chosen
 
 
@@ -92,10 +101,14 @@ def test_the_backend_follows_weights_and_device(wanted: str, file: str, device: 
     [
         ("openvino", "m.pt", "cpu", r"sluiceway_detection\.export m\.pt m\.onnx"),
         ("onnx", "m.pt", "cpu", "reads ONNX"),
-        ("torch", "m.onnx", "cpu", "serves .pt checkpoints"),
+        ("torch", "m.onnx", "cpu", r"torch needs torch; install sluiceway\[gpu\]"),
+        ("torch", "m.pt", "cpu", r"torch needs torch; install sluiceway\[export\]"),
         ("openvino", "m.onnx", "cuda:0", "computes on the CPU here"),
     ],
 )
-def test_combinations_that_do_not_work_say_what_to_do(wanted: str, file: str, device: str, message: str) -> None:
+def test_combinations_that_do_not_work_say_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, file: str, device: str, message: str
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(StartupError, match=message):
         resolve_backend(wanted, Path(file), device)

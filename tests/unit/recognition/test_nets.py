@@ -88,28 +88,6 @@ def test_half_precision_reads_what_onnx_runtime_reads(model: str, least: int, ha
     assert sum(answer.text == reference(model)(crop)[0] for answer, crop in zip(answers, crops, strict=True)) >= least
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_channels_padded_for_a_gpu_change_nothing(model: str) -> None:
-    import torch
-    from sluiceway_recognition.nets.padding import pad_channels
-
-    net = network(model)
-    images = torch.randn(2, 3, 48, 96, generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode():
-        before = net(images)
-        widest = max(module.out_channels for module in pad_channels(net).backbone.modules() if is_depthwise(module))
-        assert (net(images) - before).abs().max() < 1e-5
-        # Small, too, so that every model is widened somewhere.
-        assert (pad_channels(network(model), multiple=50)(images) - before).abs().max() < 1e-5
-    assert widest % 32 == 0
-    if model == "ppocrv5-mobile":
-        assert [module.in_channels for module in net.backbone.modules() if is_depthwise(module)].count(256) == 5
-
-
-def is_depthwise(module: object) -> bool:
-    return getattr(module, "groups", 1) > 1
-
-
 def test_a_conversion_is_kept_and_a_damaged_one_made_again(tmp_path: Path) -> None:
     from sluiceway_recognition.nets import store
 

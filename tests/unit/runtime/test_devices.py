@@ -81,6 +81,47 @@ def test_with_a_driver_a_second_process_is_asked(monkeypatch, tmp_path, code, fo
     assert "torch" not in sys.modules
 
 
+FAKE_TORCH = """
+import os
+
+class cuda:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+
+    @classmethod
+    def device_count(cls):
+        return len(list(filter(None, cls.visible.split(","))))
+
+    @classmethod
+    def is_available(cls):
+        return cls.device_count() > 0
+
+    @classmethod
+    def mem_get_info(cls, index):
+        return int(cls.visible.split(",")[index]) + 100, 1000
+"""
+
+
+@pytest.mark.parametrize(
+    ("visible", "found", "used"),
+    [
+        (None, Cuda(4, free_bytes=(100, 101, 102, 103)), ("cuda:0", "cuda:1", "cuda:2", "cuda:3")),
+        # Counted from 0 whatever their numbers in the machine, as torch counts them in the workers.
+        ("3,1", Cuda(2, free_bytes=(103, 101)), ("cuda:0", "cuda:1")),
+        ("", Cuda(0, "torch finds no CUDA device it can use"), ("cpu",)),
+    ],
+)
+def test_only_visible_devices_are_used(monkeypatch, tmp_path, visible, found, used):
+    (tmp_path / "torch.py").write_text(FAKE_TORCH)
+    monkeypatch.setattr(devices, "DRIVER_TRACES", (tmp_path,))
+    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert devices.find_cuda() == found
+    assert resolve("auto") == used
+
+
 def test_nonsense_for_an_answer_counts_as_none(monkeypatch, tmp_path):
     monkeypatch.setattr(devices, "DRIVER_TRACES", (tmp_path,))
     monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: name)

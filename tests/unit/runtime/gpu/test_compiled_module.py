@@ -90,7 +90,7 @@ def test_graphs_are_compiled_once_and_a_damaged_one_again(tmp_path: Path, caplog
 
     assert "compiled 1 of 1 graphs (2x32)" in start()
     assert "compil" not in start()
-    (package,) = tmp_path.glob("*/2x32.pt2")
+    (package,) = tmp_path.glob("*/2x32.bin")
     package.write_bytes(package.read_bytes()[:-10])
     assert "compiled 1 of 1 graphs (2x32)" in start()
 
@@ -123,6 +123,24 @@ def test_a_package_that_cannot_be_loaded_is_made_again_and_then_done_without(
     assert module(shape, pixels, widths)[0] == pytest.approx(expected(pixels, widths), abs=1e-6)
 
 
+def test_an_artefact_of_another_graph_is_told_and_does_no_harm(tmp_path: Path, caplog) -> None:
+    import torch
+    from gpu_nets import make, shape_of
+    from sluiceway_runtime.gpu import compiler
+    from torch._inductor.utils import fresh_cache
+
+    device, pixels_and_widths = torch.device("cpu"), batch_of(3, 0)
+    with torch.inference_mode(), fresh_cache():
+        module = make(device)(shape_of(2))
+        compiler.compile_to(tmp_path / "of-two.bin", module, shape_of(2), device)
+        compiled = compiler.load(tmp_path / "of-two.bin", module, shape_of(3), device)
+        assert told(caplog, logging.WARNING) == [
+            "of-two.bin is of no use to this process, which compiled the graph by itself"
+        ]
+        values, _ = compiled(*map(torch.from_numpy, pixels_and_widths))
+    assert values.numpy() == pytest.approx(expected(*pixels_and_widths), abs=1e-5)
+
+
 def test_what_cannot_be_compiled_is_told_once_and_computed_as_it_is(tmp_path: Path, caplog) -> None:
     from gpu_nets import shape_of
 
@@ -141,11 +159,11 @@ def test_without_a_compiler_there_is_one_plain_warning(tmp_path: Path, monkeypat
     from gpu_nets import shape_of
 
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.delenv("CC", raising=False)
     module = open_module(tmp_path)
     module.prepare([shape_of(1)], [shape_of(1)])
     assert told(caplog, logging.WARNING) == [
-        "tiny: nothing is compiled, as there is no C++ compiler; it computes at about half the speed"
+        "tiny: nothing is compiled, as there is no C compiler; it computes at about half the speed"
     ]
 
 
@@ -169,6 +187,6 @@ def test_a_builder_that_dies_fails_its_own_graph(tmp_path: Path, monkeypatch) ->
 
     monkeypatch.setattr(builder, "_cores", lambda: 4)
     told: dict[str, str] = {}
-    wanted = [(shape_of(1), tmp_path / "1.pt2"), (shape_of(2), tmp_path / "2.pt2")]
+    wanted = [(shape_of(1), tmp_path / "1.bin"), (shape_of(2), tmp_path / "2.bin")]
     builder.build(recipe(wrap="die"), "cpu", wanted, lambda shape, fault: told.update({shape.name: fault}))
     assert told == {"1x32": "the builder ended with code 9", "2x32": "the builder ended with code 9"}

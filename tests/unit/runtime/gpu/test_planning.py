@@ -93,7 +93,7 @@ def test_a_damaged_artefact_does_not_count(tmp_path: Path, fault: str) -> None:
         case "half a note":
             note.write_text(note.read_text()[:50])
         case "foreign note":
-            note.write_text(note.read_text().replace('"format": "1"', '"format": "0"'))
+            note.write_text(note.read_text().replace('"format": "2"', '"format": "0"'))
     assert made.find(shape_of(1)) is None
     with made.building():
         draft = made.draft(shape_of(1))

@@ -42,16 +42,23 @@ def test_idle_workers_share_what_waits(make_desk):
     assert {worker for worker, _ in desk.dispatched} == {0, 1, 2}
 
 
-def test_the_worker_that_rested_longest_is_next(make_desk):
+def test_the_worker_whose_caches_are_warm_is_next(make_desk):
     desk = make_desk(workers=3)
     served = []
-    for _ in range(6):
+    for _ in range(4):
         desk.submit()
         desk.tick()
         worker, _ = desk.dispatched[-1]
         served.append(worker)
         desk.done(worker, after=0.01)
-    assert served == [0, 1, 2, 0, 1, 2]
+    assert len(set(served)) == 1, "one request at a time stays with one worker"
+    cold, warm = {0, 1, 2} - set(served), served[-1]
+    for _ in range(2):
+        desk.submit()
+        desk.tick()
+    first, second = (worker for worker, _ in desk.dispatched[-2:])
+    assert first == warm
+    assert second in cold, "and a second one does not wait for it"
 
 
 def test_only_items_of_one_group_share_a_batch_and_the_oldest_goes_first(make_desk):

@@ -1,0 +1,205 @@
+"""YOLO models as torch modules from pixels to places, which is what the torch backends compute.
+
+A place is where a model may have found something: a box, the confidence of its best class, and that class. Reducing
+the classes on the device makes what travels back independent of their number, of a fixed size, and complete: no place
+is left out, so results are those of the whole output.
+"""
+
+# torch is an extra: without it mypy knows no base class. mypy reads the next line.
+# mypy: allow-subclassing-any
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from sluiceway_runtime.errors import StartupError
+from sluiceway_runtime.gpu import ArraySpec, Recipe, Shape
+from torch import Tensor, nn
+
+from sluiceway_detection.backends.base import BackendSpec, Precision, require_trust
+from sluiceway_detection.letterbox import InputShape
+from sluiceway_detection.model_card import ModelCard, read_card
+
+__all__ = [
+    "DTYPES",
+    "PlacesNet",
+    "checkpoint_card",
+    "input_of",
+    "load_onnx",
+    "make",
+    "read_model_card",
+    "recipe_of",
+]
+
+DTYPES: dict[Precision, torch.dtype] = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+# What compiled graphs depend on, beside the weights.
+CODE = ("sluiceway_detection.backends.places", "sluiceway_runtime.onnx_torch")
+
+
+class PlacesNet(nn.Module):
+    """Images uint8 [N, H, W, 3] BGR to places.
+
+    Args:
+        net: float [N, 3, H, W] RGB from 0 to 1 to a head's raw output.
+        end_to_end: whether the head is NMS-free.
+        dtype: to compute in.
+    """
+
+    def __init__(self, net: nn.Module, *, end_to_end: bool, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.net = net
+        self._end_to_end = end_to_end
+        self._dtype = dtype
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor]:
+        """Compute.
+
+        Returns:
+            float32: of an NMS-free head its rows as they are, [N, rows, 6]; of a classic one [N, 6, places]: centre x,
+            centre y, width, height, confidence, class. A confidence is -1 where the model gave only NaN.
+        """
+        # Permuted, not moved: a channels-last tensor, as convolutions on a GPU like it.
+        images = pixels.permute(0, 3, 1, 2).flip(1).to(self._dtype) / 255
+        output = self.net(images)
+        if isinstance(output, tuple | list):  # a checkpoint's module: (decoded, raw feature maps)
+            output = output[0]
+        output = output.float()
+        if self._end_to_end:
+            return (output,)
+        scores = torch.nan_to_num(output[:, 4:], nan=-1.0, posinf=float("inf"), neginf=float("-inf"))
+        best, classes = scores.max(dim=1)
+        return (torch.cat((output[:, :4], best[:, None], classes[:, None].float()), dim=1),)
+
+
+def input_of(batch: int, shape: InputShape) -> Shape:
+    """The shape of a batch, as graphs are named."""
+    height, width = shape
+    return Shape(f"{batch}x{height}x{width}", (ArraySpec("uint8", (batch, height, width, 3)),))
+
+
+def recipe_of(spec: BackendSpec, precision: Precision) -> Recipe:
+    """How a worker and the builders of its graphs make the modules of a model."""
+    with spec.weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    arguments = {"weights": str(spec.weights), "precision": precision, "allow_checkpoint": spec.allow_checkpoint}
+    return Recipe(f"{__name__}:make", arguments, {"weights": digest}, CODE)
+
+
+def make(
+    device: torch.device, *, weights: str, precision: Precision, allow_checkpoint: bool
+) -> Callable[[Shape], PlacesNet]:
+    """The factory of the recipe; see `sluiceway_runtime.gpu.Recipe`.
+
+    Raises:
+        StartupError: the weights cannot be read, or a checkpoint is not allowed.
+    """
+    # f32 means f32: convolutions would otherwise round to 19 bits on recent GPUs.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    path, dtype = Path(weights), DTYPES[precision]
+    require_trust(path, allowed=allow_checkpoint)
+    made = _checkpoint(path, device, dtype) if path.suffix == ".pt" else _onnx(path, device, dtype)
+    end_to_end = read_model_card(path, allow_checkpoint=allow_checkpoint).end_to_end
+
+    def for_shape(shape: Shape) -> PlacesNet:
+        net = PlacesNet(made(shape), end_to_end=end_to_end, dtype=dtype)
+        net.eval()
+        return net
+
+    return for_shape
+
+
+def read_model_card(path: Path, *, allow_checkpoint: bool) -> ModelCard:
+    """What a file says of itself.
+
+    Raises:
+        StartupError: it cannot be read, is no YOLO detection model, or is a checkpoint that is not allowed.
+    """
+    require_trust(path, allowed=allow_checkpoint)
+    if path.suffix == ".pt":
+        # ultralytics is an extra of its own, and under the AGPL: only a checkpoint brings it in.
+        from sluiceway_detection.export import load_checkpoint  # noqa: PLC0415
+
+        return checkpoint_card(load_checkpoint(path))
+    model = _read_onnx(path)
+    inputs = _inputs(model)
+    if len(inputs) != 1:
+        raise StartupError(f"{path.name}: has {len(inputs)} inputs; a YOLO model has one")
+    metadata = {item.key: item.value for item in model.metadata_props}
+    return read_card(metadata, _dims(inputs[0]), [_dims(item) for item in model.graph.output], name=path.name)
+
+
+def checkpoint_card(module: Any) -> ModelCard:
+    """What a loaded checkpoint says of itself."""
+    head = module.model[-1]
+    classes = tuple(str(module.names[index]) for index in range(len(module.names)))
+    size = int(getattr(module, "args", {}).get("imgsz", 640))
+    return ModelCard(classes, int(max(module.stride)), bool(getattr(head, "end2end", False)), (size, size), False)
+
+
+def load_onnx(path: Path, batch: int, shape: InputShape) -> Any:
+    """A model's own module in f32, float [batch, 3, H, W] to its raw output.
+
+    Raises:
+        StartupError: see `sluiceway_runtime.onnx_torch.load`.
+    """
+    from sluiceway_runtime.onnx_torch import load  # noqa: PLC0415 - checkpoints need no onnx
+
+    return load(path, {_inputs(_read_onnx(path))[0].name: (batch, 3, *shape)})
+
+
+def _read_onnx(path: Path) -> Any:
+    import onnx  # noqa: PLC0415 - checkpoints need none
+
+    try:
+        return onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf and file errors share no base class
+        raise StartupError(f"{path.name} cannot be read as ONNX: {str(error).strip().splitlines()[0]}") from error
+
+
+def _inputs(model: Any) -> list[Any]:
+    """Those of the graph; older files list their constants among them."""
+    constants = {item.name for item in model.graph.initializer}
+    return [item for item in model.graph.input if item.name not in constants]
+
+
+def _dims(item: Any) -> list[int | None]:
+    return [dim.dim_value if dim.HasField("dim_value") else None for dim in item.type.tensor_type.shape.dim]
+
+
+def _onnx(path: Path, device: torch.device, dtype: torch.dtype) -> Callable[[Shape], nn.Module]:
+    from sluiceway_runtime.onnx_torch import in_precision, share_weights  # noqa: PLC0415 - checkpoints need no onnx
+
+    first: list[nn.Module] = []
+
+    def made(shape: Shape) -> nn.Module:
+        batch, height, width, _ = shape.inputs[0].shape
+        module = in_precision(load_onnx(path, batch, (height, width)), dtype)
+        module = module.to(device, memory_format=torch.channels_last)
+        # Of all shapes together the weights lie on the device once.
+        if first:
+            share_weights(module, first[0])
+        else:
+            first.append(module)
+        return module
+
+    return made
+
+
+def _checkpoint(path: Path, device: torch.device, dtype: torch.dtype) -> Callable[[Shape], nn.Module]:
+    from sluiceway_detection.export import load_checkpoint  # noqa: PLC0415 - see `read_model_card`
+
+    module = load_checkpoint(path).to(device, dtype, memory_format=torch.channels_last)
+
+    def made(_shape: Shape) -> nn.Module:
+        # The head keeps the grid of the last shape, which a captured graph goes on reading: each shape has a head of
+        # its own, and all have the same weights.
+        kept = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+        return copy.deepcopy(module, kept)
+
+    return made

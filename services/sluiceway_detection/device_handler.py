@@ -1,0 +1,221 @@
+"""What runs in a worker on a GPU: files are decoded in a few threads while the device computes earlier batches.
+
+A GPU takes in a thousand images a second and more, a core decodes a few hundred. So a batch passes three stages, and
+several batches are on their way at once: decoding (threads of OpenCV's own speed, which let Python go on), the device,
+and selecting boxes and cutting crops. One thread, the worker's, hands batches from one stage to the next.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from sluiceway_runtime.errors import SluicewayError
+from sluiceway_runtime.pool.handler import Finish, Placement
+from sluiceway_runtime.pool.payload import Payload
+
+from sluiceway_detection.backends.base import require_trust
+from sluiceway_detection.crops import cut_crops
+from sluiceway_detection.detector import shape_for
+from sluiceway_detection.handler import DetectionFacts, WorkerSettings
+from sluiceway_detection.images import ImageLimits, decode_image
+from sluiceway_detection.job import DetectionAnswer, DetectionJob
+from sluiceway_detection.letterbox import InputShape, Letterbox
+from sluiceway_detection.model_card import ModelCard
+from sluiceway_detection.postprocess import DEFAULT_CONFIDENCE, DEFAULT_IOU, select_end_to_end, select_places
+from sluiceway_detection.types import ImageBgr
+
+__all__ = ["FACTORY", "DeviceBackend", "DeviceHandler", "build"]
+
+FACTORY = "sluiceway_detection.device_handler:build"
+# Of a worker's threads, the part that selects boxes and cuts crops. Decoding a photograph costs several times as much.
+_FINISHING_SHARE = 4
+
+Places = npt.NDArray[np.floating]
+
+
+class DeviceBackend(Protocol):
+    """What is used of `CudaBackend`."""
+
+    name: Any
+    precision: Any
+    precision_reason: str
+    card: ModelCard
+    shapes: tuple[InputShape, ...]
+
+    def start(self, images_bgr: Sequence[ImageBgr]) -> Callable[[], list[Places]]:
+        """Begin letterboxed images of one shape; returns what waits for their places."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A decoded image."""
+
+    job: DetectionJob
+    image_bgr: ImageBgr
+    letterbox: Letterbox
+    input_bgr: ImageBgr
+    decode_ms: float
+
+
+class _Batch:
+    """A batch on its way. It is begun when its files are with the decoders, and sent when it is with the device."""
+
+    def __init__(self, images: Sequence[Future[_Prepared | SluicewayError]]) -> None:
+        self.images = images
+        self.sent = False
+        self.fault: Exception | None = None
+        # Positions within the batch, and what waits for their places.
+        self.waiting: list[tuple[list[int], Callable[[], list[Places]]]] = []
+
+    @property
+    def decoded(self) -> bool:
+        """Whether it can be sent without waiting."""
+        return all(image.done() for image in self.images)
+
+
+class DeviceHandler:
+    """Implements `sluiceway_runtime.pool.handler.OverlappingHandler`."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
+        self._backend: DeviceBackend
+        self._decoders: ThreadPoolExecutor
+        self._finishers: ThreadPoolExecutor
+        self._begun: deque[_Batch] = deque()
+
+    def setup(self, placement: Placement) -> Mapping[str, Any]:
+        """Load the model, and have its graphs compiled, captured and checked against f32.
+
+        Raises:
+            StartupError: see `CudaBackend`.
+        """
+        # Before torch is imported, which takes long: what is not allowed is refused at once.
+        spec = self._settings.backend_spec(placement.device, 1)
+        require_trust(spec.weights, allowed=spec.allow_checkpoint)
+        from sluiceway_detection.backends.cuda import CudaBackend  # noqa: PLC0415 - torch is imported only here
+
+        backend = CudaBackend(
+            spec,
+            max_batch=self._settings.max_batch,
+            depth=self._settings.overlap,
+            workers_on_device=self._settings.workers_on_device,
+        )
+        return {"detection": self.open(backend, placement), "thread_use": None}
+
+    def open(self, backend: DeviceBackend, placement: Placement) -> DetectionFacts:
+        """Start the threads around a backend that is ready."""
+        # Each image has one thread; OpenCV's own would multiply them.
+        cv2.setNumThreads(1)
+        # What is wrong with an image goes to whoever sent it; the log neither needs nor may have it.
+        cv2.utils.logging.setLogLevel(0)
+        self._backend = backend
+        self._select = select_end_to_end if backend.card.end_to_end else select_places
+        finishing = max(1, placement.threads // _FINISHING_SHARE)
+        self._finishers = ThreadPoolExecutor(finishing, "finish")
+        self._decoders = ThreadPoolExecutor(max(1, placement.threads - finishing), "decode")
+        return DetectionFacts(
+            backend.name,
+            backend.precision,
+            placement.device,
+            backend.card.classes,
+            tuple(dict.fromkeys(max(shape) for shape in backend.shapes)),
+            backend.shapes,
+            backend.card.confidence or DEFAULT_CONFIDENCE,
+            backend.card.iou or DEFAULT_IOU,
+            precision_reason=backend.precision_reason,
+        )
+
+    def run(self, batch: Sequence[Payload]) -> Sequence[Payload | SluicewayError]:
+        """Compute one batch; see `DetectionHandler.run`."""
+        return self.launch(batch)()
+
+    def launch(self, batch: Sequence[Payload]) -> Finish:
+        """Have the files of a batch decoded, and send it to the device as soon as they are.
+
+        Args:
+            batch: each with a `DetectionJob` and one buffer, the image file.
+        """
+        begun = _Batch(self.decode(batch))
+        self._begun.append(begun)
+        self._send_decoded()
+        return lambda: self._finish(begun)
+
+    def decode(self, batch: Sequence[Payload]) -> list[Future[_Prepared | SluicewayError]]:
+        """The first stage alone: decode and letterbox the files of a batch."""
+        return [self._decoders.submit(self._prepare, item) for item in batch]
+
+    def _finish(self, batch: _Batch) -> list[Payload | SluicewayError]:
+        """Wait for a batch, sending those after it to the device meanwhile, so that it never waits for the host."""
+        while not batch.sent:
+            self._send(self._begun.popleft())
+        self._send_decoded()
+        if batch.fault is not None:
+            raise batch.fault
+        answers: list[Future[Payload | SluicewayError] | SluicewayError | None] = [
+            result if isinstance(result := image.result(), SluicewayError) else None for image in batch.images
+        ]
+        for rows, wait in batch.waiting:
+            for row, places in zip(rows, wait(), strict=True):
+                answers[row] = self._finishers.submit(self._answer, batch.images[row].result(), places)
+            # The device has room for one more.
+            self._send_decoded()
+        return [answer.result() if isinstance(answer, Future) else answer for answer in answers if answer is not None]
+
+    def _send_decoded(self) -> None:
+        while self._begun and self._begun[0].decoded:
+            self._send(self._begun.popleft())
+
+    def _send(self, batch: _Batch) -> None:
+        """Hand a batch to the device, in the order in which batches began; its files are waited for."""
+        batch.sent = True
+        try:
+            rows_of: dict[InputShape, list[int]] = defaultdict(list)
+            inputs: dict[int, ImageBgr] = {}
+            for row, image in enumerate(batch.images):
+                prepared = image.result()
+                if isinstance(prepared, _Prepared):
+                    rows_of[prepared.letterbox.input_shape].append(row)
+                    inputs[row] = prepared.input_bgr
+            for rows in rows_of.values():
+                batch.waiting.append((rows, self._backend.start([inputs[row] for row in rows])))
+        except Exception as error:
+            batch.fault = error
+
+    def _prepare(self, item: Payload) -> _Prepared | SluicewayError:
+        """Decode and letterbox one image, in a thread of the decoders."""
+        begun_s = time.perf_counter()
+        job: DetectionJob = item.meta
+        try:
+            image = decode_image(memoryview(item.buffers[0]), self._limits)
+        except SluicewayError as error:
+            return error
+        decode_ms = (time.perf_counter() - begun_s) * 1000
+        size = (image.shape[0], image.shape[1])
+        letterbox = Letterbox.fit(size, shape_for(size, job.image_size_px, self._backend.shapes))
+        return _Prepared(job, image, letterbox, letterbox.draw(image), decode_ms)
+
+    def _answer(self, prepared: _Prepared | SluicewayError, places: Places) -> Payload | SluicewayError:
+        """Select the boxes of one image and cut its crops, in a thread of the finishers."""
+        assert isinstance(prepared, _Prepared), "an image that could not be read has no places"
+        job = prepared.job
+        found = self._select(places, prepared.letterbox, job.selection)
+        try:
+            crops = cut_crops(prepared.image_bgr, found, job.crops, self._settings.max_crop_bytes)
+        except SluicewayError as error:
+            return error
+        return DetectionAnswer.payload(prepared.image_bgr, found, crops, prepared.decode_ms)
+
+
+def build(config: Mapping[str, Any]) -> DeviceHandler:
+    """Make a handler from `WorkerSettings.mapping()`."""
+    return DeviceHandler(WorkerSettings(**config))

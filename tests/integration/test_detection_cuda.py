@@ -1,0 +1,183 @@
+"""Detection on a real GPU: the same boxes as in f32 on the CPU, through a server, and what goes wrong on a device."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import grpc
+import numpy as np
+import pytest
+from sluiceway_detection.backends import BackendSpec
+from sluiceway_detection.config import DetectionConfig
+from sluiceway_detection.detector import YoloDetector
+from sluiceway_detection.images import ImageLimits, decode_image
+from sluiceway_detection.job import DetectionJob
+from sluiceway_detection.postprocess import Selection
+from sluiceway_detection.precision import reference_image
+from sluiceway_detection.service import DetectionService
+from sluiceway_runtime import weights
+from sluiceway_runtime.errors import StartupError
+from sluiceway_runtime.server import Installation, Server
+from sluiceway_runtime.server.security import Security
+
+from sluiceway.detection.v1 import detection_pb2 as pb
+from sluiceway.detection.v1 import detection_pb2_grpc
+
+# Compiling takes most of the time; torch warns by itself.
+pytestmark = [pytest.mark.cuda, pytest.mark.timeout(400), pytest.mark.filterwarnings("default")]
+
+UNIT = Path(__file__).parents[1] / "unit" / "detection"
+PICO = UNIT / "models" / "yolo11-pico.onnx"
+SHAPE = (480, 640)
+# Drawn, with a hundred words each, of several sizes.
+PAGES = ((480, 640), (600, 800), (720, 960), (800, 600))
+DEVICE = "cuda:0"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One for all tests here, so that each graph is compiled once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLUICEWAY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def backend(path: Path, *, max_batch: int = 2, **options: Any) -> Any:
+    from sluiceway_detection.backends.cuda import CudaBackend
+
+    options = {"shapes": (SHAPE,)} | options
+    return CudaBackend(BackendSpec(path, DEVICE, 1, **options), max_batch=max_batch, depth=3)
+
+
+def reference(path: Path) -> YoloDetector:
+    """In f32 on the CPU, by torch: a GPU machine may have nothing else."""
+    from sluiceway_detection.backends.torch import TorchBackend
+
+    return YoloDetector(TorchBackend(BackendSpec(path, "cpu", 4, precision="f32", shapes=(SHAPE,))))
+
+
+def overlap(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    low, high = np.maximum(left[:, None, :2], right[None, :, :2]), np.minimum(left[:, None, 2:], right[None, :, 2:])
+    common = np.prod(np.maximum(high - low, 0), axis=2)
+    areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (left, right)]
+    return common / (areas[0][:, None] + areas[1][None] - common)
+
+
+async def test_a_server_on_cuda_gives_the_boxes_of_f32() -> None:
+    model = weights.resolve("text-nano", kind="detection").path  # it ships with the package
+    files = [cv2.imencode(".png", reference_image(size))[1].tobytes() for size in PAGES]
+    config = DetectionConfig.model_validate(
+        {"port": 0, "operations_port": 0, "drain_notice_s": 0, "model": str(model), "device": DEVICE}
+        | {"shapes": [f"{SHAPE[0]}x{SHAPE[1]}"], "max_batch": 4}
+    )
+    service = DetectionService(config, Installation({}, Security(), {}))
+    server = Server(service, config)
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            stub = detection_pb2_grpc.DetectionServiceStub(channel)
+            facts = service.facts
+            assert facts is not None
+            assert (facts.backend, facts.precision, facts.device) == ("torch", "f16", DEVICE)
+            confidence, iou = facts.confidence, facts.iou
+            detector, wanted = reference(model), 0
+            # All at once, so that they share batches.
+            calls = [stub.Detect(pb.DetectRequest(image=data)) for data in files for _ in range(5)]
+            answers = [await call for call in calls]
+            for number, data in enumerate(files):
+                (due,) = detector.detect(
+                    [decode_image(data, ImageLimits())], [DetectionJob(Selection(confidence, iou))]
+                )
+                sure = due.confidences > confidence + 0.05
+                for answer in answers[5 * number : 5 * number + 5]:
+                    boxes = np.array([[g.x0, g.y0, g.x1, g.y1] for d in answer.detections if (g := d.geometry.box)])
+                    alike = overlap(due.boxes_xyxy_px, boxes.reshape(-1, 4)) > 0.9
+                    alike &= due.class_ids[:, None] == np.array([d.class_id for d in answer.detections])[None]
+                    assert alike.any(axis=1)[sure].mean() >= 0.99
+                    wanted += int(sure.sum())
+            assert wanted > 1000, "the pictures show too little for this to say anything"
+    finally:
+        await server.stop()
+
+
+@pytest.mark.parametrize("precision", [None, "f16"])
+def test_f16_is_refused_where_it_does_not_give_the_models_answers(tmp_path: Path, precision: Any) -> None:
+    from yolo_graphs import bright_blocks
+
+    # Sums beyond 65504 are infinite in f16 and nothing special in f32.
+    path = bright_blocks(tmp_path / "blocks.onnx", scale=1e7)
+    if precision is not None:
+        with pytest.raises(StartupError, match=r"f16 does not give this model's answers: .*; use f32"):
+            backend(path, precision=precision)
+        return
+    made = backend(path)
+    assert made.precision == "f32"
+    assert "f16 does not give" in made.precision_reason
+
+
+def test_batches_on_their_way_do_not_touch_each_other(tmp_path: Path) -> None:
+    from yolo_graphs import bright_blocks
+
+    made = backend(bright_blocks(tmp_path / "blocks.onnx"), max_batch=4)
+    assert made.precision == "f16"
+    greys = [[10, 20, 30, 40], [50, 60], [70], [80, 90, 100, 110, 120, 130], [140, 150, 160]]
+    waiting = [made.start(flat(batch)) for batch in greys]
+    for batch, finish in zip(greys, waiting, strict=True):
+        found = [float(places[4].mean()) for places in finish()]
+        assert found == pytest.approx([grey / 255 for grey in batch], abs=1e-3)
+
+
+def test_a_batch_that_does_not_fit_into_the_memory_is_halved(tmp_path: Path) -> None:
+    import torch
+    from yolo_graphs import bright_blocks
+
+    made = backend(bright_blocks(tmp_path / "blocks.onnx"), max_batch=4)
+    begin = made._module.begin
+
+    def full(graph: Any) -> Any:
+        if graph.batch > 1:
+            # A real one: more than any device has.
+            torch.empty(2**46, dtype=torch.uint8, device=DEVICE)
+        return begin(graph)
+
+    made._module.begin = full
+    found = [float(places[4].mean()) for places in made.start(flat([10, 20, 30]))()]
+    assert found == pytest.approx([10 / 255, 20 / 255, 30 / 255], abs=1e-3)
+
+
+def test_shapes_that_do_not_fit_into_the_memory_are_left_out(tmp_path: Path) -> None:
+    import torch
+    from yolo_graphs import bright_blocks
+
+    path = bright_blocks(tmp_path / "blocks.onnx")
+    torch.cuda.set_per_process_memory_fraction(1.0)  # other tests may have bounded what this process takes
+    taken, (free, _) = [], torch.cuda.mem_get_info()
+    try:
+        # All but 600 MB; a batch of 64 images of 2048 x 2048 wants 3 GB in f16.
+        taken.append(torch.empty(free - 600 * 2**20, dtype=torch.uint8, device=DEVICE))
+        made = backend(path, max_batch=64, shapes=((2048, 2048),))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        taken.clear()
+        torch.cuda.empty_cache()
+    assert made.shapes == ((2048, 2048),)
+    assert max(int(name.partition("x")[0]) for name in made.costs_ms) < 64
+    found = [float(places[4].mean()) for places in made.start(flat([10, 20, 30], (2048, 2048)))()]
+    assert found == pytest.approx([10 / 255, 20 / 255, 30 / 255], abs=1e-3)
+
+
+def test_the_second_start_finds_the_graphs(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    options: dict[str, Any] = {"shapes": ((96, 96),), "precision": "f32"}
+    first = backend(PICO, **options)
+    assert "compiling 2 graphs" in caplog.text
+    caplog.clear()
+    second = backend(PICO, **options)
+    assert "compiling" not in caplog.text
+    image = np.random.default_rng(0).integers(0, 255, (96, 96, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(first.start([image])(), second.start([image])())
+
+
+def flat(greys: Sequence[int], shape: tuple[int, int] = SHAPE) -> list[np.ndarray]:
+    return [np.full((*shape, 3), grey, np.uint8) for grey in greys]

@@ -1,0 +1,178 @@
+"""How batches pass through a worker on a GPU: with a device made of numpy that is told when to be ready."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from sluiceway_detection.crops import CropPlan
+from sluiceway_detection.device_handler import DeviceHandler, build
+from sluiceway_detection.handler import WorkerSettings
+from sluiceway_detection.job import DetectionAnswer, DetectionJob
+from sluiceway_detection.letterbox import Letterbox
+from sluiceway_detection.model_card import ModelCard
+from sluiceway_detection.postprocess import Selection, select_classic, select_places
+from sluiceway_runtime.errors import InvalidImage, InvalidOption, StartupError
+from sluiceway_runtime.pool import Payload, Placement
+
+PLACEMENT = Placement(0, "cuda:0", None, 4)
+WIDE, TALL = (64, 96), (96, 64)
+CARD = ModelCard(("thing", "other"), 32, False, (96, 96), False)
+
+
+class Device:
+    """Finds in each image one box, whose confidence is the mean of the picture."""
+
+    name, precision, precision_reason, card = "torch", "f16", "because", CARD
+    shapes = (WIDE, TALL)
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.fault_on: int | None = None
+
+    def start(self, images_bgr: Sequence[np.ndarray]) -> Callable[[], list[np.ndarray]]:
+        shapes = {image.shape for image in images_bgr}
+        assert len(shapes) == 1, "a batch has one shape"
+        names = ",".join(str(int(image[48, 48].mean())) for image in images_bgr)
+        self.events.append(f"start {names}")
+        if self.fault_on is not None and str(self.fault_on) in names.split(","):
+            raise RuntimeError("the device is on fire")
+        height, width, _ = images_bgr[0].shape
+
+        def finish() -> list[np.ndarray]:
+            self.events.append(f"wait {names}")
+            return [
+                np.array([[width / 2, height / 2, 20, 10, image[48, 48].mean() / 255, 1]], np.float32).T
+                for image in images_bgr
+            ]
+
+        return finish
+
+
+@pytest.fixture
+def device() -> Device:
+    return Device()
+
+
+@pytest.fixture
+def handler(device: Device) -> Iterator[DeviceHandler]:
+    made = build(WorkerSettings(weights="m.onnx", max_crop_bytes=10_000).mapping())
+    facts = made.open(device, PLACEMENT)
+    assert (facts.backend, facts.precision, facts.precision_reason) == ("torch", "f16", "because")
+    assert (facts.image_sizes, facts.shapes, facts.device) == ((96,), (WIDE, TALL), "cuda:0")
+    yield made
+    made._decoders.shutdown()
+    made._finishers.shutdown()
+
+
+def picture(grey: int, shape: tuple[int, int] = WIDE) -> bytes:
+    return cv2.imencode(".png", np.full((*shape, 3), grey, np.uint8))[1].tobytes()
+
+
+def job(*plans: CropPlan) -> DetectionJob:
+    return DetectionJob(Selection(0.1), None, plans)
+
+
+def confidences(results: Sequence[Any]) -> list[int]:
+    return [round(255 * float(result.meta.detections().confidences[0])) for result in results]
+
+
+def decoded(handler: DeviceHandler) -> None:
+    for batch in handler._begun:
+        for image in batch.images:
+            image.result(timeout=10)
+
+
+def test_answers_come_in_order(handler: DeviceHandler) -> None:
+    results = handler.run([job().payload(picture(grey)) for grey in (100, 200, 150)])
+    assert confidences(results) == [100, 200, 150]
+    (found,) = [result.meta for result in results[:1]]
+    assert isinstance(found, DetectionAnswer)
+    assert (found.height_px, found.width_px) == WIDE
+    assert found.decode_ms > 0
+    np.testing.assert_allclose(found.detections().boxes_xyxy_px, [[38, 27, 58, 37]])
+    assert found.detections().class_ids.tolist() == [1]
+
+
+def test_images_of_one_shape_go_to_the_device_together(handler: DeviceHandler, device: Device) -> None:
+    shapes = {100: WIDE, 101: TALL, 102: WIDE, 103: TALL}
+    results = handler.run([job().payload(picture(grey, shape)) for grey, shape in shapes.items()])
+    assert confidences(results) == [100, 101, 102, 103]
+    assert device.events == ["start 100,102", "start 101,103", "wait 100,102", "wait 101,103"]
+
+
+def test_the_next_batch_is_with_the_device_before_the_one_before_is_waited_for(
+    handler: DeviceHandler, device: Device
+) -> None:
+    first = handler.launch([job().payload(picture(100))])
+    second = handler.launch([job().payload(picture(101))])
+    decoded(handler)
+    assert confidences(first()) == [100]
+    assert device.events == ["start 100", "start 101", "wait 100"]
+    third = handler.launch([job().payload(picture(102))])
+    assert confidences(second()) == [101]
+    assert confidences(third()) == [102]
+
+
+def test_what_is_decoded_goes_to_the_device_when_the_next_batch_comes(handler: DeviceHandler, device: Device) -> None:
+    first = handler.launch([job().payload(picture(100))])
+    decoded(handler)
+    second = handler.launch([job().payload(picture(101))])
+    assert device.events[0] == "start 100"
+    assert confidences(first()) + confidences(second()) == [100, 101]
+
+
+def test_a_file_that_is_no_image_fails_alone(handler: DeviceHandler, device: Device) -> None:
+    results = handler.run([job().payload(data) for data in (picture(100), b"no image", picture(101)[:-20])])
+    assert confidences(results[:1]) == [100]
+    assert [type(result) for result in results[1:]] == [InvalidImage, InvalidImage]
+    assert device.events == ["start 100", "wait 100"]
+    assert [type(result) for result in handler.run([job().payload(b"no image")])] == [InvalidImage]
+
+
+def test_crops_over_the_limit_fail_alone(handler: DeviceHandler) -> None:
+    large, small = CropPlan("text", 64, 640, stretch=True), CropPlan("text", 16, 64)
+    results = handler.run([job(plan).payload(picture(100)) for plan in (small, large)])
+    assert isinstance(results[0], Payload)
+    assert len(results[0].buffers) == 1
+    assert isinstance(results[1], InvalidOption)
+
+
+def test_a_fault_of_the_device_fails_its_batch_alone(handler: DeviceHandler, device: Device) -> None:
+    device.fault_on = 101
+    launched = [handler.launch([job().payload(picture(grey))]) for grey in (100, 101, 102)]
+    decoded(handler)
+    assert confidences(launched[0]()) == [100]
+    with pytest.raises(RuntimeError, match="on fire"):
+        launched[1]()
+    assert confidences(launched[2]()) == [102]
+
+
+def test_a_checkpoint_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "model.pt"
+    checkpoint.write_bytes(b"never read")
+    with pytest.raises(StartupError, match="allow_pickle"):
+        build(WorkerSettings(weights=str(checkpoint)).mapping()).setup(PLACEMENT)
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_places_with_their_best_class_give_the_same_regions_as_all_classes(classes: int) -> None:
+    random = np.random.default_rng(classes)
+    boxes = random.uniform(5, 90, (4, 500)).astype(np.float32)
+    scores = random.uniform(0, 1, (classes, 500)).astype(np.float32)
+    scores[0, :50], boxes[:, 50:60], scores[:, 60:70] = np.nan, np.inf, np.nan
+    best = np.nan_to_num(scores, nan=-1)
+    places = np.concatenate((boxes, best.max(axis=0)[None], best.argmax(axis=0)[None]))
+    letterbox = Letterbox.fit((50, 70), (96, 96))
+    for selection in (Selection(0.3, 0.5), Selection(0.8, 0.5, class_ids=[classes - 1]), Selection(0.1, 0.9, 7)):
+        expected = select_classic(np.concatenate((boxes, scores)), letterbox, selection)
+        found = select_places(places, letterbox, selection)
+        assert len(expected) > 0
+        for one, other in zip(
+            (found.boxes_xyxy_px, found.class_ids, found.confidences),
+            (expected.boxes_xyxy_px, expected.class_ids, expected.confidences),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(one, other)

@@ -1,0 +1,92 @@
+"""What the detection server asks of its pool on a GPU, and which images may share a batch."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sluiceway_detection import device_handler, handler, service
+from sluiceway_detection.config import DetectionConfig
+from sluiceway_detection.image_header import ImageHeader
+from sluiceway_detection.service import DetectionService
+from sluiceway_detection.servicer import _group
+from sluiceway_runtime.errors import StartupError
+from sluiceway_runtime.server import Installation
+from sluiceway_runtime.server.security import Security
+
+MODEL = str(Path(__file__).parent / "models" / "yolo11-pico.onnx")
+SHAPES = ((640, 640), (480, 640), (640, 480), (320, 320))
+
+
+class Stopped(Exception):
+    """As far as it is to go."""
+
+
+async def asked_of_the_pool(monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[Any, Any]:
+    seen: list[Any] = []
+
+    def pool(spec: Any, limits: Any, **_: Any) -> Any:
+        seen.extend((spec, limits))
+        raise Stopped
+
+    monkeypatch.setattr(service, "Pool", pool)
+    monkeypatch.setattr(service.devices, "resolve", lambda device, **_: ("cpu",) if device == "cpu" else ("cuda:0",))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    config = DetectionConfig.model_validate({"model": MODEL, "precision": "f32"} | options)
+    with pytest.raises(Stopped):
+        await DetectionService(config, Installation({}, Security(), {})).start()
+    return seen[0], seen[1]
+
+
+async def test_on_a_gpu_batches_are_large_and_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, limits = await asked_of_the_pool(monkeypatch, device="cuda", workers_per_device=2)
+    assert (spec.factory, spec.credits, spec.overlap) == (device_handler.FACTORY, 3, 3)
+    assert (limits.max_batch, limits.start_timeout_s) == (16, 900)
+    assert {name: spec.config[name] for name in ("max_batch", "overlap", "workers_on_device")} == {
+        "max_batch": 16,
+        "overlap": 3,
+        "workers_on_device": 2,
+    }
+
+
+async def test_what_is_configured_counts_on_a_gpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, limits = await asked_of_the_pool(monkeypatch, device="cuda", max_batch=4, start_timeout_s=30)
+    assert (limits.max_batch, limits.start_timeout_s) == (4, 30)
+
+
+async def test_a_cpu_computes_one_image_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, limits = await asked_of_the_pool(monkeypatch)
+    assert (spec.factory, spec.credits, spec.overlap, limits.max_batch) == (handler.FACTORY, 1, 1, 1)
+    assert limits.start_timeout_s == 120
+
+
+@pytest.mark.parametrize("options", [{"backend": "onnx"}, {"detector": "examples.detector:BlobDetector"}])
+async def test_other_backends_and_own_detectors_have_the_ordinary_handler(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    spec, _ = await asked_of_the_pool(monkeypatch, device="cuda", **options)
+    assert (spec.factory, spec.credits, spec.overlap) == (handler.FACTORY, 3, 1)
+
+
+async def test_a_gpu_without_torch_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service.devices, "resolve", lambda device, **_: ("cuda:0",))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    config = DetectionConfig.model_validate({"model": MODEL, "device": "cuda"})
+    with pytest.raises(StartupError, match=r"torch needs torch; install sluiceway\[gpu\]"):
+        await DetectionService(config, Installation({}, Security(), {})).start()
+
+
+@pytest.mark.parametrize(
+    ("header", "image_size", "group"),
+    [
+        (ImageHeader("jpeg", 810, 1080), None, (640, 480)),
+        (ImageHeader("jpeg", 810, 1080, orientation=6), None, (480, 640)),
+        (ImageHeader("png", 100, 100), None, (640, 640)),
+        (ImageHeader("png", 810, 1080), 320, (320, 320)),
+    ],
+)
+def test_images_of_one_input_shape_may_share_a_batch(header: ImageHeader, image_size: int | None, group: Any) -> None:
+    assert _group(header, image_size, SHAPES) == group
+
+
+def test_a_detector_without_shapes_takes_all_images_together() -> None:
+    assert _group(ImageHeader("png", 1, 2), None, ()) == _group(ImageHeader("png", 2, 1), None, ())
