@@ -55,6 +55,10 @@ class Report:
         """Of every image."""
         return statistics.median(self.took_ms(name))
 
+    def best_round_ms(self, name: str) -> float:
+        """Median of the fastest round."""
+        return min(statistics.median(run["took_ms"]) for run in self._rounds[name])
+
     def workers_used(self, name: str) -> int:
         """Worker processes that computed something in every round."""
         return min(sum(items > 0 for items in run["items"].values()) for run in self._rounds[name])
