@@ -99,7 +99,7 @@ class CudaBackend:
         runs = [
             run
             for start in range(0, len(images_bgr), largest)
-            for run in self._launch(shape, images_bgr[start : start + largest])
+            for run in self._launch(shape, images_bgr[start : start + largest], largest)
         ]
 
         def finish() -> list[Places]:
@@ -107,26 +107,30 @@ class CudaBackend:
 
         return finish
 
-    def _launch(self, shape: InputShape, images_bgr: Sequence[ImageBgr]) -> list[tuple[Run, int]]:
-        graph = self._graph_for(shape, len(images_bgr))
+    def _launch(self, shape: InputShape, images_bgr: Sequence[ImageBgr], most: int) -> list[tuple[Run, int]]:
+        graph = self._graph_for(shape, len(images_bgr), most)
         try:
             run = self._module.begin(graph)
             for place, image in zip(run.inputs[0], images_bgr, strict=False):  # further rows keep what they held
                 place[...] = image
             run.launch()
         except torch.OutOfMemoryError:
-            if len(images_bgr) == 1:
+            if graph == self._graphs[shape][0]:
                 raise
         else:
             return [(run, len(images_bgr))]
         # Outside the handler above: while an exception lives, it holds on to the tensors of its frames.
         self._release()
-        middle = len(images_bgr) // 2
-        return [*self._launch(shape, images_bgr[:middle]), *self._launch(shape, images_bgr[middle:])]
+        smaller = max(other.batch for other in self._graphs[shape] if other.batch < graph.batch)
+        return [
+            run
+            for start in range(0, len(images_bgr), smaller)
+            for run in self._launch(shape, images_bgr[start : start + smaller], smaller)
+        ]
 
-    def _graph_for(self, shape: InputShape, count: int) -> Shape:
+    def _graph_for(self, shape: InputShape, count: int, most: int) -> Shape:
         """The cheapest that has room: a larger one that is compiled may cost less than a smaller one that is not."""
-        roomy = [graph for graph in self._graphs[shape] if graph.batch >= count]
+        roomy = [graph for graph in self._graphs[shape] if count <= graph.batch <= most]
         return min(roomy, key=lambda graph: (self._module.cost_ms(graph), graph.batch))
 
     def _choose(

@@ -28,6 +28,12 @@ MODELS = [
 W = np.ones((4, 3, 1, 1), np.float32)
 
 
+def weights_of(name: str) -> Path:
+    if not weights.is_available(name):
+        weights.pull(name)
+    return weights.resolve(name, kind="recognition" if name.startswith("ppocr") else "detection").path
+
+
 def graph(tmp_path: Path, nodes: Any, shape: tuple[int, ...] = (1, 3, 4, 4), /, **options: Any) -> Path:
     from onnx_graphs import graph_of
 
@@ -47,8 +53,7 @@ def test_models_equal_onnx_runtime(name: str, shape: tuple[int, ...], alone: boo
     from onnx_graphs import reference
     from sluiceway_runtime.onnx_torch import load
 
-    kind = "recognition" if name.startswith("ppocr") else "detection"
-    path = PICO / name if name.endswith(".onnx") else weights.resolve(name, kind=kind).path
+    path = PICO / name if name.endswith(".onnx") else weights_of(name)
     key = onnx.load(path, load_external_data=False).graph.input[0].name
     x = np.random.default_rng(0).random(shape, dtype=np.float32)
     parts = [x[row : row + 1] for row in range(len(x))] if alone else [x]
