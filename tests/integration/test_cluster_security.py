@@ -139,6 +139,12 @@ async def methods_of(channel: grpc.aio.Channel) -> list[tuple[str, bool, bool]]:
     return found
 
 
+async def _silent() -> AsyncIterator[bytes]:
+    """A stream without a message: one sent into a call that the server has ended fails at the client, as INTERNAL."""
+    await asyncio.Event().wait()
+    yield b""
+
+
 async def answer_of(
     channel: grpc.aio.Channel, path: str, client_streams: bool, server_streams: bool, metadata: Any
 ) -> grpc.aio.AioRpcError | bytes | None:
@@ -146,7 +152,7 @@ async def answer_of(
         (False, False): channel.unary_unary, (False, True): channel.unary_stream,
         (True, False): channel.stream_unary, (True, True): channel.stream_stream,
     }[client_streams, server_streams]  # fmt: skip
-    call = kind(path)(iter([b""]) if client_streams else b"", metadata=metadata, timeout=5)
+    call = kind(path)(_silent() if client_streams else b"", metadata=metadata, timeout=5)
     try:
         return await call.read() if server_streams else await call
     except grpc.aio.AioRpcError as error:
