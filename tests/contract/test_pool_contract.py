@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
 
 import pytest
-from sluiceway_runtime.deadline import Deadline
+from pool_bench import submit, until
 from sluiceway_runtime.errors import (
     DeadlineExceeded,
     InvalidImage,
@@ -20,80 +17,9 @@ from sluiceway_runtime.errors import (
     Unavailable,
 )
 from sluiceway_runtime.pool import (
-    Answers,
     Payload,
-    Placement,
-    Pool,
-    PoolLimits,
     Priority,
-    Submission,
-    Timing,
-    Work,
-    WorkerSpec,
 )
-from sluiceway_runtime.pool.testing import InProcessPool
-
-QUICK = Timing(restart_delay_s=0.01, restart_delay_max_s=0.05, stop_grace_s=1.0)
-KINDS = {"process": Pool, "thread": InProcessPool}
-
-
-class Bench:
-    """Makes pools of one kind, and closes them."""
-
-    def __init__(self, kind: str) -> None:
-        self._kind = kind
-        self.pools: list[Pool] = []
-
-    def make(
-        self,
-        *,
-        workers: int = 1,
-        credits_each: int = 1,
-        factory: str = "pool_handlers:Scripted",
-        config: dict[str, Any] | None = None,
-        **limits: Any,
-    ) -> Pool:
-        placements = tuple(Placement(index, "cpu", None, 1) for index in range(workers))
-        settings = {"in_process": self._kind == "thread", **(config or {})}
-        spec = WorkerSpec(factory, settings, placements, credits_each)
-        pool = KINDS[self._kind](spec, PoolLimits(**limits), name="test", timing=QUICK)
-        self.pools.append(pool)
-        return pool
-
-    async def start(self, **options: Any) -> Pool:
-        pool = self.make(**options)
-        await pool.start()
-        return pool
-
-
-@pytest.fixture(params=list(KINDS))
-async def bench(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    bench = Bench(request.param)
-    yield bench
-    for pool in bench.pools:
-        await pool.close()
-
-
-def submit(
-    pool: Pool,
-    *,
-    buffers: tuple[Any, ...] = (),
-    within: float = 20.0,
-    request_id: str = "r",
-    priority: Priority = Priority.NORMAL,
-    group: Any = None,
-    cost: int = 1,
-    **meta: Any,
-) -> asyncio.Future[Any]:
-    return pool.submit(
-        Payload(meta, buffers),
-        request_id=request_id,
-        deadline=Deadline.after(within),
-        priority=priority,
-        group=group,
-        cost=cost,
-    )
 
 
 async def test_an_item_comes_back_with_its_times_and_its_worker(bench):
@@ -346,114 +272,3 @@ async def test_the_books_balance_at_the_caller(bench):
     counters = pool.statistics().counters
     assert (counters.accepted, counters.succeeded, counters.failed) == (60, 48, 12)
     assert pool.statistics().running == pool.statistics().queued == 0
-
-
-async def until(condition: Any, within: float = 10.0) -> None:
-    """Poll what no event tells of: a file that a worker writes."""
-    async with asyncio.timeout(within):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
-class Group:
-    """Items submitted together, and what came back for them."""
-
-    def __init__(self, pool: Pool, *metas: dict[str, Any], within: float = 20.0, request_id: str = "r") -> None:
-        self.answers: list[Answers] = []
-        self._count = len(metas)
-        self._came = asyncio.Event()
-        self.submission: Submission = pool.submit_many(
-            [Work(Payload(meta), meta.get("group")) for meta in metas],
-            request_id=request_id,
-            deadline=Deadline.after(within),
-            answered=self._answered,
-        )
-
-    def _answered(self, answers: Answers) -> None:
-        self.answers.append(answers)
-        self._came.set()
-
-    async def results(self, count: int) -> dict[int, Any]:
-        """So many results by position."""
-        async with asyncio.timeout(20):
-            while sum(len(answers.positions) for answers in self.answers) < count:
-                self._came.clear()
-                await self._came.wait()
-        pairs = [pair for answers in self.answers for pair in zip(answers.positions, answers.results, strict=True)]
-        assert len(pairs) == len(dict(pairs)) == count, "an item was answered twice"
-        return dict(pairs)
-
-
-async def test_items_submitted_together_come_back_by_position_one_call_a_batch(bench):
-    pool = await bench.start(max_batch=4)
-    group = Group(pool, *({"id": number} for number in range(8)))
-    results = await group.results(8)
-    assert [results[position].meta["id"] for position in range(8)] == list(range(8))
-    assert [sorted(answers.positions) for answers in group.answers] == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    assert all(answers.worker == 0 and answers.compute_ms >= 0 for answers in group.answers)
-
-
-async def test_submissions_that_share_a_batch_each_hear_of_their_own(bench, tmp_path):
-    pool = await bench.start(max_batch=8)
-    gate = tmp_path / "gate"
-    blocker = submit(pool, id="blocker", wait_for=str(gate))
-    await asyncio.sleep(0.05)
-    one = Group(pool, {"id": "a"}, {"id": "b"}, request_id="one")
-    two = Group(pool, {"id": "c"}, {"id": "d"}, request_id="two")
-    gate.touch()
-    await blocker
-    first, second = await one.results(2), await two.results(2)
-    assert [first[0].meta["id"], first[1].meta["id"]] == ["a", "b"]
-    assert [second[0].meta["id"], second[1].meta["id"]] == ["c", "d"]
-    assert {result.meta["batch"] for result in (*first.values(), *second.values())} == {4}
-
-
-async def test_one_bad_item_of_a_submission_fails_alone(bench):
-    pool = await bench.start(max_batch=4)
-    results = await Group(pool, {"id": 0}, {"id": 1, "refuse": True}, {"id": 2, "raise": True}, {"id": 3}).results(4)
-    assert [results[0].meta["id"], results[3].meta["id"]] == [0, 3]
-    assert isinstance(results[1], InvalidImage)
-    assert isinstance(results[2], ModelFailed)
-
-
-async def test_what_finds_no_room_is_named_and_the_rest_is_computed(bench, tmp_path):
-    pool = await bench.start(queue_items=2)
-    gate = tmp_path / "gate"
-    blocker = submit(pool, id="blocker", wait_for=str(gate))
-    await asyncio.sleep(0.05)
-    group = Group(pool, *({"id": number} for number in range(4)))
-    assert [position for position, _ in group.submission.refused] == [2, 3]
-    assert all(isinstance(error, QueueFull) for _, error in group.submission.refused)
-    gate.touch()
-    await blocker
-    assert sorted(await group.results(2)) == [0, 1]
-
-
-async def test_a_cancelled_submission_hears_nothing_more_and_is_not_computed(bench, tmp_path):
-    journal, gate = tmp_path / "journal", tmp_path / "gate"
-    pool = await bench.start(config={"journal": str(journal)})
-    blocker = submit(pool, id="blocker", wait_for=str(gate))
-    await asyncio.sleep(0.05)
-    group = Group(pool, {"id": "dropped"}, {"id": "dropped"})
-    group.submission.cancel()
-    group.submission.cancel()
-    gate.touch()
-    await blocker
-    await submit(pool, id="last")
-    assert group.answers == []
-    assert "dropped" not in journal.read_text()
-    assert pool.statistics().counters.cancelled == 2
-
-
-async def test_nothing_submitted_is_nothing_answered(bench):
-    pool = await bench.start()
-    group = Group(pool)
-    assert group.submission.refused == []
-    assert pool.load().queued == pool.load().running == 0
-
-
-async def test_a_worker_that_dies_costs_a_submission_only_the_killer(bench):
-    pool = await bench.start(max_batch=4)
-    results = await Group(pool, *({"id": number, "crash": number == 2} for number in range(4))).results(4)
-    assert isinstance(results[2], Quarantined)
-    assert [results[position].meta["id"] for position in (0, 1, 3)] == [0, 1, 3]

@@ -152,12 +152,11 @@ def test_precisions_that_a_cpu_has_not_are_refused(precision: str) -> None:
         backend(MODELS / "yolo11-pico.onnx", precision=precision)
 
 
-def test_without_cuda_the_start_says_so() -> None:
+def test_without_cuda_the_start_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
     from sluiceway_detection.backends.cuda import CudaBackend
 
-    if torch.cuda.is_available():
-        pytest.skip("this machine has CUDA")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(StartupError, match="finds no CUDA device for cuda:0"):
         CudaBackend(BackendSpec(MODELS / "yolo11-pico.onnx", "cuda:0", 1), max_batch=1, depth=1)
 

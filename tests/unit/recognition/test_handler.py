@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -149,9 +148,9 @@ def test_a_classifier_is_no_text_model(tmp_path: Path) -> None:
         load(kind="text", weights=str(save_mean_colour(tmp_path)), buckets=[24])
 
 
-def test_torch_without_torch_says_which_extra_is_missing(tmp_path: Path) -> None:
-    if importlib.util.find_spec("torch") is not None:
-        pytest.skip("torch is installed here")
+def test_torch_without_torch_says_which_extra_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "sluiceway_recognition.backends.torch", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
     with pytest.raises(StartupError, match=r"torch, which is not installed: pip install 'sluiceway\[gpu\]'"):
         load(kind="embed", weights=str(save_mean_colour(tmp_path)), backend="torch")
 

@@ -161,12 +161,11 @@ def test_a_file_that_differs_anywhere_is_refused(tmp_path: Path, change: str) ->
         load_net(tmp_path / "changed.onnx")
 
 
-def test_a_missing_gpu_is_named(handlers) -> None:
+def test_a_missing_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
     from sluiceway_recognition.backends.torch import TorchBackend
 
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU here")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     config = RecognitionConfig.model_validate({})
     (plan,) = plan_models(config.models, lambda name: weights.resolve(name, kind="recognition"))
     with pytest.raises(StartupError, match="device cuda:0"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 
@@ -50,7 +51,7 @@ def run(program: str, *arguments: str) -> str:
     ).stdout
 
 
-@pytest.mark.skipif("glibc" not in __import__("platform").libc_ver()[0], reason="other allocators are left as they are")
+@pytest.mark.skipif("glibc" not in platform.libc_ver()[0], reason="other allocators are left as they are")
 def test_the_memory_of_a_message_is_used_for_the_next():
     usual, tuned = int(run(FAULTS, "usual")), int(run(FAULTS, "tuned"))
     assert tuned < 100
