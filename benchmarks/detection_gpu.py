@@ -32,7 +32,6 @@ import numpy as np
 from contestant import Contestant
 from detection_report import Report, machine
 from detection_servers import DetectionServer
-from recognition_servers import environment
 from sluiceway_detection.backends import BackendSpec, open_backend
 from sluiceway_detection.detector import YoloDetector
 from sluiceway_detection.images import ImageLimits, decode_image
@@ -44,6 +43,7 @@ from sluiceway_detection.types import Detections
 from sluiceway_runtime import weights
 from sluiceway_runtime.cores import read_cpu_facts
 from sluiceway_runtime.devices import find_cuda
+from stage_process import environment
 
 from sluiceway.detection.v1 import detection_pb2 as pb
 from sluiceway.detection.v1 import detection_pb2_grpc

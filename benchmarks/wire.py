@@ -11,96 +11,36 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import socket
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-
-import grpc
-
-from sluiceway.recognition.v1 import recognition_pb2 as pb
-from sluiceway.recognition.v1 import recognition_pb2_grpc
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from recognition_load import Clients, Load, Sample, cpu_s, main_thread_s, switches
+from recognition_servers import INSTANT, Server
 
 START_TIMEOUT_S = 60.0
 
 
-@dataclass(frozen=True)
-class Front:
-    """A recognition server of this benchmark, and its workers."""
-
-    pid: int
-    address: str
-
-    @property
-    def workers(self) -> list[int]:
-        """Process ids of what it started."""
-        return [
-            int(pid)
-            for task in Path(f"/proc/{self.pid}/task").iterdir()
-            for pid in (task / "children").read_text(encoding="ascii").split()
-        ]
-
-
-@contextmanager
-def front(workers: int, batch: int, python: Sequence[str] = (sys.executable,)) -> Iterator[Front]:
-    """Run a server with the instant recogniser.
+def front(workers: int, batch: int) -> Server:
+    """A server with the instant recogniser.
 
     Args:
         workers: how many processes.
         batch: most crops in a batch.
-        python: the interpreter, and its options.
     """
-    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
-        port, operations = first.getsockname()[1], second.getsockname()[1]
-    support = str(Path(__file__).parent / "support")
-    with tempfile.NamedTemporaryFile("w", suffix=".toml") as config:
-        config.write(
-            f"[recognition]\nport = {port}\noperations_port = {operations}\nworkers = {workers}\ndevice = 'cpu'\n"
-            f"max_batch = {batch}\nqueue_items = 4096\nthreads_per_worker = 1\nlog_level = 'warning'\n"
-            "drain_notice_s = 0\n"
-            "[[recognition.models]]\nname = 'instant'\nrecognizer = 'instant:InstantRecogniser'\n"
-        )
-        config.flush()
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([support, os.environ.get("PYTHONPATH", "")])}
-        process = subprocess.Popen([*python, "-m", "sluiceway_recognition", "--config", config.name], env=environment)
-        try:
-            _wait_ready(process, f"127.0.0.1:{port}")
-            yield Front(process.pid, f"127.0.0.1:{port}")
-        finally:
-            process.terminate()
-            try:
-                process.wait(15)
-            finally:
-                process.kill()
+    settings = {"workers": workers, "max_batch": batch, "queue_items": 4096, "threads_per_worker": 1}
+    return Server(
+        [INSTANT],
+        device="cpu",
+        start_timeout_s=START_TIMEOUT_S,
+        settings={key: str(value) for key, value in settings.items()},
+    )
 
 
-def _wait_ready(process: subprocess.Popen[bytes], address: str) -> None:
-    end_s = time.monotonic() + START_TIMEOUT_S
-    with grpc.insecure_channel(address) as channel:
-        describe = recognition_pb2_grpc.RecognitionServiceStub(channel).Describe
-        while time.monotonic() < end_s:
-            if process.poll() is not None:
-                raise SystemExit("the server did not start")
-            try:
-                if describe(pb.DescribeRequest(), timeout=1).models:
-                    return
-            except grpc.RpcError:
-                pass
-            time.sleep(0.05)
-    raise SystemExit("the server did not become ready")
-
-
-def measure(fronts: Sequence[Front], load: Load, seconds: float) -> tuple[Sample, dict[str, float]]:
+def measure(fronts: Sequence[Server], load: Load, seconds: float) -> tuple[Sample, dict[str, float]]:
     """One stretch of load.
 
     Returns:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from contestant import Contestant
-from recognition_servers import environment
 from sluiceway_runtime.cores import thread_environment
+from stage_process import environment
 
 __all__ = ["Bare", "Run", "Subject", "bare_processes", "can_import_torch", "merged", "naive_processes"]
 

@@ -1,29 +1,21 @@
-"""Detection servers of a benchmark: started as operators start them, each with a client of its own."""
+"""Detection servers of a benchmark, each with a client of its own."""
 
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
 import sys
-import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from contestant import Contestant, cpu_seconds
-from recognition_servers import environment, pss_bytes
+from stage_process import StageProcess, environment, pss_bytes
 
 __all__ = ["DetectionServer"]
 
 SUPPORT = Path(__file__).parent
-STOP_TIMEOUT_S = 20.0
-LOG_TAIL = 4000
 CLIENT_TIMEOUT_S = 30.0
 # Beyond the time that a run was asked for: the requests that are still in flight then.
 ANSWER_TIMEOUT_S = 120.0
@@ -49,57 +41,39 @@ class DetectionServer:
     def __init__(
         self, settings: Mapping[str, Any], image: Path, *, prefix: Sequence[str] = (), start_timeout_s: float = 120.0
     ) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="bench-detection-")
-        self._log = Path(self._folder.name) / "log"
-        with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
-            port, self._operations = first.getsockname()[1], second.getsockname()[1]
-        values = {"port": port, "operations_port": self._operations, "drain_notice_s": 0, "drain_grace_s": 2}
-        variables = environment(Path(self._folder.name)) | {
+        self._process = process = StageProcess("detection")
+        values = {"port": process.port, "operations_port": process.operations_port}
+        values |= {"drain_notice_s": 0, "drain_grace_s": 2, "start_timeout_s": start_timeout_s} | dict(settings)
+        self.address = process.address
+        self.variables = environment(process.folder) | {
             f"SLUICEWAY_DETECTION__{key}".upper(): value if isinstance(value, str) else json.dumps(value)
-            for key, value in (values | {"start_timeout_s": start_timeout_s} | dict(settings)).items()
+            for key, value in values.items()
         }
-        self.address, self.variables = f"127.0.0.1:{port}", variables
         self._start_timeout_s = start_timeout_s
-        self._begun_s = time.monotonic()
         self.start_s = 0.0
-        ours, self._lifeline = os.pipe()
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [*prefix, sys.executable, "-m", "sluiceway_detection"],
-                env=variables | {"SLUICEWAY_PARENT_PIPE": str(ours)}, cwd=self._folder.name,
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(ours,),
-            )  # fmt: skip
-        os.close(ours)
+        process.start([*prefix, sys.executable, "-m", "sluiceway_detection"], self.variables)
         # The client is outside of any limit that is put on the server.
-        command = [sys.executable, str(SUPPORT / "detection_load.py"), f"127.0.0.1:{port}", str(image)]
-        self._client = Contestant(command, variables, start_timeout_s=CLIENT_TIMEOUT_S)
+        command = [sys.executable, str(SUPPORT / "detection_load.py"), self.address, str(image)]
+        self._client = Contestant(command, self.variables, start_timeout_s=CLIENT_TIMEOUT_S)
 
     def wait_ready(self) -> Self:
         """Return once it takes images and has answered as many as warm every worker."""
-        end_s = self._begun_s + self._start_timeout_s + 10
-        while self._get("/readyz") is None:
-            if self._process.poll() is not None or time.monotonic() > end_s:
-                raise SystemExit(f"a detection server did not become ready:\n{self.log[-LOG_TAIL:]}")
+        most_s = self._start_timeout_s + 10
+        while not self._process.ready(most_s):
             time.sleep(0.05)
         while any(worker["state"] != "ready" for worker in self.workers):
-            if time.monotonic() > end_s:
+            if self._process.age_s > most_s:
                 raise SystemExit(f"workers did not become ready: {self.workers}")
             time.sleep(0.05)
-        self.start_s = time.monotonic() - self._begun_s
+        self.start_s = self._process.age_s
         self._client.wait_ready()
         self.run(0.5, 2 * len(self.workers))
         return self
 
     @property
-    def log(self) -> str:
-        """What it wrote so far."""
-        return self._log.read_text(encoding="utf-8", errors="replace")
-
-    @property
     def status(self) -> dict[str, Any]:
         """What it tells operators of itself."""
-        found: dict[str, Any] = json.loads(self._get("/statusz") or "{}")
-        return found
+        return self._process.status
 
     @property
     def workers(self) -> list[dict[str, Any]]:
@@ -149,19 +123,4 @@ class DetectionServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._client.__exit__(kind, error, trace)
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        os.close(self._lifeline)
-        self._folder.cleanup()
-
-    def _get(self, path: str) -> str | None:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._operations}{path}", timeout=5) as answer:
-                text: str = answer.read().decode()
-                return text
-        except (OSError, urllib.error.HTTPError):
-            return None
+        self._process.stop()

@@ -17,7 +17,8 @@ from pathlib import Path
 import grpc
 import page_crops
 from recognition_load import Clients, Load, Sample, cpu_s
-from recognition_servers import INSTANT, Server, environment
+from recognition_servers import INSTANT, Server
+from stage_process import environment
 
 from sluiceway.common.v1 import crop_pb2
 from sluiceway.recognition.v1 import recognition_pb2 as pb

@@ -11,8 +11,8 @@ from gpu_meter import GpuMeter
 from recognition_bars import drift
 from recognition_load import Clients
 from recognition_parts import HEIGHT, SETTLE_S, Bench, load_of, note, server
-from recognition_servers import pss_bytes
 from stage_clock import FOLDER_VARIABLE, read_clocks
+from stage_process import pss_bytes
 
 __all__ = ["busy", "soak"]
 
