@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sluiceway_runtime.errors import Internal
+from sluiceway_runtime.varint import encode_varint
 
 __all__ = ["CropSpan", "bytes_field", "join_spans", "split_crops"]
 
@@ -32,7 +33,7 @@ class CropSpan:
 
 def bytes_field(number: int, size: int) -> bytes:
     """Tag and length of a `bytes`, `string` or message field; its content has to follow."""
-    return _encode_varint(number << 3 | _LENGTH) + _encode_varint(size)
+    return encode_varint(number << 3 | _LENGTH) + encode_varint(size)
 
 
 def split_crops(message: bytes) -> tuple[bytes, list[CropSpan]]:
@@ -145,12 +146,3 @@ def _varint(message: bytes, position: int) -> tuple[int, int]:
         shift += 7
         if shift > 63:
             raise IndexError
-
-
-def _encode_varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from sluiceway_runtime.pool import Buffer
+from sluiceway_runtime.varint import encode_varint
 
 __all__ = ["RawCrop", "WireRequest", "read", "recognition", "text"]
 
@@ -153,8 +154,8 @@ def _raw(before: bytes) -> _Raw:
 
 def recognition(crop_id: int, result: bytes) -> bytes:
     """A `Recognition` as a field of the response: its `crop_id`, and the field of its `result` as it is."""
-    identity = b"\x08" + _varint(crop_id) if crop_id else b""
-    return b"\x0a" + _varint(len(identity) + len(result)) + identity + result
+    identity = b"\x08" + encode_varint(crop_id) if crop_id else b""
+    return b"\x0a" + encode_varint(len(identity) + len(result)) + identity + result
 
 
 def text(value: str, confidence: float, characters: Iterable[tuple[str, float]] = ()) -> bytes:
@@ -162,22 +163,12 @@ def text(value: str, confidence: float, characters: Iterable[tuple[str, float]] 
     body = _text(value, confidence)
     for character in characters:
         inner = _text(*character)
-        body += b"\x1a" + _varint(len(inner)) + inner
-    return b"\x12" + _varint(len(body)) + body
+        body += b"\x1a" + encode_varint(len(inner)) + inner
+    return b"\x12" + encode_varint(len(body)) + body
 
 
 def _text(value: str, confidence: float) -> bytes:
     """What `Text` and `Character` have in common; fields at their default are left out."""
     encoded = value.encode()
-    body = b"\x0a" + _varint(len(encoded)) + encoded if encoded else b""
+    body = b"\x0a" + encode_varint(len(encoded)) + encoded if encoded else b""
     return body + b"\x15" + _FLOAT.pack(confidence) if confidence else body
-
-
-@lru_cache(maxsize=4096)
-def _varint(number: int) -> bytes:
-    written = bytearray()
-    while number > 0x7F:
-        written.append(number & 0x7F | 0x80)
-        number >>= 7
-    written.append(number)
-    return bytes(written)
