@@ -70,6 +70,7 @@ def parse(gpu: str) -> argparse.Namespace:
     parser.add_argument("--widths", type=numbers, default=(160, 320))
     parser.add_argument("--batches", type=numbers, default=(1, 8, 32, 128) if gpu else (1, 8))
     parser.add_argument("--compiled", type=int, default=3, help="graphs that the bare loop compiles on a GPU")
+    parser.add_argument("--served-compiled", type=int, help="graphs that the servers compile; by default theirs")
     parser.add_argument("--buckets", type=numbers, default=(), help="widths of the servers; by default theirs")
     parser.add_argument("--fronts", type=numbers, default=(1, 2) if gpu else (1,))
     parser.add_argument("--clients", type=int, default=4 if gpu else 1, help="processes for each front")

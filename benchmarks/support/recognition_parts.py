@@ -16,7 +16,7 @@ from pathlib import Path
 
 import grpc
 import page_crops
-from recognition_load import Clients, Load, Sample, cpu_s
+from recognition_load import Clients, Load, Sample, cpu_s, main_thread_s
 from recognition_servers import INSTANT, Server
 from stage_process import environment
 
@@ -137,6 +137,8 @@ def server(
     # Room for what the clients keep in flight: what is measured is a full server, not one that refuses.
     load = bench.arguments.clients * bench.arguments.in_flight * bench.arguments.crops
     settings = {"queue_items": str(max(256, 2 * load)), "queue_bytes": str(2**30)}
+    if bench.arguments.served_compiled is not None:
+        settings["compiled_graphs"] = str(bench.arguments.served_compiled)
     what = f"a server of {', '.join(models)}"
     bench.say(f"starting {what}")
     buckets = bench.arguments.buckets
@@ -200,7 +202,9 @@ def _beside_the_loop(bench: Bench, fronts: Sequence[Server]) -> None:
                     f"bare.{model}.{width}.cores.per_s": alone,
                     f"bare.{model}.{width}.cores.cpu_us": loop[f"{width}.cores.cpu_us"],
                     f"served.{model}.{width}.1.per_s": sample.crops_per_s,
-                    f"served.{model}.{width}.1.cpu_us": sum(sample.spent_s.values()) * 1e6 / max(sample.crops, 1),
+                    f"served.{model}.{width}.1.cpu_us": (sample.spent_s["front"] + sample.spent_s["worker"])
+                    * 1e6
+                    / max(sample.crops, 1),
                     f"served_to_bare.{model}.{width}": sample.crops_per_s / alone,
                 }
                 for name, value in figures.items():
@@ -234,7 +238,11 @@ def _cpu_meter(fronts: Sequence[Server]) -> Callable[[], Mapping[str, float]]:
     workers = [pid for front in fronts for pid in front.workers]
 
     def meter() -> Mapping[str, float]:
-        return {"front": sum(cpu_s(front.pid) for front in fronts), "worker": sum(map(cpu_s, workers))}
+        return {
+            "front": sum(cpu_s(front.pid) for front in fronts),
+            "front_loop": sum(main_thread_s(front.pid) for front in fronts),
+            "worker": sum(map(cpu_s, workers)),
+        }
 
     return meter
 

@@ -12,8 +12,6 @@ Here each program computes a strip of one row: neighbouring pixels of the strip 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -32,6 +30,7 @@ CHANNELS = 64
 WARPS = 4
 
 
+# torch.compile carries the text of the kernel into a file of its own, where only `tl` and `triton` are known.
 @triton.jit
 def _strip(  # noqa: PLR0917 - a kernel is given all it needs, one by one
     source,
@@ -49,7 +48,7 @@ def _strip(  # noqa: PLR0917 - a kernel is given all it needs, one by one
     stride_w: tl.constexpr,
     strip: tl.constexpr,
     block: tl.constexpr,
-) -> Any:
+):
     row = tl.program_id(0)
     image = (row // out_height).to(tl.int64)
     y = row % out_height

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import queue
+import re
 import sys
 import threading
 from collections.abc import Mapping
@@ -25,6 +26,9 @@ from sluiceway_runtime.gpu.shapes import ArraySpec, Shape
 __all__ = ["main"]
 
 log = logging.getLogger(__name__)
+
+# The last line of a trace.
+CAUSE = re.compile(r"(\w+\.)*\w+(Error|Exception): ")
 
 
 def main() -> NoReturn:
@@ -59,9 +63,15 @@ def _compile(job: Mapping[str, Any]) -> str:
             compiler.compile_to(Path(job["path"]), module, shape, device)
     except Exception as error:  # compilers raise whatever they run into; the parent goes on without this graph
         log.debug("compiling failed", exc_info=True)
-        lines = str(error).strip().splitlines()
-        return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+        return _in_a_line(error)
     return ""
+
+
+def _in_a_line(error: Exception) -> str:
+    """What went wrong. A compiler that failed in a process of its own puts the cause at the end of a trace."""
+    lines = str(error).strip().splitlines() or ["no message"]
+    causes = [line for line in lines[1:] if CAUSE.match(line)]
+    return f"{type(error).__name__}: {' '.join([lines[0], *causes[-1:]])}"
 
 
 if __name__ == "__main__":

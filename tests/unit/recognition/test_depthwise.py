@@ -47,3 +47,14 @@ def test_the_kernel_computes_what_a_convolution_does() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["equal"]
+
+
+def test_the_kernels_text_stands_by_itself() -> None:
+    """torch.compile writes it into a file of its own, beside `tl` and `triton` and nothing else."""
+    import triton
+    from sluiceway_recognition.nets.depthwise import _strip
+    from triton import language
+
+    names: dict[str, object] = {"triton": triton, "tl": language}
+    exec(compile(_strip.src, "kernel", "exec", dont_inherit=True), names)
+    assert callable(names["_strip"])
