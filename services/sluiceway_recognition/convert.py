@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple, assert_never
 
@@ -205,13 +205,11 @@ def pixel_format_of(crop: RawCrop, max_px: int) -> PixelFormat:
     return pixel_format
 
 
-def recognition_bytes(crop_id: int, result: Answer | SluicewayError, *, characters: bool) -> bytes:
+def recognition_bytes(crop_id: int, result: Answer | SluicewayError) -> bytes:
     """The answer for one crop, serialised as a field of the response."""
     if isinstance(result, TextAnswer):
-        listed: Iterable[tuple[str, float]] = ()
-        if characters:
-            listed = zip(result.characters, result.character_confidences, strict=True)
-        return wire.recognition(crop_id, wire.text(result.text, result.confidence, listed))
+        text, confidence, characters, confidences = result
+        return wire.recognition(crop_id, wire.text(text, confidence, zip(characters, confidences, strict=True)))
     return pb.RecognizeResponse(recognitions=[_recognition(crop_id, result)]).SerializeToString()
 
 

@@ -192,7 +192,12 @@ class _Flow:
             self._wake.set_result(None)
 
     def close(self) -> None:
-        """Withdraw what has no answer."""
+        """Withdraw what has no answer, and let go of the rest.
+
+        A submission knows this flow by its callback: while the flow knows it, too, only the collector would free the
+        pixels of the request, many requests later.
+        """
+        submissions, self._submissions = self._submissions, []
         if self.running:
-            for submission in self._submissions:
+            for submission in submissions:
                 submission.cancel()

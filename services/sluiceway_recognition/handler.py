@@ -19,7 +19,7 @@ from sluiceway_recognition.heads import answer
 from sluiceway_recognition.plan import ModelPlan
 from sluiceway_recognition.preprocess import CropLimits, pixels_of
 from sluiceway_recognition.recognizer import ModelRecognizer, Recognizer, load_model
-from sluiceway_recognition.types import CropTask, Head, ModelFacts
+from sluiceway_recognition.types import Answer, CropTask, Head, ModelFacts, TextAnswer
 from sluiceway_recognition.user_code import load_user_recognizer
 
 __all__ = ["FACTORY", "RecognitionHandler", "create", "worker_config"]
@@ -109,15 +109,21 @@ def _begin(model: _Loaded, items: Sequence[_Item]) -> Callable[[], _Placed]:
         results = _read(model, model.recognizer, items)
         return lambda: results
     wait = model.recognizer.launch([pixels for _, _, pixels in items], [task.top_k for _, task, _ in items])
-    positions = [position for position, _, _ in items]
+    asked = [(position, task.characters) for position, task, _ in items]
 
     def answers() -> _Placed:
         return [
-            (position, answer if isinstance(answer, SluicewayError) else Payload(answer))
-            for position, answer in zip(positions, wait(), strict=True)
+            (position, found if isinstance(found, SluicewayError) else _payload(found, characters=characters))
+            for (position, characters), found in zip(asked, wait(), strict=True)
         ]
 
     return answers
+
+
+def _payload(found: Answer, *, characters: bool) -> Payload:
+    if not characters and isinstance(found, TextAnswer):
+        found = TextAnswer(found.text, found.confidence)
+    return Payload(found)
 
 
 def _read(model: _Loaded, recognizer: Recognizer, items: Sequence[_Item]) -> _Placed:
@@ -135,7 +141,7 @@ def _read(model: _Loaded, recognizer: Recognizer, items: Sequence[_Item]) -> _Pl
         except ModelFailed as error:
             results.append((position, error))
         else:
-            results.append((position, Payload(checked)))
+            results.append((position, _payload(checked, characters=task.characters)))
     return results
 
 

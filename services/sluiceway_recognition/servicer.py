@@ -76,23 +76,20 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
             raise Unavailable("the server is starting", retry_after_s=1.0)
         name = convert.check_crops(request, list(models), self._config.max_crops)
         priority = convert.priority_of(request.priority)
-        top_k = convert.top_k_of(request.options)
-        facts = models[name]
+        facts, wish = models[name], _Wish(convert.top_k_of(request.options), request.options.characters)
         results = recognise(
             pool,
-            self._work(request.crops, facts, top_k),
+            self._work(request.crops, facts, wish),
             request_id=request_id_of(context),
             deadline=deadline_of(context, self._config),
             priority=priority,
             # Half of the queue stays free for others.
             window=max(1, self._config.queue_items // 2),
         )
-        model, characters = convert.model_message(facts), request.options.characters
+        model = convert.model_message(facts)
         async with contextlib.aclosing(results):
             async for ready in results:
-                recognitions = [
-                    convert.recognition_bytes(crop_id, result, characters=characters) for crop_id, result, _, _ in ready
-                ]
+                recognitions = [convert.recognition_bytes(crop_id, result) for crop_id, result, _, _ in ready]
                 rest = pb.RecognizeResponse(model=model)
                 _set_timings(rest.timings, ready, arrived_s)
                 convert.set_load(rest.load, pool.load())
@@ -113,7 +110,7 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
         )
 
     def _work(
-        self, crops: Sequence[convert.RawCrop | convert.EncodedCrop], facts: ModelFacts, top_k: int
+        self, crops: Sequence[convert.RawCrop | convert.EncodedCrop], facts: ModelFacts, wish: _Wish
     ) -> list[tuple[int, Work | SluicewayError]]:
         """What the pool has to do for each crop, or the error of one that is known not to be computable."""
         # Crops of one size share everything but their pixels; a line of text has few sizes, a page a few dozen.
@@ -122,18 +119,18 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
         for crop in crops:
             try:
                 if isinstance(crop, convert.EncodedCrop):
-                    work.append((crop.id, self._encoded(crop, facts, top_k)))
+                    work.append((crop.id, self._encoded(crop, facts, wish)))
                     continue
                 size = (crop.height, crop.width, crop.format)
                 plan = plans.get(size)
                 if plan is None or len(crop.data) != plan.size_bytes:
-                    plan = plans[size] = self._plan(crop, facts, top_k)
+                    plan = plans[size] = self._plan(crop, facts, wish)
                 work.append((crop.id, Work(Payload(plan.task, (crop.data,)), plan.group, plan.cost_px)))
             except SluicewayError as error:
                 work.append((crop.id, error))
         return work
 
-    def _plan(self, crop: convert.RawCrop, facts: ModelFacts, top_k: int) -> _Plan:
+    def _plan(self, crop: convert.RawCrop, facts: ModelFacts, wish: _Wish) -> _Plan:
         pixel_format = convert.pixel_format_of(crop, self._config.max_crop_px)
         spec, buckets = facts.crop_spec, facts.buckets
         _, width = fitted_size(crop.height, crop.width, spec)
@@ -141,16 +138,24 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
         bucket = None if facts.backend == "openvino" else bucket_of(width, buckets)
         return _Plan(
             len(crop.data),
-            CropTask(facts.name, crop.height, crop.width, pixel_format, top_k),
+            CropTask(facts.name, crop.height, crop.width, pixel_format, *wish),
             (facts.name, bucket),
             padded_px(width, spec, buckets),
         )
 
-    def _encoded(self, crop: convert.EncodedCrop, facts: ModelFacts, top_k: int) -> Work:
-        payload = Payload(CropTask(facts.name, top_k=top_k), (convert.file_of(crop, self._config.max_crop_bytes),))
+    def _encoded(self, crop: convert.EncodedCrop, facts: ModelFacts, wish: _Wish) -> Work:
+        data = convert.file_of(crop, self._config.max_crop_bytes)
+        payload = Payload(CropTask(facts.name, 0, 0, None, *wish), (data,))
         # Its size is known only once a worker has read it: a group of its own, at the greatest cost it can have.
         spec = facts.crop_spec
         return Work(payload, (facts.name, "encoded"), padded_px(spec.max_width, spec, facts.buckets))
+
+
+class _Wish(NamedTuple):
+    """What a request wants to know of each crop; see `CropTask`."""
+
+    top_k: int
+    characters: bool
 
 
 class _Plan(NamedTuple):

@@ -122,12 +122,12 @@ Reading = TextReading | ClassReading | EmbeddingReading
 
 
 class TextAnswer(NamedTuple):
-    """Checked text. `confidence` is the mean over the characters, 0 without any."""
+    """Checked text. `confidence` is the mean over the characters, 0 without any; those are listed where asked for."""
 
     text: str
     confidence: float
-    characters: tuple[str, ...]
-    character_confidences: tuple[float, ...]
+    characters: tuple[str, ...] = ()
+    character_confidences: tuple[float, ...] = ()
 
 
 class ClassAnswer(NamedTuple):
@@ -156,6 +156,7 @@ class CropTask(NamedTuple):
         width: columns of raw pixels, 0 for an encoded crop.
         format: channel order of raw pixels; None says that the bytes are an image file.
         top_k: classes to name, for classifiers.
+        characters: whether a text's characters are wanted one by one. Most are not, and cost as much as all the rest.
     """
 
     model: str
@@ -163,6 +164,7 @@ class CropTask(NamedTuple):
     width: int = 0
     format: PixelFormat | None = None
     top_k: int = 1
+    characters: bool = True
 
 
 @dataclass(frozen=True, slots=True)

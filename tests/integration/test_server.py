@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from sluiceway_runtime.config import ServerConfig
 from sluiceway_runtime.errors import Cancelled, ModelFailed, QueueFull, StartupError, Unavailable
 from sluiceway_runtime.server import Server
-from sluiceway_runtime.server.calls import deadline_of
+from sluiceway_runtime.server.calls import current_request_id, deadline_of, request_id_of
 from sluiceway_runtime.server.status import from_rpc_error
 
 from sluiceway.detection.v1 import detection_pb2, detection_pb2_grpc
@@ -206,6 +206,23 @@ async def test_bugs_are_internal_and_show_nothing(
     assert "secret detail" in caplog.text
     service.detect = service._empty
     assert (await stub.Detect(detection_pb2.DetectRequest())).width == 1
+
+
+async def test_a_request_without_an_id_gets_one_for_all_that_is_said_of_it(
+    service: Scripted, channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen = []
+
+    async def look(context: Any) -> Any:
+        seen.extend([request_id_of(context), request_id_of(context), current_request_id.get()])
+        raise ModelFailed("no")
+
+    service.detect = look
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await detection_pb2_grpc.DetectionServiceStub(channel).Detect(detection_pb2.DetectRequest())
+    (told,) = [value for key, value in caught.value.trailing_metadata() or () if key == "x-request-id"]
+    assert seen == [told] * 3
+    assert told != "-"
 
 
 async def test_deadlines_have_a_default_and_a_maximum(service: Scripted, channel: grpc.aio.Channel) -> None:

@@ -76,8 +76,36 @@ class Result:
     memory_bytes: int
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # What dataclasses do by themselves looks its fields up anew each time.
-        return Result, (self.batch_id, self.results, self.compute_ms, self.memory_bytes)
+        # By columns, as in `Run`; an error stands in the place of the facts, and says so by its count.
+        metas, counts, buffers = [], [], []
+        for result in self.results:
+            if isinstance(result, SluicewayError):
+                metas.append(result)
+                counts.append(_ERROR)
+            else:
+                meta, its = result
+                metas.append(meta)
+                counts.append(len(its))
+                buffers += map(PickleBuffer, its)
+        return _result, (self.batch_id, (metas, counts, buffers), self.compute_ms, self.memory_bytes)
+
+
+_ERROR = -1
+
+
+def _result(
+    batch_id: int, columns: tuple[list[Any], list[int], list[Any]], compute_ms: float, memory_bytes: int
+) -> Result:
+    metas, counts, buffers = columns
+    if buffers or _ERROR in counts:
+        left = iter(buffers)
+        results = [
+            meta if count == _ERROR else Payload(meta, tuple(islice(left, count)))
+            for meta, count in zip(metas, counts, strict=True)
+        ]
+    else:
+        results = list(map(Payload, metas))
+    return Result(batch_id, tuple(results), compute_ms, memory_bytes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,15 @@ import grpc.aio
 from sluiceway_runtime.config import ServerConfig
 from sluiceway_runtime.deadline import Deadline
 
-__all__ = ["REQUEST_ID_KEY", "current_request_id", "deadline_of", "request_id_of"]
+__all__ = ["REQUEST_ID_KEY", "begin_request", "current_request_id", "deadline_of", "request_id_of"]
 
 REQUEST_ID_KEY = "x-request-id"
 # A client's own id is taken over when it is short and harmless in a log line.
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
-current_request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="-")
+# What logs show outside of requests.
+NO_REQUEST = "-"
+current_request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default=NO_REQUEST)
 
 
 def deadline_of(context: grpc.aio.ServicerContext[Any, Any], config: ServerConfig) -> Deadline:
@@ -31,6 +33,16 @@ def deadline_of(context: grpc.aio.ServicerContext[Any, Any], config: ServerConfi
 
 def request_id_of(context: grpc.aio.ServicerContext[Any, Any]) -> str:
     """The client's `x-request-id`, or a new one; the same in every stage and log line that the request passes."""
+    known = current_request_id.get()
+    return _new_id(context) if known == NO_REQUEST else known
+
+
+def begin_request(context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    """Decide on the id of a call that comes in, for whatever runs in its task."""
+    current_request_id.set(_new_id(context))
+
+
+def _new_id(context: grpc.aio.ServicerContext[Any, Any]) -> str:
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID_KEY and isinstance(value, str) and _SAFE_ID.fullmatch(value):
             return value

@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 
 from sluiceway_runtime.errors import Internal, SluicewayError, Unavailable
-from sluiceway_runtime.server.calls import REQUEST_ID_KEY, current_request_id, request_id_of
+from sluiceway_runtime.server.calls import REQUEST_ID_KEY, begin_request, current_request_id
 from sluiceway_runtime.server.lifecycle import Lifecycle, State
 from sluiceway_runtime.server.metrics import CallMetrics
 from sluiceway_runtime.server.security import Access, current_client
@@ -129,7 +129,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return self._access.enter(current_client.get())
 
     def _enter(self, context: Context) -> float:
-        current_request_id.set(request_id_of(context))
+        begin_request(context)
         self._running += 1
         self._idle.clear()
         return time.monotonic()

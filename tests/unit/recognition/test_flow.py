@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 import pytest
@@ -261,3 +263,27 @@ async def _stop(waiting: asyncio.Future[object], results: AsyncGenerator[list[Cr
     with pytest.raises(asyncio.CancelledError):
         await waiting
     await results.aclose()
+
+
+async def test_the_pixels_of_a_finished_request_are_free_at_once() -> None:
+    """Not when the collector next comes round: by then a busy front holds those of a hundred requests."""
+    pool = HeldPool()
+    pixels = memoryview(b"pixels")
+    watched = weakref.ref(pixels)
+    crops = [(0, Work(Payload(0, (pixels,))))]
+    del pixels
+    options = {"request_id": "r", "deadline": Deadline.after(60), "priority": Priority.NORMAL, "window": 10}
+    answers = recognise(pool, crops, **options)
+    gc.disable()
+    try:
+        first = asyncio.create_task(anext(answers))
+        await turn()
+        crops.clear()
+        pool.answer(0)
+        assert ids(await first) == [0]
+        with pytest.raises(StopAsyncIteration):
+            await anext(answers)
+        del answers, first
+        assert watched() is None
+    finally:
+        gc.enable()

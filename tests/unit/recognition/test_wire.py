@@ -92,15 +92,13 @@ def test_an_empty_request_is_read():
     text=st.text(),
     confidence=st.just(0.0) | st.floats(0, 1, width=32),
     listed=st.lists(st.tuples(st.text(max_size=3), st.floats(0, 1, width=32)), max_size=4),
-    characters=st.booleans(),
 )
-def test_a_text_is_written_as_protobuf_writes_it(crop_id, text, confidence, listed, characters):
+def test_a_text_is_written_as_protobuf_writes_it(crop_id, text, confidence, listed):
     result = TextAnswer(text, confidence, tuple(c for c, _ in listed), tuple(p for _, p in listed))
     expected = pb.Text(text=text, confidence=confidence)
-    if characters:
-        expected.characters.extend(pb.Character(text=c, confidence=p) for c, p in listed)
+    expected.characters.extend(pb.Character(text=c, confidence=p) for c, p in listed)
     message = pb.RecognizeResponse(recognitions=[pb.Recognition(crop_id=crop_id, text=expected)])
-    assert convert.recognition_bytes(crop_id, result, characters=characters) == message.SerializeToString()
+    assert convert.recognition_bytes(crop_id, result) == message.SerializeToString()
 
 
 def test_other_results_are_fields_of_a_response_too():
@@ -108,11 +106,9 @@ def test_other_results_are_fields_of_a_response_too():
         ClassAnswer(((3, "red", 0.5),)),
         EmbeddingAnswer(b"\0\0\x80\x3f"),
         InvalidImage("no", metadata={"a": "b"}),
-        TextAnswer("", 0.0, (), ()),
+        TextAnswer("", 0.0),
     ]
-    joined = b"".join(
-        convert.recognition_bytes(index, result, characters=False) for index, result in enumerate(results)
-    )
+    joined = b"".join(convert.recognition_bytes(index, result) for index, result in enumerate(results))
     answers = pb.RecognizeResponse.FromString(joined).recognitions
     assert [answer.crop_id for answer in answers] == [0, 1, 2, 3]
     assert [answer.WhichOneof("result") for answer in answers] == ["classification", "embedding", "error", "text"]
