@@ -13,7 +13,7 @@ Parts, in the order in which they run:
     wire      the same fronts, clients and messages, and a recogniser that costs nothing
     latency   one crop alone, over loopback
     mixed     crops of three pages as they are, beside as many crops that all have their mean width
-    busy      how much of the time the device computes while saturated, and where the rest goes (GPU)
+    busy      the share of the time in which the device computes behind one front, and where the rest goes (GPU)
     soak      saturation for `--soak` seconds: memory of the device and of the processes after the first fifth
 
 Run it on a quiet machine. It works from a checkout, installed or not, and wants grpcio, protobuf, pydantic, aiohttp,

@@ -70,6 +70,7 @@ class Sample:
         first_ms: mean time to a request's first answers.
         refused: requests that found the queue full (each is sent again later).
         spent_s: what `meter` measured, by its names.
+        gpu_share: of the time in which the GPU computed, where somebody watched it.
     """
 
     seconds: float
@@ -79,6 +80,7 @@ class Sample:
     request_ms: float
     first_ms: float
     spent_s: Mapping[str, float] = field(default_factory=dict)
+    gpu_share: float | None = None
 
     @property
     def crops_per_s(self) -> float:

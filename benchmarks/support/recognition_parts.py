@@ -11,11 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import grpc
 import page_crops
+from gpu_meter import GpuMeter
 from recognition_load import Clients, Load, Sample, cpu_s, main_thread_s
 from recognition_servers import INSTANT, Server
 from stage_process import environment
@@ -47,6 +48,7 @@ class Bench:
     Attributes:
         end_s: by the monotonic clock.
         unfinished: parts that failed or for which time ran out, and why.
+        meter: of the GPU, while servers are measured.
     """
 
     arguments: argparse.Namespace
@@ -55,6 +57,7 @@ class Bench:
     figures: dict[str, float] = field(default_factory=dict)
     unfinished: list[str] = field(default_factory=list)
     begun_s: float = field(default_factory=time.monotonic)
+    meter: GpuMeter | None = None
 
     def say(self, text: str) -> None:
         """Report progress at once."""
@@ -158,6 +161,8 @@ def over_grpc(bench: Bench, wanted: Sequence[str]) -> None:
     """Measure what is served, with more and more fronts on one device."""
     arguments = bench.arguments
     with ExitStack() as stack:
+        if bench.on_gpu:
+            bench.meter = stack.enter_context(GpuMeter())
         fronts: list[Server] = []
         for count in arguments.fronts:
             while len(fronts) < count:
@@ -169,8 +174,7 @@ def over_grpc(bench: Bench, wanted: Sequence[str]) -> None:
                     note(bench, f"wire.{width}.{count}", _rate(bench, fronts, "instant", size))
                 for model in arguments.models if "served" in wanted else ():
                     note(bench, f"served.{model}.{width}.{count}", _rate(bench, fronts, model, size))
-            if count == arguments.fronts[0]:
-                _with_the_first(bench, wanted, fronts)
+        _with_the_first(bench, wanted, fronts[: arguments.fronts[0]])
 
 
 def _with_the_first(bench: Bench, wanted: Sequence[str], fronts: Sequence[Server]) -> None:
@@ -228,10 +232,15 @@ def load_of(bench: Bench, fronts: Sequence[Server], model: str, sizes: tuple[tup
 
 
 def _rate(bench: Bench, fronts: Sequence[Server], model: str, sizes: tuple[tuple[int, int], ...]) -> Sample:
+    """With the share of the time that the GPU was busy, as its driver says."""
     bench.left_s(model)
     with Clients(load_of(bench, fronts, model, sizes)) as clients:
         clients.measure(SETTLE_S)
-        return clients.measure(bench.arguments.seconds, _cpu_meter(fronts))
+        if bench.meter is not None:
+            bench.meter.take()
+        sample = clients.measure(bench.arguments.seconds, _cpu_meter(fronts))
+        seen = None if bench.meter is None else bench.meter.take()
+    return sample if seen is None else replace(sample, gpu_share=seen[1])
 
 
 def _cpu_meter(fronts: Sequence[Server]) -> Callable[[], Mapping[str, float]]:
@@ -252,6 +261,8 @@ def note(bench: Bench, name: str, sample: Sample) -> None:
     bench.add(f"{name}.per_s", sample.crops_per_s)
     for side, spent_s in sample.spent_s.items():
         bench.figures[f"{name}.{side}_us"] = spent_s * 1e6 / max(sample.crops, 1)
+    if sample.gpu_share is not None:
+        bench.add(f"{name}.gpu_share", sample.gpu_share)
     if sample.refused:
         bench.figures[f"{name}.refused"] = sample.refused
 
