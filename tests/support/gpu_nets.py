@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from sluiceway_runtime.gpu import ArraySpec, Recipe, Shape
 from torch import Tensor, nn
 
-__all__ = ["Tiny", "make", "recipe", "shape_of"]
+__all__ = ["ALIVE", "Tiny", "make", "recipe", "shape_of"]
 
 
 class Tiny(nn.Module):
@@ -40,12 +41,23 @@ class Synchronising(nn.Module):
         return self.net(pixels, widths)
 
 
+# Modules that were made one for each shape, and are still there.
+ALIVE: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+def _noted(net: nn.Module) -> nn.Module:
+    ALIVE.add(net)
+    return net
+
+
 def make(device: torch.device, *, wrap: str = "") -> Callable[[Shape], nn.Module]:
     net: nn.Module = Tiny()
     if wrap == "die":
         os._exit(9)
     if wrap == "sync":
         net = Synchronising(net)
+    if wrap == "each":
+        return lambda shape: _noted(Tiny().to(device).eval())
     placed = net.to(device).eval()
     return lambda shape: placed
 

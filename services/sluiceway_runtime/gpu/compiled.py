@@ -29,9 +29,13 @@ Arrays = tuple[NDArray[Any], ...]
 
 @dataclass(frozen=True, slots=True)
 class _Graph:
-    """A shape that is ready: what repeats it, and where its results come to lie on the device."""
+    """A shape that is ready: what repeats it, and where its results come to lie on the device.
+
+    It holds what was recorded, too: a CUDA graph reads weights and constants where they lay then, and keeps none.
+    """
 
     step: Step
+    recorded: Callable[..., Any]
     inputs: Layout
     outputs: Layout
     results: Any
@@ -264,8 +268,8 @@ class CompiledModule:
             for target, value in zip(targets, _flat(call(*views)), strict=True):
                 target.copy_(value)
 
-        recorded = self._device.record(step)
-        return _Graph(recorded, inputs, outputs, results, self._device.time_ms(recorded))
+        replay = self._device.record(step)
+        return _Graph(replay, call, inputs, outputs, results, self._device.time_ms(replay))
 
     def _module(self, shape: Shape) -> Callable[..., Any]:
         assert self._make is not None

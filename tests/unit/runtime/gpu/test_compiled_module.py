@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import subprocess
@@ -61,6 +62,24 @@ def test_runs_are_independent_however_many_are_begun(tmp_path: Path) -> None:
         assert values == pytest.approx(expected(pixels, widths), abs=1e-6)
         assert (doubled == widths * 2).all()
         assert run.result()[0] is values
+
+
+def test_what_was_recorded_is_kept_for_as_long_as_it_is_repeated(tmp_path: Path, monkeypatch) -> None:
+    """A CUDA graph holds addresses, not tensors: freed constants would be read on, and be whatever came after them."""
+    from gpu_nets import ALIVE, shape_of
+    from sluiceway_runtime.gpu.device import CpuDevice
+
+    def nothing() -> None:
+        """As far as Python can see, what a replay holds."""
+
+    monkeypatch.setattr(CpuDevice, "record", lambda self, step: step() or nothing)
+    module = open_module(tmp_path, wrap="each")
+    module.prepare((shape_of(1), shape_of(4)))
+    gc.collect()
+    assert len(ALIVE) == 2
+    del module
+    gc.collect()
+    assert not ALIVE
 
 
 def test_a_run_that_is_not_launched_costs_no_buffers(tmp_path: Path) -> None:
