@@ -5,11 +5,13 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from sluiceway_runtime import cores
 from sluiceway_runtime.errors import ModelFailed, SluicewayError
 from sluiceway_runtime.pool.handler import Finish, Placement
 from sluiceway_runtime.pool.payload import Payload
@@ -59,18 +61,23 @@ class RecognitionHandler:
         self._models: dict[str, _Loaded] = {}
 
     def setup(self, placement: Placement) -> Mapping[str, Any]:
-        """Load and warm every model.
+        """Load and warm every model, and hold this process to its cap of threads.
 
         Returns:
             `{"models": tuple[ModelFacts, ...]}`, in the order of the configuration.
 
         Raises:
-            StartupError: a model cannot be loaded.
+            StartupError: a model cannot be loaded, or more threads compute than may (`cores.verify_threads`).
         """
         # Resizing one crop is too little work to share out, and OpenCV would start a thread for each core.
         cv2.setNumThreads(1)
         for plan in self._plans:
             self._models[plan.name] = _load(plan, placement, self._graphs)
+        for model in self._models.values():
+            # On a GPU the host only waits; and code of users may take only crops of some kind.
+            if placement.device == "cpu" and isinstance(model.recognizer, ModelRecognizer):
+                work = partial(_read_widest, model.recognizer)
+                cores.verify_threads(work, placement.threads, worker=placement.index)
         return {"models": tuple(model.facts for model in self._models.values())}
 
     def run(self, batch: Sequence[Payload]) -> Sequence[Payload | SluicewayError]:
@@ -102,6 +109,11 @@ class RecognitionHandler:
 
 
 _position = operator.itemgetter(0)
+
+
+def _read_widest(recognizer: ModelRecognizer) -> None:
+    crop = np.zeros((recognizer.crop_spec.height, recognizer.buckets[-1], 3), np.uint8)
+    recognizer.launch([crop], [1])()
 
 
 def _begin(model: _Loaded, items: Sequence[_Item]) -> Callable[[], _Placed]:

@@ -77,7 +77,9 @@ class Result:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # By columns, as in `Run`; an error stands in the place of the facts, and says so by its count.
-        metas, counts, buffers = [], [], []
+        metas: list[Any] = []
+        counts: list[int] = []
+        buffers: list[PickleBuffer] = []
         for result in self.results:
             if isinstance(result, SluicewayError):
                 metas.append(result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 import openvino as ov
 import pytest
 from openvino import opset13 as ops
+from sluiceway_recognition import recognizer as recognizer_module
+from sluiceway_recognition.backends import Backend
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_recognition.handler import RecognitionHandler, create, worker_config
 from sluiceway_recognition.preprocess import CropLimits
@@ -26,6 +29,7 @@ from sluiceway_recognition.types import (
 from sluiceway_runtime import weights
 from sluiceway_runtime.errors import InvalidImage, ModelFailed, SluicewayError, StartupError
 from sluiceway_runtime.pool import Payload, Placement
+from thread_models import compute
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "recognizer.py"
 
@@ -248,3 +252,29 @@ def test_a_crop_that_is_no_image_fails_alone(tmp_path: Path) -> None:
     bad, good = run(handler, Payload(CropTask("m"), (b"no image",)), crop((1, 2, 3)))
     assert isinstance(bad, InvalidImage)
     assert isinstance(good, EmbeddingAnswer)
+
+
+def test_a_model_whose_cap_of_threads_does_not_hold_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenVINO, and in each batch what a library does that ignores its cap."""
+    opened = recognizer_module.load_backend
+
+    def open_uncapped(*arguments: object) -> Backend:
+        backend = opened(*arguments)
+        launch = backend.launch
+
+        def launch_with_a_team(crops: object, width: int) -> object:
+            team = [threading.Thread(target=compute, name="team") for _ in range(4)]
+            for member in team:
+                member.start()
+            for member in team:
+                member.join()
+            return launch(crops, width)
+
+        monkeypatch.setattr(backend, "launch", launch_with_a_team)
+        return backend
+
+    monkeypatch.setattr(recognizer_module, "load_backend", open_uncapped)
+    with pytest.raises(StartupError, match=r"worker 0 keeps [2-4] threads busy at once where 1 may.*team"):
+        load(kind="classify", weights=str(save_mean_colour(tmp_path)), labels=["b", "g", "r"])
