@@ -68,9 +68,9 @@ class Bare:
     def __init__(self, processes: Sequence[Contestant]) -> None:
         self._processes = processes
 
-    def one_each(self, count: int) -> Run:
-        """One image in each of the first few, one after the other."""
-        return merged([Bare([process]).run(0) for process in self._processes[:count]])
+    def one(self, number: int) -> Run:
+        """One image in one of them."""
+        return Bare([self._processes[number]]).run(0)
 
     def run(self, seconds: float) -> Run:
         """Let all of them run at once."""
