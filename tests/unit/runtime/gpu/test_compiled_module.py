@@ -209,3 +209,17 @@ def test_a_builder_that_dies_fails_its_own_graph(tmp_path: Path, monkeypatch) ->
     wanted = [(shape_of(1), tmp_path / "1.bin"), (shape_of(2), tmp_path / "2.bin")]
     builder.build(recipe(wrap="die"), "cpu", wanted, lambda shape, fault: told.update({shape.name: fault}))
     assert told == {"1x32": "the builder ended with code 9", "2x32": "the builder ended with code 9"}
+
+
+def test_a_fault_is_told_with_its_cause() -> None:
+    from sluiceway_runtime.gpu.builder_process import _in_a_line
+
+    trace = (
+        "An exception occurred in a subprocess:\n\nTraceback (most recent call last):\n"
+        "  File \"k.py\", line 3\nNameError: name 'Any' is not defined\n"
+    )
+    assert _in_a_line(RuntimeError(trace)) == (
+        "RuntimeError: An exception occurred in a subprocess: NameError: name 'Any' is not defined"
+    )
+    assert _in_a_line(ValueError("too wide\nfor this device")) == "ValueError: too wide"
+    assert _in_a_line(ValueError()) == "ValueError: no message"
