@@ -202,13 +202,12 @@ def _beside_the_loop(bench: Bench, fronts: Sequence[Server]) -> None:
             for width in bench.arguments.widths:
                 sample = _rate(bench, fronts, model, ((HEIGHT, width),))
                 alone = loop[f"{width}.cores.per_s"]
+                spent_s = sample.spent_s["front"] + sample.spent_s["worker"]
                 figures = {
                     f"bare.{model}.{width}.cores.per_s": alone,
                     f"bare.{model}.{width}.cores.cpu_us": loop[f"{width}.cores.cpu_us"],
                     f"served.{model}.{width}.1.per_s": sample.crops_per_s,
-                    f"served.{model}.{width}.1.cpu_us": (sample.spent_s["front"] + sample.spent_s["worker"])
-                    * 1e6
-                    / max(sample.crops, 1),
+                    f"served.{model}.{width}.1.cpu_us": spent_s * 1e6 / max(sample.crops, 1),
                     f"served_to_bare.{model}.{width}": sample.crops_per_s / alone,
                 }
                 for name, value in figures.items():
