@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sluiceway_runtime.errors import InvalidOption
-from sluiceway_runtime.pool import Outcome, PoolStatistics, Priority
+from sluiceway_runtime.pool import Outcome, PoolLoad, Priority
 
 from sluiceway.common.v1 import crop_pb2, geometry_pb2, model_pb2
 from sluiceway.detection.v1 import detection_pb2 as pb
@@ -109,20 +109,19 @@ def response_of(
     """The answer to a request, without the load."""
     answer = outcome.payload.meta
     assert isinstance(answer, DetectionAnswer)
-    found = answer.detections()
-    rows = zip(found.boxes_xyxy_px.tolist(), found.class_ids.tolist(), found.confidences.tolist(), strict=True)
+    shapes = dict(answer.shapes)
     return pb.DetectResponse(
         width=answer.width_px,
         height=answer.height_px,
         detections=[
             pb.Detection(
                 id=row,
-                geometry=_geometry(box, found.shapes.get(row)),
+                geometry=_geometry(box, shapes.get(row)),
                 class_id=class_id,
                 class_name=classes[class_id] if class_id < len(classes) else f"class{class_id}",
                 confidence=confidence,
             )
-            for row, (box, class_id, confidence) in enumerate(rows)
+            for row, (box, class_id, confidence) in enumerate(answer.regions())
         ],
         model=model,
         timings=model_pb2.StageTimings(
@@ -152,17 +151,12 @@ def model_message(identity: Identity) -> model_pb2.Model:
     return model_pb2.Model(name=identity.name, version=identity.version, weights_sha256=identity.weights_sha256)
 
 
-def load_message(statistics: PoolStatistics) -> model_pb2.Load:
+def load_message(load: PoolLoad) -> model_pb2.Load:
     """How busy the pool is."""
-    return model_pb2.Load(
-        queued=statistics.queued,
-        running=statistics.running,
-        capacity=statistics.capacity,
-        queue_ms=statistics.queue_ms,
-    )
+    return model_pb2.Load(queued=load.queued, running=load.running, capacity=load.capacity, queue_ms=load.queue_ms)
 
 
-def _geometry(box: list[float], shape: Shape | None) -> geometry_pb2.Geometry:
+def _geometry(box: tuple[float, float, float, float], shape: Shape | None) -> geometry_pb2.Geometry:
     if shape is None:
         x0, y0, x1, y1 = box
         return geometry_pb2.Geometry(box=geometry_pb2.Box(x0=x0, y0=y0, x1=x1, y1=y1))

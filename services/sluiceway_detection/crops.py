@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -20,8 +20,7 @@ Quad = npt.NDArray[np.float32]
 """float32 [4, 2]: top left, top right, bottom right, bottom left of a region as it is to be read, in image pixels."""
 
 
-@dataclass(frozen=True, slots=True)
-class CropPlan:
+class CropPlan(NamedTuple):
     """A recogniser's wish, with class names already resolved.
 
     Attributes:

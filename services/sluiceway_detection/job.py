@@ -1,8 +1,13 @@
-"""What travels between the front of the detection server and its workers. Plain values: pickled with each item."""
+"""What travels between the front of the detection server and its workers.
+
+Named tuples, as those are pickled with each item in a third of the time that frozen dataclasses take.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from sluiceway_runtime.pool.payload import Payload
@@ -14,8 +19,7 @@ from sluiceway_detection.types import Detections, ImageBgr, Shape
 __all__ = ["CropFacts", "DetectionAnswer", "DetectionJob"]
 
 
-@dataclass(frozen=True, slots=True)
-class DetectionJob:
+class DetectionJob(NamedTuple):
     """How to detect in one image. The image itself is the payload's only buffer.
 
     Attributes:
@@ -33,8 +37,7 @@ class DetectionJob:
         return Payload(self, (image,))
 
 
-@dataclass(frozen=True, slots=True)
-class CropFacts:
+class CropFacts(NamedTuple):
     """One crop of an answer; its pixels are the buffer of the same position."""
 
     detection: int
@@ -43,8 +46,7 @@ class CropFacts:
     width_px: int
 
 
-@dataclass(frozen=True, slots=True)
-class DetectionAnswer:
+class DetectionAnswer(NamedTuple):
     """What was found, without the pixels.
 
     Arrays travel as bytes: float32 boxes [N, 4], int32 classes [N] and float32 confidences [N].
@@ -74,11 +76,11 @@ class DetectionAnswer:
         )
         return Payload(answer, tuple(crop.pixels.data.cast("B") for crop in crops))
 
-    def detections(self) -> Detections:
-        """The arrays again."""
-        return Detections(
-            np.frombuffer(self.boxes_xyxy_px, np.float32).reshape(-1, 4),
-            np.frombuffer(self.class_ids, np.int32),
-            np.frombuffer(self.confidences, np.float32),
-            dict(self.shapes),
+    def regions(self) -> Iterator[tuple[tuple[float, float, float, float], int, float]]:
+        """Box, class and confidence of each region. No arrays: a front has nothing to compute with them."""
+        return zip(
+            struct.iter_unpack("=4f", self.boxes_xyxy_px),
+            memoryview(self.class_ids).cast("i"),
+            memoryview(self.confidences).cast("f"),
+            strict=True,
         )

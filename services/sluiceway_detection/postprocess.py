@@ -8,7 +8,7 @@ inside) gives [rows, 6]: x0, y0, x1, y1, confidence, class. Results equal ultral
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,8 +38,7 @@ _MOST_CLASSES = 2**20  # ours: keeps a mad model's class number within an intege
 _BLOCK = 256  # candidates compared at once: the matrices of a block stay inside the cache
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(NamedTuple):
     """Which regions of an output are wanted.
 
     Attributes:

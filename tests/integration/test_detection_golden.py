@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from detection_answers import detections_of
 from sluiceway_detection.handler import DetectionHandler, WorkerSettings, build
 from sluiceway_detection.job import DetectionJob
 from sluiceway_detection.postprocess import Selection
@@ -82,7 +83,7 @@ def compare(handler: DetectionHandler, model: str, images: dict[str, bytes]) -> 
     for name, record in golden["images"].items():
         (result,) = handler.run([DetectionJob(selection).payload(images[name])])
         assert isinstance(result, Payload)
-        yield name, Comparison(record, result.meta.detections())
+        yield name, Comparison(record, detections_of(result.meta))
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnx"])

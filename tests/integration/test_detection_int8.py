@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from detection_answers import detections_of
 from sluiceway_detection.handler import DetectionHandler, WorkerSettings
 from sluiceway_detection.job import DetectionJob
 from sluiceway_detection.postprocess import Selection
@@ -44,7 +45,7 @@ def test_the_command_makes_int8_weights_that_find_the_same(folder: Path, tmp_pat
         assert facts.precision == (precision or "int8")
         (answer,) = handler.run([DetectionJob(Selection(0.4)).payload((folder / "bus.jpg").read_bytes())])
         assert isinstance(answer, Payload)
-        found[precision] = answer.meta.detections()
+        found[precision] = detections_of(answer.meta)
     assert len(found["f32"]) >= 4
     assert sorted(found["f32"].class_ids) == sorted(found[None].class_ids)
     order = [np.lexsort(each.boxes_xyxy_px.round(-1).T) for each in found.values()]

@@ -123,7 +123,8 @@ class Pool:
         group: Hashable = None,
         cost: int = 1,
     ) -> asyncio.Future[Outcome]:
-        """Queue one item. It is dispatched on the next turn of the loop, so items submitted together share batches.
+        """Queue one item. Where batches hold several, it is dispatched on the next turn of the loop, so that items
+        submitted together share them.
 
         Args:
             payload: must not change until the item is answered.
@@ -206,7 +207,9 @@ class Pool:
             for item_id, (payload, group, cost) in enumerate(work, first_id)
         ]
         self._feed(events.Submitted(items))
-        if not self._tick_due:
+        if self._limits.max_batch == 1:
+            self._feed(events.Tick())  # a batch of one waits for nobody
+        elif not self._tick_due:
             self._tick_due = True
             asyncio.get_running_loop().call_soon(self._tick)
         return submission

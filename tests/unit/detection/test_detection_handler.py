@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from detection_answers import detections_of
 from sluiceway_detection import detector
 from sluiceway_detection.crops import CropPlan
 from sluiceway_detection.handler import DetectionFacts, DetectionHandler, WorkerSettings, build
@@ -56,9 +57,9 @@ def test_bytes_in_regions_out(handler: DetectionHandler) -> None:
         np.load(MODELS / "yolo11-pico.npz")["output"], Letterbox.fit((96, 64), (96, 64)), EVERYTHING
     )
     assert len(expected) >= 3
-    np.testing.assert_allclose(found.detections().boxes_xyxy_px, expected.boxes_xyxy_px, atol=0.01)
-    np.testing.assert_allclose(found.detections().confidences, expected.confidences, atol=1e-3)
-    assert found.detections().class_ids.tolist() == expected.class_ids.tolist()
+    np.testing.assert_allclose(detections_of(found).boxes_xyxy_px, expected.boxes_xyxy_px, atol=0.01)
+    np.testing.assert_allclose(detections_of(found).confidences, expected.confidences, atol=1e-3)
+    assert detections_of(found).class_ids.tolist() == expected.class_ids.tolist()
     assert len(result.buffers) == len(found.crops) > 0
     for crop, pixels in zip(found.crops, result.buffers, strict=True):
         assert memoryview(pixels).nbytes == crop.height_px * crop.width_px * 3
@@ -101,7 +102,7 @@ def test_images_of_different_shapes_share_a_batch(handler: DetectionHandler) -> 
 
 def test_memoryviews_are_taken(handler: DetectionHandler) -> None:
     (result,) = handler.run([Payload(DetectionJob(EVERYTHING), (memoryview(png(image())).toreadonly(),))])
-    assert len(answer(result).detections()) > 0
+    assert len(detections_of(answer(result))) > 0
 
 
 class Nonsense:
@@ -136,4 +137,4 @@ def test_a_users_detector_runs_in_the_handler() -> None:
     page = np.full((60, 90, 3), 255, np.uint8)
     page[20:40, 30:60] = 0
     (result,) = made.run([DetectionJob(EVERYTHING).payload(png(page))])
-    assert answer(result).detections().boxes_xyxy_px.tolist() == [[30, 20, 60, 40]]
+    assert detections_of(answer(result)).boxes_xyxy_px.tolist() == [[30, 20, 60, 40]]

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from detection_answers import detections_of
 from sluiceway_detection.backends import BackendSpec, open_backend
 from sluiceway_detection.detector import YoloDetector
 from sluiceway_detection.device_handler import DeviceHandler
@@ -62,7 +63,7 @@ def test_regions_equal_those_of_onnx_runtime(name: str) -> None:
     images = [decode_image(data, ImageLimits()) for data in files]
     for result, expected in zip(results, reference.detect(images, [job] * len(images)), strict=True):
         assert isinstance(result, Payload)
-        found = result.meta.detections()
+        found = detections_of(result.meta)
         assert len(found) == len(expected) > 0
         np.testing.assert_allclose(found.confidences, expected.confidences, atol=1e-4)
         # Of equal confidences either may come first.

@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from detection_answers import detections_of
 from sluiceway_detection.crops import CropPlan
 from sluiceway_detection.device_handler import DeviceHandler, build
 from sluiceway_detection.handler import WorkerSettings
@@ -76,7 +77,7 @@ def job(*plans: CropPlan) -> DetectionJob:
 
 
 def confidences(results: Sequence[Any]) -> list[int]:
-    return [round(255 * float(result.meta.detections().confidences[0])) for result in results]
+    return [round(255 * float(detections_of(result.meta).confidences[0])) for result in results]
 
 
 def decoded(handler: DeviceHandler) -> None:
@@ -92,8 +93,8 @@ def test_answers_come_in_order(handler: DeviceHandler) -> None:
     assert isinstance(found, DetectionAnswer)
     assert (found.height_px, found.width_px) == WIDE
     assert found.decode_ms > 0
-    np.testing.assert_allclose(found.detections().boxes_xyxy_px, [[38, 27, 58, 37]])
-    assert found.detections().class_ids.tolist() == [1]
+    np.testing.assert_allclose(detections_of(found).boxes_xyxy_px, [[38, 27, 58, 37]])
+    assert detections_of(found).class_ids.tolist() == [1]
 
 
 def test_images_of_one_shape_go_to_the_device_together(handler: DeviceHandler, device: Device) -> None:
