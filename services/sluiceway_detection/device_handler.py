@@ -7,6 +7,7 @@ and selecting boxes and cutting crops. One thread, the worker's, hands batches f
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ from sluiceway_detection.backends.base import require_trust
 from sluiceway_detection.crops import cut_crops
 from sluiceway_detection.detector import shape_for
 from sluiceway_detection.handler import DetectionFacts, WorkerSettings
+from sluiceway_detection.heap import settle_heap
 from sluiceway_detection.images import ImageLimits, decode_image
 from sluiceway_detection.job import DetectionAnswer, DetectionJob
 from sluiceway_detection.letterbox import InputShape, Letterbox
@@ -120,9 +122,10 @@ class DeviceHandler:
         cv2.utils.logging.setLogLevel(0)
         self._backend = backend
         self._select = select_end_to_end if backend.card.end_to_end else select_places
-        finishing = max(1, placement.threads // _FINISHING_SHARE)
-        self._finishers = ThreadPoolExecutor(finishing, "finish")
-        self._decoders = ThreadPoolExecutor(max(1, placement.threads - finishing), "decode")
+        self._finishing = max(1, placement.threads // _FINISHING_SHARE)
+        self._finishers = ThreadPoolExecutor(self._finishing, "finish")
+        self._decoders = ThreadPoolExecutor(max(1, placement.threads - self._finishing), "decode")
+        settle_heap()
         return DetectionFacts(
             backend.name,
             backend.precision,
@@ -161,15 +164,25 @@ class DeviceHandler:
         self._send_decoded()
         if batch.fault is not None:
             raise batch.fault
-        answers: list[Future[Payload | SluicewayError] | SluicewayError | None] = [
-            result if isinstance(result := image.result(), SluicewayError) else None for image in batch.images
+        images = [image.result() for image in batch.images]
+        answers: list[Payload | SluicewayError | None] = [
+            image if isinstance(image, SluicewayError) else None for image in images
         ]
+        parts: list[tuple[list[int], Future[list[Payload | SluicewayError]]]] = []
         for rows, wait in batch.waiting:
-            for row, places in zip(rows, wait(), strict=True):
-                answers[row] = self._finishers.submit(self._answer, batch.images[row].result(), places)
+            places = wait()
             # The device has room for one more.
             self._send_decoded()
-        return [answer.result() if isinstance(answer, Future) else answer for answer in answers if answer is not None]
+            # A part for each thread: handing over one image by one takes Python's lock more often than the work does.
+            share = math.ceil(len(rows) / self._finishing)
+            for first in range(0, len(rows), share):
+                part = rows[first : first + share]
+                found = places[first : first + share]
+                parts.append((part, self._finishers.submit(self._answers, [images[row] for row in part], found)))
+        for part, answered in parts:
+            for row, answer in zip(part, answered.result(), strict=True):
+                answers[row] = answer
+        return [answer for answer in answers if answer is not None]
 
     def _send_decoded(self) -> None:
         while self._begun and self._begun[0].decoded:
@@ -204,8 +217,14 @@ class DeviceHandler:
         letterbox = Letterbox.fit(size, shape_for(size, job.image_size_px, self._backend.shapes))
         return _Prepared(job, image, letterbox, letterbox.draw(image), decode_ms)
 
+    def _answers(
+        self, images: Sequence[_Prepared | SluicewayError], places: Sequence[Places]
+    ) -> list[Payload | SluicewayError]:
+        """Answer some images of a batch, in a thread of the finishers."""
+        return [self._answer(image, its) for image, its in zip(images, places, strict=True)]
+
     def _answer(self, prepared: _Prepared | SluicewayError, places: Places) -> Payload | SluicewayError:
-        """Select the boxes of one image and cut its crops, in a thread of the finishers."""
+        """Select the boxes of one image and cut its crops."""
         assert isinstance(prepared, _Prepared), "an image that could not be read has no places"
         job = prepared.job
         found = self._select(places, prepared.letterbox, job.selection)

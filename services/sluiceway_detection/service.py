@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -35,8 +36,10 @@ NAME = "sluiceway.detection.v1.DetectionService"
 # On a GPU: one batch is computed, the next one decoded or on its way there, and one more waits for the decoders.
 GPU_CREDITS = 3
 GPU_BATCH = 16
-# Decoding keeps the host busy where the device computes: a GPU takes in what a dozen cores decode.
+# Decoding keeps the host busy where the device computes: a GPU takes in what a dozen cores decode. The threads of one
+# Python wait for each other long before that, so two processes share them.
 GPU_HOST_THREADS = 12
+GPU_WORKERS = 2
 # Of compiled graphs, six at the first start, each taking the compiler up to a minute. Later starts take seconds.
 GPU_START_TIMEOUT_S = 900.0
 # `auto` moves detection to a GPU only if so much of its memory is free: context, weights, and graphs of full batches.
@@ -86,7 +89,10 @@ class DetectionService:
         config = self._config
         # It may have to ask a process that imports torch.
         found = await asyncio.to_thread(devices.resolve, config.device, least_free_bytes=GPU_FREE_BYTES)
-        placements = cores.plan(config, found, host_threads_max=GPU_HOST_THREADS)
+        own = config.detector is None and config.backend in ("auto", "torch")
+        placements = cores.plan(
+            config, found, host_threads_max=GPU_HOST_THREADS, per_device_max=GPU_WORKERS if own else 1
+        )
         settings, identity = await asyncio.to_thread(self._settings)
         settings = await self._with_precision(settings, placements[0])
         on_gpu = placements[0].device != "cpu"
@@ -96,7 +102,8 @@ class DetectionService:
             spec = settings.backend_spec(placements[0].device, placements[0].threads)
             if resolve_backend(settings.backend, spec.weights, spec.device) == "torch":
                 factory = device_handler.FACTORY
-                settings = replace(settings, overlap=GPU_CREDITS, workers_on_device=config.workers_per_device)
+                sharing = max(Counter(placement.device for placement in placements).values())
+                settings = replace(settings, overlap=GPU_CREDITS, workers_on_device=sharing)
         pool = Pool(
             WorkerSpec(
                 factory,

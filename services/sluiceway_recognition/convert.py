@@ -209,6 +209,8 @@ def recognition_bytes(crop_id: int, result: Answer | SluicewayError) -> bytes:
     """The answer for one crop, serialised as a field of the response."""
     if isinstance(result, TextAnswer):
         text, confidence, characters, confidences = result
+        if not characters:
+            return wire.read_text(crop_id, text, confidence)
         return wire.recognition(crop_id, wire.text(text, confidence, zip(characters, confidences, strict=True)))
     return pb.RecognizeResponse(recognitions=[_recognition(crop_id, result)]).SerializeToString()
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from sluiceway_runtime.pool import Buffer
 from sluiceway_runtime.varint import encode_varint
 
-__all__ = ["RawCrop", "WireRequest", "read", "recognition", "text"]
+__all__ = ["RawCrop", "WireRequest", "read", "read_text", "recognition", "text"]
 
 # Wire types and numbers of the fields, as in recognition.proto and crop.proto.
 OPTIONS, PRIORITY, CROPS = 0x0A, 0x10, 0x7A
@@ -30,6 +30,8 @@ _CROP = re.compile(rb"\x7a(V)((?:\x08V)?)".replace(b"V", _VARINT.pattern))
 _RAW = re.compile(rb"\x1a(V)(\x08(V)\x10(V)(?:\x18(V))?\x22(V))".replace(b"V", _VARINT.pattern))
 
 
+# Numbers below this take one byte.
+ONE_BYTE = 0x80
 _FLOAT = struct.Struct("<f")
 
 
@@ -156,6 +158,19 @@ def recognition(crop_id: int, result: bytes) -> bytes:
     """A `Recognition` as a field of the response: its `crop_id`, and the field of its `result` as it is."""
     identity = b"\x08" + encode_varint(crop_id) if crop_id else b""
     return b"\x0a" + encode_varint(len(identity) + len(result)) + identity + result
+
+
+def read_text(crop_id: int, value: str, confidence: float) -> bytes:
+    """`recognition` of a `text` without its characters, which is what nearly every crop is answered with."""
+    encoded = value.encode()
+    size = len(encoded)
+    if confidence and 0 < crop_id < ONE_BYTE and 0 < size < ONE_BYTE - 11:
+        return b"\x0a%c\x08%c\x12%c\x0a%c%b\x15%b" % (
+            *(size + 11, crop_id, size + 7, size),
+            encoded,
+            _FLOAT.pack(confidence),
+        )
+    return recognition(crop_id, text(value, confidence))
 
 
 def text(value: str, confidence: float, characters: Iterable[tuple[str, float]] = ()) -> bytes:

@@ -56,7 +56,9 @@ class StageConfig(ServerConfig):
     workers: Count | Literal["auto"] = Field(
         "auto", description="Worker processes in all on a CPU; `auto` follows the goal and the cores."
     )
-    workers_per_device: int = Field(1, ge=1, le=16, description="Worker processes for each GPU.")
+    workers_per_device: Annotated[int, Field(ge=1, le=16)] | Literal["auto"] = Field(
+        "auto", description="Worker processes for each GPU; `auto`: one, and two where files are decoded for it."
+    )
     threads_per_worker: Count | Literal["auto"] = Field("auto", description="Compute threads per worker.")
     goal: Literal["throughput", "latency"] = Field(
         "throughput", description="throughput: a worker a core. latency: few workers with many threads."

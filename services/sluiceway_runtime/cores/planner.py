@@ -30,6 +30,7 @@ def plan(
     facts: CpuFacts | None = None,
     *,
     host_threads_max: int = GPU_HOST_THREADS_MAX,
+    per_device_max: int = 1,
 ) -> tuple[Placement, ...]:
     """Place the workers of a stage.
 
@@ -42,6 +43,7 @@ def plan(
         devices: as `devices.resolve` gives them.
         facts: None reads them.
         host_threads_max: most threads that a worker on a GPU has on the host, where that is not configured.
+        per_device_max: most workers that share a GPU, where that is not configured.
 
     Returns:
         One placement per worker, by index.
@@ -54,7 +56,7 @@ def plan(
     share = min(bound for bound in (float(len(own)), facts.quota_cpus, config.cpus) if bound is not None)
     gpus = [device for device in devices if device != "cpu"]
     if gpus:
-        return _on_gpus(config, gpus, share, host_threads_max)
+        return _on_gpus(config, gpus, share, host_threads_max, per_device_max)
     workers, threads = _numbers(config, own, share)
     _warn(workers, threads, share)
     cores = _deal(own, workers, threads) if pinned else [None] * workers
@@ -89,9 +91,16 @@ def _numbers(config: StageConfig, own: Sequence[LogicalCpu], share: float) -> tu
     return config.workers, config.threads_per_worker
 
 
-def _on_gpus(config: StageConfig, gpus: Sequence[str], share: float, host_threads_max: int) -> tuple[Placement, ...]:
+def _on_gpus(
+    config: StageConfig, gpus: Sequence[str], share: float, host_threads_max: int, per_device_max: int
+) -> tuple[Placement, ...]:
     """Workers take turns over the devices. None is pinned: they mostly wait for the device."""
-    workers = len(gpus) * config.workers_per_device
+    if config.workers_per_device == "auto":
+        # A second worker that has to share a few threads with the first gains nothing.
+        each = max(1, min(per_device_max, math.floor(share / len(gpus) / GPU_HOST_THREADS_MAX)))
+    else:
+        each = config.workers_per_device
+    workers = len(gpus) * each
     if config.threads_per_worker == "auto":
         threads = min(host_threads_max, max(1, math.floor(share / workers)))
     else:

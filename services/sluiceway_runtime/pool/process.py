@@ -50,6 +50,7 @@ class WorkerProcess:
         self._signal: signal.Signals | None = None  # wanted before there was a process to send it to
         self._channel: Channel | None = None
         self._outbox: deque[Packet] = deque()
+        self._waits_to_write = False
         self._arenas = Arenas(spec.credits)
         self._life = self._loop.create_task(self._live(), name=f"worker {placement.index}")
 
@@ -133,10 +134,12 @@ class WorkerProcess:
         except ChannelClosed:
             # It has ended or is about to. What it said before that is still to be read.
             self._drop_outbox()
-        if self._outbox:
-            self._loop.add_writer(channel.fileno(), self._flush)
-        else:
-            self._loop.remove_writer(channel.fileno())
+        if bool(self._outbox) != self._waits_to_write:
+            self._waits_to_write = not self._waits_to_write
+            if self._waits_to_write:
+                self._loop.add_writer(channel.fileno(), self._flush)
+            else:
+                self._loop.remove_writer(channel.fileno())
 
     def _listen(self, *, to_the_end: bool = False) -> None:
         taken = 0

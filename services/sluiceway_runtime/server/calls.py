@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextvars
+import os
 import re
-import uuid
 from typing import Any
 
 import grpc.aio
@@ -46,4 +46,4 @@ def _new_id(context: grpc.aio.ServicerContext[Any, Any]) -> str:
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID_KEY and isinstance(value, str) and _SAFE_ID.fullmatch(value):
             return value
-    return uuid.uuid4().hex[:16]
+    return os.urandom(8).hex()

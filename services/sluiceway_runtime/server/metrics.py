@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -31,12 +32,18 @@ class CallMetrics:
             registry=registry,
         )
         self.ready = Gauge("sluiceway_ready", "1 while the server takes work.", registry=registry)
+        # Methods and codes are few, and looking them up takes longer than counting.
+        self._series = cache(self._series_of)
+
+    def _series_of(self, method: str, code: str) -> tuple[Counter, Histogram]:
+        name = method.rsplit("/", 1)[-1]
+        return self._calls.labels(name, code), self._seconds.labels(name)
 
     def observe(self, method: str, code: str, seconds: float) -> None:
         """One call ended."""
-        name = method.rsplit("/", 1)[-1]
-        self._calls.labels(name, code).inc()
-        self._seconds.labels(name).observe(seconds)
+        calls, times = self._series(method, code)
+        calls.inc()
+        times.observe(seconds)
 
 
 class PoolCollector(Collector):

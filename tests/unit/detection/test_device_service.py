@@ -9,6 +9,8 @@ from sluiceway_detection.config import DetectionConfig
 from sluiceway_detection.image_header import ImageHeader
 from sluiceway_detection.service import DetectionService
 from sluiceway_detection.servicer import _group
+from sluiceway_runtime.cores import planner
+from sluiceway_runtime.cores.facts import CpuFacts, LogicalCpu
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.server import Installation
 from sluiceway_runtime.server.security import Security
@@ -46,6 +48,25 @@ async def test_on_a_gpu_batches_are_large_and_overlap(monkeypatch: pytest.Monkey
         "overlap": 3,
         "workers_on_device": 2,
     }
+
+
+@pytest.mark.parametrize(
+    ("cpus", "options", "workers", "threads"),
+    [
+        (16, {}, 2, 8),
+        (4, {}, 1, 4),
+        (16, {"workers_per_device": 1}, 1, 12),
+        (16, {"detector": "examples.detector:BlobDetector"}, 1, 12),
+    ],
+)
+async def test_two_processes_decode_for_a_gpu_where_there_are_cores_for_both(
+    monkeypatch: pytest.MonkeyPatch, cpus: int, options: dict[str, Any], workers: int, threads: int
+) -> None:
+    allowed, cores = tuple(range(cpus)), tuple(LogicalCpu(cpu, 0, cpu, 0) for cpu in range(cpus))
+    facts = CpuFacts(allowed, allowed, quota_cpus=None, exclusive=False, topology=cores)
+    monkeypatch.setattr(planner, "read_cpu_facts", lambda: facts)
+    spec, _ = await asked_of_the_pool(monkeypatch, device="cuda", **options)
+    assert [(placement.device, placement.threads) for placement in spec.placements] == [("cuda:0", threads)] * workers
 
 
 async def test_what_is_configured_counts_on_a_gpu_too(monkeypatch: pytest.MonkeyPatch) -> None:

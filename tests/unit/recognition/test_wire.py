@@ -88,7 +88,7 @@ def test_an_empty_request_is_read():
 
 @settings(max_examples=200, deadline=None)
 @given(
-    crop_id=UINT32,
+    crop_id=UINT32 | st.integers(0, 300),
     text=st.text(),
     confidence=st.just(0.0) | st.floats(0, 1, width=32),
     listed=st.lists(st.tuples(st.text(max_size=3), st.floats(0, 1, width=32)), max_size=4),
