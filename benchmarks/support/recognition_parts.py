@@ -168,13 +168,14 @@ def over_grpc(bench: Bench, wanted: Sequence[str]) -> None:
             while len(fronts) < count:
                 fronts.append(stack.enter_context(server(bench, arguments.models)))
                 bench.add(f"start.{len(fronts)}.s", fronts[-1].start_s)
+                if len(fronts) == 1:
+                    _with_the_first(bench, wanted, fronts)
             for width in arguments.widths:
                 size = ((HEIGHT, width),)
                 if "wire" in wanted:
                     note(bench, f"wire.{width}.{count}", _rate(bench, fronts, "instant", size))
                 for model in arguments.models if "served" in wanted else ():
                     note(bench, f"served.{model}.{width}.{count}", _rate(bench, fronts, model, size))
-        _with_the_first(bench, wanted, fronts[: arguments.fronts[0]])
 
 
 def _with_the_first(bench: Bench, wanted: Sequence[str], fronts: Sequence[Server]) -> None:

@@ -20,6 +20,9 @@ _OF_THE_CALL = (Unavailable, DeadlineExceeded, QueueFull, Cancelled)
 # up, and neither is its end; but each response costs every process that it passes half a millisecond, which on few
 # cores is taken from the workers.
 HOLD_S = 0.004
+# Requests take turns, crop by crop, so of many at a time each has some crops in every batch. If that were a response
+# each, a front with 48 requests would spend a third of its time on them; so it waits longer the more there are.
+HOLD_PER_CALL_S = 0.001
 # Where a refusal does not say when to come back.
 _RETRY_S = 0.02
 
@@ -57,8 +60,11 @@ async def recognise(
     deadline: Deadline,
     priority: Priority,
     window: int,
+    calls: Callable[[], int] = lambda: 1,
 ) -> AsyncGenerator[list[CropResult], None]:
     """Compute crops; yields those that are done: the first at once, later ones together with what follows within 4 ms.
+
+    Where more than four requests are under way, it is a millisecond for each of them.
 
     A request is refused as a whole or taken as a whole: QUEUE_FULL ends it only while none of its crops was accepted.
     Later crops wait here until there is room, so a page with more words than the queue has places is read all the same.
@@ -70,6 +76,7 @@ async def recognise(
         deadline: of the request.
         priority: of the request.
         window: most crops of this request in the pool at once; leaves room for other requests.
+        calls: how many requests are under way.
 
     Raises:
         QueueFull, Unavailable, DeadlineExceeded: the call as a whole failed; what was yielded stays valid.
@@ -103,7 +110,7 @@ async def recognise(
             if ready and (loop.time() >= next_s or not (waiting or flow.running)):
                 yield ready
                 ready = []
-                next_s = loop.time() + HOLD_S
+                next_s = loop.time() + max(HOLD_S, calls() * HOLD_PER_CALL_S)
             if flow.running:
                 until_s = next_s if loop.time() < next_s else None
                 ready += await flow.wait(until_s, for_all=until_s is not None and not waiting)

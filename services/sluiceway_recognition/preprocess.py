@@ -106,26 +106,25 @@ def pixels_of(task: CropTask, data: Any, spec: CropSpec, limits: CropLimits) -> 
         uint8 [H, W, 3] as `spec` says, C-contiguous. It may be a view of `data`, and read-only.
 
     Raises:
-        InvalidImage: the length of the data is not height x width x channels, or see `decode_file`.
+        InvalidImage: the length of the data is no number of columns of that height, or see `decode_file`.
         ImageTooLarge: see `decode_file`.
     """
+    height, pixel_format = task.height, task.format
+    if pixel_format is None:
+        return to_spec(decode_file(data, limits), PixelFormat.RGB, spec)
+    size, channels = len(data), pixel_format.channels
+    width, rest = divmod(size, height * channels) if height > 0 else (0, size)
+    if width < 1 or rest:
+        raise InvalidImage(f"{size} bytes are not {height} rows of {channels} bytes a pixel")
     if (
-        task.format is spec.format
-        and task.height == spec.height
-        and 0 < task.width <= spec.max_width
-        and (task.width == spec.max_width or spec.resize_rule is ResizeRule.FIT_HEIGHT)
-        and len(data) == 3 * task.height * task.width
+        height == spec.height
+        and pixel_format is spec.format
+        and (width == spec.max_width or (width < spec.max_width and spec.resize_rule is ResizeRule.FIT_HEIGHT))
     ):
         # What a detection server sends: nothing is to be done.
-        return np.ndarray((task.height, task.width, 3), np.uint8, data)
-    if task.format is None:
-        return to_spec(decode_file(data, limits), PixelFormat.RGB, spec)
+        return np.ndarray((height, width, 3), np.uint8, data)
     pixels = np.frombuffer(data, dtype=np.uint8)
-    channels = task.format.channels
-    if task.height < 1 or task.width < 1 or pixels.size != task.height * task.width * channels:
-        raise InvalidImage(f"{pixels.size} bytes are not {task.height} x {task.width} x {channels} pixels")
-    shape = (task.height, task.width) if channels == 1 else (task.height, task.width, channels)
-    return to_spec(pixels.reshape(shape), task.format, spec)
+    return to_spec(pixels.reshape((height, width, 3) if channels == 3 else (height, width)), pixel_format, spec)
 
 
 def to_spec(pixels: NDArray[np.uint8], pixel_format: PixelFormat, spec: CropSpec) -> NDArray[np.uint8]:

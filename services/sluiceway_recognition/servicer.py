@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Mapping, Sequence
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, NamedTuple, Protocol
 
@@ -21,11 +22,14 @@ from sluiceway_recognition import convert
 from sluiceway_recognition.buckets import bucket_of, fitted_size, padded_px
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_recognition.flow import CropResult, PoolLike, recognise
-from sluiceway_recognition.types import CropTask, ModelFacts
+from sluiceway_recognition.types import CropTask, ModelFacts, PixelFormat
 
 __all__ = ["RecognitionServicer", "RecognitionStage", "add_to_server"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+# Sizes of one model that are remembered, and ways to ask for it; of more, some are planned anew.
+MAX_PLANS, MAX_WISHES = 4096, 64
 
 
 class StagePool(PoolLike, Protocol):
@@ -59,6 +63,9 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
     def __init__(self, stage: RecognitionStage, config: RecognitionConfig) -> None:
         self._stage = stage
         self._config = config
+        self._calls = 0  # under way
+        # By model and wish; theirs by height, width and format.
+        self._plans: Callable[[str, _Wish], dict[tuple[int, int, int], _Plan]] = lru_cache(MAX_WISHES)(_no_plans)
 
     async def Recognize(  # noqa: N802 - the contract's name
         self, request: pb.RecognizeRequest, context: Context
@@ -85,16 +92,21 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
             priority=priority,
             # Half of the queue stays free for others.
             window=max(1, self._config.queue_items // 2),
+            calls=lambda: self._calls,
         )
         model = convert.model_message(facts)
-        async with contextlib.aclosing(results):
-            async for ready in results:
-                recognitions = [convert.recognition_bytes(crop_id, result) for crop_id, result, _, _ in ready]
-                rest = pb.RecognizeResponse(model=model)
-                _set_timings(rest.timings, ready, arrived_s)
-                convert.set_load(rest.load, pool.load())
-                # Concatenated, parts of a message are the message.
-                yield b"".join((*recognitions, rest.SerializeToString()))
+        self._calls += 1
+        try:
+            async with contextlib.aclosing(results):
+                async for ready in results:
+                    recognitions = [convert.recognition_bytes(crop_id, result) for crop_id, result, _, _ in ready]
+                    rest = pb.RecognizeResponse(model=model)
+                    _set_timings(rest.timings, ready, arrived_s)
+                    convert.set_load(rest.load, pool.load())
+                    # Concatenated, parts of a message are the message.
+                    yield b"".join((*recognitions, rest.SerializeToString()))
+        finally:
+            self._calls -= 1
 
     async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.DescribeResponse:  # noqa: N802, ARG002
         """Say what is served; see the contract. Without models while the server starts."""
@@ -113,8 +125,10 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
         self, crops: Sequence[convert.RawCrop | convert.EncodedCrop], facts: ModelFacts, wish: _Wish
     ) -> list[tuple[int, Work | SluicewayError]]:
         """What the pool has to do for each crop, or the error of one that is known not to be computable."""
-        # Crops of one size share everything but their pixels; a line of text has few sizes, a page a few dozen.
-        plans: dict[tuple[int, int, int], _Plan] = {}
+        # Crops of one size share everything but their pixels, and sizes repeat from request to request.
+        plans = self._plans(facts.name, wish)
+        if len(plans) > MAX_PLANS:
+            plans.clear()
         work: list[tuple[int, Work | SluicewayError]] = []
         for crop in crops:
             try:
@@ -138,14 +152,14 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
         bucket = None if facts.backend == "openvino" else bucket_of(width, buckets)
         return _Plan(
             len(crop.data),
-            CropTask(facts.name, crop.height, crop.width, pixel_format, *wish),
+            _task(facts.name, crop.height, pixel_format, wish),
             (facts.name, bucket),
             padded_px(width, spec, buckets),
         )
 
     def _encoded(self, crop: convert.EncodedCrop, facts: ModelFacts, wish: _Wish) -> Work:
         data = convert.file_of(crop, self._config.max_crop_bytes)
-        payload = Payload(CropTask(facts.name, 0, 0, None, *wish), (data,))
+        payload = Payload(CropTask(facts.name, 0, None, *wish), (data,))
         # Its size is known only once a worker has read it: a group of its own, at the greatest cost it can have.
         spec = facts.crop_spec
         return Work(payload, (facts.name, "encoded"), padded_px(spec.max_width, spec, facts.buckets))
@@ -165,6 +179,16 @@ class _Plan(NamedTuple):
     task: CropTask
     group: Hashable
     cost_px: int
+
+
+def _no_plans(_model: str, _wish: _Wish) -> dict[tuple[int, int, int], _Plan]:
+    return {}
+
+
+@lru_cache(maxsize=4096)
+def _task(model: str, height: int, pixel_format: PixelFormat, wish: _Wish) -> CropTask:
+    """Equal tasks are one object, as a batch in which they repeat is pickled faster then."""
+    return CropTask(model, height, pixel_format, *wish)
 
 
 def add_to_server(servicer: RecognitionServicer, server: grpc.aio.Server) -> None:

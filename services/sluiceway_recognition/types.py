@@ -150,10 +150,12 @@ Answer = TextAnswer | ClassAnswer | EmbeddingAnswer
 class CropTask(NamedTuple):
     """What a worker has to know of one crop beside its bytes.
 
+    The width is not in it: it follows from the bytes, and without it nearly all crops of a batch have one task, which
+    is pickled once.
+
     Attributes:
         model: name of the model that reads it.
         height: rows of raw pixels, 0 for an encoded crop.
-        width: columns of raw pixels, 0 for an encoded crop.
         format: channel order of raw pixels; None says that the bytes are an image file.
         top_k: classes to name, for classifiers.
         characters: whether a text's characters are wanted one by one. Most are not, and cost as much as all the rest.
@@ -161,7 +163,6 @@ class CropTask(NamedTuple):
 
     model: str
     height: int = 0
-    width: int = 0
     format: PixelFormat | None = None
     top_k: int = 1
     characters: bool = True

@@ -49,7 +49,7 @@ def handlers() -> Callable[[str], RecognitionHandler]:
 
 
 def payload(model: str, crop: np.ndarray) -> Payload:
-    return Payload(CropTask(model, *crop.shape[:2], PixelFormat.BGR), (crop.tobytes(),))
+    return Payload(CropTask(model, crop.shape[0], PixelFormat.BGR), (crop.tobytes(),))
 
 
 def read(handler: RecognitionHandler, model: str, crops: list[np.ndarray]) -> list[Answer]:

@@ -34,7 +34,7 @@ class Reader:
 
     def read(self, picked: list[int]) -> list[TextAnswer]:
         payloads = [
-            Payload(CropTask(MODEL, *crop.shape[:2], PixelFormat.BGR), (crop.tobytes(),))
+            Payload(CropTask(MODEL, crop.shape[0], PixelFormat.BGR), (crop.tobytes(),))
             for crop in (self.crops[index] for index in picked)
         ]
         answers = []

@@ -57,7 +57,7 @@ def load(**model: object) -> tuple[RecognitionHandler, ModelFacts]:
 
 def crop(bgr: tuple[int, int, int], size: tuple[int, int] = (16, 24), top_k: int = 1) -> Payload:
     pixels = np.full((*size, 3), bgr, dtype=np.uint8)
-    return Payload(CropTask("m", *size, PixelFormat.BGR, top_k), (pixels.tobytes(),))
+    return Payload(CropTask("m", size[0], PixelFormat.BGR, top_k), (pixels.tobytes(),))
 
 
 def run(handler: RecognitionHandler, *payloads: Payload) -> list[object]:

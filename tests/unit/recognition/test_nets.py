@@ -67,7 +67,7 @@ def handlers(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Recognit
 
 
 def read(handler: RecognitionHandler, crops: list[np.ndarray], model: str) -> list[TextAnswer]:
-    payloads = [Payload(CropTask(model, *crop.shape[:2], PixelFormat.BGR), (crop.tobytes(),)) for crop in crops]
+    payloads = [Payload(CropTask(model, crop.shape[0], PixelFormat.BGR), (crop.tobytes(),)) for crop in crops]
     return [result.meta for result in handler.run(payloads)]
 
 

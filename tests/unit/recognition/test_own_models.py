@@ -31,7 +31,7 @@ def load(**model: object) -> tuple[RecognitionHandler, ModelFacts]:
 
 
 def crop(pixels: np.ndarray, top_k: int = 1) -> Payload:
-    return Payload(CropTask("m", *pixels.shape[:2], PixelFormat.BGR, top_k), (pixels.tobytes(),))
+    return Payload(CropTask("m", pixels.shape[0], PixelFormat.BGR, top_k), (pixels.tobytes(),))
 
 
 def plain(bgr: tuple[int, int, int]) -> np.ndarray:

@@ -84,31 +84,29 @@ def test_what_is_no_whole_image_is_refused(data: bytes) -> None:
         decode_file(data, LIMITS)
 
 
-def raw(height: int, width: int, pixel_format: PixelFormat, length: int) -> np.ndarray:
-    return pixels_of(CropTask("m", height, width, pixel_format), memoryview(bytes(length)), LINE, LIMITS)
+def raw(height: int, pixel_format: PixelFormat, length: int) -> np.ndarray:
+    return pixels_of(CropTask("m", height, pixel_format), memoryview(bytes(length)), LINE, LIMITS)
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "pixel_format", "length"),
+    ("height", "pixel_format", "length"),
     [
-        (48, 10, PixelFormat.BGR, 48 * 10 * 3 - 1),
-        (48, 10, PixelFormat.BGR, 48 * 10 * 3 + 1),
-        (48, 10, PixelFormat.GRAY, 48 * 10 * 3),
-        (0, 10, PixelFormat.BGR, 0),
-        (48, 0, PixelFormat.BGR, 0),
-        (48, -10, PixelFormat.BGR, 0),
+        (48, PixelFormat.BGR, 48 * 10 * 3 - 1),
+        (48, PixelFormat.BGR, 48 * 10 * 3 + 1),
+        (48, PixelFormat.GRAY, 47),
+        (0, PixelFormat.BGR, 0),
+        (0, PixelFormat.BGR, 30),
+        (48, PixelFormat.BGR, 0),
     ],
 )
-def test_raw_bytes_must_be_the_pixels_that_are_promised(
-    height: int, width: int, pixel_format: PixelFormat, length: int
-) -> None:
+def test_raw_bytes_must_be_whole_columns(height: int, pixel_format: PixelFormat, length: int) -> None:
     with pytest.raises(InvalidImage):
-        raw(height, width, pixel_format, length)
+        raw(height, pixel_format, length)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (48, 1), (1, 16384), (48, 16384), (200, 3)])
 def test_odd_sizes_are_brought_to_the_spec(size: tuple[int, int]) -> None:
-    pixels = raw(*size, PixelFormat.GRAY, size[0] * size[1])
+    pixels = raw(size[0], PixelFormat.GRAY, size[0] * size[1])
     assert pixels.shape[0] == 48
     assert 1 <= pixels.shape[1] <= 1920
     assert pixels.shape[2] == 3
@@ -116,7 +114,7 @@ def test_odd_sizes_are_brought_to_the_spec(size: tuple[int, int]) -> None:
 
 def test_pixels_that_fit_are_not_copied() -> None:
     data = bytearray(48 * 10 * 3)
-    pixels = pixels_of(CropTask("m", 48, 10, PixelFormat.BGR), data, LINE, LIMITS)
+    pixels = pixels_of(CropTask("m", 48, PixelFormat.BGR), data, LINE, LIMITS)
     assert np.shares_memory(pixels, np.frombuffer(data, dtype=np.uint8))
 
 

@@ -41,8 +41,7 @@ def handlers() -> Callable[[str], RecognitionHandler]:
 
 
 def payload(crop: np.ndarray, model: str) -> Payload:
-    height, width = crop.shape[:2]
-    return Payload(CropTask(model, height, width, PixelFormat.BGR), (crop.tobytes(),))
+    return Payload(CropTask(model, crop.shape[0], PixelFormat.BGR), (crop.tobytes(),))
 
 
 def read(handler: RecognitionHandler, crops: list[np.ndarray], model: str) -> list[TextAnswer]:
@@ -109,10 +108,10 @@ def test_channel_orders_and_sizes_of_raw_pixels(handlers, lines) -> None:
     crop[:, :, 0] //= 2  # so that the order of channels matters
     expected = read(handler, [crop], model)[0]
     rgb = np.ascontiguousarray(crop[:, :, ::-1])
-    result = handler.run([Payload(CropTask(model, *rgb.shape[:2], PixelFormat.RGB), (rgb.tobytes(),))])
+    result = handler.run([Payload(CropTask(model, rgb.shape[0], PixelFormat.RGB), (rgb.tobytes(),))])
     assert result[0].meta == expected
     gray = lines[0][1][:, :, 0]
-    result = handler.run([Payload(CropTask(model, *gray.shape, PixelFormat.GRAY), (gray.tobytes(),))])
+    result = handler.run([Payload(CropTask(model, gray.shape[0], PixelFormat.GRAY), (gray.tobytes(),))])
     assert result[0].meta == read(handler, [lines[0][1]], model)[0]
 
 
