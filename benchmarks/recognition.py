@@ -74,7 +74,7 @@ def parse(gpu: str) -> argparse.Namespace:
     parser.add_argument("--buckets", type=numbers, default=(), help="widths of the servers; by default theirs")
     parser.add_argument("--fronts", type=numbers, default=(1, 2) if gpu else (1,))
     parser.add_argument("--clients", type=int, default=4 if gpu else 1, help="processes for each front")
-    # Requests are served in turns, so those that came together are done together, and a queue of a few runs dry.
+    # On a GPU as many as keep the queue full while others are on their way: what is measured is a full server.
     parser.add_argument("--in-flight", type=int, default=12 if gpu else 3, help="requests of each client")
     parser.add_argument("--crops", type=int, default=64, help="in a request")
     parser.add_argument("--seconds", type=float, default=4, help="of each measurement")

@@ -1,9 +1,14 @@
 """The queue of a pool: priority classes with ageing, fair between requests, grouped into batches.
 
-Fairness is start-time fair queueing with equal weights. An item entering a class gets a turn: one after the last turn
-of its request, or one after the class's clock if that is later; the smallest turn goes first and sets the clock. So
-requests alternate item by item however many each has queued, a newcomer is served in the next round, and every item is
-reached: only finitely many turns lie before its own, and no newcomer is put before the clock.
+Fairness is weighted fair queueing with equal weights (Demers, Keshav and Shenker, 1989). What a request queues together
+are packets of up to 64 items, the crops of one call. Each gets the turn at which it would be done if requests
+alternated item by item: its size after the request's last turn, or after the class's clock if that is later. The
+smallest turn goes first. For each item served, the clock goes on by one divided by the number of requests that wait.
+
+So a request gets its share however much others have queued, and a small one does not wait for the large ones before it;
+but equal ones are served one after the other. Alternating, they would be done all at once: each twice as late on
+average, and then the queue runs dry until their clients have sent more (ADR 0008). Every item is reached: the clock
+goes on, and no newcomer is put before it.
 """
 
 from __future__ import annotations
@@ -19,6 +24,8 @@ from sluiceway_runtime.pool.priority import Priority
 
 __all__ = ["FairQueue"]
 
+# Items of a request that are served together.
+PACKET_ITEMS = 64
 # A heap is swept when this many entries, and more than half of all, are of items that left by another way.
 SWEEP_AT_LEAST = 64
 
@@ -43,7 +50,7 @@ class _Level:
     """One priority class."""
 
     def __init__(self, number: int) -> None:
-        self.clock = 0
+        self.clock = 0.0
         self.waiting: dict[int, Item] = {}
         self._number = number
         self._entered: deque[int] = deque()  # ids in order of entry; those that left are skipped, or swept
@@ -53,16 +60,18 @@ class _Level:
     def enter(self, items: Sequence[Item], now: float) -> None:
         """Add items of one request."""
         share = self._shares.setdefault(items[0].request_id, _Share())
-        turn = max(self.clock, share.last_turn)
+        # Whole turns, so that of items at about the same turn the one that has waited longest goes first.
+        turn = max(int(self.clock), share.last_turn)
         share.waiting += len(items)
         share.last_turn = turn + len(items)
         group: _Group | None = None
         name: Hashable = None
-        for item in items:
+        for position, item in enumerate(items):
+            if position % PACKET_ITEMS == 0:
+                turn += min(PACKET_ITEMS, len(items) - position)
             if group is None or item.group != name:
                 name = item.group
                 group = self._groups.setdefault(name, _Group())
-            turn += 1
             group.waiting += 1
             heapq.heappush(group.heap, (turn, item.id))
             item.level = self._number
@@ -90,14 +99,13 @@ class _Level:
         if len(self._entered) > max(SWEEP_AT_LEAST, 2 * len(self.waiting)):
             self._entered = deque(item_id for item_id in self._entered if item_id in self.waiting)
 
-    def first(self) -> tuple[int, Item] | None:
-        """The item whose turn it is, of any group, and its turn."""
+    def first(self) -> Item | None:
+        """The item whose turn it is, of any group."""
         heads = [group.heap[0] for name in self._groups if (group := self._swept(name)) is not None]
         if not heads:
             return None
         # Turn, then id: ids grow, so the longer-waiting item wins a tie.
-        turn, item_id = min(heads)
-        return turn, self.waiting[item_id]
+        return self.waiting[min(heads)[1]]
 
     def take(self, name: Hashable, batch: list[Item], max_items: int, max_cost: float) -> bool:
         """Move the items of one group into a batch, in their turn, until one does not fit; whether one did not."""
@@ -115,6 +123,7 @@ class _Level:
                 if full := len(batch) >= max_items or cost > max_cost:
                     break
                 batch.append(item)
+                self.clock += 1 / len(shares)
                 item.level = None
                 del waiting[item.id]
                 share = shares[item.request_id]
@@ -201,12 +210,10 @@ class FairQueue:
             At least one item, unless the queue is empty.
         """
         for level in self._levels:
-            if (first := level.first()) is not None:
+            if (seed := level.first()) is not None:
                 break
         else:
             return []
-        turn, seed = first
-        level.clock = max(level.clock, turn)
         limit = math.inf if max_cost is None else max_cost
         if seed.cost > limit:
             max_items, limit = 1, seed.cost
@@ -225,7 +232,7 @@ class FairQueue:
     def next_group_size(self) -> int:
         """How many items could share a batch with the one whose turn it is, itself included, were there no limit."""
         first = next((first for level in self._levels if (first := level.first()) is not None), None)
-        return 0 if first is None else self._by_group[first[1].group]
+        return 0 if first is None else self._by_group[first.group]
 
     def ahead_of(self, priority: Priority) -> int:
         """How many items wait in this class and those before it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from sluiceway_runtime.pool.limits import Timing
 from sluiceway_runtime.pool.priority import Priority
+from sluiceway_runtime.pool.queue import PACKET_ITEMS
 
 
 def test_nothing_is_dispatched_before_the_next_event_so_that_a_burst_shares_a_batch(make_desk):
@@ -99,6 +100,56 @@ def test_requests_alternate_however_many_items_each_has(make_desk):
     for _ in range(7):
         desk.done()
     assert [batch[0] for batch in desk.batches()[1:]] == [many[0], few[0], many[1], few[1], many[2], many[3]]
+
+
+def test_equal_requests_are_served_one_after_the_other(make_desk):
+    """Taking turns by item, all would be done at the end, at once, and the queue would be empty then."""
+    desk = make_desk(max_batch=8)
+    first, second, third = (desk.submit_many(16, request=request) for request in "abc")
+    for _ in range(6):
+        desk.tick()
+        desk.done()
+    assert [item for batch in desk.batches() for item in batch] == [*first, *second, *third]
+
+
+def test_a_small_request_does_not_wait_for_the_large_ones_before_it(make_desk):
+    desk = make_desk(max_batch=8)
+    for request in "abc":
+        desk.submit_many(64, request=request)
+    desk.tick()
+    small = desk.submit_many(3, request="small")
+    desk.done()
+    assert set(small) <= set(desk.batches()[1])
+
+
+def test_a_large_request_is_passed_by_one_that_came_later_at_a_packet(make_desk):
+    desk = make_desk(max_batch=8, queue_items=1000)
+    large = desk.submit_many(5 * PACKET_ITEMS, request="large")
+    later = desk.submit_many(2 * PACKET_ITEMS, request="later")
+    for _ in range(7 * PACKET_ITEMS // 8):
+        desk.tick()
+        desk.done()
+    served = [item for batch in desk.batches() for item in batch]
+    assert served[: 4 * PACKET_ITEMS] == [
+        *large[:PACKET_ITEMS],
+        *later[:PACKET_ITEMS],
+        *large[PACKET_ITEMS : 2 * PACKET_ITEMS],
+        *later[PACKET_ITEMS:],
+    ]
+    assert sorted(served) == [*large, *later]
+
+
+def test_ever_new_small_requests_do_not_starve_a_large_one(make_desk):
+    desk = make_desk(max_batch=8)
+    large = set(desk.submit_many(PACKET_ITEMS, request="large"))
+    desk.tick()
+    for number in range(40 * PACKET_ITEMS):
+        desk.submit_many(8, request=f"small {number}")
+        desk.done()
+        large -= set(desk.batches()[-2])
+        if not large:
+            break
+    assert not large
 
 
 def test_a_newcomer_is_served_in_the_next_round(make_desk):
