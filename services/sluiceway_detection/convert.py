@@ -17,7 +17,7 @@ from sluiceway_detection.job import DetectionAnswer, DetectionJob
 from sluiceway_detection.postprocess import Selection
 from sluiceway_detection.types import RotatedBox, Shape
 
-__all__ = ["Defaults", "Identity", "job_of", "load_message", "model_message", "priority_of", "response_of"]
+__all__ = ["Defaults", "Identity", "job_of", "model_message", "priority_of", "response_of", "set_load"]
 
 # The bounds of the contract, which its comments state.
 MAX_DETECTIONS = 10_000
@@ -151,9 +151,9 @@ def model_message(identity: Identity) -> model_pb2.Model:
     return model_pb2.Model(name=identity.name, version=identity.version, weights_sha256=identity.weights_sha256)
 
 
-def load_message(load: PoolLoad) -> model_pb2.Load:
-    """How busy the pool is."""
-    return model_pb2.Load(queued=load.queued, running=load.running, capacity=load.capacity, queue_ms=load.queue_ms)
+def set_load(message: model_pb2.Load, load: PoolLoad) -> None:
+    """Say how busy this replica is."""
+    message.queued, message.running, message.capacity, message.queue_ms = load
 
 
 def _geometry(box: tuple[float, float, float, float], shape: Shape | None) -> geometry_pb2.Geometry:

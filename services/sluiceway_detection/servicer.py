@@ -73,7 +73,7 @@ class DetectionServicer(detection_pb2_grpc.DetectionServiceServicer):
         response = convert.response_of(
             outcome, job, facts.classes, convert.model_message(identity), (time.monotonic() - arrived_s) * 1000
         )
-        response.load.CopyFrom(convert.load_message(pool.load()))
+        convert.set_load(response.load, pool.load())
         return response
 
     async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.DescribeResponse:  # noqa: N802, ARG002

@@ -206,10 +206,11 @@ class Pool:
             events.Item(item_id, request_id, at_s, priority, group, cost, payload.size_bytes, payload.digest)
             for item_id, (payload, group, cost) in enumerate(work, first_id)
         ]
-        self._feed(events.Submitted(items))
         if self._limits.max_batch == 1:
-            self._feed(events.Tick())  # a batch of one waits for nobody
-        elif not self._tick_due:
+            self._feed(events.Submitted(items), events.Tick())  # a batch of one waits for nobody
+            return submission
+        self._feed(events.Submitted(items))
+        if not self._tick_due:
             self._tick_due = True
             asyncio.get_running_loop().call_soon(self._tick)
         return submission
@@ -285,9 +286,9 @@ class Pool:
 
     # Telling the scheduler
 
-    def _feed(self, event: events.Event) -> None:
-        """Report an event and carry out what follows; what that brings about in turn is reported after it."""
-        self._events.append(event)
+    def _feed(self, *happened: events.Event) -> None:
+        """Report events and carry out what follows; what that brings about in turn is reported after them."""
+        self._events.extend(happened)
         if self._feeding:
             return
         self._feeding = True
