@@ -6,8 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import SluicewayError, StartupError, Unavailable
@@ -30,8 +29,7 @@ __all__ = ["Outcome", "Pool", "PoolLimits", "Timing", "WorkerSpec"]
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """The answer to one item.
 
     Attributes:

@@ -26,8 +26,6 @@ logger = logging.getLogger(__name__)
 
 WORKER_MODULE = "sluiceway_runtime.pool.worker"
 STDERR = 2
-# Messages taken in one go before other callbacks of the loop have their turn.
-MESSAGES_PER_TURN = 32
 
 
 class WorkerProcess:
@@ -142,9 +140,8 @@ class WorkerProcess:
                 self._loop.remove_writer(channel.fileno())
 
     def _listen(self, *, to_the_end: bool = False) -> None:
-        taken = 0
-        while self._channel is not None and (to_the_end or taken < MESSAGES_PER_TURN):
-            taken += 1
+        """Hear one message, so that other callbacks have their turn; the loop calls again while there are more."""
+        while self._channel is not None:
             try:
                 message: FromWorker = self._channel.receive()
                 # Before it is heard, as the next batch may follow at once.
@@ -161,6 +158,8 @@ class WorkerProcess:
                 self._hang_up()
                 # A worker that cannot be heard is of no use; usually it is dead already.
                 self._send_signal(signal.SIGKILL)
+            if not to_the_end:
+                return
 
     def _hang_up(self) -> None:
         channel, self._channel = self._channel, None

@@ -41,6 +41,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._lifecycle = lifecycle
         self._access = access
         self._metrics = metrics
+        # By method: what was wrapped, and what came of it. Servers have few methods, and the same handler each time.
+        self._wrapped: dict[str, tuple[object, grpc.RpcMethodHandler[Any, Any]]] = {}
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -64,6 +66,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if handler is None or not method.startswith(_OWN_PREFIXES):
             return handler
+        known = self._wrapped.get(method)
+        if known is None or known[0] is not handler:
+            known = self._wrapped[method] = (handler, self._wrap(method, handler))
+        return known[1]
+
+    def _wrap(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
         serialisers = {
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,
