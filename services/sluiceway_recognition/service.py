@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 # A CPU computes one crop after the other whatever the batch; a batch only saves the way to the worker and back. More
 # than this would keep the first crop of a batch from its client for the sake of the last.
-CPU_BATCH = 8
+CPU_BATCH = 16
 GPU_BATCH = 128
 # One batch that the GPU computes, one that waits for it there, and one between worker and front.
 GPU_CREDITS = 3
