@@ -20,8 +20,9 @@ _OF_THE_CALL = (Unavailable, DeadlineExceeded, QueueFull, Cancelled)
 # up, and neither is its end; but each response costs every process that it passes half a millisecond, which on few
 # cores is taken from the workers.
 HOLD_S = 0.004
-# Requests take turns, crop by crop, so of many at a time each has some crops in every batch. If that were a response
-# each, a front with 48 requests would spend a third of its time on them; so it waits longer the more there are.
+# Where many requests are under way, batches come one after the other, and each has crops of several requests. Were each
+# answered at once, a front with 48 requests would spend a quarter of its time on responses: the more there are, the
+# longer it collects.
 HOLD_PER_CALL_S = 0.001
 # Where a refusal does not say when to come back.
 _RETRY_S = 0.02

@@ -72,10 +72,18 @@ def text(crop_id: int) -> TextAnswer:
 
 
 def start(
-    pool: HeldPool, count: int, window: int = 1000, **given: SluicewayError
+    pool: HeldPool, count: int, window: int = 1000, calls: int = 1, **given: SluicewayError
 ) -> AsyncGenerator[list[CropResult], None]:
     crops = [(index, given.get(f"crop{index}") or Work(Payload(index))) for index in range(count)]
-    return recognise(pool, crops, request_id="r", deadline=Deadline.after(60), priority=Priority.NORMAL, window=window)
+    return recognise(
+        pool,
+        crops,
+        request_id="r",
+        deadline=Deadline.after(60),
+        priority=Priority.NORMAL,
+        window=window,
+        calls=lambda: calls,
+    )
 
 
 async def turn() -> None:
@@ -131,10 +139,14 @@ async def test_after_the_first_what_follows_is_sent_together_and_the_end_is_not_
         assert ids(await rest) == [0, 1, 4, 2], "nor does the last"
 
 
-async def test_what_is_held_is_sent_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flow, "HOLD_S", 0.05)
+@pytest.mark.parametrize(("least_s", "calls"), [(0.05, 1), (0.0, 50)])
+async def test_what_is_held_is_sent_when_its_time_is_over(
+    monkeypatch: pytest.MonkeyPatch, least_s: float, calls: int
+) -> None:
+    """A time that is fixed, or that many requests make up together."""
+    monkeypatch.setattr(flow, "HOLD_S", least_s)
     pool = HeldPool()
-    results = start(pool, 3)
+    results = start(pool, 3, calls=calls)
     first = asyncio.ensure_future(anext(results))
     await turn()
     pool.answer(0)
