@@ -18,7 +18,7 @@ import pytest
 from openvino import opset13 as ops
 from PIL import Image, ImageDraw, ImageFont
 from sluiceway_recognition.config import RecognitionConfig
-from sluiceway_recognition.service import RecognitionService
+from sluiceway_recognition.service import CPU_BATCH, RecognitionService
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.server import Server
 from sluiceway_runtime.server.main import Installation
@@ -170,7 +170,7 @@ async def test_answers_name_their_model_times_and_load() -> None:
         assert not response.recognitions[0].text.characters
         assert response.model.name == "ppocrv6-tiny"
         assert 0 < response.timings.compute_ms <= response.timings.total_ms
-        assert response.load.capacity == 8
+        assert response.load.capacity == CPU_BATCH
 
 
 async def test_hostile_crops_fail_alone_and_hostile_requests_as_a_whole() -> None:
