@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sluiceway_runtime.errors import InvalidOption
-from sluiceway_runtime.pool import Outcome, PoolLoad, Priority
+from sluiceway_runtime.pool import Outcome, Priority
 
 from sluiceway.common.v1 import crop_pb2, geometry_pb2, model_pb2
 from sluiceway.detection.v1 import detection_pb2 as pb
@@ -17,7 +17,7 @@ from sluiceway_detection.job import DetectionAnswer, DetectionJob
 from sluiceway_detection.postprocess import Selection
 from sluiceway_detection.types import RotatedBox, Shape
 
-__all__ = ["Defaults", "Identity", "job_of", "model_message", "priority_of", "response_of", "set_load"]
+__all__ = ["Defaults", "Identity", "job_of", "model_message", "priority_of", "response_of"]
 
 # The bounds of the contract, which its comments state.
 MAX_DETECTIONS = 10_000
@@ -149,11 +149,6 @@ def response_of(
 def model_message(identity: Identity) -> model_pb2.Model:
     """The identity of the weights."""
     return model_pb2.Model(name=identity.name, version=identity.version, weights_sha256=identity.weights_sha256)
-
-
-def set_load(message: model_pb2.Load, load: PoolLoad) -> None:
-    """Say how busy this replica is."""
-    message.queued, message.running, message.capacity, message.queue_ms = load
 
 
 def _geometry(box: tuple[float, float, float, float], shape: Shape | None) -> geometry_pb2.Geometry:

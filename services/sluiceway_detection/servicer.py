@@ -11,6 +11,7 @@ import grpc.aio
 from sluiceway_runtime.errors import Unavailable
 from sluiceway_runtime.pool import Pool
 from sluiceway_runtime.server.calls import deadline_of, request_id_of
+from sluiceway_runtime.server.convert import set_load
 
 from sluiceway.detection.v1 import detection_pb2 as pb
 from sluiceway.detection.v1 import detection_pb2_grpc
@@ -73,7 +74,7 @@ class DetectionServicer(detection_pb2_grpc.DetectionServiceServicer):
         response = convert.response_of(
             outcome, job, facts.classes, convert.model_message(identity), (time.monotonic() - arrived_s) * 1000
         )
-        convert.set_load(response.load, pool.load())
+        set_load(response.load, pool.load())
         return response
 
     async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.DescribeResponse:  # noqa: N802, ARG002

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple, assert_never
 
 from sluiceway_runtime.errors import ImageTooLarge, InvalidImage, InvalidOption, SluicewayError, UnknownModel
-from sluiceway_runtime.pool import PoolLoad, Priority
+from sluiceway_runtime.pool import Priority
 from sluiceway_runtime.server.convert import error_to_proto
 
 from sluiceway.common.v1 import crop_pb2, model_pb2
@@ -41,7 +41,6 @@ __all__ = [
     "read_request",
     "recognition_bytes",
     "request_of",
-    "set_load",
     "top_k_of",
 ]
 
@@ -210,7 +209,7 @@ def recognition_bytes(crop_id: int, result: Answer | SluicewayError) -> bytes:
     if isinstance(result, TextAnswer):
         text, confidence, characters, confidences = result
         if not characters:
-            return wire.read_text(crop_id, text, confidence)
+            return wire.text_alone(crop_id, text, confidence)
         return wire.recognition(crop_id, wire.text(text, confidence, zip(characters, confidences, strict=True)))
     return pb.RecognizeResponse(recognitions=[_recognition(crop_id, result)]).SerializeToString()
 
@@ -231,11 +230,6 @@ def _recognition(crop_id: int, result: ClassAnswer | EmbeddingAnswer | Sluiceway
 def model_message(facts: ModelFacts) -> model_pb2.Model:
     """The identity of a model."""
     return model_pb2.Model(name=facts.name, version=facts.version, weights_sha256=facts.weights_sha256)
-
-
-def set_load(message: model_pb2.Load, load: PoolLoad) -> None:
-    """Say how busy this replica is."""
-    message.queued, message.running, message.capacity, message.queue_ms = load
 
 
 def model_description(facts: ModelFacts) -> pb.ModelDescription:

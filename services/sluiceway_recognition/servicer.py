@@ -14,6 +14,7 @@ import grpc.aio
 from sluiceway_runtime.errors import SluicewayError, Unavailable
 from sluiceway_runtime.pool import Payload, PoolLoad, PoolStatistics, Work
 from sluiceway_runtime.server.calls import deadline_of, request_id_of
+from sluiceway_runtime.server.convert import set_load
 
 from sluiceway.common.v1 import model_pb2
 from sluiceway.recognition.v1 import recognition_pb2 as pb
@@ -102,7 +103,7 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
                     recognitions = [convert.recognition_bytes(crop_id, result) for crop_id, result, _, _ in ready]
                     rest = pb.RecognizeResponse(model=model)
                     _set_timings(rest.timings, ready, arrived_s)
-                    convert.set_load(rest.load, pool.load())
+                    set_load(rest.load, pool.load())
                     # Concatenated, parts of a message are the message.
                     yield b"".join((*recognitions, rest.SerializeToString()))
         finally:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from sluiceway_runtime.pool import Buffer
 from sluiceway_runtime.varint import encode_varint
 
-__all__ = ["RawCrop", "WireRequest", "read", "read_text", "recognition", "text"]
+__all__ = ["RawCrop", "WireRequest", "read", "recognition", "text", "text_alone"]
 
 # Wire types and numbers of the fields, as in recognition.proto and crop.proto.
 OPTIONS, PRIORITY, CROPS = 0x0A, 0x10, 0x7A
@@ -160,7 +160,7 @@ def recognition(crop_id: int, result: bytes) -> bytes:
     return b"\x0a" + encode_varint(len(identity) + len(result)) + identity + result
 
 
-def read_text(crop_id: int, value: str, confidence: float) -> bytes:
+def text_alone(crop_id: int, value: str, confidence: float) -> bytes:
     """`recognition` of a `text` without its characters, which is what nearly every crop is answered with."""
     encoded = value.encode()
     size = len(encoded)

@@ -1,14 +1,15 @@
-"""Errors of one part of an answer, as the contract's `Error` message and back."""
+"""What the answers of every stage have in common: errors of a part of one, and how busy the replica is."""
 
 from __future__ import annotations
 
 import grpc
 
-from sluiceway.common.v1 import error_pb2
+from sluiceway.common.v1 import error_pb2, model_pb2
 from sluiceway_runtime.errors import Internal, SluicewayError
+from sluiceway_runtime.pool import PoolLoad
 from sluiceway_runtime.server.status import code_of, error_of_reason
 
-__all__ = ["error_from_proto", "error_to_proto"]
+__all__ = ["error_from_proto", "error_to_proto", "set_load"]
 
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
@@ -34,3 +35,8 @@ def error_from_proto(message: error_pb2.Error) -> SluicewayError:
         # A newer peer's reason: keep what it said, as far as this release can.
         error.metadata = {**error.metadata, "reason": message.reason, "code": _NAMES.get(message.code, "UNKNOWN")}
     return error
+
+
+def set_load(message: model_pb2.Load, load: PoolLoad) -> None:
+    """Say how busy this replica is."""
+    message.queued, message.running, message.capacity, message.queue_ms = load
