@@ -34,9 +34,10 @@ from detection_report import Report, machine
 from detection_servers import DetectionServer
 from sluiceway_detection.backends import BackendSpec, open_backend
 from sluiceway_detection.detector import YoloDetector
-from sluiceway_detection.images import ImageLimits, decode_image
+from sluiceway_detection.image_limits import ImageLimits
+from sluiceway_detection.images import decode_image
+from sluiceway_detection.input_shapes import choose_shape
 from sluiceway_detection.job import DetectionJob
-from sluiceway_detection.letterbox import choose_shape
 from sluiceway_detection.postprocess import Selection
 from sluiceway_detection.precision import reference_image
 from sluiceway_detection.types import Detections

@@ -26,7 +26,8 @@ def main() -> None:
     from sluiceway_detection.backends import BackendSpec, open_backend
     from sluiceway_detection.detector import YoloDetector
     from sluiceway_detection.heap import settle_heap
-    from sluiceway_detection.images import ImageLimits, decode_image
+    from sluiceway_detection.image_limits import ImageLimits
+    from sluiceway_detection.images import decode_image
     from sluiceway_detection.job import DetectionJob
     from sluiceway_detection.postprocess import DEFAULT_CONFIDENCE, DEFAULT_IOU, Selection
 

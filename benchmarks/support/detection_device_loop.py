@@ -33,7 +33,8 @@ def main() -> None:
     from sluiceway_detection.backends.cuda import CudaBackend
     from sluiceway_detection.device_handler import DeviceHandler
     from sluiceway_detection.handler import WorkerSettings
-    from sluiceway_detection.images import ImageLimits, decode_image
+    from sluiceway_detection.image_limits import ImageLimits
+    from sluiceway_detection.images import decode_image
     from sluiceway_detection.job import DetectionJob
     from sluiceway_detection.letterbox import Letterbox
     from sluiceway_detection.postprocess import Selection

@@ -10,8 +10,9 @@ from typing import Any, cast
 
 from device_clock import DeviceClock
 from sluiceway_recognition import handler
+from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.errors import SluicewayError
-from sluiceway_runtime.pool.handler import Finish, OverlappingHandler, Placement
+from sluiceway_runtime.pool.handler import Finish, OverlappingHandler
 from sluiceway_runtime.pool.payload import Payload
 from stage_clock import FOLDER_VARIABLE, StageClock
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sluiceway_runtime.server import Installation, run_service
+from sluiceway_runtime.server.main import Installation, run_service
 
 from sluiceway_orchestrator.config import OrchestratorConfig, load_apis
 from sluiceway_orchestrator.service import OrchestratorService

@@ -28,9 +28,11 @@ from sluiceway_runtime.errors import SluicewayError, StartupError
 
 from sluiceway_detection.backends import Backend, BackendSpec, open_backend
 from sluiceway_detection.detector import YoloDetector
-from sluiceway_detection.images import ImageLimits, decode_image
+from sluiceway_detection.image_limits import ImageLimits
+from sluiceway_detection.images import decode_image
+from sluiceway_detection.input_shapes import choose_shape
 from sluiceway_detection.job import DetectionJob
-from sluiceway_detection.letterbox import Letterbox, choose_shape
+from sluiceway_detection.letterbox import Letterbox
 from sluiceway_detection.postprocess import DEFAULT_CONFIDENCE, DEFAULT_IOU, Selection
 from sluiceway_detection.types import Detections, ImageBgr
 

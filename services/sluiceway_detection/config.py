@@ -7,8 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from sluiceway_runtime.config import Port, StageConfig
 
-from sluiceway_detection.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
-from sluiceway_detection.letterbox import STRIDE, InputShape
+from sluiceway_detection.image_limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
+from sluiceway_detection.input_shapes import STRIDE, InputShape
 
 __all__ = ["DEFAULT_MODEL", "DetectionConfig"]
 

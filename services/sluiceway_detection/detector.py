@@ -11,8 +11,9 @@ from typing import Any, Protocol, cast
 from sluiceway_runtime.errors import StartupError
 
 from sluiceway_detection.backends import Backend
+from sluiceway_detection.input_shapes import InputShape, choose_shape
 from sluiceway_detection.job import DetectionJob
-from sluiceway_detection.letterbox import InputShape, Letterbox, choose_shape
+from sluiceway_detection.letterbox import Letterbox
 from sluiceway_detection.postprocess import select_classic, select_end_to_end
 from sluiceway_detection.types import Detections, ImageBgr, Region
 

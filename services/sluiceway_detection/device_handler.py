@@ -18,8 +18,9 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 import numpy.typing as npt
+from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.errors import SluicewayError
-from sluiceway_runtime.pool.handler import Finish, Placement
+from sluiceway_runtime.pool.handler import Finish
 from sluiceway_runtime.pool.payload import Payload
 
 from sluiceway_detection.backends.base import require_trust
@@ -27,9 +28,11 @@ from sluiceway_detection.crops import cut_crops
 from sluiceway_detection.detector import shape_for
 from sluiceway_detection.handler import DetectionFacts, WorkerSettings
 from sluiceway_detection.heap import settle_heap
-from sluiceway_detection.images import ImageLimits, decode_image
+from sluiceway_detection.image_limits import ImageLimits
+from sluiceway_detection.images import decode_image
+from sluiceway_detection.input_shapes import InputShape
 from sluiceway_detection.job import DetectionAnswer, DetectionJob
-from sluiceway_detection.letterbox import InputShape, Letterbox
+from sluiceway_detection.letterbox import Letterbox
 from sluiceway_detection.model_card import ModelCard
 from sluiceway_detection.postprocess import DEFAULT_CONFIDENCE, DEFAULT_IOU, select_end_to_end, select_places
 from sluiceway_detection.types import ImageBgr

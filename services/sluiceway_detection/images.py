@@ -1,20 +1,19 @@
-"""From the bytes of an image file to pixels, with the limits checked before anything is decoded."""
+"""From the bytes of an image file to pixels."""
 
 from __future__ import annotations
 
 import io
 import warnings
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from PIL import Image
-from sluiceway_runtime.errors import ImageTooLarge, InvalidImage
+from sluiceway_runtime.errors import InvalidImage
 
-from sluiceway_detection.image_header import ImageHeader, read_header
+from sluiceway_detection.image_limits import ImageLimits, check_image
 from sluiceway_detection.types import ImageBgr
 
-__all__ = ["DEFAULT_MAX_BYTES", "DEFAULT_MAX_PIXELS", "ImageLimits", "check_image", "decode_image"]
+__all__ = ["decode_image"]
 
 # Orientation is ours (image_header), because which formats OpenCV turns depends on its version. Except for TIFF: there
 # both libraries turn while they read, and the flag stops OpenCV only halfway.
@@ -23,41 +22,6 @@ _READ_FLAGS_TIFF = cv2.IMREAD_COLOR
 # The chunk that makes a PNG an animation. OpenCV 5.0 composes frames by what they say of their own size before it has
 # checked that, and a file of one kilobyte ends the process; so it is shown no animation.
 _ANIMATION = b"acTL"
-
-
-DEFAULT_MAX_BYTES = 32 * 2**20
-DEFAULT_MAX_PIXELS = 100_000_000  # 300 MB decoded; the largest photographs of today's telephones have 200 million
-
-
-@dataclass(frozen=True, slots=True)
-class ImageLimits:
-    """The largest file, and the largest width x height, that are accepted."""
-
-    max_bytes: int = DEFAULT_MAX_BYTES
-    max_pixels: int = DEFAULT_MAX_PIXELS
-
-
-def check_image(data: bytes | memoryview, limits: ImageLimits) -> ImageHeader:
-    """Judge a file by its header.
-
-    Raises:
-        InvalidImage: empty, of no known format, or cut off.
-        ImageTooLarge: more bytes or pixels than allowed; `metadata` names the limit.
-    """
-    if len(data) > limits.max_bytes:
-        raise ImageTooLarge(
-            f"the image file has {len(data)} bytes; at most {limits.max_bytes} are accepted",
-            metadata={"limit": "max_image_bytes", "max": str(limits.max_bytes)},
-        )
-    header = read_header(data)
-    if header.width_px * header.height_px > limits.max_pixels:
-        raise ImageTooLarge(
-            f"the image has {header.width_px} x {header.height_px} pixels; at most {limits.max_pixels} are accepted",
-            metadata={"limit": "max_image_pixels", "max": str(limits.max_pixels)},
-        )
-    if not header.complete:
-        raise InvalidImage("the image file is cut off")
-    return header
 
 
 def decode_image(data: bytes | memoryview, limits: ImageLimits) -> ImageBgr:

@@ -6,22 +6,18 @@ The rounding is that of ultralytics' LetterBox and scale_boxes (a box must come 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from sluiceway_detection.input_shapes import InputShape, scale_to_fit
 from sluiceway_detection.types import ImageBgr, clip_boxes
 
-__all__ = ["InputShape", "Letterbox", "choose_shape", "default_shapes"]
-
-InputShape = tuple[int, int]
-"""Height and width of a model's input, in pixels."""
+__all__ = ["Letterbox"]
 
 PADDING_GREY = 114  # the value that YOLO models are trained with
-STRIDE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +41,7 @@ class Letterbox:
     @classmethod
     def fit(cls, image_shape: tuple[int, int], input_shape: InputShape) -> Letterbox:
         """Plan the placement; no pixels are touched."""
-        scale = _scale(image_shape, input_shape)
+        scale = scale_to_fit(image_shape, input_shape)
         height, width = (max(round(side * scale), 1) for side in image_shape)
         top = round((input_shape[0] - height) / 2 - 0.1)
         left = round((input_shape[1] - width) / 2 - 0.1)
@@ -74,30 +70,3 @@ class Letterbox:
         offset = np.array([self.left_px, self.top_px, self.left_px, self.top_px], np.float32)
         gain = np.array([gain_x, gain_y, gain_x, gain_y], np.float32)
         return clip_boxes((boxes_xyxy - offset) / gain, *self.image_shape)
-
-
-def default_shapes(image_size_px: int) -> tuple[InputShape, ...]:
-    """Square, and 4:3 both ways: photographs and pages then cost three quarters of the square."""
-    short = round(image_size_px * 3 / 4 / STRIDE) * STRIDE
-    square = (image_size_px, image_size_px)
-    if short in (0, image_size_px):
-        return (square,)
-    return (square, (short, image_size_px), (image_size_px, short))
-
-
-def choose_shape(image_shape: tuple[int, int], shapes: Sequence[InputShape]) -> InputShape:
-    """The smallest shape that shows the image as large as any of them does.
-
-    Args:
-        image_shape: height and width of the image.
-        shapes: at least one.
-    """
-    scales = [_scale(image_shape, shape) for shape in shapes]
-    # A loss of up to 2% of scale is less than the rounding of strides, and saves a quarter of the computing.
-    enough = max(scales) * 0.98
-    large = [shape for shape, scale in zip(shapes, scales, strict=True) if scale >= enough]
-    return min(large, key=lambda shape: shape[0] * shape[1])
-
-
-def _scale(image_shape: tuple[int, int], input_shape: InputShape) -> float:
-    return min(input_shape[0] / image_shape[0], input_shape[1] / image_shape[1])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sluiceway_runtime.errors import StartupError
 
-from sluiceway_detection.letterbox import InputShape
+from sluiceway_detection.input_shapes import InputShape
 
 __all__ = ["ModelCard", "read_card"]
 

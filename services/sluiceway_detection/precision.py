@@ -23,7 +23,7 @@ from sluiceway_runtime.errors import StartupError
 
 from sluiceway_detection.backends import Backend, BackendSpec, open_backend
 from sluiceway_detection.backends.base import Precision
-from sluiceway_detection.letterbox import InputShape
+from sluiceway_detection.input_shapes import InputShape
 from sluiceway_detection.types import ImageBgr
 
 __all__ = [

@@ -20,8 +20,8 @@ from sluiceway_detection.config import DetectionConfig
 from sluiceway_detection.detector import shape_for
 from sluiceway_detection.handler import DetectionFacts
 from sluiceway_detection.image_header import ImageHeader
-from sluiceway_detection.images import ImageLimits, check_image
-from sluiceway_detection.letterbox import InputShape
+from sluiceway_detection.image_limits import ImageLimits, check_image
+from sluiceway_detection.input_shapes import InputShape
 
 __all__ = ["DetectionServicer", "DetectionStage"]
 

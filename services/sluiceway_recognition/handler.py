@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from sluiceway_runtime import cores
+from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.errors import ModelFailed, SluicewayError
-from sluiceway_runtime.pool.handler import Finish, Placement
+from sluiceway_runtime.pool.handler import Finish
 from sluiceway_runtime.pool.payload import Payload
 
 from sluiceway_recognition.backends.batches import GraphSettings

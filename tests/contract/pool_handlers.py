@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.errors import InvalidImage, SluicewayError
-from sluiceway_runtime.pool.handler import Placement, WorkerBroken
+from sluiceway_runtime.pool.handler import WorkerBroken
 from sluiceway_runtime.pool.payload import Payload
 from sluiceway_runtime.pool.testing import Crash
 

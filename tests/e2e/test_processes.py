@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,10 @@ import pytest
 from sluiceway import Client
 
 READY_WITHIN_S = 10.0
+# A start is mostly importing and compiling, which machines and their neighbours slow down in proportion: the clock runs
+# slower by as much as this import takes longer than the half second of the machine that the bound was set on.
+IMPORT = "import numpy, cv2, openvino, grpc, aiohttp, pydantic"
+IMPORT_S = 0.5
 
 
 def eventually(condition: Callable[[], bool], timeout_s: float = 20) -> None:
@@ -33,6 +38,12 @@ def alive(family: list[psutil.Process]) -> list[psutil.Process]:
             if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
+
+
+def imported_s() -> float:
+    started_s = time.monotonic()
+    subprocess.run([sys.executable, "-c", IMPORT], check=True)
+    return time.monotonic() - started_s
 
 
 def test_every_worker_of_each_of_three_servers_serves(up: Any, samples: Path) -> None:
@@ -82,18 +93,19 @@ def test_nothing_is_left(number: signal.Signals, start_up: Any, samples: Path) -
 
 
 def test_ready_within_ten_seconds(start_up: Any) -> None:
-    start_up().stop()
-    # The second start: what the first one waited for may have been the disk, or the end of the test before.
-    started_s = time.monotonic()
-    up = start_up()
-    took_s = time.monotonic() - started_s
-    family = [psutil.Process(up.process.pid), *psutil.Process(up.process.pid).children(recursive=True)]
-    times = [process.cpu_times() for process in family]
-    cpu_s = sum(item.user + item.system + item.children_user + item.children_system for item in times)
-    cores = len(os.sched_getaffinity(0))
-    # Where others use the same cores, the clock tells of them; then what the start itself computes is judged.
-    is_crowded = os.getloadavg()[0] > cores
-    assert took_s < READY_WITHIN_S or (is_crowded and cpu_s / cores < READY_WITHIN_S), "\n".join(up.lines)
+    took = []
+    # The first start may wait for the disk, and any for a neighbour's moment: one of three has to make it.
+    for _ in range(3):
+        before_s = imported_s()
+        started_s = time.monotonic()
+        up = start_up()
+        ready_s = time.monotonic() - started_s
+        up.stop()
+        slowness = max((before_s + imported_s()) / 2 / IMPORT_S, 1.0)
+        took.append((ready_s, slowness))
+        if ready_s < READY_WITHIN_S * slowness:
+            return
+    pytest.fail(f"seconds to be ready, and how much slower this machine was just then: {took}\n" + "\n".join(up.lines))
 
 
 def test_a_server_that_is_killed_is_replaced_and_work_goes_on(start_up: Any, samples: Path) -> None:

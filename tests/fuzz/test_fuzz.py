@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from fuzz_inputs import Mutator, bomb, images
 from fuzz_targets import Finding, fuzz_decoding, fuzz_functions, headers
-from sluiceway_detection.images import check_image, decode_image
+from sluiceway_detection.image_limits import check_image
+from sluiceway_detection.images import decode_image
 from sluiceway_runtime.errors import ImageTooLarge
 
 # Fixed, so that a failure here repeats; `make fuzz` takes another each time.
@@ -64,7 +65,7 @@ def test_every_seed_is_judged() -> None:
 
 
 def _sound(data: bytes) -> bool:
-    from sluiceway_detection.images import ImageLimits
+    from sluiceway_detection.image_limits import ImageLimits
     from sluiceway_runtime.errors import SluicewayError
 
     try:
@@ -78,7 +79,8 @@ FINDINGS = sorted((Path(__file__).parent / "findings").iterdir())
 JUDGE = """
 import sys
 from pathlib import Path
-from sluiceway_detection.images import ImageLimits, decode_image
+from sluiceway_detection.image_limits import ImageLimits
+from sluiceway_detection.images import decode_image
 from sluiceway_runtime.errors import SluicewayError
 try:
     print(decode_image(Path(sys.argv[1]).read_bytes(), ImageLimits()).shape)

@@ -14,7 +14,8 @@ import pytest
 from sluiceway_detection.config import DetectionConfig
 from sluiceway_detection.service import DetectionService
 from sluiceway_runtime.errors import StartupError
-from sluiceway_runtime.server import Installation, Server
+from sluiceway_runtime.server.app import Server
+from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.security import Security
 from sluiceway_runtime.server.status import from_rpc_error
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from sluiceway_detection.backends import Backend, BackendSpec, open_backend
 from sluiceway_detection.detector import YoloDetector
-from sluiceway_detection.images import ImageLimits, decode_image
+from sluiceway_detection.image_limits import ImageLimits
+from sluiceway_detection.images import decode_image
 from sluiceway_detection.job import DetectionJob
 from sluiceway_detection.postprocess import Selection
 from sluiceway_runtime.errors import StartupError

@@ -17,7 +17,7 @@ from sluiceway_runtime.inference import SERVICE, ModelCard, Parameter, Tensor, T
 from sluiceway_runtime.inference import open_inference_pb2 as pb
 from sluiceway_runtime.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from sluiceway_runtime.inference.tensors import pack_bytes, unpack_bytes
-from sluiceway_runtime.server import Server
+from sluiceway_runtime.server.app import Server
 from sluiceway_runtime.server.status import from_rpc_error
 
 CARD = ModelCard(

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_recognition.service import CPU_BATCH, RecognitionService
 from sluiceway_runtime.errors import StartupError
-from sluiceway_runtime.server import Server
+from sluiceway_runtime.server.app import Server
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.security import Security
 from sluiceway_runtime.server.status import from_rpc_error

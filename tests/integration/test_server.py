@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 from sluiceway_runtime.config import ServerConfig
 from sluiceway_runtime.errors import Cancelled, ModelFailed, QueueFull, StartupError, Unavailable
-from sluiceway_runtime.server import Server
+from sluiceway_runtime.server.app import Server
 from sluiceway_runtime.server.calls import current_request_id, deadline_of, request_id_of
 from sluiceway_runtime.server.status import from_rpc_error
 

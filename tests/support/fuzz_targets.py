@@ -18,7 +18,7 @@ from multidict import MultiDict
 from sluiceway_detection import convert as detection_convert
 from sluiceway_detection import handler as detection_handler
 from sluiceway_detection.config import DetectionConfig
-from sluiceway_detection.images import ImageLimits, check_image
+from sluiceway_detection.image_limits import ImageLimits, check_image
 from sluiceway_detection.job import DetectionJob
 from sluiceway_detection.postprocess import Selection
 from sluiceway_orchestrator.config import OrchestratorConfig, load_apis

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc.aio
-from sluiceway_runtime.server import Server
+from sluiceway_runtime.server.app import Server
 
 from sluiceway.common.v1 import error_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc

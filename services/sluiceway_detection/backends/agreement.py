@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sluiceway_detection.letterbox import InputShape
+from sluiceway_detection.input_shapes import InputShape
 from sluiceway_detection.precision import difference, overlap, reference_image
 from sluiceway_detection.types import ImageBgr
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from sluiceway_runtime.errors import StartupError
 
-from sluiceway_detection.letterbox import InputShape, default_shapes
+from sluiceway_detection.input_shapes import InputShape, default_shapes
 from sluiceway_detection.model_card import ModelCard
 from sluiceway_detection.types import ImageBgr
 

@@ -20,7 +20,7 @@ from sluiceway_runtime.gpu import CompiledModule, Run, Shape
 from sluiceway_detection.backends.agreement import places_differ, trial_images
 from sluiceway_detection.backends.base import BackendName, BackendSpec, Precision, input_shapes
 from sluiceway_detection.backends.places import DTYPES, input_of, make, read_model_card, recipe_of
-from sluiceway_detection.letterbox import InputShape
+from sluiceway_detection.input_shapes import InputShape
 from sluiceway_detection.types import ImageBgr
 
 __all__ = ["CudaBackend", "batch_sizes"]

@@ -11,7 +11,7 @@ from openvino.preprocess import ColorFormat, PrePostProcessor
 from sluiceway_runtime.errors import StartupError
 
 from sluiceway_detection.backends.base import BackendName, BackendSpec, Precision, input_shapes
-from sluiceway_detection.letterbox import InputShape
+from sluiceway_detection.input_shapes import InputShape
 from sluiceway_detection.model_card import ModelCard, read_card
 from sluiceway_detection.types import ImageBgr
 
@@ -50,8 +50,9 @@ class OpenVinoBackend:
             "ENABLE_CPU_PINNING": False,
         }
         self._requests: dict[InputShape, Any] = {}
+        model = _with_pixels_in(model, self.card)
         for shape in self.shapes:
-            compiled = core.compile_model(_with_pixels_in(model, shape), "CPU", options)
+            compiled = core.compile_model(_of_shape(model, shape), "CPU", options)
             self._requests[shape] = compiled.create_infer_request()
         del model, core
         for shape in self.shapes:
@@ -94,16 +95,24 @@ def _dims(port: Any) -> list[int | None]:
     return [None if dim.is_dynamic else dim.get_length() for dim in shape]
 
 
-def _with_pixels_in(model: ov.Model, shape: InputShape) -> ov.Model:
-    """A copy that takes uint8 [1, H, W, 3] BGR; scaling and reordering are fused into its first layer."""
-    fixed = model.clone()
-    try:
-        fixed.reshape([1, 3, *shape])
-    except RuntimeError as error:
-        raise StartupError(f"detection.shapes: the model does not take {shape[0]}x{shape[1]}") from error
-    steps = PrePostProcessor(fixed)
+def _with_pixels_in(model: ov.Model, card: ModelCard) -> ov.Model:
+    """Let a model take uint8 [1, H, W, 3] BGR; scaling and reordering are fused into its first layer.
+
+    Done once for all shapes, while height and width are still open where the model leaves them so.
+    """
+    model.reshape(ov.PartialShape([1, 3, *(card.native_shape if card.fixed_shape else (-1, -1))]))
+    steps = PrePostProcessor(model)
     steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC")).set_color_format(ColorFormat.BGR)
     steps.input().model().set_layout(ov.Layout("NCHW"))
     steps.input().preprocess().convert_element_type(ov.Type.f32).convert_color(ColorFormat.RGB).scale(255.0)
     steps.output().tensor().set_element_type(ov.Type.f32)
     return steps.build()
+
+
+def _of_shape(model: ov.Model, shape: InputShape) -> ov.Model:
+    fixed = model.clone()
+    try:
+        fixed.reshape([1, *shape, 3])
+    except RuntimeError as error:
+        raise StartupError(f"detection.shapes: the model does not take {shape[0]}x{shape[1]}") from error
+    return fixed

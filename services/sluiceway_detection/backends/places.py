@@ -22,7 +22,7 @@ from sluiceway_runtime.gpu import ArraySpec, Recipe, Shape
 from torch import Tensor, nn
 
 from sluiceway_detection.backends.base import BackendSpec, Precision, require_trust
-from sluiceway_detection.letterbox import InputShape
+from sluiceway_detection.input_shapes import InputShape
 from sluiceway_detection.model_card import ModelCard, read_card
 
 __all__ = [

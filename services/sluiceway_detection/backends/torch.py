@@ -12,7 +12,7 @@ from sluiceway_runtime.errors import StartupError
 from sluiceway_detection.backends.base import BackendName, BackendSpec, Precision, input_shapes, require_trust
 from sluiceway_detection.backends.places import DTYPES, checkpoint_card, load_onnx, read_model_card
 from sluiceway_detection.export import load_checkpoint
-from sluiceway_detection.letterbox import InputShape
+from sluiceway_detection.input_shapes import InputShape
 from sluiceway_detection.model_card import ModelCard
 from sluiceway_detection.types import ImageBgr
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sluiceway_runtime.cores.facts import CpuFacts, LogicalCpu, parse_cpu_list, read_cpu_facts
+from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.errors import StartupError
-from sluiceway_runtime.pool.handler import Placement
 
 if TYPE_CHECKING:
     from sluiceway_runtime.config import StageConfig

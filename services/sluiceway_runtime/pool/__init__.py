@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from sluiceway_runtime.pool.handler import Handler, Placement
+from sluiceway_runtime.cores.placement import Placement
+from sluiceway_runtime.pool.handler import Handler
 from sluiceway_runtime.pool.limits import PoolLimits, Timing, WorkerSpec
 from sluiceway_runtime.pool.payload import Buffer, Payload
 from sluiceway_runtime.pool.pool import Outcome, Pool

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
+from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.errors import SluicewayError, StartupError
 from sluiceway_runtime.pool.payload import Payload
 
-__all__ = ["Finish", "Handler", "OverlappingHandler", "Placement", "WorkerBroken", "checked", "load_handler"]
+__all__ = ["Finish", "Handler", "OverlappingHandler", "WorkerBroken", "checked", "load_handler"]
 
 
 class WorkerBroken(BaseException):
@@ -18,23 +18,6 @@ class WorkerBroken(BaseException):
 
     The pool then treats its batches as those of a crash. No fault of a batch, so it is no `Exception`.
     """
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where a worker runs.
-
-    Attributes:
-        index: number of the worker, 0 to N-1.
-        device: `cpu`, `cuda:0` and so on.
-        cores: logical CPUs it is pinned to; None leaves it to the system.
-        threads: compute threads it may use.
-    """
-
-    index: int
-    device: str
-    cores: tuple[int, ...] | None
-    threads: int
 
 
 class Handler(Protocol):

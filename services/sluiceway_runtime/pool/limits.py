@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sluiceway_runtime.pool.handler import Placement
+from sluiceway_runtime.cores.placement import Placement
 
 __all__ = ["PoolLimits", "Timing", "WorkerSpec"]
 

@@ -8,8 +8,8 @@ from itertools import islice
 from pickle import PickleBuffer
 from typing import Any
 
+from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.errors import SluicewayError
-from sluiceway_runtime.pool.handler import Placement
 from sluiceway_runtime.pool.payload import Payload
 
 __all__ = ["FromWorker", "Leaving", "Raised", "Ready", "Result", "Run", "Start", "StartFailed", "Undelivered"]

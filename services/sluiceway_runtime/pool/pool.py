@@ -8,12 +8,12 @@ from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import SluicewayError, StartupError, Unavailable
 from sluiceway_runtime.pool import actions, events, messages
 from sluiceway_runtime.pool.clock import Clock, LoopClock, Timer
 from sluiceway_runtime.pool.execution import describe
-from sluiceway_runtime.pool.handler import Placement
 from sluiceway_runtime.pool.limits import PoolLimits, Timing, WorkerSpec
 from sluiceway_runtime.pool.link import Ended, Heard, Link
 from sluiceway_runtime.pool.messages import FromWorker

@@ -11,11 +11,11 @@ import socket
 import sys
 from collections import deque
 
+from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.cores.threads import thread_environment
 from sluiceway_runtime.pool.arena import Arenas
 from sluiceway_runtime.pool.channel import Channel, ChannelClosed, LostMessage, Packet, pack, pair
 from sluiceway_runtime.pool.execution import describe
-from sluiceway_runtime.pool.handler import Placement
 from sluiceway_runtime.pool.limits import WorkerSpec
 from sluiceway_runtime.pool.link import Ended, Heard
 from sluiceway_runtime.pool.messages import FromWorker, Raised, Result, Run, Start, Undelivered

@@ -1,6 +1,5 @@
-"""The gRPC server that every stage and the orchestrator run in."""
+"""The gRPC server that every stage and the orchestrator run in.
 
-from sluiceway_runtime.server.app import Server, Service
-from sluiceway_runtime.server.main import Installation, run_service
-
-__all__ = ["Installation", "Server", "Service", "run_service"]
+`main` starts it from the command line, `app` runs it; nothing is imported here, so that who only reads a configuration
+(`security`) does not wait for a web server.
+"""

@@ -12,7 +12,7 @@ from sluiceway_detection.servicer import _group
 from sluiceway_runtime.cores import planner
 from sluiceway_runtime.cores.facts import CpuFacts, LogicalCpu
 from sluiceway_runtime.errors import StartupError
-from sluiceway_runtime.server import Installation
+from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.security import Security
 
 MODEL = str(Path(__file__).parent / "models" / "yolo11-pico.onnx")

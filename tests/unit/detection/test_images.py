@@ -11,7 +11,8 @@ import pytest
 from PIL import Image, ImageOps
 from sluiceway_detection import images
 from sluiceway_detection.image_header import read_header
-from sluiceway_detection.images import ImageLimits, check_image, decode_image
+from sluiceway_detection.image_limits import ImageLimits, check_image
+from sluiceway_detection.images import decode_image
 from sluiceway_runtime.errors import ImageTooLarge, InvalidImage
 
 LIMITS = ImageLimits()

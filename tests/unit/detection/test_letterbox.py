@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from sluiceway_detection.letterbox import Letterbox, choose_shape, default_shapes
+from sluiceway_detection.input_shapes import choose_shape, default_shapes
+from sluiceway_detection.letterbox import Letterbox
 
 
 @pytest.mark.parametrize(
