@@ -83,11 +83,8 @@ class PipelineServicer(pipeline_pb2_grpc.PipelineServiceServicer):
         self, request_iterator: AsyncIterator[pipeline_pb2.ProcessStreamRequest], context: Context
     ) -> AsyncIterator[pipeline_pb2.ProcessStreamResponse]:
         """Run many jobs; the next is read when there is room for it."""
-        deadline = deadline_of(context, self._config)
         outbox = self._outbox()
-        runner = asyncio.create_task(
-            self._run_stream(request_iterator, context, deadline, outbox), name="stream of jobs"
-        )
+        runner = asyncio.create_task(self._run_stream(request_iterator, context, outbox), name="stream of jobs")
         _cancel_when_over(context, runner)
         try:
             async for addressed in outbox:
@@ -152,7 +149,6 @@ class PipelineServicer(pipeline_pb2_grpc.PipelineServiceServicer):
         self,
         requests: AsyncIterator[pipeline_pb2.ProcessStreamRequest],
         context: Context,
-        deadline: Deadline,
         outbox: Outbox,
     ) -> None:
         """Read and run jobs until the client has said its last; cancelling ends them all."""
@@ -169,6 +165,8 @@ class PipelineServicer(pipeline_pb2_grpc.PipelineServiceServicer):
                         break
                     number += 1
                     try:
+                        # From now, not from the beginning of the stream, which may be open for hours.
+                        deadline = deadline_of(context, self._config)
                         job = self._job(request.job, context, deadline, f"{request_id}.{number}")
                         if job.job_id in running:
                             raise InvalidOption("job_id: a job of this name is still running")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from time import monotonic
 
 import grpc
@@ -287,3 +288,41 @@ async def test_stream_runs_many_jobs_and_a_bad_one_stops_nothing() -> None:
     assert len(ledger) == 40
     for number in set(range(40)) - {7}:
         assert ledger[f"job{number}"]["0"].texts == {f"{number}:0": 1, f"{number}:1": 1}
+
+
+async def test_a_stream_outlives_the_deadline_of_its_jobs() -> None:
+    """Each job has its time from when it is read: bulk work of hours is no late request."""
+
+    async def jobs() -> AsyncIterator[pipeline_pb2.ProcessStreamRequest]:
+        for number in range(3):
+            job = pipeline_pb2.ProcessRequest(job_id=f"job {number}", sources=[Source(image=picture(number))])
+            yield pipeline_pb2.ProcessStreamRequest(job=job)
+            await asyncio.sleep(1.2)
+
+    async def replay() -> AsyncIterator[pipeline_pb2.ProcessResponse]:
+        async for response in cluster.stub.ProcessStream(jobs()):
+            yield response.event
+
+    async with Cluster(default_deadline_s=2, max_deadline_s=2) as cluster:
+        found = await account(replay())
+    assert [source.done is not None for job in range(3) for source in found[f"job {job}"].values()] == [True] * 3
+
+
+async def test_a_stream_that_is_late_ends_with_its_jobs() -> None:
+    """A deadline of the client's own is that of the call, and of every job in it."""
+
+    async def hold(_number: int) -> None:
+        await asyncio.sleep(30)
+
+    async def jobs() -> AsyncIterator[pipeline_pb2.ProcessStreamRequest]:
+        yield pipeline_pb2.ProcessStreamRequest(job=pipeline_pb2.ProcessRequest(sources=[Source(image=picture(1))]))
+
+    detector = FakeDetection(before=hold)
+    async with Cluster([detector]) as cluster:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in cluster.stub.ProcessStream(jobs(), timeout=1):
+                pass
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        async with asyncio.timeout(20):
+            while cluster.detection[0].stage.running:
+                await asyncio.sleep(0.05)
