@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from sluiceway_runtime.errors import ConfigurationError
 
@@ -80,6 +80,15 @@ class StageConfig(ServerConfig):
     batch_timeout_s: float = Field(60, gt=0, description="A worker that computes one batch for longer is replaced.")
     start_timeout_s: float = Field(120, gt=0, description="A worker that is not ready by then fails the start.")
     worker_memory_mb: int | None = Field(None, ge=64, description="A worker above this is replaced after its batch.")
+
+    @field_validator("cores")
+    @classmethod
+    def _cores(cls, value: str | None) -> str | None:
+        for part in (value or "").split(","):
+            first, dash, last = part.partition("-")
+            if dash and int(last) < int(first):
+                raise ValueError(f"{part} ends before it begins")
+        return value
 
 
 def read_file(path: Path | None) -> dict[str, Any]:

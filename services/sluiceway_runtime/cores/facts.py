@@ -42,8 +42,9 @@ class CpuFacts:
         online: logical CPUs of the machine, as far as it is visible.
         allowed: those that this process may run on (affinity, which control group cpusets narrow).
         quota_cpus: CPU time per time that the control groups grant, None for no limit.
-        exclusive: whether `allowed` looks like ours alone: the cpuset is a partition of its own or marked exclusive, or
-            it is a part of the machine with a quota of exactly its size (as Kubernetes' static CPU manager makes it).
+        exclusive: whether `allowed` looks like ours alone: the cpuset of our own control group is a partition or marked
+            exclusive, or it is a part of the machine and the group's quota exactly its size (as Kubernetes' static CPU
+            manager makes it).
         topology: the allowed ones as hardware.
     """
 
@@ -74,13 +75,13 @@ def read_cpu_facts(*, proc: Path = PROC, sys: Path = SYS, allowed: Iterable[int]
     """
     mine = tuple(sorted(os.sched_getaffinity(0) if allowed is None else allowed))
     online = parse_cpu_list(_text(sys / "devices/system/cpu/online")) or mine
-    groups = tuple(_control_groups(proc, sys))
-    quota_cpus = min((quota for group in groups if (quota := _quota(group)) is not None), default=None)
+    hierarchies = tuple(_control_groups(proc, sys))
+    quota_cpus = _smallest_quota(group for groups in hierarchies for group in groups)
     return CpuFacts(
         online=online,
         allowed=mine,
         quota_cpus=quota_cpus,
-        exclusive=_is_exclusive(groups, mine, online, quota_cpus),
+        exclusive=_is_exclusive([groups[0] for groups in hierarchies], mine, online),
         topology=_topology(sys, mine),
     )
 
@@ -103,12 +104,15 @@ def parse_cpu_list(text: str) -> tuple[int, ...]:
     cpus: set[int] = set()
     for part in filter(None, text.strip().split(",")):
         first, dash, last = part.partition("-")
-        cpus.update(range(int(first), int(last if dash else first) + 1))
+        named = range(int(first), int(last if dash else first) + 1)
+        if not named:
+            raise ValueError(f"{part} names no CPU: its end is before its beginning")
+        cpus.update(named)
     return tuple(sorted(cpus))
 
 
-def _control_groups(proc: Path, sys: Path) -> Iterator[Path]:
-    """Directories of the groups that this process is in, each with all its parents.
+def _control_groups(proc: Path, sys: Path) -> Iterator[tuple[Path, ...]]:
+    """Of each hierarchy the directory of the group that this process is in, and those of its parents, upwards.
 
     In a container the path may be the host's while only the container's part is mounted: what is missing is skipped.
     """
@@ -123,11 +127,13 @@ def _control_groups(proc: Path, sys: Path) -> Iterator[Path]:
             continue
         for root in roots:
             directory = root / path.strip("/")
-            for group in (directory, *directory.parents):
-                if group.is_dir():
-                    yield group
-                if group == root:
-                    break
+            upwards = (directory, *directory.parents)
+            if groups := tuple(group for group in upwards[: upwards.index(root) + 1] if group.is_dir()):
+                yield groups
+
+
+def _smallest_quota(groups: Iterable[Path]) -> float | None:
+    return min((quota for group in groups if (quota := _quota(group)) is not None), default=None)
 
 
 def _quota(group: Path) -> float | None:
@@ -140,12 +146,14 @@ def _quota(group: Path) -> float | None:
     return None
 
 
-def _is_exclusive(
-    groups: Sequence[Path], allowed: tuple[int, ...], online: tuple[int, ...], quota_cpus: float | None
-) -> bool:
+def _is_exclusive(own: Sequence[Path], allowed: tuple[int, ...], online: tuple[int, ...]) -> bool:
+    """Judge by our own group of each hierarchy: what a parent says, it says to its other children as well."""
     if not set(allowed) < set(online):
         return False  # the whole machine is never ours alone by looks
-    for group in groups:
+    quota_cpus = _smallest_quota(own)
+    for group in own:
+        if (group / "cpuset.cpus").is_file() and not _text(group / "cpuset.cpus"):
+            continue  # the effective ones are the parent's
         narrowed = parse_cpu_list(_text(group / "cpuset.cpus.effective") or _text(group / "cpuset.cpus"))
         if set(narrowed) != set(allowed):
             continue

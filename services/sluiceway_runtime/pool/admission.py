@@ -54,7 +54,7 @@ class Admission:
             ahead: how many of them stand before a new one.
             now: on the scheduler's clock.
         """
-        item_s = self._rate.wait_s(1, len(self._workforce.ready))
+        item_s = self._rate.interval_s(len(self._workforce.ready))
         return Room(
             self._limits, self._timing, items=items, size_bytes=size_bytes, begins_s=now + item_s * ahead, item_s=item_s
         )

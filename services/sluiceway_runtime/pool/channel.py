@@ -75,8 +75,13 @@ class LostMessage(Exception):
 
 @dataclass(slots=True)
 class Packet:
-    """A message ready to be sent. It owns the descriptor until `close`."""
+    """A message ready to be sent. It owns the descriptor until `close`.
 
+    Attributes:
+        tag: as given to `pack`.
+    """
+
+    tag: int
     data: bytes
     descriptor: int | None = None
 
@@ -119,15 +124,15 @@ def pack(message: object, tag: int = 0, arenas: Arenas | None = None) -> Packet:
         arena.write(((0, head), *zip(offsets, buffers, strict=True)))
         descriptor, arena.descriptor = arena.descriptor, None
         place = IN_KNOWN_ARENA if descriptor is None else IN_NEW_ARENA
-        return Packet(HEADER.pack(tag, end, place, arena.slot), descriptor)
+        return Packet(tag, HEADER.pack(tag, end, place, arena.slot), descriptor)
     pieces: list[Buffer] = [head]
     at = len(head)
     for offset, buffer in zip(offsets, buffers, strict=True):
         pieces += (ZEROS[: offset - at], buffer)
         at = offset + buffer.nbytes
     if end <= INLINE_MAX_BYTES:
-        return Packet(b"".join((HEADER.pack(tag, end, IN_PACKET, 0), *pieces)))
-    return Packet(HEADER.pack(tag, end, IN_MEMFD, 0), _write_memory(pieces, end))
+        return Packet(tag, b"".join((HEADER.pack(tag, end, IN_PACKET, 0), *pieces)))
+    return Packet(tag, HEADER.pack(tag, end, IN_MEMFD, 0), _write_memory(pieces, end))
 
 
 def _write_memory(pieces: Sequence[Buffer], size: int) -> int:
@@ -207,6 +212,7 @@ class Channel:
 
         Raises:
             ChannelClosed: the peer is gone.
+            OSError: the kernel is short of memory or descriptors for it.
         """
         try:
             self._send(packet, socket.MSG_DONTWAIT)

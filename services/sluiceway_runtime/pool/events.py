@@ -146,10 +146,15 @@ class WorkerLeaving:
 
 @dataclass(frozen=True, slots=True)
 class WorkerDied:
-    """A worker's process has ended. Everything that it had sent before has been reported."""
+    """A worker's process has ended. Everything that it had sent before has been reported.
+
+    Attributes:
+        undelivered: batches dispatched to it that never reached it, and so have no part in its end.
+    """
 
     worker: int
     reason: str
+    undelivered: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

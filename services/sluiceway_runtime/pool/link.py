@@ -9,9 +9,10 @@ from sluiceway_runtime.pool.messages import FromWorker, Run
 
 __all__ = ["Ended", "Heard", "Link"]
 
-# Called on the event loop, in the order in which things happened; `Ended` last, once, with the reason.
+# Called on the event loop, in the order in which things happened; `Ended` last, once, with the reason and the ids of
+# batches that were handed over and never reached the worker.
 Heard = Callable[[FromWorker], None]
-Ended = Callable[[str], None]
+Ended = Callable[[str, frozenset[int]], None]
 
 
 class Link(Protocol):

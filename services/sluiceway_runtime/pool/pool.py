@@ -365,7 +365,7 @@ class Pool:
                 self._links[worker] = self._launch(
                     self._spec.placements[worker],
                     lambda message: self._heard(worker, message),
-                    lambda reason: self._feed(events.WorkerDied(worker, reason)),
+                    lambda reason, undelivered: self._feed(events.WorkerDied(worker, reason, undelivered)),
                 )
             case actions.StopWorker(worker):
                 self._links[worker].stop()

@@ -25,6 +25,8 @@ __all__ = ["WorkerProcess"]
 logger = logging.getLogger(__name__)
 
 WORKER_MODULE = "sluiceway_runtime.pool.worker"
+# Tag of the messages at the beginning of a worker's life; batches are numbered from 1.
+NO_BATCH = 0
 STDERR = 2
 
 
@@ -46,8 +48,10 @@ class WorkerProcess:
         self._loop = asyncio.get_running_loop()
         self._process: asyncio.subprocess.Process | None = None
         self._signal: signal.Signals | None = None  # wanted before there was a process to send it to
+        self._fault = ""  # why it was given up, where its own end would not tell
         self._channel: Channel | None = None
         self._outbox: deque[Packet] = deque()
+        self._undelivered: set[int] = set()
         self._waits_to_write = False
         self._arenas = Arenas(spec.credits)
         self._life = self._loop.create_task(self._live(), name=f"worker {placement.index}")
@@ -78,7 +82,8 @@ class WorkerProcess:
             self._process = await self._spawn()
             if self._signal is not None:
                 self._send_signal(self._signal)
-            reason = _reason(await self._process.wait())
+            code = await self._process.wait()
+            reason = self._fault or _reason(code)
             self._listen(to_the_end=True)
         except asyncio.CancelledError:
             # Only the end of the loop cancels this. Nobody is left to be told, but the process must not be.
@@ -90,7 +95,7 @@ class WorkerProcess:
         except Exception as error:  # no process to be had, or a configuration that cannot be pickled
             reason = f"its process could not be started: {describe(error)}"
         self._hang_up()
-        self._ended(reason)
+        self._ended(reason, frozenset(self._undelivered))
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         here, there = pair()
@@ -111,27 +116,34 @@ class WorkerProcess:
     def _open(self, end: socket.socket) -> None:
         end.setblocking(False)
         self._channel = Channel(end)
-        start = Start(self._spec.factory, self._spec.config, self._placement, tuple(sys.path), self._spec.overlap)
-        self._post(pack(start))
         self._loop.add_reader(end, self._listen)
+        start = Start(self._spec.factory, self._spec.config, self._placement, tuple(sys.path), self._spec.overlap)
+        self._post(pack(start, NO_BATCH))
 
     def _post(self, packet: Packet) -> None:
-        if self._channel is None:
-            packet.close()
-            return  # the process has ended; the pool is about to hear of it
         self._outbox.append(packet)
-        if len(self._outbox) == 1:
+        if self._channel is None:
+            self._drop_outbox()  # the process has ended; the pool is about to hear of it
+        elif len(self._outbox) == 1:
             self._flush()
 
     def _flush(self) -> None:
         channel = self._channel
         assert channel is not None, "the writer is removed before the channel"
-        try:
-            while self._outbox and channel.try_send(self._outbox[0]):
+        while self._outbox:
+            try:
+                if not channel.try_send(self._outbox[0]):
+                    break
                 self._outbox.popleft()
-        except ChannelClosed:
-            # It has ended or is about to. What it said before that is still to be read.
-            self._drop_outbox()
+            except ChannelClosed:
+                # It has ended or is about to. What it said before that is still to be read.
+                self._drop_outbox()
+            except OSError as error:
+                packet = self._outbox.popleft()
+                packet.close()
+                self._lost(packet.tag, f"it cannot be sent: {error}", whole=False)
+                if self._channel is None:
+                    return
         if bool(self._outbox) != self._waits_to_write:
             self._waits_to_write = not self._waits_to_write
             if self._waits_to_write:
@@ -149,17 +161,29 @@ class WorkerProcess:
                     self._arenas.give_back(message.batch_id, whole=not isinstance(message, Undelivered))
                 self._heard(message)
             except LostMessage as lost:
-                logger.warning("a message of worker %d was lost: %s", self._placement.index, lost)
-                self._arenas.give_back(lost.tag)
-                self._heard((Raised if lost.unreadable else Undelivered)(lost.tag, str(lost)))
+                self._lost(lost.tag, str(lost), unreadable=lost.unreadable)
             except BlockingIOError:
                 return
             except (ChannelClosed, OSError):
-                self._hang_up()
-                # A worker that cannot be heard is of no use; usually it is dead already.
-                self._send_signal(signal.SIGKILL)
+                self._give_up()
             if not to_the_end:
                 return
+
+    def _lost(self, tag: int, reason: str, *, unreadable: bool = False, whole: bool = True) -> None:
+        """A message got lost on its way, to the worker or back."""
+        logger.warning("a message to or of worker %d was lost: %s", self._placement.index, reason)
+        if tag == NO_BATCH:
+            # Neither side would ever go on: without its start, or ready and not known to be.
+            self._fault = f"it could not be spoken to: {reason}"
+            self._give_up()
+            return
+        self._arenas.give_back(tag, whole=whole)
+        self._heard((Raised if unreadable else Undelivered)(tag, reason))
+
+    def _give_up(self) -> None:
+        """A worker that cannot be spoken to is of no use; usually it is dead already."""
+        self._hang_up()
+        self._send_signal(signal.SIGKILL)
 
     def _hang_up(self) -> None:
         channel, self._channel = self._channel, None
@@ -172,7 +196,9 @@ class WorkerProcess:
 
     def _drop_outbox(self) -> None:
         while self._outbox:
-            self._outbox.popleft().close()
+            packet = self._outbox.popleft()
+            packet.close()
+            self._undelivered.add(packet.tag)
 
     def _send_signal(self, number: signal.Signals) -> None:
         self._signal = number

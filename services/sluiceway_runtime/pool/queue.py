@@ -84,6 +84,8 @@ class _Level:
         item.level = None
         share = self._shares[item.request_id]
         share.waiting -= 1
+        # It was not served: what its request queues next does not stand behind it.
+        share.last_turn = max(share.last_turn - 1, int(self.clock))
         if not share.waiting:
             del self._shares[item.request_id]
         group = self._groups[item.group]
@@ -196,15 +198,25 @@ class FairQueue:
         """Move up what has waited long enough in its class."""
         for number, level in enumerate(self._levels[1:]):
             while (item := level.oldest()) is not None and now - item.entered_s >= self._ageing_s:
+                # What came together stays together: one by one, requests would be served in turns again.
+                together = [item]
                 level.leave(item)
-                self._levels[number].enter((item,), now)
+                while (
+                    (other := level.oldest()) is not None
+                    and other.request_id == item.request_id
+                    and now - other.entered_s >= self._ageing_s
+                ):
+                    level.leave(other)
+                    together.append(other)
+                self._levels[number].enter(together, now)
 
-    def pop_batch(self, max_items: int, max_cost: int | None) -> list[Item]:
+    def pop_batch(self, max_items: int, max_cost: int | None, *, workers: int = 1) -> list[Item]:
         """Take the item whose turn it is, and those of its group that fit with it, in their order.
 
         Args:
             max_items: most items.
             max_cost: most cost in all; an item above it comes alone.
+            workers: that share what waits of the group; one batch takes an equal part.
 
         Returns:
             At least one item, unless the queue is empty.
@@ -214,6 +226,7 @@ class FairQueue:
                 break
         else:
             return []
+        max_items = min(max_items, math.ceil(self._by_group[seed.group] / workers))
         limit = math.inf if max_cost is None else max_cost
         if seed.cost > limit:
             max_items, limit = 1, seed.cost
@@ -228,11 +241,6 @@ class FairQueue:
         self.size_bytes -= sum([item.size_bytes for item in batch])
         self.cost -= sum([item.cost for item in batch])
         return batch
-
-    def next_group_size(self) -> int:
-        """How many items could share a batch with the one whose turn it is, itself included, were there no limit."""
-        first = next((first for level in self._levels if (first := level.first()) is not None), None)
-        return 0 if first is None else self._by_group[first.group]
 
     def ahead_of(self, priority: Priority) -> int:
         """How many items wait in this class and those before it."""

@@ -19,6 +19,6 @@ class ServiceRate:
         item_s = max(batch_s, 0.0) / items
         self.item_s = item_s if self.item_s == 0.0 else (1 - WEIGHT) * self.item_s + WEIGHT * item_s
 
-    def wait_s(self, items: int, workers: int) -> float:
-        """Time until `workers` have begun all of `items`; 0 while nothing is known."""
-        return items * self.item_s / max(workers, 1)
+    def interval_s(self, workers: int) -> float:
+        """Time between the beginnings of two items where `workers` share them; 0 while nothing is known."""
+        return self.item_s / max(workers, 1)

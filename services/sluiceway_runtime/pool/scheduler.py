@@ -156,8 +156,8 @@ class Scheduler:
                     self._fail(batch.items, error)
             case events.WorkerLeaving(worker):
                 self._run_again(self._workforce.leaving(self.slots[worker], now))
-            case events.WorkerDied(worker, reason):
-                self._died(self.slots[worker], reason, now)
+            case events.WorkerDied(worker, reason, undelivered):
+                self._died(self.slots[worker], reason, undelivered, now)
             case events.DrainRequested():
                 self._admission.close()
             case events.CloseRequested():
@@ -241,13 +241,11 @@ class Scheduler:
             return False
         limits = self._limits
         idle = sum(not slot.in_flight for slot in free)
-        if idle:
-            max_items = min(limits.max_batch, math.ceil(self._queue.next_group_size() / idle))
-        elif len(self._queue) >= limits.max_batch or self._queue.cost >= (limits.max_batch_cost or math.inf):
-            max_items = limits.max_batch
-        else:
+        full = len(self._queue) >= limits.max_batch or self._queue.cost >= (limits.max_batch_cost or math.inf)
+        if not (idle or full):
             return False
-        self._send(free[0], tuple(self._queue.pop_batch(max_items, limits.max_batch_cost)), now)
+        batch = self._queue.pop_batch(limits.max_batch, limits.max_batch_cost, workers=max(idle, 1))
+        self._send(free[0], tuple(batch), now)
         return True
 
     def _may_probe(self) -> bool:
@@ -311,13 +309,13 @@ class Scheduler:
             self._out.append(actions.Note(f"the model raised on an item: {message}"))
             self._fail(wanted, ModelFailed("the model failed on this item"))
 
-    def _died(self, slot: Slot, reason: str, now: float) -> None:
+    def _died(self, slot: Slot, reason: str, undelivered: frozenset[int], now: float) -> None:
         lost, told = self._workforce.died(slot, reason, now)
         self._out += told
         if not lost:
             return
-        begun = [batch for batch in lost if batch.begun_s is not None]
-        self._run_again([batch for batch in lost if batch.begun_s is None])
+        begun = [batch for batch in lost if batch.begun_s is not None and batch.id not in undelivered]
+        self._run_again([batch for batch in lost if batch not in begun])
         if begun and begun[0].probe:
             culprit = begun[0].items[0]
             self._quarantine.remember(culprit, Verdict.GUILTY)

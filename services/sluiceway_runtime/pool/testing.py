@@ -111,7 +111,7 @@ class _ThreadWorker:
     def _end(self, reason: str) -> None:
         if not self._over.is_set():
             self._over.set()
-            self._ended(reason)
+            self._ended(reason, frozenset())
 
 
 def _sent(answer: Result | Raised | Undelivered) -> FromWorker:

@@ -84,11 +84,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 else grpc.unary_stream_rpc_method_handler
             )
             return make(self._streaming(method, behaviour), **serialisers)
-        behaviour = handler.stream_unary if handler.request_streaming else handler.unary_unary
-        make_unary = (
-            grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
-        )
-        return make_unary(self._unary(method, behaviour), **serialisers)
+        return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary), **serialisers)
 
     def _unary(self, method: str, behaviour: Any) -> Callable[[Any, Context], Awaitable[Any]]:
         async def call(request: Any, context: Context) -> Any:
@@ -154,7 +150,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _code(context: Context, error: BaseException) -> grpc.StatusCode:
         if isinstance(error, SluicewayError):
             return code_of(error)
-        if isinstance(error, grpc.aio.AbortError):
+        if isinstance(error, grpc.aio.AbortError):  # of gRPC's own services, such as health for a name it does not know
             return context.code() or grpc.StatusCode.UNKNOWN
         if isinstance(error, asyncio.CancelledError):
             return grpc.StatusCode.CANCELLED

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import grpc
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -56,7 +56,7 @@ class SecurityConfig(BaseModel):
     certificate: Path | None = Field(None, description="PEM chain that servers show, and stages' clients where asked.")
     key: Path | None = Field(None, description="PEM private key of the certificate.")
     ca: Path | None = Field(None, description="PEM authorities that signed the servers' and clients' certificates.")
-    mutual: tuple[str, ...] = Field(
+    mutual: tuple[Literal["detection", "recognition", "orchestrator"], ...] = Field(
         ("detection", "recognition"), description="Servers that want a certificate of their clients, where `ca` is set."
     )
     clients: dict[str, ClientConfig] = Field(default_factory=dict, description="Who may call; none means no tokens.")
@@ -70,6 +70,10 @@ class SecurityConfig(BaseModel):
     def _complete(self) -> Self:
         if (self.certificate is None) != (self.key is None):
             raise ValueError("certificate and key belong together")
+        if self.ca is not None and self.certificate is None:
+            raise ValueError("ca does nothing without certificate and key")
+        if self.mutual and "mutual" in self.model_fields_set and self.ca is None:
+            raise ValueError("mutual needs ca, by which certificates of clients are told from any others")
         return self
 
 
@@ -127,7 +131,7 @@ class Access:
         for name, client in clients.items():
             if client.token_sha256 is not None:
                 digest = bytes.fromhex(client.token_sha256)
-            elif token := environment.get(client.token_env or ""):
+            elif token := _token(environment, client.token_env or ""):
                 digest = hashlib.sha256(token.encode()).digest()
             else:
                 raise ConfigurationError(f"security.clients.{name}.token_env: {client.token_env} is not set")
@@ -190,7 +194,7 @@ class Security:
         self.access = Access(self.config.clients, environment)
         self._stage_token = None
         if (name := self.config.stage_token_env) is not None:
-            self._stage_token = environment.get(name)
+            self._stage_token = _token(environment, name)
             if not self._stage_token:
                 raise ConfigurationError(f"security.stage_token_env: {name} is not set")
         for key in ("certificate", "key", "ca"):
@@ -261,6 +265,11 @@ class Security:
 
     def _wants_certificate(self, section: str) -> bool:
         return self.config.ca is not None and section in self.config.mutual
+
+
+def _token(environment: Mapping[str, str], name: str) -> str:
+    """A token without the end of line that secrets made by `echo` have; empty if there is none."""
+    return environment.get(name, "").strip()
 
 
 class _Files:

@@ -31,9 +31,9 @@ def test_cpu_lists(text, cpus):
     assert parse_cpu_list(text) == cpus
 
 
-@pytest.mark.parametrize("text", ["a", "1-", "-1", "0-b"])
+@pytest.mark.parametrize("text", ["a", "1-", "-1", "0-b", "3-1", "0,5-4"])
 def test_what_is_no_cpu_list(text):
-    with pytest.raises(ValueError, match="invalid literal"):
+    with pytest.raises(ValueError, match="invalid literal|end is before its beginning"):
         parse_cpu_list(text)
 
 
@@ -116,6 +116,21 @@ def test_quota_of_control_groups_version_1(read, files, quota):
 def test_which_cpusets_look_exclusive(read, files, exclusive):
     files = {f"{GROUPS}/kube/pod/main/{name}": text for name, text in files.items()}
     assert read(V2 | files, allowed=(2, 3)).exclusive is exclusive
+
+
+@pytest.mark.parametrize(
+    "shared",
+    [
+        {"cpuset.cpus": "2-3", "cpuset.cpus.effective": "2-3", "cpu.max": "200000 100000"},
+        {"cpuset.cpus": "2-3", "cpuset.cpus.effective": "2-3", "cpuset.cpus.partition": "root"},
+    ],
+)
+@pytest.mark.parametrize("quota", ["max 100000", "200000 100000"])
+def test_what_a_parent_has_alone_it_shares_with_its_other_children(read, shared, quota):
+    files = {f"{GROUPS}/kube/pod/{name}": text for name, text in shared.items()}
+    own = {"cpuset.cpus": "", "cpuset.cpus.effective": "2-3", "cpuset.cpus.partition": "member", "cpu.max": quota}
+    files |= {f"{GROUPS}/kube/pod/main/{name}": text for name, text in own.items()}
+    assert not read(V2 | files, allowed=(2, 3)).exclusive
 
 
 def test_the_whole_machine_never_looks_exclusive(read):

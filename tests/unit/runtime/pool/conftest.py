@@ -125,9 +125,12 @@ class Desk:
         self.feed(events.BatchRaised(worker, batch_id, "boom"))
         return item_ids
 
-    def died(self, worker: int = 0, *, back: bool = True) -> None:
+    def died(self, worker: int = 0, *, back: bool = True, undelivered: int = 0) -> None:
+        """The worker ends; the last so many of the batches that it was sent had never reached it."""
+        held = [batch_id for batch_id, _ in self.held[worker]]
         self.held[worker].clear()
-        self.feed(events.WorkerDied(worker, "it was ended by SIGKILL"))
+        missed = frozenset(held[len(held) - undelivered :])
+        self.feed(events.WorkerDied(worker, "it was ended by SIGKILL", missed))
         while back and self.state(worker) is WorkerState.BACKOFF:
             self.tick(self.scheduler.next_wakeup(self.now) - self.now)
         if back and self.state(worker) is WorkerState.STARTING:

@@ -71,6 +71,22 @@ def test_only_the_batch_being_computed_is_suspect(make_desk):
     assert (desk.answer(first), desk.answer(third)) == (str(first), str(third))
 
 
+def test_what_never_reached_a_dead_worker_has_no_part_in_its_end(make_desk):
+    desk = make_desk(workers=2)
+    item = desk.submit()
+    desk.tick()
+    holder = next(worker for worker, batches in desk.held.items() if batches)
+    desk.died(holder, back=False)
+    # The suspect went to the other worker, which was killed with the first one and had not been missed yet.
+    other = 1 - holder
+    assert desk.held[other]
+    desk.died(other, undelivered=1)
+    for worker in (0, 1):
+        while desk.held[worker]:
+            desk.done(worker)
+    assert desk.answer(item) == str(item)
+
+
 def test_a_suspect_is_alone_with_its_worker_whatever_its_credits(make_desk):
     desk = make_desk(credits_each=3)
     suspect = desk.submit()

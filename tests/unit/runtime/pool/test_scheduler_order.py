@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from sluiceway_runtime.pool import events
 from sluiceway_runtime.pool.limits import Timing
 from sluiceway_runtime.pool.priority import Priority
 from sluiceway_runtime.pool.queue import PACKET_ITEMS
@@ -110,6 +111,30 @@ def test_equal_requests_are_served_one_after_the_other(make_desk):
         desk.tick()
         desk.done()
     assert [item for batch in desk.batches() for item in batch] == [*first, *second, *third]
+
+
+def test_requests_that_have_waited_long_are_still_served_one_after_the_other(make_desk):
+    desk = make_desk(max_batch=8, timing=Timing(ageing_s=2.0))
+    first, second = (desk.submit_many(16, request=request) for request in "ab")
+    desk.now += 3.0
+    for _ in range(4):
+        desk.tick()
+        desk.done()
+    assert [item for batch in desk.batches() for item in batch] == [*first, *second]
+
+
+def test_what_was_cancelled_is_no_turn_of_its_request(make_desk):
+    desk = make_desk(max_batch=8, queue_items=2000)
+    desk.submit_many(8, request="blocker")
+    desk.tick()
+    desk.submit_many(1, request="a")
+    cancelled = desk.submit_many(1000, request="a")
+    desk.scheduler.on_event(events.CancelRequested(cancelled), desk.now)
+    desk.submit_many(640, request="b")
+    wanted = desk.submit_many(64, request="a")
+    for _ in range(200 // 8):
+        desk.done()
+    assert set(wanted) <= {item for batch in desk.batches() for item in batch}
 
 
 def test_a_small_request_does_not_wait_for_the_large_ones_before_it(make_desk):

@@ -101,9 +101,11 @@ class PoolModel(RuleBasedStateMachine):
         self.feed(events.WorkerReady(worker))
 
     def die(self, worker):
+        # The last one may have been sent to a process that was dead already.
+        undelivered = frozenset(batch_id for batch_id, _ in self.holding[worker][-1:] if batch_id % 2)
         self.holding[worker].clear()
         del self.alive[worker]
-        self.feed(events.WorkerDied(worker, "it was ended by SIGKILL"))
+        self.feed(events.WorkerDied(worker, "it was ended by SIGKILL", undelivered))
 
     def workers_with(self, state):
         return [worker for worker, is_in in self.alive.items() if is_in == state]
