@@ -66,6 +66,7 @@ class DetectionInference:
                 platform=f"sluiceway_{facts.backend}",
                 inputs=INPUTS,
                 outputs=OUTPUTS,
+                max_elements=MAX_IMAGES,
                 parameters=PARAMETERS,
                 properties=(
                     ("classes", ",".join(facts.classes)),
@@ -83,8 +84,6 @@ class DetectionInference:
         """Detect in every image at once; the first failure is that of the request. See `InferenceStage`."""
         del card
         images = inputs["image"].elements
-        if len(images) > MAX_IMAGES:
-            raise InvalidOption(f"image: at most {MAX_IMAGES} in a request")
         options = options_of(parameters)
         try:
             async with asyncio.TaskGroup() as group:

@@ -36,9 +36,10 @@ class RecognitionInference:
 
     name = "sluiceway-recognition"
 
-    def __init__(self, service: Service, servicer: RecognitionServicer) -> None:
+    def __init__(self, service: Service, servicer: RecognitionServicer, *, max_crops: int) -> None:
         self._service = service
         self._servicer = servicer
+        self._max_crops = max_crops
 
     def ready(self) -> bool:
         """Whether it takes work now."""
@@ -46,7 +47,7 @@ class RecognitionInference:
 
     def cards(self) -> Sequence[ModelCard]:
         """The models, the default first."""
-        return tuple(_card(facts) for facts in self._service.models.values())
+        return tuple(_card(facts, self._max_crops) for facts in self._service.models.values())
 
     async def infer(
         self, card: ModelCard, inputs: Mapping[str, Tensor], parameters: Mapping[str, Parameter], context: Context
@@ -73,7 +74,7 @@ class RecognitionInference:
         return _outputs(self._service.models[card.name], ordered)
 
 
-def _card(facts: ModelFacts) -> ModelCard:
+def _card(facts: ModelFacts, max_crops: int) -> ModelCard:
     properties = [
         ("crop", "files: JPEG, PNG, WebP, BMP or TIFF, one region each, upright"),
         ("height", str(facts.crop_spec.height)),
@@ -102,6 +103,7 @@ def _card(facts: ModelFacts) -> ModelCard:
         platform=f"sluiceway_{facts.backend}",
         inputs=INPUTS,
         outputs=outputs,
+        max_elements=max_crops,
         parameters=parameters,
         properties=tuple(properties),
     )

@@ -65,7 +65,7 @@ class RecognitionService:
         """Add the servicers: the stage's own and the Open Inference Protocol's."""
         servicer = RecognitionServicer(self, self._config)
         add_to_server(servicer, server)
-        add_inference(server, RecognitionInference(self, servicer))
+        add_inference(server, RecognitionInference(self, servicer, max_crops=self._config.max_crops))
 
     def collectors(self, registry: CollectorRegistry) -> None:
         """Have the pool's metrics shown, once there is a pool."""

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 from sluiceway_runtime.config import ServerConfig
 from sluiceway_runtime.errors import QueueFull, SluicewayError
-from sluiceway_runtime.inference import SERVICE, ModelCard, Parameter, Tensor, TensorSpec, add_inference
+from sluiceway_runtime.inference import SERVICE, ModelCard, Parameter, Tensor, TensorSpec, add_inference, convert
 from sluiceway_runtime.inference import open_inference_pb2 as pb
 from sluiceway_runtime.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from sluiceway_runtime.inference.tensors import pack_bytes, unpack_bytes
@@ -26,6 +26,7 @@ CARD = ModelCard(
     platform="test",
     inputs=(TensorSpec("numbers", "FP32", (-1, 2)), TensorSpec("names", "BYTES", (-1,))),
     outputs=(TensorSpec("numbers", "FP32", (-1, 2)), TensorSpec("names", "BYTES", (-1,))),
+    max_elements=1000,
     parameters=("scale", "flag"),
     properties=(("note", "for tests"),),
 )
@@ -120,7 +121,7 @@ async def test_typed_contents_come_back_typed(stub: GRPCInferenceServiceStub) ->
 async def test_raw_contents_come_back_raw(stub: GRPCInferenceServiceStub) -> None:
     answer = await stub.ModelInfer(request(raw=True))
     assert struct.unpack("<4f", answer.raw_output_contents[0]) == tuple(FLOATS)
-    assert unpack_bytes(answer.raw_output_contents[1]) == tuple(NAMES)
+    assert unpack_bytes(answer.raw_output_contents[1], 2) == tuple(NAMES)
     assert not answer.outputs[0].HasField("contents")
 
 
@@ -189,6 +190,30 @@ async def test_what_does_not_fit_is_refused_and_the_next_is_served(stub: GRPCInf
     expected = "UNKNOWN_MODEL" if change in ("model", "version") else "INVALID_OPTION"
     assert from_rpc_error(caught.value).reason == expected
     assert (await stub.ModelInfer(request())).id == "mine"
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "message"), [(1001, "at most 1000 elements"), (1000, "elements of its shape")], ids=["shape", "contents"]
+)
+async def test_too_many_elements_are_refused_before_they_are_read(
+    stub: GRPCInferenceServiceStub, monkeypatch: pytest.MonkeyPatch, shape: int, message: str, *, raw: bool
+) -> None:
+    """Empty elements take a few bytes of a message each, and the server's only thread for every one."""
+
+    def never(*_: object) -> None:
+        raise AssertionError("the contents of a refused request were made a tensor")
+
+    wanted = request(raw=raw)
+    wanted.inputs[1].shape[:] = [shape]
+    if raw:
+        wanted.raw_input_contents[1] = bytes(4 * 100_000)
+    else:
+        wanted.inputs[1].contents.bytes_contents.extend([b""] * 100_000)
+    tensor = convert.Tensor
+    monkeypatch.setattr(convert, "Tensor", lambda name, *rest: (never if name == "names" else tensor)(name, *rest))
+    with pytest.raises(grpc.aio.AioRpcError, match=message):
+        await stub.ModelInfer(wanted)
 
 
 async def test_errors_of_the_stage_carry_their_details(stub: GRPCInferenceServiceStub, echo: Echo) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 
 from sluiceway_runtime.errors import InvalidOption
 from sluiceway_runtime.inference import open_inference_pb2 as pb
@@ -82,7 +83,13 @@ def inputs_of(request: pb.ModelInferRequest, card: ModelCard) -> dict[str, Tenso
             raise InvalidOption(f"{message.name}: is {spec.datatype}, not {message.datatype}")
         if not spec.fits(message.shape) or any(length < 0 for length in message.shape):
             raise InvalidOption(f"{message.name}: the shape must be {list(spec.shape)}, not {list(message.shape)}")
-        data = _raw(raw[index], spec) if raw else _typed(message.contents, spec)
+        count = prod(message.shape)
+        if count > card.max_elements:
+            raise InvalidOption(
+                f"{message.name}: at most {card.max_elements} elements in a request",
+                metadata={"max_elements": str(card.max_elements)},
+            )
+        data = _raw(raw[index], spec, count) if raw else _typed(message.contents, spec, count)
         tensors[spec.name] = Tensor(spec.name, spec.datatype, tuple(message.shape), data)
     missing = specs.keys() - tensors.keys()
     if missing:
@@ -115,17 +122,19 @@ def response_of(request: pb.ModelInferRequest, card: ModelCard, outputs: Sequenc
     return response
 
 
-def _raw(raw: bytes, spec: TensorSpec) -> bytes | tuple[bytes, ...]:
-    return unpack_bytes(raw) if spec.datatype == "BYTES" else raw
+def _raw(raw: bytes, spec: TensorSpec, count: int) -> bytes | tuple[bytes, ...]:
+    return unpack_bytes(raw, count) if spec.datatype == "BYTES" else raw
 
 
-def _typed(contents: pb.InferTensorContents, spec: TensorSpec) -> bytes | tuple[bytes, ...]:
-    if spec.datatype == "BYTES":
-        return tuple(contents.bytes_contents)
-    if spec.datatype not in _TYPED:
+def _typed(contents: pb.InferTensorContents, spec: TensorSpec, count: int) -> bytes | tuple[bytes, ...]:
+    if spec.datatype != "BYTES" and spec.datatype not in _TYPED:
         raise InvalidOption(f"{spec.name}: {spec.datatype} travels as raw contents only")
-    field, letter = _TYPED[spec.datatype]
+    field, letter = _TYPED.get(spec.datatype, ("bytes_contents", ""))
     values = getattr(contents, field)
+    if len(values) != count:
+        raise InvalidOption(f"{spec.name}: the contents are not the {count} elements of its shape")
+    if spec.datatype == "BYTES":
+        return tuple(values)
     try:
         return struct.pack(f"<{len(values)}{letter}", *values)
     except struct.error:

@@ -46,13 +46,19 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """One model as `ModelMetadata` tells it. `parameters` are those that a request may set."""
+    """One model as `ModelMetadata` tells it.
+
+    Attributes:
+        max_elements: most elements of an input; a request with more is refused before they are read.
+        parameters: those that a request may set.
+    """
 
     name: str
     version: str
     platform: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    max_elements: int
     parameters: tuple[str, ...] = ()
     properties: tuple[tuple[str, str], ...] = ()
 
@@ -112,10 +118,18 @@ def pack_bytes(elements: Sequence[bytes]) -> bytes:
     return b"".join(part for element in elements for part in (struct.pack("<I", len(element)), element))
 
 
-def unpack_bytes(raw: bytes) -> tuple[bytes, ...]:
-    """Read the elements of a BYTES tensor from raw contents. Raises InvalidOption where they end early."""
-    elements, position = [], 0
+def unpack_bytes(raw: bytes, count: int) -> tuple[bytes, ...]:
+    """Read the elements of a BYTES tensor from raw contents.
+
+    Raises:
+        InvalidOption: they end early, or are more than `count`.
+    """
+    elements: list[bytes] = []
+    position = 0
     while position < len(raw):
+        # Empty ones take four bytes each: a message has room for millions.
+        if len(elements) == count:
+            raise InvalidOption(f"raw_input_contents: more than the {count} elements of its shape")
         start = position + 4
         position = start + int.from_bytes(raw[position:start], "little")
         if start > len(raw) or position > len(raw):

@@ -11,6 +11,8 @@ from sluiceway_detection.handler import DetectionFacts
 from sluiceway_detection.inference import DetectionInference, options_of
 from sluiceway_runtime.errors import InvalidImage, InvalidOption
 from sluiceway_runtime.inference import Tensor
+from sluiceway_runtime.inference import open_inference_pb2 as inference_pb
+from sluiceway_runtime.inference.convert import inputs_of
 
 from sluiceway.common.v1 import geometry_pb2 as geometry
 from sluiceway.detection.v1 import detection_pb2 as pb
@@ -81,9 +83,16 @@ async def test_the_first_failure_ends_the_request_and_the_other_images() -> None
     assert stage.cancelled == 1
 
 
-async def test_too_many_images() -> None:
+def test_too_many_images() -> None:
+    (card,) = DetectionInference(Stage(), Stage()).cards()  # type: ignore[arg-type]
+    request = inference_pb.ModelInferRequest()
+    images = request.inputs.add(name="image", datatype="BYTES", shape=[65])
+    images.contents.bytes_contents.extend([b"one"] * 65)
     with pytest.raises(InvalidOption, match="at most 64"):
-        await infer(Stage(), *[b"one"] * 65)
+        inputs_of(request, card)
+    images.shape[:] = [64]
+    del images.contents.bytes_contents[64]
+    assert len(inputs_of(request, card)["image"].elements) == 64
 
 
 def test_parameters() -> None:

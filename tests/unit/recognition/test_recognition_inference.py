@@ -44,7 +44,7 @@ class Stage:
 
 
 async def infer(stage: Stage, count: int, **parameters: Any) -> dict[str, Tensor]:
-    inference = RecognitionInference(stage, stage)  # type: ignore[arg-type]
+    inference = RecognitionInference(stage, stage, max_crops=64)  # type: ignore[arg-type]
     (card,) = inference.cards()
     crops = Tensor("crop", "BYTES", (count,), tuple(bytes([index]) for index in range(count)))
     outputs = await inference.infer(card, {"crop": crops}, parameters, None)  # type: ignore[arg-type]

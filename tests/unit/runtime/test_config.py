@@ -47,7 +47,7 @@ def test_core_lists(cores: str) -> None:
     assert load(cores=cores).cores == cores
 
 
-@pytest.mark.parametrize("cores", ["", "a", "0-", "-1", "0;1"])
+@pytest.mark.parametrize("cores", ["", "a", "0-", "-1", "0;1", "3-1", "0,9-8"])
 def test_bad_core_lists(cores: str) -> None:
     with pytest.raises(ConfigurationError, match=r"detection\.cores"):
         load(cores=cores)
