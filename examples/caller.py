@@ -40,4 +40,7 @@ class ArchiveCaller:
             record = await response.json()
         async with self._session.get(f"{self._base}/scans/{record['scan']}") as response:
             response.raise_for_status()
-            return FetchedImage(await response.read(), {"title": record["title"]})
+            image = await response.read()
+        title = record["title"]
+        # Values are texts: where a record has none, the field is left out.
+        return FetchedImage(image, {} if title is None else {"title": title})

@@ -3,7 +3,7 @@
 A plain class outside the project. It runs in the workers of the detection server when the configuration names it:
 
     [detection]
-    detector = "examples.detector:BlobDetector"
+    detector = "detector:BlobDetector"      # module:Class; the module has to be importable by the server
 """
 
 from __future__ import annotations

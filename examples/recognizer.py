@@ -1,14 +1,21 @@
 """A recogniser of your own: which colour is a region?
 
-Put this file where Python finds it and name the class in `sluiceway.toml`:
+Put this file where Python finds it and name the class in `sluiceway.toml`, after the model that reads text, since the
+first is the default. The route sends every region to both:
+
+    [[recognition.models]]
+    name = "ppocrv6-tiny"
 
     [[recognition.models]]
     name = "colour"
     kind = "classify"
     recognizer = "recognizer:DominantColour"
 
-Crops that ask for the model "colour" then come here, in the worker processes of the recognition server, cut and resized
-as `crop_spec` says. There is nothing to inherit and nothing to register.
+    [orchestrator]
+    routes = { "*" = ["default", "colour"], image = "none" }
+
+Crops for the model "colour" then come here, in the worker processes of the recognition server, cut and resized as
+`crop_spec` says. There is nothing to inherit and nothing to register.
 """
 
 from __future__ import annotations

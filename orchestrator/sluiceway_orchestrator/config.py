@@ -41,7 +41,7 @@ class ApiConfig(BaseModel):
     caller: str | None = Field(None, description="`module:Class`, or the name of a `sluiceway.callers` entry point.")
     url: str | None = Field(None, description="URL with {param} in its path or query, never in its host.")
     params: tuple[str, ...] = Field((), description="Names of the parameters that a source has to give.")
-    method: Literal["GET", "POST", "PUT"] = "GET"
+    method: Literal["GET", "POST", "PUT"] = Field("GET", description="Of the request.")
     headers: Mapping[str, str] = Field({}, description="May hold {secret.NAME} and {param}.")
     body: str | None = Field(None, description="Body with {param}, escaped for JSON, or for a form if headers say so.")
     secrets: Mapping[str, str] = Field({}, description="NAME of a secret to the environment variable that holds it.")
@@ -61,7 +61,7 @@ class ApiConfig(BaseModel):
     metadata: Mapping[str, Pointer] = Field({}, description="Field handed to the client to its JSON pointer.")
     allow_hosts: tuple[str, ...] = Field(("*",), description="Hosts that URLs in the answer may name.")
     allow_cidrs: tuple[Network, ...] = Field((), description="Non-public addresses that they may lead to.")
-    max_in_flight: int = Field(64, ge=1, description="Calls of this API at once.")
+    max_in_flight: int = Field(64, ge=1, description="Calls of this API at once; one is for metadata alone.")
     breaker_failures: int = Field(8, ge=1, description="Failures in a row that stop calls for a while.")
     breaker_open_s: float = Field(5, gt=0, description="How long they are stopped before one is tried.")
 
@@ -97,8 +97,8 @@ class ApiConfig(BaseModel):
 class OrchestratorConfig(ServerConfig):
     """What `[orchestrator]` may say."""
 
-    port: Port = 50051
-    operations_port: Port = 9051
+    port: Port = Field(50051, description="gRPC port.")
+    operations_port: Port = Field(9051, description="HTTP port of /livez, /readyz and /metrics.")
 
     detection: str = Field("dns:///localhost:50052", description="Where detection is: dns:///, list, unix: or xds:///.")
     recognition: str = Field("dns:///localhost:50053", description="Where recognition is.")
@@ -116,19 +116,24 @@ class OrchestratorConfig(ServerConfig):
         (), description="Addresses that URLs may lead to although they are not public, or their host is not listed."
     )
     url_timeout_s: float = Field(15, gt=0, description="For one attempt at a URL.")
-    url_retries: int = Field(2, ge=0, le=10)
-    url_hedge_after_s: float | None = Field(None, gt=0)
+    url_retries: int = Field(2, ge=0, le=10, description="Further attempts at a URL.")
+    url_hedge_after_s: float | None = Field(
+        None, gt=0, description="Send a second request when the first has not answered by then."
+    )
     fetch_per_host: int = Field(64, ge=1, description="Connections to one host.")
     fetch_total: int = Field(512, ge=1, description="Connections in all.")
     fetch_bytes: int = Field(
-        512 * 2**20, ge=2**20, description="Bytes of images fetched or being fetched, not detected."
+        512 * 2**20,
+        ge=2**20,
+        description="Bytes of images fetched or being fetched, not detected; as much again for answers wanted for "
+        "metadata alone.",
     )
 
     http: HttpConfig = Field(default_factory=HttpConfig, description="The public HTTP port.")
 
     max_sources: int = Field(1024, ge=1, description="Sources in one job.")
     max_image_bytes: int = Field(32 * 2**20, ge=1024, description="Largest image file.")
-    max_jobs: int = Field(1024, ge=1, description="Jobs at once; more are refused with QUEUE_FULL.")
+    max_jobs: int = Field(1024, ge=1, description="Jobs at once, of all ports; more are refused with QUEUE_FULL.")
     max_sources_in_flight: int = Field(512, ge=1, description="Sources worked on at once by this process.")
     max_sources_per_client: int = Field(128, ge=1, description="Sources worked on at once for one client.")
     max_jobs_per_stream: int = Field(64, ge=1, description="Jobs at once of one ProcessStream call.")

@@ -66,11 +66,6 @@ class Crops:
     message: bytes
     spans: tuple[CropSpan, ...]
 
-    @property
-    def ids(self) -> tuple[int, ...]:
-        """Ids of the detections."""
-        return tuple(span.crop_id for span in self.spans)
-
 
 @dataclass(frozen=True, slots=True)
 class Detected:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -83,11 +84,10 @@ class Recognizer(Protocol):
 
 @dataclass(slots=True)
 class FlowStatistics:
-    """What has happened so far."""
+    """What has happened so far; failed sources by the reason of their error."""
 
-    jobs: int = 0
     sources_done: int = 0
-    sources_failed: int = 0
+    sources_failed: Counter[str] = field(default_factory=Counter)
     regions: int = 0
     regions_failed: int = 0
 
@@ -154,7 +154,6 @@ class Flow:
 
         Cancelling this cancels everything that runs for the job, before it returns.
         """
-        self.statistics.jobs += 1
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._counted(_Run(job, source, outbox))) for source in job.sources]
         succeeded = sum(task.result() for task in tasks)
@@ -186,7 +185,7 @@ class Flow:
             return True
         finally:
             run.outbox.forget(job.job_id, run.source.source_id)
-        self.statistics.sources_failed += 1
+        self.statistics.sources_failed[failure.reason] += 1
         await run.tell(SourceFailed(failure))
         return False
 

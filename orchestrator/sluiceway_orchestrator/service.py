@@ -24,8 +24,8 @@ from sluiceway_orchestrator.fetch.guard import LookUp, system_look_up
 from sluiceway_orchestrator.flow import Flow
 from sluiceway_orchestrator.gate import Gate
 from sluiceway_orchestrator.http.convert import message_to_json
-from sluiceway_orchestrator.http.jobs import Jobs
 from sluiceway_orchestrator.http.port import HttpPort
+from sluiceway_orchestrator.jobs import Jobs
 from sluiceway_orchestrator.servicer import PipelineServicer
 from sluiceway_orchestrator.stages.clients import (
     DetectionClient,
@@ -95,19 +95,19 @@ class OrchestratorService:
             max_crops_per_call=config.max_crops_per_call,
             saturated=self._is_saturated,
         )
+        self._jobs = Jobs(config, self.flow)
         self._servicer = PipelineServicer(
             config,
-            self.flow,
+            self._jobs,
             detection=self.detection,
             recognition=self.recognition,
             apis=lambda: {name: api.params for name, api in self._fetcher.apis.items()},
             version=version("sluiceway"),
         )
-        self._http_jobs = Jobs(config, self.flow, lambda: self._servicer.jobs)
         self.http = HttpPort(
             config,
             config.http,
-            run=self._http_jobs.run,
+            run=self._jobs.run,
             describe=lambda: message_to_json(self._servicer.description()),
             security=security,
         )
@@ -135,7 +135,7 @@ class OrchestratorService:
     def status(self) -> Mapping[str, Any]:
         """What `/statusz` shows."""
         return {
-            "jobs": self._servicer.jobs + self._http_jobs.running,
+            "jobs": self._jobs.running,
             "sources_waiting": self._gate.waiting,
             "fetch_bytes": self._fetcher.budget.used_bytes,
             "stages": {
@@ -198,9 +198,7 @@ class OrchestratorService:
             in_flight.add_metric([stage.name], sum(replica.occupancy.in_flight for replica in stage.replicas))
             ready.add_metric([stage.name], sum(replica.ready for replica in stage.replicas))
         yield from (backlog, in_flight, ready)
-        yield GaugeMetricFamily(
-            "sluiceway_jobs_running", "Jobs in progress.", value=self._servicer.jobs + self._http_jobs.running
-        )
+        yield GaugeMetricFamily("sluiceway_jobs_running", "Jobs in progress.", value=self._jobs.running)
         yield GaugeMetricFamily(
             "sluiceway_sources_waiting", "Sources that wait for admission.", value=self._gate.waiting
         )
@@ -208,9 +206,10 @@ class OrchestratorService:
             "sluiceway_fetch_bytes", "Bytes reserved for fetched images.", value=self._fetcher.budget.used_bytes
         )
         counts = self.flow.statistics
-        sources = CounterMetricFamily("sluiceway_sources", "Sources that ended.", labels=("result",))
-        sources.add_metric(["done"], counts.sources_done)
-        sources.add_metric(["failed"], counts.sources_failed)
+        sources = CounterMetricFamily("sluiceway_sources", "Sources that ended.", labels=("result", "reason"))
+        sources.add_metric(["done", ""], counts.sources_done)
+        for reason, number in counts.sources_failed.items():
+            sources.add_metric(["failed", reason], number)
         regions = CounterMetricFamily("sluiceway_regions", "Regions that were answered.", labels=("result",))
         regions.add_metric(["read"], counts.regions - counts.regions_failed)
         regions.add_metric(["failed"], counts.regions_failed)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import grpc.aio
 from sluiceway_runtime.deadline import Deadline
-from sluiceway_runtime.errors import InvalidOption, QueueFull, SluicewayError
+from sluiceway_runtime.errors import InvalidOption, SluicewayError
 from sluiceway_runtime.server.calls import deadline_of, request_id_of
 from sluiceway_runtime.server.security import ANONYMOUS, current_client
 
@@ -17,8 +18,8 @@ from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
 from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.convert import event_to_proto, job_from_proto
 from sluiceway_orchestrator.events import JobDone
-from sluiceway_orchestrator.flow import Flow
 from sluiceway_orchestrator.job import Job
+from sluiceway_orchestrator.jobs import Jobs, read_by
 from sluiceway_orchestrator.outbox import Outbox
 from sluiceway_orchestrator.plan import targets
 from sluiceway_orchestrator.stages.clients import DetectionDescription, RecognitionDescription
@@ -28,9 +29,6 @@ __all__ = ["PipelineServicer"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-# When every job slot is taken, another try before this is unlikely to fare better.
-BUSY_RETRY_S = 0.25
-
 
 class PipelineServicer(pipeline_pb2_grpc.PipelineServiceServicer):
     """Answers the calls of clients. Each call owns one runner task, which it ends before it ends itself."""
@@ -38,7 +36,7 @@ class PipelineServicer(pipeline_pb2_grpc.PipelineServiceServicer):
     def __init__(
         self,
         config: OrchestratorConfig,
-        flow: Flow,
+        jobs: Jobs,
         *,
         detection: Stage[DetectionDescription],
         recognition: Stage[RecognitionDescription],
@@ -46,52 +44,38 @@ class PipelineServicer(pipeline_pb2_grpc.PipelineServiceServicer):
         version: str,
     ) -> None:
         self._config = config
-        self._flow = flow
+        self._jobs = jobs
         self._detection = detection
         self._recognition = recognition
         self._apis = apis
         self._version = version
-        self._jobs = 0
-
-    @property
-    def jobs(self) -> int:
-        """Jobs in progress."""
-        return self._jobs
 
     async def Process(  # noqa: N802 - the contract's name
         self, request: pipeline_pb2.ProcessRequest, context: Context
     ) -> AsyncIterator[pipeline_pb2.ProcessResponse]:
         """Run one job."""
-        if self._jobs >= self._config.max_jobs:
-            raise QueueFull("every job slot is taken", retry_after_s=BUSY_RETRY_S)
+        # Before the images are copied out of the message.
+        self._jobs.check()
         deadline = deadline_of(context, self._config)
         job = self._job(request, context, deadline, request_id_of(context))
-        self._flow.admit(job)
         del request
-        outbox = self._outbox()
-        runner = asyncio.create_task(self._run(job, outbox), name=f"job {job.job_id}")
+        runner, outbox = self._jobs.start(job)
         # The generator may be left lying when the client goes while a message is being written: this is not.
         _cancel_when_over(context, runner)
-        try:
+        async with read_by(runner, outbox):
             async for addressed in outbox:
                 yield event_to_proto(addressed)
-            await runner
-        finally:
-            await _end(runner, outbox)
 
     async def ProcessStream(  # noqa: N802 - the contract's name
         self, request_iterator: AsyncIterator[pipeline_pb2.ProcessStreamRequest], context: Context
     ) -> AsyncIterator[pipeline_pb2.ProcessStreamResponse]:
         """Run many jobs; the next is read when there is room for it."""
-        outbox = self._outbox()
+        outbox = self._jobs.outbox()
         runner = asyncio.create_task(self._run_stream(request_iterator, context, outbox), name="stream of jobs")
         _cancel_when_over(context, runner)
-        try:
+        async with read_by(runner, outbox):
             async for addressed in outbox:
                 yield pipeline_pb2.ProcessStreamResponse(event=event_to_proto(addressed))
-            await runner
-        finally:
-            await _end(runner, outbox)
 
     async def Describe(  # noqa: N802 - the contract's name
         self, request: pipeline_pb2.DescribeRequest, context: Context
@@ -130,21 +114,6 @@ class PipelineServicer(pipeline_pb2_grpc.PipelineServiceServicer):
             request, client=_client(context), deadline=deadline, request_id=request_id, config=self._config
         )
 
-    def _outbox(self) -> Outbox:
-        return Outbox(
-            self._config.events_ahead,
-            coalesce_s=self._config.coalesce_ms / 1000,
-            coalesce_items=self._config.coalesce_items,
-        )
-
-    async def _run(self, job: Job, outbox: Outbox) -> None:
-        self._jobs += 1
-        try:
-            await self._flow.run(job, outbox)
-        finally:
-            self._jobs -= 1
-            outbox.close()
-
     async def _run_stream(
         self,
         requests: AsyncIterator[pipeline_pb2.ProcessStreamRequest],
@@ -156,42 +125,35 @@ class PipelineServicer(pipeline_pb2_grpc.PipelineServiceServicer):
         running: set[str] = set()
         request_id = request_id_of(context)
         number = 0
-        try:
-            async with asyncio.TaskGroup() as group:
-                while True:
-                    await slots.acquire()
-                    request = await anext(requests, None)
-                    if request is None:
-                        break
-                    number += 1
-                    try:
-                        # From now, not from the beginning of the stream, which may be open for hours.
-                        deadline = deadline_of(context, self._config)
-                        job = self._job(request.job, context, deadline, f"{request_id}.{number}")
-                        if job.job_id in running:
-                            raise InvalidOption("job_id: a job of this name is still running")
-                        if self._jobs >= self._config.max_jobs:
-                            raise QueueFull("every job slot is taken", retry_after_s=BUSY_RETRY_S)
-                    except SluicewayError as error:
-                        slots.release()
-                        name = request.job.job_id[:128] or f"{request_id}.{number}"
-                        await outbox.put(name, "", JobDone(0, 0, error))
-                        continue
-                    running.add(job.job_id)
-                    group.create_task(self._run_one(job, outbox, slots, running))
-                    # Not kept while the next job is waited for: it holds the images.
-                    del request, job
-        finally:
-            outbox.close()
 
-    async def _run_one(self, job: Job, outbox: Outbox, slots: asyncio.Semaphore, running: set[str]) -> None:
-        self._jobs += 1
-        try:
-            await self._flow.run(job, outbox)
-        finally:
-            self._jobs -= 1
-            running.discard(job.job_id)
+        def ended(job_id: str, task: asyncio.Task[None]) -> None:
+            del task
+            running.discard(job_id)
             slots.release()
+
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await slots.acquire()
+                request = await anext(requests, None)
+                if request is None:
+                    break
+                number += 1
+                try:
+                    # From now, not from the beginning of the stream, which may be open for hours.
+                    deadline = deadline_of(context, self._config)
+                    job = self._job(request.job, context, deadline, f"{request_id}.{number}")
+                    if job.job_id in running:
+                        raise InvalidOption("job_id: a job of this name is still running")
+                    task = self._jobs.begin(job, outbox, group.create_task)
+                except SluicewayError as error:
+                    slots.release()
+                    name = request.job.job_id[:128] or f"{request_id}.{number}"
+                    await outbox.put(name, "", JobDone(0, 0, error))
+                    continue
+                running.add(job.job_id)
+                task.add_done_callback(partial(ended, job.job_id))
+                # Not kept while the next job is waited for: they hold the images.
+                del request, job, task
 
 
 def _client(context: Context) -> str:
@@ -206,13 +168,6 @@ def _cancel_when_over(context: Context, runner: asyncio.Task[None]) -> None:
         runner.cancel()
 
     context.add_done_callback(over)  # type: ignore[arg-type]  # the stubs want a class of their own
-
-
-async def _end(runner: asyncio.Task[None], outbox: Outbox) -> None:
-    """End the work of a call: after this nothing runs for it."""
-    runner.cancel()
-    outbox.discard()
-    await asyncio.wait((runner,))
 
 
 def _stage(stage: Stage[Any]) -> pipeline_pb2.Stage:

@@ -264,15 +264,18 @@ async def test_a_replica_that_refuses_is_left_for_another() -> None:
         assert first.seen.total() < 50, "refusals are followed by a pause"
 
 
-async def test_a_stage_that_breaks_every_call_is_given_up() -> None:
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED])
+async def test_a_stage_that_breaks_every_call_is_given_up(code: grpc.StatusCode) -> None:
+    """Whatever comes without a reason of the stage's own: from gRPC itself, or from a proxy on the way."""
+
     class Breaking(FakeDetection):
         async def Detect(self, request: object, context: object) -> None:  # type: ignore[override]
             self.seen[0] += 1
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "broken")  # type: ignore[attr-defined]
+            await context.abort(code, "broken")  # type: ignore[attr-defined]
 
     stage = Breaking()
     async with Cluster([stage]) as cluster:
-        (source,) = (await cluster.process(Source(image=picture(1)))).values()
+        (source,) = (await cluster.process(Source(image=picture(1)), timeout_s=10)).values()
     assert source.error is not None
     assert source.error.reason == "UNAVAILABLE"
     assert stage.seen[0] == 4

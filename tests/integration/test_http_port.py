@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import grpc.aio
 import pytest
 from openapi_spec_validator import validate
 from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.http.config import HttpConfig
-from sluiceway_orchestrator.http.jobs import Jobs
 from sluiceway_orchestrator.http.port import HttpPort
 from sluiceway_orchestrator.job import Job
+from sluiceway_orchestrator.jobs import Jobs
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, picture
 from sluiceway_runtime.errors import QueueFull, StartupError
 from sluiceway_runtime.server.security import Security, SecurityConfig
+from sluiceway_runtime.server.status import from_rpc_error
+
+from sluiceway.pipeline.v1 import pipeline_pb2
 
 KINDS = {"image_ready", "detections", "recognitions", "done", "failed", "job_done"}
 IMAGE = {"Content-Type": "image/jpeg"}
@@ -208,6 +212,53 @@ async def test_too_many_jobs_are_told_when_to_come_back() -> None:
             "QUEUE_FULL",
             250,
         )
+
+
+async def test_jobs_of_all_ports_count_together() -> None:
+    """One slot: whichever way the job came that has it, no other way leads past it."""
+    held, request = asyncio.Event(), pipeline_pb2.ProcessRequest(sources=[pipeline_pb2.Source(image=picture(2))])
+
+    async def hold(_: int) -> None:
+        held.set()
+        await asyncio.Event().wait()
+
+    async def stream() -> AsyncIterator[pipeline_pb2.ProcessStreamRequest]:
+        yield pipeline_pb2.ProcessStreamRequest(job=request)
+
+    detector = FakeDetection(before=hold)
+    port = {"enabled": True, "port": 0}
+    async with Cluster([detector], max_jobs=1, http=port) as cluster, aiohttp.ClientSession() as session:
+        url = f"http://127.0.0.1:{cluster.service.http.port}/v1/process"
+
+        async def reasons() -> list[str]:
+            """Why each of the three ways refuses a job."""
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await cluster.process(*request.sources)
+            events = [response.event async for response in cluster.stub.ProcessStream(stream())]
+            async with session.post(url, data=picture(2), headers=IMAGE) as response:
+                problem = await response.json()
+            named = from_rpc_error(refused.value).reason
+            return [named, *(event.job_done.error.reason for event in events), problem["reason"]]
+
+        async def free() -> None:
+            while cluster.service.status()["jobs"]:
+                await asyncio.sleep(0.01)
+            held.clear()
+
+        full = ["QUEUE_FULL"] * 3
+        async with asyncio.timeout(30):
+            async with session.post(url, data=picture(1), headers=IMAGE):
+                await held.wait()
+                assert await reasons() == full
+            await free()
+            for begin in (lambda: cluster.stub.Process(request), lambda: cluster.stub.ProcessStream(stream())):
+                call = begin()
+                await call.read()
+                await held.wait()
+                assert await reasons() == full
+                call.cancel()
+                await free()
+        assert detector.seen.total() == 3
 
 
 async def test_what_could_not_be_done_in_time_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

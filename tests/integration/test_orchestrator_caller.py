@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from sluiceway_orchestrator.config import ApiConfig, OrchestratorConfig
+from sluiceway_orchestrator.fetch import FetchedImage
+from sluiceway_orchestrator.fetch.fetcher import Fetcher
+from sluiceway_orchestrator.job import ApiCall, Source
 from sluiceway_orchestrator.testing import Cluster, SourceEvents, picture
+from sluiceway_runtime.deadline import Deadline
+from sluiceway_runtime.errors import DeadlineExceeded, SluicewayError, UpstreamFailed, UpstreamRefused
 
 from sluiceway.pipeline.v1 import pipeline_pb2
 
@@ -21,7 +31,7 @@ async def archive(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
         item = request.match_info["item"]
         if item == "404":
             raise web.HTTPNotFound
-        return web.json_response({"scan": f"s{item}", "title": f"Item {item}"})
+        return web.json_response({"scan": f"s{item}", "title": None if item == "8" else f"Item {item}"})
 
     async def scan(request: web.Request) -> web.Response:
         return web.Response(body=picture(int(request.match_info["scan"][1:])))
@@ -42,7 +52,7 @@ def item(value: str) -> pipeline_pb2.Source:
 @pytest.mark.usefixtures("archive")
 async def test_the_example_brings_images_metadata_and_its_own_errors() -> None:
     async with Cluster(apis={"archive": {"caller": "caller:ArchiveCaller"}}) as cluster:
-        events = await cluster.process(item("42"), item("x"), item("404"), item("7"))
+        events = await cluster.process(item("42"), item("x"), item("404"), item("7"), item("8"))
         described = await cluster.stub.Describe(pipeline_pb2.DescribeRequest())
         assert cluster.service.status()["fetch_bytes"] == 0
     assert events["0"].texts == {"42:0": 1, "42:1": 1}
@@ -51,7 +61,141 @@ async def test_the_example_brings_images_metadata_and_its_own_errors() -> None:
     assert reason(events["1"]) == ("UPSTREAM_REFUSED", "an item is a number")
     assert reason(events["2"]) == ("UPSTREAM_FAILED", "archive failed")
     assert events["3"].done is not None
+    assert events["4"].done is not None, "a record without a title is no fault"
     assert [(api.name, list(api.params)) for api in described.apis] == [("archive", ["item"])]
+
+
+Answer = Callable[[Mapping[str, str]], Awaitable[Any]]
+
+
+def use(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> dict[str, dict[str, object]]:
+    """Tables that make a function the API `archive`."""
+
+    class Own:
+        params = ("item",)
+
+        async def setup(self, _session: object) -> None:
+            pass
+
+        async def __call__(self, params: Mapping[str, str]) -> FetchedImage:
+            return await answer(params)
+
+    module = ModuleType("own_callers")
+    module.Own = Own  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "own_callers", module)
+    return {"archive": {"caller": "own_callers:Own", "max_in_flight": 1}}
+
+
+class OwnError(SluicewayError):
+    code = "TEAPOT"
+    reason = "TEAPOT"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        FetchedImage(picture(1), {"price": 3}),  # type: ignore[dict-item]
+        FetchedImage(picture(1), {"title": None}),  # type: ignore[dict-item]
+        FetchedImage(picture(1), {7: "seven"}),  # type: ignore[dict-item]
+        FetchedImage(picture(1), None),  # type: ignore[arg-type]
+        FetchedImage(bytearray(picture(1))),  # type: ignore[arg-type]
+        FetchedImage("text"),  # type: ignore[arg-type]
+        picture(1),
+        UpstreamRefused("no", metadata={"status": 404}),  # type: ignore[dict-item]
+        UpstreamFailed(404),  # type: ignore[arg-type]
+        UpstreamFailed("later", retry_after_s=float("inf")),
+        OwnError("no such code"),
+    ],
+    ids=lambda given: f"{given!r:.60}" if isinstance(given, Exception) else None,
+)
+async def test_what_no_message_can_carry_fails_its_source_alone(
+    given: object, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def answer(_params: Mapping[str, str]) -> object:
+        if isinstance(given, Exception):
+            raise given
+        return given
+
+    async with Cluster(apis=use(monkeypatch, answer)) as cluster:
+        source = pipeline_pb2.Source(image=picture(3))
+        source.metadata_calls.add(api="archive", params={"item": "1"})
+        events = await cluster.process(item("1"), pipeline_pb2.Source(image=picture(2)), source, return_images=True)
+        assert cluster.service.status()["fetch_bytes"] == 0
+    assert reason(events["0"]) == ("UPSTREAM_FAILED", "archive failed")
+    assert "api archive" in caplog.text
+    assert events["1"].done is not None
+    assert events["2"].done is not None
+    assert events["2"].ready is not None
+    assert events["2"].ready.metadata_errors["archive"].reason == "UPSTREAM_FAILED"
+
+
+async def test_half_a_character_is_replaced_in_metadata_and_in_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def answer(params: Mapping[str, str]) -> FetchedImage:
+        if params["item"] == "0":
+            raise UpstreamRefused("no \ud83d", metadata={"what": "\ud83d"})
+        return FetchedImage(picture(1), {"title \ud83d": "a \ud83d\ude00 \ude00"})
+
+    async with Cluster(apis=use(monkeypatch, answer)) as cluster:
+        events = await cluster.process(item("0"), item("1"))
+    assert reason(events["0"]) == ("UPSTREAM_REFUSED", "no \ufffd")
+    assert events["0"].error is not None
+    assert dict(events["0"].error.metadata) == {"what": "\ufffd"}
+    assert events["1"].ready is not None
+    assert dict(events["1"].ready.metadata) == {"archive.title \ufffd": "a \U0001f600 \ufffd"}
+
+
+async def test_calls_in_line_for_a_slow_caller_keep_no_room_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for two of the largest images; one call runs, and those in line behind it must not take the rest."""
+    running, release = asyncio.Event(), asyncio.Event()
+
+    async def answer(_params: Mapping[str, str]) -> FetchedImage:
+        running.set()
+        await release.wait()
+        return FetchedImage(picture(1))
+
+    async def serve(_request: web.Request) -> web.Response:
+        return web.Response(body=picture(2))
+
+    application = web.Application()
+    application.router.add_get("/", serve)
+    options = {"url_allow_cidrs": ["127.0.0.0/8"], "max_image_bytes": 2**20, "fetch_bytes": 2**21}
+    async with TestServer(application) as server, Cluster(apis=use(monkeypatch, answer), **options) as cluster:
+        slow = asyncio.create_task(cluster.process(*(item(str(number)) for number in range(3))))
+        await running.wait()
+        url = pipeline_pb2.Source(url=f"http://127.0.0.1:{server.port}/")
+        (source,) = (await cluster.process(url, timeout_s=8)).values()
+        assert source.done is not None
+        assert not slow.done()
+        release.set()
+        assert all(source.done is not None for source in (await slow).values())
+
+
+async def test_the_wait_for_a_slot_is_no_failure_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    running, release = asyncio.Event(), asyncio.Event()
+
+    async def answer(_params: Mapping[str, str]) -> FetchedImage:
+        running.set()
+        await release.wait()
+        return FetchedImage(picture(1))
+
+    table = use(monkeypatch, answer)["archive"]
+    api = ApiConfig.model_validate({**table, "breaker_failures": 1, "breaker_open_s": 60, "timeout_s": 30})
+    fetcher = Fetcher(OrchestratorConfig(), {"archive": api}, {})
+    await fetcher.start()
+    try:
+        call = Source("s", api_call=ApiCall("archive", {"item": "1"}))
+        first = asyncio.create_task(fetcher.fetch(call, Deadline.after(30)))
+        await running.wait()
+        with pytest.raises(DeadlineExceeded):
+            await fetcher.fetch(call, Deadline.after(0.1))
+        third = asyncio.create_task(fetcher.fetch(call, Deadline.after(30)))
+        await asyncio.sleep(0)
+        release.set()
+        for task in (first, third):
+            (await task).release()
+    finally:
+        await fetcher.close()
+    assert fetcher.budget.used_bytes == 0
 
 
 def reason(events: SourceEvents) -> tuple[str, str]:

@@ -231,6 +231,41 @@ async def test_an_answer_can_name_urls_of_which_the_first_good_one_is_taken() ->
     assert events.texts == {"7:0": 1, "7:1": 1}
 
 
+async def test_half_a_character_in_metadata_is_replaced() -> None:
+    """JSON can hold a lone surrogate, which no message of the contract can."""
+
+    async def serve(_request: web.Request) -> web.Response:
+        return web.Response(text='{"title": "a\\ud83d", "more": {"\\ud83d": ["\\ud83d\\ude00"]}}')
+
+    async with http(serve) as base:
+        api = {"url": f"{base}/", "image": "none", "metadata": {"title": "/title", "more": "/more"}}
+        async with Cluster(apis={"facts": api}) as cluster:
+            source = Source(image=picture(1))
+            source.metadata_calls.add(api="facts")
+            events = await cluster.process(source, Source(image=picture(2)))
+    assert events["0"].ready is not None
+    assert dict(events["0"].ready.metadata) == {"facts.title": "a\ufffd", "facts.more": '{"\ufffd":["\U0001f600"]}'}
+    assert events["1"].done is not None
+
+
+async def test_an_answer_for_metadata_alone_has_the_room_of_one_without_an_image() -> None:
+    async def serve(request: web.Request) -> web.Response:
+        return web.json_response({"text": "a" * int(request.query["size"])})
+
+    async with http(serve) as base:
+        api = {"url": f"{base}/?size={{size}}", "params": ["size"], "image": "none", "metadata": {"text": "/text"}}
+        async with Cluster(apis={"text": api}) as cluster:
+            sources = [Source(image=picture(1)) for _ in range(2)]
+            for source, size in zip(sources, (2**20 - 100, 2**20), strict=True):
+                source.metadata_calls.add(api="text", params={"size": str(size)})
+            events = await cluster.process(*sources)
+    fits, exceeds = events["0"].ready, events["1"].ready
+    assert fits is not None
+    assert exceeds is not None
+    assert dict(fits.metadata) == {"text.text": "a" * (2**20 - 100)}
+    assert exceeds.metadata_errors["text"].reason == "IMAGE_TOO_LARGE"
+
+
 async def test_metadata_apis_run_beside_the_image_and_fail_alone() -> None:
     together = asyncio.Barrier(3)
 
@@ -296,6 +331,28 @@ async def test_an_api_that_keeps_failing_is_left_alone_and_tried_again_later() -
     assert calls == 4
 
 
+@pytest.mark.parametrize(
+    "params", [{"id": ".."}, {"id": "\u20ac" * 1000}], ids=["a path step", "a URL that is too long"]
+)
+async def test_a_call_that_is_never_sent_says_nothing_about_its_api(params: dict[str, str]) -> None:
+    calls = 0
+
+    async def dead(_request: web.Request) -> web.Response:
+        nonlocal calls
+        calls += 1
+        return web.Response(status=500)
+
+    async with http(dead) as base:
+        api = {"url": f"{base}/{{id}}", "params": ["id"], "retries": 0, "breaker_failures": 3, "breaker_open_s": 60}
+        async with Cluster(apis={"dead": api}) as cluster:
+            for _ in range(4):
+                await one(cluster, api_source("dead", id="1"))
+                unsent = await one(cluster, api_source("dead", **params))
+                assert unsent.error is not None
+                assert unsent.error.reason in ("INVALID_OPTION", "URL_NOT_ALLOWED")
+    assert calls == 3, "three failures in a row stop the calls"
+
+
 async def test_fetched_bytes_stay_within_the_budget() -> None:
     """Eight images of 1 MiB through a budget of 2 MiB while detection holds every image."""
     release = asyncio.Event()
@@ -325,6 +382,72 @@ async def test_fetched_bytes_stay_within_the_budget() -> None:
         events = await job
         assert all(source.done is not None for source in events.values())
         assert cluster.service.status()["fetch_bytes"] == 0
+
+
+async def test_images_that_wait_for_their_metadata_do_not_keep_the_metadata_waiting() -> None:
+    """Four images of 400 kB through a budget for two, and facts that come only once the budget is used up."""
+
+    async def serve(request: web.Request) -> web.Response:
+        if request.path != "/facts":
+            return web.Response(body=picture(int(request.path[1:]), size_bytes=400_000))
+        while cluster.service.status()["fetch_bytes"] < 800_000:
+            await asyncio.sleep(0.01)
+        return web.json_response({"author": "A"})
+
+    async with http(serve) as base:
+        api = {"url": f"{base}/facts", "image": "none", "metadata": {"author": "/author"}}
+        options = {"url_allow_cidrs": LOOPBACK, "max_image_bytes": 2**19, "fetch_bytes": 2**20}
+        async with Cluster(apis={"facts": api}, **options) as cluster:
+            call = pipeline_pb2.ApiCall(api="facts")
+            sources = [Source(url=f"{base}/{n}", metadata_calls=[call]) for n in range(4)]
+            events = await cluster.process(*sources, timeout_s=8)
+            assert cluster.service.status()["fetch_bytes"] == 0
+    for source in events.values():
+        assert source.done is not None
+        assert source.ready is not None
+        assert dict(source.ready.metadata) == {"facts.author": "A"}
+
+
+async def test_images_that_wait_for_room_leave_a_call_for_metadata() -> None:
+    """An API's images wait for the room of an image that waits for metadata of the same API."""
+
+    async def serve(request: web.Request) -> web.Response:
+        nonlocal called
+        if request.path == "/large":
+            await entered.wait()
+            return web.Response(body=picture(9, size_bytes=600_000))
+        if request.query["id"] == "facts":
+            await full.wait()
+            return web.json_response({"author": "A"})
+        called += 1
+        entered.set()
+        while cluster.service.status()["fetch_bytes"] < 600_000:
+            await asyncio.sleep(0.01)
+        full.set()
+        image = base64.b64encode(picture(called, size_bytes=600_000)).decode()
+        return web.json_response({"image": image})
+
+    called, entered, full = 0, asyncio.Event(), asyncio.Event()
+    async with http(serve) as base:
+        api = {
+            "url": f"{base}/archive?id={{id}}",
+            "params": ["id"],
+            "image": "base64",
+            "image_pointer": "/image",
+            "metadata": {"author": "/author"},
+            "max_in_flight": 2,
+        }
+        options = {"url_allow_cidrs": LOOPBACK, "max_image_bytes": 2**20, "fetch_bytes": 2**20}
+        async with Cluster(apis={"archive": api}, **options) as cluster:
+            images = asyncio.create_task(
+                cluster.process(api_source("archive", id="1"), api_source("archive", id="2"), timeout_s=8)
+            )
+            await entered.wait()
+            source = Source(url=f"{base}/large")
+            source.metadata_calls.add(api="archive", params={"id": "facts"})
+            found = (await cluster.process(source, timeout_s=8)).values()
+            found = [*found, *(await images).values()]
+    assert [source.error for source in found] == [None] * 3
 
 
 async def test_fetching_ends_with_the_deadline() -> None:

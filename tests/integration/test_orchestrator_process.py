@@ -105,6 +105,12 @@ async def test_a_failed_source_leaves_its_neighbours_alone() -> None:
             Source(source_id="nothing"),
             Source(source_id="also good", image=picture(3)),
         )
+        counted = {family.name: family.samples for family in cluster.service.metrics()}["sluiceway_sources"]
+    assert {(sample.labels["result"], sample.labels["reason"]): sample.value for sample in counted} == {
+        ("done", ""): 2,
+        ("failed", "INVALID_IMAGE"): 2,
+        ("failed", "INVALID_OPTION"): 1,
+    }
     assert sources["good"].done is not None
     assert sources["also good"].texts == {"3:0": 1, "3:1": 1}
     errors = {name: source.error.reason for name, source in sources.items() if source.error is not None}

@@ -29,6 +29,7 @@ from sluiceway_orchestrator.fetch.budget import ByteBudget, Reservation
 from sluiceway_orchestrator.fetch.content import metadata_text, resolve_pointer
 from sluiceway_orchestrator.fetch.guard import LookUp, UrlPolicy
 from sluiceway_orchestrator.fetch.http import Attempts, HttpClient, Request, open_session
+from sluiceway_orchestrator.fetch.slots import Slots
 
 __all__ = ["Api", "ApiAnswer", "TemplateApi", "check_params", "within"]
 
@@ -57,8 +58,20 @@ class Api(Protocol):
     async def close(self) -> None:
         """Release connections."""
 
-    async def call(self, params: Mapping[str, str], deadline: Deadline, *, want_image: bool) -> ApiAnswer:
-        """Make a call; without `want_image` the image is neither fetched nor decoded."""
+    async def call(
+        self, params: Mapping[str, str], deadline: Deadline, budget: ByteBudget, *, want_image: bool
+    ) -> ApiAnswer:
+        """Make a call; without `want_image` the image is neither fetched nor decoded.
+
+        Args:
+            params: exactly those that are declared.
+            deadline: by when.
+            budget: where room for the answer is reserved; not the one of images for a call without `want_image`.
+            want_image: whether the image is wanted, or the metadata alone.
+
+        Raises:
+            SluicewayError: there is no answer. No reservation is left.
+        """
         ...
 
 
@@ -81,7 +94,6 @@ class TemplateApi:
         self,
         name: str,
         config: ApiConfig,
-        budget: ByteBudget,
         *,
         environment: Mapping[str, str],
         max_image_bytes: int,
@@ -92,7 +104,6 @@ class TemplateApi:
         self.params = config.params
         self._config = config
         self._url = config.url
-        self._budget = budget
         self._max_image_bytes = max_image_bytes
         self._look_up = look_up
         absent = [variable for variable in config.secrets.values() if variable not in environment]
@@ -106,7 +117,7 @@ class TemplateApi:
         self._policy = UrlPolicy(config.allow_hosts, config.allow_cidrs, trusted_host=host)
         self._session: aiohttp.ClientSession | None = None
         self._breaker = Breaker(config.breaker_failures, config.breaker_open_s)
-        self._slots = asyncio.Semaphore(config.max_in_flight)
+        self._slots = Slots(config.max_in_flight)
         self._attempts = Attempts(config.timeout_s, config.retries, config.hedge_after_s, config.safe_to_repeat)
 
     async def start(self) -> None:
@@ -120,17 +131,21 @@ class TemplateApi:
         if self._session is not None:
             await self._session.close()
 
-    async def call(self, params: Mapping[str, str], deadline: Deadline, *, want_image: bool) -> ApiAnswer:
+    async def call(
+        self, params: Mapping[str, str], deadline: Deadline, budget: ByteBudget, *, want_image: bool
+    ) -> ApiAnswer:
         """Make a call."""
         check_params(self.params, params)
         if want_image and self._config.image == "none":
             raise InvalidOption(f"api_call: {self.name} brings no image")
+        # Before the breaker is asked: what is refused here is never sent, and says nothing about the API.
+        request = self._request(params)
         wait_s = self._breaker.admit(monotonic())
         if wait_s is not None:
             raise UpstreamFailed(f"{self.name} failed too often of late", retry_after_s=wait_s)
         try:
-            async with asyncio.timeout(deadline.remaining_s()), self._slots:
-                answer = await self._call(params, deadline, want_image=want_image)
+            async with asyncio.timeout(deadline.remaining_s()), self._slots.slot(want_image=want_image):
+                answer = await self._call(request, deadline, budget, want_image=want_image)
         except UpstreamFailed:
             self._breaker.failed(monotonic())
             raise
@@ -149,12 +164,17 @@ class TemplateApi:
         self._breaker.succeeded()
         return answer
 
-    async def _call(self, params: Mapping[str, str], deadline: Deadline, *, want_image: bool) -> ApiAnswer:
+    async def _call(self, request: Request, deadline: Deadline, budget: ByteBudget, *, want_image: bool) -> ApiAnswer:
         assert self._session is not None
         kind = self._config.image
-        limit = self._max_image_bytes if kind == "body" else self._max_image_bytes * 4 // 3 + JSON_ROOM_BYTES
-        client = HttpClient(self._policy, self._budget, self._session, max_bytes=limit)
-        answer = await client.fetch(self._request(params), self._attempts, deadline)
+        if kind == "body":
+            limit = self._max_image_bytes
+        elif kind == "base64" or want_image:
+            limit = self._max_image_bytes * 4 // 3 + JSON_ROOM_BYTES
+        else:
+            limit = JSON_ROOM_BYTES
+        client = HttpClient(self._policy, budget, self._session, max_bytes=limit)
+        answer = await client.fetch(request, self._attempts, deadline)
         if kind == "body":
             return ApiAnswer(answer.data if want_image else b"", {}, answer.reservation)
         try:
@@ -173,7 +193,7 @@ class TemplateApi:
             raise
         # Released first: holding one reservation while waiting for another could stop everything.
         answer.reservation.release()
-        return await self._fetch_url(found, metadata, deadline)
+        return await self._fetch_url(found, metadata, deadline, budget)
 
     def _metadata(self, document: Any) -> dict[str, str]:
         """The configured fields; those that this answer does not have are left out."""
@@ -183,13 +203,15 @@ class TemplateApi:
                 metadata[name] = metadata_text(resolve_pointer(document, pointer))
         return metadata
 
-    async def _fetch_url(self, found: Any, metadata: Mapping[str, str], deadline: Deadline) -> ApiAnswer:
+    async def _fetch_url(
+        self, found: Any, metadata: Mapping[str, str], deadline: Deadline, budget: ByteBudget
+    ) -> ApiAnswer:
         """Fetch what the answer names; of a list, the first that can be had."""
         assert self._session is not None
         urls = found if isinstance(found, list) else [found]
         if not urls or not all(isinstance(url, str) for url in urls):
             raise UpstreamFailed("the answer has no URL where the configuration says")
-        client = HttpClient(self._policy, self._budget, self._session, max_bytes=self._max_image_bytes)
+        client = HttpClient(self._policy, budget, self._session, max_bytes=self._max_image_bytes)
         attempts = Attempts(self._config.timeout_s, self._config.retries, self._config.hedge_after_s)
         failure: SluicewayError | None = None
         for url in urls:
@@ -205,7 +227,10 @@ class TemplateApi:
         raise failure
 
     def _request(self, params: Mapping[str, str]) -> Request:
+        """Fill the template in. Raises InvalidOption and UrlNotAllowed."""
         config = self._config
+        url = self._fill(self._url, params, _url_text)
+        self._policy.parse(url)
         headers = {name: self._fill(text, params, _header_value) for name, text in config.headers.items()}
         body = None
         if config.body is not None:
@@ -214,7 +239,7 @@ class TemplateApi:
                 content_type = headers["Content-Type"] = "application/json"
             escape = _json_text if "json" in content_type else _url_text
             body = self._fill(config.body, params, escape).encode()
-        return Request(self._fill(self._url, params, _url_text), config.method, headers, body, self._secret_headers)
+        return Request(url, config.method, headers, body, self._secret_headers)
 
     def _fill(self, template: str, params: Mapping[str, str], escape: Any) -> str:
         return PLACEHOLDER.sub(

@@ -32,7 +32,8 @@ class ByteBudget:
     """Bytes for whoever asks first.
 
     Each fetch reserves once, its whole size: fetches that grew step by step could hold it all among them, each waiting
-    for the others.
+    for the others. For the same reason an image, which stays until its metadata is here, and an answer that is wanted
+    for metadata alone never wait for bytes of the same budget.
     """
 
     def __init__(self, total_bytes: int) -> None:

@@ -17,7 +17,7 @@ class FetchedImage:
 
     Attributes:
         image: a JPEG, PNG, WebP, BMP or TIFF file; empty when the call was for metadata alone.
-        metadata: goes to the client as `API.FIELD`.
+        metadata: texts by name; goes to the client as `API.FIELD`.
     """
 
     image: bytes
@@ -28,8 +28,9 @@ class Caller(Protocol):
     """A user's class, named in the configuration as `caller = "module:Class"`; made once, without arguments.
 
     Calls run concurrently in one event loop: they must not block. A call is cancelled when the client leaves or its
-    time is up. An exception fails the source as UPSTREAM_FAILED, and its text goes to the log alone; raise
-    `sluiceway_runtime.errors.UpstreamRefused` or `UpstreamFailed` to tell the client something.
+    time is up. An exception, or an answer that is not as `FetchedImage` says, fails the source as UPSTREAM_FAILED, and
+    why goes to the log alone; raise `sluiceway_runtime.errors.UpstreamRefused` or `UpstreamFailed` to tell the client
+    something.
 
     Attributes:
         params: names of the parameters that a source has to give.

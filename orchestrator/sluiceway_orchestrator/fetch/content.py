@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-__all__ = ["is_image", "metadata_text", "resolve_pointer"]
+__all__ = ["encodable", "is_image", "metadata_text", "resolve_pointer"]
 
 
 def is_image(data: bytes) -> bool:
@@ -35,4 +35,9 @@ def resolve_pointer(document: Any, pointer: str) -> Any:
 
 def metadata_text(value: Any) -> str:
     """A JSON value as the contract hands it to clients: text as it is, anything else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return encodable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+
+
+def encodable(text: str) -> str:
+    """The text as a message can carry it: half a surrogate pair, which JSON can hold alone, becomes U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -59,6 +59,7 @@ class Fetcher:
         look_up: LookUp = system_look_up,
     ) -> None:
         self.budget = ByteBudget(config.fetch_bytes)
+        self._metadata_budget = ByteBudget(config.fetch_bytes)
         self._config = config
         self._look_up = look_up
         self._policy = UrlPolicy(config.url_allow_hosts, config.url_allow_cidrs)
@@ -77,10 +78,8 @@ class Fetcher:
     def _api(self, name: str, api: ApiConfig, environment: Mapping[str, str]) -> Api:
         limit = self._config.max_image_bytes
         if api.caller is not None:
-            return UserApi(name, api, self.budget, max_image_bytes=limit)
-        return TemplateApi(
-            name, api, self.budget, environment=environment, max_image_bytes=limit, look_up=self._look_up
-        )
+            return UserApi(name, api, max_image_bytes=limit)
+        return TemplateApi(name, api, environment=environment, max_image_bytes=limit, look_up=self._look_up)
 
     async def start(self) -> None:
         """Open the pools of connections. Raises ConfigurationError if a user's caller cannot be set up."""
@@ -157,7 +156,8 @@ class Fetcher:
         api = self.apis.get(call.api)
         if api is None:
             raise UnknownApi("no API of this name is configured", metadata={"api": call.api[:64]})
-        return await api.call(call.params, deadline, want_image=want_image)
+        budget = self.budget if want_image else self._metadata_budget
+        return await api.call(call.params, deadline, budget, want_image=want_image)
 
     async def _metadata(self, call: ApiCall, deadline: Deadline) -> dict[str, str] | SluicewayError:
         try:

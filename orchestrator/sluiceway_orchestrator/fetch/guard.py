@@ -30,7 +30,8 @@ _AUTHORITY = re.compile(r"[a-z]+://([^/?#]*)", re.IGNORECASE)
 # Forms that resolvers of the C library take for IPv4 addresses: 2130706433, 0x7f.1, 017700000001, 127.1.
 _NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+))*\.?", re.IGNORECASE)
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_6TO4 = ipaddress.IPv6Network("2002::/16")
+# All of IPv6 that is given out for hosts of the public; what is elsewhere is local, or stands for an IPv4 address.
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 # Besides what the standard library knows as not global; some of it differs between releases of Python.
 _NEVER_PUBLIC: tuple[Network, ...] = tuple(
     ipaddress.ip_network(text)
@@ -47,31 +48,25 @@ _NEVER_PUBLIC: tuple[Network, ...] = tuple(
         "192.168.0.0/16",
         "198.18.0.0/15",
         "224.0.0.0/3",  # multicast and reserved
-        "::/96",  # unspecified, loopback, and IPv4 in the deprecated "compatible" form
-        "64:ff9b:1::/48",  # NAT64 with a prefix of the network's own
-        "100::/64",
         "2001::/23",  # Teredo and other protocol assignments
-        "fc00::/7",
-        "fe80::/10",
-        "fec0::/10",
-        "ff00::/8",
+        "2002::/16",  # 6to4: hosts behind an IPv4 address, which may be one of this very network
     )
 )
 
 
 def _unwrapped(address: Address) -> Address:
-    """The IPv4 address that an IPv6 address stands for, if it does."""
+    """The IPv4 address that is connected to when an IPv6 address is, if it stands for one."""
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return address.ipv4_mapped
         if address in _NAT64:
             return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if address in _6TO4:
-            return ipaddress.IPv4Address(int(address) >> 80 & 0xFFFFFFFF)
     return address
 
 
 def _is_public(address: Address) -> bool:
+    if address.version == 6 and address not in _GLOBAL_UNICAST:
+        return False
     return address.is_global and not any(address in network for network in _NEVER_PUBLIC)
 
 
@@ -147,8 +142,7 @@ class UrlPolicy:
         plain = _unwrapped(address)
         if any(plain in network or address in network for network in self._networks):
             return
-        # Both forms, so that a wrapper which the network happens to route is no way around.
-        if not _is_public(plain) or (plain is address and not _is_public(address)):
+        if not _is_public(plain):
             raise UrlNotAllowed("the address is not public")
         if not self._listed(host):
             raise UrlNotAllowed("the operator does not allow this host")

@@ -6,7 +6,6 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import aiohttp
 from sluiceway_runtime.deadline import Deadline
@@ -24,8 +23,6 @@ from sluiceway_orchestrator.fetch.budget import ByteBudget, Reservation
 from sluiceway_orchestrator.fetch.guard import GuardedResolver, LookUp, UrlPolicy, system_look_up
 
 __all__ = ["Attempts", "Body", "HttpClient", "Request", "open_session"]
-
-Result = TypeVar("Result")
 
 MAX_REDIRECTS = 5
 CHUNK_BYTES = 256 * 1024
@@ -75,7 +72,6 @@ class Body:
     """An answer, and the part of the byte budget that it takes up. Whoever gets it releases it."""
 
     data: bytes
-    content_type: str
     reservation: Reservation
 
 
@@ -198,7 +194,7 @@ class HttpClient:
         try:
             data = await self._collect(response)
             reservation.shrink(len(data))
-            return Body(data, response.content_type, reservation)
+            return Body(data, reservation)
         except BaseException:
             reservation.release()
             raise

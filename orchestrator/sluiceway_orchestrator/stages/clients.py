@@ -11,7 +11,14 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2
 from sluiceway_runtime.deadline import Deadline
-from sluiceway_runtime.errors import Cancelled, DeadlineExceeded, QueueFull, SluicewayError, Unavailable
+from sluiceway_runtime.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    ImageTooLarge,
+    QueueFull,
+    SluicewayError,
+    Unavailable,
+)
 from sluiceway_runtime.server.convert import error_to_proto
 from sluiceway_runtime.server.status import DETAILS_KEY, from_rpc_error
 
@@ -19,31 +26,22 @@ from sluiceway.common.v1 import geometry_pb2, model_pb2
 from sluiceway.detection.v1 import detection_pb2
 from sluiceway.recognition.v1 import recognition_pb2
 from sluiceway_orchestrator.events import Crops, Detected, Model, Recognized, StageTimings
-from sluiceway_orchestrator.priority import Priority
 from sluiceway_orchestrator.stages.balancer import Report
 from sluiceway_orchestrator.stages.replica import Replica
 from sluiceway_orchestrator.stages.stage import Lease, Stage, Ticket
 from sluiceway_orchestrator.wire import CropSpan, bytes_field, join_spans, split_crops
 
-__all__ = ["Answer", "DetectionClient", "DetectionWire", "RecognitionClient", "RecognitionWire", "priority_to_proto"]
+__all__ = ["Answer", "DetectionClient", "DetectionWire", "RecognitionClient", "RecognitionWire"]
 
 _DETECTION = "sluiceway.detection.v1.DetectionService"
 _RECOGNITION = "sluiceway.recognition.v1.RecognitionService"
 # A call broken off by the network shows as UNAVAILABLE; one that a dying server ended itself, as CANCELLED.
 _BROKEN = (Unavailable, Cancelled)
-_PRIORITIES = {
-    Priority.INTERACTIVE: model_pb2.PRIORITY_INTERACTIVE,
-    Priority.NORMAL: model_pb2.PRIORITY_NORMAL,
-    Priority.BULK: model_pb2.PRIORITY_BULK,
-}
+# How gRPC, at either end, says that a message is over a limit. Its code is the one of a full queue.
+_OVER_LIMIT = "message larger than max"
 
 DetectionDescription = detection_pb2.DescribeResponse
 RecognitionDescription = recognition_pb2.DescribeResponse
-
-
-def priority_to_proto(priority: Priority) -> model_pb2.Priority.ValueType:
-    """The contract's number for a priority."""
-    return _PRIORITIES[priority]
 
 
 def _as_it_is(message: bytes) -> bytes:
@@ -143,7 +141,12 @@ class _Failures:
             error, named = failure, False
         if not isinstance(error, (*_BROKEN, QueueFull)):
             raise error from None
-        if isinstance(error, _BROKEN) and not named:
+        if not named:
+            if _OVER_LIMIT in error.message:
+                raise ImageTooLarge(
+                    f"the image or its crops are over max_message_bytes of the orchestrator or of {self._stage.name}",
+                    metadata={"limit": error.message},
+                ) from None
             self._breaks += 1
         self.avoid = lease.replica
         if not self._stage.recover(lease, error, self._breaks, named=named):
@@ -165,6 +168,7 @@ class DetectionClient:
             ticket: for whom.
 
         Raises:
+            ImageTooLarge: the image, or the answer with its crops, fits in no message.
             SluicewayError: the stage's own error, or Unavailable, DeadlineExceeded.
         """
         request = b"".join((bytes_field(1, len(image)), image, request_tail))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass, field
 from time import monotonic
@@ -137,6 +138,7 @@ class Stage(Generic[Description]):
         self._wake_resolver = asyncio.Event()
         self._changed = asyncio.Event()
         self._pump_timer: asyncio.TimerHandle | None = None
+        self._pump_at_s = math.inf
         self._last_description: Description | None = None
 
     def __repr__(self) -> str:
@@ -261,7 +263,7 @@ class Stage(Generic[Description]):
         Returns:
             Whether to try again. Refusals cost nothing and wait in line; breaks cost a token of the retry budget.
         """
-        if isinstance(error, QueueFull):
+        if named and isinstance(error, QueueFull):
             lease.replica.hold(min(error.retry_after_s or BUSY_HOLD_S, LONGEST_BUSY_HOLD_S))
             return True
         lease.replica.failed()
@@ -285,12 +287,15 @@ class Stage(Generic[Description]):
             if not entry.item.done():
                 entry.item.set_result(self._give(replica, entry.cost))
         held = [r.occupancy.held_until_s for r in self._usable if r.occupancy.held_until_s > now_s]
-        if self._backlog and held and self._pump_timer is None:
+        if self._backlog and held and min(held) < self._pump_at_s:
             # Nothing else wakes the line when the only replica with room is one that asked to be left alone.
+            if self._pump_timer is not None:
+                self._pump_timer.cancel()
+            self._pump_at_s = min(held)
             self._pump_timer = asyncio.get_running_loop().call_later(min(held) - now_s + 0.001, self._pump_later)
 
     def _pump_later(self) -> None:
-        self._pump_timer = None
+        self._pump_timer, self._pump_at_s = None, math.inf
         self.pump()
 
     def _give(self, replica: Replica[Description], cost: int) -> Lease[Description]:

@@ -34,8 +34,6 @@ SERVICES = {
     "recognition": "sluiceway.recognition.v1.RecognitionService",
 }
 OPTIONS = [
-    ("grpc.max_receive_message_length", 64 * 2**20),
-    ("grpc.max_send_message_length", 64 * 2**20),
     ("grpc.so_reuseport", 0),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
 ]
@@ -190,13 +188,14 @@ class FakeRecognition(recognition_pb2_grpc.RecognitionServiceServicer):
 
 
 class FakeServer:
-    """A fake stage on a port of its own, with health."""
+    """A fake stage on a port of its own, with health, and a limit of its own on messages."""
 
-    def __init__(self, stage: FakeDetection | FakeRecognition) -> None:
+    def __init__(self, stage: FakeDetection | FakeRecognition, *, max_message_bytes: int = 64 * 2**20) -> None:
         self.stage = stage
         self.name = SERVICES["detection" if isinstance(stage, FakeDetection) else "recognition"]
         self.health = health.aio.HealthServicer()
-        self.server = grpc.aio.server(options=OPTIONS)
+        limits = [(f"grpc.max_{way}_message_length", max_message_bytes) for way in ("receive", "send")]
+        self.server = grpc.aio.server(options=[*OPTIONS, *limits])
         if isinstance(stage, FakeDetection):
             detection_pb2_grpc.add_DetectionServiceServicer_to_server(stage, self.server)
         else:

@@ -117,6 +117,38 @@ def test_hosts_and_networks(host: str, address: str, expected: bool) -> None:
     assert allowed(policy, host, address) is expected
 
 
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("::ffff:8.8.8.8", True),  # mapped: the system connects to the IPv4 address itself
+        ("::ffff:10.0.0.1", False),
+        ("::ffff:169.254.169.254", False),
+        ("64:ff9b::808:808", True),  # NAT64: how a network without IPv4 reaches the rest of the world
+        ("64:ff9b::a00:1", False),
+        ("64:ff9b::a9fe:a9fe", False),
+        ("64:ff9b:1::808:808", False),  # NAT64 with a prefix of the network's own
+        ("2002:808:808::1", False),  # 6to4: hosts of whoever has that address, or of this very network
+        ("2002:a00:1::1", False),
+        ("2002:7f00:1::", False),
+        ("2001:0:808:808::1", False),  # Teredo
+        ("::ffff:0:a00:1", False),  # translated, as stateless translators route it
+        ("::ffff:0:808:808", False),
+        ("::10.0.0.1", False),  # compatible
+        ("4000::1", False),  # nobody's
+        ("2606:2800:220:1::1", True),
+    ],
+)
+def test_an_address_within_an_address_is_no_way_inside(address: str, expected: bool) -> None:
+    assert allowed(UrlPolicy(["*"], []), "example.org", address) is expected
+    assert allowed(UrlPolicy(["*"], []), f"[{address}]", address) is expected
+
+
+def test_a_network_that_the_operator_allows_is_not_reached_through_another_host() -> None:
+    """A 6to4 host that tunnels behind 10.1.2.3 is not 10.1.2.3."""
+    assert not allowed(UrlPolicy([], ["10.0.0.0/8"]), "example.org", "2002:a01:203::1")
+    assert allowed(UrlPolicy([], ["2002:a01::/32"]), "example.org", "2002:a01:203::1")
+
+
 @pytest.mark.parametrize("name", ["no.such.module:Thing", "sluiceway_orchestrator:Thing", "unregistered", "json:dumps"])
 def test_a_caller_that_cannot_be_loaded_names_its_key(name: str) -> None:
     with pytest.raises(ConfigurationError, match=r"api\.x\.caller"):

@@ -1,0 +1,105 @@
+"""The jobs that run, whichever port they came through: keeps their limit and ends what nobody reads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from sluiceway_runtime.errors import QueueFull
+
+from sluiceway_orchestrator.config import OrchestratorConfig
+from sluiceway_orchestrator.flow import Flow
+from sluiceway_orchestrator.job import Job
+from sluiceway_orchestrator.outbox import Addressed, Outbox
+
+__all__ = ["Jobs", "read_by"]
+
+# When every job slot is taken, another try before this is unlikely to fare better.
+BUSY_RETRY_S = 0.25
+
+
+class Jobs:
+    """Runs jobs, up to `max_jobs` at once."""
+
+    def __init__(self, config: OrchestratorConfig, flow: Flow) -> None:
+        self._config = config
+        self._flow = flow
+        self._running = 0
+
+    def __repr__(self) -> str:
+        return f"<Jobs running={self._running}>"
+
+    @property
+    def running(self) -> int:
+        """Jobs in progress."""
+        return self._running
+
+    def check(self) -> None:
+        """Raise QueueFull if every job slot is taken."""
+        if self._running >= self._config.max_jobs:
+            raise QueueFull("every job slot is taken", retry_after_s=BUSY_RETRY_S)
+
+    def outbox(self) -> Outbox:
+        """A line for the events of one call."""
+        return Outbox(
+            self._config.events_ahead,
+            coalesce_s=self._config.coalesce_ms / 1000,
+            coalesce_items=self._config.coalesce_items,
+        )
+
+    def begin(
+        self, job: Job, outbox: Outbox, create_task: Callable[..., asyncio.Task[None]] = asyncio.create_task
+    ) -> asyncio.Task[None]:
+        """Begin a job, whose events go into the outbox; the task is the caller's to end.
+
+        Raises:
+            QueueFull: every job slot is taken.
+        """
+        self.check()
+        task = create_task(self._flow.run(job, outbox), name=f"job {job.job_id}")
+        # Counted outside of the task: one that is cancelled before its first step runs none of its own.
+        self._running += 1
+        task.add_done_callback(self._ended)
+        return task
+
+    def start(self, job: Job) -> tuple[asyncio.Task[None], Outbox]:
+        """Begin a job that has a line of its own, for a call that would rather be refused than wait; see `read_by`.
+
+        Raises:
+            QueueFull: every job slot is taken, or the job could not be done in time.
+        """
+        self._flow.admit(job)
+        outbox = self.outbox()
+        return self.begin(job, outbox), outbox
+
+    async def run(self, job: Job) -> AsyncGenerator[Addressed]:
+        """Run a job and hand out its events; closing the generator ends everything that runs for the job.
+
+        Raises:
+            QueueFull: every job slot is taken, or the job could not be done in time.
+        """
+        runner, outbox = self.start(job)
+        async with read_by(runner, outbox):
+            async for addressed in outbox:
+                yield addressed
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del task
+        self._running -= 1
+
+
+@asynccontextmanager
+async def read_by(runner: asyncio.Task[None], outbox: Outbox) -> AsyncIterator[None]:
+    """Keep work going for whoever reads its events in this block: after the block nothing runs for it.
+
+    Raises what the work raised, once every event was read.
+    """
+    runner.add_done_callback(lambda _: outbox.close())
+    try:
+        yield
+        await runner
+    finally:
+        runner.cancel()
+        outbox.discard()
+        await asyncio.wait((runner,))
