@@ -16,13 +16,24 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from sluiceway_runtime.errors import ConfigurationError
 
-__all__ = ["KNOWN_SECTIONS", "Port", "ServerConfig", "StageConfig", "load_section", "read_file"]
+__all__ = [
+    "KNOWN_SECTIONS",
+    "ModelsConfig",
+    "Port",
+    "ServerConfig",
+    "StageConfig",
+    "load_section",
+    "read_file",
+    "require_known_variables",
+]
 
 ENVIRONMENT_PREFIX = "SLUICEWAY_"
 DEFAULT_FILE = "sluiceway.toml"
 # Sections that a file may have; `api` holds one table for each external API. A service checks its own section in depth
 # and the others only by name: it does not know their models.
-KNOWN_SECTIONS = ("detection", "recognition", "orchestrator", "api", "models", "security", "up")
+KNOWN_SECTIONS = ("detection", "recognition", "orchestrator", "api", "models", "security")
+# Those whose keys may be variables.
+VARIABLE_SECTIONS = ("detection", "recognition", "orchestrator", "models", "security")
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 # The bounds belong to the number alone: on a union they would be applied to its words as well.
@@ -46,8 +57,10 @@ class ServerConfig(BaseModel):
         0.5, ge=0, description="After SIGTERM: calls are still taken this long while health says NOT_SERVING."
     )
     reflection: bool = Field(True, description="Serve grpc.reflection, for grpcurl and the like.")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level of a line of the log, which goes to standard error."
+    )
+    log_format: Literal["text", "json"] = Field("text", description="json: one object a line, for collectors.")
 
 
 class StageConfig(ServerConfig):
@@ -91,6 +104,16 @@ class StageConfig(ServerConfig):
         return value
 
 
+class ModelsConfig(BaseModel):
+    """What `[models]` may say, for every server alike."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    auto_pull: bool | None = Field(
+        None, description="Download missing weights at the start; by default `up` and `run` do, one server does not."
+    )
+
+
 def read_file(path: Path | None) -> dict[str, Any]:
     """Read the configuration file.
 
@@ -116,6 +139,21 @@ def read_file(path: Path | None) -> dict[str, Any]:
         lines = [f"{path}: [{name}]: unknown section; known are {', '.join(KNOWN_SECTIONS)}" for name in unknown]
         raise ConfigurationError("\n".join(lines))
     return tables
+
+
+def require_known_variables(environment: Mapping[str, str]) -> None:
+    """Refuse variables that would be read by nobody.
+
+    Raises:
+        ConfigurationError: one is `SLUICEWAY_<SECTION>__<KEY>` of no section that variables are read for.
+    """
+    lines = []
+    for name in sorted(environment):
+        section, separator, _ = name.removeprefix(ENVIRONMENT_PREFIX).partition("__")
+        if name.startswith(ENVIRONMENT_PREFIX) and separator and section.lower() not in VARIABLE_SECTIONS:
+            lines.append(f"{name}: variables are read for {', '.join(VARIABLE_SECTIONS)} alone")
+    if lines:
+        raise ConfigurationError("\n".join(lines))
 
 
 def load_section(

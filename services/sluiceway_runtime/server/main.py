@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from sluiceway_runtime.config import ServerConfig, load_section, read_file
+from sluiceway_runtime.config import ModelsConfig, ServerConfig, load_section, read_file, require_known_variables
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.server.app import Server, Service
 from sluiceway_runtime.server.logs import configure_logging
@@ -48,6 +48,15 @@ class Installation:
     security: Security
     environment: Mapping[str, str]
 
+    @property
+    def models(self) -> ModelsConfig:
+        """The `[models]` section.
+
+        Raises:
+            ConfigurationError: it is faulty.
+        """
+        return load_section(ModelsConfig, "models", tables=self.tables, environment=self.environment)
+
 
 def run_service(
     section: str,
@@ -74,6 +83,7 @@ def run_service(
     except ValueError:
         parser.error("--set wants KEY=VALUE")
     try:
+        require_known_variables(os.environ)
         tables = read_file(arguments.config)
         config = load_section(model, section, tables=tables, environment=os.environ, overrides=overrides)
         configure_logging(section, config.log_level, config.log_format)

@@ -23,7 +23,7 @@ metadata) and, where retrying makes sense, `google.rpc.RetryInfo`. The reasons a
 | UNAUTHENTICATED | UNAUTHENTICATED | no valid token |
 | MODEL_FAILED | INTERNAL | the model raised on this item |
 | QUARANTINED | INTERNAL | this item ended a worker and is not tried again |
-| INTERNAL | INTERNAL | a fault of the server; its log has more under the trace id |
+| INTERNAL | INTERNAL | a fault of the server; its log has more under the request id (`x-request-id`) |
 """
 
 from collections import abc as _abc

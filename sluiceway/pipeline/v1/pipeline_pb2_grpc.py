@@ -78,7 +78,8 @@ class PipelineServiceServicer(object):
     def ProcessStream(self, request_iterator, context):
         """Runs many jobs over one stream, for bulk clients. The server reads the next job when it has room, so a client that
         writes faster is slowed by flow control and nothing is buffered without bound. A job that is refused answers with a
-        job_done that carries the error; the stream goes on. Deadline: that of the stream applies to every job.
+        job_done that carries the error; the stream goes on. Deadlines: each job has that of a call of its own, from the
+        moment it is read; one that is set on the stream ends the stream with all its jobs. For bulk work, set none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,7 +49,8 @@ class PipelineServiceStub:
     ProcessStream: _grpc.StreamStreamMultiCallable[_pipeline_pb2.ProcessStreamRequest, _pipeline_pb2.ProcessStreamResponse]
     """Runs many jobs over one stream, for bulk clients. The server reads the next job when it has room, so a client that
     writes faster is slowed by flow control and nothing is buffered without bound. A job that is refused answers with a
-    job_done that carries the error; the stream goes on. Deadline: that of the stream applies to every job.
+    job_done that carries the error; the stream goes on. Deadlines: each job has that of a call of its own, from the
+    moment it is read; one that is set on the stream ends the stream with all its jobs. For bulk work, set none.
     """
     Describe: _grpc.UnaryUnaryMultiCallable[_pipeline_pb2.DescribeRequest, _pipeline_pb2.DescribeResponse]
     """Says what can be asked of this server. Never contains secrets."""
@@ -75,7 +76,8 @@ class PipelineServiceAsyncStub(PipelineServiceStub):
     ProcessStream: _aio.StreamStreamMultiCallable[_pipeline_pb2.ProcessStreamRequest, _pipeline_pb2.ProcessStreamResponse]  # type: ignore[assignment]
     """Runs many jobs over one stream, for bulk clients. The server reads the next job when it has room, so a client that
     writes faster is slowed by flow control and nothing is buffered without bound. A job that is refused answers with a
-    job_done that carries the error; the stream goes on. Deadline: that of the stream applies to every job.
+    job_done that carries the error; the stream goes on. Deadlines: each job has that of a call of its own, from the
+    moment it is read; one that is set on the stream ends the stream with all its jobs. For bulk work, set none.
     """
     Describe: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.DescribeRequest, _pipeline_pb2.DescribeResponse]  # type: ignore[assignment]
     """Says what can be asked of this server. Never contains secrets."""
@@ -110,7 +112,8 @@ class PipelineServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_pipeline_pb2.ProcessStreamResponse], _abc.AsyncIterator[_pipeline_pb2.ProcessStreamResponse]]:
         """Runs many jobs over one stream, for bulk clients. The server reads the next job when it has room, so a client that
         writes faster is slowed by flow control and nothing is buffered without bound. A job that is refused answers with a
-        job_done that carries the error; the stream goes on. Deadline: that of the stream applies to every job.
+        job_done that carries the error; the stream goes on. Deadlines: each job has that of a call of its own, from the
+        moment it is read; one that is set on the stream ends the stream with all its jobs. For bulk work, set none.
         """
 
     @_abc_1.abstractmethod

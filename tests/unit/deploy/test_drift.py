@@ -189,6 +189,12 @@ def test_chart_schema_is_made_from_the_models() -> None:
     assert json.loads((CHART / "values.schema.json").read_text()) == schema.values(), "run deploy/helm/schema.py"
 
 
+def test_reference_of_keys_is_made_from_the_models() -> None:
+    made = script(DEPLOY / "configuration.py").text()
+    assert (ROOT / "docs" / "configuration.md").read_text() == made, "run deploy/configuration.py"
+    assert not [line for line in made.splitlines() if line.endswith("|  |")], "a key has no description"
+
+
 def test_chart_schema_knows_every_key() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())["properties"]
     taken = {
@@ -228,6 +234,19 @@ def test_queries_use_metrics_that_exist() -> None:
     dashboard = json.loads((DEPLOY / "dashboards" / "sluiceway.json").read_text())
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
     queries.append((CHART / "templates" / "_queries.tpl").read_text())
+    queries += [rule["expr"] for rule in alerts()]
     used = {name for query in queries for name in re.findall(r"\bsluiceway_[a-z_]+(?=[\[{) ])", query)}
     assert len(used) > 10
     assert used <= known_metrics()
+
+
+def alerts() -> list[dict[str, Any]]:
+    groups = yaml.safe_load((DEPLOY / "alerts" / "sluiceway.yml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def test_operators_find_every_alert_and_every_metric() -> None:
+    document = (ROOT / "docs" / "operations.md").read_text()
+    assert re.findall(r"^### (Sluiceway\w+)", document, re.MULTILINE) == [rule["alert"] for rule in alerts()]
+    plain = {re.sub("_(bucket|count|sum)$", "", name) for name in known_metrics() if not name.endswith("_created")}
+    assert {name for name in plain if f"`{name}`" not in document} == set()

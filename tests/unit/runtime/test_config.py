@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from sluiceway_runtime.config import ServerConfig, StageConfig, load_section, read_file
+from sluiceway_runtime.config import ServerConfig, StageConfig, load_section, read_file, require_known_variables
 from sluiceway_runtime.errors import ConfigurationError
 
 
@@ -31,6 +31,21 @@ def test_other_sections_and_variables_do_not_interfere() -> None:
     assert (
         load({"recognition": {"port": 7}}, {"SLUICEWAY_RECOGNITION__PORT": "8", "SLUICEWAY_CACHE": "x"}).port == 50052
     )
+
+
+def test_a_variable_that_nobody_reads_is_refused_by_name() -> None:
+    known = {
+        "SLUICEWAY_DETECTION__WORKERS": "2",
+        "SLUICEWAY_CACHE": "x",
+        "SLUICEWAY_DETECTION_SERVICE_HOST": "10.0.0.1",
+    }
+    require_known_variables(known | {"OTHER__NAME": "x"})
+    with pytest.raises(ConfigurationError) as caught:
+        require_known_variables(known | {"SLUICEWAY_DETECTON__WORKERS": "2", "SLUICEWAY_API__SHOP__URL": "x"})
+    text = str(caught.value)
+    assert "SLUICEWAY_DETECTON__WORKERS" in text
+    assert "SLUICEWAY_API__SHOP__URL" in text
+    assert "SLUICEWAY_DETECTION" not in text
 
 
 def test_every_fault_is_told_at_once_by_key() -> None:
