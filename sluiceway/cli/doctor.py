@@ -35,7 +35,9 @@ INT8 = ("amx_int8", "avx512_vnni", "avx_vnni", "asimddp", "i8mm")
 
 
 def doctor(
-    config: Annotated[Path | None, typer.Option("--config", help="Configuration file to check.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", exists=True, dir_okay=False, help="Configuration file to check.")
+    ] = None,
     address: Annotated[str, typer.Option("--address", help="A running cluster to ask.")] = DEFAULT_ADDRESS,
     *,
     trial: Annotated[

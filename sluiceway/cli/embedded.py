@@ -33,7 +33,10 @@ def plan_and_pull(what: str, config: Path | None, *, free_ports: bool) -> Cluste
 
 @asynccontextmanager
 async def embedded_cluster(plan: ClusterPlan, *, show_logs: bool) -> AsyncIterator[Cluster]:
-    """Run the servers of a plan; they are ready inside, and gone after."""
+    """Run the servers of a plan; they are ready inside, and gone after.
+
+    From the start of the first, SIGINT and SIGTERM cancel the task that is inside, and a second one kills the servers.
+    """
     from sluiceway.cluster import Cluster  # noqa: PLC0415
 
     display = ServerDisplay()
@@ -46,6 +49,7 @@ async def embedded_cluster(plan: ClusterPlan, *, show_logs: bool) -> AsyncIterat
             errors.print(f"{name:<13} {line}", markup=False, soft_wrap=True, style="dim")
 
     cluster = Cluster(plan.servers, on_state=show, on_log=log)
+    stop_on_signals(cluster)
     with display:
         await _start(cluster)
     try:
@@ -62,17 +66,20 @@ async def _start(cluster: Cluster) -> None:
         raise
 
 
-def stop_on_signals(task: asyncio.Task[None], cluster: Cluster | None = None) -> None:
-    """Let SIGINT and SIGTERM cancel a task; a second one kills the cluster's servers."""
-    loop = asyncio.get_running_loop()
+def stop_on_signals(cluster: Cluster | None = None) -> None:
+    """Let SIGINT and SIGTERM cancel this task; a second one kills the cluster's servers."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
     asked = False
 
     def stop() -> None:
         nonlocal asked
         if asked and cluster:
+            # Without cancelling again: that would end the stopping itself and leave servers behind.
             cluster.kill()
+        else:
+            task.cancel()
         asked = True
-        task.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sluiceway.cli.terminal import EXIT_USAGE, fail
+from sluiceway.cli.terminal import EXIT_USAGE, errors, fail
 from sluiceway.client.sources import SourceLike
 
 __all__ = ["Input", "find_inputs"]
@@ -39,16 +39,24 @@ def find_inputs(arguments: Iterable[str]) -> list[Input]:
 def _spell_out(argument: str) -> Iterator[Input]:
     if argument == "-":
         yield Input("-", sys.stdin.buffer.read())
-    elif Path(argument).is_dir():
-        found = sorted(path for path in Path(argument).rglob("*") if _is_image(path))
+    elif os.path.isdir(argument):  # noqa: PTH112 - `Path` raises for what is too long for a name
+        found = sorted(_images(argument), key=Path)
         if not found:
             fail(f"there are no images in {argument} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})", EXIT_USAGE)
-        for path in found:
-            name = os.path.join(argument, path.relative_to(argument))  # noqa: PTH118 - keeps ./ as it was typed
+        for name in found:
             yield Input(name, name)
     else:
         yield Input(argument, argument)
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+def _images(folder: str) -> Iterator[str]:
+    """Images of a folder and those below it, under the name that was typed. Says which cannot be read."""
+    for place, _, names in os.walk(folder, onerror=_say_unreadable):
+        for name in names:
+            path = os.path.join(place, name)  # noqa: PTH118 - keeps ./ as it was typed
+            if Path(name).suffix.lower() in IMAGE_SUFFIXES and os.path.isfile(path):  # noqa: PTH113 - never raises
+                yield path
+
+
+def _say_unreadable(error: OSError) -> None:
+    errors.print(f"cannot read {error.filename}: {error.strerror}", style="yellow", markup=False, soft_wrap=True)

@@ -92,7 +92,9 @@ def pull_models(
         bool, typer.Option("--tests", help="What the tests of Sluiceway itself need, samples too.")
     ] = False,
     everything: Annotated[bool, typer.Option("--all", help="All that have a name.")] = False,
-    config: Annotated[Path | None, typer.Option("--config", help="Configuration file, for --defaults.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", exists=True, dir_okay=False, help="Configuration file, for --defaults.")
+    ] = None,
 ) -> None:
     """Download weights into the cache and check them. What is there already costs nothing.
 
@@ -121,7 +123,12 @@ def pull_models(
 def calibrate_model(
     model: Annotated[str, typer.Argument(help="Name of detection weights, or path of an ONNX file.")],
     *,
-    images: Annotated[Path, typer.Option("--images", help="Folder of images like those that will come; 50 or more.")],
+    images: Annotated[
+        Path,
+        typer.Option(
+            "--images", exists=True, file_okay=False, help="Folder of images like those that will come; 50 or more."
+        ),
+    ],
     to: Annotated[Path, typer.Option("--to", help="ONNX file to write.")],
     least: Annotated[
         float, typer.Option("--least", min=0, max=1, help="Share of boxes that must stay where they are.")

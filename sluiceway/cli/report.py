@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sluiceway.cli.inputs import Input
-from sluiceway.cli.terminal import errors, output
+from sluiceway.cli.terminal import errors, output, shown
 from sluiceway.client import Region, Result, draw
 
 __all__ = ["Report"]
@@ -30,14 +32,16 @@ class Report:
 
     Args:
         as_json: NDJSON on stdout instead of tables.
-        out: folder for annotated pictures; exists.
+        out: folder for annotated pictures; exists. It may hold inputs, and no picture replaces one of them.
+        inputs: all images of the run.
 
     Attributes:
         console: where tables go; None for NDJSON.
     """
 
-    def __init__(self, *, as_json: bool, out: Path | None) -> None:
+    def __init__(self, *, as_json: bool, out: Path | None, inputs: Sequence[Input]) -> None:
         self._out = out
+        self._originals = {_identity(item.name) for item in inputs} - {None} if out else set()
         self.console = None if as_json else output()
         self._written: set[Path] = set()
         self.succeeded = 0
@@ -52,7 +56,7 @@ class Report:
         else:
             self.failed += 1
         if self.console is None:
-            sys.stdout.write(result.to_json() + "\n")
+            sys.stdout.write(shown(result.to_json()) + "\n")
             sys.stdout.flush()
         else:
             self._print(self.console, result)
@@ -68,9 +72,10 @@ class Report:
             errors.print(f"annotated pictures are in {escape(str(self._out))}")
 
     def _print(self, console: Console, result: Result) -> None:
-        name = escape(result.source)
+        name = escape(shown(result.source))
         if result.error is not None:
-            console.print(f"[bold]{name}[/]  [red]failed: {escape(result.error.message)}[/] ({result.error.reason})")
+            message = escape(shown(result.error.message))
+            console.print(f"[bold]{name}[/]  [red]failed: {message}[/] ({result.error.reason})")
             return
         facts = f"{result.width} x {result.height}, {len(result.regions)} regions, {result.timings.total_ms:.0f} ms"
         console.print(f"[bold]{name}[/]  [dim]{facts}[/]")
@@ -105,10 +110,22 @@ class Report:
         assert self._out is not None
         stem, suffix = _name_of(source)
         path, number = self._out / f"{stem}{suffix}", 1
-        while path in self._written:
+        if _identity(path) in self._originals:
+            stem = f"{stem}-annotated"
+            path = self._out / f"{stem}{suffix}"
+        while path in self._written or _identity(path) in self._originals:
             number += 1
             path = self._out / f"{stem}-{number}{suffix}"
         return path
+
+
+def _identity(path: str | Path) -> tuple[int, int] | None:
+    """Which file it is, by whatever name; None if there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a name as it was typed, which may be no path
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _name_of(source: str) -> tuple[str, str]:

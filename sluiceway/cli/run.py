@@ -68,13 +68,18 @@ def run(
     classes: Annotated[
         str | None, typer.Option("--classes", metavar="A,B", help="Keep only these detection classes.")
     ] = None,
-    max_detections: Annotated[int | None, typer.Option("--max-detections", help="At most this many regions.")] = None,
-    image_size: Annotated[int | None, typer.Option("--image-size", help="Longer side that the detector sees.")] = None,
+    max_detections: Annotated[
+        int | None, typer.Option("--max-detections", min=1, help="At most this many regions.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", min=1, help="Longer side that the detector sees.")
+    ] = None,
     detect_only: Annotated[bool, typer.Option("--detect-only", help="Find regions and read nothing.")] = False,
     priority: Annotated[PriorityName, typer.Option("--priority", help="How urgent it is.")] = PriorityName.NORMAL,
     in_flight: Annotated[int, typer.Option("--in-flight", min=1, help="Images on their way at a time.")] = 16,
     config: Annotated[
-        Path | None, typer.Option("--config", help="Configuration of the cluster that is started.")
+        Path | None,
+        typer.Option("--config", exists=True, dir_okay=False, help="Configuration of the cluster that is started."),
     ] = None,
     token: Annotated[
         str | None, typer.Option("--token", envvar="SLUICEWAY_TOKEN", help="Token of a running cluster.")
@@ -82,7 +87,10 @@ def run(
     tls: Annotated[
         bool, typer.Option("--tls", help="Encrypt the connection; trusts the system's authorities.")
     ] = False,
-    ca: Annotated[Path | None, typer.Option("--ca", help="Authorities to trust instead (PEM); implies --tls.")] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option("--ca", exists=True, dir_okay=False, help="Authorities to trust instead (PEM); implies --tls."),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the started servers log.")] = False,
 ) -> None:
     """Find and read the text in images.
@@ -116,7 +124,8 @@ def run(
     inputs = find_inputs(sources)
     if out:
         _make_folder(out)
-    raise typer.Exit(asyncio.run(_run(Job(inputs, options, in_flight), target, Report(as_json=json, out=out))))
+    report = Report(as_json=json, out=out, inputs=inputs)
+    raise typer.Exit(asyncio.run(_run(Job(inputs, options, in_flight), target, report)))
 
 
 def _make_folder(out: Path) -> None:
@@ -127,9 +136,7 @@ def _make_folder(out: Path) -> None:
 
 
 async def _run(job: Job, target: Target, report: Report) -> int:
-    current = asyncio.current_task()
-    assert current is not None
-    stop_on_signals(current)
+    stop_on_signals()
     try:
         async with _cluster(target) as (address, tls):
             await _process(job, report, AsyncClient(address, token=target.token, tls=tls))

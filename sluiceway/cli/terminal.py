@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,17 @@ from typing import NoReturn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-__all__ = ["EXIT_FAILED", "EXIT_USAGE", "ServerDisplay", "errors", "fail", "image_progress", "output", "pulled"]
+__all__ = [
+    "EXIT_FAILED",
+    "EXIT_USAGE",
+    "ServerDisplay",
+    "errors",
+    "fail",
+    "image_progress",
+    "output",
+    "pulled",
+    "shown",
+]
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 # Where stdout is a file or a pipe: wide enough that no text is folded in ordinary results.
@@ -30,13 +41,18 @@ def fail(message: object, code: int = EXIT_FAILED) -> NoReturn:
     raise SystemExit(code)
 
 
+def shown(text: str) -> str:
+    """Replace what stdout cannot take: bytes of file names that are not UTF-8, which Python keeps as surrogates."""
+    return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
+
+
 class ServerDisplay:
     """Shows servers as they become ready: spinners on a terminal, else a line for each change worth telling."""
 
     def __init__(self) -> None:
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓[/]"),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             TimeElapsedColumn(),
             console=errors,
             transient=True,
@@ -61,9 +77,11 @@ class ServerDisplay:
                 self._progress.remove_task(self._tasks.pop(name))
         elif state == "died":
             errors.print(f"✗ {detail or name + ' died'}", style="red", markup=False, soft_wrap=True)
-        elif self._live and state == "starting":
+        elif state == "starting":
             if name not in self._tasks:
                 self._tasks[name] = self._progress.add_task("", total=None)
+                if not self._live:
+                    errors.print(f"  {name:<13} starting")
             self._progress.update(self._tasks[name], description=f"{name:<13} {detail or state}")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sluiceway.cli.embedded import embedded_cluster, plan_and_pull, stop_on_signals
+from sluiceway.cli.embedded import embedded_cluster, plan_and_pull
 from sluiceway.cli.terminal import errors
 
 if TYPE_CHECKING:
@@ -19,7 +19,13 @@ __all__ = ["up"]
 
 def up(
     config: Annotated[
-        Path | None, typer.Option("--config", help="Configuration file; default: sluiceway.toml here, if there is one.")
+        Path | None,
+        typer.Option(
+            "--config",
+            exists=True,
+            dir_okay=False,
+            help="Configuration file; default: sluiceway.toml here, if there is one.",
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show what the servers log.")] = False,
 ) -> None:
@@ -34,12 +40,8 @@ def up(
 
 
 async def _up(plan: ClusterPlan, *, show_logs: bool) -> None:
-    current = asyncio.current_task()
-    assert current is not None
-    stop_on_signals(current)
     try:
         async with embedded_cluster(plan, show_logs=show_logs) as cluster:
-            stop_on_signals(current, cluster)
             _announce(plan)
             await cluster.watch()
     except asyncio.CancelledError:

@@ -24,6 +24,8 @@ __all__ = ["DEFAULT_ADDRESS", "AsyncClient"]
 
 DEFAULT_ADDRESS = "localhost:50051"
 _DEFAULT_OPTIONS = Options()
+# For limits that are good to know; images wait for them meanwhile.
+ASK_TIMEOUT_S = 5.0
 Answer = TypeVar("Answer")
 
 
@@ -166,6 +168,7 @@ class AsyncClient:
         run = BulkRun(
             open_call=lambda: self._connection.bulk(None),
             load=self._load,
+            describe=self._ask,
             options=options,
             retry=self._retry,
             in_flight=in_flight,
@@ -182,6 +185,10 @@ class AsyncClient:
             return from_describe(await self._connection.describe(remaining_s))
 
         return await self._with_retries(once, timeout_s)
+
+    async def _ask(self) -> Description:
+        """Describe in one quick try."""
+        return from_describe(await self._connection.describe(ASK_TIMEOUT_S))
 
     async def wait_ready(self, timeout_s: float) -> Description:
         """Wait until the server answers and every stage has a replica that takes work.

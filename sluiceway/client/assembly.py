@@ -61,7 +61,8 @@ class Assembly:
     def result(self) -> Result:
         """Build the result from what is known now."""
         # A region that the order leaves out must not vanish: it follows at the end.
-        order = [*self._order, *(key for key in self._regions if key not in set(self._order))]
+        ordered = set(self._order)
+        order = [*self._order, *(key for key in self._regions if key not in ordered)]
         return Result(
             source=self.source,
             width=self._width,

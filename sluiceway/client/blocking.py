@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import weakref
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -16,6 +17,7 @@ from sluiceway.client.events import Event
 from sluiceway.client.options import Options, RetryPolicy, Tls
 from sluiceway.client.results import Result
 from sluiceway.client.sources import ChannelOrder, SourceLike
+from sluiceway.errors import Cancelled
 
 __all__ = ["Client"]
 
@@ -32,19 +34,31 @@ _END: Final = _End()
 
 
 class LoopThread:
-    """An event loop on a daemon thread; it ends with `stop`, with its owner, or with the interpreter."""
+    """An event loop on a daemon thread; it ends with `close`, with its owner, or with the interpreter.
+
+    Error handling: what runs when it is closed, or is to run later, raises `Cancelled`.
+    """
 
     def __init__(self) -> None:
+        self._closed = False
+        # Whatever was handed over before `_closed` is seen by `close`, so that nobody waits for a loop that has ended.
+        self._lock = threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="sluiceway-client", daemon=True)
         self._thread.start()
-        self.stop = weakref.finalize(self, _stop, self._loop, self._thread)
+        self._stop = weakref.finalize(self, _stop, self._loop, self._thread)
 
     def run(self, work: Coroutine[Any, Any, Answer]) -> Answer:
         """Run a coroutine to its end and return what it returns; an interrupt here cancels it there."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        with self._lock:
+            if self._closed:
+                work.close()
+                raise Cancelled("the client is closed")
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
+        except CancelledError as error:
+            raise Cancelled("the client was closed") from error
         except BaseException:
             future.cancel()
             raise
@@ -55,7 +69,31 @@ class LoopThread:
             while not isinstance(item := self.run(_next(items)), _End):
                 yield item
         finally:
-            self.run(_close(items))
+            # A thread that was closed has closed its iterators too.
+            with contextlib.suppress(Cancelled):
+                self.run(_close(items))
+
+    def close(self, last: Coroutine[Any, Any, None]) -> None:
+        """Cancel what runs, run `last`, and end the thread. May be called twice."""
+        with self._lock:
+            if self._closed:
+                last.close()
+                return
+            self._closed = True
+        try:
+            asyncio.run_coroutine_threadsafe(_end_everything(), self._loop).result()
+            asyncio.run_coroutine_threadsafe(last, self._loop).result()
+        finally:
+            self._stop()
+
+
+async def _end_everything() -> None:
+    """Cancel every task of this loop and close every iterator that nobody draws from at the moment."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()
 
 
 def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
@@ -78,9 +116,13 @@ async def _from_thread(items: Iterable[Item]) -> AsyncIterator[Item]:
     """Draw from an iterable that may block, without holding up the loop."""
     loop, iterator = asyncio.get_running_loop(), iter(items)
     # One thread for the whole iterable: generators with open files or cursors must not change threads midway.
-    with ThreadPoolExecutor(1, "sluiceway-sources") as thread:
+    thread = ThreadPoolExecutor(1, "sluiceway-sources")
+    try:
         while not isinstance(item := await loop.run_in_executor(thread, next, iterator, _END), _End):
             yield item
+    finally:
+        # Not waiting: whoever leaves early must not hold up the loop until the iterable has its next item.
+        thread.shutdown(wait=False)
 
 
 class Client:
@@ -95,7 +137,7 @@ class Client:
         channels: order of the channels in arrays; "bgr" is OpenCV's.
 
     Resource handling: `with` closes the connection and ends the thread. May be used from many threads at once.
-    Error handling: every call raises a subclass of `sluiceway.errors.SluicewayError`.
+    Error handling: every call raises a subclass of `sluiceway.errors.SluicewayError`; `Cancelled` once it is closed.
     """
 
     def __init__(
@@ -128,9 +170,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection; calls of other threads end with `Cancelled`. May be called twice."""
-        if self._thread.stop.alive:
-            self._thread.run(self._client.close())
-            self._thread.stop()
+        self._thread.close(self._client.close())
 
     def process(
         self, source: SourceLike, options: Options = _DEFAULT_OPTIONS, *, timeout_s: float | None = None

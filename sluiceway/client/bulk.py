@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from sluiceway.client import events
 from sluiceway.client.assembly import Assembly
 from sluiceway.client.connection import BulkCall
-from sluiceway.client.convert import from_response, to_request
+from sluiceway.client.convert import JobRequest, from_response, size_fault, to_request
+from sluiceway.client.description import Description
 from sluiceway.client.options import Options, RetryPolicy
 from sluiceway.client.results import Result
 from sluiceway.client.sources import LoadedSource, SourceLike, describe_source
@@ -18,13 +19,16 @@ from sluiceway.errors import SluicewayError, Unavailable
 
 __all__ = ["BulkRun"]
 
+# Every server takes messages of this size, whatever its limits; so most runs never have to ask for them.
+ALWAYS_TAKEN_BYTES = 2**16 - 2**10
+
 
 @dataclass(slots=True)
 class _Job:
     """One source on its way. `assembly` starts anew with every try, so that no event counts twice."""
 
     index: int
-    source: LoadedSource
+    request: JobRequest
     assembly: Assembly
     failures: int = 0
 
@@ -41,6 +45,7 @@ class BulkRun:
         *,
         open_call: Callable[[], BulkCall],
         load: Callable[[SourceLike], Awaitable[LoadedSource]],
+        describe: Callable[[], Awaitable[Description]],
         options: Options,
         retry: RetryPolicy,
         in_flight: int,
@@ -48,6 +53,7 @@ class BulkRun:
     ) -> None:
         self._open_call = open_call
         self._load = load
+        self._describe = describe
         self._options = options
         self._retry = retry
         self._ordered = ordered
@@ -97,10 +103,11 @@ class BulkRun:
             index, self._drawn = self._drawn, self._drawn + 1
             try:
                 loaded = await self._load(source)
+                request = to_request([loaded], self._options, str(index))
             except SluicewayError as error:
                 self._finish(index, Result(describe_source(source), error=error))
                 continue
-            job = _Job(index, loaded, Assembly(loaded.name))
+            job = _Job(index, request, Assembly(loaded.name))
             self._jobs[str(index)] = job
             self._to_send.put_nowait(job)
         self._exhausted = True
@@ -136,12 +143,12 @@ class BulkRun:
 
     async def _talk_once(self) -> None:
         async with self._open_call() as call:
-            writer = asyncio.create_task(self._write(call))
+            writer = asyncio.create_task(self._guard(self._write(call)))
             try:
                 async with aclosing(call.read()) as responses:
                     async for response in responses:
                         job = self._jobs.get(response.job_id)
-                        event = from_response(response, [job.source.name]) if job else None
+                        event = from_response(response, [job.assembly.source]) if job else None
                         if job and event:
                             self._receive(job, event)
             finally:
@@ -149,10 +156,28 @@ class BulkRun:
                 await asyncio.gather(writer, return_exceptions=True)
 
     async def _write(self, call: BulkCall) -> None:
-        while (job := await self._to_send.get()) is not None:
-            if str(job.index) in self._jobs:
-                await call.write(to_request([job.source], self._options, str(job.index)))
-        await call.done_writing()
+        server: Description | None = None
+        asked = False
+        # A stream that ends meanwhile is the reader's affair: it learns why, and everything unfinished is sent again.
+        with suppress(SluicewayError):
+            while (job := await self._to_send.get()) is not None:
+                if str(job.index) not in self._jobs:
+                    continue
+                if not asked and job.request.ByteSize() > ALWAYS_TAKEN_BYTES:
+                    # Once for each stream: the next one may lead to a server with other limits.
+                    asked, server = True, await self._ask()
+                if server and (error := size_fault(job.request, server)):
+                    self._end(job, Result(job.assembly.source, error=error))
+                else:
+                    await call.write(job.request)
+            await call.done_writing()
+
+    async def _ask(self) -> Description | None:
+        """What the server says of itself; None if it does not: then its own refusals have to do."""
+        try:
+            return await self._describe()
+        except SluicewayError:
+            return None
 
     def _receive(self, job: _Job, event: events.Event) -> None:
         job.assembly.add(event)
@@ -164,11 +189,14 @@ class BulkRun:
             if delay_s is not None:
                 self._later(delay_s, job)
                 return
+        self._end(job, job.assembly.result())
+
+    def _end(self, job: _Job, result: Result) -> None:
         del self._jobs[str(job.index)]
-        self._finish(job.index, job.assembly.result())
+        self._finish(job.index, result)
 
     def _later(self, delay_s: float, job: _Job) -> None:
-        job.assembly = Assembly(job.source.name)
+        job.assembly = Assembly(job.assembly.source)
 
         def send() -> None:
             self._timers.discard(timer)
@@ -185,7 +213,7 @@ class BulkRun:
         while not self._to_send.empty():
             self._to_send.get_nowait()
         for job in self._jobs.values():
-            job.assembly = Assembly(job.source.name)
+            job.assembly = Assembly(job.assembly.source)
             self._to_send.put_nowait(job)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import Self
@@ -10,7 +11,7 @@ import grpc
 
 from sluiceway.client.convert import error_from_rpc
 from sluiceway.client.options import Tls
-from sluiceway.errors import SluicewayError
+from sluiceway.errors import SluicewayError, Unavailable
 from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
 
 __all__ = ["BulkCall", "Connection"]
@@ -25,6 +26,9 @@ _OPTIONS = (
     # Retries are this library's: it knows the server's pushback and what can be repeated.
     ("grpc.enable_retries", 0),
 )
+
+# What gRPC raises for writing to a stream that is over, or that ends at this moment.
+_ENDED = (asyncio.InvalidStateError, grpc.aio.InternalError)
 
 
 class Connection:
@@ -104,15 +108,28 @@ class BulkCall:
         self._call.cancel()
 
     async def write(self, job: pipeline_pb2.ProcessRequest) -> None:
-        """Send one job; waits while the server's flow control has no room."""
+        """Send one job; waits while the server's flow control has no room.
+
+        Raises:
+            SluicewayError: the stream has ended; `read` says why.
+        """
         try:
             await self._call.write(pipeline_pb2.ProcessStreamRequest(job=job))
         except grpc.aio.AioRpcError as error:
             raise self._error(error) from error
+        except _ENDED as error:
+            raise Unavailable("the stream has ended") from error
 
     async def done_writing(self) -> None:
-        """Say that no job follows."""
-        await self._call.done_writing()
+        """Say that no job follows.
+
+        Raises:
+            SluicewayError: as `write`.
+        """
+        try:
+            await self._call.done_writing()
+        except _ENDED as error:
+            raise Unavailable("the stream has ended") from error
 
     async def read(self) -> AsyncGenerator[pipeline_pb2.ProcessResponse]:
         """Receive events until the server ends the stream."""

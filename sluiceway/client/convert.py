@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from sluiceway.client import events
@@ -15,16 +17,21 @@ from sluiceway.client.results import Box, Character, Label, Model, Reading, Regi
 from sluiceway.client.sources import LoadedSource
 from sluiceway.common.v1 import error_pb2, geometry_pb2, model_pb2
 from sluiceway.detection.v1 import detection_pb2
-from sluiceway.errors import ServerFault, SluicewayError, make_error
+from sluiceway.errors import ImageTooLarge, InvalidOption, ServerFault, SluicewayError, make_error
 from sluiceway.pipeline.v1 import pipeline_pb2
 from sluiceway.recognition.v1 import recognition_pb2
 
 __all__ = [
+    "JobRequest",
     "error_from_rpc",
     "from_describe",
     "from_response",
+    "size_fault",
     "to_request",
 ]
+
+JobRequest: TypeAlias = pipeline_pb2.ProcessRequest
+Built = TypeVar("Built", bound=Message)
 
 DETAILS_KEY = "grpc-status-details-bin"
 _PRIORITIES = {
@@ -33,11 +40,19 @@ _PRIORITIES = {
     Priority.BULK: model_pb2.PRIORITY_BULK,
 }
 _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+# What gRPC itself says where a stream ends while a message is being written: the server's own word is lost by then.
+_WRITE_FAILED = "Internal error from Core"
+# What the stream puts around a job: a tag and a length.
+_ENVELOPE_BYTES = 16
 
 
-def to_request(sources: Sequence[LoadedSource], options: Options, job_id: str = "") -> pipeline_pb2.ProcessRequest:
-    """Build one job. The ids of its sources are their positions."""
-    return pipeline_pb2.ProcessRequest(
+def to_request(sources: Sequence[LoadedSource], options: Options, job_id: str = "") -> JobRequest:
+    """Build one job. The ids of its sources are their positions.
+
+    Raises:
+        InvalidOption: an option or a source has a value that no message can hold, such as a negative count.
+    """
+    return JobRequest(
         job_id=job_id,
         sources=[_to_source(str(index), source) for index, source in enumerate(sources)],
         options=_to_options(options),
@@ -47,27 +62,64 @@ def to_request(sources: Sequence[LoadedSource], options: Options, job_id: str = 
 def _to_source(source_id: str, source: LoadedSource) -> pipeline_pb2.Source:
     if source.image is not None:
         return pipeline_pb2.Source(source_id=source_id, image=source.image)
-    if source.url is not None:
-        return pipeline_pb2.Source(source_id=source_id, url=source.url)
-    assert source.call is not None
-    call = pipeline_pb2.ApiCall(api=source.call.api, params=dict(source.call.params))
-    return pipeline_pb2.Source(source_id=source_id, api_call=call)
+    try:
+        if source.url is not None:
+            return pipeline_pb2.Source(source_id=source_id, url=source.url)
+        assert source.call is not None
+        call = pipeline_pb2.ApiCall(api=source.call.api, params=dict(source.call.params))
+        return pipeline_pb2.Source(source_id=source_id, api_call=call)
+    except (TypeError, ValueError) as error:
+        raise InvalidOption(f"{source.name!r} cannot be sent: {error}") from error
 
 
 def _to_options(options: Options) -> pipeline_pb2.ProcessOptions:
+    if options.priority not in _PRIORITIES:
+        raise InvalidOption(f"priority cannot be {options.priority!r}")
     return pipeline_pb2.ProcessOptions(
-        detect=detection_pb2.DetectOptions(
+        detect=_build(
+            detection_pb2.DetectOptions,
             confidence=options.confidence,
             iou=options.iou,
             classes=options.classes,
             max_detections=options.max_detections,
             image_size=options.image_size,
         ),
-        recognize=recognition_pb2.RecognizeOptions(characters=options.characters, top_k=options.top_k),
+        recognize=_build(recognition_pb2.RecognizeOptions, characters=options.characters, top_k=options.top_k),
         priority=_PRIORITIES[options.priority],
         return_images=options.return_images,
         detect_only=options.detect_only,
     )
+
+
+def _build(kind: type[Built], **fields: Any) -> Built:
+    """Fill a message field by field, so that the one that does not fit can be named: protobuf does not."""
+    message = kind()
+    for name, value in fields.items():
+        try:
+            message.MergeFrom(kind(**{name: value}))
+        except (TypeError, ValueError) as error:
+            raise InvalidOption(f"{name} cannot be {value!r}: {error}") from error
+    return message
+
+
+def size_fault(request: JobRequest, server: Description) -> ImageTooLarge | None:
+    """Say which of the server's limits a job of one source exceeds; None if it fits.
+
+    On a stream of many jobs this is more than thrift: a message above the server's limit ends the whole stream.
+    """
+    sizes = {
+        "max_image_bytes": len(request.sources[0].image),
+        "max_message_bytes": request.ByteSize() + _ENVELOPE_BYTES,
+    }
+    for name, size_bytes in sizes.items():
+        limit_bytes: int = getattr(server, name)
+        # 0: the server does not tell.
+        if 0 < limit_bytes < size_bytes:
+            return ImageTooLarge(
+                f"the source has {size_bytes} bytes; the server's {name} is {limit_bytes}",
+                metadata={name: str(limit_bytes)},
+            )
+    return None
 
 
 def from_response(message: pipeline_pb2.ProcessResponse, names: Sequence[str]) -> events.Event | None:
@@ -211,6 +263,8 @@ def error_from_rpc(error: grpc.aio.AioRpcError, address: str, *, closed: bool = 
         if code == "CANCELLED" and not closed:
             # Nobody here cancelled it: gRPC says so of calls that reach a server in the moment in which it stops.
             code, text = "UNAVAILABLE", "it stopped"
+        elif code == "INTERNAL" and text == _WRITE_FAILED:
+            code, text = "UNAVAILABLE", "it ended the stream"
         if code == "UNAVAILABLE":
             text = f"cannot reach {address}: {text}"
         return make_error(code, "", text or code)

@@ -12,7 +12,14 @@ from sluiceway_detection.config import DetectionConfig
 from sluiceway_orchestrator.config import OrchestratorConfig, load_apis
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_runtime import cores, devices, weights
-from sluiceway_runtime.config import ServerConfig, StageConfig, load_section, read_file
+from sluiceway_runtime.config import (
+    ModelsConfig,
+    ServerConfig,
+    StageConfig,
+    load_section,
+    read_file,
+    require_known_variables,
+)
 from sluiceway_runtime.errors import ConfigurationError
 from sluiceway_runtime.server.security import SecurityConfig
 
@@ -65,14 +72,14 @@ def plan_cluster(
     """
     variables = {**environment, **(overrides or {})}
     tables = read_file(config)
-    detection, recognition, orchestrator, security = _sections(tables, variables)
+    detection, recognition, orchestrator, models, security = _sections(tables, variables)
     ports = _Ports(free=free_ports)
     division = _division(detection, recognition)
     addresses = {
         name: (_reachable(section.host), ports.take(section.port), ports.take(section.operations_port))
         for name, section in (("detection", detection), ("recognition", recognition), ("orchestrator", orchestrator))
     }
-    targets = {name: f"{host}:{port}" for name, (host, port, _) in addresses.items()}
+    targets = {name: _target(host, port) for name, (host, port, _) in addresses.items()}
     settings: dict[str, dict[str, str]] = {name: {} for name in addresses}
     for name, (_, port, operations_port) in addresses.items():
         settings[name] |= {"port": str(port), "operations_port": str(operations_port)}
@@ -107,13 +114,12 @@ def plan_cluster(
         )
         for name, section in sections.items()
     )
-    auto_pull = bool(tables.get("models", {}).get("auto_pull", True))
     return ClusterPlan(
         servers,
         targets["orchestrator"],
         _weights(detection, recognition),
         division,
-        auto_pull,
+        models.auto_pull is not False,
         encrypted=security.certificate is not None,
         ca=security.ca,
     )
@@ -121,7 +127,7 @@ def plan_cluster(
 
 def _sections(
     tables: Mapping[str, Any], variables: Mapping[str, str]
-) -> tuple[DetectionConfig, RecognitionConfig, OrchestratorConfig, SecurityConfig]:
+) -> tuple[DetectionConfig, RecognitionConfig, OrchestratorConfig, ModelsConfig, SecurityConfig]:
     faults: list[str] = []
 
     def load(model: type[Any], name: str) -> Any:
@@ -134,12 +140,14 @@ def _sections(
         load(DetectionConfig, "detection"),
         load(RecognitionConfig, "recognition"),
         load(OrchestratorConfig, "orchestrator"),
+        load(ModelsConfig, "models"),
         load(SecurityConfig, "security"),
     )
-    try:
-        load_apis(tables)
-    except ConfigurationError as error:
-        faults.append(str(error))
+    for check in (lambda: load_apis(tables), lambda: require_known_variables(variables)):
+        try:
+            check()
+        except ConfigurationError as error:
+            faults.append(str(error))
     if faults:
         raise ConfigurationError("\n".join(faults))
     return sections
@@ -205,6 +213,10 @@ def _weights(detection: DetectionConfig, recognition: RecognitionConfig) -> tupl
 def _reachable(host: str) -> str:
     """Where a server that listens on every address is reached from this machine."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not listened on
+
+
+def _target(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class _Ports:

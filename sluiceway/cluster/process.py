@@ -94,13 +94,11 @@ class ServerProcess:
     async def _read_log(self) -> None:
         assert self._process is not None
         assert self._process.stdout is not None
-        with contextlib.suppress(
-            ValueError
-        ):  # a line longer than the stream's limit ends the listening, not the server
-            async for line in self._process.stdout:
-                text = line.decode("utf-8", "replace").rstrip()
-                self.last_lines.append(text)
-                self._on_log(self.spec.name, text)
+        # To the very end: a server whose pipe is full stops at its next line, with everything that it serves.
+        while line := await _next_line(self._process.stdout):
+            text = line.decode("utf-8", "replace").rstrip()
+            self.last_lines.append(text)
+            self._on_log(self.spec.name, text)
 
     async def probe(self) -> tuple[bool, str]:
         """Ask `/readyz`; returns whether it takes work, and its state in a word."""
@@ -148,3 +146,13 @@ class ServerProcess:
         if self._process and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
+
+
+async def _next_line(stream: asyncio.StreamReader) -> bytes:
+    """Read a line, or a piece of one that is longer than the stream's limit; empty at the end."""
+    try:
+        return await stream.readuntil()
+    except asyncio.IncompleteReadError as end:
+        return end.partial
+    except asyncio.LimitOverrunError as long:
+        return await stream.readexactly(long.consumed)

@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sluiceway import ApiCall, Client, Options, errors
@@ -29,6 +30,7 @@ CASES = {
     "unknown class": (None, Options(classes=("gryphon",)), errors.InvalidInput, "INVALID_ARGUMENT", "INVALID_OPTION"),
     "size not offered": (None, Options(image_size=77), errors.InvalidInput, "INVALID_ARGUMENT", "INVALID_OPTION"),
     "confidence 7": (None, Options(confidence=7), errors.InvalidInput, "INVALID_ARGUMENT", "INVALID_OPTION"),
+    "negative count": (None, Options(max_detections=-1), errors.InvalidOption, "INVALID_ARGUMENT", "INVALID_OPTION"),
     "unknown API": (ApiCall("nobody"), Options(), errors.UnknownApi, "INVALID_ARGUMENT", "UNKNOWN_API"),
     "private URL": (
         "http://127.0.0.1:9/a.png", Options(), errors.UrlNotAllowed, "PERMISSION_DENIED", "URL_NOT_ALLOWED",
@@ -62,3 +64,18 @@ def test_one_bad_source_leaves_its_neighbours_alone(up: Any, samples: Path) -> N
         results = list(client.process_many([good, b"no image", good, "api:nobody", good]))
     assert [result.ok for result in results] == [True, False, True, False, True]
     assert {len(result.regions) for result in results if result.ok} == {len(results[0].regions)}
+
+
+def test_a_source_above_every_limit_leaves_its_neighbours_alone(up: Any, samples: Path) -> None:
+    good = samples / "page.png"
+    with Client(up.address) as client:
+        huge = bytes(client.describe().max_message_bytes + 1)
+        results = list(client.process_many([good, huge, good]))
+    assert [result.ok for result in results] == [True, False, True]
+    assert isinstance(results[1].error, errors.ImageTooLarge)
+
+
+def test_a_photograph_in_memory_is_taken(up: Any) -> None:
+    with Client(up.address) as client:
+        result = client.process(np.zeros((3000, 4000, 3), np.uint8))
+    assert (result.width, result.height) == (4000, 3000)

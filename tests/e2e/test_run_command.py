@@ -127,6 +127,8 @@ def test_options_have_their_effect(up: Any, samples: Path) -> None:
         (["--no-such-option", "x.png"], "No such option"),
         (["--conf", "3", "x.png"], "--conf must be above 0"),
         (["--config", "nowhere.toml", "x.png"], "nowhere.toml"),
+        (["--ca", "nowhere.pem", "x.png"], "nowhere.pem"),
+        (["--max-detections", "-1", "x.png"], "--max-detections"),
     ],
 )
 def test_wrong_usage_is_exit_code_2_without_a_traceback(arguments: list[str], said: str) -> None:

@@ -69,6 +69,9 @@ class FakePipeline(pipeline_pb2_grpc.PipelineServiceServicer):
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     open_jobs: int = 0
     most_open_jobs: int = 0
+    max_image_bytes: int = 0
+    max_message_bytes: int = 0
+    descriptions: int = 0
 
     async def Process(
         self, request: pb.ProcessRequest, context: grpc.aio.ServicerContext
@@ -142,6 +145,7 @@ class FakePipeline(pipeline_pb2_grpc.PipelineServiceServicer):
         yield pb.ProcessResponse(source_id=name, done=done)
 
     async def Describe(self, request: pb.DescribeRequest, context: grpc.aio.ServicerContext) -> pb.DescribeResponse:
+        self.descriptions += 1
         if self.refusals:
             await context.abort_with_status(self.refusals.pop(0).to_rpc())
         endpoint = pb.Endpoint(address="127.0.0.1:50052", ready=True, load=model_pb2.Load(capacity=2))
@@ -155,6 +159,8 @@ class FakePipeline(pipeline_pb2_grpc.PipelineServiceServicer):
             apis=[pb.Api(name="shop", params=["id"])],
             url_sources=True,
             max_sources=64,
+            max_image_bytes=self.max_image_bytes,
+            max_message_bytes=self.max_message_bytes,
             default_deadline_ms=30_000,
         )
 

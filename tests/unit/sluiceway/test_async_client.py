@@ -225,3 +225,31 @@ async def test_wait_ready_in_vain() -> None:
     async with AsyncClient("127.0.0.1:1") as client:
         with pytest.raises(errors.Unavailable, match="was not ready within"):
             await client.wait_ready(0.3)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (Options(max_detections=-1), "max_detections"),
+        (Options(image_size=2**32), "image_size"),
+        (Options(top_k=-1), "top_k"),
+        (Options(confidence="high"), "confidence"),  # type: ignore[arg-type]
+        (Options(classes=("\ud800",)), "classes"),
+        (Options(priority="soon"), "priority"),  # type: ignore[arg-type]
+    ],
+)
+async def test_options_that_cannot_be_sent(options: Options, named: str, client: AsyncClient, server: Any) -> None:
+    with pytest.raises(errors.InvalidOption, match=named):
+        await client.process(b"x", options)
+    with pytest.raises(errors.InvalidOption, match=named):
+        await anext(client.events(b"x", options=options))
+    assert server.fake.requests == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["https://example.org/\udcff", ApiCall("shop", {"id": "\udcff"}), ApiCall("shop", {"id": 7})],  # type: ignore[dict-item]
+)
+async def test_sources_that_cannot_be_sent(source: str | ApiCall, client: AsyncClient) -> None:
+    with pytest.raises(errors.InvalidOption, match=r"example\.org|api:shop"):
+        await client.process(source)

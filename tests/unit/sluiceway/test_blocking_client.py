@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from sluiceway import Client, errors
-from sluiceway.client import JobDone, SourceFailed
+from sluiceway.client import JobDone, RetryPolicy, SourceFailed
 
 
 async def test_process(server: Any) -> None:
@@ -93,5 +97,91 @@ async def test_a_forgotten_client_ends_its_thread(server: Any) -> None:
         while any(thread.name == "sluiceway-client" for thread in threading.enumerate()):
             assert time.monotonic() < deadline
             time.sleep(0.01)
+
+    await asyncio.to_thread(work)
+
+
+@dataclass(frozen=True)
+class LongPause(RetryPolicy):
+    """Tells when the client is about to wait for a very long time."""
+
+    begun: threading.Event = field(default_factory=threading.Event)
+
+    def delay_s(self, error: errors.SluicewayError, failures: int, remaining_s: float | None) -> float | None:
+        self.begun.set()
+        return 3600
+
+
+def closes_under(client: Client, call: Callable[[], object], under_way: Callable[[], object]) -> None:
+    """Close a client while another thread is in a call; that call must end with Cancelled."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(call)
+        under_way()
+        client.close()
+        with pytest.raises(errors.Cancelled):
+            running.result(10)
+
+
+async def test_close_ends_a_pause_between_two_tries(server: Any, refusal: Any) -> None:
+    server.fake.refusals = [refusal(grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")]
+    pause = LongPause()
+    client = Client(server.address, retry=pause)
+    await asyncio.to_thread(closes_under, client, lambda: client.process(b"x"), lambda: pause.begun.wait(10))
+
+
+async def test_close_ends_a_call(server: Any) -> None:
+    client = Client(server.address)
+    loop = asyncio.get_running_loop()
+
+    def under_way() -> None:
+        asyncio.run_coroutine_threadsafe(server.fake.arrived.wait(), loop).result(10)
+
+    await asyncio.to_thread(closes_under, client, lambda: list(client.events(b"hang")), under_way)
+    await asyncio.wait_for(server.fake.cancelled.wait(), 10)
+
+
+async def test_close_ends_the_wait_for_a_source_that_is_being_read(server: Any, tmp_path: Path) -> None:
+    pipe = tmp_path / "slow.png"
+    os.mkfifo(pipe)
+    writers: list[int] = []
+    client = Client(server.address)
+    try:
+        await asyncio.to_thread(
+            closes_under,
+            client,
+            lambda: client.process(pipe),
+            # Opening returns when somebody has opened the other end to read it.
+            lambda: writers.append(os.open(pipe, os.O_WRONLY)),
+        )
+    finally:
+        for descriptor in writers:
+            os.close(descriptor)
+
+
+async def test_close_ends_the_wait_for_the_next_of_many_sources(server: Any) -> None:
+    drawn, released = threading.Event(), threading.Event()
+
+    def stuck() -> Iterator[bytes]:
+        drawn.set()
+        released.wait(60)
+        yield b"x"
+
+    client = Client(server.address)
+    try:
+        await asyncio.to_thread(
+            closes_under, client, lambda: list(client.process_many(stuck())), lambda: drawn.wait(10)
+        )
+    finally:
+        released.set()
+
+
+async def test_a_closed_client_says_so(server: Any) -> None:
+    def work() -> None:
+        with Client(server.address) as client:
+            half_read = client.events(b"hang")
+            next(half_read)
+        for call in (lambda: client.process(b"x"), client.describe, lambda: next(half_read)):
+            with pytest.raises(errors.Cancelled, match="closed"):
+                call()
 
     await asyncio.to_thread(work)

@@ -11,7 +11,8 @@ import grpc
 import pytest
 
 from sluiceway import errors
-from sluiceway.client import AsyncClient, RetryPolicy
+from sluiceway.client import ApiCall, AsyncClient, Options, RetryPolicy
+from sluiceway.client.connection import BulkCall
 
 QUICK = RetryPolicy(attempts=4, first_delay_s=0.01)
 
@@ -117,3 +118,74 @@ async def test_an_iterable_that_raises(client: AsyncClient) -> None:
 
     with pytest.raises(RuntimeError, match="disk on fire"):
         await read_first_texts(client, broken())
+
+
+async def test_an_option_that_cannot_be_sent_fails_every_source(client: AsyncClient, server: Any) -> None:
+    async with asyncio.timeout(10):
+        results = [item async for item in client.process_many(texts(3), Options(max_detections=-1))]
+    assert [type(item.error) for item in results] == [errors.InvalidOption] * 3
+    assert "max_detections" in str(results[0].error)
+    assert server.fake.requests == []
+
+
+async def test_a_source_that_cannot_be_sent_leaves_the_others_alone(client: AsyncClient) -> None:
+    sources = [b"one", "https://example.org/\udcff", ApiCall("shop", {"id": "\udcff"}), b"two"]
+    async with asyncio.timeout(10):
+        results = [item async for item in client.process_many(sources)]
+    assert [type(item.error) for item in results] == [
+        type(None),
+        errors.InvalidOption,
+        errors.InvalidOption,
+        type(None),
+    ]
+
+
+async def test_a_writer_that_fails_ends_it(client: AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(call: BulkCall, job: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(BulkCall, "write", broken)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        async with asyncio.timeout(10):
+            await read_first_texts(client, texts(3))
+
+
+# What the scripted server itself takes: gRPC's default.
+MESSAGE_BYTES = 4 * 2**20
+BIG = b"x" * (MESSAGE_BYTES + 1)
+
+
+@pytest.mark.parametrize(
+    ("limits", "named"),
+    [
+        ({"max_image_bytes": 2**20, "max_message_bytes": MESSAGE_BYTES}, {"max_image_bytes": "1048576"}),
+        ({"max_message_bytes": MESSAGE_BYTES}, {"max_message_bytes": "4194304"}),
+    ],
+)
+async def test_an_image_above_the_servers_limit_leaves_the_others_alone(
+    limits: dict[str, int], named: dict[str, str], client: AsyncClient, server: Any
+) -> None:
+    for name, value in limits.items():
+        setattr(server.fake, name, value)
+    sources = [*texts(3), BIG, b"y" * 2**18, BIG, *texts(2)]
+    results = [item async for item in client.process_many(sources, in_flight=2)]
+    assert [item.ok for item in results] == [True, True, True, False, True, False, True, True]
+    error = results[3].error
+    assert isinstance(error, errors.ImageTooLarge)
+    assert (error.code, error.reason, error.metadata) == ("INVALID_ARGUMENT", "IMAGE_TOO_LARGE", named)
+    assert all(value in str(error) for value in named.values())
+    assert server.fake.descriptions == 1
+
+
+async def test_small_sources_need_no_limits(client: AsyncClient, server: Any) -> None:
+    await read_first_texts(client, texts(3))
+    assert server.fake.descriptions == 0
+
+
+async def test_a_server_that_does_not_tell_its_limits_is_sent_everything(
+    client: AsyncClient, server: Any, refusal: Any
+) -> None:
+    server.fake.refusals = [refusal(grpc.StatusCode.UNIMPLEMENTED, "")]
+    results = [item async for item in client.process_many([b"y" * 2**18, b"z" * 2**18])]
+    assert [item.ok for item in results] == [True, True]
+    assert server.fake.descriptions == 1

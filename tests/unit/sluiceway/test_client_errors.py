@@ -23,6 +23,20 @@ def test_a_server_that_stops_is_unavailable_and_tried_again() -> None:
     assert RetryPolicy().delay_s(error, 1, 10) is not None
 
 
+def test_a_stream_that_ends_while_a_job_is_written_is_unavailable_and_tried_again() -> None:
+    trailers = grpc.aio.Metadata()
+    broken = grpc.aio.AioRpcError(
+        grpc.StatusCode.INTERNAL,
+        trailers,
+        trailers,
+        details="Internal error from Core",
+        debug_error_string='Failed "execute_batch": (<grpc._cython.cygrpc.SendMessageOperation object>,)',
+    )
+    error = error_from_rpc(broken, "host:1")
+    assert isinstance(error, errors.Unavailable)
+    assert RetryPolicy().delay_s(error, 1, 10) is not None
+
+
 def test_what_this_side_cancelled_is_cancelled() -> None:
     error = error_from_rpc(ended(grpc.StatusCode.CANCELLED), "host:1", closed=True)
     assert isinstance(error, errors.Cancelled)

@@ -9,14 +9,21 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from sluiceway.cluster import Cluster, ClusterError, ServerSpec, ServerState
+from sluiceway.cli import run as run_module
+from sluiceway.cli.report import Report
+from sluiceway.client import Options
+from sluiceway.cluster import Cluster, ClusterError, ClusterPlan, ServerSpec, ServerState
 from sluiceway.cluster import cluster as cluster_module
+from sluiceway.cluster.process import ServerProcess
 
 # Speaks the probe's HTTP, ends with its parent's pipe, and notes in a common file what happens to it.
 SERVER = textwrap.dedent(
@@ -31,7 +38,8 @@ SERVER = textwrap.dedent(
 
     async def answer(reader, writer):
         await reader.readline()
-        writer.write(b"HTTP/1.0 200 OK\\r\\n\\r\\nready\\n")
+        ready = os.path.exists(os.environ.get("GATE", "/"))
+        writer.write(b"HTTP/1.0 200 OK\\r\\n\\r\\nready\\n" if ready else b"HTTP/1.0 503 No\\r\\n\\r\\nstarting\\n")
         await writer.drain()
         writer.close()
 
@@ -232,3 +240,90 @@ async def test_servers_end_when_their_owner_is_killed(specs: list[ServerSpec], t
     owner.wait()
     await eventually(lambda: not any(psutil.pid_exists(pid) for pid in pids))
     assert {f"{name} orphaned" for name in NAMES} <= set(journal(tmp_path))
+
+
+TALKATIVE = """
+import sys
+print("short", flush=True)
+sys.stdout.write("x" * 70_000 + "\\n")
+for number in range(20_000):
+    print("line", number)
+print("the end", flush=True)
+sys.exit(3)
+"""
+
+
+async def test_a_line_longer_than_a_pipe_does_not_end_the_listening(tmp_path: Path) -> None:
+    (tmp_path / "talkative_server.py").write_text(TALKATIVE)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    lines: list[str] = []
+    spec = ServerSpec("detection", "talkative_server", "", ("127.0.0.1", 1), environment, None, 0)
+    server = ServerProcess(spec, lambda _, line: lines.append(line))
+    with Path(os.devnull).open() as nothing:
+        await server.start(nothing.fileno())
+    try:
+        assert await asyncio.wait_for(server.wait(), 20) == 3
+    finally:
+        await server.stop()
+    assert (lines[0], lines[-1], server.last_lines[-1]) == ("short", "the end", "the end")
+    assert sum(line.count("x") for line in lines) == 70_000
+    assert lines[-20_001:-1] == [f"line {number}" for number in range(20_000)]
+
+
+async def test_a_server_may_take_as_long_to_start_as_it_allows_itself(
+    specs: list[ServerSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = tmp_path / "gate"
+    specs[1] = make_spec("recognition", tmp_path, GATE=str(gate))
+    passed_s = 0.0
+    monkeypatch.setattr(cluster_module, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + passed_s))
+    waits: list[str] = []
+
+    def told(state: ServerState) -> None:
+        if (state.name, state.state) == ("recognition", "starting"):
+            waits.append(state.detail)
+
+    cluster = Cluster(specs, on_state=told)
+    starting = asyncio.create_task(cluster.start())
+    try:
+        await eventually(lambda: "recognition says hello" in waits)
+        passed_s = 3600.0
+        seen = len(waits)
+        await eventually(lambda: starting.done() or len(waits) > seen + 2)
+        gate.touch()
+        await asyncio.wait_for(starting, 20)
+    finally:
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await cluster.stop()
+
+
+async def test_a_second_interrupt_ends_the_servers_of_a_run_at_once(
+    specs: list[ServerSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stubborn = make_spec("orchestrator", tmp_path, STUBBORN="1")
+    specs[2] = replace(stubborn, grace_s=600)
+    plan = ClusterPlan(tuple(specs), stubborn.address, (), None, auto_pull=False, encrypted=False, ca=None)
+    monkeypatch.setattr(run_module, "plan_and_pull", lambda *_, **__: plan)
+    processing = asyncio.Event()
+
+    async def process(*_: object) -> None:
+        processing.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(run_module, "_process", process)
+    target = run_module.Target(None, None, None, None, show_logs=False)
+    report = Report(as_json=True, out=None, inputs=())
+    running = asyncio.create_task(run_module._run(run_module.Job((), Options(), 1), target, report))
+    loop = asyncio.get_running_loop()
+    try:
+        await asyncio.wait_for(processing.wait(), 20)
+        pids = {child.pid for child in psutil.Process().children()}
+        os.kill(os.getpid(), signal.SIGINT)
+        await eventually(lambda: "orchestrator term" in journal(tmp_path))
+        os.kill(os.getpid(), signal.SIGINT)
+        assert await asyncio.wait_for(running, 20) == 130
+        assert not any(psutil.pid_exists(pid) for pid in pids)
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)

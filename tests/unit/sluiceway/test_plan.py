@@ -109,3 +109,25 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
         plan_cluster(config, {**CPU, "SLUICEWAY_RECOGNITION__QUEUE_ITEMS": "none"}, free_ports=False)
     said = str(caught.value)
     assert all(key in said for key in ("detection.wrkers", "orchestrator.port", "api.shop", "recognition.queue_items"))
+
+
+def test_addresses_of_ip_version_6_are_written_in_brackets() -> None:
+    hosts = {"SLUICEWAY_ORCHESTRATOR__HOST": "::1", "SLUICEWAY_DETECTION__HOST": "::"}
+    plan = plan_cluster(None, {**CPU, **hosts}, free_ports=False)
+    assert plan.address == "[::1]:50051"
+    assert variables(plan, "orchestrator")["detection"] == plan.servers[0].address == "[::1]:50052"
+    assert plan.servers[2].operations == ("::1", 9051), "for a socket, which wants none"
+
+
+@pytest.mark.parametrize("value", ["false", "true"])
+def test_whether_weights_are_pulled_may_be_a_variable(value: str) -> None:
+    plan = plan_cluster(None, {"SLUICEWAY_MODELS__AUTO_PULL": value}, free_ports=True)
+    assert plan.auto_pull is (value == "true")
+
+
+def test_a_variable_that_nobody_reads_is_told_with_the_other_faults() -> None:
+    variables = {"SLUICEWAY_DETECTON__WORKERS": "2", "SLUICEWAY_RECOGNITION__WORKERS": "-1"}
+    with pytest.raises(ConfigurationError) as caught:
+        plan_cluster(None, variables, free_ports=True)
+    assert "SLUICEWAY_DETECTON__WORKERS" in str(caught.value)
+    assert "recognition.workers" in str(caught.value)

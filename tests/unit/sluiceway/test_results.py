@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -169,3 +171,43 @@ def test_a_label_at_the_edge_stays_inside() -> None:
     result = Result("a", 1500, 100, (region(0, (1490, 0, 1500, 8), Reading("tiny", "a long label", 0.9)),))
     drawn = draw(Image.new("RGB", (1500, 100)), result)
     assert drawn.getpixel((1400, 12)) != (0, 0, 0)
+
+
+class CountedOrder(tuple[int, ...]):
+    """Counts how often it is gone through."""
+
+    __slots__ = ()
+    passes: ClassVar[int] = 0
+
+    def __iter__(self) -> Iterator[int]:
+        CountedOrder.passes += 1
+        return super().__iter__()
+
+
+def test_the_order_is_gone_through_as_often_for_many_regions_as_for_few() -> None:
+    assembly = Assembly("a")
+    regions = tuple(region(number, (0, 0, 1, 1)) for number in range(100))
+    assembly.add(Detected("a", 9, 9, regions, ()))
+    assembly.add(SourceDone("a", CountedOrder(range(100)), Timings(), (), 0))
+    assert len(assembly.result().regions) == 100
+    assert CountedOrder.passes < 5
+
+
+# The default of `max_image_bytes`: what a server takes unless told otherwise.
+DEFAULT_MAX_IMAGE_BYTES = 32 * 2**20
+
+
+@pytest.mark.parametrize("in_memory", [np.asarray, Image.fromarray])
+def test_a_photograph_of_twelve_megapixels_fits_and_loses_nothing(in_memory: Callable[[np.ndarray], Any]) -> None:
+    across, down = np.meshgrid(np.arange(4000), np.arange(3000))
+    photograph = np.stack([across // 16, down // 12, (across + down) // 28], axis=-1).astype(np.uint8)
+    loaded = load_source(in_memory(photograph), channels="rgb")
+    assert loaded.image is not None
+    assert len(loaded.image) < DEFAULT_MAX_IMAGE_BYTES
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(loaded.image))), photograph)
+
+
+def test_ordinary_pictures_travel_as_bmp() -> None:
+    loaded = load_source(np.zeros((2000, 3000, 3), np.uint8))
+    assert loaded.image is not None
+    assert loaded.image.startswith(b"BM")

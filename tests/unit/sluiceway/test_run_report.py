@@ -1,0 +1,97 @@
+"""What `run` gives out: the user's own files stay as they are, and every name can be shown."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sluiceway import errors
+from sluiceway.cli.inputs import find_inputs
+from sluiceway.cli.report import Report
+from sluiceway.client import Result
+
+# What Python makes of a file name in Latin-1: the byte FC has no meaning in UTF-8.
+NOT_UTF8 = os.fsdecode(b"M\xfcnchen.jpg")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with a photograph and a folder of scans."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scans").mkdir()
+    for name in ("photo.jpg", "scans/photo.jpg", "scans/page.png"):
+        Image.new("RGB", (40, 30), "white").save(tmp_path / name)
+    return tmp_path
+
+
+def give_out(arguments: list[str], out: str) -> set[str]:
+    """Report every input as read; returns the files that are new."""
+    before = {path for path in Path.cwd().rglob("*") if path.is_file()}
+    contents = {path: path.read_bytes() for path in before}
+    inputs = find_inputs(arguments)
+    report = Report(as_json=True, out=Path(out), inputs=inputs)
+    for item in inputs:
+        report.add(Result(item.name, 40, 30), item)
+    assert {path: path.read_bytes() for path in before} == contents, "the user's files are as they were"
+    new = {path for path in Path.cwd().rglob("*") if path.is_file()} - before
+    return {str(path.relative_to(Path.cwd())) for path in new}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "out", "new"),
+    [
+        (["photo.jpg"], ".", {"photo-annotated.jpg"}),
+        (["./photo.jpg"], "scans/..", {"scans/../photo-annotated.jpg"}),
+        (["scans/"], "scans", {"scans/photo-annotated.jpg", "scans/page-annotated.png"}),
+        (["photo.jpg", "scans/photo.jpg"], "scans", {"scans/photo-annotated.jpg", "scans/photo-annotated-2.jpg"}),
+        (["scans/photo.jpg"], ".", set()),
+    ],
+)
+def test_a_picture_never_replaces_an_input(arguments: list[str], out: str, new: set[str], folder: Path) -> None:
+    if not new:
+        # Not an input: what an earlier run wrote is written anew.
+        (folder / "photo.jpg").unlink()
+        new = {"photo.jpg"}
+    assert give_out(arguments, out) == {os.path.normpath(name) for name in new}
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_another_name_of_an_input_is_the_input(link: object, folder: Path) -> None:
+    (folder / "out").mkdir()
+    assert callable(link)
+    link(folder / "photo.jpg", folder / "out" / "photo.jpg")
+    assert give_out(["photo.jpg"], "out") == {"out/photo-annotated.jpg"}
+
+
+def test_an_annotated_picture_that_is_an_input_stays_too(folder: Path) -> None:
+    (folder / "photo-annotated.jpg").write_bytes((folder / "photo.jpg").read_bytes())
+    assert give_out(["photo.jpg", "photo-annotated.jpg"], ".") == {
+        "photo-annotated-2.jpg",
+        "photo-annotated-annotated.jpg",
+    }
+
+
+def test_an_input_that_cannot_be_a_file_is_in_nobodys_way(folder: Path) -> None:
+    inputs = find_inputs(["missing.jpg", "https://example.org/sign.jpg", "api:x?t=" + "y" * 300, "photo.jpg"])
+    report = Report(as_json=True, out=folder / "scans", inputs=inputs)
+    report.add(Result("photo.jpg", 40, 30), inputs[-1])
+    assert (folder / "scans" / "photo.jpg").is_file()
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_name_that_is_not_utf8_is_shown_with_a_replacement(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    inputs = find_inputs([NOT_UTF8])
+    report = Report(as_json=as_json, out=None, inputs=inputs)
+    report.add(Result(NOT_UTF8, 40, 30), inputs[0])
+    report.add(Result(NOT_UTF8, error=errors.InvalidImage(f"cannot read {NOT_UTF8}: gone")), inputs[0])
+    good, bad = capsys.readouterr().out.splitlines()
+    if as_json:
+        assert json.loads(good)["source"] == "M\ufffdnchen.jpg"
+        assert json.loads(bad)["error"]["message"] == "cannot read M\ufffdnchen.jpg: gone"
+    else:
+        assert good.startswith("M\ufffdnchen.jpg")
+        assert "cannot read M\ufffdnchen.jpg: gone" in bad

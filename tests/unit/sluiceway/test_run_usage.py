@@ -1,0 +1,63 @@
+"""Wrong usage of the commands: a plain message and exit code 2, before anything is done."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sluiceway.cli.app import app
+
+MISSING = "nope.pem"
+READ = {
+    "run --ca": ["run", "x.png", "--address", "127.0.0.1:1", "--ca"],
+    "run --config": ["run", "x.png", "--config"],
+    "up --config": ["up", "--config"],
+    "doctor --config": ["doctor", "--no-trial", "--config"],
+    "serve detection --config": ["serve", "detection", "--config"],
+    "models pull --config": ["models", "pull", "--defaults", "--config"],
+}
+
+
+@pytest.fixture(autouse=True)
+def stay_in_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`serve` would replace the process that runs the tests."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a server was started")
+
+    monkeypatch.setattr(os, "execv", refuse)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def refused(arguments: list[str]) -> str:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2, result.exception or result.output
+    return result.output
+
+
+@pytest.mark.parametrize("command", READ.values(), ids=READ.keys())
+def test_a_file_that_is_not_there(command: list[str]) -> None:
+    assert f"'{MISSING}' does not exist" in refused([*command, MISSING])
+
+
+@pytest.mark.parametrize("command", READ.values(), ids=READ.keys())
+def test_a_folder_instead_of_a_file(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    assert "'folder' is a directory" in refused([*command, "folder"])
+
+
+@pytest.mark.parametrize(("images", "said"), [("nowhere", "does not exist"), ("a.jpg", "is a file")])
+def test_images_to_calibrate_with_are_a_folder(images: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    arguments = ["models", "calibrate", "text-nano", "--images", images, "--to", "out.onnx"]
+    assert f"'{images}' {said}" in refused(arguments)
+
+
+@pytest.mark.parametrize("option", ["--max-detections", "--image-size", "--in-flight"])
+@pytest.mark.parametrize("value", ["0", "-1"])
+def test_numbers_below_one(option: str, value: str) -> None:
+    assert "greater than or equal to 1" in refused(["run", "x.png", "--address", "127.0.0.1:1", option, value])

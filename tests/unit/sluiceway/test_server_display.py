@@ -1,0 +1,32 @@
+"""What is shown while servers start."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from sluiceway.cli import terminal
+
+# Servers say what they like; brackets are nothing but brackets.
+LOGGED = "12:00:00 INFO [-] [/red] compiled 3 of 12 graphs"
+
+
+def show_a_start(monkeypatch: pytest.MonkeyPatch, *, live: bool) -> str:
+    screen = io.StringIO()
+    monkeypatch.setattr(terminal, "errors", Console(file=screen, force_terminal=live, width=120, color_system=None))
+    with terminal.ServerDisplay() as display:
+        for detail in ("", "starting", LOGGED):
+            display.show("recognition", "starting", detail)
+    display.show("recognition", "ready", "1.0 s, [::1]:50053")
+    return screen.getvalue()
+
+
+def test_a_terminal_shows_what_a_server_is_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert f"recognition   {LOGGED}" in show_a_start(monkeypatch, live=True)
+
+
+def test_elsewhere_a_line_says_what_is_waited_for_and_one_that_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = show_a_start(monkeypatch, live=False).splitlines()
+    assert said == ["  recognition   starting", "✓ recognition   ready (1.0 s, [::1]:50053)"]
