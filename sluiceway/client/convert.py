@@ -42,6 +42,8 @@ _PRIORITIES = {
 _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 # What gRPC itself says where a stream ends while a message is being written: the server's own word is lost by then.
 _WRITE_FAILED = "Internal error from Core"
+# What gRPC says of messages above its limit, on either side; a busy server's refusals carry details of their own.
+_TOO_LARGE = "message larger than max"
 # What the stream puts around a job: a tag and a length.
 _ENVELOPE_BYTES = 16
 
@@ -265,6 +267,8 @@ def error_from_rpc(error: grpc.aio.AioRpcError, address: str, *, closed: bool = 
             code, text = "UNAVAILABLE", "it stopped"
         elif code == "INTERNAL" and text == _WRITE_FAILED:
             code, text = "UNAVAILABLE", "it ended the stream"
+        elif code == "RESOURCE_EXHAUSTED" and _TOO_LARGE in text.lower():
+            return ImageTooLarge(text)
         if code == "UNAVAILABLE":
             text = f"cannot reach {address}: {text}"
         return make_error(code, "", text or code)

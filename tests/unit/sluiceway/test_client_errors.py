@@ -48,3 +48,14 @@ def test_an_answer_about_a_source_that_was_not_sent_is_a_fault_of_the_server(sou
     message = pipeline_pb2.ProcessResponse(source_id=source_id, image_ready=pipeline_pb2.ImageReady())
     with pytest.raises(errors.ServerFault):
         from_response(message, ["x", "y"])
+
+
+@pytest.mark.parametrize("who", ["SERVER: Received", "CLIENT: Received", "CLIENT: Sent"])
+def test_a_message_that_grpc_does_not_take_is_no_full_queue(who: str) -> None:
+    """A full queue is worth another try; this never fits."""
+    metadata = grpc.aio.Metadata()
+    details = f"{who} message larger than max (70000000 vs. 67108864)"
+    refused = grpc.aio.AioRpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, metadata, metadata, details=details)
+    error = error_from_rpc(refused, "host:1")
+    assert isinstance(error, errors.ImageTooLarge)
+    assert error.message == details
