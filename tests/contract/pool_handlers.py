@@ -80,6 +80,8 @@ class Scripted:
         if meta.get("unpicklable"):
             return Payload({"bad": lambda: None})
         answer = {"id": meta.get("id"), "pid": os.getpid(), "batch": batch_size}
+        if size := meta.get("answer_bytes"):
+            return Payload(answer, (bytes(size),))
         return Payload(answer, payload.buffers if meta.get("echo", True) else ())
 
     def _die(self, code: int) -> None:

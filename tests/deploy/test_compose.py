@@ -20,6 +20,7 @@ from typing import Any
 import docker
 import pytest
 import trustme
+import yaml
 from docker.models.containers import Container
 
 from sluiceway.client import Client, Tls
@@ -36,7 +37,7 @@ MEGABYTE = 1_000_000
 LIMITS = {"orchestrator": 120, "detection": 600, "recognition-cpu": 600}
 VERSION = "0.1.0"
 # A replica has to have been given work this long after it said that it is ready.
-USED_WITHIN_S = 5.0
+USED_WITHIN_S = 20.0
 Report = Callable[[str], None]
 
 
@@ -234,7 +235,7 @@ def test_stopping_drains(
         [container] = replicas(engine, "detection")
         begin = time.monotonic()
         container.stop(timeout=60)
-        assert time.monotonic() - begin < 30
+        assert time.monotonic() - begin < 55
         container.reload()
         # 0: drained in time. 137 would be the engine's SIGKILL.
         assert container.attrs["State"]["ExitCode"] == 0
@@ -273,10 +274,19 @@ def test_prometheus_sees_every_replica_and_understands_every_query(
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
     for query in queries:
         text = urllib.parse.quote(query.replace("$__rate_interval", "1m"))
-        assert ask(f"query?query={text}") is not None, query
+        # An answer that does not come in time is asked for again; a query that is not understood never gets one.
+        until(f"answer to {query}", lambda text=text: ask(f"query?query={text}") is not None, 30, 1)
+
+    def healthy_rules() -> int:
+        groups = (ask("rules") or {}).get("groups", [])
+        return sum(rule["health"] == "ok" for group in groups for rule in group["rules"])
+
+    written = yaml.safe_load((ROOT / "deploy" / "alerts" / "sluiceway.yml").read_text())["groups"]
+    until("rules", lambda: healthy_rules() == sum(len(group["rules"]) for group in written), 90)
     # A rate wants two scrapes; what is shown as it is must be there after one.
     for query in (query for query in queries if "$__rate_interval" not in query):
-        assert ask(f"query?query={urllib.parse.quote(query)}")["result"], f"no data: {query}"
+        text = urllib.parse.quote(query)
+        until(f"data for {query}", lambda text=text: (ask(f"query?query={text}") or {}).get("result"), 60, 1)
 
 
 def test_tls_and_tokens(stack: Compose, photo: bytes, tmp_path: Path, until: Callable[..., float]) -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,20 +19,19 @@ from typing import Any
 
 import psutil
 import pytest
+from server_processes import free_ports
 
+HERE = Path(__file__).parent
 START_TIMEOUT_S = 100
 SECTIONS = ("detection", "recognition", "orchestrator")
 COMMAND = [sys.executable, "-m", "sluiceway.cli"]
 
 
-def free_ports(count: int) -> list[int]:
-    held = [socket.socket() for _ in range(count)]
-    for item in held:
-        item.bind(("127.0.0.1", 0))
-    ports = [item.getsockname()[1] for item in held]
-    for item in held:
-        item.close()
-    return ports
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Models are fetched, and whole clusters started: on a slow machine that takes longer than a test may."""
+    for item in items:
+        if item.path.parent == HERE and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(400))
 
 
 @dataclass

@@ -112,7 +112,7 @@ def test_a_server_that_is_killed_is_replaced_and_work_goes_on(start_up: Any, sam
     up = start_up()
     old = up.servers()["recognition"]
     old.kill()
-    eventually(lambda: "recognition" in up.servers() and up.servers()["recognition"].pid != old.pid)
+    eventually(lambda: (found := up.servers().get("recognition")) is not None and found.pid != old.pid)
     with Client(up.address, timeout_s=60) as client:
         result = client.process(samples / "page.png")
     assert sum(bool(region.text) for region in result.regions) >= 40

@@ -16,6 +16,8 @@ from ledger_client import Answer, Caller, Load, calling
 from ledger_models import Deed
 from server_processes import SUPPORT, Fleet, Member, is_running, wait_until
 
+pytestmark = pytest.mark.timeout(400)
+
 MEMORY_MB = 600
 STAGES = ("detection", "recognition")
 Servers = dict[str, Member]
@@ -24,7 +26,7 @@ Servers = dict[str, Member]
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """One cluster for the module: it has to survive all of this anyway."""
-    quick = {"BATCH_TIMEOUT_S": "1.5", "WORKER_MEMORY_MB": str(MEMORY_MB), "MAX_BATCH": "4"}
+    quick = {"BATCH_TIMEOUT_S": "3", "WORKER_MEMORY_MB": str(MEMORY_MB), "MAX_BATCH": "4"}
     with Fleet(tmp_path_factory.mktemp("cluster")) as fleet:
         (detection,), (recognition,), orchestrator = fleet.cluster(settings={"detection": quick, "recognition": quick})
         yield {"detection": detection, "recognition": recognition, "orchestrator": orchestrator}
@@ -54,13 +56,18 @@ def pids(member: Member) -> set[int]:
     return {worker["pid"] for worker in member.status()["workers"]}
 
 
+def is_replaced(member: Member, pid: int) -> bool:
+    return ready_workers(member) == 2 and pid not in pids(member)
+
+
 async def test_workers_killed_in_both_stages_under_load_cost_no_request(servers: Servers) -> None:
     async with calling(servers["orchestrator"].address) as caller, Load(caller, clients=12) as load:
         for name in (*STAGES, *STAGES):
             await load.more(60)
-            os.kill(min(pids(servers[name])), signal.SIGKILL)
+            victim = min(pids(servers[name]))
+            os.kill(victim, signal.SIGKILL)
             await load.more(20)
-            await asyncio.to_thread(wait_until, lambda: ready_workers(servers[name]) == 2)  # noqa: B023 - awaited here
+            await asyncio.to_thread(wait_until, lambda: is_replaced(servers[name], victim))  # noqa: B023 - awaited here
     assert not load.wrong
 
 
@@ -81,6 +88,8 @@ async def test_what_a_model_does_to_one_picture_is_told_and_its_neighbours_are_a
     servers: Servers, deed: Deed
 ) -> None:
     number = 1000 + deed
+    stage = servers["detection" if deed < Deed.READ_CRASH else "recognition"]
+    before = len(stage.log)
     async with calling(servers["orchestrator"].address) as caller, Load(caller, clients=6) as load:
         await load.more(10)
         answer = await caller.ask(number, 1, deed)
@@ -89,8 +98,7 @@ async def test_what_a_model_does_to_one_picture_is_told_and_its_neighbours_are_a
     check(answer, number, deed)
     assert not load.wrong
     if CASES[deed] == "QUARANTINED":
-        stage = servers["detection" if deed < Deed.READ_CRASH else "recognition"]
-        lines = [line for line in stage.log.splitlines() if "is quarantined" in line]
+        lines = [line for line in stage.log[before:].splitlines() if "is quarantined" in line]
         assert lines, "the log does not name the item"
         assert all(len(word) == 32 for word in (line.partition("item ")[2].split()[0] for line in lines)), lines
 
@@ -113,7 +121,7 @@ def check(answer: Answer, number: int, deed: Deed) -> None:
 @pytest.mark.parametrize("deed", [Deed.LEAK, Deed.READ_LEAK], ids=STAGES)
 async def test_workers_that_grow_are_replaced_without_a_lost_request(servers: Servers, deed: Deed) -> None:
     stage = servers["detection" if deed is Deed.LEAK else "recognition"]
-    before = pids(stage)
+    before, written = pids(stage), len(stage.log)
     async with calling(servers["orchestrator"].address) as caller, Load(caller, clients=4) as load:
         number = 5000
         while pids(stage) & before:
@@ -123,7 +131,9 @@ async def test_workers_that_grow_are_replaced_without_a_lost_request(servers: Se
             assert number < 5060, "no worker was replaced"
         await load.more(20)
     assert not load.wrong
-    assert "died" not in stage.log
+    log = stage.log[written:]
+    assert "is replaced: it has" in log
+    assert " ended: " not in log, "a worker was lost, not replaced"
 
 
 ABANDON = """
@@ -132,7 +142,7 @@ from ledger_client import calling
 from ledger_models import Deed
 async def main():
     async with calling(sys.argv[1]) as caller:
-        tasks = [asyncio.create_task(caller.ask(n, 3, Deed.READ_SLOW, 300)) for n in range(50)]
+        tasks = [asyncio.create_task(caller.ask(n, 3, Deed.READ_SLOW, 100)) for n in range(50)]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         print("running", flush=True)
         await asyncio.wait(tasks)
@@ -141,17 +151,23 @@ asyncio.run(main())
 
 
 async def test_a_client_that_is_killed_leaves_no_work_behind(servers: Servers) -> None:
-    address = servers["orchestrator"].address
+    address, before = servers["orchestrator"].address, crops_read(servers["recognition"])
     environment = os.environ | {"PYTHONPATH": str(SUPPORT)}
     command = [sys.executable, "-c", ABANDON, address]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as client:
         assert client.stdout is not None
         assert await asyncio.to_thread(client.stdout.readline) == b"running\n"
         client.kill()
-    # 50 pictures of 900 ms on two workers are 20 s of work; none of it is done for nobody.
-    await asyncio.to_thread(wait_until, lambda: servers["orchestrator"].status()["jobs"] == 0, 3)
+    await asyncio.to_thread(wait_until, lambda: servers["orchestrator"].status()["jobs"] == 0)
     async with calling(address) as caller:
-        assert await caller.expect_soon(1) < 3
+        await caller.expect_soon(1)
+    # 50 pictures of 3 crops of 100 ms are 7.5 s of work for two workers. It is not done for nobody: what was with a
+    # worker is finished, and what was read in the time that the client took to die.
+    assert crops_read(servers["recognition"]) - before < 100
+
+
+def crops_read(recognition: Member) -> int:
+    return sum(worker["items"] for worker in recognition.status()["workers"])
 
 
 async def test_cancelled_calls_leave_memory_and_descriptors_flat(servers: Servers) -> None:
@@ -172,7 +188,8 @@ async def test_cancelled_calls_leave_memory_and_descriptors_flat(servers: Server
         await cycle(caller, 600)
         await caller.expect_soon(3)
         assert memory_of(fronts) - memory < 24 * 2**20
-        assert all(front.num_fds() <= count + 1 for front, count in zip(fronts, descriptors, strict=True))
+        for front, count in zip(fronts, descriptors, strict=True):
+            await asyncio.to_thread(wait_until, lambda: front.num_fds() <= count + 1)  # noqa: B023 - awaited here
 
 
 def memory_of(processes: list[psutil.Process]) -> int:

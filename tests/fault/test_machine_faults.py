@@ -20,9 +20,12 @@ import psutil
 import pytest
 from ledger_client import OPTIONS, Answer, Load, calling
 from ledger_models import Deed
-from server_processes import Fleet
+from server_processes import Fleet, wait_until
 
 from sluiceway.detection.v1 import detection_pb2, detection_pb2_grpc
+
+READY = grpc.ChannelConnectivity.READY
+pytestmark = pytest.mark.timeout(400)
 
 # Disk full
 
@@ -105,7 +108,7 @@ def test_disk_full_for_the_model_cache(full: int, tmp_path: Path) -> None:
     pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": "/dev/null"}
     done = subprocess.run(
         [*shell, sys.executable, "-c", PULL, "cache", str(registry)],
-        cwd=tmp_path, env=os.environ | pip, capture_output=True, text=True, timeout=60, check=False,
+        cwd=tmp_path, env=os.environ | pip, capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     first, _, second = done.stdout.partition("code 3\n")
@@ -132,17 +135,18 @@ async def test_without_descriptors_calls_are_refused_and_later_ones_served(tmp_p
             connected = grpc.aio.insecure_channel(detection.address, options=OPTIONS)
             direct = detection_pb2_grpc.DetectionServiceStub(connected)
             await direct.Describe(detection_pb2.DescribeRequest())
-            few = detection.front.num_fds() + 3
+            # The limit is on numbers, not on how many: below it there are three that are not taken.
+            few = sorted(set(range(1000)) - open_numbers(detection.front))[2] + 1
             detection.front.rlimit(psutil.RLIMIT_NOFILE, (few, hard))
             held = [grpc.aio.insecure_channel(detection.address, options=OPTIONS) for _ in range(30)]
             try:
-                tries = [asyncio.wait_for(channel.channel_ready(), 2) for channel in held]
-                reached = [
-                    not isinstance(x, BaseException) for x in await asyncio.gather(*tries, return_exceptions=True)
-                ]
-                assert not all(reached), "the limit was not met"
+                for channel in held:
+                    channel.get_state(try_to_connect=True)
+                taken = lambda: set(range(few)) <= open_numbers(detection.front)  # noqa: E731 - used once
+                await asyncio.to_thread(wait_until, taken, what="descriptors are left")
                 answers = await asyncio.gather(*(caller.send(big, timeout_s=3) for _ in range(12)))
                 check_refusals(answers)
+                assert any(channel.get_state() is not READY for channel in held), "the limit was not met"
             finally:
                 for channel in (connected, *held):
                     await channel.close()
@@ -154,9 +158,14 @@ async def test_without_descriptors_calls_are_refused_and_later_ones_served(tmp_p
         assert detection.process.poll() is None
 
 
+def open_numbers(process: psutil.Process) -> set[int]:
+    return {int(entry.name) for entry in Path(f"/proc/{process.pid}/fd").iterdir()}
+
+
 def check_refusals(answers: list[Answer]) -> None:
-    known = {"OK", "UNAVAILABLE", "QUEUE_FULL", "DEADLINE_EXCEEDED"}
-    assert {answer.reason for answer in answers} <= known, answers
+    refusals = {"UNAVAILABLE", "QUEUE_FULL", "DEADLINE_EXCEEDED"}
+    assert {answer.reason for answer in answers} <= {"OK", *refusals}, answers
+    assert any(answer.reason in refusals for answer in answers), "no call met the limit"
     assert all(answer.ended_once for answer in answers)
 
 
@@ -253,21 +262,30 @@ async def test_clock_jumps_of_a_day_both_ways_change_nothing(tmp_path: Path) -> 
     """Deadlines, queues, watchdogs, keepalive and health all run on time that does not jump."""
     offset, environment = clock_environment(tmp_path)
     with Fleet(tmp_path) as fleet:
-        quick = {"BATCH_TIMEOUT_S": "5"}
+        # Far less than the clock jumps, and far more than the slowest batch takes.
+        quick = {"BATCH_TIMEOUT_S": "20"}
         members = fleet.cluster(settings={"detection": quick, "recognition": quick}, environment=environment)
         (detection,), (recognition,), orchestrator = members
         before = [worker["pid"] for stage in (detection, recognition) for worker in stage.status()["workers"]]
         async with calling(orchestrator.address) as caller, Load(caller, clients=6) as load:
+            reasons = []
             for seconds in (86_400, -86_400, 3_600, 0):
                 await load.more(20)
-                slow = asyncio.create_task(caller.ask(1, 1, Deed.SLOW, 300, timeout_s=5))
+                slow = asyncio.create_task(caller.ask(1, 1, Deed.SLOW, 300, timeout_s=20))
                 await asyncio.sleep(0.1)
                 set_clock(offset, seconds)
                 # A picture that was being computed when the clock jumped, and one whose time runs out after it.
                 assert (await slow).is_right(1, 1)
-                late = await caller.ask(2, 1, Deed.SLOW, 1000, timeout_s=0.5)
-                assert late.reason == "DEADLINE_EXCEEDED"
-                assert 0.4 < late.took_s < 1.0
+                late = await caller.ask(2, 1, Deed.SLOW, 3000, timeout_s=2)
+                assert late.took_s < 20
+                if late.reason == "QUEUE_FULL":
+                    # Those before it were slow, so that it would have to wait for too long.
+                    assert late.retry_after_s
+                else:
+                    assert late.reason == "DEADLINE_EXCEEDED"
+                    assert late.took_s > 1.5
+                reasons.append(late.reason)
+            assert "DEADLINE_EXCEEDED" in reasons
             await load.more(20)
         assert not load.wrong
         after = [worker["pid"] for stage in (detection, recognition) for worker in stage.status()["workers"]]

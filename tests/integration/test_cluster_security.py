@@ -26,6 +26,8 @@ from server_processes import Fleet, Member, wait_until
 from sluiceway import AsyncClient, errors
 from sluiceway.client.options import Tls
 
+pytestmark = pytest.mark.timeout(400)
+
 # Each is looked for, later, wherever it must not be.
 TOKEN, STAGE_TOKEN, SECRET = "canary-token-of-alice", "canary-token-of-a-stage", "canary-secret-of-an-api"
 PICTURE = "canary-inside-the-picture"
@@ -152,7 +154,7 @@ async def answer_of(
         (False, False): channel.unary_unary, (False, True): channel.unary_stream,
         (True, False): channel.stream_unary, (True, True): channel.stream_stream,
     }[client_streams, server_streams]  # fmt: skip
-    call = kind(path)(_silent() if client_streams else b"", metadata=metadata, timeout=5)
+    call = kind(path)(_silent() if client_streams else b"", metadata=metadata, timeout=30)
     try:
         return await call.read() if server_streams else await call
     except grpc.aio.AioRpcError as error:
@@ -212,9 +214,9 @@ async def test_a_wrong_certificate_does_not_get_through_the_handshake_and_the_lo
     async with grpc.aio.insecure_channel(f"localhost:{member.port}") as channel:
         answer = await answer_of(channel, "/grpc.health.v1.Health/Check", False, False, metadata)
         assert isinstance(answer, grpc.aio.AioRpcError)
-    print(member.log[before:])
-    await asyncio.to_thread(wait_until, lambda: "CERTIFICATE_VERIFY_FAILED" in member.log[before:])
-    assert "PEER_DID_NOT_RETURN_A_CERTIFICATE" in member.log[before:]
+    told = ("CERTIFICATE_VERIFY_FAILED", "PEER_DID_NOT_RETURN_A_CERTIFICATE")
+    # In one condition: each line is written when its connection ends, in no set order.
+    await asyncio.to_thread(wait_until, lambda: all(text in member.log[before:] for text in told))
     # Whoever has the right one gets in all the same.
     async with cluster.channel(member) as channel:
         assert isinstance(await answer_of(channel, "/grpc.health.v1.Health/Check", False, False, metadata), bytes)
@@ -230,13 +232,20 @@ def with_comment(picture: bytes) -> bytes:
 async def test_no_log_and_no_description_tells_a_secret_a_picture_or_its_text(cluster: Secured) -> None:
     """A run at debug level through everything that succeeds and everything that fails, then a search for canaries."""
     async with AsyncClient(cluster.orchestrator.address, tls=cluster.tls, token=TOKEN) as client:
-        for deed in (Deed.NOTHING, Deed.CRASH, Deed.READ_CRASH, Deed.READ_NAN, Deed.RAISE):
-            try:
-                result = await client.process(with_comment(draw(NUMBER, 1, deed)))
-                assert deed is not Deed.NOTHING or [region.text for region in result.regions] == [TEXT]
-            except errors.SluicewayError as error:
-                told = f"{error} {error.metadata}"
-                assert not any(canary in told for canary in (TOKEN, STAGE_TOKEN, SECRET, PICTURE, str(NUMBER)))
+        result = await client.process(with_comment(draw(NUMBER, 1)))
+        assert [region.text for region in result.regions] == [TEXT], "what is searched for below was really there"
+        failed: list[errors.SluicewayError] = []
+        for deed in (Deed.CRASH, Deed.RAISE):
+            with pytest.raises(errors.ServerFault) as fault:
+                await client.process(with_comment(draw(NUMBER, 1, deed)))
+            failed.append(fault.value)
+        for deed in (Deed.READ_CRASH, Deed.READ_NAN):
+            result = await client.process(with_comment(draw(NUMBER, 1, deed)))
+            failed += [reading.error for region in result.regions for reading in region.readings if reading.error]
+        assert [error.reason for error in failed] == ["QUARANTINED", "MODEL_FAILED", "QUARANTINED", "MODEL_FAILED"]
+        for error in failed:
+            told = f"{error} {error.metadata}"
+            assert not any(canary in told for canary in (TOKEN, STAGE_TOKEN, SECRET, PICTURE, str(NUMBER)))
         truncated = with_comment(draw(NUMBER, 1))[:-40]
         for source in (truncated, PICTURE.encode(), "api:pictures?id=" + PICTURE, "http://127.0.0.1/" + PICTURE):
             with pytest.raises(errors.SluicewayError) as caught:
@@ -267,7 +276,7 @@ async def test_no_log_and_no_description_tells_a_secret_a_picture_or_its_text(cl
 def test_operations_ports_need_no_token_and_tell_no_name(cluster: Secured) -> None:
     """Probes have no tokens. What they see is states and numbers."""
     for member in cluster.members.values():
-        with urllib.request.urlopen(f"http://127.0.0.1:{member.operations_port}/readyz", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{member.operations_port}/readyz", timeout=30) as answer:
             assert answer.status == 200
 
 
@@ -292,12 +301,12 @@ async def test_new_certificates_are_used_by_servers_and_between_them_without_a_r
         renewed = trustme.CA()
         renewed.cert_pem.write_to_path(tmp_path / "ca.pem")
         issue(renewed, tmp_path, "server")
-        await asyncio.to_thread(wait_until, lambda: orchestrator.log.count("connecting to") == 2)
+        await asyncio.to_thread(wait_until, lambda: orchestrator.log.count("connecting to") >= 2)
         for stage in (detection, recognition):
             # A stage that only knows the new authority: what was open before does not help.
             stage.stop()
             stage.start()
         async with AsyncClient(orchestrator.address, tls=Tls(ca=tmp_path / "ca.pem")) as client:
-            result = await client.process(draw(2, 2), timeout_s=20)
+            result = await client.process(draw(2, 2), timeout_s=60)
             assert sorted(region.text or "" for region in result.regions) == ["2:0", "2:1"]
         assert orchestrator.process.pid == pid

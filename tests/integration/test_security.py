@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ class Running:
 async def whoami(channel: grpc.aio.Channel, token: str | None = None) -> str:
     metadata = (("authorization", f"Bearer {token}"),) if token else ()
     stub = detection_pb2_grpc.DetectionServiceStub(channel)
-    answer = await stub.Detect(detection_pb2.DetectRequest(), metadata=metadata, timeout=5)
+    answer = await stub.Detect(detection_pb2.DetectRequest(), metadata=metadata, timeout=30)
     return answer.detections[0].class_name
 
 
@@ -178,7 +179,7 @@ async def test_a_cancelled_call_gives_its_place_back() -> None:
         await running.service.entered.wait()
         first.cancel()
         running.service.hold.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 try:
                     assert await whoami(channel, ALICE) == "alice"
@@ -189,13 +190,13 @@ async def test_a_cancelled_call_gives_its_place_back() -> None:
 
 
 async def test_calls_a_second_are_limited_for_each_client() -> None:
-    async with Running(tokens(rate_per_s=0.5)) as running, grpc.aio.insecure_channel(running.target) as channel:
+    async with Running(tokens(rate_per_s=0.01)) as running, grpc.aio.insecure_channel(running.target) as channel:
         assert await whoami(channel, ALICE) == "alice"
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await whoami(channel, ALICE)
         error = from_rpc_error(caught.value)
         assert isinstance(error, QueueFull)
-        assert 1 < (error.retry_after_s or 0) <= 2
+        assert 90 < (error.retry_after_s or 0) <= 100
 
 
 async def test_tls_with_token(certificates: Certificates) -> None:
@@ -255,22 +256,45 @@ async def test_the_stage_token_goes_with_every_call(certificates: Certificates) 
         watch.cancel()
 
 
+async def certificate_of(port: int, ca: Path) -> bytes:
+    """What a server shows to a new connection."""
+    context = ssl.create_default_context(cafile=str(ca))
+    _, writer = await asyncio.open_connection("localhost", port, ssl=context)
+    encoded: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.close()
+    return encoded
+
+
 async def test_new_certificates_are_used_without_a_restart(certificates: Certificates) -> None:
-    async def certificate_of(port: int) -> bytes:
-        import ssl
-
-        context = ssl.create_default_context(cafile=str(certificates.ca))
-        _, writer = await asyncio.open_connection("localhost", port, ssl=context)
-        encoded: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        writer.close()
-        return encoded
-
     security = Security(certificates.config(mutual=()))
     async with Running(security) as running:
-        first = await certificate_of(running.server.port)
-        assert await certificate_of(running.server.port) == first
+        first = await certificate_of(running.server.port, certificates.ca)
+        assert await certificate_of(running.server.port, certificates.ca) == first
         certificates.issue()
-        assert await certificate_of(running.server.port) != first
+        assert await certificate_of(running.server.port, certificates.ca) != first
+
+
+async def test_certificates_that_are_missing_or_half_written_leave_those_before_in_use(
+    certificates: Certificates, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The files are replaced one after the other, and a handshake may come at any moment in between."""
+    security = Security(certificates.config(mutual=()))
+    async with Running(security) as running:
+        port, ca = running.server.port, certificates.ca
+        first = await certificate_of(port, ca)
+        certificates.key.unlink()
+        assert await certificate_of(port, ca) == first
+        assert "certificates stay as they are" in caplog.text
+        certificates.issue()
+        key, chain = certificates.key.read_bytes(), certificates.certificate.read_bytes()
+        certificates.certificate.write_bytes(chain[: len(chain) // 3])
+        assert await certificate_of(port, ca) == first
+        certificates.key.write_bytes(b"")
+        assert await certificate_of(port, ca) == first
+        certificates.certificate.write_bytes(chain)
+        assert await certificate_of(port, ca) == first
+        certificates.key.write_bytes(key)
+        assert await certificate_of(port, ca) != first
 
 
 def test_open_to_the_network_needs_a_decision() -> None:
@@ -306,6 +330,6 @@ def test_tokens_compare_whole() -> None:
 async def _no_task_left() -> AsyncIterator[None]:
     before = asyncio.all_tasks()
     yield
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while any(not task.done() for task in asyncio.all_tasks() - before - {asyncio.current_task()}):
             await asyncio.sleep(0.01)

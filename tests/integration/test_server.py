@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import json
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -12,7 +14,9 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from ledger_models import Deed, draw
 from prometheus_client import CollectorRegistry
+from server_processes import Member, wait_until
 from sluiceway_runtime.config import ServerConfig
 from sluiceway_runtime.errors import Cancelled, ModelFailed, QueueFull, StartupError, Unavailable
 from sluiceway_runtime.server.app import Server
@@ -99,7 +103,7 @@ async def channel(server: Server) -> AsyncIterator[grpc.aio.Channel]:
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not await condition():
             await asyncio.sleep(0.01)
 
@@ -234,10 +238,10 @@ async def test_deadlines_have_a_default_and_a_maximum(service: Scripted, channel
 
     service.detect = look
     stub = detection_pb2_grpc.DetectionServiceStub(channel)
-    for timeout in (None, 5, 10_000):
+    for timeout in (None, 20, 10_000):
         await stub.Detect(detection_pb2.DetectRequest(), timeout=timeout)
-    expected = (CONFIG.default_deadline_s, 5, CONFIG.max_deadline_s)
-    assert seen == [pytest.approx(limit, abs=1) for limit in expected]
+    expected = (CONFIG.default_deadline_s, 20, CONFIG.max_deadline_s)
+    assert seen == [pytest.approx(limit, abs=4) for limit in expected]
 
 
 async def test_a_client_that_leaves_closes_the_stream(service: Scripted, channel: grpc.aio.Channel) -> None:
@@ -322,7 +326,7 @@ async def test_clients_behind_one_address_leave_a_draining_server_at_once(server
         refused: list[tuple[int, grpc.StatusCode]] = []
         for attempt in range(20):
             try:
-                assert (await stub.Detect(detection_pb2.DetectRequest(), timeout=5)).width != 7
+                assert (await stub.Detect(detection_pb2.DetectRequest(), timeout=20)).width != 7
             except grpc.aio.AioRpcError as error:
                 refused.append((attempt, error.code()))
         # gRPC says so to a call that comes in the very moment; our clients try it again.
@@ -343,17 +347,20 @@ async def test_draining_ends_at_its_grace_time(service: Scripted) -> None:
         await call.read()
         began = asyncio.get_running_loop().time()
         assert await server.stop() is False
-        assert asyncio.get_running_loop().time() - began < 3
+        assert asyncio.get_running_loop().time() - began < 20
         call.cancel()
 
 
-async def test_an_open_health_watch_does_not_hold_up_a_stop(server: Server, channel: grpc.aio.Channel) -> None:
-    watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
-    await watch.read()
-    began = asyncio.get_running_loop().time()
-    assert await server.stop() is True
-    assert asyncio.get_running_loop().time() - began < 2
-    watch.cancel()
+async def test_an_open_health_watch_does_not_hold_up_a_stop(service: Scripted) -> None:
+    server = Server(service, CONFIG.model_copy(update={"drain_grace_s": 60}))
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        await watch.read()
+        began = asyncio.get_running_loop().time()
+        assert await server.stop() is True
+        assert asyncio.get_running_loop().time() - began < 30
+        watch.cancel()
 
 
 async def test_two_servers_on_one_port_is_an_error_not_a_lottery(server: Server) -> None:
@@ -361,3 +368,36 @@ async def test_two_servers_on_one_port_is_an_error_not_a_lottery(server: Server)
     with pytest.raises(StartupError, match=str(server.port)):
         await second.start()
     await second.close()
+
+
+async def test_a_process_told_to_stop_while_it_starts_ends_cleanly_and_with_its_workers(tmp_path: Path) -> None:
+    member = Member("detection", tmp_path, {"DETECTOR": "ledger_models:LoadingDetector"})
+    try:
+        member.start(wait=False)
+        await asyncio.to_thread(wait_until, lambda: (tmp_path / "loading").exists() and len(member.workers()) == 2)
+        assert member.get("/readyz")[0] == 503
+        member.kill(signal.SIGTERM)
+        assert await asyncio.to_thread(member.process.wait, 30) == 0, member.log
+        member.assert_gone()
+        assert "Traceback" not in member.log
+    finally:
+        member.end()
+
+
+async def test_a_process_that_cannot_finish_in_its_grace_time_says_so_by_its_exit_code(tmp_path: Path) -> None:
+    member = Member("detection", tmp_path, {"DRAIN_GRACE_S": "0.2"})
+    try:
+        await asyncio.to_thread(member.start)
+        async with grpc.aio.insecure_channel(member.address) as channel:
+            request = detection_pb2.DetectRequest(image=draw(1, 1, Deed.HANG))
+            call = detection_pb2_grpc.DetectionServiceStub(channel).Detect(request)
+            computing = 'sluiceway_pool_running_items{stage="detection"} 1.0'
+            await asyncio.to_thread(wait_until, lambda: computing in member.get("/metrics")[1])
+            member.kill(signal.SIGTERM)
+            assert await asyncio.to_thread(member.process.wait, 30) == 1, member.log
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call
+            assert isinstance(from_rpc_error(caught.value), Unavailable | Cancelled)
+        member.assert_gone()
+    finally:
+        member.end()

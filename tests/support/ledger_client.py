@@ -121,7 +121,7 @@ class Caller:
         answer = await self.ask(number, regions)
         assert answer.is_right(number, regions), answer
 
-    async def expect_soon(self, number: int, within_s: float = 10) -> float:
+    async def expect_soon(self, number: int, within_s: float = 30) -> float:
         """As `expect`, after whatever just happened; returns how long that took."""
         started_s = monotonic()
         while not (answer := await self.ask(number, timeout_s=within_s)).is_right(number, 2):
@@ -138,12 +138,21 @@ async def calling(address: str) -> AsyncIterator[Caller]:
 
 
 class Load:
-    """Steady load from a number of callers, from entering to leaving; then `answers` has all there were, by number."""
+    """Steady load from a number of callers, from entering to leaving; then `answers` has all there were, by number.
 
-    def __init__(self, caller: Caller, clients: int = 8, first: int = 1_000_000, regions: int = 2) -> None:
+    Attributes:
+        answers: all that came, by number.
+        right: how many of them were right.
+    """
+
+    def __init__(
+        self, caller: Caller, clients: int = 8, first: int = 1_000_000, regions: int = 2, timeout_s: float = 20
+    ) -> None:
         self._caller, self._clients, self._next, self._regions = caller, clients, first, regions
+        self._timeout_s = timeout_s
         self._running = True
         self.answers: dict[int, Answer] = {}
+        self.right = 0
 
     async def __aenter__(self) -> Load:
         self._tasks = [asyncio.create_task(self._client()) for _ in range(self._clients)]
@@ -156,13 +165,18 @@ class Load:
     async def _client(self) -> None:
         while self._running:
             number, self._next = self._next, self._next + 1
-            self.answers[number] = await self._caller.ask(number, self._regions)
+            answer = self.answers[number] = await self._caller.ask(number, self._regions, timeout_s=self._timeout_s)
+            if answer.is_right(number, self._regions):
+                self.right += 1
+            else:
+                # A refusal comes at once: without a pause, a server that is away would be asked as fast as can be.
+                await asyncio.sleep(0.02)
 
-    async def more(self, count: int, within_s: float = 20) -> None:
-        """Wait until so many more were answered."""
-        goal = len(self.answers) + count
+    async def more(self, count: int, within_s: float = 60) -> None:
+        """Wait until so many more were answered, and rightly."""
+        goal = self.right + count
         async with asyncio.timeout(within_s):
-            while len(self.answers) < goal:
+            while self.right < goal:
                 await asyncio.sleep(0.01)
 
     @property

@@ -71,7 +71,7 @@ def submit(
     )
 
 
-async def until(condition: Any, within: float = 10.0) -> None:
+async def until(condition: Any, within: float = 30.0) -> None:
     """Poll what no event tells of: a file that a worker writes."""
     async with asyncio.timeout(within):
         while not condition():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -20,7 +22,12 @@ import psutil
 from sluiceway_orchestrator.config import OrchestratorConfig
 
 SUPPORT = Path(__file__).parent
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
+# Below those that the system gives to outgoing connections: one of these could take the port of a server that restarts.
+PORTS = range(15_000, 32_000)
+# Each is given once, as a server may not be listening yet when the next one is asked for. Not the generator that tests
+# may seed: two runs on one machine must not pick alike.
+_untried = iter(random.SystemRandom().sample(PORTS, len(PORTS)))
 # Models that only read what is written into a picture; see ledger_models.
 LEDGER = {
     "detection": {"DETECTOR": "ledger_models:LedgerDetector", "WORKERS": "2", "QUEUE_ITEMS": "64"},
@@ -29,7 +36,7 @@ LEDGER = {
 }
 
 
-def wait_until(condition: Callable[[], object], within_s: float = 15.0, what: str = "it did not come to pass") -> None:
+def wait_until(condition: Callable[[], object], within_s: float = 30.0, what: str = "it did not come to pass") -> None:
     """Poll what only other processes know."""
     end_s = time.monotonic() + within_s
     while not condition():
@@ -39,11 +46,14 @@ def wait_until(condition: Callable[[], object], within_s: float = 15.0, what: st
 
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on, all different."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(item.getsockname()[1]) for item in held]
-    for item in held:
-        item.close()
-    return ports
+    found: list[int] = []
+    while len(found) < count:
+        port = next(_untried)
+        with contextlib.suppress(OSError):
+            # On every address, as servers may listen on more than this one.
+            socket.create_server(("", port)).close()
+            found.append(port)
+    return found
 
 
 def is_running(process: psutil.Process) -> bool:
@@ -143,7 +153,7 @@ class Member:
     def get(self, path: str) -> tuple[int, str]:
         """Ask the operations port; status 0 if there is none."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.operations_port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.operations_port}{path}", timeout=15) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, ""
@@ -185,7 +195,7 @@ class Member:
         """Whatever happened: end it."""
         if self._process is not None and self._process.poll() is None:
             self.kill()
-            self._process.wait(10)
+            self._process.wait(30)
 
 
 class Fleet:

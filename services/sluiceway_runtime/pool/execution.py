@@ -122,8 +122,14 @@ def describe(error: BaseException) -> str:
 
 
 def resident_bytes() -> int:
-    """Resident memory of this process. By bare system calls, as an answer waits for it."""
-    descriptor = os.open(STATM, os.O_RDONLY | os.O_CLOEXEC)
+    """Resident memory of this process; 0 if there is no descriptor left to ask with.
+
+    By bare system calls, as an answer waits for it, and is worth more than this number.
+    """
+    try:
+        descriptor = os.open(STATM, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return 0
     try:
         return int(os.read(descriptor, 256).split()[1]) * PAGE_BYTES
     finally:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import queue
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -125,3 +127,15 @@ def test_what_was_begun_is_finished_before_leaving_and_nothing_more_is_begun() -
 def test_what_was_lost_on_the_way_is_told_at_once() -> None:
     bench = Bench(run(1), Undelivered(2, "lost"), run(3))
     assert bench.serve(Overlapping()) == [("Undelivered", 2), ("Result", 1), ("Result", 3)]
+
+
+def test_a_process_without_descriptors_answers_all_the_same() -> None:
+    program = """
+import resource
+from sluiceway_runtime.pool.execution import resident_bytes
+before = resident_bytes()
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+print(before > 2**20, resident_bytes())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "0"]
