@@ -33,13 +33,13 @@ from contestant import Contestant
 from detection_report import Report, machine
 from detection_servers import DetectionServer
 from sluiceway_detection.backends import BackendSpec, open_backend
+from sluiceway_detection.backends.agreement import reference_image
 from sluiceway_detection.detector import YoloDetector
 from sluiceway_detection.image_limits import ImageLimits
 from sluiceway_detection.images import decode_image
 from sluiceway_detection.input_shapes import choose_shape
 from sluiceway_detection.job import DetectionJob
 from sluiceway_detection.postprocess import Selection
-from sluiceway_detection.precision import reference_image
 from sluiceway_detection.types import Detections
 from sluiceway_runtime import weights
 from sluiceway_runtime.cores import read_cpu_facts

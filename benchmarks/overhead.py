@@ -3,7 +3,7 @@
 Both run the same weights and precision, with one compute thread for each call of a model, on the same cores, in turns
 within one run, so that a slow moment of the machine meets both. The direct call is tests/support/direct_pipeline.py,
 which shares no code with the services. The cluster is laid out as `sluiceway up` does on 2 cores: two workers for each
-stage, so the crops of a page are read two at a time, which pays for some of the way. `--workers 1` takes that away.
+stage, so the crops of a page are read two at a time; the direct call reads as many at a time, in threads.
 
     make bench-overhead
 """
@@ -47,6 +47,7 @@ async def measure(rounds: int, workers: int) -> dict[str, dict[str, float]]:
         recogniser.path,
         read_characters(recogniser.files["config"]),
         precision="bf16" if "amx_bf16" in isa() else "f32",
+        readers=workers,
     )
     images = {name: path.read_bytes() for name, path in weights.pull_samples(SAMPLES).items()}
     results: dict[str, dict[str, float]] = {}

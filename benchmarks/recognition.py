@@ -20,7 +20,8 @@ Run it on a quiet machine. It works from a checkout, installed or not, and wants
 prometheus-client and what the backend needs. Weights come out of the cache (`sluiceway models pull`), pages out of
 out/page-crops.npz (benchmarks/support/page_crops.py makes it).
 
-Exits 1 if a figure misses its bar, if a part failed, or if time ran out before it was done.
+Exits 1 if a figure misses its bar or was asked for and not measured, if a part failed, or if time ran out before it was
+done.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ import page_crops
 import recognition_parts as parts
 import recognition_saturated as saturated
 from gpu_meter import gpu_name
-from recognition_bars import Verdict, bars, judge, table
+from recognition_bars import Asked, Verdict, bars, judge, table
 
 PARTS = ("bare", "baseline", "served", "wire", "latency", "mixed", "busy", "soak")
 GPU_MODELS = ("ppocrv5-mobile", "ppocrv6-tiny")
@@ -132,8 +133,11 @@ def main() -> int:
         page_crops.make((), arguments.pages)
     bench = parts.Bench(arguments, end_s=time.monotonic() + arguments.minutes * 60, on_gpu=bool(gpu))
     run(bench, arguments)
+    measured = [part for part in arguments.parts if part != "soak" or arguments.soak]
+    asked = Asked(measured, arguments.models, arguments.widths, arguments.batches, arguments.fronts)
     found = [
-        judge(bar, bench.figures, device=gpu) for bar in bars(arguments.widths, arguments.fronts, arguments.models)
+        judge(bar, bench.figures, device=gpu, asked=asked)
+        for bar in bars(arguments.widths, arguments.fronts, arguments.models)
     ]
     print("\n" + "\n".join(table(bench.figures, found)))
     passed = not bench.unfinished and all(verdict.passed is not False for verdict in found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import statistics
 import subprocess
 import threading
 from types import TracebackType
@@ -33,8 +35,8 @@ class GpuMeter:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._samples: list[tuple[float, float]] = []
-        self._process: subprocess.Popen[str] | None = None
+        self._used_mib: list[float] = []
+        self._busy_percent: list[float] = []
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
@@ -44,27 +46,30 @@ class GpuMeter:
             ],
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
+        self._thread = threading.Thread(target=self._read, args=(self._process,), daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        self._process.kill()
+        self._process.wait()
+        self._thread.join()
 
-    def take(self) -> tuple[float, float] | None:
-        """Means of (memory in MiB, busy share) since the last call; None without a sample."""
+    def take(self) -> tuple[float | None, float | None]:
+        """Means of (memory in MiB, busy share) since the last call; None for what the driver has not said."""
         with self._lock:
-            samples, self._samples = self._samples, []
-        if not samples:
-            return None
-        return sum(used for used, _ in samples) / len(samples), sum(busy for _, busy in samples) / len(samples) / 100
+            used, self._used_mib = self._used_mib, []
+            busy, self._busy_percent = self._busy_percent, []
+        return statistics.fmean(used) if used else None, statistics.fmean(busy) / 100 if busy else None
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         for line in process.stdout:
-            used, _, busy = line.partition(",")
             with self._lock:
-                self._samples.append((float(used), float(busy)))
+                for text, samples in zip(line.split(","), (self._used_mib, self._busy_percent), strict=False):
+                    # "[N/A]" is what a driver says that does not know: of a part of a GPU, say.
+                    with contextlib.suppress(ValueError):
+                        samples.append(float(text))
+        process.stdout.close()

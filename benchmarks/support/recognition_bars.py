@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Bar", "Figures", "Verdict", "bars", "drift", "judge", "table"]
+__all__ = ["Asked", "Bar", "Figures", "Verdict", "bars", "drift", "judge", "table"]
 
 # Figures by name; the parts of a name are joined by dots.
 Figures = Mapping[str, float]
@@ -20,7 +20,7 @@ class Bar:
     """A ratio or figure and what it must reach.
 
     Attributes:
-        needs: figures that it is made of; it is not judged without them.
+        needs: figures that it is made of.
         kind: `h100` applies to that device (or better), `gpu` to any, `cpu` to a machine without.
     """
 
@@ -32,8 +32,45 @@ class Bar:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a run was to measure; see the options of the same names."""
+
+    parts: Sequence[str]
+    models: Sequence[str]
+    widths: Sequence[int]
+    batches: Sequence[int]
+    fronts: Sequence[int]
+
+    def covers(self, figure: str) -> bool:
+        """Whether a figure was to be measured, by its name."""
+        first, *rest = figure.split(".")
+        parts, named = _NAMED.get(first, ({first}, ()))
+        wanted: dict[str, Sequence[object]] = {
+            "model": self.models, "width": self.widths, "batch": self.batches, "front": self.fronts,
+            "server": ["server"],
+        }  # fmt: skip
+        return parts <= set(self.parts) and all(
+            part in map(str, wanted[kind]) for kind, part in zip(named, rest, strict=False)
+        )
+
+
+# Of a figure the part that measures it, and what its name says after that.
+_NAMED: Final = {
+    "bare": ({"bare"}, ("model", "width", "batch")),
+    "served": ({"served"}, ("model", "width", "front")),
+    "wire": ({"wire"}, ("width", "front")),
+    "latency": ({"latency"}, ("server", "model")),
+    "mixed": ({"mixed"}, ("model",)),
+    "served_to_bare": ({"bare", "served"}, ("model", "width")),
+}
+
+
+@dataclass(frozen=True)
 class Verdict:
-    """A bar and its figure. `passed` is None where it does not apply, and `note` says why."""
+    """A bar and its figure. `passed` is None where it does not apply, and `note` says why.
+
+    A bar that applies and was not measured, though all of it was asked for, is not passed.
+    """
 
     bar: Bar
     value: float | None
@@ -71,25 +108,27 @@ def bars(widths: Sequence[int], fronts: Sequence[int], models: Sequence[str]) ->
     yield Bar("soak.host_drift", "<=", 0.02, ("soak.host_drift",), "any")
 
 
-def judge(bar: Bar, figures: Figures, *, device: str) -> Verdict:
+def judge(bar: Bar, figures: Figures, *, device: str, asked: Asked) -> Verdict:
     """Hold figures against a bar.
 
     Args:
         bar: what to judge.
         figures: what was measured.
         device: name of the GPU; empty without one.
+        asked: what was to be measured.
     """
     if bar.kind == "cpu" and device:
         return Verdict(bar, None, None, "for a machine without a GPU")
     if bar.kind in ("gpu", "h100") and not device:
         return Verdict(bar, None, None, "for a GPU")
-    missing = [name for name in bar.needs if name not in figures]
-    if missing:
-        return Verdict(bar, None, None, "not measured")
+    other = bar.kind == "h100" and not any(name in device for name in ("H100", "H200"))
+    if any(name not in figures for name in bar.needs):
+        wanted = not other and all(map(asked.covers, bar.needs))
+        return Verdict(bar, None, False if wanted else None, "not measured")
     first, *others = (figures[name] for name in bar.needs)
     # What is served is held against the lesser of what the model computes and what the wire carries.
     value = first / min(others) if others else first
-    if bar.kind == "h100" and not any(name in device for name in ("H100", "H200")):
+    if other:
         return Verdict(bar, value, None, "for an H100")
     return Verdict(bar, value, bool(_COMPARE[bar.compare](value, bar.limit)))
 
@@ -110,8 +149,9 @@ def table(figures: Figures, verdicts: Sequence[Verdict]) -> Iterator[str]:
     for verdict in verdicts:
         bar = verdict.bar
         value = "-" if verdict.value is None else _number(verdict.value)
-        said = {True: "passed", False: "FAILED", None: f"({verdict.note})"}[verdict.passed]
-        yield f"{bar.name:<52}{value:>12}  {bar.compare} {_number(bar.limit):<9}  {said}"
+        said = {True: "passed", False: "FAILED", None: ""}[verdict.passed]
+        note = f"({verdict.note})" if verdict.note else ""
+        yield f"{bar.name:<52}{value:>12}  {bar.compare} {_number(bar.limit):<9}  {f'{said} {note}'.strip()}"
 
 
 def _number(value: float) -> str:

@@ -239,8 +239,7 @@ def _rate(bench: Bench, fronts: Sequence[Server], model: str, sizes: tuple[tuple
         if bench.meter is not None:
             bench.meter.take()
         sample = clients.measure(bench.arguments.seconds, _cpu_meter(fronts))
-        seen = None if bench.meter is None else bench.meter.take()
-    return sample if seen is None else replace(sample, gpu_share=seen[1])
+        return sample if bench.meter is None else replace(sample, gpu_share=bench.meter.take()[1])
 
 
 def _cpu_meter(fronts: Sequence[Server]) -> Callable[[], Mapping[str, float]]:

@@ -39,14 +39,14 @@ def busy(bench: Bench) -> None:
         clients.measure(SETTLE_S)
         meter.take()
         sample = clients.measure(bench.arguments.seconds, lambda: read_clocks(folder))
-        seen = meter.take()
+        _, driver_share = meter.take()
     note(bench, "busy", sample)
     share = {name: spent_s / sample.seconds for name, spent_s in sample.spent_s.items()}
     bench.add("busy.share", share.pop("compute"))
     for name, value in share.items():
         bench.add(f"busy.{name}_share", value)
-    if seen is not None:
-        bench.add("busy.driver_share", seen[1])
+    if driver_share is not None:
+        bench.add("busy.driver_share", driver_share)
 
 
 def soak(bench: Bench, seconds: float) -> None:
@@ -66,9 +66,9 @@ def soak(bench: Bench, seconds: float) -> None:
                 meter.take()
             crops += clients.measure((1 - WARM_SHARE) * seconds / SOAK_SAMPLES).crops
             host.append(pss_bytes(pids) / 2**20)
-            seen = meter.take() if meter is not None else None
-            if seen is not None:
-                device.append(seen[0])
+            used_mib = meter.take()[0] if meter is not None else None
+            if used_mib is not None:
+                device.append(used_mib)
             if number % 10 == 9:
                 bench.say(f"soak: {crops:,} crops, host {host[-1]:,.0f} MiB, device {(device or [0])[-1]:,.0f} MiB")
         bench.add("soak.per_s", crops / (time.monotonic() - begun_s))

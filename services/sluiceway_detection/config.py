@@ -10,7 +10,7 @@ from sluiceway_runtime.config import Port, StageConfig
 from sluiceway_detection.image_limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 from sluiceway_detection.input_shapes import STRIDE, InputShape
 
-__all__ = ["DEFAULT_MODEL", "DetectionConfig"]
+__all__ = ["DEFAULT_MODEL", "MAX_DETECTIONS", "DetectionConfig"]
 
 DEFAULT_MODEL = "text-nano"
 MAX_DETECTIONS = 10_000  # the contract's bound

@@ -12,6 +12,7 @@ from sluiceway_runtime.pool import Outcome, Priority
 
 from sluiceway.common.v1 import crop_pb2, geometry_pb2, model_pb2
 from sluiceway.detection.v1 import detection_pb2 as pb
+from sluiceway_detection.config import MAX_DETECTIONS
 from sluiceway_detection.crops import CropPlan
 from sluiceway_detection.job import DetectionAnswer, DetectionJob
 from sluiceway_detection.postprocess import Selection
@@ -20,11 +21,14 @@ from sluiceway_detection.types import RotatedBox, Shape
 __all__ = ["Defaults", "Identity", "job_of", "model_message", "priority_of", "response_of"]
 
 # The bounds of the contract, which its comments state.
-MAX_DETECTIONS = 10_000
 MAX_CROP_HEIGHT_PX = 4096
 MAX_CROP_WIDTH_PX = 16_384
 # Ours: one spec for each recognition model, of which nobody serves more.
 MAX_CROP_SPECS = 32
+# As long as a recognition server lets the name of a model be. It is copied into every crop of an answer.
+MAX_MODEL_CHARACTERS = 100
+# So much of what a client sent is repeated in an error: it travels in trailers, of which gRPC takes some kilobytes.
+_SHOWN_CHARACTERS = 100
 
 _FORMATS: Mapping[int, Literal["bgr", "rgb", "gray"]] = {
     crop_pb2.PIXEL_FORMAT_UNSPECIFIED: "bgr",
@@ -169,6 +173,8 @@ def _geometry(box: tuple[float, float, float, float], shape: Shape | None) -> ge
 
 
 def _plan_of(spec: crop_pb2.CropSpec, classes: Sequence[str]) -> CropPlan:
+    if len(spec.model) > MAX_MODEL_CHARACTERS:
+        raise _invalid("crop_specs.model", f"{len(spec.model)} characters are more than {MAX_MODEL_CHARACTERS}")
     if not 1 <= spec.height <= MAX_CROP_HEIGHT_PX:
         raise _invalid("crop_specs.height", f"{spec.height} is not within 1 to {MAX_CROP_HEIGHT_PX}")
     if not 1 <= spec.max_width <= MAX_CROP_WIDTH_PX:
@@ -199,7 +205,8 @@ def _max_detections(options: pb.DetectOptions, defaults: Defaults) -> int:
 def _class_ids(option: str, names: Sequence[str], classes: Sequence[str]) -> frozenset[int] | None:
     unknown = sorted(set(names) - set(classes))
     if unknown:
-        raise _invalid(option, f"unknown class {unknown[0]!r}; there are {', '.join(classes[:100])}")
+        shown = unknown[0][:_SHOWN_CHARACTERS]
+        raise _invalid(option, f"unknown class {shown!r}; there are {', '.join(classes[:100])}")
     return frozenset(_known_ids(names, classes)) if names else None
 
 

@@ -18,6 +18,7 @@ from sluiceway_runtime.errors import SluicewayError, StartupError
 from sluiceway_runtime.pool.payload import Payload
 
 from sluiceway_detection.backends import Backend, BackendSpec, open_backend
+from sluiceway_detection.backends.agreement import reference_image
 from sluiceway_detection.backends.base import Precision, resolve_backend
 from sluiceway_detection.crops import cut_crops
 from sluiceway_detection.detector import Engine, YoloDetector, load_detector
@@ -27,7 +28,7 @@ from sluiceway_detection.images import decode_image
 from sluiceway_detection.input_shapes import InputShape
 from sluiceway_detection.job import DetectionAnswer, DetectionJob
 from sluiceway_detection.postprocess import DEFAULT_CONFIDENCE, DEFAULT_IOU, Selection
-from sluiceway_detection.precision import choose_precision, reference_image
+from sluiceway_detection.precision import choose_precision
 from sluiceway_detection.types import ImageBgr
 
 __all__ = ["FACTORY", "DetectionFacts", "DetectionHandler", "WorkerSettings", "build"]

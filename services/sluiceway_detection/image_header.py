@@ -1,19 +1,20 @@
 """What an image file says about itself, read from its first bytes before anything is decoded.
 
-Every read is bounded by the bytes at hand, and nothing is allocated by what the file claims, so a header that promises
-50,000 x 50,000 pixels costs microseconds. The orientation comes from here too, so that it is honoured alike for every
-format and every version of the decoder.
+Every read is bounded by the bytes at hand, every walk by a number of steps, and nothing is allocated by what the file
+claims: a header that promises 50,000 x 50,000 pixels costs microseconds, and no file keeps an event loop busy. The
+orientation comes from here too, so that it is honoured alike for every format and every version of the decoder.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from sluiceway_runtime.errors import InvalidImage
 
-__all__ = ["ImageHeader", "read_header"]
+__all__ = ["MAX_CHUNKS", "MAX_SEGMENTS", "ImageHeader", "read_header"]
 
 Format = Literal["jpeg", "png", "webp", "bmp", "tiff"]
 
@@ -23,6 +24,14 @@ _JPEG_STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # TEM and restart mark
 _TAG_WIDTH, _TAG_HEIGHT, _TAG_ORIENTATION = 256, 257, 274
 _TIFF_SHORT, _TIFF_LONG = 3, 4
 _MAX_TIFF_ENTRIES = 4096  # ours: a directory of real files has dozens
+_FILL = re.compile(rb"\xff+")
+_PNG_CHUNK = struct.Struct(">I4s")
+_WEBP_CHUNK = struct.Struct("<4sI")
+
+# Ours, and more than real files have; each is a microsecond. So many segments of 64 KiB are 256 MiB; so many chunks of
+# 8 KiB, the smallest that libpng makes by itself, are 512 MiB.
+MAX_SEGMENTS = 4096  # of a JPEG, before its scan
+MAX_CHUNKS = 65_536  # of a PNG or WebP
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +63,13 @@ def read_header(data: bytes | memoryview) -> ImageHeader:
         The header; width and height are at least 1.
 
     Raises:
-        InvalidImage: no known format, or a header that is cut off or makes no sense.
+        InvalidImage: no known format, a header that is cut off or makes no sense, or more parts than real files have.
     """
     view = memoryview(data)
     start = bytes(view[:16])
     try:
         if start[:3] == b"\xff\xd8\xff":
-            header = _jpeg(bytes(view))
+            header = _jpeg(data if isinstance(data, bytes) else bytes(data))
         elif start[:8] == _PNG_SIGNATURE:
             header = _png(view)
         elif start[:4] == b"RIFF" and start[8:12] == b"WEBP":
@@ -81,61 +90,69 @@ def read_header(data: bytes | memoryview) -> ImageHeader:
 
 
 def _jpeg(data: bytes) -> ImageHeader:
-    position, orientation, size = 2, 1, None
-    while True:
-        position = data.index(b"\xff", position) if b"\xff" in data[position : position + 4096] else len(data)
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill byte
+    position, orientation, size = 2, None, None
+    for _ in range(MAX_SEGMENTS):
+        position = data.find(b"\xff", position)
+        # A marker may have any number of fill bytes before its code, so they are no steps.
+        fill = _FILL.match(data, position) if position >= 0 else None
+        if fill is None:
+            raise InvalidImage("the image header is cut off")
+        position = fill.end()
+        marker = data[position]
+        if marker in _JPEG_STANDALONE or marker == 0:
             position += 1
             continue
-        if marker in _JPEG_STANDALONE or marker == 0:
-            position += 2
-            continue
-        (length,) = struct.unpack_from(">H", data, position + 2)
-        body = position + 4
+        (length,) = struct.unpack_from(">H", data, position + 1)
+        body = position + 3
         if marker in _JPEG_SOF:
             height, width = struct.unpack_from(">HH", data, body + 1)
             size = size or (width, height)
-        elif marker == 0xE1 and data[body : body + 6] == b"Exif\0\0":
-            orientation = _exif_orientation(memoryview(data)[body + 6 : position + 2 + length])
+        elif marker == 0xE1 and orientation is None and data[body : body + 6] == b"Exif\0\0":
+            orientation = _exif_orientation(memoryview(data)[body + 6 : position + 1 + length])
         elif marker == 0xDA:  # start of scan: what follows is entropy coded
             break
         elif marker == 0xD9:
             raise InvalidImage("the JPEG holds no picture")
-        position += 2 + max(length, 2)
+        position += 1 + max(length, 2)
+    else:
+        raise _too_many("segments", MAX_SEGMENTS)
     if size is None:
         raise InvalidImage("the JPEG holds no picture")
     # Inside entropy-coded data FF is always followed by 00 or a restart marker, so an end marker there is the real one.
     # Decoders fill what is missing with grey and say nothing to their caller: this is how we know.
     complete = data.rfind(b"\xff\xd9", position) >= 0
-    return ImageHeader("jpeg", size[0], size[1], orientation, complete)
+    return ImageHeader("jpeg", size[0], size[1], orientation or 1, complete)
 
 
 def _png(view: memoryview) -> ImageHeader:
     if bytes(view[12:16]) != b"IHDR":
         raise InvalidImage("the PNG does not start with a header")
     width, height = struct.unpack_from(">II", view, 16)
-    position, orientation, complete = 8, 1, False
-    while position + 8 <= len(view):
-        (length,) = struct.unpack_from(">I", view, position)
-        kind = bytes(view[position + 4 : position + 8])
+    position, orientation, complete = 8, None, False
+    for _ in range(MAX_CHUNKS):
+        if position + 8 > len(view):
+            break
+        length, kind = _PNG_CHUNK.unpack_from(view, position)
         end = position + 12 + length
-        if kind == b"eXIf":
+        if kind == b"eXIf" and orientation is None:
             orientation = _exif_orientation(view[position + 8 : end - 4])
         if kind == b"IEND":
             complete = end <= len(view)
             break
         position = end
-    return ImageHeader("png", width, height, orientation, complete)
+    else:
+        raise _too_many("chunks", MAX_CHUNKS)
+    return ImageHeader("png", width, height, orientation or 1, complete)
 
 
 def _webp(view: memoryview) -> ImageHeader:
     (riff_bytes,) = struct.unpack_from("<I", view, 4)
     complete = len(view) >= riff_bytes + 8
-    position, orientation, size = 12, 1, None
-    while position + 8 <= len(view):
-        kind = bytes(view[position : position + 4])
-        (length,) = struct.unpack_from("<I", view, position + 4)
+    position, orientation, size = 12, None, None
+    for _ in range(MAX_CHUNKS):
+        if position + 8 > len(view):
+            break
+        kind, length = _WEBP_CHUNK.unpack_from(view, position)
         body = position + 8
         if size is None and kind == b"VP8X":
             size = tuple(int.from_bytes(view[at : at + 3], "little") + 1 for at in (body + 4, body + 7))
@@ -146,13 +163,15 @@ def _webp(view: memoryview) -> ImageHeader:
         elif size is None and kind == b"VP8L":
             (bits,) = struct.unpack_from("<I", view, body + 1)
             size = ((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
-        elif kind == b"EXIF":
+        elif kind == b"EXIF" and orientation is None:
             blob = view[body : body + length]
             orientation = _exif_orientation(blob[6:] if bytes(blob[:6]) == b"Exif\0\0" else blob)
         position = body + length + (length & 1)
+    else:
+        raise _too_many("chunks", MAX_CHUNKS)
     if size is None:
         raise InvalidImage("the WebP holds no picture")
-    return ImageHeader("webp", size[0], size[1], orientation, complete)
+    return ImageHeader("webp", size[0], size[1], orientation or 1, complete)
 
 
 def _bmp(view: memoryview) -> ImageHeader:
@@ -176,7 +195,10 @@ def _tiff(view: memoryview) -> ImageHeader:
 
 
 def _tiff_tags(view: memoryview) -> dict[int, int]:
-    """The whole numbers of the first directory; EXIF is a TIFF without pixels, so both come through here."""
+    """The whole numbers of the first directory; EXIF is a TIFF without pixels, so both come through here.
+
+    Of a tag that stands twice the first entry counts, as it does for libtiff and Pillow. 0 where it is no whole number.
+    """
     order = {b"II*\0": "<", b"MM\0*": ">"}[bytes(view[:4])]
     (directory,) = struct.unpack_from(f"{order}I", view, 4)
     (count,) = struct.unpack_from(f"{order}H", view, directory)
@@ -184,8 +206,9 @@ def _tiff_tags(view: memoryview) -> dict[int, int]:
     for index in range(min(count, _MAX_TIFF_ENTRIES)):
         at = directory + 2 + 12 * index
         tag, kind, values = struct.unpack_from(f"{order}HHI", view, at)
-        if values == 1 and kind in (_TIFF_SHORT, _TIFF_LONG):
-            (tags[tag],) = struct.unpack_from(f"{order}{'H' if kind == _TIFF_SHORT else 'I'}", view, at + 8)
+        if tag not in tags:
+            form = {_TIFF_SHORT: "H", _TIFF_LONG: "I"}.get(kind) if values == 1 else None
+            tags[tag] = struct.unpack_from(order + form, view, at + 8)[0] if form else 0
     return tags
 
 
@@ -195,3 +218,7 @@ def _exif_orientation(blob: memoryview) -> int:
         return _tiff_tags(blob).get(_TAG_ORIENTATION, 1)
     except (struct.error, KeyError):
         return 1
+
+
+def _too_many(parts: str, most: int) -> InvalidImage:
+    return InvalidImage(f"the image file has more than {most} {parts}")

@@ -48,8 +48,8 @@ def decode_image(data: bytes | memoryview, limits: ImageLimits) -> ImageBgr:
         pixels = _opencv(data, _READ_FLAGS_TIFF if turned else _READ_FLAGS)
     if pixels is None or pixels.shape[:2] != size:
         # Pillow reads some kinds that OpenCV does not.
-        pixels = _pillow(data, header.format)
-        if pixels.shape[:2] != size:
+        pixels = _pillow(data, header.format, size)
+        if pixels is None or pixels.shape[:2] != size:
             raise InvalidImage("the image is not of the size that its header says")
     return pixels if turned else _turn(pixels, header.orientation)
 
@@ -62,11 +62,14 @@ def _opencv(data: bytes | memoryview, flags: int) -> ImageBgr | None:
     return None if decoded is None else np.asarray(decoded, np.uint8)
 
 
-def _pillow(data: bytes | memoryview, kind: str) -> ImageBgr:
+def _pillow(data: bytes | memoryview, kind: str, size: tuple[int, int]) -> ImageBgr | None:
+    """Decode with Pillow; None, and nothing is decoded, where it finds another height and width in the header."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata and of size, which was checked against our own limit
             with Image.open(io.BytesIO(data), formats=[kind]) as image:
+                if sorted(image.size) != sorted(size):  # in either order: releases differ in when they turn a TIFF
+                    return None
                 if image.mode.startswith("I;16"):  # Pillow would cut values off at 255 where OpenCV scales them
                     return np.ascontiguousarray(np.repeat((np.asarray(image) >> 8).astype(np.uint8)[:, :, None], 3, 2))
                 rgb = np.asarray(image.convert("RGB"))

@@ -123,7 +123,7 @@ def options_of(parameters: Mapping[str, Parameter]) -> pb.DetectOptions:
             else:
                 setattr(options, name, value)
         except (TypeError, ValueError):
-            raise InvalidOption(f"parameters: {value!r} is no {name}", metadata={"option": name}) from None
+            raise InvalidOption(f"parameters: {repr(value)[:100]} is no {name}", metadata={"option": name}) from None
     return options
 
 

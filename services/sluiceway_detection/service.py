@@ -25,6 +25,7 @@ from sluiceway_detection.backends.base import require_trust, resolve_backend
 from sluiceway_detection.config import DetectionConfig
 from sluiceway_detection.convert import Identity
 from sluiceway_detection.handler import FACTORY, DetectionFacts, WorkerSettings
+from sluiceway_detection.image_limits import DEFAULT_MAX_PIXELS
 from sluiceway_detection.inference import DetectionInference
 from sluiceway_detection.servicer import DetectionServicer
 
@@ -64,7 +65,7 @@ class DetectionService:
 
     def __init__(self, config: DetectionConfig, installation: Installation) -> None:
         self._config = config
-        self._auto_pull = bool(installation.tables.get("models", {}).get("auto_pull", False))
+        self._auto_pull = bool(installation.models.auto_pull)
         self.pool: Pool | None = None
         self.facts: DetectionFacts | None = None
         self.identity: Identity | None = None
@@ -114,6 +115,9 @@ class DetectionService:
             ),
             PoolLimits(
                 max_batch=settings.max_batch,
+                # A batch is decoded as a whole: it has no more pixels than one image may have. Where only small images
+                # are let in, it is as full as by default.
+                max_batch_cost=max(config.max_image_pixels, DEFAULT_MAX_PIXELS),
                 queue_items=config.queue_items,
                 queue_bytes=config.queue_bytes,
                 batch_timeout_s=config.batch_timeout_s,
@@ -203,16 +207,13 @@ class DetectionService:
 
     async def _with_precision(self, settings: WorkerSettings, placement: Placement) -> WorkerSettings:
         """Decide once, for all workers; see `precision`."""
-        if settings.weights is None or settings.precision not in (None, "bf16"):
+        if settings.weights is None:
             return settings
         spec = settings.backend_spec(placement.device, placement.threads)
         if resolve_backend(settings.backend, spec.weights, placement.device) != "openvino":
             return settings
-        if settings.precision is None and precision.is_quantised(spec.weights):
-            choice = precision.Choice("int8", precision.QUANTISED)
-        elif settings.precision is None and not precision.cpu_has_bf16():
-            choice = precision.Choice("f32", "this CPU has no bf16 arithmetic")
-        else:
+        choice = precision.settled(spec)
+        if choice is None:
             choice = await _choose(precision.command(spec, placement.cores), self._config.start_timeout_s)
         self.precision_reason = choice.reason
         return replace(settings, precision=choice.precision)

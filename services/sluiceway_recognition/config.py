@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from sluiceway_runtime.config import Port, StageConfig
 
 from sluiceway_recognition.buckets import DEFAULT_BATCHES, DEFAULT_BUCKETS, DEFAULT_COMPILED, DEFAULT_MAX_WIDTH
-from sluiceway_recognition.types import MAX_HEIGHT_PX, MAX_WIDTH_PX, Head, PixelFormat, ResizeRule
+from sluiceway_recognition.types import MAX_HEIGHT_PX, MAX_NAME_CHARACTERS, MAX_WIDTH_PX, Head, PixelFormat, ResizeRule
 
 __all__ = ["DEFAULT_MODEL", "ModelConfig", "RecognitionConfig"]
 
@@ -24,7 +24,7 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(min_length=1, max_length=100, description="What crops ask for.")
+    name: str = Field(min_length=1, max_length=MAX_NAME_CHARACTERS, description="What crops ask for.")
     kind: Head = Field(Head.TEXT, description="text, classify or embed.")
     weights: str | None = Field(None, description="Name in the registry, or path of a file; by default the name.")
     version: str = Field("", description="Of the user's own weights; shown in every answer.")
@@ -90,7 +90,7 @@ class RecognitionConfig(StageConfig):
     models: tuple[Annotated[ModelConfig, BeforeValidator(_from_name)], ...] = Field(
         (ModelConfig(name=DEFAULT_MODEL),), min_length=1, description="What is served; the first is the default."
     )
-    max_batch: int = Field(0, ge=0, le=4096, description="Most crops in a batch; 0 takes 8 on a CPU, 128 on a GPU.")
+    max_batch: int = Field(0, ge=0, le=4096, description="Most crops in a batch; 0 takes 16 on a CPU, 128 on a GPU.")
     max_batch_px: int = Field(
         128 * 48 * 640, ge=1, description="Most pixels in a batch, padding included; a larger crop runs by itself."
     )

@@ -16,6 +16,7 @@ from sluiceway.recognition.v1 import recognition_pb2 as pb
 from sluiceway_recognition import wire
 from sluiceway_recognition.types import (
     MAX_HEIGHT_PX,
+    MAX_NAME_CHARACTERS,
     MAX_WIDTH_PX,
     Answer,
     ClassAnswer,
@@ -151,7 +152,9 @@ def check_crops(request: Request, known: Sequence[str], max_crops: int) -> str:
     names = {request.options.model, *[crop.model for crop in crops]} - {""}
     for name in sorted(names):
         if name not in known:
-            raise UnknownModel(f"no model {name} is served", metadata={"model": name, "models": ", ".join(known)})
+            # No longer than a name may be: errors travel in the trailers, of which gRPC takes some kilobytes.
+            shown = name[:MAX_NAME_CHARACTERS]
+            raise UnknownModel(f"no model {shown} is served", metadata={"model": shown, "models": ", ".join(known)})
     if len(names) > 1:
         raise InvalidOption(
             f"crops for several models in one request: {', '.join(sorted(names))}", metadata={"option": "model"}

@@ -128,9 +128,10 @@ def answer(reading: object, head: Head, labels: Sequence[str], *, top_k: int = 1
     if isinstance(reading, TextReading):
         return _text(reading)
     if isinstance(reading, ClassReading):
-        return _classes(reading, labels, top_k)
+        probabilities = np.asarray(reading.probabilities, dtype=np.float32).reshape(1, -1)
+        return _only(_classes_of(probabilities, np.array(labels, dtype=np.object_), (top_k,)))
     assert isinstance(reading, EmbeddingReading)
-    return _embedding(reading)
+    return _only(_embeddings_of(np.asarray(reading.vector, dtype=np.float64).reshape(1, -1)))
 
 
 def _text(reading: TextReading) -> TextAnswer:
@@ -145,26 +146,8 @@ def _text(reading: TextReading) -> TextAnswer:
     return TextAnswer(reading.text, mean, characters, confidences)
 
 
-def _classes(reading: ClassReading, labels: Sequence[str], top_k: int) -> ClassAnswer:
-    probabilities = np.asarray(reading.probabilities, dtype=np.float32).reshape(-1)
-    valid = probabilities.size > 0 and np.all((probabilities >= 0) & (probabilities <= 1 + _OVER_ONE))
-    if not valid:
-        raise ModelFailed("the classifier computed something that is no probability")
-    if labels and len(labels) != probabilities.size:
-        raise ModelFailed(f"the classifier has {probabilities.size} classes and {len(labels)} labels")
-    # Stable, so that equal probabilities come in the order of the classes on every machine.
-    order = np.argsort(-probabilities, kind="stable")[:top_k].tolist()
-    return ClassAnswer(
-        tuple(
-            (index, labels[index] if labels else str(index), min(float(probabilities[index]), 1.0)) for index in order
-        )
-    )
-
-
-def _embedding(reading: EmbeddingReading) -> EmbeddingAnswer:
-    vector = np.asarray(reading.vector, dtype=np.float64).reshape(-1)
-    # In 64 bits the squares of no float32 overflow.
-    norm = float(np.linalg.norm(vector)) if vector.size else 0.0
-    if not (math.isfinite(norm) and norm > 0):
-        raise ModelFailed("the embedding has no direction")
-    return EmbeddingAnswer((vector / norm).astype(np.float32).tobytes())
+def _only(answers: Sequence[Answer | ModelFailed]) -> Answer:
+    (only,) = answers
+    if isinstance(only, ModelFailed):
+        raise only
+    return only

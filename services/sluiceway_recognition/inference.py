@@ -11,8 +11,8 @@ from sluiceway_runtime.errors import InvalidOption
 from sluiceway_runtime.inference import ModelCard, Parameter, Tensor, TensorSpec
 from sluiceway_runtime.server.convert import error_from_proto
 
-from sluiceway.common.v1 import crop_pb2
 from sluiceway.recognition.v1 import recognition_pb2 as pb
+from sluiceway_recognition.convert import EncodedCrop, Request
 from sluiceway_recognition.servicer import RecognitionServicer, RecognitionStage
 from sluiceway_recognition.types import Head, ModelFacts
 
@@ -60,13 +60,11 @@ class RecognitionInference:
                 options.top_k = parameters["top_k"]  # type: ignore[assignment]  # checked by protobuf
             except (TypeError, ValueError):
                 raise InvalidOption("parameters: top_k must be an integer", metadata={"option": "top_k"}) from None
-        request = pb.RecognizeRequest(
-            options=options, crops=[crop_pb2.Crop(id=index, encoded=crop) for index, crop in enumerate(crops)]
-        )
+        request = Request(options, 0, [EncodedCrop(index, "", crop) for index, crop in enumerate(crops)])
         answers: dict[int, pb.Recognition] = {}
-        async with contextlib.aclosing(self._servicer.Recognize(request, context)) as responses:  # type: ignore[type-var]
+        async with contextlib.aclosing(self._servicer.recognise(request, context)) as responses:
             async for response in responses:
-                for recognition in response.recognitions:
+                for recognition in pb.RecognizeResponse.FromString(response).recognitions:
                     if recognition.HasField("error"):
                         raise error_from_proto(recognition.error)
                     answers[recognition.crop_id] = recognition

@@ -86,6 +86,8 @@ def decode_file(data: bytes | bytearray | memoryview, limits: CropLimits) -> NDA
 def _upright_rgb(image: Image.Image) -> NDArray[np.uint8]:
     image.load()
     upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I;16"):  # Pillow would cut values off at 255 where all of them count
+        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
     if upright.has_transparency_data:
         upright = upright.convert("RGBA")
         paper = Image.new("RGBA", upright.size, "white")

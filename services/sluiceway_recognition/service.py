@@ -56,7 +56,7 @@ class RecognitionService:
 
     def __init__(self, config: RecognitionConfig, installation: Installation) -> None:
         self._config = config
-        self._auto_pull = bool(installation.tables.get("models", {}).get("auto_pull", False))
+        self._auto_pull = bool(installation.models.auto_pull)
         self._registry: CollectorRegistry | None = None
         self.pool: Pool | None = None
         self.models: Mapping[str, ModelFacts] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, NamedTuple, Protocol
@@ -18,7 +18,6 @@ from sluiceway_runtime.server.convert import set_load
 
 from sluiceway.common.v1 import model_pb2
 from sluiceway.recognition.v1 import recognition_pb2 as pb
-from sluiceway.recognition.v1 import recognition_pb2_grpc
 from sluiceway_recognition import convert
 from sluiceway_recognition.buckets import bucket_of, fitted_size, padded_px
 from sluiceway_recognition.config import RecognitionConfig
@@ -58,7 +57,7 @@ class RecognitionStage(Protocol):
         ...
 
 
-class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
+class RecognitionServicer:
     """Answers calls; holds nothing between them."""
 
     def __init__(self, stage: RecognitionStage, config: RecognitionConfig) -> None:
@@ -68,16 +67,8 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
         # By model and wish; theirs by height, width and format.
         self._plans: Callable[[str, _Wish], dict[tuple[int, int, int], _Plan]] = lru_cache(MAX_WISHES)(_no_plans)
 
-    async def Recognize(  # noqa: N802 - the contract's name
-        self, request: pb.RecognizeRequest, context: Context
-    ) -> AsyncIterator[pb.RecognizeResponse]:
-        """Recognise crops; see the contract."""
-        async with contextlib.aclosing(self.recognise(convert.request_of(request), context)) as responses:
-            async for response in responses:
-                yield pb.RecognizeResponse.FromString(response)
-
     async def recognise(self, request: convert.Request, context: Context) -> AsyncGenerator[bytes, None]:
-        """`Recognize` with a request that was read and responses that are serialised."""
+        """Recognise crops; see the contract's `Recognize`. The responses are serialised."""
         arrived_s = time.monotonic()
         pool, models = self._stage.pool, self._stage.models
         if pool is None or not models:
@@ -193,7 +184,7 @@ def _task(model: str, height: int, pixel_format: PixelFormat, wish: _Wish) -> Cr
 
 
 def add_to_server(servicer: RecognitionServicer, server: grpc.aio.Server) -> None:
-    """Serve the contract, as the generated function of this name does, but have requests read in place."""
+    """Serve the contract. As the generated function for this does, but requests are read in place."""
     service = pb.DESCRIPTOR.services_by_name["RecognitionService"].full_name
     server.add_generic_rpc_handlers(
         (

@@ -32,6 +32,7 @@ __all__ = [
 
 MAX_HEIGHT_PX = 4096
 MAX_WIDTH_PX = 16384
+MAX_NAME_CHARACTERS = 100  # of a model
 
 
 class Head(StrEnum):

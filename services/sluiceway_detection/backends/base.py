@@ -20,8 +20,10 @@ __all__ = [
     "BackendName",
     "BackendSpec",
     "Precision",
+    "export_command",
     "input_shapes",
     "open_backend",
+    "require_fine_boxes",
     "require_trust",
     "resolve_backend",
 ]
@@ -85,6 +87,27 @@ def require_trust(weights: Path, *, allowed: bool) -> None:
         )
 
 
+def export_command(weights: Path) -> str:
+    """How to make ONNX of a checkpoint."""
+    return f"python -m sluiceway_detection.export {weights.name} {weights.stem}.onnx"
+
+
+def require_fine_boxes(weights: Path, precision: Precision | None) -> None:
+    """Refuse 16 bits for a checkpoint. Its own module decodes boxes in the arithmetic of all the rest.
+
+    In bf16 coordinates of hundreds of pixels lie 2 to 4 pixels apart, in f16 up to 1. Of an ONNX file only the matrix
+    products are in 16 bits (`sluiceway_runtime.onnx_torch.in_precision`).
+
+    Raises:
+        StartupError: it is one, and 16 bits are wanted.
+    """
+    if weights.suffix == ".pt" and precision in ("bf16", "f16"):
+        raise StartupError(
+            f"detection.precision: a checkpoint would round its boxes to whole pixels in {precision}; use f32, or "
+            f"convert it once with {export_command(weights)}"
+        )
+
+
 def resolve_backend(wanted: str, weights: Path, device: str) -> BackendName:
     """Turn `auto` into a name.
 
@@ -97,7 +120,7 @@ def resolve_backend(wanted: str, weights: Path, device: str) -> BackendName:
     if checkpoint and wanted != "torch":
         raise StartupError(
             f"detection.backend: {wanted} reads ONNX, and {weights.name} is a PyTorch checkpoint. Convert it once with "
-            f"python -m sluiceway_detection.export {weights.name} {weights.stem}.onnx"
+            f"{export_command(weights)}"
         )
     if wanted == "openvino" and device != "cpu":
         raise StartupError("detection.backend: openvino computes on the CPU here; use onnx or torch for CUDA")

@@ -18,7 +18,14 @@ from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.gpu import CompiledModule, Run, Shape
 
 from sluiceway_detection.backends.agreement import places_differ, trial_images
-from sluiceway_detection.backends.base import BackendName, BackendSpec, Precision, input_shapes
+from sluiceway_detection.backends.base import (
+    BackendName,
+    BackendSpec,
+    Precision,
+    export_command,
+    input_shapes,
+    require_fine_boxes,
+)
 from sluiceway_detection.backends.places import DTYPES, input_of, make, read_model_card, recipe_of
 from sluiceway_detection.input_shapes import InputShape
 from sluiceway_detection.types import ImageBgr
@@ -44,7 +51,8 @@ class CudaBackend:
     """A model on a device. Used by one thread; several batches may be on their way.
 
     Args:
-        spec: `device` is `cuda:N`, or `cpu` in tests. `precision` None takes f16 where it agrees with f32.
+        spec: `device` is `cuda:N`, or `cpu` in tests. `precision` None takes f16 where it agrees with f32, and f32 for
+            a checkpoint.
         max_batch: most images in a graph.
         depth: batches that may be on their way at once.
         workers_on_device: that share its memory.
@@ -64,6 +72,7 @@ class CudaBackend:
             raise StartupError(f"detection.device: torch finds no CUDA device for {spec.device}")
         if spec.precision not in (None, *DTYPES) or (spec.precision == "f16" and spec.device == "cpu"):
             raise StartupError(f"detection.precision: backend torch has no {spec.precision} on {spec.device}")
+        require_fine_boxes(spec.weights, spec.precision)
         torch.set_num_threads(spec.threads)
         self._device = torch.device(spec.device)
         self.card = read_model_card(spec.weights, allow_checkpoint=spec.allow_checkpoint)
@@ -142,6 +151,11 @@ class CudaBackend:
             return "f32", "configured"
         if wanted is None and self._device.type == "cpu":
             return "f32", "torch computes in f32 on a CPU"
+        if self._spec.weights.suffix == ".pt":
+            command = export_command(self._spec.weights)
+            reason = f"a checkpoint would round its boxes to whole pixels in 16 bits; convert it with {command}"
+            log.warning("%s computes in f32: %s", self._spec.weights.name, reason)
+            return "f32", reason
         precision: Precision = wanted or "f16"
         shape = self._spec.shapes[0]
         fault = self._fault(expected[shape], self._alone(precision, images[shape]))

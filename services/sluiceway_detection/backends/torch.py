@@ -9,7 +9,14 @@ import numpy.typing as npt
 import torch
 from sluiceway_runtime.errors import StartupError
 
-from sluiceway_detection.backends.base import BackendName, BackendSpec, Precision, input_shapes, require_trust
+from sluiceway_detection.backends.base import (
+    BackendName,
+    BackendSpec,
+    Precision,
+    input_shapes,
+    require_fine_boxes,
+    require_trust,
+)
 from sluiceway_detection.backends.places import DTYPES, checkpoint_card, load_onnx, read_model_card
 from sluiceway_detection.export import load_checkpoint
 from sluiceway_detection.input_shapes import InputShape
@@ -20,7 +27,10 @@ __all__ = ["TorchBackend"]
 
 
 class TorchBackend:
-    """A checkpoint's own module, or one for each shape of an ONNX graph; images one after the other, in f32 or bf16."""
+    """A checkpoint's own module in f32, or one for each shape of an ONNX graph in f32 or bf16.
+
+    Images are computed one after the other.
+    """
 
     name: BackendName = "torch"
 
@@ -29,6 +39,7 @@ class TorchBackend:
         self.precision: Precision = spec.precision or "f32"
         if self.precision not in ("f32", "bf16"):
             raise StartupError(f"detection.precision: backend torch has no {self.precision} on {spec.device}")
+        require_fine_boxes(spec.weights, self.precision)
         self._dtype = DTYPES[self.precision]
         modules = self._open(spec)
         # After loading: ultralytics sets the number of threads by itself, over ours.
@@ -48,7 +59,7 @@ class TorchBackend:
             module = load_checkpoint(spec.weights)
             self.card: ModelCard = checkpoint_card(module)
             self.shapes = input_shapes(self.card, spec)
-            return dict.fromkeys(self.shapes, module.to(self._dtype))
+            return dict.fromkeys(self.shapes, module)
         from sluiceway_runtime.onnx_torch import in_precision  # noqa: PLC0415 - checkpoints need no onnx
 
         self.card = read_model_card(spec.weights, allow_checkpoint=False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +19,6 @@ from numpy.typing import NDArray
 from sluiceway_runtime import weights
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.gpu import ArraySpec, CompiledModule, Run, Shape
-from sluiceway_runtime.pool.handler import WorkerBroken
 
 from sluiceway_recognition.backends.batches import BatchSizes, GraphSettings, compile_order, graph_sizes
 from sluiceway_recognition.nets.sources import open_source
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 # On a CPU a batch gains nothing (see `backends.openvino`), and one graph for each width is enough.
 CPU_BATCHES = (1,)
+# Of the largest value: in f32 a sum over another number of rows may round differently, by far less.
+_ROUNDING = 1e-3
 
 
 class TorchBackend:
@@ -56,6 +58,8 @@ class TorchBackend:
         self.device = device
         self.precision: str = plan.precision or ("f16" if self._on_gpu else "f32")
         self._settings = settings or GraphSettings(batches=GraphSettings().batches if self._on_gpu else CPU_BATCHES)
+        assert plan.weights is not None
+        self._weights = plan.weights
         self._height = plan.crop_spec.height
         self._where = f"recognition.models.{plan.name}"
         source = open_source(plan, plan.precision or ("f16" if self._on_gpu else "f32"))
@@ -81,7 +85,10 @@ class TorchBackend:
         Raises:
             StartupError: the model does not take crops of such a width, or not even one fits into the memory.
         """
-        sizes = graph_sizes(self._settings, [width for width in widths if width in self._source.widths], self._height)
+        taken = [width for width in widths if width in self._source.widths]
+        if taken and self._settings.batches != (1,) and self._rows_mix(taken[0]):
+            self._settings = replace(self._settings, batches=(1,))
+        sizes = graph_sizes(self._settings, taken, self._height)
         shapes = {size: self._shape(*size) for size in sizes}
         compiled = [shapes[size] for size in compile_order(sizes)[: self._settings.compiled if self._on_gpu else 0]]
         try:
@@ -115,9 +122,6 @@ class TorchBackend:
                 if not self._batches.drop(width, batch):
                     raise
                 log.warning("%s: no memory for batches of %d x %d: smaller ones from here", self._where, batch, width)
-            except RuntimeError as error:
-                self._die_with_the_device(error)
-                raise
             else:
                 at += len(part)
         return lambda: self._collect(begun)
@@ -133,22 +137,52 @@ class TorchBackend:
         run.launch()
         return run
 
-    def _collect(self, begun: Sequence[tuple[Run, int]]) -> tuple[NDArray[Any], ...]:
-        try:
-            parts = [[output[:count] for output in run.result()] for run, count in begun]
-        except RuntimeError as error:
-            self._die_with_the_device(error)
-            raise
+    @staticmethod
+    def _collect(begun: Sequence[tuple[Run, int]]) -> tuple[NDArray[Any], ...]:
+        parts = [[output[:count] for output in run.result()] for run, count in begun]
         return tuple(parts[0]) if len(parts) == 1 else tuple(map(np.concatenate, zip(*parts, strict=True)))
 
-    def _die_with_the_device(self, error: RuntimeError) -> None:
-        """End the worker if the fault is one after which CUDA answers nothing but errors to this process."""
-        if self._on_gpu and not isinstance(error, torch.OutOfMemoryError):
-            try:
-                torch.cuda.synchronize(self.device)
-            except RuntimeError:
-                raise WorkerBroken(f"{self.device} fails: {error}") from error
+    def _rows_mix(self, width: int) -> bool:
+        """Whether a file of one fixed batch computes something else for a crop that is not alone in a batch.
+
+        Nothing in such a file says which of its numbers are a batch, so what the loader makes of it for another is
+        tried: two crops of noise together, and each alone, up to the last layer, in f32 on the CPU.
+        """
+        recipe = self._source.recipe
+        fixed = _fixed_batch(self._weights) if recipe.arguments["kind"] == "onnx" else None
+        if fixed is None:
+            return False
+        crops = torch.randn((2, 3, self._height, width), generator=torch.Generator().manual_seed(0))
+        try:
+            make = replace(recipe, arguments={**recipe.arguments, "precision": "f32"}).make(torch.device("cpu"))
+            with torch.inference_mode():
+                together = make(self._shape(2, width)).net(crops)
+                alone = torch.cat([make(self._shape(1, width)).net(crop[None]) for crop in crops])
+            if torch.allclose(together, alone, rtol=0, atol=_ROUNDING * float(alone.abs().max())):
+                return False
+            fault = "its crops would mix"
+        except Exception as error:  # whatever a user's graph runs into; alone it may do all the same
+            fault = f"it fails ({(str(error).strip().splitlines() or [type(error).__name__])[0]})"
+        log.warning(
+            "%s: a batch of %d is fixed in %s, and in larger ones %s: it is computed crop by crop. Export it with a "
+            "batch of any size",
+            self._where,
+            fixed,
+            self._weights.name,
+            fault,
+        )
+        return True
 
     def _shape(self, batch: int, width: int) -> Shape:
         pixels = ArraySpec("uint8", (batch, self._height, width, 3))
         return Shape(f"{batch}x{width}", (pixels, ArraySpec("int32", (batch,))))
+
+
+def _fixed_batch(path: Path) -> int | None:
+    """The batch that an ONNX file was written for; None for any."""
+    import onnx  # noqa: PLC0415 - models of other kinds need none
+
+    graph = onnx.load(path, load_external_data=False).graph
+    constants = {item.name for item in graph.initializer}
+    images = next(item for item in graph.input if item.name not in constants)
+    return images.type.tensor_type.shape.dim[0].dim_value or None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from sluiceway_runtime.gpu.artefacts import Artefacts
 from sluiceway_runtime.gpu.device import Device, Step, open_device
 from sluiceway_runtime.gpu.recipe import Maker, Recipe
 from sluiceway_runtime.gpu.shapes import ArraySpec, Layout, Shape
+from sluiceway_runtime.pool.handler import WorkerBroken
 
 __all__ = ["CompiledModule", "Run"]
 
@@ -55,6 +57,8 @@ class _Slot:
 class Run:
     """One batch on its way: fill `inputs`, `launch`, then `result`.
 
+    A fault after which the device answers nothing but errors to this process is raised as `WorkerBroken`.
+
     Attributes:
         inputs: views of pinned memory to be filled, as the shape says. They hold what an earlier batch left there.
     """
@@ -65,6 +69,7 @@ class Run:
         self._slot: _Slot | None = slot
         self._wait: Callable[[], None] | None = None
         self._result: Arrays | None = None
+        self._fault: Exception | None = None
         self.inputs: Arrays = graph.inputs.arrays(slot.host_in.numpy())
 
     @property
@@ -79,19 +84,35 @@ class Run:
             torch.OutOfMemoryError: only of a shape that could not be captured.
         """
         assert self._slot is not None, "a run is launched once"
-        self._wait = self._owner._start(self._graph, self._slot)  # noqa: SLF001 - a part of it
+        with self._owner._guarded():  # noqa: SLF001 - a part of it
+            self._wait = self._owner._start(self._graph, self._slot)  # noqa: SLF001
 
     def result(self) -> Arrays:
-        """Wait for the end, and return the outputs, as arrays of their own."""
-        if self._result is None:
-            assert self._wait is not None, "a run is launched first"
-            assert self._slot is not None
-            self._wait()
+        """Wait for the end, and return the outputs, as arrays of their own.
+
+        Raises:
+            RuntimeError: the device failed on this batch.
+        """
+        self._end()
+        if self._fault is not None:
+            raise self._fault
+        assert self._result is not None
+        return self._result
+
+    def _end(self) -> None:
+        """Wait for the end, keep what came of it, and give the buffers back: also those of a batch that failed."""
+        if self._slot is None:
+            return
+        assert self._wait is not None, "a run is launched first"
+        try:
+            with self._owner._guarded():  # noqa: SLF001 - a part of it
+                self._wait()
             outputs = self._graph.outputs.arrays(self._slot.host_out.numpy())
             self._result = tuple(output.copy() for output in outputs)
-            slot, self._slot, self.inputs = self._slot, None, ()
-            self._owner._give_back(self, slot)  # noqa: SLF001 - a part of it
-        return self._result
+        except Exception as error:  # whoever asks for the result is told, and nobody else
+            self._fault = error
+        slot, self._slot, self.inputs = self._slot, None, ()
+        self._owner._give_back(self, slot)  # noqa: SLF001 - a part of it
 
 
 class CompiledModule:
@@ -295,14 +316,14 @@ class CompiledModule:
     def begin(self, shape: Shape) -> Run:
         """Get the staging buffers of a shape that is ready.
 
-        If all are in use, the oldest batch is waited for; its `result` is kept for whoever asks for it. A run that was
-        begun and not launched is forgotten when the next one begins.
+        If all are in use, the oldest batch is waited for; its result or fault is kept for whoever asks for it. A run
+        that was begun and not launched is forgotten when the next one begins.
         """
         if self._open is not None and not self._open.launched and self._open._slot is not None:  # noqa: SLF001
             self._free.append(self._open._slot)  # noqa: SLF001
             self._open._slot = None  # noqa: SLF001
         if not self._free:
-            self._flying[0].result()
+            self._flying[0]._end()  # noqa: SLF001
         self._open = Run(self, self._graphs[shape], self._free.pop())
         return self._open
 
@@ -338,6 +359,18 @@ class CompiledModule:
     def _give_back(self, run: Run, slot: _Slot) -> None:
         self._flying.remove(run)
         self._free.append(slot)
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """End the worker, instead of failing every batch from here on, at a fault that the device does not survive."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            if self._device.is_lost():
+                raise WorkerBroken(f"{self.name}: {self._device.torch} fails: {error}") from error
+            raise
 
 
 def _flat(outputs: Any) -> tuple[Any, ...]:

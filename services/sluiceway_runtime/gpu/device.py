@@ -61,6 +61,9 @@ class Device(Protocol):
     def release(self) -> None:
         """Give back what is not in use, after running out of memory."""
 
+    def is_lost(self) -> bool:
+        """Whether it answers nothing but errors to this process, asked after a fault."""
+
 
 class CpuDevice:
     """The CPU; see `Device`."""
@@ -105,6 +108,10 @@ class CpuDevice:
     def release(self) -> None:
         """Nothing is held."""
 
+    def is_lost(self) -> bool:
+        """Never."""
+        return False
+
 
 class CudaDevice:
     """A CUDA device; see `Device`.
@@ -120,7 +127,8 @@ class CudaDevice:
         properties = torch.cuda.get_device_properties(self.torch)
         self.kind = f"{properties.name} sm_{properties.major}{properties.minor} cuda {torch.version.cuda}"
         free, total = torch.cuda.mem_get_info(self.torch)
-        self._budget = budget_bytes(free, total, workers)
+        # The budget is of the process, which may have loaded another model before: what that holds is not lost to it.
+        self._budget = budget_bytes(free + torch.cuda.memory_reserved(self.torch), total, workers)
         torch.cuda.set_per_process_memory_fraction(min(1.0, self._budget / total), self.torch)
         self._copy_in = torch.cuda.Stream(self.torch)
         self._compute = torch.cuda.Stream(self.torch)
@@ -206,6 +214,14 @@ class CudaDevice:
         """Free what no tensor holds."""
         gc.collect()
         torch.cuda.empty_cache()
+
+    def is_lost(self) -> bool:
+        """After a fault of its own a context repeats it at every call."""
+        try:
+            torch.cuda.synchronize(self.torch)
+        except RuntimeError:
+            return True
+        return False
 
 
 def open_device(name: str, workers: int = 1) -> Device:

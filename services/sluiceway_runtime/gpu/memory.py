@@ -16,7 +16,7 @@ def budget_bytes(free_bytes: int, total_bytes: int, workers: int) -> int:
     """What one of several workers may take of a device.
 
     Args:
-        free_bytes: now; a worker beside this one may have taken its share already, or not yet.
+        free_bytes: now, or held by this process; a worker beside this one may have taken its share already, or not yet.
         total_bytes: of the device.
         workers: that share the device.
     """

@@ -10,7 +10,7 @@ import pytest
 from sluiceway_detection import calibration
 from sluiceway_detection.backends import BackendSpec, open_backend
 from sluiceway_detection.calibration import calibrate, compare, read_images
-from sluiceway_detection.precision import QUANTISED, choose_precision, is_quantised
+from sluiceway_detection.precision import choose_precision, is_quantised
 from sluiceway_detection.types import Detections
 from sluiceway_runtime.errors import StartupError
 
@@ -54,7 +54,7 @@ def test_a_quantised_model_is_written_and_served(images: list[np.ndarray], tmp_p
     assert np.isfinite(output).all()
     assert 0.001 < np.abs(output[4:] - expected[4:]).mean() < 0.2
     choice = choose_precision(BackendSpec(target, "cpu", 1))
-    assert (choice.precision, choice.reason) == ("int8", QUANTISED)
+    assert (choice.precision, choice.reason) == ("int8", "the weights are quantised")
 
 
 def test_what_disagrees_is_not_written(

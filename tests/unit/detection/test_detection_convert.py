@@ -80,11 +80,29 @@ def test_bad_options_are_named(options: dict[str, object], option: str) -> None:
         [{"height": 48, "max_width": 32, "resize_rule": 77}],
         [{"height": 48, "max_width": 32}] * 2,
         [{"model": str(number), "height": 48, "max_width": 32} for number in range(33)],
+        [{"model": "m" * 101, "height": 48, "max_width": 32}],
     ],
 )
 def test_bad_crop_specs_are_refused(specs: list[dict[str, object]]) -> None:
     with pytest.raises(InvalidOption, match="crop_specs"):
         job_of(pb.DetectRequest(crop_specs=[crop_pb2.CropSpec(**spec) for spec in specs]), DEFAULTS)
+
+
+def test_the_name_in_every_crop_is_bounded() -> None:
+    # As recognition bounds the names of its models: an answer may hold thousands of copies.
+    spec = crop_pb2.CropSpec(model="m" * 100, height=48, max_width=32)
+    assert job_of(pb.DetectRequest(crop_specs=[spec]), DEFAULTS).crops == (CropPlan("m" * 100, 48, 32),)
+    spec.model += "m"
+    with pytest.raises(InvalidOption, match="101") as caught:
+        job_of(pb.DetectRequest(crop_specs=[spec]), DEFAULTS)
+    assert caught.value.metadata == {"option": "crop_specs.model"}
+
+
+def test_an_error_does_not_repeat_all_that_was_sent() -> None:
+    # It travels in the trailers of the call, of which gRPC takes some kilobytes.
+    with pytest.raises(InvalidOption, match="unknown class 'ddd") as caught:
+        job_of(pb.DetectRequest(options=pb.DetectOptions(classes=["d" * 2**20])), DEFAULTS)
+    assert len(str(caught.value)) < 500
 
 
 def test_priorities() -> None:

@@ -104,3 +104,9 @@ def test_parameters() -> None:
 def test_parameters_of_another_type(parameters: dict[str, Any]) -> None:
     with pytest.raises(InvalidOption, match=next(iter(parameters))):
         options_of(parameters)
+
+
+def test_an_error_does_not_repeat_all_that_was_sent() -> None:
+    with pytest.raises(InvalidOption, match="image_size") as caught:
+        options_of({"image_size": "x" * 2**20})
+    assert len(str(caught.value)) < 500

@@ -118,6 +118,26 @@ def test_a_batch_that_does_not_fit_is_halved(tmp_path: Path) -> None:
         made.start(blank(4))
 
 
+def test_a_device_that_is_lost_ends_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sluiceway_runtime.gpu.device import CpuDevice
+    from sluiceway_runtime.pool.handler import WorkerBroken
+    from yolo_graphs import bright_blocks
+
+    made = backend(bright_blocks(tmp_path / "blocks.onnx"), max_batch=1)
+
+    def transfer(*_steps: Any) -> Any:
+        def wait() -> None:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+        return wait
+
+    monkeypatch.setattr(made._module._device, "transfer", transfer)
+    monkeypatch.setattr(CpuDevice, "is_lost", lambda self: True, raising=False)
+    # No `Exception`: nothing between here and the loop of the worker may take it for the fault of a batch.
+    with pytest.raises(WorkerBroken, match="illegal memory access"):
+        made.start(blank(1))()
+
+
 def test_batches_are_smaller_where_their_buffers_do_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -146,6 +166,27 @@ def test_a_precision_that_the_model_does_not_bear_is_refused() -> None:
     path = MODELS / "yolo11-pico.onnx"  # random weights: three digits are too few for them
     with pytest.raises(StartupError, match=r"bf16 does not give this model's answers: .*; use f32"):
         backend(path, precision="bf16")
+
+
+@pytest.mark.parametrize("name", ["cuda", "torch"])
+def test_sixteen_bits_are_refused_for_a_checkpoint(tmp_path: Path, name: str) -> None:
+    """Its own module decodes boxes in the arithmetic of all the rest: in bf16 they lie on a grid of 2 to 4 pixels."""
+    spec = BackendSpec(tmp_path / "model.pt", "cpu", 1, precision="bf16", allow_checkpoint=True)
+    opened = open_backend if name == "torch" else lambda _name, spec: backend(spec.weights, precision=spec.precision)
+    with pytest.raises(StartupError, match=r"in bf16; use f32, .* sluiceway_detection.export model.pt model.onnx"):
+        opened("torch", spec)
+
+
+def test_a_checkpoint_on_a_gpu_computes_in_f32_and_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    import torch
+    from sluiceway_detection.backends.cuda import CudaBackend
+
+    made = object.__new__(CudaBackend)
+    made._spec, made._device = BackendSpec(Path("model.pt"), "cuda:0", 1), torch.device("cuda:0")
+    precision, reason = made._choose({}, {})
+    assert precision == "f32"
+    assert "sluiceway_detection.export model.pt model.onnx" in reason
+    assert reason in caplog.text
 
 
 @pytest.mark.parametrize("precision", ["f16", "int8"])

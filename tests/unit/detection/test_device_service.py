@@ -51,6 +51,18 @@ async def test_on_a_gpu_batches_are_large_and_overlap(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
+    ("max_image_pixels", "in_a_batch"),
+    [(200_000_000, 200_000_000), (100_000_000, 100_000_000), (2_000_000, 100_000_000)],
+)
+async def test_a_batch_decodes_to_no_more_than_one_image_may(
+    monkeypatch: pytest.MonkeyPatch, max_image_pixels: int, in_a_batch: int
+) -> None:
+    # Sixteen of the largest images would be 5 GB, three times over. Where only small ones are let in, batches are full.
+    _, limits = await asked_of_the_pool(monkeypatch, device="cuda", max_image_pixels=max_image_pixels)
+    assert limits.max_batch_cost == in_a_batch
+
+
+@pytest.mark.parametrize(
     ("cpus", "options", "workers", "threads"),
     [
         (16, {}, 2, 8),

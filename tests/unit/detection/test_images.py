@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 from sluiceway_detection import images
-from sluiceway_detection.image_header import read_header
+from sluiceway_detection.image_header import ImageHeader, read_header
 from sluiceway_detection.image_limits import ImageLimits, check_image
 from sluiceway_detection.images import decode_image
 from sluiceway_runtime.errors import ImageTooLarge, InvalidImage
@@ -194,6 +194,18 @@ def test_a_bomb_is_found_in_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ImageTooLarge) as caught:
         decode_image(png_header(50_000, 50_000), LIMITS)
     assert caught.value.metadata == {"limit": "max_image_pixels", "max": str(LIMITS.max_pixels)}
+
+
+def test_what_pillow_sees_larger_than_its_header_says_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its releases differ in which entry of a TIFF counts where a tag stands twice.
+    def decoder(*arguments: object) -> None:
+        raise AssertionError("nothing may be decoded")
+
+    monkeypatch.setattr(images, "_opencv", lambda data, flags: None)
+    monkeypatch.setattr(images, "check_image", lambda data, limits: ImageHeader("tiff", 8, 6))
+    monkeypatch.setattr(Image.Image, "convert", decoder)
+    with pytest.raises(InvalidImage, match="size"):
+        decode_image(encode(picture(), "tiff"), LIMITS)
 
 
 def test_opencvs_own_limits_are_an_error_of_the_image() -> None:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from sluiceway_detection import precision
 from sluiceway_detection.backends import BackendSpec
-from sluiceway_detection.precision import Choice, choose_precision, cpu_has_bf16, reference_image
+from sluiceway_detection.backends.agreement import reference_image
+from sluiceway_detection.model_card import ModelCard
+from sluiceway_detection.precision import Choice, choose_precision, cpu_has_bf16
 from sluiceway_runtime.errors import StartupError
 
 WEIGHTS = Path(__file__).parent / "models" / "yolo11-pico.onnx"
@@ -25,7 +27,7 @@ def output(boxes: float = 100.0, confidence: float = 0.9) -> np.ndarray:
 def tried(monkeypatch: pytest.MonkeyPatch):
     """Stand in for the two trials: (milliseconds, output) of each arithmetic."""
     answers: dict[str, tuple[float, np.ndarray]] = {}
-    monkeypatch.setattr(precision, "_try", lambda spec: answers[spec.precision])
+    monkeypatch.setattr(precision, "_try", lambda spec: precision._Trial(*answers[spec.precision], False))
     monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
     return answers
 
@@ -56,6 +58,39 @@ def test_bf16_that_was_asked_for_only_has_to_be_right(tried) -> None:
     tried["bf16"] = (50.0, output(boxes=120))
     with pytest.raises(StartupError, match="bf16 does not give this model's answers"):
         choose_precision(wanted)
+
+
+class NmsFree:
+    """A backend whose rows come sorted by confidence, as those of an NMS-free head do."""
+
+    card, shapes = ModelCard(("row",), 32, True, (64, 64), True), ((64, 64),)
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self._rows = rows[np.argsort(-rows[:, 4], kind="stable")].astype(np.float32)
+
+    def infer(self, images: list[np.ndarray]) -> list[np.ndarray]:
+        return [self._rows for _ in images]
+
+
+def page_of_rows(count: int = 60) -> np.ndarray:
+    """Boxes side by side, all about equally sure: which comes first is a matter of rounding."""
+    left, top = 40.0 * (np.arange(count) % 10), 40.0 * (np.arange(count) // 10)
+    confidences = np.linspace(0.899, 0.9, count)
+    return np.stack((left, top, left + 30, top + 20, confidences, np.zeros(count)), axis=1)
+
+
+def test_rows_of_an_nms_free_model_may_come_in_another_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = page_of_rows()
+    rounded = exact + np.random.default_rng(0).uniform(-0.002, 0.002, exact.shape) * (0, 0, 0, 0, 1, 0)
+    found = {"f32": exact, "bf16": rounded}
+    monkeypatch.setattr(precision, "open_backend", lambda name, spec: NmsFree(found[spec.precision]))
+    wanted = BackendSpec(WEIGHTS, "cpu", 1, "bf16")
+    assert choose_precision(wanted).precision == "bf16"
+    for column, shift, fault in ((0, 25, "stay where they are"), (4, -0.3, "confidence differs"), (5, 1, "class")):
+        found["bf16"] = exact.copy()
+        found["bf16"][:, column] += shift
+        with pytest.raises(StartupError, match=fault):
+            choose_precision(wanted)
 
 
 def test_without_the_instructions_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,8 +59,18 @@ def onnx_mean_colour(path: Path, activation: str, batch: str) -> Path:
 
     size = "N" if batch == "any" else int(batch)
     operators = {"softmax": "Softmax", "log": "LogSoftmax", "sigmoid": "Sigmoid"}
-    nodes = [helper.make_node("ReduceMean", ["images"], ["means"], axes=[2, 3], keepdims=0)]
-    if activation in operators:
+    nodes = [
+        helper.make_node("ReduceMean", ["images"], ["colours"], axes=[2, 3], keepdims=0),
+        helper.make_node("Mul", ["colours", "scale"], ["means"]),
+    ]
+    scale = helper.make_tensor("scale", TensorProto.FLOAT, [3], [1, 1, 1])
+    if activation == "leak":
+        # Made for a batch of 1, in which the first row is the only one.
+        zero = helper.make_tensor("zero", TensorProto.INT64, [1], [0])
+        nodes.append(helper.make_node("Constant", [], ["row"], value=zero))
+        nodes.append(helper.make_node("Gather", ["means", "row"], ["first"], axis=0))
+        nodes.append(helper.make_node("Add", ["means", "first"], ["classes"]))
+    elif activation in operators:
         options = {} if activation == "sigmoid" else {"axis": 1}
         nodes.append(helper.make_node(operators[activation], ["means"], ["classes"], **options))
     else:
@@ -68,7 +78,9 @@ def onnx_mean_colour(path: Path, activation: str, batch: str) -> Path:
     images = helper.make_tensor_value_info("images", TensorProto.FLOAT, [size, 3, 16, 24])
     classes = helper.make_tensor_value_info("classes", TensorProto.FLOAT, [size, 3])
     model = helper.make_model(
-        helper.make_graph(nodes, "g", [images], [classes]), opset_imports=[helper.make_opsetid("", 17)], ir_version=9
+        helper.make_graph(nodes, "g", [images], [classes], [scale]),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=9,
     )
     onnx.save(model, path)
     return path
@@ -104,6 +116,37 @@ def test_a_network_for_one_batch_size_takes_any_number_of_crops(tmp_path: Path, 
     for value, answer in enumerate(answers):
         expected = np.array([value, 0, 40]) / np.hypot(value, 40)
         assert np.frombuffer(answer.vector, dtype=np.float32) == pytest.approx(expected, abs=1e-6)
+
+
+def open_embedder(path: Path) -> Any:
+    """The backend of a model with graphs for one crop and for four, as a GPU would have them."""
+    from sluiceway_recognition.backends.batches import GraphSettings
+    from sluiceway_recognition.backends.torch import TorchBackend
+
+    handler, _ = load(kind="embed", weights=str(path), backend="torch", mean=0, std=1)
+    backend = TorchBackend(handler._plans[0], "cpu", 1, GraphSettings(batches=(1, 4)))
+    backend.warm((24,))
+    return backend
+
+
+@pytest.mark.parametrize("batch", ["1", "4", "any"])
+def test_a_file_for_one_batch_size_is_computed_in_batches_where_that_changes_nothing(
+    tmp_path: Path, batch: str
+) -> None:
+    backend = open_embedder(onnx_mean_colour(tmp_path / "model.onnx", "none", batch))
+    assert {graph for graph, _ in backend._shapes} == {1, 4}
+
+
+def test_a_file_whose_rows_mix_in_a_batch_is_computed_crop_by_crop(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = open_embedder(onnx_mean_colour(tmp_path / "model.onnx", "leak", "1"))
+    colours = [(30, 0, 40), (0, 200, 10), (7, 7, 7)]
+    (found,) = backend.launch([plain(colour) for colour in colours], 24)()
+    assert found == pytest.approx(2.0 * np.array(colours), abs=1e-3)
+    assert "recognition.models.m: a batch of 1 is fixed in model.onnx, and in larger ones its crops would mix" in (
+        caplog.text
+    )
 
 
 def stripes(folder: Path, sizes: tuple[int, ...] = (2, 3, 16, 64), dynamic: bool = True) -> Path:

@@ -30,11 +30,27 @@ def test_every_format_of_the_contract_is_read(kind: str) -> None:
     assert np.abs(pixels.reshape(-1, 3).astype(int) - (200, 100, 50)).max() <= 6
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
 def test_every_mode_becomes_rgb(mode: str) -> None:
-    image = Image.new("L", (8, 4), 255).convert(mode) if mode != "I;16" else Image.new(mode, (8, 4), 65535)
-    kind = "TIFF" if mode == "CMYK" else "PNG"
-    assert decode_file(encoded(image, kind), LIMITS).shape == (4, 8, 3)
+    halves = Image.new("L", (8, 4))
+    halves.paste(255, (4, 0, 8, 4))
+    pixels = decode_file(encoded(halves.convert(mode), "TIFF" if mode == "CMYK" else "PNG"), LIMITS)
+    assert pixels.shape == (4, 8, 3)
+    assert (pixels[:, :4].max(), pixels[:, 4:].min()) == (0, 255)
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("I;16", "PNG"), ("I;16", "TIFF"), ("I;16B", "TIFF")])
+def test_sixteen_bits_are_scaled_to_eight(mode: str, kind: str) -> None:
+    # As a detection server scales them. Cut off at 255, everything but black would be white.
+    grey = np.full((10, 20), 0x8040, ">u2" if mode == "I;16B" else "<u2")
+    grey[:, :3] = 0x01FF
+    image = Image.frombytes(mode, (20, 10), grey.tobytes())
+    exif = image.getexif()
+    exif[0x0112] = 6
+    pixels = decode_file(encoded(image, kind, exif=exif), LIMITS)
+    assert pixels.shape == (20, 10, 3)
+    assert (pixels[:3] == 0x01).all()
+    assert (pixels[3:] == 0x80).all()
 
 
 def test_transparent_is_white() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
+from sluiceway_recognition.convert import Request
 from sluiceway_recognition.inference import RecognitionInference
 from sluiceway_recognition.types import CropSpec, Head, ModelFacts
 from sluiceway_runtime.errors import InvalidImage, InvalidOption
@@ -26,19 +27,19 @@ class Stage:
         self.pool = None
         self.models = {model.name: model}
         self.answers = answers
-        self.requests: list[pb.RecognizeRequest] = []
+        self.requests: list[Request] = []
         self.closed = False
 
     def ready(self) -> bool:
         return True
 
-    async def Recognize(self, request: pb.RecognizeRequest, context: Any) -> AsyncIterator[pb.RecognizeResponse]:
+    async def recognise(self, request: Request, context: Any) -> AsyncGenerator[bytes, None]:
         self.requests.append(request)
         try:
             for index in reversed(range(len(request.crops))):
                 answer = pb.Recognition(crop_id=index)
                 answer.MergeFrom(self.answers[index])
-                yield pb.RecognizeResponse(recognitions=[answer])
+                yield pb.RecognizeResponse(recognitions=[answer]).SerializeToString()
         finally:
             self.closed = True
 
@@ -59,7 +60,7 @@ async def test_texts_come_in_the_order_of_the_crops() -> None:
     outputs = await infer(stage, 2)
     assert outputs["text"].elements == ("é".encode(), b"")
     assert outputs["confidence"].shape == (2,)
-    assert [crop.encoded for crop in stage.requests[0].crops] == [b"\x00", b"\x01"]
+    assert [crop.data for crop in stage.requests[0].crops] == [b"\x00", b"\x01"]
     assert stage.requests[0].options.model == "text"
 
 

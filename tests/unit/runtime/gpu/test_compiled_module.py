@@ -223,3 +223,88 @@ def test_a_fault_is_told_with_its_cause() -> None:
     )
     assert _in_a_line(ValueError("too wide\nfor this device")) == "ValueError: too wide"
     assert _in_a_line(ValueError()) == "ValueError: no message"
+
+
+class Faulty:
+    """Stands in for the device's `transfer`: the runs that are named fail, when they are launched or waited for."""
+
+    def __init__(self, module, *, launching: tuple[int, ...] = (), waiting: tuple[int, ...] = ()) -> None:
+        self._transfer, self._launching, self._waiting = module._device.transfer, launching, waiting
+        self.number = -1
+
+    def __call__(self, *steps):
+        self.number += 1
+        if self.number in self._launching:
+            raise RuntimeError(f"launch {self.number} failed")
+        wait = self._transfer(*steps)
+        if self.number in self._waiting:
+            number = self.number
+
+            def failing() -> None:
+                raise RuntimeError(f"wait {number} failed")
+
+            return failing
+        return wait
+
+
+def launched(module, seed: int):
+    from gpu_nets import shape_of
+
+    run = module.begin(shape_of(1))
+    run.inputs[0][...], run.inputs[1][...] = batch_of(1, seed)
+    run.launch()
+    return run
+
+
+def test_a_fault_that_the_device_survives_costs_its_batch_alone_and_no_buffers(tmp_path: Path, monkeypatch) -> None:
+    from gpu_nets import shape_of
+
+    module = open_module(tmp_path)
+    module.prepare([shape_of(1)])
+    monkeypatch.setattr(module._device, "transfer", Faulty(module, launching=(1,), waiting=(0, 3)))
+    failed = launched(module, 0)
+    with pytest.raises(RuntimeError, match="launch 1 failed"):
+        launched(module, 1)
+    # More batches than there are buffers: the failed ones are waited for to make room, and tell it to nobody else.
+    runs = [launched(module, number) for number in range(2, 7)]
+    for number, run in enumerate(runs, start=2):
+        if number == 3:
+            for _ in range(2):
+                with pytest.raises(RuntimeError, match="wait 3 failed"):
+                    run.result()
+        else:
+            assert run.result()[0] == pytest.approx(expected(*batch_of(1, number)), abs=1e-6)
+    with pytest.raises(RuntimeError, match="wait 0 failed"):
+        failed.result()
+    assert (len(module._free), len(module._flying)) == (2, 0)
+
+
+@pytest.mark.parametrize("fails", ["launching", "waiting"])
+def test_a_device_that_is_lost_ends_the_worker(tmp_path: Path, monkeypatch, fails: str) -> None:
+    """After some faults CUDA answers nothing but errors to the process: each further batch would fail, too."""
+    from gpu_nets import shape_of
+    from sluiceway_runtime.gpu.device import CpuDevice
+    from sluiceway_runtime.pool.handler import WorkerBroken
+
+    module = open_module(tmp_path)
+    module.prepare([shape_of(1)])
+    monkeypatch.setattr(module._device, "transfer", Faulty(module, **{fails: (0,)}))
+    monkeypatch.setattr(CpuDevice, "is_lost", lambda self: True, raising=False)
+    with pytest.raises(WorkerBroken, match=r"tiny: cpu fails: (launch|wait) 0 failed"):
+        launched(module, 0).result()
+
+
+def test_memory_that_runs_out_is_no_loss_of_the_device(tmp_path: Path, monkeypatch) -> None:
+    import torch
+    from gpu_nets import shape_of
+    from sluiceway_runtime.gpu.device import CpuDevice
+
+    def full(*_steps):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    module = open_module(tmp_path)
+    module.prepare([shape_of(1)])
+    monkeypatch.setattr(module._device, "transfer", full)
+    monkeypatch.setattr(CpuDevice, "is_lost", lambda self: pytest.fail("asked"), raising=False)
+    with pytest.raises(torch.OutOfMemoryError):
+        launched(module, 0)
