@@ -86,7 +86,7 @@ class CropSpec(_message.Message):
     RESIZE_RULE_FIELD_NUMBER: _builtins.int
     CLASSES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Name of the recognition model that the crops are for. Comes back in `Crop.model`."""
+    """Name of the recognition model that the crops are for, 100 characters at most. Comes back in `Crop.model`."""
     height: _builtins.int
     """Height of every crop, in pixels, 1..4096."""
     max_width: _builtins.int
