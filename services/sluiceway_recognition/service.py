@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc.aio
@@ -16,10 +16,12 @@ from sluiceway_runtime.pool import Pool, PoolLimits, WorkerSpec
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.metrics import PoolCollector
 
+from sluiceway_recognition.backends import library_of
 from sluiceway_recognition.backends.batches import GraphSettings
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_recognition.handler import FACTORY, worker_config
 from sluiceway_recognition.inference import RecognitionInference
+from sluiceway_recognition.plan import ModelPlan
 from sluiceway_recognition.preprocess import CropLimits
 from sluiceway_recognition.resolve import plan_models
 from sluiceway_recognition.servicer import RecognitionServicer, add_to_server
@@ -103,6 +105,7 @@ class RecognitionService:
             PoolLimits(
                 max_batch=max_batch,
                 max_batch_cost=config.max_batch_px,
+                side_by_side=placements[0].threads if _one_by_one(plans, placements[0].device) else None,
                 queue_items=config.queue_items,
                 queue_bytes=config.queue_bytes,
                 batch_timeout_s=config.batch_timeout_s,
@@ -158,6 +161,11 @@ class RecognitionService:
 
     def _find(self, name: str) -> weights.Weights:
         return weights.resolve(name, kind="recognition", auto_pull=self._auto_pull)
+
+
+def _one_by_one(plans: Sequence[ModelPlan], device: str) -> bool:
+    """Whether a batch takes as long as its crops; of user code that is not known."""
+    return all(plan.user_class is None and library_of(plan, device) == "openvino" for plan in plans)
 
 
 def _start_timeout_s(config: RecognitionConfig, *, on_gpu: bool) -> float:

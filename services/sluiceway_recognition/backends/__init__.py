@@ -12,7 +12,7 @@ from sluiceway_runtime.errors import StartupError
 from sluiceway_recognition.backends.batches import GraphSettings
 from sluiceway_recognition.plan import ModelPlan
 
-__all__ = ["Backend", "load_backend"]
+__all__ = ["Backend", "library_of", "load_backend"]
 
 
 class Backend(Protocol):
@@ -50,8 +50,15 @@ class Backend(Protocol):
         ...
 
 
+def library_of(plan: ModelPlan, device: str) -> Literal["openvino", "torch"]:
+    """What computes a network: torch on a GPU, OpenVINO on a CPU unless plan or file say torch."""
+    assert plan.weights is not None
+    written_by_torch = plan.weights.suffix in (".pt2", ".safetensors")
+    return "torch" if device != "cpu" or written_by_torch else plan.backend or "openvino"
+
+
 def load_backend(plan: ModelPlan, device: str, threads: int, graphs: GraphSettings | None = None) -> Backend:
-    """Load a network where it belongs: torch on a GPU, OpenVINO on a CPU unless plan or file say torch.
+    """Load a network with what computes it; see `library_of`.
 
     Args:
         plan: has weights.
@@ -63,8 +70,7 @@ def load_backend(plan: ModelPlan, device: str, threads: int, graphs: GraphSettin
         StartupError: unreadable weights, or a library that is not installed.
     """
     assert plan.weights is not None
-    written_by_torch = plan.weights.suffix in (".pt2", ".safetensors")
-    library = "torch" if device != "cpu" or written_by_torch else plan.backend or "openvino"
+    library = library_of(plan, device)
     try:
         # Libraries are imported here, not above: each takes its second and its memory only where it is used.
         if library == "torch":

@@ -46,6 +46,9 @@ class PoolLimits:
     Attributes:
         max_batch: most items in a batch.
         max_batch_cost: most cost (as given to `submit`) in a batch, None for no bound. An item above it runs by itself.
+        side_by_side: items that a worker computes at once, where more of them take longer in proportion; None where
+            larger batches always pay. Workers then share what waits in batches that shrink with it, to no less than
+            this, so that they end together.
         queue_items: most items waiting.
         queue_bytes: most payload bytes waiting. An item above it is accepted while nothing else waits.
         batch_timeout_s: a worker that computes one batch for longer is replaced.
@@ -55,6 +58,7 @@ class PoolLimits:
 
     max_batch: int = 1
     max_batch_cost: int | None = None
+    side_by_side: int | None = None
     queue_items: int = 256
     queue_bytes: int = 256 * 2**20
     batch_timeout_s: float = 60.0

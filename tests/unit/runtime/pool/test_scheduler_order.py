@@ -44,6 +44,47 @@ def test_idle_workers_share_what_waits(make_desk):
     assert {worker for worker, _ in desk.dispatched} == {0, 1, 2}
 
 
+def test_where_a_batch_gains_nothing_workers_end_together(make_desk):
+    desk = make_desk(workers=2, max_batch=16, side_by_side=1)
+    items = desk.submit_many(9)
+    desk.tick()
+    # The first items take four times as long as the rest.
+    length = {item: 4.0 if item in items[:3] else 1.0 for item in items}
+    ends = {worker: desk.now + sum(length[item] for item in held[0][1]) for worker, held in desk.held.items() if held}
+    while ends:
+        worker = min(ends, key=ends.get)
+        after = ends.pop(worker) - desk.now
+        desk.done(worker, after=after)
+        if desk.held[worker]:
+            ends[worker] = desk.now + sum(length[item] for item in desk.held[worker][0][1])
+    assert [len(batch) for batch in desk.batches()] == [3, 2, 1, 1, 1, 1]
+    # Eighteen in all, nine for each at best; in halves of what waits one would have worked for fourteen.
+    assert desk.now == 112.0
+
+
+def test_batches_do_not_shrink_below_what_a_worker_computes_at_once(make_desk):
+    desk = make_desk(workers=2, max_batch=16, side_by_side=4)
+    desk.submit_many(10)
+    desk.tick()
+    while any(desk.held.values()):
+        desk.done(min(worker for worker, held in desk.held.items() if held))
+    assert [len(batch) for batch in desk.batches()] == [4, 4, 2]
+
+
+def test_batches_of_a_full_queue_are_full_whether_they_gain_or_not(make_desk):
+    desk = make_desk(workers=2, max_batch=16, side_by_side=1)
+    desk.submit_many(100)
+    desk.tick()
+    assert [len(batch) for batch in desk.batches()] == [16, 16]
+
+
+def test_a_single_worker_has_nobody_to_end_together_with(make_desk):
+    desk = make_desk(workers=1, max_batch=16, side_by_side=1)
+    desk.submit_many(9)
+    desk.tick()
+    assert [len(batch) for batch in desk.batches()] == [9]
+
+
 def test_the_worker_whose_caches_are_warm_is_next(make_desk):
     desk = make_desk(workers=3)
     served = []
