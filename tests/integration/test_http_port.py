@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,14 @@ import grpc.aio
 import pytest
 from openapi_spec_validator import validate
 from sluiceway_orchestrator.config import OrchestratorConfig
+from sluiceway_orchestrator.events import ImageReady
 from sluiceway_orchestrator.http.config import HttpConfig
 from sluiceway_orchestrator.http.port import HttpPort
 from sluiceway_orchestrator.job import Job
 from sluiceway_orchestrator.jobs import Jobs
+from sluiceway_orchestrator.outbox import Addressed
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, picture
-from sluiceway_runtime.errors import QueueFull, StartupError
+from sluiceway_runtime.errors import QueueFull, StartupError, Unavailable
 from sluiceway_runtime.server.security import Security, SecurityConfig
 from sluiceway_runtime.server.status import from_rpc_error
 
@@ -128,7 +130,7 @@ async def test_events_are_streamed_while_the_stage_still_works() -> None:
 
     async with (
         serve(detector=FakeDetection(before=hold)) as http,
-        asyncio.timeout(10),
+        asyncio.timeout(30),
         http.session.post(f"{http.url}/v1/process", data=picture(1), headers=IMAGE) as response,
     ):
         assert kind_of(json.loads(await response.content.readline())) == "image_ready"
@@ -143,7 +145,7 @@ async def test_a_client_that_leaves_ends_its_job() -> None:
         held.set()
         await asyncio.Event().wait()
 
-    async with serve(detector=FakeDetection(before=hold)) as http, asyncio.timeout(10):
+    async with serve(detector=FakeDetection(before=hold)) as http, asyncio.timeout(30):
         async with http.session.post(f"{http.url}/v1/process", data=picture(1), headers=IMAGE) as response:
             await response.content.readline()
             await held.wait()
@@ -151,7 +153,7 @@ async def test_a_client_that_leaves_ends_its_job() -> None:
             response.close()
         while http.jobs.running:
             await asyncio.sleep(0.01)
-        assert await http.port.drain(1)
+        assert await http.port.drain(30)
 
 
 @pytest.mark.parametrize(
@@ -186,6 +188,80 @@ async def test_what_cannot_be_served_is_a_problem(
         assert (await http.post(picture(1), **IMAGE))[0] == 200
 
 
+@pytest.mark.parametrize("above", ["the limit of images", "the limit of bodies"])
+@pytest.mark.parametrize("kind", ["image/jpeg", "application/json"])
+async def test_a_body_of_unknown_length_is_read_up_to_the_limit(kind: str, above: str) -> None:
+    """Sent in chunks, without a length that would tell at once."""
+    limits = {"max_image_bytes": 1024, "max_message_bytes": 2**17}
+    body = picture(1, size_bytes=2000 if above == "the limit of images" else 300_000)
+    if kind == "application/json":
+        body = json.dumps({"sources": [{"image": base64.b64encode(body).decode()}]}).encode()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 1000):
+            yield body[start : start + 1000]
+
+    async with serve(**limits) as http:
+        headers = {"Content-Type": kind}
+        async with http.session.post(f"{http.url}/v1/process", data=chunks(), headers=headers) as response:
+            text = await response.text()
+            assert "Content-Length" not in response.request_info.headers
+        if above == "the limit of bodies":
+            problem = json.loads(text)
+            assert (response.status, problem["status"], problem["reason"]) == (413, 413, "IMAGE_TOO_LARGE")
+        else:
+            first = json.loads(text.splitlines()[0])
+            assert (response.status, first["failed"]["error"]["reason"]) == (200, "IMAGE_TOO_LARGE")
+        assert not http.cluster.detection[0].stage.seen
+        assert (await http.post(picture(1), **IMAGE))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [(ZeroDivisionError("a detail"), 500, "INTERNAL"), (Unavailable("gone", retry_after_s=2), 503, "UNAVAILABLE")],
+)
+@pytest.mark.parametrize("accept", ["application/x-ndjson", "text/event-stream"])
+async def test_a_job_that_breaks_is_a_problem_before_its_first_event_and_an_event_after_it(
+    error: Exception, status: int, reason: str, accept: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    events_before = 0
+
+    async def run(_job: Job) -> AsyncGenerator[Addressed]:
+        for number in range(events_before):
+            yield Addressed("j", str(number), ImageReady(number))
+        raise error
+
+    config, headers = OrchestratorConfig(), {**IMAGE, "Accept": accept}
+    port = HttpPort(config, HttpConfig(port=0), run=run, describe=lambda: "{}")
+    await port.start()
+    url = f"http://127.0.0.1:{port.port}/v1/process"
+    try:
+        async with aiohttp.ClientSession() as session:
+            async with session.post(url, data=picture(1), headers=headers) as response:
+                problem = await response.json(content_type="application/problem+json")
+                assert (response.status, problem["status"], problem["reason"]) == (status, status, reason)
+                told = await response.text()
+            events_before = 2
+            async with session.post(url, data=picture(1), headers=headers) as response:
+                assert (response.status, response.content_type) == (200, accept)
+                text = await response.text()
+        lines = [line.removeprefix("data: ") for line in text.splitlines() if line and not line.startswith("event: ")]
+        assert [set(json.loads(line)) & {"image_ready", "problem"} for line in lines] == [
+            {"image_ready"},
+            {"image_ready"},
+            {"problem"},
+        ]
+        assert ("event: problem" in text) == (accept == "text/event-stream")
+        late = json.loads(lines[-1])["problem"]
+        assert (late["status"], late["reason"]) == (status, reason)
+        assert "a detail" not in told + text
+        assert ("a detail" in caplog.text) == (reason == "INTERNAL")
+        # Neither is left as a job that runs.
+        assert await port.drain(0)
+    finally:
+        await port.close()
+
+
 async def test_a_failed_source_is_an_event() -> None:
     async with serve() as http:
         body = json.dumps({"sources": [{"api_call": {"api": "none"}}]}).encode()
@@ -202,7 +278,7 @@ async def test_too_many_jobs_are_told_when_to_come_back() -> None:
         held.set()
         await asyncio.Event().wait()
 
-    async with serve(detector=FakeDetection(before=hold), max_jobs=1) as http, asyncio.timeout(10):
+    async with serve(detector=FakeDetection(before=hold), max_jobs=1) as http, asyncio.timeout(30):
         async with http.session.post(f"{http.url}/v1/process", data=picture(1), headers=IMAGE):
             await held.wait()
             status, headers, problem = await http.post(picture(2), **IMAGE)
@@ -274,7 +350,7 @@ async def test_what_could_not_be_done_in_time_is_refused(monkeypatch: pytest.Mon
 
 async def test_draining_refuses_new_jobs() -> None:
     async with serve() as http:
-        assert await http.port.drain(1)
+        assert await http.port.drain(30)
         status, headers, problem = await http.post(picture(1), **IMAGE)
     assert (status, problem["reason"]) == (503, "UNAVAILABLE")
     assert "Retry-After" in headers

@@ -14,11 +14,17 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from sluiceway_orchestrator.config import ApiConfig, OrchestratorConfig
 from sluiceway_orchestrator.fetch import FetchedImage
-from sluiceway_orchestrator.fetch.fetcher import Fetcher
+from sluiceway_orchestrator.fetch.fetcher import Fetched, Fetcher
 from sluiceway_orchestrator.job import ApiCall, Source
 from sluiceway_orchestrator.testing import Cluster, SourceEvents, picture
 from sluiceway_runtime.deadline import Deadline
-from sluiceway_runtime.errors import DeadlineExceeded, SluicewayError, UpstreamFailed, UpstreamRefused
+from sluiceway_runtime.errors import (
+    ConfigurationError,
+    DeadlineExceeded,
+    SluicewayError,
+    UpstreamFailed,
+    UpstreamRefused,
+)
 
 from sluiceway.pipeline.v1 import pipeline_pb2
 
@@ -201,3 +207,89 @@ async def test_the_wait_for_a_slot_is_no_failure_of_the_caller(monkeypatch: pyte
 def reason(events: SourceEvents) -> tuple[str, str]:
     assert events.error is not None
     return events.error.reason, events.error.message
+
+
+async def test_a_caller_that_cannot_be_set_up_keeps_the_server_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Own:
+        params = ()
+
+        async def setup(self, _session: object) -> None:
+            raise KeyError("ARCHIVE_URL")
+
+        async def __call__(self, _params: Mapping[str, str]) -> FetchedImage:
+            raise AssertionError("it is never called")
+
+    module = ModuleType("own_callers")
+    module.Own = Own  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "own_callers", module)
+    api = ApiConfig.model_validate({"caller": "own_callers:Own"})
+    fetcher = Fetcher(OrchestratorConfig(), {"archive": api}, {})
+    with pytest.raises(ConfigurationError, match=r"api\.archive\.caller: setup failed: KeyError\('ARCHIVE_URL'\)"):
+        await fetcher.start()
+    await fetcher.close()
+
+
+async def test_a_caller_that_takes_too_long_is_ended_and_counts_as_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+
+    async def answer(params: Mapping[str, str]) -> FetchedImage:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(params["item"])
+        raise AssertionError("unreachable")
+
+    table = {**use(monkeypatch, answer)["archive"], "timeout_s": 0.1, "breaker_failures": 2, "breaker_open_s": 600}
+    async with Cluster(apis={"archive": table}) as cluster:
+        for number in range(2):
+            events = await cluster.process(item(str(number)), pipeline_pb2.Source(image=picture(2)))
+            assert reason(events["0"]) == ("UPSTREAM_FAILED", "archive did not answer in time")
+            assert events["1"].done is not None
+        assert cluster.service.status()["fetch_bytes"] == 0
+        (left_alone,) = (await cluster.process(item("2"))).values()
+    assert reason(left_alone) == ("UPSTREAM_FAILED", "archive failed too often of late")
+    assert ended == ["0", "1"]
+
+
+async def test_a_call_of_a_caller_that_is_cancelled_leaves_its_slot_its_room_and_no_blame(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    running: asyncio.Queue[str] = asyncio.Queue()
+    release, ended = asyncio.Event(), []
+
+    async def answer(params: Mapping[str, str]) -> FetchedImage:
+        running.put_nowait(params["item"])
+        try:
+            await release.wait()
+        except asyncio.CancelledError:
+            ended.append(params["item"])
+            raise
+        return FetchedImage(picture(1))
+
+    table = {**use(monkeypatch, answer)["archive"], "breaker_failures": 1, "breaker_open_s": 600, "timeout_s": 60}
+    fetcher = Fetcher(OrchestratorConfig(), {"archive": ApiConfig.model_validate(table)}, {})
+    await fetcher.start()
+
+    def fetch(number: str) -> asyncio.Task[Fetched]:
+        source = Source("s", api_call=ApiCall("archive", {"item": number}))
+        return asyncio.create_task(fetcher.fetch(source, Deadline.after(60)))
+
+    try:
+        first, second = fetch("1"), fetch("2")
+        assert await asyncio.wait_for(running.get(), 30) == "1"
+        assert fetcher.budget.used_bytes > 0
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert ended == ["1"]
+        # The one slot goes to the next in line, and the breaker, which one failure opens, lets more calls through.
+        assert await asyncio.wait_for(running.get(), 30) == "2"
+        third = fetch("3")
+        release.set()
+        for task in (second, third):
+            fetched = await asyncio.wait_for(task, 30)
+            assert fetched.image == picture(1)
+            fetched.release()
+    finally:
+        await fetcher.close()
+    assert fetcher.budget.used_bytes == 0

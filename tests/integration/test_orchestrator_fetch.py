@@ -9,14 +9,13 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from time import monotonic
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from sluiceway_orchestrator.testing import Cluster, FakeDetection, SourceEvents, picture
+from sluiceway_orchestrator.testing import Cluster, SourceEvents, picture
 
 from sluiceway.pipeline.v1 import pipeline_pb2
 
@@ -43,18 +42,21 @@ async def one(cluster: Cluster, source: pipeline_pb2.Source, **options: Any) -> 
     return events
 
 
-@pytest.mark.parametrize(("sources", "delay_s", "limit_s"), [(8, 0.3, 0.8), (64, 0.2, 0.5)])
-async def test_all_sources_of_a_job_are_fetched_at_once(sources: int, delay_s: float, limit_s: float) -> None:
-    async def slow(request: web.Request) -> web.Response:
-        await asyncio.sleep(delay_s)
+@pytest.mark.parametrize("sources", [8, 64])
+async def test_all_sources_of_a_job_are_fetched_at_once(sources: int) -> None:
+    """No request is answered before the last one is there."""
+    together = asyncio.Barrier(sources)
+
+    async def serve(request: web.Request) -> web.Response:
+        async with asyncio.timeout(30):
+            await together.wait()
         return web.Response(body=picture(int(request.path[1:])))
 
-    async with http(slow) as base, Cluster(url_allow_cidrs=LOOPBACK, max_sources_per_client=64) as cluster:
-        await cluster.process(Source(image=picture(0)))
+    # One attempt each, and no end to it: a second one must not stand in for a neighbour that never came.
+    options = {"url_allow_cidrs": LOOPBACK, "max_sources_per_client": 64, "url_retries": 0, "url_timeout_s": 60}
+    async with http(serve) as base, Cluster(**options) as cluster:
         events = await cluster.process(*(Source(url=f"{base}/{number}") for number in range(sources)))
-    fetched = [source.ready.fetch_ms for source in events.values() if source.ready is not None]
-    assert len(fetched) == sources
-    assert max(fetched) < limit_s * 1000
+    assert len(events) == sources
     assert all(events[str(n)].texts == {f"{n}:0": 1, f"{n}:1": 1} for n in range(sources))
 
 
@@ -150,7 +152,7 @@ async def test_a_slow_request_is_hedged_and_the_slower_one_ended() -> None:
         calls += 1
         if calls == 1:
             try:
-                await asyncio.sleep(30)
+                await asyncio.Event().wait()
             except asyncio.CancelledError:
                 ended.append("first")
                 raise
@@ -163,10 +165,14 @@ async def test_a_slow_request_is_hedged_and_the_slower_one_ended() -> None:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = runner.addresses[0][1]
-    async with Cluster(apis={"slow": {"url": f"http://127.0.0.1:{port}/", "hedge_after_s": 0.1}}) as cluster:
-        started = monotonic()
+    # No further attempt, and no end to this one: only the second request can bring the image.
+    api = {"url": f"http://127.0.0.1:{port}/", "hedge_after_s": 0.1, "retries": 0, "timeout_s": 60}
+    async with Cluster(apis={"slow": api}) as cluster:
         assert (await one(cluster, api_source("slow"))).done is not None
-        assert monotonic() - started < 3
+        # Here, where neither the pool of connections nor the server that it asked is closed.
+        async with asyncio.timeout(30):
+            while not ended:
+                await asyncio.sleep(0.01)
     await runner.cleanup()
     assert calls == 2
     assert ended == ["first"]
@@ -270,7 +276,7 @@ async def test_metadata_apis_run_beside_the_image_and_fail_alone() -> None:
     together = asyncio.Barrier(3)
 
     async def serve(request: web.Request) -> web.Response:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await together.wait()
         if request.path == "/image":
             return web.Response(body=picture(1))
@@ -279,10 +285,12 @@ async def test_metadata_apis_run_beside_the_image_and_fail_alone() -> None:
         return web.json_response({"author": "A"})
 
     async with http(serve) as base:
+        # One attempt each, and no end to it: a second one must not stand in for a call that never came.
+        once = {"retries": 0, "timeout_s": 60}
         apis = {
-            "image": {"url": f"{base}/image"},
-            "facts": {"url": f"{base}/facts", "image": "none", "metadata": {"author": "/author"}},
-            "broken": {"url": f"{base}/broken", "image": "none"},
+            "image": {"url": f"{base}/image", **once},
+            "facts": {"url": f"{base}/facts", "image": "none", "metadata": {"author": "/author"}, **once},
+            "broken": {"url": f"{base}/broken", "image": "none", **once},
         }
         async with Cluster(apis=apis) as cluster:
             source = api_source("image")
@@ -305,163 +313,6 @@ async def test_an_unknown_api_or_parameter_is_refused() -> None:
     reasons = [events[str(index)].error.reason for index in range(3) if events[str(index)].error is not None]  # type: ignore[union-attr]
     assert reasons == ["UNKNOWN_API", "INVALID_OPTION", "INVALID_OPTION"]
     assert events["3"].done is not None
-
-
-async def test_an_api_that_keeps_failing_is_left_alone_and_tried_again_later() -> None:
-    calls, healthy = 0, False
-
-    async def serve(_request: web.Request) -> web.Response:
-        nonlocal calls
-        calls += 1
-        return web.Response(body=picture(1)) if healthy else web.Response(status=500)
-
-    async with http(serve) as base:
-        api = {"url": f"{base}/", "retries": 0, "breaker_failures": 3, "breaker_open_s": 0.3}
-        async with Cluster(apis={"sick": api}) as cluster:
-            for _ in range(6):
-                events = await one(cluster, api_source("sick"))
-                assert events.error is not None
-                assert events.error.reason == "UPSTREAM_FAILED"
-            assert calls == 3
-            assert events.error.retry_after_ms > 0
-            healthy = True
-            async with asyncio.timeout(5):
-                while (await one(cluster, api_source("sick"))).done is None:
-                    await asyncio.sleep(0.05)
-    assert calls == 4
-
-
-@pytest.mark.parametrize(
-    "params", [{"id": ".."}, {"id": "\u20ac" * 1000}], ids=["a path step", "a URL that is too long"]
-)
-async def test_a_call_that_is_never_sent_says_nothing_about_its_api(params: dict[str, str]) -> None:
-    calls = 0
-
-    async def dead(_request: web.Request) -> web.Response:
-        nonlocal calls
-        calls += 1
-        return web.Response(status=500)
-
-    async with http(dead) as base:
-        api = {"url": f"{base}/{{id}}", "params": ["id"], "retries": 0, "breaker_failures": 3, "breaker_open_s": 60}
-        async with Cluster(apis={"dead": api}) as cluster:
-            for _ in range(4):
-                await one(cluster, api_source("dead", id="1"))
-                unsent = await one(cluster, api_source("dead", **params))
-                assert unsent.error is not None
-                assert unsent.error.reason in ("INVALID_OPTION", "URL_NOT_ALLOWED")
-    assert calls == 3, "three failures in a row stop the calls"
-
-
-async def test_fetched_bytes_stay_within_the_budget() -> None:
-    """Eight images of 1 MiB through a budget of 2 MiB while detection holds every image."""
-    release = asyncio.Event()
-    started = 0
-
-    async def serve(_request: web.Request) -> web.Response:
-        nonlocal started
-        started += 1
-        return web.Response(body=picture(started, size_bytes=2**20))
-
-    async def hold(_number: int) -> None:
-        await release.wait()
-
-    # Shorter than the wait for room: that is no fault of the other side and must not count as one.
-    options = {"url_allow_cidrs": LOOPBACK, "max_image_bytes": 2**20, "fetch_bytes": 2**21, "url_timeout_s": 0.15}
-    async with http(serve) as base, Cluster([FakeDetection(before=hold)], **options) as cluster:
-        job = asyncio.create_task(cluster.process(*(Source(url=f"{base}/{n}") for n in range(8))))
-        detector = cluster.detection[0].stage
-        async with asyncio.timeout(5):
-            while detector.running < 2:
-                await asyncio.sleep(0.01)
-        # Long enough for the others to arrive, were they let.
-        await asyncio.sleep(0.2)
-        assert detector.running == 2
-        assert cluster.service.status()["fetch_bytes"] == 2**21
-        release.set()
-        events = await job
-        assert all(source.done is not None for source in events.values())
-        assert cluster.service.status()["fetch_bytes"] == 0
-
-
-async def test_images_that_wait_for_their_metadata_do_not_keep_the_metadata_waiting() -> None:
-    """Four images of 400 kB through a budget for two, and facts that come only once the budget is used up."""
-
-    async def serve(request: web.Request) -> web.Response:
-        if request.path != "/facts":
-            return web.Response(body=picture(int(request.path[1:]), size_bytes=400_000))
-        while cluster.service.status()["fetch_bytes"] < 800_000:
-            await asyncio.sleep(0.01)
-        return web.json_response({"author": "A"})
-
-    async with http(serve) as base:
-        api = {"url": f"{base}/facts", "image": "none", "metadata": {"author": "/author"}}
-        options = {"url_allow_cidrs": LOOPBACK, "max_image_bytes": 2**19, "fetch_bytes": 2**20}
-        async with Cluster(apis={"facts": api}, **options) as cluster:
-            call = pipeline_pb2.ApiCall(api="facts")
-            sources = [Source(url=f"{base}/{n}", metadata_calls=[call]) for n in range(4)]
-            events = await cluster.process(*sources, timeout_s=8)
-            assert cluster.service.status()["fetch_bytes"] == 0
-    for source in events.values():
-        assert source.done is not None
-        assert source.ready is not None
-        assert dict(source.ready.metadata) == {"facts.author": "A"}
-
-
-async def test_images_that_wait_for_room_leave_a_call_for_metadata() -> None:
-    """An API's images wait for the room of an image that waits for metadata of the same API."""
-
-    async def serve(request: web.Request) -> web.Response:
-        nonlocal called
-        if request.path == "/large":
-            await entered.wait()
-            return web.Response(body=picture(9, size_bytes=600_000))
-        if request.query["id"] == "facts":
-            await full.wait()
-            return web.json_response({"author": "A"})
-        called += 1
-        entered.set()
-        while cluster.service.status()["fetch_bytes"] < 600_000:
-            await asyncio.sleep(0.01)
-        full.set()
-        image = base64.b64encode(picture(called, size_bytes=600_000)).decode()
-        return web.json_response({"image": image})
-
-    called, entered, full = 0, asyncio.Event(), asyncio.Event()
-    async with http(serve) as base:
-        api = {
-            "url": f"{base}/archive?id={{id}}",
-            "params": ["id"],
-            "image": "base64",
-            "image_pointer": "/image",
-            "metadata": {"author": "/author"},
-            "max_in_flight": 2,
-        }
-        options = {"url_allow_cidrs": LOOPBACK, "max_image_bytes": 2**20, "fetch_bytes": 2**20}
-        async with Cluster(apis={"archive": api}, **options) as cluster:
-            images = asyncio.create_task(
-                cluster.process(api_source("archive", id="1"), api_source("archive", id="2"), timeout_s=8)
-            )
-            await entered.wait()
-            source = Source(url=f"{base}/large")
-            source.metadata_calls.add(api="archive", params={"id": "facts"})
-            found = (await cluster.process(source, timeout_s=8)).values()
-            found = [*found, *(await images).values()]
-    assert [source.error for source in found] == [None] * 3
-
-
-async def test_fetching_ends_with_the_deadline() -> None:
-    async def never(_request: web.Request) -> web.Response:
-        await asyncio.sleep(30)
-        return web.Response()
-
-    async with http(never) as base, Cluster(url_allow_cidrs=LOOPBACK, max_deadline_s=0.5) as cluster:
-        started = monotonic()
-        events = await cluster.process(Source(url=f"{base}/x"), Source(image=picture(1)), timeout_s=10)
-        assert monotonic() - started < 2
-    assert events["0"].error is not None
-    assert events["0"].error.reason == "DEADLINE_EXCEEDED"
-    assert events["1"].done is not None
 
 
 async def test_json_that_is_none_fails_the_source() -> None:

@@ -93,7 +93,7 @@ class Names:
 @asynccontextmanager
 async def fetcher(names: Names | None = None, **options: object) -> AsyncIterator[Fetcher]:
     config = OrchestratorConfig.model_validate(
-        {"url_allow_cidrs": [f"{PUBLIC}/32"], "url_retries": 0, "url_timeout_s": 2, **options}
+        {"url_allow_cidrs": [f"{PUBLIC}/32"], "url_retries": 0, "url_timeout_s": 20, **options}
     )
     made = Fetcher(config, {}, {}, look_up=names or Names())
     await made.start()
@@ -104,7 +104,7 @@ async def fetcher(names: Names | None = None, **options: object) -> AsyncIterato
 
 
 async def fetch(made: Fetcher, url: str) -> bytes:
-    fetched = await made.fetch(Source("s", url=url), Deadline.after(5))
+    fetched = await made.fetch(Source("s", url=url), Deadline.after(30))
     image = fetched.image
     fetched.release()
     assert made.budget.used_bytes == 0
@@ -236,7 +236,7 @@ async def test_a_connection_to_the_inside_is_not_inherited_from_a_trusted_api() 
         made = Fetcher(config, {"inside": api}, {}, look_up=names)
         await made.start()
         try:
-            fetched = await made.fetch(Source("s", api_call=ApiCall("inside", {})), Deadline.after(5))
+            fetched = await made.fetch(Source("s", api_call=ApiCall("inside", {})), Deadline.after(30))
             assert fetched.image == picture(2)
             fetched.release()
             with pytest.raises(UrlNotAllowed):

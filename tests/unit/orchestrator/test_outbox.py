@@ -15,7 +15,7 @@ def read(*ids: int, model: str = "m") -> Recognized:
 
 async def take(outbox: Outbox, count: int) -> list[Event]:
     taken: list[Event] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         async for addressed in outbox:
             taken.append(addressed.event)
             if len(taken) == count:
@@ -23,11 +23,21 @@ async def take(outbox: Outbox, count: int) -> list[Event]:
     return taken
 
 
-async def test_the_first_recognition_goes_at_once_and_the_next_ones_together() -> None:
-    outbox = Outbox(8, coalesce_s=0.05, coalesce_items=100)
+def pass_time(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So much time passes for every timer of this loop, and none for the machine."""
+    loop = asyncio.get_running_loop()
+    clock = loop.time
+    monkeypatch.setattr(loop, "time", lambda: clock() + seconds)
+
+
+async def test_the_first_recognition_goes_at_once_and_the_next_ones_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox = Outbox(8, coalesce_s=600, coalesce_items=100)
     for index in range(5):
         await outbox.put("j", "s", read(index))
+    pass_time(500, monkeypatch)
+    await asyncio.sleep(0.01)
     assert len(outbox) == 1
+    pass_time(101, monkeypatch)
     assert await take(outbox, 2) == [read(0), Recognized("m", ["r1", "r2", "r3", "r4"], (1, 2, 3, 4), 0)]
 
 
@@ -39,13 +49,14 @@ async def test_enough_recognitions_do_not_wait() -> None:
     assert [event.ids for event in events if isinstance(event, Recognized)] == [(0,), (1, 2, 3), (4, 5, 6)]
 
 
-async def test_sources_and_models_are_gathered_apart() -> None:
-    outbox = Outbox(16, coalesce_s=0.02, coalesce_items=100)
+async def test_sources_and_models_are_gathered_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox = Outbox(16, coalesce_s=600, coalesce_items=100)
     for source in ("a", "b"):
         await outbox.put("j", source, read(0))
         await outbox.put("j", source, read(1, model="m"))
         await outbox.put("j", source, read(1, model="n"))
     assert len(outbox) == 2
+    pass_time(601, monkeypatch)
     events = await take(outbox, 6)
     assert sorted((event.model, event.ids) for event in events if isinstance(event, Recognized)) == sorted(
         [("m", (0,)), ("m", (1,)), ("n", (1,))] * 2

@@ -6,11 +6,13 @@ import asyncio
 from typing import cast
 
 import grpc.aio
+import pytest
 from sluiceway_orchestrator.priority import Priority
 from sluiceway_orchestrator.stages.balancer import Occupancy
 from sluiceway_orchestrator.stages.replica import Replica, StageWire
-from sluiceway_orchestrator.stages.stage import Stage, StageSettings, Ticket
+from sluiceway_orchestrator.stages.stage import Lease, Stage, StageSettings, Ticket
 from sluiceway_runtime.deadline import Deadline
+from sluiceway_runtime.errors import DeadlineExceeded
 
 
 class NoWire:
@@ -53,3 +55,64 @@ async def test_a_shorter_pause_of_another_replica_wakes_the_line_sooner() -> Non
     async with asyncio.timeout(20):
         lease = await waiting
     assert lease.replica is short
+
+
+def ticket() -> Ticket:
+    return Ticket("client", Priority.NORMAL, Deadline.after(600), 0.0, "request")
+
+
+async def in_line(stage: Stage[None], count: int) -> list[asyncio.Task[Lease[None]]]:
+    """So many that wait for a place, in this order."""
+    tasks = []
+    for number in range(count):
+        tasks.append(asyncio.create_task(stage.lease(ticket(), 1)))
+        while stage.backlog_items <= number:
+            await asyncio.sleep(0)
+    return tasks
+
+
+async def test_a_place_that_comes_as_its_caller_leaves_goes_to_the_next_in_line() -> None:
+    stage, (replica,) = stage_of(1)
+    busy = await stage.lease(ticket(), 1)
+    leaves, stays = await in_line(stage, 2)
+    busy.settle(1)
+    # It has the place already, and does not know it yet.
+    assert (stage.backlog_items, replica.occupancy.in_flight, leaves.done()) == (1, 1, False)
+    leaves.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaves
+    lease = await asyncio.wait_for(stays, 30)
+    assert replica.occupancy.in_flight == 1
+    lease.settle(1)
+    assert (stage.backlog_items, replica.occupancy.in_flight) == (0, 0)
+
+
+async def test_a_place_that_comes_as_the_wait_for_it_ends_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time to wait is over in the same turn of the loop in which the place came, right after it."""
+    stage, (replica,) = stage_of(1)
+    busy = await stage.lease(ticket(), 1)
+    (late,) = await in_line(stage, 1)
+    loop = asyncio.get_running_loop()
+    clock = loop.time
+    loop.call_later(1, busy.settle, 1)
+    monkeypatch.setattr(loop, "time", lambda: clock() + 1000)
+    with pytest.raises(DeadlineExceeded, match="queue of none"):
+        await late
+    assert busy._cost == 0, "the place was free"
+    assert (stage.backlog_items, replica.occupancy.in_flight, replica.occupancy.sent) == (0, 0, 2)
+    monkeypatch.undo()
+    lease = await asyncio.wait_for(stage.lease(ticket(), 1), 30)
+    assert lease.replica is replica
+
+
+async def test_who_leaves_the_line_before_its_place_comes_takes_none() -> None:
+    stage, (replica,) = stage_of(1)
+    busy = await stage.lease(ticket(), 1)
+    leaves, stays = await in_line(stage, 2)
+    leaves.cancel()
+    # In the same turn: the line still has the one that leaves.
+    busy.settle(1)
+    with pytest.raises(asyncio.CancelledError):
+        await leaves
+    await asyncio.wait_for(stays, 30)
+    assert (stage.backlog_items, replica.occupancy.in_flight, replica.occupancy.sent) == (0, 1, 2)

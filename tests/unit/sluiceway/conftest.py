@@ -57,6 +57,10 @@ class FakePipeline(pipeline_pb2_grpc.PipelineServiceServicer):
     """Finds two words in every image, the second one first in reading order; fails images that say so.
 
     Image bytes are commands: b"bad" fails the source, b"hang" never answers, anything else is echoed as text.
+
+    Attributes:
+        break_stream_after: for each stream in turn, so many jobs are answered; the next one breaks off after its first
+            recognition, and the stream with it.
     """
 
     refusals: list[Refusal] = field(default_factory=list)
@@ -95,9 +99,9 @@ class FakePipeline(pipeline_pb2_grpc.PipelineServiceServicer):
             async for event in self._job(message.job):
                 event.job_id = message.job.job_id
                 yield pb.ProcessStreamResponse(event=event)
+                if answered == limit and event.HasField("recognitions"):
+                    await context.abort_with_status(Refusal(grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE").to_rpc())
             answered += 1
-            if limit is not None and answered >= limit:
-                await context.abort_with_status(Refusal(grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE").to_rpc())
 
     async def _job(self, job: pb.ProcessRequest) -> AsyncIterator[pb.ProcessResponse]:
         if self.job_refusals:

@@ -35,7 +35,7 @@ QUICK = RetryPolicy(attempts=4, first_delay_s=0.01)
 
 @pytest.fixture
 async def client(server: Any) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(server.address, retry=QUICK, timeout_s=10, token="secret") as made:
+    async with AsyncClient(server.address, retry=QUICK, timeout_s=60, token="secret") as made:
         yield made
 
 
@@ -148,16 +148,18 @@ async def test_pushback_is_waited_for(client: AsyncClient, server: Any, refusal:
     server.fake.refusals = [refusal(EXHAUSTED, "QUEUE_FULL", retry_after_s=0.2)]
     begun = time.monotonic()
     assert (await client.process(b"x")).ok
-    assert 0.2 <= time.monotonic() - begun < 2
+    assert time.monotonic() - begun >= 0.2
+    assert len(server.fake.requests) == 2
 
 
 async def test_pushback_beyond_the_deadline_fails_at_once(client: AsyncClient, server: Any, refusal: Any) -> None:
     server.fake.refusals = [refusal(EXHAUSTED, "QUEUE_FULL", retry_after_s=30)]
     begun = time.monotonic()
     with pytest.raises(errors.QueueFull) as caught:
-        await client.process(b"x", timeout_s=5)
-    assert time.monotonic() - begun < 2
+        await client.process(b"x", timeout_s=25)
+    assert time.monotonic() - begun < 20
     assert caught.value.retry_after_s == 30
+    assert len(server.fake.requests) == 1
 
 
 async def test_exhausted_without_pushback_is_final(client: AsyncClient, server: Any, refusal: Any) -> None:
@@ -168,18 +170,23 @@ async def test_exhausted_without_pushback_is_final(client: AsyncClient, server: 
 
 
 async def test_deadline(client: AsyncClient, server: Any) -> None:
-    with pytest.raises(errors.DeadlineExceeded):
-        await client.process(b"hang", timeout_s=0.2)
-    await asyncio.wait_for(server.fake.cancelled.wait(), 5)
+    await client.process(b"x")
+    # Until one has reached the server, which a machine that stands still may keep the first ones from.
+    for timeout_s in (0.3, 3, 20):
+        with pytest.raises(errors.DeadlineExceeded):
+            await client.process(b"hang", timeout_s=timeout_s)
+        if server.fake.arrived.is_set():
+            break
+    await asyncio.wait_for(server.fake.cancelled.wait(), 30)
 
 
 async def test_cancelling_reaches_the_server(client: AsyncClient, server: Any) -> None:
     task = asyncio.create_task(client.process(b"hang"))
-    await asyncio.wait_for(server.fake.arrived.wait(), 5)
+    await asyncio.wait_for(server.fake.arrived.wait(), 30)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.wait_for(server.fake.cancelled.wait(), 5)
+    await asyncio.wait_for(server.fake.cancelled.wait(), 30)
 
 
 async def test_nobody_listens() -> None:
@@ -205,7 +212,7 @@ async def test_events_come_before_the_job_ends(client: AsyncClient, server: Any)
     async with aclosing(client.events(b"hang")) as stream:
         assert isinstance(await anext(stream), ImageReady)
         assert not server.fake.hold.is_set()
-    await asyncio.wait_for(server.fake.cancelled.wait(), 5)
+    await asyncio.wait_for(server.fake.cancelled.wait(), 30)
 
 
 async def test_describe(client: AsyncClient) -> None:
@@ -218,7 +225,7 @@ async def test_describe(client: AsyncClient) -> None:
 
 async def test_wait_ready(client: AsyncClient, server: Any, refusal: Any) -> None:
     server.fake.refusals = [refusal(UNAVAILABLE, "UNAVAILABLE")] * 3
-    assert (await client.wait_ready(10)).server_version == "0.1.0"
+    assert (await client.wait_ready(30)).server_version == "0.1.0"
 
 
 async def test_wait_ready_in_vain() -> None:

@@ -79,9 +79,14 @@ async def test_sources_are_drawn_no_faster_than_results_are_taken(client: AsyncC
 
 
 async def test_a_broken_stream_is_opened_again_and_nothing_is_lost_or_doubled(client: AsyncClient, server: Any) -> None:
-    server.fake.break_stream_after = [3, 1, 2]
-    found = await read_first_texts(client, texts(20), in_flight=5)
-    assert found == [f"image {index}" for index in range(20)]
+    """It breaks in the middle of an image: what was heard of that one is forgotten, and heard once all the same."""
+    server.fake.break_stream_after = [3, 1, 2, 0]
+    results = [result async for result in client.process_many(texts(20), in_flight=5)]
+    assert [[[reading.text for reading in region.readings] for region in result.regions] for result in results] == [
+        [[f"image {index}"], ["world"]] for index in range(20)
+    ]
+    assert all(result.ok for result in results)
+    assert server.fake.break_stream_after == []
 
 
 async def test_a_server_that_never_answers_ends_it() -> None:
@@ -107,8 +112,8 @@ async def test_a_job_refused_for_good_is_a_failed_result(client: AsyncClient, se
 async def test_leaving_early_cancels(client: AsyncClient, server: Any) -> None:
     async with aclosing(client.process_many([b"a", b"hang", b"c"])) as results:
         await anext(results)
-        await asyncio.wait_for(server.fake.arrived.wait(), 5)
-    await asyncio.wait_for(server.fake.cancelled.wait(), 5)
+        await asyncio.wait_for(server.fake.arrived.wait(), 30)
+    await asyncio.wait_for(server.fake.cancelled.wait(), 30)
 
 
 async def test_an_iterable_that_raises(client: AsyncClient) -> None:
@@ -121,7 +126,7 @@ async def test_an_iterable_that_raises(client: AsyncClient) -> None:
 
 
 async def test_an_option_that_cannot_be_sent_fails_every_source(client: AsyncClient, server: Any) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         results = [item async for item in client.process_many(texts(3), Options(max_detections=-1))]
     assert [type(item.error) for item in results] == [errors.InvalidOption] * 3
     assert "max_detections" in str(results[0].error)
@@ -130,7 +135,7 @@ async def test_an_option_that_cannot_be_sent_fails_every_source(client: AsyncCli
 
 async def test_a_source_that_cannot_be_sent_leaves_the_others_alone(client: AsyncClient) -> None:
     sources = [b"one", "https://example.org/\udcff", ApiCall("shop", {"id": "\udcff"}), b"two"]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         results = [item async for item in client.process_many(sources)]
     assert [type(item.error) for item in results] == [
         type(None),
@@ -146,7 +151,7 @@ async def test_a_writer_that_fails_ends_it(client: AsyncClient, monkeypatch: pyt
 
     monkeypatch.setattr(BulkCall, "write", broken)
     with pytest.raises(RuntimeError, match="out of memory"):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await read_first_texts(client, texts(3))
 
 
