@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from sluiceway.cli.options import ConfigOption
 from sluiceway.cli.requirements import require_servers
 
 __all__ = ["app"]
@@ -18,15 +19,6 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        exists=True,
-        dir_okay=False,
-        help="Configuration file; default: sluiceway.toml here, if there is one.",
-    ),
-]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one key of the section; may be repeated.")
 ]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sluiceway.cli.embedded import embedded_cluster, plan_and_pull
+from sluiceway.cli.options import ConfigOption
 from sluiceway.cli.terminal import errors
 
 if TYPE_CHECKING:
@@ -18,15 +18,7 @@ __all__ = ["up"]
 
 
 def up(
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config",
-            exists=True,
-            dir_okay=False,
-            help="Configuration file; default: sluiceway.toml here, if there is one.",
-        ),
-    ] = None,
+    config: ConfigOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show what the servers log.")] = False,
 ) -> None:
     """Run the whole cluster on this machine: detection, recognition and orchestrator, each its own server process.

@@ -7,39 +7,17 @@ import base64
 import gzip
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
-from sluiceway_orchestrator.testing import Cluster, SourceEvents, picture
+from sluiceway_orchestrator.testing import Cluster, picture
+from web_sources import LOOPBACK, api_source, http, one
 
 from sluiceway.pipeline.v1 import pipeline_pb2
 
 Source = pipeline_pb2.Source
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-LOOPBACK = ["127.0.0.0/8"]
-
-
-@asynccontextmanager
-async def http(handler: Handler) -> AsyncIterator[str]:
-    application = web.Application(client_max_size=2**24)
-    application.router.add_route("*", "/{rest:.*}", handler)
-    async with TestServer(application) as server:
-        yield f"http://127.0.0.1:{server.port}"
-
-
-def api_source(api: str, **params: str) -> pipeline_pb2.Source:
-    return Source(api_call=pipeline_pb2.ApiCall(api=api, params=params))
-
-
-async def one(cluster: Cluster, source: pipeline_pb2.Source, **options: Any) -> SourceEvents:
-    (events,) = (await cluster.process(source, **options)).values()
-    assert events.finished
-    return events
 
 
 @pytest.mark.parametrize("sources", [8, 64])

@@ -4,46 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from time import monotonic
-from typing import Any
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
-from sluiceway_orchestrator.testing import Cluster, FakeDetection, SourceEvents, picture
+from loop_time import pass_time
+from sluiceway_orchestrator.testing import Cluster, FakeDetection, picture
+from web_sources import LOOPBACK, api_source, http, one
 
 from sluiceway.pipeline.v1 import pipeline_pb2
 
 Source = pipeline_pb2.Source
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-LOOPBACK = ["127.0.0.0/8"]
-
-
-@asynccontextmanager
-async def http(handler: Handler) -> AsyncIterator[str]:
-    application = web.Application(client_max_size=2**24)
-    application.router.add_route("*", "/{rest:.*}", handler)
-    async with TestServer(application) as server:
-        yield f"http://127.0.0.1:{server.port}"
-
-
-def api_source(api: str, **params: str) -> pipeline_pb2.Source:
-    return Source(api_call=pipeline_pb2.ApiCall(api=api, params=params))
-
-
-async def one(cluster: Cluster, source: pipeline_pb2.Source, **options: Any) -> SourceEvents:
-    (events,) = (await cluster.process(source, **options)).values()
-    assert events.finished
-    return events
-
-
-def pass_time(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So much time passes for every timer of this loop, and none for the machine."""
-    loop = asyncio.get_running_loop()
-    clock = loop.time
-    monkeypatch.setattr(loop, "time", lambda: clock() + seconds)
 
 
 async def test_an_api_that_keeps_failing_is_left_alone_and_tried_again_later(monkeypatch: pytest.MonkeyPatch) -> None:

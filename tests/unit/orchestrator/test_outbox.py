@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from loop_time import pass_time
 from sluiceway_orchestrator.events import Event, ImageReady, JobDone, Recognized
 from sluiceway_orchestrator.outbox import Outbox
 
@@ -21,13 +22,6 @@ async def take(outbox: Outbox, count: int) -> list[Event]:
             if len(taken) == count:
                 break
     return taken
-
-
-def pass_time(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So much time passes for every timer of this loop, and none for the machine."""
-    loop = asyncio.get_running_loop()
-    clock = loop.time
-    monkeypatch.setattr(loop, "time", lambda: clock() + seconds)
 
 
 async def test_the_first_recognition_goes_at_once_and_the_next_ones_together(monkeypatch: pytest.MonkeyPatch) -> None:

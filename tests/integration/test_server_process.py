@@ -1,0 +1,48 @@
+"""How a server's process ends where it does not end as usual: exit codes, and nothing left."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+from ledger_models import Deed, draw
+from server_processes import Member, wait_until
+from sluiceway_runtime.errors import Cancelled, Unavailable
+from sluiceway_runtime.server.status import from_rpc_error
+
+from sluiceway.detection.v1 import detection_pb2, detection_pb2_grpc
+
+
+async def test_a_process_told_to_stop_while_it_starts_ends_cleanly_and_with_its_workers(tmp_path: Path) -> None:
+    member = Member("detection", tmp_path, {"DETECTOR": "ledger_models:LoadingDetector"})
+    try:
+        member.start(wait=False)
+        await asyncio.to_thread(wait_until, lambda: (tmp_path / "loading").exists() and len(member.workers()) == 2)
+        assert member.get("/readyz")[0] == 503
+        member.kill(signal.SIGTERM)
+        assert await asyncio.to_thread(member.process.wait, 30) == 0, member.log
+        member.assert_gone()
+        assert "Traceback" not in member.log
+    finally:
+        member.end()
+
+
+async def test_a_process_that_cannot_finish_in_its_grace_time_says_so_by_its_exit_code(tmp_path: Path) -> None:
+    member = Member("detection", tmp_path, {"DRAIN_GRACE_S": "0.2"})
+    try:
+        await asyncio.to_thread(member.start)
+        async with grpc.aio.insecure_channel(member.address) as channel:
+            request = detection_pb2.DetectRequest(image=draw(1, 1, Deed.HANG))
+            call = detection_pb2_grpc.DetectionServiceStub(channel).Detect(request)
+            computing = 'sluiceway_pool_running_items{stage="detection"} 1.0'
+            await asyncio.to_thread(wait_until, lambda: computing in member.get("/metrics")[1])
+            member.kill(signal.SIGTERM)
+            assert await asyncio.to_thread(member.process.wait, 30) == 1, member.log
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call
+            assert isinstance(from_rpc_error(caught.value), Unavailable | Cancelled)
+        member.assert_gone()
+    finally:
+        member.end()

@@ -1,0 +1,67 @@
+"""The public HTTP port in front of a real orchestrator and stages without models, and a client of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+from sluiceway_orchestrator.config import OrchestratorConfig
+from sluiceway_orchestrator.http.config import HttpConfig
+from sluiceway_orchestrator.http.port import HttpPort
+from sluiceway_orchestrator.jobs import Jobs
+from sluiceway_orchestrator.testing import Cluster, FakeDetection
+from sluiceway_runtime.server.security import Security
+
+__all__ = ["IMAGE", "Http", "serve"]
+
+IMAGE = {"Content-Type": "image/jpeg"}
+
+
+class Http:
+    """A port and a client of it."""
+
+    def __init__(self, cluster: Cluster, port: HttpPort, jobs: Jobs, session: aiohttp.ClientSession) -> None:
+        self.cluster = cluster
+        self.port = port
+        self.jobs = jobs
+        self.session = session
+
+    @property
+    def url(self) -> str:
+        """Where the port is."""
+        return f"http://127.0.0.1:{self.port.port}"
+
+    async def post(self, data: bytes, path: str = "/v1/process", **headers: str) -> tuple[int, Any, Any]:
+        """Status, headers, and events or problem."""
+        async with self.session.post(self.url + path, data=data, headers=headers) as response:
+            text = await response.text()
+            if response.content_type == "application/x-ndjson":
+                return response.status, response.headers, [json.loads(line) for line in text.splitlines()]
+            return response.status, response.headers, json.loads(text)
+
+
+@asynccontextmanager
+async def serve(
+    http: dict[str, Any] | None = None,
+    security: Security | None = None,
+    detector: FakeDetection | None = None,
+    **options: Any,
+) -> AsyncIterator[Http]:
+    """Start a port; `http` has its keys, `options` those of `[orchestrator]`."""
+    config = OrchestratorConfig.model_validate(options)
+    async with Cluster([detector or FakeDetection()], **options) as cluster:
+        jobs = Jobs(config, cluster.service.flow)
+        port = HttpPort(
+            config,
+            HttpConfig(port=0, **(http or {})),
+            run=jobs.run,
+            describe=lambda: '{"server_version": "test"}',
+            security=security,
+        )
+        await port.start()
+        async with aiohttp.ClientSession() as session:
+            yield Http(cluster, port, jobs, session)
+        await port.close()
