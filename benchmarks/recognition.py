@@ -12,7 +12,7 @@ Parts, in the order in which they run:
     served    over gRPC: client processes, requests of 64 raw crops, all of one width, for each number of fronts
     wire      the same fronts, clients and messages, and a recogniser that costs nothing
     latency   one crop alone, over loopback
-    mixed     crops of three pages as they are, beside as many crops that all have their mean width
+    mixed     crops of three pages as they are, and as many crops that all have their mean width, in turns
     busy      the share of the time in which the device computes behind one front, and where the rest goes (GPU)
     soak      saturation for `--soak` seconds: memory of the device and of the processes after the first fifth
 
@@ -79,7 +79,7 @@ def parse(gpu: str) -> argparse.Namespace:
     parser.add_argument("--in-flight", type=int, default=12 if gpu else 3, help="requests of each client")
     parser.add_argument("--crops", type=int, default=64, help="in a request")
     parser.add_argument("--seconds", type=float, default=4, help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=3, help="on a CPU, of server and bare loop in turns")
+    parser.add_argument("--rounds", type=int, default=3, help="of mixed and uniform; on a CPU of server and loop")
     parser.add_argument("--minutes", type=float, default=8, help="for everything but the soak; then it ends unfinished")
     parser.add_argument("--soak", type=float, default=0, metavar="SECONDS")
     parser.add_argument("--pages", type=Path, default=page_crops.DEFAULT_FILE)

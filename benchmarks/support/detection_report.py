@@ -13,7 +13,7 @@ from typing import Any
 
 from sluiceway_runtime.cores import isa
 
-__all__ = ["Report", "machine", "percentile"]
+__all__ = ["Report", "machine"]
 
 PACKAGES = ("sluiceway", "openvino", "onnxruntime", "opencv-python-headless", "grpcio")
 
@@ -55,9 +55,18 @@ class Report:
         """Of every image."""
         return statistics.median(self.took_ms(name))
 
+    def spread(self, name: str) -> float:
+        """The 99th percentile of every image's time over the median."""
+        took_ms = self.took_ms(name)
+        return _percentile(took_ms, 0.99) / _percentile(took_ms, 0.5)
+
     def best_round_ms(self, name: str) -> float:
         """Median of the fastest round."""
         return min(statistics.median(run["took_ms"]) for run in self._rounds[name])
+
+    def best_round_per_s(self, name: str) -> float:
+        """Images a second of the fastest round."""
+        return max(run["per_s"] for run in self._rounds[name])
 
     def workers_used(self, name: str) -> int:
         """Worker processes that computed something in every round."""
@@ -106,8 +115,8 @@ class Report:
             name: {
                 "per_s": round(self.per_s(name), 3),
                 "per_s_of_rounds": [round(run["per_s"], 3) for run in runs],
-                "p50_ms": round(percentile(self.took_ms(name), 0.5), 2),
-                "p99_ms": round(percentile(self.took_ms(name), 0.99), 2),
+                "p50_ms": round(_percentile(self.took_ms(name), 0.5), 2),
+                "p99_ms": round(_percentile(self.took_ms(name), 0.99), 2),
                 "images": len(self.took_ms(name)),
                 "cpu_ms_per_image": _middle(run.get("cpu_ms_per_image") for run in runs),
                 "regions": runs[0].get("regions"),
@@ -157,7 +166,7 @@ class Report:
         return ", ".join(found)
 
 
-def percentile(values: Iterable[float], part: float) -> float:
+def _percentile(values: Iterable[float], part: float) -> float:
     """The nearest rank."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(part * len(ordered)) - 1)]

@@ -1,6 +1,9 @@
 """Detection on a real GPU: the same boxes as in f32 on the CPU, through a server, and what goes wrong on a device."""
 
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -148,20 +151,36 @@ def test_a_batch_that_does_not_fit_into_the_memory_is_halved(tmp_path: Path) -> 
     assert found == pytest.approx([10 / 255, 20 / 255, 30 / 255], abs=1e-3)
 
 
+@contextmanager
+def taken(all_but_bytes: int) -> Iterator[None]:
+    """Let another process take the device's memory: what this one holds itself counts as its own to use."""
+    code = f"""
+import sys, torch
+ballast = torch.empty(torch.cuda.mem_get_info()[0] - {all_but_bytes}, dtype=torch.uint8, device={DEVICE!r})
+print(flush=True)
+sys.stdin.read()
+"""
+    # Leaving closes its input, which ends it.
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline(), "the other process could not take the memory"
+        yield
+
+
 def test_shapes_that_do_not_fit_into_the_memory_are_left_out(tmp_path: Path) -> None:
     import torch
     from yolo_graphs import bright_blocks
 
     path = bright_blocks(tmp_path / "blocks.onnx")
     torch.cuda.set_per_process_memory_fraction(1.0)  # other tests may have bounded what this process takes
-    taken, (free, _) = [], torch.cuda.mem_get_info()
+    torch.zeros(1, device=DEVICE)
+    torch.cuda.empty_cache()
     try:
-        # All but 600 MB; a batch of 64 images of 2048 x 2048 wants 3 GB in f16.
-        taken.append(torch.empty(free - 600 * 2**20, dtype=torch.uint8, device=DEVICE))
-        made = backend(path, max_batch=64, shapes=((2048, 2048),))
+        # A batch of 64 images of 2048 x 2048 wants 3 GB in f16.
+        with taken(all_but_bytes=1500 * 2**20):
+            made = backend(path, max_batch=64, shapes=((2048, 2048),))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-        taken.clear()
         torch.cuda.empty_cache()
     assert made.shapes == ((2048, 2048),)
     assert max(int(name.partition("x")[0]) for name in made.costs_ms) < 64
