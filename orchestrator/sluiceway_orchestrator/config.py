@@ -76,6 +76,8 @@ class ApiConfig(BaseModel):
             raise ValueError("url: must start with http:// or https:// and a host")
         if PLACEHOLDER.search(match[1]):
             raise ValueError("url: the host must be fixed, or a client could choose where secrets are sent")
+        if "@" in match[1]:
+            raise ValueError("url: a user name in it is never sent; use headers and secrets")
         if (self.image in ("base64", "url")) != (self.image_pointer is not None):
             raise ValueError("image_pointer: needed for image = base64 or url, and only there")
         if self.metadata and self.image == "body":

@@ -35,6 +35,8 @@ __all__ = ["crop_fields", "event_to_proto", "job_from_proto", "recognize_head"]
 
 _MAX_JOB_ID = 128
 _MAX_SOURCE_ID = 256
+# A call may take two bytes of a message, and has an object and a task of its own here.
+_MAX_METADATA_CALLS = 64
 _PRIORITIES = {
     model_pb2.PRIORITY_UNSPECIFIED: Priority.NORMAL,
     model_pb2.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
@@ -119,14 +121,18 @@ def crop_fields(
     return request.SerializeToString()
 
 
-@lru_cache(maxsize=256)
 def recognize_head(fields: bytes, model: str) -> bytes:
     """The fields of a `RecognizeRequest` before the crops: a job's options and the model.
 
     Serialised messages that follow each other are merged by whoever parses them, the submessage `options` included.
     """
+    return fields + _model_field(model)
+
+
+@lru_cache(maxsize=256)
+def _model_field(model: str) -> bytes:
     options = recognition_pb2.RecognizeOptions(model=model)
-    return fields + recognition_pb2.RecognizeRequest(options=options).SerializeToString()
+    return recognition_pb2.RecognizeRequest(options=options).SerializeToString()
 
 
 def event_to_proto(addressed: Addressed) -> pipeline_pb2.ProcessResponse:
@@ -176,6 +182,8 @@ def _source(index: int, source: pipeline_pb2.Source) -> Source:
     source_id = source.source_id or str(index)
     if len(source_id) > _MAX_SOURCE_ID:
         raise InvalidOption(f"source_id: at most {_MAX_SOURCE_ID} characters")
+    if len(source.metadata_calls) > _MAX_METADATA_CALLS:
+        raise InvalidOption(f"metadata_calls: at most {_MAX_METADATA_CALLS} for a source")
     kind = source.WhichOneof("content")
     return Source(
         source_id,

@@ -158,7 +158,7 @@ class Flow:
             tasks = [group.create_task(self._counted(_Run(job, source, outbox))) for source in job.sources]
         succeeded = sum(task.result() for task in tasks)
         # The log line has the request id as well, which the stages log too.
-        log.debug("job %s: %d sources done, %d failed", job.job_id, succeeded, len(tasks) - succeeded)
+        log.debug("job %r: %d sources done, %d failed", job.job_id, succeeded, len(tasks) - succeeded)
         await outbox.put(job.job_id, "", JobDone(succeeded, len(tasks) - succeeded))
 
     async def _counted(self, run: _Run) -> bool:
@@ -173,12 +173,12 @@ class Flow:
         """Run one source; returns whether it succeeded. Raises only cancellation."""
         job = run.job
         try:
-            async with self._gate.slot(job.client, job.priority):
+            async with self._gate.slot(job.client, job.priority, job.deadline):
                 await self._steps(run)
         except SluicewayError as error:
             failure = error
         except Exception:
-            log.exception("job %s, request %s: a source failed", job.job_id, job.request_id)
+            log.exception("job %r, request %s: a source failed", job.job_id, job.request_id)
             failure = Internal("internal error")
         else:
             self.statistics.sources_done += 1

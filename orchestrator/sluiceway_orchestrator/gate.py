@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
 from time import monotonic
 
+from sluiceway_runtime.deadline import Deadline
+from sluiceway_runtime.errors import DeadlineExceeded
+
 from sluiceway_orchestrator.backlog import Ageing, Backlog, Entry
 from sluiceway_orchestrator.priority import Priority
 
@@ -37,9 +40,17 @@ class Gate:
         return len(self._line) + sum(len(parked) for parked in self._parked.values())
 
     @asynccontextmanager
-    async def slot(self, client: Hashable, priority: Priority) -> AsyncIterator[None]:
-        """Hold a slot; waits for one, and cancelling the wait gives up the place in the line."""
-        await self._enter(client, priority)
+    async def slot(self, client: Hashable, priority: Priority, deadline: Deadline) -> AsyncIterator[None]:
+        """Hold a slot; waits for one, and cancelling the wait gives up the place in the line.
+
+        Raises:
+            DeadlineExceeded: the wait was too long.
+        """
+        try:
+            async with asyncio.timeout(deadline.remaining_s()):
+                await self._enter(client, priority)
+        except TimeoutError:
+            raise DeadlineExceeded("the time ran out in the line for admission") from None
         try:
             yield
         finally:

@@ -116,6 +116,8 @@ async def test_a_client_that_leaves_ends_its_job() -> None:
         ("/v1/process", b"{", {"Content-Type": "application/json"}, 400, "INVALID_OPTION"),
         ("/v1/process", b'{"sources": []}', {"Content-Type": "application/json"}, 400, "INVALID_OPTION"),
         ("/v1/process", b'{"pictures": []}', {"Content-Type": "application/json"}, 400, "INVALID_OPTION"),
+        ("/v1/process", b'{"%s": 1}' % (b"x" * 9000), {"Content-Type": "application/json"}, 400, "INVALID_OPTION"),
+        ("/v1/process", b"no gzip", {**IMAGE, "Content-Encoding": "gzip"}, 400, "INVALID_OPTION"),
         ("/v1/process", b"[" * 5000, {"Content-Type": "application/json"}, 400, "INVALID_OPTION"),
         ("/v1/process", bytes(2000), IMAGE, 413, "IMAGE_TOO_LARGE"),
         ("/v1/process", b"x", {"Content-Type": "text/plain"}, 415, None),
@@ -134,6 +136,7 @@ async def test_what_cannot_be_served_is_a_problem(
         assert answer[1]["Content-Type"].startswith("application/problem+json")
         assert answer[2]["status"] == status
         assert answer[2].get("reason") == reason
+        assert len(answer[2]["detail"]) < 1000, "what was sent does not come back at length"
         assert (await http.post(picture(1), **IMAGE))[0] == 200
 
 
@@ -163,6 +166,40 @@ async def test_a_body_of_unknown_length_is_read_up_to_the_limit(kind: str, above
             assert (response.status, first["failed"]["error"]["reason"]) == (200, "IMAGE_TOO_LARGE")
         assert not http.cluster.detection[0].stage.seen
         assert (await http.post(picture(1), **IMAGE))[0] == 200
+
+
+@pytest.mark.parametrize("kind", ["image/jpeg", "application/json"])
+async def test_a_body_that_does_not_come_in_time_is_not_waited_for(kind: str) -> None:
+    head = f"POST /v1/process?timeout_s=0.2 HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: 9"
+    async with serve() as http, asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection("127.0.0.1", http.port.port)
+        writer.write(f"{head}\r\n\r\nbegun".encode())
+        answer = (await reader.readuntil(b"}")).decode()
+        assert answer.startswith("HTTP/1.1 504 ")
+        assert '"reason": "DEADLINE_EXCEEDED"' in answer
+        # Its place is free again while the connection is still there.
+        assert await http.port.drain(30)
+        writer.close()
+
+
+async def test_a_job_that_waits_for_admission_hears_when_its_time_is_up() -> None:
+    held = asyncio.Event()
+
+    async def hold(_: int) -> None:
+        held.set()
+        await asyncio.Event().wait()
+
+    options = {"max_sources_in_flight": 1, "default_deadline_s": 600, "max_deadline_s": 600}
+    async with (
+        serve(detector=FakeDetection(before=hold), **options) as http,
+        asyncio.timeout(30),
+        http.session.post(f"{http.url}/v1/process", data=picture(1), headers=IMAGE),
+    ):
+        await held.wait()
+        status, _, events = await http.post(picture(2), "/v1/process?timeout_s=1", **IMAGE)
+    assert status == 200
+    assert events[0]["failed"]["error"]["reason"] == "DEADLINE_EXCEEDED"
+    assert events[-1]["job_done"]["failed"] == 1
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ async def test_a_client_over_its_own_limit() -> None:
         ((), "attacker.example", 421),
         ((), "localhost.attacker.example", 421),
         ((), "127.0.0.1@attacker.example", 421),
+        ((), "[0]e@", 421),
         (("vision.example",), "vision.example", 200),
         (("vision.example",), "VISION.example:8080", 200),
         (("*",), "any.example", 200),
@@ -81,8 +82,8 @@ async def test_is_not_open_to_a_network_by_accident() -> None:
             await port.start()
 
 
-async def test_tls_with_the_certificate_of_grpc(tmp_path: Path) -> None:
-    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+async def certificate(chain: Path, key: Path) -> None:
+    """Write a certificate for this machine and its key."""
     process = await asyncio.create_subprocess_exec(
         *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
         *("-keyout", str(key), "-out", str(chain), "-days", "1", "-subj", "/CN=localhost"),
@@ -90,6 +91,11 @@ async def test_tls_with_the_certificate_of_grpc(tmp_path: Path) -> None:
         stderr=asyncio.subprocess.DEVNULL,
     )
     assert await process.wait() == 0
+
+
+async def test_tls_with_the_certificate_of_grpc(tmp_path: Path) -> None:
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    await certificate(chain, key)
     trust = ssl.create_default_context(cafile=chain)
     async with (
         serve(security=Security(SecurityConfig(certificate=chain, key=key))) as http,
@@ -99,3 +105,26 @@ async def test_tls_with_the_certificate_of_grpc(tmp_path: Path) -> None:
     ):
         assert response.status == 200
         assert len((await response.text()).splitlines()) == 5
+
+
+async def test_a_certificate_counts_once_its_key_is_there(tmp_path: Path) -> None:
+    """Between the two files' being written the former pair is shown, again and again."""
+    chain, key, next_chain, next_key = (tmp_path / name for name in ("chain", "key", "next chain", "next key"))
+    await certificate(chain, key)
+    await certificate(next_chain, next_key)
+    trust = ssl.create_default_context(cafile=chain)
+    trust.load_verify_locations(next_chain)
+
+    async def shown(port: int) -> str:
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust)
+        shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        writer.close()
+        return ssl.DER_cert_to_PEM_cert(shown)
+
+    async with serve(security=Security(SecurityConfig(certificate=chain, key=key))) as http:
+        former = await shown(http.port.port)
+        next_chain.replace(chain)
+        assert [await shown(http.port.port) for _ in range(3)] == [former] * 3
+        next_key.replace(key)
+        found = [await shown(http.port.port) for _ in range(2)]
+        assert found[-1] == chain.read_text()

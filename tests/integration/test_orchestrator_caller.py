@@ -14,6 +14,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from sluiceway_orchestrator.config import ApiConfig, OrchestratorConfig
 from sluiceway_orchestrator.fetch import FetchedImage
+from sluiceway_orchestrator.fetch.api import ApiAnswer
+from sluiceway_orchestrator.fetch.budget import ByteBudget
 from sluiceway_orchestrator.fetch.fetcher import Fetched, Fetcher
 from sluiceway_orchestrator.job import ApiCall, Source
 from sluiceway_orchestrator.testing import Cluster, SourceEvents, picture
@@ -135,6 +137,24 @@ async def test_what_no_message_can_carry_fails_its_source_alone(
     assert events["2"].ready.metadata_errors["archive"].reason == "UPSTREAM_FAILED"
 
 
+async def test_what_a_caller_cancels_within_itself_fails_its_source_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def answer(_params: Mapping[str, str]) -> FetchedImage:
+        part = asyncio.create_task(asyncio.Event().wait())
+        part.cancel()
+        await part
+        raise AssertionError("unreachable")
+
+    async with Cluster(apis=use(monkeypatch, answer)) as cluster:
+        source = pipeline_pb2.Source(image=picture(3))
+        source.metadata_calls.add(api="archive", params={"item": "1"})
+        events = await cluster.process(item("1"), pipeline_pb2.Source(image=picture(2)), source)
+        assert cluster.service.status()["fetch_bytes"] == 0
+    assert reason(events["0"]) == ("UPSTREAM_FAILED", "archive failed")
+    assert events["1"].done is not None
+    assert events["2"].ready is not None
+    assert events["2"].ready.metadata_errors["archive"].reason == "UPSTREAM_FAILED"
+
+
 async def test_half_a_character_is_replaced_in_metadata_and_in_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     async def answer(params: Mapping[str, str]) -> FetchedImage:
         if params["item"] == "0":
@@ -174,6 +194,97 @@ async def test_calls_in_line_for_a_slow_caller_keep_no_room_from_others(monkeypa
         assert not slow.done()
         release.set()
         assert all(source.done is not None for source in (await slow).values())
+
+
+async def test_the_only_slot_is_not_kept_by_a_call_that_waits_for_one_behind_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An image takes the room that the next call of an API with one slot needs, and waits for metadata of that API."""
+    release = asyncio.Event()
+
+    async def answer(params: Mapping[str, str]) -> FetchedImage:
+        if params["item"] == "first":
+            await release.wait()
+        return FetchedImage(picture(1, size_bytes=600_000), params)
+
+    one = use(monkeypatch, answer)["archive"]
+    apis = {"archive": ApiConfig.model_validate(one), "large": ApiConfig.model_validate({**one, "max_in_flight": 4})}
+    fetcher = Fetcher(OrchestratorConfig(max_image_bytes=2**20, fetch_bytes=2**20), apis, {})
+    await fetcher.start()
+
+    async def fetch(source: Source) -> Mapping[str, str]:
+        fetched = await fetcher.fetch(source, Deadline.after(600))
+        fetched.release()
+        return fetched.metadata
+
+    def call(api: str, name: str) -> ApiCall:
+        return ApiCall(api, {"item": name})
+
+    sources = (
+        Source("holds the slot", image=picture(1), metadata_calls=(call("archive", "first"),)),
+        Source("is next in line", api_call=call("archive", "second")),
+        Source("is behind it", api_call=call("large", "third"), metadata_calls=(call("archive", "fourth"),)),
+    )
+    tasks = []
+    try:
+        for source in sources:
+            tasks.append(asyncio.create_task(fetch(source)))
+            for _ in range(20):
+                await asyncio.sleep(0)
+        release.set()
+        found = await asyncio.wait_for(asyncio.gather(*tasks), 30)
+    finally:
+        await fetcher.close()
+    assert found[0] == {"archive.item": "first"}
+    assert found[1] == {"archive.item": "second"}
+    assert found[2] == {"archive.item": "fourth", "large.item": "third"}
+    assert fetcher.budget.used_bytes == 0
+
+
+class Steps:
+    """An API that answers in a few turns of the loop."""
+
+    params = ()
+
+    async def start(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    async def call(
+        self, params: Mapping[str, str], deadline: Deadline, budget: ByteBudget, *, want_image: bool
+    ) -> ApiAnswer:
+        del params, deadline
+        reservation = await budget.reserve(100)
+        try:
+            await asyncio.sleep(0)
+        except BaseException:
+            reservation.release()
+            raise
+        return ApiAnswer(picture(1) if want_image else b"", {}, reservation)
+
+
+async def test_a_client_that_leaves_at_any_moment_leaves_no_room_taken() -> None:
+    fetcher = Fetcher(OrchestratorConfig(), {}, {})
+    fetcher.apis["steps"] = Steps()
+    call = ApiCall("steps", {})
+    source = Source("s", api_call=call, metadata_calls=(call,))
+    turns = 0
+    while True:
+        task = asyncio.create_task(fetcher.fetch(source, Deadline.after(600)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if task.done():
+            break
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (fetcher.budget.used_bytes, fetcher._metadata_budget.used_bytes) == (0, 0), f"after {turns} turns"
+        turns += 1
+    task.result().release()
+    assert turns > 3
+    assert (fetcher.budget.used_bytes, fetcher._metadata_budget.used_bytes) == (0, 0)
 
 
 async def test_the_wait_for_a_slot_is_no_failure_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,6 +121,34 @@ async def test_idempotent_requests_are_retried_and_others_are_not() -> None:
     assert failed.error.reason == "UPSTREAM_FAILED"
 
 
+@pytest.mark.parametrize("api", [{"idempotent": False}, {"method": "PUT", "body": "{}"}], ids=["GET", "PUT"])
+async def test_what_is_not_idempotent_is_not_sent_again_when_its_connection_ends(api: dict[str, Any]) -> None:
+    """The second request comes over the connection of the first, and is read and not answered."""
+    requests = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal requests
+        while await reader.read(1):
+            head = await reader.readuntil(b"\r\n\r\n")
+            if b"Content-Length: 2" in head:
+                await reader.readexactly(2)
+            requests += 1
+            if requests > 1:
+                break
+            body = picture(1)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    table = {"url": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", **api}
+    async with server, Cluster(apis={"once": table}) as cluster:
+        assert (await one(cluster, api_source("once"))).done is not None
+        failed = await one(cluster, api_source("once"))
+    assert requests == 2
+    assert failed.error is not None
+    assert failed.error.reason == "UPSTREAM_FAILED"
+
+
 async def test_a_slow_request_is_hedged_and_the_slower_one_ended() -> None:
     ended: list[str] = []
     calls = 0
@@ -286,11 +314,21 @@ async def test_metadata_apis_run_beside_the_image_and_fail_alone() -> None:
 async def test_an_unknown_api_or_parameter_is_refused() -> None:
     async with Cluster(apis={"a": {"url": "http://127.0.0.1:9/{id}", "params": ["id"]}}) as cluster:
         events = await cluster.process(
-            api_source("b"), api_source("a"), api_source("a", id="1", more="2"), Source(image=picture(1))
+            api_source("b"),
+            api_source("a"),
+            api_source("a", id="1", more="2"),
+            api_source("a", **{f"{number}" * 5000: "" for number in range(100)}),
+            Source(image=picture(1)),
         )
-    reasons = [events[str(index)].error.reason for index in range(3) if events[str(index)].error is not None]  # type: ignore[union-attr]
-    assert reasons == ["UNKNOWN_API", "INVALID_OPTION", "INVALID_OPTION"]
-    assert events["3"].done is not None
+    errors = [events[str(index)].error for index in range(4)]
+    assert [error.reason for error in errors if error is not None] == ["UNKNOWN_API", *["INVALID_OPTION"] * 3]
+    assert [error.message for error in errors[1:3] if error is not None] == [
+        "api_call.params: missing id",
+        "api_call.params: unknown more",
+    ]
+    assert errors[3] is not None
+    assert len(errors[3].message) < 1000, "what was sent does not come back at length"
+    assert events["4"].done is not None
 
 
 async def test_json_that_is_none_fails_the_source() -> None:

@@ -104,6 +104,34 @@ async def test_fetched_bytes_stay_within_the_budget(monkeypatch: pytest.MonkeyPa
         assert cluster.service.status()["fetch_bytes"] == 0
 
 
+async def test_the_wait_for_a_connection_is_no_time_of_the_other_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One connection to a host that takes fifty seconds for each of two images, where a minute is allowed."""
+    asked: list[int] = []
+    answered = [asyncio.Event(), asyncio.Event()]
+
+    async def serve(_request: web.Request) -> web.Response:
+        asked.append(len(asked))
+        await answered[asked[-1]].wait()
+        return web.Response(body=picture(1))
+
+    options = {
+        "url_allow_cidrs": LOOPBACK, "fetch_per_host": 1, "url_timeout_s": 60, "url_retries": 0,
+        "default_deadline_s": 600, "max_deadline_s": 600,
+    }  # fmt: skip
+    async with http(serve) as base, Cluster(**options) as cluster, asyncio.timeout(30 + 100):
+        job = asyncio.create_task(cluster.process(*(Source(url=f"{base}/{n}") for n in range(2)), timeout_s=600))
+        for number in range(2):
+            while len(asked) <= number:
+                await asyncio.sleep(0.01)
+            # The other one is in line by now: all that it does before it takes no time of a network.
+            await asyncio.sleep(0.1)
+            pass_time(50, monkeypatch)
+            await asyncio.sleep(0.05)
+            answered[number].set()
+        events = await job
+    assert [source.error for source in events.values()] == [None] * 2
+
+
 async def test_images_that_wait_for_their_metadata_do_not_keep_the_metadata_waiting() -> None:
     """Four images of 400 kB through a budget for two, and facts that come only once the budget is used up."""
 

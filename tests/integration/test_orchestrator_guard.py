@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from aiohttp import web
 from sluiceway_orchestrator.config import ApiConfig, OrchestratorConfig
 from sluiceway_orchestrator.fetch.fetcher import Fetcher
+from sluiceway_orchestrator.fetch.guard import system_look_up
 from sluiceway_orchestrator.job import ApiCall, Source
+from sluiceway_orchestrator.stages.resolver import system_lookup
 from sluiceway_orchestrator.testing import picture
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import UpstreamFailed, UrlNotAllowed
@@ -50,7 +55,7 @@ async def site() -> AsyncIterator[Site]:
     async def serve(request: web.Request) -> web.StreamResponse:
         here.public.append(request.path)
         if request.path.startswith("/redirect"):
-            raise web.HTTPFound(here.redirect_to)
+            return web.Response(status=302, headers={"Location": here.redirect_to})
         if request.path == "/loop":
             raise web.HTTPFound("/loop")
         return web.Response(body=picture(1), content_type="image/jpeg")
@@ -165,6 +170,7 @@ HOSTILE = [
     "//127.0.0.1:{port}/",
     "javascript:alert(1)",
     "http://",
+    "http://[0]e@/",
     "http:///path",
     "",
     "http://127.0.0.77:99999/",
@@ -200,6 +206,7 @@ async def test_hostile_urls_are_refused_and_nothing_is_fetched(url: str) -> None
         "file:///etc/passwd",
         "gopher://127.0.0.1:{port}/",
         "http://user@127.0.0.77:{port}/",
+        "http://[0]e@/",
     ],
 )
 async def test_a_redirect_is_checked_like_the_first_url(target: str) -> None:
@@ -298,3 +305,26 @@ async def test_redirects_do_not_go_on_for_ever() -> None:
         with pytest.raises(UpstreamFailed, match="redirects"):
             await fetch(made, f"http://{PUBLIC}:{here.port}/loop")
         assert len(here.public) == 6
+
+
+async def test_names_that_no_server_answers_for_do_not_hold_up_the_names_of_stages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    release, real = threading.Event(), socket.getaddrinfo
+
+    def silent(host: str, *arguments: Any, **options: Any) -> Any:
+        if host.endswith(".test"):
+            release.wait(60)
+            raise OSError("no answer")
+        return real(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    waiting = [asyncio.create_task(system_look_up(f"{number}.test", 80)) for number in range(40)]
+    try:
+        await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            assert await system_lookup("127.0.0.1", 80) == ("127.0.0.1",)
+    finally:
+        release.set()
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(answer, OSError) for answer in found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from time import monotonic
 from types import SimpleNamespace
 
@@ -12,8 +12,8 @@ import grpc.aio
 import pytest
 from sluiceway_orchestrator.events import Detected
 from sluiceway_orchestrator.stages.clients import DetectionClient
-from sluiceway_orchestrator.stages.stage import Ticket
-from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, picture
+from sluiceway_orchestrator.stages.stage import EAGER_RESOLVE_S, Ticket
+from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, FakeServer, picture
 from sluiceway_orchestrator.testing.cluster import account
 from sluiceway_runtime import deadline
 from sluiceway_runtime.errors import InvalidImage, ModelFailed, QueueFull
@@ -21,6 +21,7 @@ from sluiceway_runtime.errors import InvalidImage, ModelFailed, QueueFull
 from sluiceway.common.v1 import model_pb2
 from sluiceway.detection.v1 import detection_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2
+from sluiceway.recognition.v1 import recognition_pb2
 
 Source = pipeline_pb2.Source
 
@@ -160,6 +161,9 @@ async def test_a_bug_in_one_source_is_an_internal_error_of_that_source(
         assert cluster.service.status()["jobs"] == 0
         assert not any(cluster.service.flow._admission._counts)
         assert cluster.service.flow.statistics.sources_failed == {"INTERNAL": 1}
+        forging = pipeline_pb2.ProcessRequest(job_id="x\nERROR all is lost", sources=[Source(image=picture(2))])
+        await account(cluster.stub.Process(forging))
+    assert not [record for record in caplog.records if "\n" in record.getMessage()], "names are no lines of the log"
     error = sources["1"].error
     assert error is not None
     assert (error.code, error.reason) == (grpc.StatusCode.INTERNAL.value[0], "INTERNAL")
@@ -190,6 +194,12 @@ async def test_a_full_stage_is_back_pressure_and_no_error() -> None:
         (pipeline_pb2.ProcessRequest(), "sources"),
         (pipeline_pb2.ProcessRequest(sources=[Source(image=b"x")] * 5), "limit"),
         (pipeline_pb2.ProcessRequest(sources=[Source(source_id="a"), Source(source_id="a")]), "unique"),
+        (
+            pipeline_pb2.ProcessRequest(
+                sources=[Source(image=b"x", metadata_calls=[pipeline_pb2.ApiCall(api="a")] * 65)]
+            ),
+            "metadata_calls",
+        ),
         (pipeline_pb2.ProcessRequest(job_id="x" * 129, sources=[Source(image=b"x")]), "job_id"),
         (
             pipeline_pb2.ProcessRequest(
@@ -385,3 +395,46 @@ async def test_a_stream_that_is_late_ends_with_its_jobs() -> None:
         async with asyncio.timeout(30):
             while detector.running or cluster.service.status()["jobs"]:
                 await asyncio.sleep(0.05)
+
+
+async def test_a_replica_that_leaves_is_kept_until_its_calls_have_ended() -> None:
+    """It has answered every crop, and its name goes to another replica before the call is over."""
+    answered, end = asyncio.Event(), asyncio.Event()
+
+    class Lingering(FakeRecognition):
+        async def Recognize(  # type: ignore[override]
+            self, request: recognition_pb2.RecognizeRequest, context: object
+        ) -> AsyncIterator[recognition_pb2.RecognizeResponse]:
+            async for answer in super().Recognize(request, context):  # type: ignore[arg-type]
+                yield answer
+            answered.set()
+            await end.wait()
+
+    first, second = FakeServer(Lingering()), FakeServer(FakeRecognition())
+    port = (await first.start()).rpartition(":")[2]
+    await second.start(f"127.0.0.2:{port}")
+    addresses = ["127.0.0.1"]
+
+    async def look_up(_name: str, _port: int) -> Sequence[str]:
+        return tuple(addresses)
+
+    options = {"recognition": f"recognition.test:{port}", "resolve_interval_s": 0.3}
+    async with Cluster(readers=[], service={"stage_lookup": look_up}, **options) as cluster:
+        job = asyncio.create_task(cluster.process(Source(image=picture(1))))
+        await answered.wait()
+        addresses[:] = ["127.0.0.2"]
+        stage = cluster.service.recognition
+        async with asyncio.timeout(30):
+            while [replica.address for replica in stage.replicas if replica.ready] != [f"127.0.0.2:{port}"]:
+                await asyncio.sleep(0.01)
+        # As often as it is looked whether the replica can go.
+        await asyncio.sleep(2 * EAGER_RESOLVE_S)
+        end.set()
+        (source,) = (await job).values()
+        assert source.done is not None
+        assert source.texts == {"1:0": 1, "1:1": 1}
+        async with asyncio.timeout(30):
+            while len(stage._replicas) > 1:
+                await asyncio.sleep(0.01)
+    await first.stop()
+    await second.stop()

@@ -36,6 +36,7 @@ __all__ = ["Api", "ApiAnswer", "TemplateApi", "check_params", "within"]
 # What a JSON answer may hold besides a base64 image.
 JSON_ROOM_BYTES = 2**20
 MAX_PARAM = 8192
+MAX_NAME, MAX_UNKNOWN = 64, 8
 
 
 @dataclass(slots=True)
@@ -80,7 +81,9 @@ def check_params(declared: Sequence[str], given: Mapping[str, str]) -> None:
     missing = sorted(set(declared) - set(given))
     unknown = sorted(set(given) - set(declared))
     if missing or unknown:
-        faults = [*(f"missing {name}" for name in missing), *(f"unknown {name}" for name in unknown)]
+        # Of what a client made up, enough to find it by.
+        named = (name[:MAX_NAME] for name in unknown[:MAX_UNKNOWN])
+        faults = [*(f"missing {name}" for name in missing), *(f"unknown {name}" for name in named)]
         raise InvalidOption(f"api_call.params: {', '.join(faults)}")
     for name, value in given.items():
         if len(value) > MAX_PARAM:
@@ -124,7 +127,13 @@ class TemplateApi:
         """Open the pool of connections."""
         # Twice the calls: a hedged call has two requests.
         slots = 2 * self._config.max_in_flight
-        self._session = open_session(self._policy, per_host=slots, total=slots, look_up=self._look_up)
+        self._session = open_session(
+            self._policy,
+            per_host=slots,
+            total=slots,
+            look_up=self._look_up,
+            repeatable=self._config.safe_to_repeat,
+        )
 
     async def close(self) -> None:
         """Close the pool."""

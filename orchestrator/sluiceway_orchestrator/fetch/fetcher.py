@@ -64,6 +64,11 @@ class Fetcher:
         self._look_up = look_up
         self._policy = UrlPolicy(config.url_allow_hosts, config.url_allow_cidrs)
         self._session: aiohttp.ClientSession | None = None
+        # An image that is kept until such an API has brought metadata could keep the room that the call with the API's
+        # one slot waits for.
+        self._metadata_first = frozenset(
+            name for name, api in apis.items() if api.max_in_flight == 1 and api.image != "none"
+        )
         self._attempts = Attempts(config.url_timeout_s, config.url_retries, config.url_hedge_after_s)
         self.apis: dict[str, Api] = {}
         faults = []
@@ -111,6 +116,8 @@ class Fetcher:
         calls = [asyncio.create_task(self._metadata(call, deadline)) for call in source.metadata_calls]
         fetched: Fetched | None = None
         try:
+            if any(call.api in self._metadata_first for call in source.metadata_calls):
+                await asyncio.wait(calls)
             fetched = await self._image(source, deadline)
             metadata, failures = dict(fetched.metadata), dict[str, SluicewayError]()
             for call, task in zip(source.metadata_calls, calls, strict=True):
@@ -124,10 +131,12 @@ class Fetcher:
                 fetched.release()
             raise
         finally:
-            for task in calls:
+            # None is left when all went well: whoever is cancelled during a wait here would leave the image behind.
+            left = [task for task in calls if not task.done()]
+            for task in left:
                 task.cancel()
-            if calls:
-                await asyncio.wait(calls)
+            if left:
+                await asyncio.wait(left)
         if source.image is None or source.metadata_calls:
             fetched.fetch_ms = (monotonic() - started_s) * 1000
         fetched.metadata, fetched.metadata_errors = metadata, failures

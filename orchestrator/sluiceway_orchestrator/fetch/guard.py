@@ -12,18 +12,25 @@ import ipaddress
 import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 from sluiceway_runtime.errors import UrlNotAllowed
 from yarl import URL
 
-__all__ = ["GuardedResolver", "LookUp", "UrlPolicy", "system_look_up"]
+__all__ = ["NO_URL", "GuardedResolver", "LookUp", "UrlPolicy", "system_look_up"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 LookUp = Callable[[str, int], Awaitable[Sequence[str]]]
 
+# What the parser raises for text that is no URL; the second for a user name in brackets with no host behind it.
+NO_URL = (ValueError, IndexError)
 _MAX_URL = 8192
+# A look-up holds a thread for as long as a name server keeps silent, whoever still waits for it. Names of strangers
+# have threads of their own: in the loop's few they would hold up the names of the stages.
+_LOOK_UPS = ThreadPoolExecutor(64, thread_name_prefix="look-up")
 # Anything that one parser may read otherwise than another.
 _CONFUSING = re.compile(r"[\x00-\x20\x7f\\]")
 _AUTHORITY = re.compile(r"[a-z]+://([^/?#]*)", re.IGNORECASE)
@@ -100,7 +107,7 @@ class UrlPolicy:
         try:
             url = URL(text)
             host, port = url.raw_host, url.port
-        except ValueError as error:
+        except NO_URL as error:
             raise UrlNotAllowed("the URL cannot be read") from error
         if url.scheme not in ("http", "https"):
             raise UrlNotAllowed("only http and https URLs are fetched")
@@ -156,7 +163,8 @@ class UrlPolicy:
 
 async def system_look_up(host: str, port: int) -> Sequence[str]:
     """Ask the system's resolver."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_LOOK_UPS, look_up)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 

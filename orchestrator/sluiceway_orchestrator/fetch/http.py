@@ -6,8 +6,10 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import aiohttp
+from aiohttp.connector import Connection
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import (
     DeadlineExceeded,
@@ -20,7 +22,7 @@ from sluiceway_runtime.errors import (
 from yarl import URL
 
 from sluiceway_orchestrator.fetch.budget import ByteBudget, Reservation
-from sluiceway_orchestrator.fetch.guard import GuardedResolver, LookUp, UrlPolicy, system_look_up
+from sluiceway_orchestrator.fetch.guard import NO_URL, GuardedResolver, LookUp, UrlPolicy, system_look_up
 
 __all__ = ["Attempts", "Body", "HttpClient", "Request", "open_session"]
 
@@ -73,6 +75,23 @@ class Body:
 
     data: bytes
     reservation: Reservation
+
+
+class _Clock:
+    """The time of one attempt. It stands still while the attempt waits for this server and not for the other one."""
+
+    def __init__(self, timer: asyncio.Timeout) -> None:
+        self._timer = timer
+        self._left_s = 0.0
+
+    def stop(self) -> None:
+        ends_s = self._timer.when()
+        assert ends_s is not None
+        self._left_s = ends_s - asyncio.get_running_loop().time()
+        self._timer.reschedule(None)
+
+    def go_on(self) -> None:
+        self._timer.reschedule(asyncio.get_running_loop().time() + self._left_s)
 
 
 class HttpClient:
@@ -131,7 +150,7 @@ class HttpClient:
     async def _timed(self, request: Request, timeout_s: float) -> Body:
         try:
             async with asyncio.timeout(timeout_s) as timer:
-                return await self._once(request, timer)
+                return await self._once(request, _Clock(timer))
         except TimeoutError:
             raise UpstreamFailed("no answer in time", metadata={"timeout_s": f"{timeout_s:g}"}) from None
         except SluicewayError:
@@ -145,15 +164,15 @@ class HttpClient:
                 cause = cause.__cause__ or cause.__context__
             raise UpstreamFailed("the connection failed", metadata={"kind": type(error).__name__}) from error
 
-    async def _once(self, request: Request, timer: asyncio.Timeout) -> Body:
+    async def _once(self, request: Request, clock: _Clock) -> Body:
         url = self._policy.parse(request.url)
         method, body, headers = request.method, request.body, dict(request.headers)
         for _ in range(MAX_REDIRECTS + 1):
             async with self._session.request(
-                method, url, headers=headers, data=body, allow_redirects=False
+                method, url, headers=headers, data=body, allow_redirects=False, trace_request_ctx=clock
             ) as response:
                 if response.status not in _REDIRECTS or "Location" not in response.headers:
-                    return await self._read(response, timer)
+                    return await self._read(response, clock)
                 target = self._redirect(url, response.headers["Location"])
                 if response.status in _SEE_OTHER and method != "GET":
                     method, body = "GET", None
@@ -171,11 +190,11 @@ class HttpClient:
     def _redirect(self, url: URL, location: str) -> URL:
         try:
             target = str(url.join(URL(location)))
-        except ValueError as error:
+        except NO_URL as error:
             raise UrlNotAllowed("redirected to what is no URL") from error
         return self._policy.parse(target)
 
-    async def _read(self, response: aiohttp.ClientResponse, timer: asyncio.Timeout) -> Body:
+    async def _read(self, response: aiohttp.ClientResponse, clock: _Clock) -> Body:
         if response.status in _TRANSIENT or response.status >= 500:
             raise UpstreamFailed(
                 f"answered with status {response.status}",
@@ -190,7 +209,9 @@ class HttpClient:
         # Content-Length is that of the compressed body: what comes out of it is only known to be within the limit.
         plain = "Content-Encoding" not in response.headers
         size_bytes = length if length is not None and plain else self._max_bytes
-        reservation = await self._reserve(size_bytes, timer)
+        clock.stop()
+        reservation = await self._budget.reserve(size_bytes)
+        clock.go_on()
         try:
             data = await self._collect(response)
             reservation.shrink(len(data))
@@ -198,16 +219,6 @@ class HttpClient:
         except BaseException:
             reservation.release()
             raise
-
-    async def _reserve(self, size_bytes: int, timer: asyncio.Timeout) -> Reservation:
-        """Wait for room, with the clock of the attempt stopped: it is this server that is slow now, not the other."""
-        started_s = asyncio.get_running_loop().time()
-        ends_s = timer.when()
-        timer.reschedule(None)
-        reservation = await self._budget.reserve(size_bytes)
-        if ends_s is not None:
-            timer.reschedule(ends_s + asyncio.get_running_loop().time() - started_s)
-        return reservation
 
     async def _collect(self, response: aiohttp.ClientResponse) -> bytes:
         data = bytearray()
@@ -260,8 +271,44 @@ def _retry_after_s(text: str | None) -> float | None:
     return min(float(text), LONGEST_PAUSE_S) if text is not None and text.isdecimal() else None
 
 
+def _line_for_connections() -> aiohttp.TraceConfig:
+    """Stops the clock of an attempt while every connection that it could have is in use."""
+
+    async def begins(_session: aiohttp.ClientSession, context: SimpleNamespace, _what: object) -> None:
+        if isinstance(context.trace_request_ctx, _Clock):
+            context.trace_request_ctx.stop()
+
+    async def ends(_session: aiohttp.ClientSession, context: SimpleNamespace, _what: object) -> None:
+        if isinstance(context.trace_request_ctx, _Clock):
+            context.trace_request_ctx.go_on()
+
+    config = aiohttp.TraceConfig()
+    config.on_connection_queued_start.append(begins)
+    config.on_connection_queued_end.append(ends)
+    return config
+
+
+class _SentOnce(aiohttp.ClientResponse):
+    """The answer to a request that must not be sent again.
+
+    When a connection ends before the answer, aiohttp sends any GET and PUT a second time by itself; not after an error
+    that it does not know as the end of a connection.
+    """
+
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        try:
+            return await super().start(connection)
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+            raise aiohttp.ClientConnectionError("the connection ended before the answer") from error
+
+
 def open_session(
-    policy: UrlPolicy | None, *, per_host: int, total: int, look_up: LookUp = system_look_up
+    policy: UrlPolicy | None,
+    *,
+    per_host: int,
+    total: int,
+    look_up: LookUp = system_look_up,
+    repeatable: bool = True,
 ) -> aiohttp.ClientSession:
     """A pooled session; with a policy its connector connects to allowed addresses only. The caller closes it."""
     resolver = None if policy is None else GuardedResolver(policy, look_up)
@@ -272,6 +319,8 @@ def open_session(
         cookie_jar=aiohttp.DummyCookieJar(),
         # Proxies and credentials of the environment are not for requests that strangers ask for.
         trust_env=False,
+        trace_configs=[_line_for_connections()],
+        response_class=aiohttp.ClientResponse if repeatable else _SentOnce,
         # Times are kept per attempt and per deadline, around everything.
         timeout=aiohttp.ClientTimeout(total=None),
         headers={"User-Agent": "sluiceway"},

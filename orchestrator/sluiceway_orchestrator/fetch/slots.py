@@ -13,7 +13,8 @@ class Slots:
     """Slots for whoever asks first, of which one is kept for calls for metadata alone, if there are two.
 
     A call for an image waits, in its slot, for room for the image. That room may be taken by an image that waits for
-    metadata of the same API: were every slot with calls for images, each would wait for the other.
+    metadata of the same API: were every slot with calls for images, each would wait for the other. For an API with one
+    slot the fetcher brings metadata before the image.
     """
 
     def __init__(self, total: int) -> None:

@@ -113,8 +113,8 @@ class UserApi:
             _check(fetched)
         except TimeoutError:
             raise UpstreamFailed(f"{self.name} did not answer in time") from None
-        except Exception as error:
-            if isinstance(error, SluicewayError) and _can_be_told(error):
+        except (Exception, asyncio.CancelledError) as error:
+            if _ends_this_call(error) or (isinstance(error, SluicewayError) and _can_be_told(error)):
                 raise
             log.exception("api %s: the caller failed", self.name)
             raise UpstreamFailed(f"{self.name} failed") from error
@@ -132,6 +132,12 @@ def _check(fetched: object) -> None:
     for name, value in fetched.metadata.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise TypeError(f"returned metadata that is not text: {name!r} is of type {type(value).__name__}")
+
+
+def _ends_this_call(error: BaseException) -> bool:
+    """Whether the call is cancelled; what the caller cancelled within itself, passed on, would end the whole job."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 def _can_be_told(error: SluicewayError) -> bool:

@@ -24,6 +24,8 @@ DESCRIPTORS = {
     "description": pipeline_pb2.DescribeResponse.DESCRIPTOR,
 }
 
+_MAX_ECHO = 500
+
 
 def _boolean(text: str) -> bool:
     return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
@@ -61,7 +63,8 @@ def request_from_json(body: bytes) -> pipeline_pb2.ProcessRequest:
     try:
         return json_format.Parse(body, pipeline_pb2.ProcessRequest(), max_recursion_depth=16)
     except (json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidOption(f"body: {error}") from None
+        # The error may hold all that was sent.
+        raise InvalidOption(f"body: {str(error)[:_MAX_ECHO]}") from None
 
 
 def request_from_image(image: bytes, query: MultiMapping[str]) -> pipeline_pb2.ProcessRequest:

@@ -60,6 +60,7 @@ _PROBLEMS = {
     "421": "The server does not go by the name in Host",
     "429": "Queue full or over a client's limit; see Retry-After",
     "503": "Starting or draining; see Retry-After",
+    "504": "The time ran out before the body was here",
 }
 
 

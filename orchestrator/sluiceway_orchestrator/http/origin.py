@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from aiohttp import web
 from yarl import URL
 
+from sluiceway_orchestrator.fetch.guard import NO_URL
+
 __all__ = ["OriginGuard"]
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -38,7 +40,7 @@ class OriginGuard:
             return True
         try:
             name = URL(f"http://{request.headers.get('Host', '')}").host
-        except ValueError:
+        except NO_URL:
             return False
         return name is not None and name.lower() in self._hosts
 

@@ -14,7 +14,15 @@ from importlib.metadata import version
 from aiohttp import web
 from multidict import MultiDict
 from sluiceway_runtime.deadline import Deadline
-from sluiceway_runtime.errors import ImageTooLarge, Internal, InvalidOption, SluicewayError, StartupError, Unavailable
+from sluiceway_runtime.errors import (
+    DeadlineExceeded,
+    ImageTooLarge,
+    Internal,
+    InvalidOption,
+    SluicewayError,
+    StartupError,
+    Unavailable,
+)
 from sluiceway_runtime.server.calls import REQUEST_ID_KEY, current_request_id
 from sluiceway_runtime.server.security import ANONYMOUS, Security
 
@@ -149,7 +157,11 @@ class HttpPort:
         try:
             return await handler(request)
         except SluicewayError as error:
-            return problem_response(error, request_id)
+            response = problem_response(error, request_id)
+            if request.content.exception() is not None:
+                # After a body that cannot be read no other request comes over this connection.
+                response.force_close()
+            return response
         except web.HTTPRequestEntityTooLarge:
             return problem_response(ImageTooLarge("the body is larger than the limit"), request_id)
         except web.HTTPException as error:
@@ -205,14 +217,14 @@ class HttpPort:
         if request.content_type == "application/json":
             if query:
                 raise InvalidOption(f"{next(iter(query))}: options of a JSON request go into its body")
-            body = await request.read()
+            body = await _body(request, deadline)
             parse = request_from_json
             message = parse(body) if len(body) < _PARSE_ELSEWHERE_BYTES else await asyncio.to_thread(parse, body)
         elif request.content_type == "application/octet-stream" or request.content_type.startswith("image/"):
             limit = self._config.max_image_bytes
             if (request.content_length or 0) > limit:
                 raise ImageTooLarge("the image is larger than the limit", metadata={"max_image_bytes": str(limit)})
-            message = request_from_image(await request.read(), query)
+            message = request_from_image(await _body(request, deadline), query)
         else:
             raise web.HTTPUnsupportedMediaType(reason="send an image (image/*) or application/json")
         return job_from_proto(
@@ -222,6 +234,17 @@ class HttpPort:
             request_id=current_request_id.get(),
             config=self._config,
         )
+
+
+async def _body(request: web.Request, deadline: Deadline) -> bytes:
+    """Read the body, in the time of the job: a client that stopped sending must not keep its place for ever."""
+    try:
+        async with asyncio.timeout(deadline.remaining_s()):
+            return await request.read()
+    except TimeoutError:
+        raise DeadlineExceeded("the time ran out before the body was here") from None
+    except web.RequestPayloadError:
+        raise InvalidOption("body: it is not encoded as its headers say") from None
 
 
 def _answer_type(request: web.Request) -> str:

@@ -40,6 +40,8 @@ def server_context(config: SecurityConfig, *, mutual: bool) -> ssl.SSLContext | 
         try:
             now = _stamp(chain, key)
             if now != stamp:
+                # Tried first: a certificate without its key, which may not be written yet, would end the former pair.
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, key)
                 context.load_cert_chain(chain, key)
                 stamp = now
         except OSError as error:

@@ -73,6 +73,8 @@ class Replica(Generic[Description]):
         self.occupancy = occupancy
         self.description: Description | None = None
         self.leaving = False
+        # Calls that have not ended. The last item of a call may be done before, and closing the channel cancels it.
+        self.leases = 0
         self._wire = wire
         self._serving = False
         self._failures = 0

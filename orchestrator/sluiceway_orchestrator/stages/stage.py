@@ -85,6 +85,7 @@ class Lease(Generic[Description]):
         self._stage = stage
         self._cost = cost
         self.replica = replica
+        replica.leases += 1
 
     def __enter__(self) -> Self:
         return self
@@ -93,6 +94,7 @@ class Lease(Generic[Description]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.settle(self._cost)
+        self.replica.leases -= 1
 
     def settle(self, items: int) -> None:
         """So many of the items are done; their places are free."""
@@ -243,7 +245,8 @@ class Stage(Generic[Description]):
             self._backlog.discard(entry)
             if future.done() and not future.cancelled() and future.exception() is None:
                 # The place came at the same moment as the end of the wait.
-                future.result().settle(cost)
+                with future.result():
+                    pass
             if not isinstance(error, TimeoutError):
                 raise
             if self._usable:
@@ -364,7 +367,7 @@ class Stage(Generic[Description]):
 
     async def _retire(self, address: str, replica: Replica[Description]) -> None:
         """Close a replica that left the name, once its calls are done."""
-        while replica.occupancy.in_flight:
+        while replica.leases:
             await asyncio.sleep(EAGER_RESOLVE_S)
             if not replica.leaving:
                 return

@@ -98,7 +98,9 @@ class DetectRequest(_message.Message):
 
     @_builtins.property
     def crop_specs(self) -> _containers.RepeatedCompositeFieldContainer[_crop_pb2.CropSpec]:
-        """Which crops to cut: one spec for each recogniser; none means no crops."""
+        """Which crops to cut: one spec for each recogniser; none means no crops. An answer holds 32,768 crops at most; where it
+        would be more, the call ends with INVALID_ARGUMENT.
+        """
 
     def __init__(
         self,

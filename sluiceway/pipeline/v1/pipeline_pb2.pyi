@@ -93,7 +93,7 @@ class Source(_message.Message):
 
     @_builtins.property
     def metadata_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApiCall]:
-        """Further APIs to call at the same time, for their metadata alone. One that fails is reported in
+        """Further APIs to call at the same time, for their metadata alone, at most 64. One that fails is reported in
         `ImageReady.metadata_errors` and does not fail the source.
         """
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 
+import pytest
 from sluiceway_orchestrator.fetch.budget import ByteBudget
 from sluiceway_orchestrator.gate import Gate
 from sluiceway_orchestrator.priority import Priority
+from sluiceway_runtime.deadline import Deadline
+from sluiceway_runtime.errors import DeadlineExceeded
 
 
 async def settle() -> None:
@@ -28,7 +31,7 @@ class Holder:
         self.leave[name] = asyncio.Event()
 
         async def hold() -> None:
-            async with self.gate.slot(client, priority):
+            async with self.gate.slot(client, priority, Deadline.after(600)):
                 self.inside.append(name)
                 try:
                     await self.leave[name].wait()
@@ -82,7 +85,7 @@ async def test_cancelling_at_any_moment_loses_no_slot() -> None:
     running: set[asyncio.Task[None]] = set()
 
     async def work(client: str) -> None:
-        async with gate.slot(client, source.choice(list(Priority))):
+        async with gate.slot(client, source.choice(list(Priority)), Deadline.after(600)):
             for _ in range(source.randrange(4)):
                 await asyncio.sleep(0)
 
@@ -97,6 +100,18 @@ async def test_cancelling_at_any_moment_loses_no_slot() -> None:
     async with asyncio.timeout(10):
         await asyncio.gather(*running, return_exceptions=True)
     assert repr(gate) == "<Gate free=4 waiting=0 clients=0>"
+
+
+@pytest.mark.parametrize("client", ["the holder", "another"])
+async def test_the_wait_for_a_slot_ends_with_the_deadline(client: str) -> None:
+    gate = Gate(total=1, per_client=1)
+    async with gate.slot("the holder", Priority.NORMAL, Deadline.after(600)):
+        async with asyncio.timeout(30):
+            with pytest.raises(DeadlineExceeded, match="line for admission"):
+                async with gate.slot(client, Priority.NORMAL, Deadline.after(0.01)):
+                    pass
+        assert gate.waiting == 0
+    assert repr(gate) == "<Gate free=1 waiting=0 clients=0>"
 
 
 async def test_bytes_are_given_in_order_and_given_back() -> None:

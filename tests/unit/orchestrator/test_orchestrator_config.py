@@ -21,6 +21,7 @@ GOOD = {"url": "https://example.org/{id}", "params": ["id"]}
         ({"url": "https://e.org/", "caller": "m:C"}, "exactly one"),
         ({"url": "ftp://e.org/"}, "http"),
         ({"url": "https://{host}/", "params": ["host"]}, "host must be fixed"),
+        ({"url": "https://user:word@e.org/"}, "user name"),
         ({"url": "https://e.org/{id}"}, "no such parameter"),
         ({"url": "https://e.org/", "headers": {"A": "{secret.x}"}}, "no such secret"),
         ({"url": "https://e.org/", "image": "base64"}, "image_pointer"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -93,3 +95,11 @@ def test_a_head_merges_the_options_of_the_job_with_the_model() -> None:
     fields = recognition_pb2.RecognizeRequest(options=options).SerializeToString()
     request = recognition_pb2.RecognizeRequest.FromString(recognize_head(fields, "logos"))
     assert (request.options.model, request.options.characters, request.options.top_k) == ("logos", True, 3)
+
+
+def test_options_of_a_job_are_not_kept_after_it() -> None:
+    """Fields that this release does not know are handed on as well, so options can be as large as a message."""
+    fields = bytes_field(100, 1000) + bytes(1000)
+    holders = sys.getrefcount(fields)
+    assert recognize_head(fields, "reader").startswith(fields)
+    assert sys.getrefcount(fields) == holders
