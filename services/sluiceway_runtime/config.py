@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -36,6 +36,13 @@ KNOWN_SECTIONS = ("detection", "recognition", "orchestrator", "api", "models", "
 VARIABLE_SECTIONS = ("detection", "recognition", "orchestrator", "models", "security")
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+# What pydantic says in Python's words, by the type of its fault.
+_PLAIN = {
+    "extra_forbidden": "unknown key",
+    "tuple_type": 'must be a list, such as ["a", "b"]',
+    "dict_type": "must be a table of keys",
+    "model_type": "must be a table of keys",
+}
 # The bounds belong to the number alone: on a union they would be applied to its words as well.
 Count = Annotated[int, Field(ge=1, le=1024)]
 Section = TypeVar("Section", bound=BaseModel)
@@ -131,7 +138,7 @@ def read_file(path: Path | None) -> dict[str, Any]:
         if not path.is_file():
             return {}
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"{path}: {error}") from error
     unknown = [name for name in tables if name not in KNOWN_SECTIONS]
@@ -147,11 +154,12 @@ def require_known_variables(environment: Mapping[str, str]) -> None:
     Raises:
         ConfigurationError: one is `SLUICEWAY_<SECTION>__<KEY>` of no section that variables are read for.
     """
+    known = [section.upper() for section in VARIABLE_SECTIONS]
     lines = []
     for name in sorted(environment):
         section, separator, _ = name.removeprefix(ENVIRONMENT_PREFIX).partition("__")
-        if name.startswith(ENVIRONMENT_PREFIX) and separator and section.lower() not in VARIABLE_SECTIONS:
-            lines.append(f"{name}: variables are read for {', '.join(VARIABLE_SECTIONS)} alone")
+        if name.startswith(ENVIRONMENT_PREFIX) and separator and section not in known:
+            lines.append(f"{name}: variables are read for {', '.join(known)} alone, in capitals")
     if lines:
         raise ConfigurationError("\n".join(lines))
 
@@ -171,7 +179,7 @@ def load_section(
         section: its name in the file and, in upper case, in the environment.
         tables: what `read_file` returned.
         environment: normally `os.environ`; only command lines read that.
-        overrides: keys set on the command line; None values are skipped.
+        overrides: keys set on the command line, those of tables with dots between; None values are skipped.
 
     Returns:
         The section, frozen.
@@ -184,14 +192,17 @@ def load_section(
         raise ConfigurationError(f"[{section}]: must be a table")
     values = dict(table)
     prefix = f"{ENVIRONMENT_PREFIX}{section}__".upper()
-    for name, text in environment.items():
+    # Sorted, so that a variable for a whole table comes before those for its keys.
+    for name, text in sorted(environment.items()):
         if name.startswith(prefix):
-            _assign(values, name[len(prefix) :].lower().split("__"), _from_environment(text))
-    values |= {key: value for key, value in (overrides or {}).items() if value is not None}
+            _assign(values, name[len(prefix) :].lower().split("__"), _from_text(text))
+    for key, value in (overrides or {}).items():
+        if value is not None:
+            _assign(values, key.split("."), _from_text(value) if isinstance(value, str) else value)
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigurationError("\n".join(_faults(section, error))) from error
+        raise ConfigurationError("\n".join(_faults(section, values, error))) from error
 
 
 def _assign(values: dict[str, Any], path: list[str], value: object) -> None:
@@ -201,7 +212,7 @@ def _assign(values: dict[str, Any], path: list[str], value: object) -> None:
     values[path[-1]] = value
 
 
-def _from_environment(text: str) -> object:
+def _from_text(text: str) -> object:
     """Lists and tables are written as JSON; anything else stays text and is converted by the model."""
     if text[:1] in ("[", "{"):
         try:
@@ -211,10 +222,25 @@ def _from_environment(text: str) -> object:
     return text
 
 
-def _faults(section: str, error: ValidationError) -> list[str]:
-    lines = []
-    for fault in error.errors(include_url=False, include_input=False):
-        key = ".".join(str(part) for part in (section, *fault["loc"]))
-        message = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"]
-        lines.append(f"{key}: {message}")
-    return lines
+def _faults(section: str, values: Mapping[str, Any], error: ValidationError) -> list[str]:
+    faults = error.errors(include_url=False, include_input=False)
+    messages: dict[str, list[str]] = {}
+    for fault in faults:
+        # Where an item of a list is wrong, pydantic goes on to say that the list is too short.
+        within = [other for other in faults if other is not fault and other["loc"][: len(fault["loc"])] == fault["loc"]]
+        if fault["type"] != "too_short" or not within:
+            text = _PLAIN.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")
+            messages.setdefault(".".join((section, *_keys(values, fault["loc"]))), []).append(text)
+    return [f"{key}: {'; or '.join(texts)}" for key, texts in messages.items()]
+
+
+def _keys(values: object, path: Sequence[str | int]) -> Iterator[str]:
+    """The part of a fault's path that is keys; where a value may be of several types, their names follow."""
+    for part in path:
+        if isinstance(values, Mapping):
+            values = values.get(part)
+        elif isinstance(values, Sequence) and isinstance(part, int):
+            values = values[part] if part < len(values) else None
+        else:
+            return
+        yield str(part)

@@ -93,6 +93,15 @@ async def test_before_start_and_after_close_items_are_refused(bench):
     await pool.close()
 
 
+async def test_a_start_ends_when_the_pool_is_closed_meanwhile(bench):
+    pool = bench.make(config={"hang_in_setup": 0.5})
+    starting = asyncio.create_task(pool.start())
+    await asyncio.sleep(0)
+    await pool.close()
+    with pytest.raises(StartupError, match="closed"):
+        await asyncio.wait_for(starting, 10.0)
+
+
 async def test_a_setup_that_raises_fails_the_start_with_its_own_message(bench):
     pool = bench.make(workers=2, config={"fail_setup": "the weights are missing: run models pull"})
     with pytest.raises(StartupError, match="the weights are missing: run models pull"):

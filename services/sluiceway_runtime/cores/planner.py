@@ -122,7 +122,8 @@ def _warn(workers: int, threads: int, share: float) -> None:
 def _deal(own: Sequence[LogicalCpu], workers: int, threads: int) -> list[tuple[int, ...]]:
     """Deal the CPUs out, round robin if there are not enough, so that even too many workers are spread evenly.
 
-    While there are enough physical cores, siblings are used last. Otherwise a worker gets whole cores, close together.
+    While there are enough physical cores, siblings are not used. Otherwise a worker gets whole cores, close together. A
+    worker has all its CPUs on one node as long as there is one with that many left.
     """
     rank: dict[int, int] = {}
     seen: dict[tuple[int, int], int] = {}
@@ -135,6 +136,19 @@ def _deal(own: Sequence[LogicalCpu], workers: int, threads: int) -> list[tuple[i
         place = (cpu.node, cpu.package, cpu.core)
         return (rank[cpu.cpu], *place) if roomy else (*place, rank[cpu.cpu])
 
-    order = [cpu.cpu for cpu in sorted(own, key=near)]
+    order = sorted(own, key=near)
     each = min(threads, len(order))
-    return [tuple(sorted(order[(index * each + nth) % len(order)] for nth in range(each))) for index in range(workers)]
+    if workers * each > len(order):
+        names = [cpu.cpu for cpu in order]
+        return [
+            tuple(sorted(names[(index * each + nth) % len(names)] for nth in range(each))) for index in range(workers)
+        ]
+    free = order[: len(seen)] if roomy else order
+    dealt = []
+    for _ in range(workers):
+        nodes = dict.fromkeys(cpu.node for cpu in free)
+        on_one = ([cpu for cpu in free if cpu.node == node][:each] for node in nodes)
+        taken = next((cpus for cpus in on_one if len(cpus) == each), free[:each])
+        free = [cpu for cpu in free if cpu not in taken]
+        dealt.append(tuple(sorted(cpu.cpu for cpu in taken)))
+    return dealt

@@ -272,6 +272,8 @@ class Pool:
         """Fail what is left with Unavailable and stop the workers: SIGTERM, then SIGKILL. Nothing is left after it."""
         if self._startup is None:
             return
+        if not self._startup.done():
+            self._startup.set_exception(StartupError("the pool was closed while it started"))
         self._feed(events.CloseRequested())
         while not self._scheduler.stopped:
             self._changed.clear()

@@ -16,7 +16,7 @@ from sluiceway_runtime.server.calls import REQUEST_ID_KEY, begin_request, curren
 from sluiceway_runtime.server.lifecycle import Lifecycle, State
 from sluiceway_runtime.server.metrics import CallMetrics
 from sluiceway_runtime.server.security import Access, current_client
-from sluiceway_runtime.server.status import code_of, trailers
+from sluiceway_runtime.server.status import brief, code_of, trailers
 
 __all__ = ["CallInterceptor"]
 
@@ -119,9 +119,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 await self._tell(method, context, error)
                 raise
             finally:
-                # Closed here and now rather than by the garbage collector, so that a client that left frees its work.
-                await answers.aclose()
-                self._leave(method, code, started, leave)
+                try:
+                    # Here and now rather than by the garbage collector, so that a client that left frees its work.
+                    await answers.aclose()
+                finally:
+                    self._leave(method, code, started, leave)
 
         return call
 
@@ -165,5 +167,5 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             log.error("%s failed", method, exc_info=error)
             error = Internal("internal error", metadata={"request_id": current_request_id.get()})
         await context.abort(
-            code_of(error), error.message, (*trailers(error), (REQUEST_ID_KEY, current_request_id.get()))
+            code_of(error), brief(error.message), (*trailers(error), (REQUEST_ID_KEY, current_request_id.get()))
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import atexit
 import logging
 import os
 import signal
@@ -94,7 +95,13 @@ def run_service(
     except StartupError as error:
         print(f"sluiceway {section}: {error}", file=sys.stderr)  # noqa: T201 - logging may not be set up yet
         sys.exit(EXIT_USAGE)
-    sys.exit(asyncio.run(_run(Server(service, config, security, section))))
+    with asyncio.Runner() as runner:
+        code = runner.run(_run(Server(service, config, security, section)))
+        # All is released. An ordinary exit would wait for threads that nothing can interrupt: one that fetches weights
+        # for an abandoned start, or asks for a name that nobody resolves. What code of users left for the end is done.
+        atexit._run_exitfuncs()  # noqa: SLF001 - there is no public way to do this without waiting for threads
+        sys.stdout.flush()
+        os._exit(code)
 
 
 async def _run(server: Server) -> int:

@@ -69,15 +69,13 @@ class PoolCollector(Collector):
         # What waited last says nothing of an idle pool, and an autoscaler would keep replicas for it.
         waited_s = pool.queue_ms / 1000 if pool.queued or pool.running else 0.0
         yield gauge("queue_seconds", "How long the item last given to a worker had waited; 0 when idle.", waited_s)
-        labels = ("stage", "worker", "pid")
+        labels = ("stage", "worker")
         items = CounterMetricFamily("sluiceway_worker_items", "Items that a worker computed.", labels=labels)
         batches = CounterMetricFamily("sluiceway_worker_batches", "Batches that a worker computed.", labels=labels)
-        restarts = CounterMetricFamily(
-            "sluiceway_worker_restarts", "Times that a worker was replaced.", labels=labels[:2]
-        )
+        restarts = CounterMetricFamily("sluiceway_worker_restarts", "Times that a worker was replaced.", labels=labels)
         for worker in pool.workers:
-            values = [self._stage, str(worker.index), str(worker.pid)]
+            values = [self._stage, str(worker.index)]
             items.add_metric(values, worker.items)
             batches.add_metric(values, worker.batches)
-            restarts.add_metric(values[:2], worker.restarts)
+            restarts.add_metric(values, worker.restarts)
         yield from (items, batches, restarts)

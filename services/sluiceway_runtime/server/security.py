@@ -11,6 +11,7 @@ import hashlib
 import ipaddress
 import logging
 import os
+import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -45,6 +46,8 @@ class ClientConfig(BaseModel):
     def _one_token(self) -> Self:
         if (self.token_sha256 is None) == (self.token_env is None):
             raise ValueError("give either token_sha256 or token_env")
+        if self.token_sha256 == _digest("").hex():
+            raise ValueError("token_sha256 is that of an empty token, which anybody can show")
         return self
 
 
@@ -132,7 +135,7 @@ class Access:
             if client.token_sha256 is not None:
                 digest = bytes.fromhex(client.token_sha256)
             elif token := _token(environment, client.token_env or ""):
-                digest = hashlib.sha256(token.encode()).digest()
+                digest = _digest(token)
             else:
                 raise ConfigurationError(f"security.clients.{name}.token_env: {client.token_env} is not set")
             if digest in self._names:
@@ -155,7 +158,7 @@ class Access:
             return ANONYMOUS
         scheme, _, token = (authorization or "").partition(" ")
         # A lookup by hash takes the same time whether a token is nearly right or not at all.
-        name = self._names.get(hashlib.sha256(token.strip().encode()).digest())
+        name = self._names.get(_digest(token.strip()))
         if scheme.lower() != "bearer" or name is None:
             raise Unauthenticated("a valid bearer token is needed")
         return name
@@ -185,7 +188,7 @@ class Security:
         environment: where tokens named by variable are found.
 
     Raises:
-        ConfigurationError: a file cannot be read or a token is missing.
+        ConfigurationError: a file cannot be read, is not what it should be, or a token is missing.
     """
 
     def __init__(self, config: SecurityConfig | None = None, environment: Mapping[str, str] | None = None) -> None:
@@ -201,6 +204,8 @@ class Security:
             path = getattr(self.config, key)
             if path is not None and not os.access(path, os.R_OK):
                 raise ConfigurationError(f"security.{key}: {path} cannot be read")
+        if self.tls:
+            _check_files(self.config)
 
     @property
     def tls(self) -> bool:
@@ -217,8 +222,8 @@ class Security:
         if not (checked or self.config.allow_unauthenticated or is_loopback(host)):
             raise StartupError(
                 f"{section}.host: {host} can be reached from other machines, and no token or client certificate is "
-                "asked for; set security.clients or security.ca, or security.allow_unauthenticated = true where a "
-                "network policy protects it"
+                f'asked for; set security.clients, or security.ca with "{section}" in security.mutual, or '
+                "security.allow_unauthenticated = true where a network policy protects it"
             )
 
     def server_credentials(self, section: str) -> grpc.ServerCredentials | None:
@@ -272,12 +277,42 @@ def _token(environment: Mapping[str, str], name: str) -> str:
     return environment.get(name, "").strip()
 
 
+def _digest(token: str) -> bytes:
+    # Headers and variables that are not UTF-8 hold surrogates for their bytes, which are no reason to fail.
+    return hashlib.sha256(token.encode(errors="surrogateescape")).digest()
+
+
+def _check_files(config: SecurityConfig) -> None:
+    """Find what gRPC would not tell: of files that it cannot use it says only that it cannot listen.
+
+    Raises:
+        ConfigurationError: they are no PEM, the key is of another certificate, or it has a password.
+    """
+    assert config.certificate is not None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    # What is strong enough is for gRPC to say.
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    try:
+        context.load_cert_chain(config.certificate, config.key, password="")
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"security.certificate, security.key: {config.certificate} and {config.key} are not a PEM certificate and "
+            f"its key without a password: {error}"
+        ) from error
+    try:
+        if config.ca is not None:
+            context.load_verify_locations(config.ca)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"security.ca: {config.ca} holds no PEM certificate: {error}") from error
+
+
 class _Files:
     """The certificate files' contents, read again when one of them changed."""
 
     def __init__(self, config: SecurityConfig) -> None:
         assert config.key is not None
         assert config.certificate is not None
+        self._config = config
         self._paths: tuple[Path, Path, Path | None] = (config.key, config.certificate, config.ca)
         self._stamp: Any = self._stamps()
         self.contents = self._read()
@@ -288,8 +323,9 @@ class _Files:
             stamp = self._stamps()
             if stamp == self._stamp:
                 return False
+            _check_files(self._config)
             self.contents = self._read()
-        except OSError as error:
+        except (ConfigurationError, OSError) as error:
             log.warning("certificates stay as they are: %s", error)
             return False
         self._stamp = stamp

@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 from sluiceway_runtime import errors
 from sluiceway_runtime.errors import SluicewayError
 
-__all__ = ["DETAILS_KEY", "DOMAIN", "code_of", "error_of_reason", "from_rpc_error", "trailers"]
+__all__ = ["DETAILS_KEY", "DOMAIN", "brief", "code_of", "error_of_reason", "from_rpc_error", "trailers"]
 
 DOMAIN: Final = "sluiceway"
 # Where gRPC carries the serialised google.rpc.Status beside the plain code and message.
@@ -50,6 +50,17 @@ _BY_CODE: Final[dict[grpc.StatusCode, type[SluicewayError]]] = {
 }
 
 
+# Of each text of an error, which may repeat what a client sent. Of trailers above 8 KiB gRPC's clients make an error of
+# their own; a text is in them twice, once with three characters for a byte and once with four for three bytes.
+TEXT_MAX_BYTES = 1000
+
+
+def brief(text: str) -> str:
+    """A text as errors tell it: cut, if it is too long for them."""
+    encoded = text.encode()
+    return text if len(encoded) <= TEXT_MAX_BYTES else encoded[:TEXT_MAX_BYTES].decode(errors="ignore") + "…"
+
+
 def code_of(error: SluicewayError) -> grpc.StatusCode:
     """The status code of an error."""
     return grpc.StatusCode[error.code]
@@ -58,12 +69,13 @@ def code_of(error: SluicewayError) -> grpc.StatusCode:
 def trailers(error: SluicewayError) -> tuple[tuple[str, bytes], ...]:
     """Trailing metadata that carries `ErrorInfo` and, where retrying makes sense, `RetryInfo`."""
     details: list[any_pb2.Any] = [any_pb2.Any(), *([any_pb2.Any()] if error.retry_after_s is not None else [])]
-    details[0].Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))
+    metadata = {key: brief(value) for key, value in error.metadata.items()}
+    details[0].Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))
     if error.retry_after_s is not None:
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(max(1, round(error.retry_after_s * 1000)))
         details[1].Pack(error_details_pb2.RetryInfo(retry_delay=delay))
-    status = status_pb2.Status(code=code_of(error).value[0], message=error.message, details=details)
+    status = status_pb2.Status(code=code_of(error).value[0], message=brief(error.message), details=details)
     return ((DETAILS_KEY, status.SerializeToString()),)
 
 

@@ -70,7 +70,13 @@ def download_wheel(
     with subprocess.Popen(  # noqa: S603
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
-        timer = threading.Timer(DOWNLOAD_TIMEOUT_S, process.kill)
+        overdue = threading.Event()
+
+        def end() -> None:
+            overdue.set()
+            process.kill()
+
+        timer = threading.Timer(DOWNLOAD_TIMEOUT_S, end)
         timer.start()
         try:
             said = _follow(process, package, progress)
@@ -80,7 +86,8 @@ def download_wheel(
         finally:
             timer.cancel()
     if process.returncode != 0:
-        raise StartupError(f"cannot download {package} {version}: {_reason(said)}")
+        reason = f"it took longer than {DOWNLOAD_TIMEOUT_S:g} s" if overdue.is_set() else _reason(said)
+        raise StartupError(f"cannot download {package} {version}: {reason}")
     wheels = sorted(directory.glob("*.whl"))
     if len(wheels) != 1:
         raise StartupError(f"cannot download {package} {version}: pip left {len(wheels)} wheels instead of one")

@@ -108,12 +108,16 @@ class Store:
                 groups.setdefault((entry.package, entry.version), []).append(entry)
         with _plain_disk_errors(self.root):
             for (package, version), group in groups.items():
-                with self._locked(f"{package}-{version}"):
-                    missing = [entry for entry in group if self.find(entry) is None]
-                    if missing:
-                        self._pull_package(package, version, missing, progress)
+                # Looked at before the lock as well, which needs a cache that can be written to.
+                if self._missing(group):
+                    with self._locked(f"{package}-{version}"):
+                        if missing := self._missing(group):
+                            self._pull_package(package, version, missing, progress)
                 for entry in group:
                     progress(Progress(entry.name, "done"))
+
+    def _missing(self, entries: Sequence[Entry]) -> list[Entry]:
+        return [entry for entry in entries if self.find(entry) is None]
 
     def _pull_package(self, package: str, version: str, entries: Sequence[Entry], progress: ProgressCallback) -> None:
         for entry in entries:

@@ -98,11 +98,25 @@ def test_a_worker_with_many_threads_gets_whole_cores():
     assert [placement.cores for placement in placements] == [(0, 1, 4, 5), (2, 3, 6, 7)]
 
 
-def test_no_worker_spans_two_nodes_if_it_need_not():
-    facts = machine(16, siblings=True, nodes=2)
+@pytest.mark.parametrize(
+    ("facts", "config"),
+    [
+        (machine(16, siblings=True, nodes=2), {"goal": "latency"}),
+        # A node has room for more threads than one worker's, but not for those of two.
+        (machine(8, nodes=2), {"threads_per_worker": 3}),
+        (machine(8, nodes=2, quota=6.0), {"goal": "latency"}),
+        (machine(16, siblings=True, nodes=2), {"threads_per_worker": 3, "workers": 2}),
+        (machine(16, siblings=True, nodes=2), {"threads_per_worker": 5, "workers": 2}),
+    ],
+)
+def test_no_worker_spans_two_nodes_if_it_need_not(facts, config):
     node_of = {cpu.cpu: cpu.node for cpu in facts.topology}
-    for placement in place(facts, cores="0-15", goal="latency"):
+    placements = place(facts, cores=f"0-{len(facts.allowed) - 1}", **config)
+    assert len(placements) == 2
+    for placement in placements:
         assert len({node_of[cpu] for cpu in placement.cores}) == 1
+    dealt = [cpu for placement in placements for cpu in placement.cores]
+    assert len(set(dealt)) == len(dealt)
 
 
 def test_too_many_workers_are_spread_evenly_and_warned_about(caplog):

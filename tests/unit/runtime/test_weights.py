@@ -142,6 +142,25 @@ def test_what_is_there_is_not_downloaded_again(index: Path, registry: Registry, 
     assert seen == [Progress("reader", "done")]
 
 
+def test_what_is_there_is_found_in_a_cache_that_cannot_be_written_to(
+    index: Path, registry: Registry, tmp_path: Path
+) -> None:
+    """As where weights lie in an image whose file system is read-only."""
+    weights.pull("reader", registry=registry, cache=tmp_path)
+    shutil.rmtree(tmp_path / "partial")
+    (tmp_path / "partial").write_text("no folder can be made here, whoever runs the test")
+    found = weights.resolve("reader", kind="recognition", auto_pull=True, registry=registry, cache=tmp_path)
+    assert found.sha256 == sha256(MODEL)
+
+
+def test_a_download_that_takes_too_long_is_ended_and_told_as_that(
+    index: Path, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "DOWNLOAD_TIMEOUT_S", 0.01)
+    with pytest.raises(StartupError, match=r"cannot download paperweight 1\.2\.0: it took longer than 0\.01 s"):
+        weights.pull("reader", registry=registry, cache=tmp_path / "cache")
+
+
 def test_names_of_one_package_share_one_download(
     index: Path, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

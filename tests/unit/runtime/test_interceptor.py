@@ -1,0 +1,85 @@
+"""What surrounds a call, however it ends: what is counted, and what its client is told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc.aio
+import pytest
+from prometheus_client import CollectorRegistry
+from sluiceway_runtime.config import ServerConfig
+from sluiceway_runtime.errors import InvalidOption
+from sluiceway_runtime.server.interceptor import CallInterceptor
+from sluiceway_runtime.server.lifecycle import Lifecycle, State
+from sluiceway_runtime.server.metrics import CallMetrics
+from sluiceway_runtime.server.security import Access
+from sluiceway_runtime.server.status import from_rpc_error
+from sluiceway_runtime.server.transport import bind, make_server
+
+
+class Context:
+    """Of a call without metadata."""
+
+    def invocation_metadata(self) -> tuple[()]:
+        return ()
+
+
+async def stumbling(_request: Any, _context: Any) -> AsyncIterator[str]:
+    """Raises as it is closed."""
+    try:
+        yield "first"
+    finally:
+        raise ValueError("while tidying up")
+
+
+@pytest.fixture
+def interceptor() -> CallInterceptor:
+    """Of a server that is ready."""
+    lifecycle = Lifecycle()
+    for state in (State.STARTING, State.READY):
+        lifecycle.to(state)
+    return CallInterceptor(lifecycle, CallMetrics(CollectorRegistry()), Access({}, {}))
+
+
+@pytest.mark.parametrize("letter", ["x", "中"])
+async def test_what_is_wrong_with_a_long_text_is_told_as_with_a_short_one(
+    interceptor: CallInterceptor, letter: str
+) -> None:
+    """A client that gets more than 16 KiB of trailers sees RESOURCE_EXHAUSTED instead, and would try again."""
+
+    async def refuse(request: bytes, _context: Any) -> bytes:
+        raise InvalidOption(f"no {request.decode()}", metadata={"name": request.decode(), "known": "a, b"})
+
+    config = ServerConfig(port=0, operations_port=0)
+    server = make_server(config, [interceptor])
+    methods = {"Y": grpc.unary_unary_rpc_method_handler(refuse)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("sluiceway.X", methods),))
+    port = bind(server, config)
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await channel.unary_unary("/sluiceway.X/Y")((letter * 100_000).encode(), timeout=30)
+    finally:
+        await server.stop(0)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    error = from_rpc_error(caught.value)
+    assert isinstance(error, InvalidOption)
+    assert error.message == caught.value.details()
+    assert error.message.startswith(f"no {letter}")
+    assert error.metadata["known"] == "a, b"
+
+
+async def test_a_stream_that_cannot_be_closed_counts_as_ended_all_the_same(interceptor: CallInterceptor) -> None:
+    async def handler(_: object) -> Any:
+        return grpc.unary_stream_rpc_method_handler(stumbling)
+
+    details = grpc.aio.ClientCallDetails("/sluiceway.X/Y", None, None, None, None)
+    wrapped = await interceptor.intercept_service(handler, details)
+    answers = wrapped.unary_stream(None, Context())
+    assert await anext(answers) == "first"
+    assert interceptor.running == 1
+    with pytest.raises(ValueError, match="tidying"):
+        await answers.aclose()
+    assert interceptor.running == 0
