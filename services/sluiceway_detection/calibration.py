@@ -17,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -72,22 +72,40 @@ class Agreement:
     int8_ms: float = 0.0
 
 
-def read_images(folder: Path) -> list[ImageBgr]:
+class _Pictures(Sequence[ImageBgr]):
+    """Images in files, each decoded whenever it is asked for: 300 of a camera would take more memory than there is."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: Any) -> Any:
+        return decode_image(self._paths[index].read_bytes(), ImageLimits())
+
+
+def read_images(folder: Path) -> Sequence[ImageBgr]:
     """The images of a folder, with all below it, in order of their names; what is no image is passed over.
+
+    Returns:
+        Each is decoded when it is asked for, and not kept.
 
     Raises:
         StartupError: there is none.
     """
-    images: list[ImageBgr] = []
+    paths: list[Path] = []
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in _SUFFIXES and len(images) < MOST_IMAGES:
+        if path.suffix.lower() in _SUFFIXES and len(paths) < MOST_IMAGES:
             try:
-                images.append(decode_image(path.read_bytes(), ImageLimits()))
+                decode_image(path.read_bytes(), ImageLimits())
             except SluicewayError as error:
                 logging.getLogger(__name__).warning("%s is passed over: %s", path.name, error)
-    if not images:
+            else:
+                paths.append(path)
+    if not paths:
         raise StartupError(f"{folder} holds no image")
-    return images
+    return _Pictures(paths)
 
 
 def calibrate(
@@ -111,8 +129,8 @@ def calibrate(
     except ImportError as error:
         raise StartupError(f"calibration needs sluiceway[calibration] ({error})") from error
     enough = len(images) >= ENOUGH_IMAGES
-    judged = images[::5] if enough else images
-    seen = [image for number, image in enumerate(images) if number % 5 or not enough]
+    judged = (images[number] for number in range(len(images)) if not (enough and number % 5))
+    seen = (images[number] for number in range(len(images)) if number % 5 or not enough)
     plain = open_backend("openvino", BackendSpec(source, "cpu", 1, "f32"))
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".calibration-") as folder:
         written = Path(folder) / "int8.onnx"
@@ -130,7 +148,7 @@ def calibrate(
     return found
 
 
-def compare(plain: Backend, quantised: Backend, images: Sequence[ImageBgr]) -> Agreement:
+def compare(plain: Backend, quantised: Backend, images: Iterable[ImageBgr]) -> Agreement:
     """Run both on images, with the thresholds that the model was made for."""
     least = plain.card.confidence or DEFAULT_CONFIDENCE
     # Weaker boxes may serve as partners of those that are looked for.
@@ -189,7 +207,7 @@ def _shapes_of(backend: Backend) -> tuple[tuple[int, int], ...]:
     return () if backend.card.fixed_shape else backend.shapes
 
 
-def _quantise(source: Path, target: Path, plain: Backend, images: Sequence[ImageBgr]) -> None:
+def _quantise(source: Path, target: Path, plain: Backend, images: Iterable[ImageBgr]) -> None:
     import onnx  # noqa: PLC0415 - an optional extra
     from onnxruntime import quantization  # noqa: PLC0415
 
@@ -227,7 +245,7 @@ def _not_preprocessing(record: logging.LogRecord) -> bool:
 class _Reader:
     """Hands the images to the calibration, letterboxed as the server does it; what it calls is `get_next`."""
 
-    def __init__(self, name: str, images: Sequence[ImageBgr], shapes: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, name: str, images: Iterable[ImageBgr], shapes: Sequence[tuple[int, int]]) -> None:
         self._name = name
         self._blobs = self._letterboxed(images, shapes)
 
@@ -236,7 +254,7 @@ class _Reader:
         return next(self._blobs, None)
 
     def _letterboxed(
-        self, images: Sequence[ImageBgr], shapes: Sequence[tuple[int, int]]
+        self, images: Iterable[ImageBgr], shapes: Sequence[tuple[int, int]]
     ) -> Iterator[dict[str, npt.NDArray[np.float32]]]:
         for image in images:
             size = (image.shape[0], image.shape[1])

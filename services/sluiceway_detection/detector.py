@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, cast
 
 from sluiceway_runtime.errors import StartupError
@@ -96,7 +96,9 @@ class UserDetector:
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
-        self.classes = tuple(detector.classes)
+        classes: object = detector.classes
+        # A single name is a sequence, too: of letters.
+        self.classes = tuple(classes) if isinstance(classes, Iterable) and not isinstance(classes, str) else ()
         if not self.classes or not all(isinstance(name, str) for name in self.classes):
             raise StartupError(f"detector {type(detector).__name__}: `classes` must be a sequence of names after setup")
 

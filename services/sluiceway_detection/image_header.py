@@ -7,6 +7,7 @@ orientation comes from here too, so that it is honoured alike for every format a
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ Format = Literal["jpeg", "png", "webp", "bmp", "tiff"]
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start of frame; DHT, JPG and DAC share the range
 _JPEG_STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # TEM and restart markers carry no length
-_TAG_WIDTH, _TAG_HEIGHT, _TAG_ORIENTATION = 256, 257, 274
+_TAG_WIDTH, _TAG_HEIGHT, _TAG_ORIENTATION, _TAG_TILE_WIDTH, _TAG_TILE_HEIGHT = 256, 257, 274, 322, 323
 _TIFF_SHORT, _TIFF_LONG = 3, 4
 _MAX_TIFF_ENTRIES = 4096  # ours: a directory of real files has dozens
 _FILL = re.compile(rb"\xff+")
@@ -44,6 +45,7 @@ class ImageHeader:
         height_px: rows as stored.
         orientation: EXIF tag 274; 1 where there is none or it makes no sense.
         complete: False where the structure shows that the end of the file is missing.
+        tile_px: pixels of each tile of a TIFF, which is decoded as a whole however small the picture; 0 without tiles.
     """
 
     format: Format
@@ -51,6 +53,7 @@ class ImageHeader:
     height_px: int
     orientation: int = 1
     complete: bool = True
+    tile_px: int = 0
 
 
 def read_header(data: bytes | memoryview) -> ImageHeader:
@@ -191,7 +194,16 @@ def _bmp(view: memoryview) -> ImageHeader:
 
 def _tiff(view: memoryview) -> ImageHeader:
     tags = _tiff_tags(view)
-    return ImageHeader("tiff", tags.get(_TAG_WIDTH, 0), tags.get(_TAG_HEIGHT, 0), tags.get(_TAG_ORIENTATION, 1))
+    tile = [tags[tag] for tag in (_TAG_TILE_WIDTH, _TAG_TILE_HEIGHT) if tag in tags]
+    if tile and (len(tile) < 2 or 0 in tile):
+        raise InvalidImage("the TIFF gives no size of its tiles")
+    return ImageHeader(
+        "tiff",
+        tags.get(_TAG_WIDTH, 0),
+        tags.get(_TAG_HEIGHT, 0),
+        tags.get(_TAG_ORIENTATION, 1),
+        tile_px=math.prod(tile) if tile else 0,
+    )
 
 
 def _tiff_tags(view: memoryview) -> dict[int, int]:
@@ -202,8 +214,10 @@ def _tiff_tags(view: memoryview) -> dict[int, int]:
     order = {b"II*\0": "<", b"MM\0*": ">"}[bytes(view[:4])]
     (directory,) = struct.unpack_from(f"{order}I", view, 4)
     (count,) = struct.unpack_from(f"{order}H", view, directory)
+    if count > _MAX_TIFF_ENTRIES:  # nothing that decoders read may stand where this does not look
+        raise _too_many("entries", _MAX_TIFF_ENTRIES)
     tags: dict[int, int] = {}
-    for index in range(min(count, _MAX_TIFF_ENTRIES)):
+    for index in range(count):
         at = directory + 2 + 12 * index
         tag, kind, values = struct.unpack_from(f"{order}HHI", view, at)
         if tag not in tags:
@@ -216,7 +230,7 @@ def _exif_orientation(blob: memoryview) -> int:
     """Orientation, or 1: damaged EXIF is common, and no reason to refuse a picture."""
     try:
         return _tiff_tags(blob).get(_TAG_ORIENTATION, 1)
-    except (struct.error, KeyError):
+    except (struct.error, KeyError, InvalidImage):
         return 1
 
 

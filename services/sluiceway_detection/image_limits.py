@@ -35,10 +35,16 @@ def check_image(data: bytes | memoryview, limits: ImageLimits) -> ImageHeader:
             metadata={"limit": "max_image_bytes", "max": str(limits.max_bytes)},
         )
     header = read_header(data)
+    metadata = {"limit": "max_image_pixels", "max": str(limits.max_pixels)}
     if header.width_px * header.height_px > limits.max_pixels:
         raise ImageTooLarge(
             f"the image has {header.width_px} x {header.height_px} pixels; at most {limits.max_pixels} are accepted",
-            metadata={"limit": "max_image_pixels", "max": str(limits.max_pixels)},
+            metadata=metadata,
+        )
+    if header.tile_px > limits.max_pixels:
+        raise ImageTooLarge(
+            f"the TIFF's tiles have {header.tile_px} pixels; at most {limits.max_pixels} are accepted",
+            metadata=metadata,
         )
     if not header.complete:
         raise InvalidImage("the image file is cut off")

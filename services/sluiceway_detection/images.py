@@ -13,7 +13,7 @@ from sluiceway_runtime.errors import InvalidImage
 from sluiceway_detection.image_limits import ImageLimits, check_image
 from sluiceway_detection.types import ImageBgr
 
-__all__ = ["decode_image"]
+__all__ = ["MAX_SCANS", "decode_image"]
 
 # Orientation is ours (image_header), because which formats OpenCV turns depends on its version. Except for TIFF: there
 # both libraries turn while they read, and the flag stops OpenCV only halfway.
@@ -22,6 +22,10 @@ _READ_FLAGS_TIFF = cv2.IMREAD_COLOR
 # The chunk that makes a PNG an animation. OpenCV 5.0 composes frames by what they say of their own size before it has
 # checked that, and a file of one kilobyte ends the process; so it is shown no animation.
 _ANIMATION = b"acTL"
+# Scans of a JPEG. A progressive one has about ten. Each is a pass over all pixels, and an empty one takes ten bytes: of
+# 100 megapixels, 400 of them took five seconds, and a file of a megabyte kept a worker busy until it was replaced.
+MAX_SCANS = 200
+_SCAN = b"\xff\xda\0"
 
 
 def decode_image(data: bytes | memoryview, limits: ImageLimits) -> ImageBgr:
@@ -39,6 +43,8 @@ def decode_image(data: bytes | memoryview, limits: ImageLimits) -> ImageBgr:
         ImageTooLarge: over a limit.
     """
     header = check_image(data, limits)
+    if header.format == "jpeg" and bytes(data).count(_SCAN) > MAX_SCANS:
+        raise InvalidImage(f"the JPEG has more than {MAX_SCANS} scans")
     turned = header.format == "tiff"
     size = (header.height_px, header.width_px)
     if turned and header.orientation >= 5:

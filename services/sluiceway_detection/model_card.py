@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from sluiceway_detection.input_shapes import InputShape
 
 __all__ = ["ModelCard", "read_card"]
 
+_MOST_CLASSES = 100_000  # ours: numbers may have gaps, and a mad one must not fill the memory with what is between
 _STRIDE = 32  # of every YOLO detection head so far; metadata says otherwise where it is not
 # Tasks that ultralytics exports and whose outputs need decoding that is not here.
 _OTHER_TASKS = ("segment", "pose", "obb", "classify", "semantic", "depth")
@@ -72,8 +74,7 @@ def read_card(
     if len(output_dims) != 1 or len(output_dims[0]) != 3:
         shown = ", ".join(_show(dims) for dims in output_dims)
         raise StartupError(f"{name}: the outputs have dimensions {shown}; a YOLO detection head has one of three")
-    names = _literal(metadata, "names", name)
-    classes = _class_names(names)
+    classes = _class_names(_literal(metadata, "names", name), name)
     _, rows, columns = output_dims[0]
     end_to_end = metadata.get("end2end") == "True" or (columns == 6 and rows != 6)
     if end_to_end and columns not in (6, None):
@@ -90,11 +91,13 @@ def read_card(
     size = _literal(metadata, "imgsz", name)
     native = (input_dims[2] or 640, input_dims[3] or 640)
     if not fixed and isinstance(size, list | tuple) and len(size) == 2:
+        if not all(isinstance(side, int | float) and 1 <= side < math.inf for side in size):
+            raise StartupError(f"{name}: metadata 'imgsz' must be height and width in pixels, not {size!r}")
         native = (int(size[0]), int(size[1]))
     stride = _literal(metadata, "stride", name)
     return ModelCard(
         classes=classes,
-        stride=stride if isinstance(stride, int) else _STRIDE,
+        stride=stride if isinstance(stride, int) and stride > 0 else _STRIDE,
         end_to_end=end_to_end,
         native_shape=native,
         fixed_shape=fixed,
@@ -123,10 +126,13 @@ def _literal(metadata: Mapping[str, str], key: str, name: str) -> object:
         raise StartupError(f"{name}: metadata {key!r} cannot be read: {text[:80]!r}") from error
 
 
-def _class_names(names: object) -> tuple[str, ...]:
+def _class_names(names: object, name: str) -> tuple[str, ...]:
     if isinstance(names, list | tuple):
         return tuple(str(name) for name in names)
     if isinstance(names, dict) and names:
+        for key in names:
+            if not str(key).isdecimal() or int(key) >= _MOST_CLASSES:
+                raise StartupError(f"{name}: metadata 'names' must give each class by its number, not by {key!r}")
         # Ids may have gaps, and repr sorts them as it likes.
         known = {int(key): str(value) for key, value in names.items()}
         return tuple(known.get(index, f"class{index}") for index in range(max(known) + 1))

@@ -29,7 +29,7 @@ def from_text_file(path: Path) -> tuple[str, ...]:
         StartupError: unreadable.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")  # editors on Windows put a mark before the first character
     except (OSError, UnicodeDecodeError) as error:
         raise StartupError(f"the character list {path} cannot be read: {error}") from error
     return tuple(line.removesuffix("\r") for line in text.removesuffix("\n").split("\n"))

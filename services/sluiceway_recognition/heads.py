@@ -139,6 +139,9 @@ def _text(reading: TextReading) -> TextAnswer:
     confidences = tuple(float(value) for value in reading.character_confidences)
     if len(confidences) != len(characters) or "".join(characters) != reading.text:
         raise ModelFailed("the text has not one confidence for each character")
+    if any("\ud800" <= unit <= "\udfff" for unit in reading.text):
+        # It would fail its whole request where that is answered, as protobuf's text is UTF-8.
+        raise ModelFailed("the text holds half of a surrogate pair, which is no character")
     if not all(0 < value <= 1 + _OVER_ONE for value in confidences):
         raise ModelFailed("a confidence lies outside (0, 1]")
     confidences = tuple(min(value, 1.0) for value in confidences)

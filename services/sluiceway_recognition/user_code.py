@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -42,6 +43,9 @@ def load_user_recognizer(plan: ModelPlan, device: str) -> Recognizer:
     buckets = list(getattr(recognizer, "buckets", ()))
     if buckets and (buckets != sorted(set(buckets)) or buckets[-1] < recognizer.crop_spec.max_width):
         raise StartupError(f"{where}: buckets of {plan.user_class} must ascend to crop_spec.max_width or more")
+    labels = getattr(recognizer, "labels", ())
+    if isinstance(labels, str) or not isinstance(labels, Iterable) or not all(isinstance(name, str) for name in labels):
+        raise StartupError(f"{where}: labels of {plan.user_class} must be a sequence of names")
     found: Recognizer = recognizer
     return found
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import openvino as ov
 from openvino.preprocess import ColorFormat, PrePostProcessor
 from sluiceway_runtime.errors import StartupError
+from sluiceway_runtime.signal_stack import keep_signal_stack
 
 from sluiceway_detection.backends.base import BackendName, BackendSpec, Precision, input_shapes
 from sluiceway_detection.input_shapes import InputShape
@@ -25,6 +26,7 @@ class OpenVinoBackend:
 
     name: BackendName = "openvino"
 
+    @keep_signal_stack()
     def __init__(self, spec: BackendSpec) -> None:
         core = ov.Core()
         model = _read(core, spec)

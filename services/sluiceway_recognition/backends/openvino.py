@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from openvino import opset13 as ops
 from sluiceway_runtime.cores import isa
 from sluiceway_runtime.errors import StartupError
+from sluiceway_runtime.signal_stack import keep_signal_stack
 
 from sluiceway_recognition.plan import Normalisation, Precision
 from sluiceway_recognition.types import Head
@@ -156,6 +157,7 @@ class OpenVinoBackend:
         slot.request.infer()
         return slot.outputs()
 
+    @keep_signal_stack()
     def _compile(self, width: int) -> list[_Slot]:
         compiled = self._compiled
         if compiled is None:
@@ -164,7 +166,9 @@ class OpenVinoBackend:
             try:
                 model.reshape({0: [1, self._height, size, 3], 1: [1, 1, 1, size]})
             except RuntimeError as error:
-                raise StartupError(f"the model does not take crops of {self._height} x {width} pixels") from error
+                fixed = self._model.inputs[0].partial_shape[2]
+                hint = f"; it wants the width {fixed}: set `max_width` and `buckets` to that" if fixed.is_static else ""
+                raise StartupError(f"the model does not take crops of {self._height} x {width} pixels{hint}") from error
             compiled = self._core.compile_model(
                 model,
                 "CPU",

@@ -85,10 +85,9 @@ class TorchBackend:
         Raises:
             StartupError: the model does not take crops of such a width, or not even one fits into the memory.
         """
-        taken = [width for width in widths if width in self._source.widths]
-        if taken and self._settings.batches != (1,) and self._rows_mix(taken[0]):
+        if self._settings.batches != (1,) and self._rows_mix(widths[0]):
             self._settings = replace(self._settings, batches=(1,))
-        sizes = graph_sizes(self._settings, taken, self._height)
+        sizes = graph_sizes(self._settings, widths, self._height)
         shapes = {size: self._shape(*size) for size in sizes}
         compiled = [shapes[size] for size in compile_order(sizes)[: self._settings.compiled if self._on_gpu else 0]]
         try:

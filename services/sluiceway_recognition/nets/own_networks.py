@@ -164,7 +164,7 @@ class OnnxNet:
             raise StartupError(f"{path}: the model has no output {self._output}; it has {', '.join(self._outputs)}")
         self.metadata = {item.key: item.value for item in model.metadata_props}
         self.activation = _onnx_ends_in(graph, self._output)
-        self._first: Any = None
+        self._first: dict[torch.device, Any] = {}
 
     def module(self, sizes: tuple[int, int, int, int], device: torch.device, dtype: torch.dtype) -> Any:
         """The module for one size."""
@@ -173,10 +173,9 @@ class OnnxNet:
         if self._height not in (None, sizes[2]):
             raise StartupError(f"{self._path}: the model wants crops of height {self._height}; set `height` to that")
         module = in_precision(load(self._path, {self._input: sizes}), dtype).to(device)
-        if self._first is None or next(self._first.parameters()).device != device:
-            self._first = module
-        else:
-            share_weights(module, self._first)
+        first = self._first.setdefault(device, module)
+        if first is not module:
+            share_weights(module, first)
         if len(self._outputs) == 1:
             return module
         return _Picked(module, self._outputs.index(self._output))

@@ -65,14 +65,12 @@ class Source:
         output_size: classes of a text model or classifier, or length of an embedding.
         metadata: what the file says of itself.
         batch: the only batch that it takes; None for any.
-        widths: that it is padded to.
     """
 
     recipe: Recipe
     output_size: int
     metadata: dict[str, str]
     batch: int | None
-    widths: tuple[int, ...]
 
 
 class _NativeNet:
@@ -127,11 +125,11 @@ def open_source(plan: ModelPlan, precision: Precision) -> Source:
     path = plan.weights
     kind = _kind(plan, path)
     network = _open(kind, path, plan.output)
-    widths = plan.buckets
-    if network.width is not None:
-        if plan.crop_spec.max_width != network.width:
-            raise StartupError(f"{path}: the model wants crops of width {network.width}; set `max_width` to that")
-        widths = (network.width,)
+    if network.width is not None and {plan.crop_spec.max_width, *plan.buckets} != {network.width}:
+        raise StartupError(
+            f"{path}: the model wants crops of width {network.width}; set `max_width` to that, "
+            "and `buckets` to that alone"
+        )
     recipe = Recipe(
         f"{__name__}:make",
         arguments={
@@ -146,8 +144,8 @@ def open_source(plan: ModelPlan, precision: Precision) -> Source:
         identity={"weights": plan.weights_sha256},
         code=CODE,
     )
-    size = _output_size(network, plan, widths[0])
-    return Source(recipe, size, network.metadata, network.batch, widths)
+    size = _output_size(network, plan, plan.buckets[0])
+    return Source(recipe, size, network.metadata, network.batch)
 
 
 def make(

@@ -99,7 +99,7 @@ def convert(source: Path, cached: Path) -> tuple[str, TextNet, dict[str, str]]:
     metadata = {item.key: item.value for item in onnx.load(source, load_external_data=False).metadata_props}
     try:
         save(net, name, cached, metadata)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the latter where the disk is full
         # A container's cache is read-only, and the network is here already; only the next start has to convert again.
         logger.info("%s is served from its ONNX file, its conversion cannot be kept: %s", source.name, error)
         return name, net.eval(), metadata

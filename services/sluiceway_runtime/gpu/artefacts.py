@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from sluiceway_runtime.gpu.shapes import Shape
 from sluiceway_runtime.weights.store import file_sha256
@@ -81,14 +81,13 @@ class Artefacts:
         """Held by the one worker that builds; the others wait, and then find what they need."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            file = (self.folder / ".lock").open("w")
+            file = _locked(self.folder)
         except OSError as error:
             log.warning("compiled graphs cannot be kept in %s, every start makes them again: %s", self.folder, error)
             self._temporary = True
             self.folder = Path(tempfile.mkdtemp(prefix="sluiceway-gpu-"))
-            file = (self.folder / ".lock").open("w")
+            file = _locked(self.folder)
         with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
             for left in self.folder.glob("*.part.*"):
                 left.unlink(missing_ok=True)  # of a builder that was killed; nobody else builds now
             yield
@@ -100,6 +99,17 @@ class Artefacts:
 
     def _path(self, shape: Shape) -> Path:
         return self.folder / f"{shape.name}.bin"
+
+
+def _locked(folder: Path) -> TextIO:
+    """The folder's lock, held until it is closed. Raises OSError also where the file system has no locks."""
+    file = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError:
+        file.close()
+        raise
+    return file
 
 
 def _described(shape: Shape) -> Any:

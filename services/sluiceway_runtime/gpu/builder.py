@@ -68,7 +68,11 @@ def _drive(recipe: Recipe, device: str, jobs: queue.SimpleQueue[tuple[Shape, Pat
             except queue.Empty:
                 return
             if process is None:
-                process = _start()
+                try:
+                    process = _start()
+                except OSError as fault:  # no memory is left for a process; the next graph may find some
+                    built(shape, f"no builder can be started: {fault}")
+                    continue
             error = _ask(process, {"recipe": recipe.to_json(), "device": device, **_job(shape, path)})
             if error is None:
                 error = f"the builder ended with code {_end(process)}"
@@ -117,7 +121,8 @@ def _ask(process: subprocess.Popen[str], job: Mapping[str, Any]) -> str | None:
         return None
     finally:
         timer.cancel()
-    return str(json.loads(line)["error"]) if line else None
+    # One that was killed may leave half a line.
+    return str(json.loads(line)["error"]) if line.endswith("\n") else None
 
 
 def _job(shape: Shape, path: Path) -> dict[str, Any]:

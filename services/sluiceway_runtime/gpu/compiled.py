@@ -219,10 +219,14 @@ class CompiledModule:
         if missing_tool := compiler.missing_tool():
             log.warning("%s: nothing is compiled, as %s; it computes at about half the speed", self.name, missing_tool)
             return found
-        with self._artefacts.building():
-            # Another worker may have built them while this one waited for its turn.
-            found = {shape: path for shape in shapes if (path := self._artefacts.find(shape)) is not None}
-            faults = self._build([shape for shape in shapes if shape not in found], len(shapes), len(found))
+        try:
+            with self._artefacts.building():
+                # Another worker may have built them while this one waited for its turn.
+                found = {shape: path for shape in shapes if (path := self._artefacts.find(shape)) is not None}
+                faults = self._build([shape for shape in shapes if shape not in found], len(shapes), len(found))
+        except OSError as error:  # not even a temporary file can be made
+            log.warning("%s: nothing is compiled (%s); it computes at about half the speed", self.name, error)
+            return found
         if faults:
             log.warning(
                 "%s: %d of %d graphs could not be compiled and compute at about half the speed; the first: %s",
@@ -246,10 +250,14 @@ class CompiledModule:
         def built(shape: Shape, fault: str) -> None:
             nonlocal counted
             with lock:
+                if not fault:
+                    try:
+                        self._artefacts.keep(shape, drafts[shape])
+                    except OSError as error:  # a full disk, say; the builder goes on with the other graphs
+                        fault = f"it cannot be kept: {error}"
                 if fault:
                     faults[shape] = f"{shape.name}: {fault}"
                     return
-                self._artefacts.keep(shape, drafts[shape])
                 counted += 1
                 log.info("%s: compiled %d of %d graphs (%s)", self.name, counted, total, shape.name)
 

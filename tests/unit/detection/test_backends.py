@@ -1,5 +1,8 @@
 """Backends on tiny models of the real architectures, against what torch got from the same weights (models/make.py)."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +80,30 @@ def test_precisions_that_are_not_there_are_refused() -> None:
         open_backend("openvino", spec("yolo11-pico", precision="int8", shapes=(SHAPE,)))
     with pytest.raises(StartupError, match="onnx computes in f32"):
         open_backend("onnx", spec("yolo11-pico", precision="bf16", shapes=(SHAPE,)))
+
+
+FREED_IN_ORDER = f"""
+import gc, os, signal
+from pathlib import Path
+from sluiceway_detection.backends import BackendSpec, open_backend
+spec = BackendSpec(Path({str(MODELS / "yolo11-pico.onnx")!r}), "cpu", 1, "f32", shapes=({SHAPE},))
+first, second = open_backend("openvino", spec), open_backend("openvino", spec)
+del first
+gc.collect()
+del second
+gc.collect()
+signal.signal(signal.SIGINT, signal.default_int_handler)
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["-X", "faulthandler"]])
+def test_an_interrupt_after_models_were_freed_is_an_interrupt(options: list[str]) -> None:
+    ended = subprocess.run(
+        [sys.executable, *options, "-c", FREED_IN_ORDER], capture_output=True, timeout=60, check=False
+    )
+    assert b"KeyboardInterrupt" in ended.stderr
+    assert ended.returncode == -signal.SIGINT
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -122,3 +125,41 @@ def test_images_of_a_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     (tmp_path / "broken.png").write_bytes(b"\x89PNG")
     assert len(read_images(tmp_path)) == 2
     assert "broken.png is passed over" in caplog.text
+
+
+@pytest.mark.parametrize("count", [3, 50])
+def test_the_images_of_a_folder_are_not_held_all_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    alive: list[weakref.ref[np.ndarray]] = []
+    most = 0
+
+    def decode(data: bytes, limits: object) -> np.ndarray:
+        nonlocal most
+        image = np.full((64, 64, 3), int(data), np.uint8)
+        alive.append(weakref.ref(image))
+        most = max(most, sum(each() is not None for each in alive))
+        return image
+
+    def quantise(source: Path, target: Path, plain: object, images: Iterable[np.ndarray]) -> None:
+        used["calibrated"] = [int(image[0, 0, 0]) for image in images]
+        target.write_bytes(PICO.read_bytes())
+
+    def judge(plain: object, quantised: object, images: Iterable[np.ndarray]) -> calibration.Agreement:
+        used["judged"] = [int(image[0, 0, 0]) for image in images]
+        return calibration.Agreement(1, 1, 0, 0)
+
+    used: dict[str, list[int]] = {}
+    for number in range(count):
+        (tmp_path / f"{number:02}.png").write_text(str(number))
+    monkeypatch.setattr(calibration, "decode_image", decode)
+    monkeypatch.setattr(calibration, "_quantise", quantise)
+    monkeypatch.setattr(calibration, "compare", judge)
+    monkeypatch.setattr(calibration, "open_backend", lambda *_: SimpleNamespace(card=SimpleNamespace(fixed_shape=True)))
+    images = read_images(tmp_path)
+    assert len(images) == count
+    calibrate(PICO, tmp_path / "int8.onnx", images)
+    every = list(range(count))
+    kept = every[::5] if count == 50 else []
+    assert used == {"calibrated": [number for number in every if number not in kept], "judged": kept or every}
+    assert most <= 2

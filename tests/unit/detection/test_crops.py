@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from sluiceway_detection.crops import CropPlan, cut_crops, quad_of
+from sluiceway_detection.crops import MAX_CROPS, CropPlan, cut_crops, quad_of
 from sluiceway_detection.types import Detections, Polygon, Region, RotatedBox
 from sluiceway_runtime.errors import InvalidOption
 
@@ -88,6 +88,17 @@ def test_too_many_bytes_are_refused_before_any_is_cut(monkeypatch: pytest.Monkey
     monkeypatch.setattr(cv2, "resize", lambda *arguments, **options: pytest.fail("cut"))
     with pytest.raises(InvalidOption, match="10 crops would take 300000 bytes"):
         cut_crops(photograph(), found, (plan,), 10 * 30_000 - 1)
+
+
+def test_too_many_crops_are_refused_before_any_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = 32
+    plans = tuple(CropPlan(f"m{number}", 1, 1) for number in range(specs))
+    boxes = [(0, 0, 9, 9)] * (MAX_CROPS // specs + 1)
+    assert len(cut_crops(photograph(), detections(*boxes[:-1]), plans, PLENTY)) == MAX_CROPS
+    monkeypatch.setattr(cv2, "resize", lambda *arguments, **options: pytest.fail("cut"))
+    with pytest.raises(InvalidOption, match=r"1025 regions for 32 crop specs are more than 32768 crops") as caught:
+        cut_crops(photograph(), detections(*boxes), plans, PLENTY)
+    assert caught.value.metadata == {"limit": "max_crops", "max": "32768"}
 
 
 def with_shape(shape: RotatedBox | Polygon) -> Detections:

@@ -94,6 +94,8 @@ def broken_setup(self: object, device: str) -> None:
         ({"setup": None}, r"needs setup\(device\)"),
         ({"classes": ()}, "`classes` must be"),
         ({"classes": (1, 2)}, "`classes` must be"),
+        ({"classes": "text"}, "`classes` must be"),
+        ({"classes": None}, "`classes` must be"),
         ({"__init__": lambda self, size: None}, "cannot be made: TypeError"),
     ],
 )

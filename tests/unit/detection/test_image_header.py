@@ -163,3 +163,17 @@ def test_of_a_tag_that_stands_twice_the_first_counts(kind: int) -> None:
 def test_a_first_entry_of_no_use_hides_the_tag() -> None:
     with pytest.raises(InvalidImage, match="no size"):
         read_header(tiff((256, ASCII, 64), (256, SHORT, 64), (257, SHORT, 48)))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_tiles_of_a_tiff_are_no_larger_than_a_picture_may_be(order: int) -> None:
+    # A decoder takes the memory of a whole tile however small the picture; 750 kB of zeros fill 770 MB of it.
+    size, tile = ((256, SHORT, 64), (257, SHORT, 48)), ((322, LONG, WIDE), (323, SHORT, 64))
+    assert check_image(tiff(*size, *tile), ImageLimits()).tile_px == WIDE * 64
+    with pytest.raises(ImageTooLarge, match="tiles have 3200000 pixels; at most 3199999"):
+        check_image(tiff(*(size + tile)[::order]), ImageLimits(max_pixels=WIDE * 64 - 1))
+    for odd in ([(322, SLONG, WIDE), tile[1]], [tile[0]], [tile[1]]):
+        with pytest.raises(InvalidImage, match="no size of its tiles"):
+            read_header(tiff(*size, *odd))
+    with pytest.raises(InvalidImage, match="more than 4096 entries"):
+        read_header(tiff(*size, *[(1, SHORT, 1)] * 4095, *tile))

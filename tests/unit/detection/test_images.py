@@ -147,6 +147,17 @@ def test_no_truncated_file_is_taken(kind: str, options: dict[str, Any], capfd: p
     assert accepted == []
 
 
+def test_a_jpeg_of_very_many_scans_is_refused() -> None:
+    # Each is a pass over all pixels, and these are empty.
+    data = encode(picture(), "jpeg", progressive=True)
+    at = data.rfind(b"\xff\xda")
+    scan = data[at : at + 2 + int.from_bytes(data[at + 2 : at + 4])]
+    room = images.MAX_SCANS - data.count(b"\xff\xda\0")
+    assert decode_image(data[:-2] + scan * room + data[-2:], LIMITS).shape == (48, 64, 3)
+    with pytest.raises(InvalidImage, match="more than 200 scans"):
+        decode_image(data[:-2] + scan * (room + 1) + data[-2:], LIMITS)
+
+
 def test_a_thumbnail_does_not_hide_truncation() -> None:
     # Its own end marker stands in the header of the file, before the pixels that are missing.
     thumbnail = encode(picture(16, 12), "jpeg")

@@ -34,6 +34,8 @@ def test_a_text_file_has_one_a_line(tmp_path: Path) -> None:
     file = tmp_path / "keys.txt"
     file.write_bytes("a\r\nb\n\u3000\n".encode())
     assert characters.from_text_file(file) == ("a", "b", "\u3000")
+    file.write_bytes(b"\xef\xbb\xbfa\r\nb\r\n")
+    assert characters.from_text_file(file) == ("a", "b")
     with pytest.raises(StartupError, match="cannot be read"):
         characters.from_text_file(tmp_path / "missing.txt")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -62,6 +64,32 @@ def crop(bgr: tuple[int, int, int], size: tuple[int, int] = (16, 24), top_k: int
 
 def run(handler: RecognitionHandler, *payloads: Payload) -> list[object]:
     return [result if isinstance(result, SluicewayError) else result.meta for result in handler.run(payloads)]
+
+
+FREED_IN_ORDER = """
+import gc, os, signal, sys
+from pathlib import Path
+from sluiceway_recognition.backends.openvino import OpenVinoBackend
+from sluiceway_recognition.plan import Normalisation
+from sluiceway_recognition.types import Head
+plain = Normalisation((0, 0, 0), (1, 1, 1))
+models = [OpenVinoBackend(Path(sys.argv[1]), head=Head.EMBED, height=16, normalisation=plain) for _ in range(2)]
+for model in models:
+    model.warm((24,))
+del model
+while models:
+    del models[0]
+    gc.collect()
+signal.signal(signal.SIGINT, signal.default_int_handler)
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_an_interrupt_after_models_were_freed_is_an_interrupt(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FREED_IN_ORDER, str(save_mean_colour(tmp_path))]
+    ended = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    assert b"KeyboardInterrupt" in ended.stderr
+    assert ended.returncode == -signal.SIGINT
 
 
 @pytest.mark.parametrize("activation", ["none", "softmax"])
@@ -136,6 +164,20 @@ def test_networks_of_another_kind_are_refused(tmp_path: Path, model: dict[str, o
         load(kind="embed", weights=str(path))
 
 
+def test_a_network_of_one_width_says_so(tmp_path: Path) -> None:
+    pixels = ops.parameter(ov.PartialShape([1, 3, 16, 24]), np.float32, name="images")
+    # Its number of steps is a constant.
+    steps = ops.reshape(pixels, ops.constant(np.array([1, 24, 48], dtype=np.int64)), special_zero=False)
+    ov.save_model(ov.Model([steps], [pixels], "steps"), tmp_path / "steps.xml")
+    (tmp_path / "characters.txt").write_text("\n".join(map(str, range(46))))
+    model = {"weights": str(tmp_path / "steps.xml"), "characters": str(tmp_path / "characters.txt")}
+    assert load(**model, buckets=[24])[1].buckets == (24,)
+    with pytest.raises(
+        StartupError, match="crops of 16 x 8 pixels; it wants the width 24: set `max_width` and `buckets`"
+    ):
+        load(**model, buckets=[8, 24])
+
+
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no model")
     with pytest.raises(StartupError, match="cannot be read as a model"):
@@ -189,6 +231,8 @@ class Reader:
     def setup(self, device: str) -> None:
         if self.fault == "setup":
             raise RuntimeError("no weights here")
+        if self.fault == "labels":
+            self.labels = (1, 2)
 
     def __call__(self, batch: list[np.ndarray]) -> list[object]:
         readings: list[object] = [TextReading("w" * pixels.shape[1], (1.0,) * pixels.shape[1]) for pixels in batch]
@@ -196,6 +240,8 @@ class Reader:
             readings.pop()
         if self.fault == "kind":
             readings[0] = "just a string"
+        if self.fault == "surrogate":
+            readings[0] = TextReading("a\udc80", (1.0, 1.0))
         if self.fault == "one":
             readings[0] = ModelFailed("not this one")
         return readings
@@ -215,7 +261,7 @@ def test_user_code_gets_crops_at_their_exact_width() -> None:
 
 
 @pytest.mark.usefixtures("user_module")
-@pytest.mark.parametrize("fault", ["kind", "one"])
+@pytest.mark.parametrize("fault", ["kind", "surrogate", "one"])
 def test_user_code_that_fails_one_crop_fails_that_one(fault: str) -> None:
     handler, _ = load(recognizer="user_recognizers:Reader", options={"fault": fault})
     bad, good = run(handler, crop((0, 0, 0)), crop((0, 0, 0), (16, 2)))
@@ -235,6 +281,7 @@ def test_user_code_that_loses_a_crop_fails_the_batch() -> None:
     ("recognizer", "options", "message"),
     [
         ("user_recognizers:Reader", {"fault": "setup"}, "no weights here"),
+        ("user_recognizers:Reader", {"fault": "labels"}, "labels of .* must be a sequence of names"),
         ("user_recognizers:Reader", {"colour": 1}, "could not be set up"),
         ("user_recognizers:Absent", {}, "cannot be loaded"),
         ("no_such_module:Reader", {}, "cannot be loaded"),

@@ -107,11 +107,21 @@ def test_a_conversion_is_kept_and_a_damaged_one_made_again(tmp_path: Path) -> No
     assert [file.name for file in cached.parent.iterdir()] == ["net.safetensors"]
 
 
-def test_a_cache_that_cannot_be_written_to_costs_the_conversion_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", ["read-only", "full"])
+def test_a_cache_that_cannot_be_written_to_costs_the_conversion_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    from safetensors import SafetensorError
     from sluiceway_recognition.nets import store
 
-    # A file where the folder should be: fails for every user, as a read-only file system does.
-    (tmp_path / "cache").write_text("")
+    def full(*_arguments: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    if fault == "read-only":
+        # A file where the folder should be: fails for every user, as a read-only file system does.
+        (tmp_path / "cache").write_text("")
+    else:
+        monkeypatch.setattr(store, "save_file", full)
     source = weights.resolve("ppocrv5-mobile", kind="recognition").path
     name, net, facts = store.convert(source, tmp_path / "cache" / "net.safetensors")
     assert name == "ppocrv5-mobile"

@@ -59,9 +59,10 @@ def onnx_mean_colour(path: Path, activation: str, batch: str) -> Path:
 
     size = "N" if batch == "any" else int(batch)
     operators = {"softmax": "Softmax", "log": "LogSoftmax", "sigmoid": "Sigmoid"}
+    weighted = ("Identity", ["colours"]) if activation == "no weights" else ("Mul", ["colours", "scale"])
     nodes = [
         helper.make_node("ReduceMean", ["images"], ["colours"], axes=[2, 3], keepdims=0),
-        helper.make_node("Mul", ["colours", "scale"], ["means"]),
+        helper.make_node(*weighted, ["means"]),
     ]
     scale = helper.make_tensor("scale", TensorProto.FLOAT, [3], [1, 1, 1])
     if activation == "leak":
@@ -147,6 +148,11 @@ def test_a_file_whose_rows_mix_in_a_batch_is_computed_crop_by_crop(
     assert "recognition.models.m: a batch of 1 is fixed in model.onnx, and in larger ones its crops would mix" in (
         caplog.text
     )
+
+
+def test_a_file_without_weights_is_computed_in_several_shapes(tmp_path: Path) -> None:
+    backend = open_embedder(onnx_mean_colour(tmp_path / "model.onnx", "no weights", "any"))
+    assert {graph for graph, _ in backend._shapes} == {1, 4}
 
 
 def stripes(folder: Path, sizes: tuple[int, ...] = (2, 3, 16, 64), dynamic: bool = True) -> Path:
@@ -242,6 +248,7 @@ def test_batches_without_memory_are_made_smaller(tmp_path: Path, monkeypatch, ca
     [
         ((1, 3, 32, 64), False, {"max_width": 64, "buckets": [64]}, "wants crops of height 32"),
         ((1, 3, 16, 64), False, {}, "wants crops of width 64; set `max_width`"),
+        ((1, 3, 16, 128), False, {}, "wants crops of width 128; set `max_width` to that, and `buckets` to that alone"),
         ((1, 1, 16, 64), False, {}, "one input of"),
         ((2, 3, 16, 64), True, {"kind": "classify"}, "labels for a model|rank 2|classes"),
         ((2, 3, 16, 64), True, {"output": "logits"}, "one output without a name"),

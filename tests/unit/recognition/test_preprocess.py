@@ -8,7 +8,8 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 from sluiceway_recognition.preprocess import CropLimits, decode_file, pixels_of, to_spec
 from sluiceway_recognition.types import CropSpec, CropTask, PixelFormat, ResizeRule
 from sluiceway_runtime.errors import ImageTooLarge, InvalidImage
@@ -64,6 +65,25 @@ def test_exif_orientation_is_honoured() -> None:
     assert decode_file(encoded(image, "JPEG", exif=exif), LIMITS).shape == (20, 10, 3)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_odd_exif_is_no_reason_to_refuse_a_crop(kind: str) -> None:
+    image = Image.new("RGB", (20, 10))
+    assert decode_file(encoded(image, kind, exif=b"Exif\0\0garbage"), LIMITS).shape == (10, 20, 3)
+    # The maker's name as a number.
+    entries = struct.pack("<HHIf", 271, 11, 1, 2.5) + struct.pack("<HHII", 274, 3, 1, 6)
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x02\0" + entries + b"\0\0\0\0"
+    assert decode_file(encoded(image, kind, exif=exif), LIMITS).shape == (20, 10, 3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_as_pillow_turns_it(orientation: int) -> None:
+    image = Image.effect_noise((20, 10), 90)
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    turned = np.asarray(ImageOps.exif_transpose(image))
+    assert (decode_file(encoded(image, "PNG", exif=exif), LIMITS)[..., 0] == turned).all()
+
+
 def bomb(width: int, height: int) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -76,6 +96,26 @@ def bomb(width: int, height: int) -> bytes:
 def test_a_bomb_is_refused_by_its_header(size: tuple[int, int]) -> None:
     with pytest.raises(ImageTooLarge):
         decode_file(bomb(*size), LIMITS)
+
+
+def test_a_jpeg_of_very_many_scans_is_refused() -> None:
+    # Each is a pass over all pixels, and these are empty.
+    data = encoded(Image.effect_noise((64, 48), 90), "JPEG", progressive=True)
+    at = data.rfind(b"\xff\xda")
+    scan = data[at : at + 2 + int.from_bytes(data[at + 2 : at + 4])]
+    assert decode_file(data[:-2] + scan * 100 + data[-2:], LIMITS).shape == (48, 64, 3)
+    with pytest.raises(InvalidImage, match="more than 200 scans"):
+        decode_file(data[:-2] + scan * 200 + data[-2:], LIMITS)
+
+
+def test_tiles_larger_than_a_crop_may_be_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each is decoded as a whole, however small the picture.
+    entries = [(256, 64), (257, 48), (258, 8), (259, 1), (262, 1), (322, 1008), (323, 1008), (324, 0), (325, 9)]
+    body = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    data = b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + body + bytes(4)
+    monkeypatch.setattr(TiffImageFile, "load", lambda image: pytest.fail("decoded"))
+    with pytest.raises(ImageTooLarge, match="tiles"):
+        decode_file(data, LIMITS)
 
 
 def test_a_large_file_is_refused_unread() -> None:

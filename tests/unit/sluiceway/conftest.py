@@ -59,12 +59,14 @@ class FakePipeline(pipeline_pb2_grpc.PipelineServiceServicer):
     Image bytes are commands: b"bad" fails the source, b"hang" never answers, anything else is echoed as text.
 
     Attributes:
+        source_failures: what the next sources fail with, in jobs that go on.
         break_stream_after: for each stream in turn, so many jobs are answered; the next one breaks off after its first
             recognition, and the stream with it.
     """
 
     refusals: list[Refusal] = field(default_factory=list)
     job_refusals: list[Refusal] = field(default_factory=list)
+    source_failures: list[Refusal] = field(default_factory=list)
     break_stream_after: list[int] = field(default_factory=list)
     requests: list[pb.ProcessRequest] = field(default_factory=list)
     metadata: list[dict[str, str]] = field(default_factory=list)
@@ -76,6 +78,7 @@ class FakePipeline(pipeline_pb2_grpc.PipelineServiceServicer):
     max_image_bytes: int = 0
     max_message_bytes: int = 0
     descriptions: int = 0
+    replica_ready: bool = True
 
     async def Process(
         self, request: pb.ProcessRequest, context: grpc.aio.ServicerContext
@@ -114,6 +117,10 @@ class FakePipeline(pipeline_pb2_grpc.PipelineServiceServicer):
 
     async def _source(self, source: pb.Source) -> AsyncIterator[pb.ProcessResponse]:
         name = source.source_id
+        if self.source_failures:
+            failed = pb.SourceFailed(error=self.source_failures.pop(0).to_proto())
+            yield pb.ProcessResponse(source_id=name, failed=failed)
+            return
         if source.image == b"bad":
             error = error_pb2.Error(code=3, reason="INVALID_IMAGE", message="not an image")
             yield pb.ProcessResponse(source_id=name, failed=pb.SourceFailed(error=error))
@@ -152,7 +159,7 @@ class FakePipeline(pipeline_pb2_grpc.PipelineServiceServicer):
         self.descriptions += 1
         if self.refusals:
             await context.abort_with_status(self.refusals.pop(0).to_rpc())
-        endpoint = pb.Endpoint(address="127.0.0.1:50052", ready=True, load=model_pb2.Load(capacity=2))
+        endpoint = pb.Endpoint(address="127.0.0.1:50052", ready=self.replica_ready, load=model_pb2.Load(capacity=2))
         return pb.DescribeResponse(
             server_version="0.1.0",
             stages=[pb.Stage(name="detection", target="localhost:50052", endpoints=[endpoint])],
@@ -180,7 +187,8 @@ class Running:
 @pytest.fixture
 async def server() -> AsyncIterator[Running]:
     fake = FakePipeline()
-    grpc_server = grpc.aio.server()
+    # As the real ones: asked for a sign of life as often as anybody likes.
+    grpc_server = grpc.aio.server(options=[("grpc.http2.max_ping_strikes", 0)])
     pipeline_pb2_grpc.add_PipelineServiceServicer_to_server(fake, grpc_server)
     port = grpc_server.add_insecure_port("127.0.0.1:0")
     await grpc_server.start()

@@ -230,8 +230,14 @@ async def test_wait_ready(client: AsyncClient, server: Any, refusal: Any) -> Non
 
 async def test_wait_ready_in_vain() -> None:
     async with AsyncClient("127.0.0.1:1") as client:
-        with pytest.raises(errors.Unavailable, match="was not ready within"):
+        with pytest.raises(errors.Unavailable, match=r"was not ready within 0\.3 s: cannot reach 127\.0\.0\.1:1"):
             await client.wait_ready(0.3)
+
+
+async def test_wait_ready_says_which_stage_is_missing(client: AsyncClient, server: Any) -> None:
+    server.fake.replica_ready = False
+    with pytest.raises(errors.Unavailable, match="no replica of detection takes work"):
+        await client.wait_ready(1)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -185,3 +187,97 @@ async def test_a_closed_client_says_so(server: Any) -> None:
                 call()
 
     await asyncio.to_thread(work)
+
+
+# Each is a process of its own, told the server's address: what it does to itself is for no test process to bear.
+PROGRAMS = {
+    "an interrupt stays an interrupt": """
+        import os, signal, threading
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        try:
+            list(client.process_many([b"hang"]))
+        except KeyboardInterrupt:
+            print("as it should be")
+        """,
+    "an iterator that the garbage collector finds on the client's own thread": """
+        import gc, threading
+        events = client.events(b"hang")
+        next(events)
+        gc.disable()
+        cycle = [events]
+        cycle.append(cycle)
+        del events, cycle
+        collected = threading.Event()
+        client._thread._loop.call_soon_threadsafe(lambda: (gc.collect(), collected.set()))
+        assert collected.wait(20)
+        assert client.describe().server_version
+        print("as it should be")
+        """,
+    "a client that the garbage collector finds on its own thread": """
+        import gc, sys, threading
+        sys.unraisablehook = lambda fault: print(fault)
+        client.describe()
+        gc.disable()
+        loop = client._thread._loop
+        client.cycle = client
+        del client
+        collected = threading.Event()
+        loop.call_soon_threadsafe(lambda: (gc.collect(), collected.set()))
+        assert collected.wait(20)
+        [thread.join(20) for thread in threading.enumerate() if thread.name == "sluiceway-client"]
+        assert loop.is_closed()
+        print("as it should be")
+        """,
+    "sources that never have a next one do not keep the process from ending": """
+        import threading
+        def sources():
+            yield b"x"
+            threading.Event().wait()
+        with client:
+            next(client.process_many(sources()))
+        print("as it should be")
+        """,
+    "sources that end the process end the run": """
+        def sources():
+            yield b"x"
+            raise SystemExit("no more")
+        try:
+            list(client.process_many(sources()))
+        except RuntimeError as error:
+            assert "no more" in str(error)
+            print("as it should be")
+        """,
+    "a fork says what it lacks": """
+        import os, signal
+        client.describe()
+        def refuses(call):
+            try:
+                call()
+            except errors.SluicewayError as error:
+                return "fork" in str(error)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            refused = refuses(client.describe) and refuses(lambda: Client(address))
+            client.close()
+            os._exit(0 if refused else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert client.describe().server_version
+        print("as it should be")
+        """,
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS.keys())
+async def test_what_a_process_does_to_itself(program: str, server: Any) -> None:
+    head = "import sys; from sluiceway import Client, errors; address = sys.argv[1]; client = Client(address)\n"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", head + textwrap.dedent(program), server.address, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        said, _ = await asyncio.wait_for(process.communicate(), 45)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise
+    assert (said.decode(), process.returncode) == ("as it should be\n", 0)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import grpc
 import pytest
+from PIL import Image
 
 from sluiceway import errors
-from sluiceway.client import ApiCall, AsyncClient, Options, RetryPolicy
+from sluiceway.client import ApiCall, AsyncClient, Options, RetryPolicy, connection
 from sluiceway.client.connection import BulkCall
 
 QUICK = RetryPolicy(attempts=4, first_delay_s=0.01)
@@ -89,6 +91,53 @@ async def test_a_broken_stream_is_opened_again_and_nothing_is_lost_or_doubled(cl
     assert server.fake.break_stream_after == []
 
 
+@asynccontextmanager
+async def wire(address: str, cut: asyncio.Event) -> AsyncIterator[str]:
+    """A way to a server whose first connection, once cut, carries nothing more and does not end."""
+    wires: set[asyncio.Task[None]] = set()
+    count = 0
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first: bool) -> None:
+        try:
+            while data := await reader.read(2**16):
+                if first and cut.is_set():
+                    await asyncio.Event().wait()
+                writer.write(data)
+        finally:
+            writer.close()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal count
+        count += 1
+        to_server = await asyncio.open_connection(*address.split(":"))
+        for ends in ((reader, to_server[1]), (to_server[0], writer)):
+            wires.add(asyncio.create_task(carry(*ends, first=count == 1)))
+
+    listener = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    finally:
+        listener.close()
+        for task in wires:
+            task.cancel()
+        await asyncio.gather(*wires, return_exceptions=True)
+
+
+async def test_a_server_whose_machine_vanished_is_given_up_and_nothing_is_lost(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hasty = {"grpc.keepalive_time_ms": 500, "grpc.keepalive_timeout_ms": 500, "grpc.http2.ping_timeout_ms": 500}
+    options = tuple((name, hasty.get(name, value)) for name, value in connection._OPTIONS)
+    monkeypatch.setattr(connection, "_OPTIONS", options)
+    cut = asyncio.Event()
+    async with wire(server.address, cut) as address, AsyncClient(address, retry=QUICK) as client:
+        reading = asyncio.create_task(read_first_texts(client, [b"one", b"hang", b"two"]))
+        await asyncio.wait_for(server.fake.arrived.wait(), 30)
+        cut.set()
+        server.fake.hold.set()
+        assert await asyncio.wait_for(reading, 30) == ["one", "hang", "two"]
+
+
 async def test_a_server_that_never_answers_ends_it() -> None:
     async with AsyncClient("127.0.0.1:1", retry=QUICK) as lost:
         with pytest.raises(errors.Unavailable):
@@ -100,6 +149,19 @@ async def test_a_refused_job_comes_back_after_the_pushback(client: AsyncClient, 
     server.fake.job_refusals = [full, full]
     assert await read_first_texts(client, texts(4)) == [f"image {index}" for index in range(4)]
     assert len(server.fake.requests) == 6
+
+
+async def test_a_source_that_failed_for_want_of_a_replica_comes_back(
+    client: AsyncClient, server: Any, refusal: Any
+) -> None:
+    """As `process` does it."""
+    server.fake.source_failures = [refusal(grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")] * 2
+    assert await read_first_texts(client, texts(4)) == [f"image {index}" for index in range(4)]
+    assert len(server.fake.requests) == 6
+    server.fake.source_failures = [refusal(grpc.StatusCode.UNAVAILABLE, "UPSTREAM_FAILED")]
+    results = [item async for item in client.process_many(texts(2))]
+    assert [type(item.error) for item in results] == [errors.UpstreamFailed, type(None)]
+    assert len(server.fake.requests) == 8
 
 
 async def test_a_job_refused_for_good_is_a_failed_result(client: AsyncClient, server: Any, refusal: Any) -> None:
@@ -143,6 +205,33 @@ async def test_a_source_that_cannot_be_sent_leaves_the_others_alone(client: Asyn
         errors.InvalidOption,
         type(None),
     ]
+
+
+def cut_off_picture() -> Image.Image:
+    """As `Image.open` gives it: what is missing is found when the pixels are wanted."""
+    whole = io.BytesIO()
+    Image.effect_noise((64, 64), 90).save(whole, "PNG")
+    return Image.open(io.BytesIO(whole.getvalue()[:2000]))
+
+
+async def test_a_source_that_cannot_be_read_leaves_the_others_alone(client: AsyncClient) -> None:
+    sources = [b"one", cut_off_picture(), "a\0b.jpg", "api://[shop", b"two"]
+    async with asyncio.timeout(30):
+        results = [item async for item in client.process_many(sources)]
+    assert [type(item.error) for item in results] == [
+        type(None),
+        errors.InvalidImage,
+        errors.InvalidImage,
+        errors.InvalidInput,
+        type(None),
+    ]
+
+
+@pytest.mark.parametrize("in_flight", [0, -1])
+async def test_a_window_for_nothing_is_refused(in_flight: int, client: AsyncClient) -> None:
+    with pytest.raises(errors.InvalidOption, match=f"at least 1, not {in_flight}"):
+        async with asyncio.timeout(30):
+            await read_first_texts(client, texts(1), in_flight=in_flight)
 
 
 async def test_a_writer_that_fails_ends_it(client: AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import grpc
 import grpc.aio
 import pytest
 
 from sluiceway import errors
+from sluiceway.client import AsyncClient, Tls
 from sluiceway.client.convert import error_from_rpc, from_response
 from sluiceway.client.options import RetryPolicy
 from sluiceway.pipeline.v1 import pipeline_pb2
@@ -59,3 +62,29 @@ def test_a_message_that_grpc_does_not_take_is_no_full_queue(who: str) -> None:
     error = error_from_rpc(refused, "host:1")
     assert isinstance(error, errors.ImageTooLarge)
     assert error.message == details
+
+
+def test_whoever_never_gives_up_may_fail_any_number_of_times() -> None:
+    policy = RetryPolicy(attempts=10**9)
+    delay_s = policy.delay_s(errors.Unavailable("gone"), 100_000, None)
+    assert delay_s is not None
+    assert delay_s <= policy.max_delay_s
+
+
+@pytest.mark.parametrize("token", ["secret\n", "pässwort"])
+async def test_a_token_that_no_header_can_hold(token: str) -> None:
+    with pytest.raises(errors.InvalidOption, match="token") as caught:
+        AsyncClient("127.0.0.1:1", token=token)
+    assert token.strip() not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["ca", "certificate", "key"])
+async def test_files_of_a_connection_that_are_not_there(name: str, tmp_path: Path) -> None:
+    with pytest.raises(errors.InvalidOption, match=r"cannot read .*nowhere\.pem"):
+        AsyncClient("127.0.0.1:1", tls=Tls(**{name: tmp_path / "nowhere.pem"}))
+
+
+async def test_authorities_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("hello")
+    with pytest.raises(errors.InvalidOption, match=r"no certificates in .*ca\.pem"):
+        AsyncClient("127.0.0.1:1", tls=Tls(ca=tmp_path / "ca.pem"))

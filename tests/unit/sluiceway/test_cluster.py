@@ -117,6 +117,17 @@ async def eventually(condition: Callable[[], bool], timeout_s: float = 30) -> No
             await asyncio.sleep(0.02)
 
 
+async def test_ports_that_others_listen_on_are_told_before_anything_starts(
+    specs: list[ServerSpec], tmp_path: Path
+) -> None:
+    """The other's probe would answer for the server that cannot start because of it."""
+    said = rf"port {specs[1].operations[1]} \(recognition.operations_port\) is in use"
+    with socket.create_server(specs[1].operations), pytest.raises(ClusterError, match=said):
+        async with Cluster(specs):
+            pass
+    assert not (tmp_path / "journal").exists()
+
+
 async def test_all_are_ready_inside_and_gone_after(specs: list[ServerSpec], tmp_path: Path) -> None:
     states: list[ServerState] = []
     logs: list[tuple[str, str]] = []
@@ -317,9 +328,8 @@ INTERRUPTED = textwrap.dedent(
         print("processing", flush=True)
         await asyncio.Event().wait()
 
-    run.plan_and_pull = lambda *_, **__: plan
     run._process = process
-    target = run.Target(None, None, None, None, show_logs=False)
+    target = run.Target(None, plan, None, None, show_logs=False)
     report = Report(as_json=True, out=None, inputs=())
     sys.exit(asyncio.run(run._run(run.Job((), Options(), 1), target, report)))
     """

@@ -211,3 +211,25 @@ def test_ordinary_pictures_travel_as_bmp() -> None:
     loaded = load_source(np.zeros((2000, 3000, 3), np.uint8))
     assert loaded.image is not None
     assert loaded.image.startswith(b"BM")
+
+
+def test_sixteen_bits_a_pixel_stay_sixteen() -> None:
+    """As a scanner writes them; cut to eight, everything above 255 would be white."""
+    values = np.linspace(0, 65535, 12, dtype=np.uint16).reshape(3, 4)
+    loaded = load_source(Image.fromarray(values))
+    assert loaded.image is not None
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(loaded.image))), values)
+
+
+@pytest.mark.parametrize("mode", ["I", "F", "I;16B"])
+def test_pictures_whose_range_is_not_known(mode: str) -> None:
+    with pytest.raises(errors.InvalidImage, match="scale it to 255"):
+        load_source(Image.new(mode, (4, 4)))
+
+
+def test_pictures_that_have_no_pixels() -> None:
+    closed = Image.new("RGB", (4, 4))
+    closed.close()
+    for picture in (closed, Image.new("RGB", (0, 4))):
+        with pytest.raises(errors.InvalidImage, match="cannot read the picture"):
+            load_source(picture)

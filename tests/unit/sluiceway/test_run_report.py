@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from sluiceway import errors
 from sluiceway.cli.inputs import find_inputs
@@ -95,3 +95,31 @@ def test_a_name_that_is_not_utf8_is_shown_with_a_replacement(as_json: bool, caps
     else:
         assert good.startswith("M\ufffdnchen.jpg")
         assert "cannot read M\ufffdnchen.jpg: gone" in bad
+
+
+def test_a_picture_that_cannot_be_written_is_told_and_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "scans" / "page.png").unlink()
+    (folder / "scans" / "page.png").mkdir()
+    Image.new("RGB", (40, 30)).save(folder / "page.png")
+    inputs = find_inputs(["photo.jpg", "page.png"])
+    report = Report(as_json=True, out=folder / "scans", inputs=inputs)
+    for item in inputs:
+        report.add(Result(item.name, 40, 30), item)
+    report.close()
+    assert (report.succeeded, report.unwritten) == (2, 1)
+    said = capsys.readouterr().err
+    assert "page.png: Is a directory" in said
+    assert "1 annotated pictures could not be written" in said
+
+
+def test_a_picture_that_pillow_does_not_read_ends_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Servers read it: a comment of three megabytes is none of their business."""
+    extra = PngImagePlugin.PngInfo()
+    extra.add_text("Comment", "x" * 3_000_000, zip=True)
+    Image.new("RGB", (40, 30)).save(folder / "talkative.png", pnginfo=extra)
+    inputs = find_inputs(["talkative.png", "photo.jpg"])
+    report = Report(as_json=True, out=folder / "scans", inputs=inputs)
+    for item in inputs:
+        report.add(Result(item.name, 40, 30), item)
+    assert (report.succeeded, report.unwritten) == (2, 1)
+    assert "talkative.png: Decompressed data too large" in capsys.readouterr().err

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
+from sluiceway_runtime import weights
 from typer.testing import CliRunner
 
 from sluiceway.cli.app import app
@@ -61,3 +66,41 @@ def test_images_to_calibrate_with_are_a_folder(images: str, said: str, tmp_path:
 @pytest.mark.parametrize("value", ["0", "-1"])
 def test_numbers_below_one(option: str, value: str) -> None:
     assert "greater than or equal to 1" in refused(["run", "x.png", "--address", "127.0.0.1:1", option, value])
+
+
+# A process of its own: the signal is for it alone.
+PULLING = textwrap.dedent(
+    """
+    import signal, sys, time
+    from sluiceway.cli import embedded
+    from sluiceway.cli.app import main
+
+    def pull(_):
+        print("pulling", flush=True)
+        time.sleep(600)
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    embedded.pull_missing = pull
+    sys.argv = ["sluiceway", "run", "x.png"]
+    main()
+    """
+)
+
+
+def test_an_interrupt_ends_a_download_at_once() -> None:
+    with subprocess.Popen([sys.executable, "-c", PULLING], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        try:
+            assert run.stdout is not None
+            assert run.stdout.readline() == b"pulling\n"
+            run.send_signal(signal.SIGINT)
+            assert run.wait(30) == 130
+        finally:
+            run.kill()
+
+
+def test_samples_cannot_be_written_where_a_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "page.png").write_bytes(b"x")
+    monkeypatch.setattr(weights, "pull_samples", lambda *_: {"page.png": tmp_path / "page.png"})
+    result = CliRunner().invoke(app, ["samples", "pull", "page.png", "--to", "page.png"])
+    assert result.exit_code == 1, result.exception
+    assert "cannot write page.png/page.png: File exists" in result.output

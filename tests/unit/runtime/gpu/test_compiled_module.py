@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -142,6 +144,44 @@ def test_a_package_that_cannot_be_loaded_is_made_again_and_then_done_without(
     assert module(shape, pixels, widths)[0] == pytest.approx(expected(pixels, widths), abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("fails", "message"),
+    [
+        ("draft", "nothing is compiled ([Errno 28] No space left on device)"),
+        ("keep", "1 of 2 graphs could not be compiled"),
+        ("building", "nothing is compiled ([Errno 28] No space left on device)"),
+    ],
+)
+def test_a_disk_that_is_full_costs_speed_and_nothing_else(
+    tmp_path: Path, monkeypatch, caplog, fails: str, message: str
+) -> None:
+    from gpu_nets import shape_of
+    from sluiceway_runtime.gpu import artefacts, builder, compiler
+
+    def build(_recipe: object, _device: str, wanted: list, told) -> None:
+        for shape, path in wanted:
+            path.write_bytes(b"package")
+            told(shape, "")
+
+    keep = artefacts.Artefacts.keep
+
+    def full(made: artefacts.Artefacts, *arguments) -> Path:
+        if fails == "keep" and arguments[0] == shapes[0]:
+            return keep(made, *arguments)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    shapes = [shape_of(2), shape_of(1)]
+    monkeypatch.setattr(builder, "build", build)
+    monkeypatch.setattr(compiler, "load", lambda path, module, shape, device: module)
+    monkeypatch.setattr(artefacts.Artefacts, fails, full)
+    module = open_module(tmp_path)
+    assert module.prepare(shapes, shapes) == tuple(shapes)
+    assert message in caplog.text
+    assert "No space left on device" in caplog.text
+    pixels, widths = batch_of(2, 0)
+    assert module(shapes[0], pixels, widths)[0] == pytest.approx(expected(pixels, widths), abs=1e-6)
+
+
 def test_an_artefact_of_another_graph_is_told_and_does_no_harm(tmp_path: Path, caplog) -> None:
     import torch
     from gpu_nets import make, shape_of
@@ -209,6 +249,27 @@ def test_a_builder_that_dies_fails_its_own_graph(tmp_path: Path, monkeypatch) ->
     wanted = [(shape_of(1), tmp_path / "1.bin"), (shape_of(2), tmp_path / "2.bin")]
     builder.build(recipe(wrap="die"), "cpu", wanted, lambda shape, fault: told.update({shape.name: fault}))
     assert told == {"1x32": "the builder ended with code 9", "2x32": "the builder ended with code 9"}
+
+
+@pytest.mark.parametrize(
+    ("program", "fault"),
+    [
+        ("no such program", "no builder can be started: [Errno 2] No such file or directory"),
+        ("/bin/sh -c 'read job; printf \"{\"; kill -9 $$'", "the builder ended with code -9"),
+    ],
+)
+def test_a_builder_that_cannot_start_or_is_killed_is_told_of_each_graph(
+    tmp_path: Path, monkeypatch, program: str, fault: str
+) -> None:
+    from gpu_nets import recipe, shape_of
+    from sluiceway_runtime.gpu import builder
+
+    start = subprocess.Popen
+    monkeypatch.setattr(builder.subprocess, "Popen", lambda _command, **options: start(shlex.split(program), **options))
+    told: dict[str, str] = {}
+    wanted = [(shape_of(number), tmp_path / f"{number}.bin") for number in (1, 2)]
+    builder.build(recipe(), "cpu", wanted, lambda shape, fault: told.update({shape.name: fault}))
+    assert {name: text.partition(": 'no")[0] for name, text in told.items()} == {"1x32": fault, "2x32": fault}
 
 
 def test_a_fault_is_told_with_its_cause() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 
@@ -126,6 +127,21 @@ def test_without_a_place_to_keep_them_artefacts_are_temporary(tmp_path: Path, ca
     assert "cannot be kept" in caplog.text
     made.close()
     assert not path.parent.exists()
+
+
+def test_a_file_system_without_locks_keeps_no_artefacts(tmp_path: Path, monkeypatch, caplog) -> None:
+    from sluiceway_runtime.gpu import artefacts
+
+    def flock(file, _operation: int) -> None:
+        if Path(file.name).is_relative_to(tmp_path):
+            raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(artefacts.fcntl, "flock", flock)
+    made = artefacts.Artefacts(tmp_path, "m", {})
+    with made.building():
+        assert not made.folder.is_relative_to(tmp_path)
+    assert "No locks available" in caplog.text
+    made.close()
 
 
 def test_a_recipe_is_known_by_its_code_too(tmp_path: Path, monkeypatch) -> None:
