@@ -55,5 +55,5 @@ def _explain(error: Exception) -> int:
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, SluicewayError) or kinds & {"StartupError", "ClusterError"}:
         errors.print(f"sluiceway: {error}", style="red", markup=False, soft_wrap=True)
-        return EXIT_USAGE if "ConfigurationError" in kinds else EXIT_FAILED
+        return EXIT_USAGE if kinds & {"ConfigurationError", "InvalidOption"} else EXIT_FAILED
     raise error

@@ -181,8 +181,11 @@ def pull_samples(
     for name, path in paths.items():
         place = path
         if to:
-            to.mkdir(parents=True, exist_ok=True)
-            place = Path(shutil.copy(path, to / name))
+            try:
+                to.mkdir(parents=True, exist_ok=True)
+                place = Path(shutil.copy(path, to / name))
+            except OSError as error:
+                fail(f"cannot write {to / name}: {error.strerror}")
         pulled(name, place)
 
 

@@ -37,6 +37,7 @@ class Report:
 
     Attributes:
         console: where tables go; None for NDJSON.
+        unwritten: annotated pictures that could not be written.
     """
 
     def __init__(self, *, as_json: bool, out: Path | None, inputs: Sequence[Input]) -> None:
@@ -46,6 +47,7 @@ class Report:
         self._written: set[Path] = set()
         self.succeeded = 0
         self.failed = 0
+        self.unwritten = 0
         self._regions = 0
 
     def add(self, result: Result, item: Input) -> None:
@@ -69,7 +71,9 @@ class Report:
         summary = f"{self.succeeded} of {total} images, {self._regions} regions"
         errors.print(f"{summary}, {self.failed} failed" if self.failed else summary, style="bold")
         if self._written:
-            errors.print(f"annotated pictures are in {escape(str(self._out))}")
+            errors.print(f"annotated pictures are in {escape(str(self._out))}", soft_wrap=True)
+        if self.unwritten:
+            errors.print(f"{self.unwritten} annotated pictures could not be written", style="bold")
 
     def _print(self, console: Console, result: Result) -> None:
         name = escape(shown(result.source))
@@ -100,8 +104,10 @@ class Report:
                 drawn.save(path, quality=JPEG_QUALITY)
             else:
                 drawn.save(path)
-        except OSError as error:
-            errors.print(f"cannot write {path}: {error}", style="yellow", markup=False)
+        except Exception as error:  # Pillow's decoders raise what they like for files that a server reads
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            errors.print(f"cannot write {path}: {reason}", style="yellow", markup=False, soft_wrap=True)
+            self.unwritten += 1
             return
         self._written.add(path)
 

@@ -8,15 +8,18 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sluiceway.cli.embedded import embedded_cluster, plan_and_pull, stop_on_signals
 from sluiceway.cli.inputs import Input, find_inputs
 from sluiceway.cli.report import Report
-from sluiceway.cli.terminal import EXIT_FAILED, EXIT_USAGE, errors, fail, image_progress
+from sluiceway.cli.terminal import EXIT_FAILED, EXIT_USAGE, errors, fail, image_progress, widen_stdout
 from sluiceway.client import AsyncClient, Options, Priority, Result, Tls
+
+if TYPE_CHECKING:
+    from sluiceway.cluster import ClusterPlan
 
 __all__ = ["run"]
 
@@ -31,10 +34,10 @@ class PriorityName(StrEnum):
 
 @dataclass(frozen=True)
 class Target:
-    """Which cluster to use: a running one, or one of its own."""
+    """Which cluster to use: a running one, or without an address one of its own, by plan."""
 
     address: str | None
-    config: Path | None
+    plan: ClusterPlan | None
     token: str | None
     tls: Tls | None
     show_logs: bool
@@ -97,7 +100,7 @@ def run(
 
     Without --address, the cluster is started for this run and stopped after it.
 
-    Exit codes: 0 all images were processed, 1 some failed, 2 wrong usage.
+    Exit codes: 0 all images were processed, 1 some failed or their pictures could not be written, 2 wrong usage.
 
     [dim]Examples:[/]
 
@@ -120,11 +123,14 @@ def run(
         return_images=out is not None,
         detect_only=detect_only,
     )
-    target = Target(address, config, token, Tls(ca=ca) if tls or ca else None, verbose)
     inputs = find_inputs(sources)
     if out:
         _make_folder(out)
+    widen_stdout(data=json)
     report = Report(as_json=json, out=out, inputs=inputs)
+    # Before there is a loop, which would hear an interrupt only after the last download.
+    plan = None if address else plan_and_pull("run without --address", config, free_ports=True)
+    target = Target(address, plan, token, Tls(ca=ca) if tls or ca else None, verbose)
     raise typer.Exit(asyncio.run(_run(Job(inputs, options, in_flight), target, report)))
 
 
@@ -144,7 +150,7 @@ async def _run(job: Job, target: Target, report: Report) -> int:
         errors.print("stopped")
         return 130
     report.close()
-    return EXIT_FAILED if report.failed else 0
+    return EXIT_FAILED if report.failed or report.unwritten else 0
 
 
 @contextlib.asynccontextmanager
@@ -153,7 +159,8 @@ async def _cluster(target: Target) -> AsyncIterator[tuple[str, Tls | None]]:
     if target.address:
         yield target.address, target.tls
         return
-    plan = await asyncio.to_thread(plan_and_pull, "run without --address", target.config, free_ports=True)
+    plan = target.plan
+    assert plan is not None
     async with embedded_cluster(plan, show_logs=target.show_logs):
         yield plan.address, target.tls or (Tls(ca=plan.ca) if plan.encrypted else None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "output",
     "pulled",
     "shown",
+    "widen_stdout",
 ]
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
@@ -39,6 +42,12 @@ def fail(message: object, code: int = EXIT_FAILED) -> NoReturn:
     """Say what is wrong, in red where there is colour, and end the command."""
     errors.print(f"sluiceway: {message}", style="red", markup=False, soft_wrap=True)
     raise SystemExit(code)
+
+
+def widen_stdout(*, data: bool) -> None:
+    """Let stdout take every letter, whatever the locale: NDJSON is UTF-8, tables have ? for what cannot be shown."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8" if data else None, errors="replace")
 
 
 def shown(text: str) -> str:
@@ -110,4 +119,4 @@ def image_progress(total: int, results: Console | None) -> Iterator[Progress]:
 
 def pulled(name: str, path: object) -> None:
     """Say that something is in the cache."""
-    errors.print(f"[green]✓[/] {name:<15} {path}")
+    errors.print(f"[green]✓[/] {name:<15} {escape(str(path))}", soft_wrap=True)

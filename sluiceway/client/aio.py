@@ -194,7 +194,7 @@ class AsyncClient:
         """Wait until the server answers and every stage has a replica that takes work.
 
         Raises:
-            Unavailable: it did not in time.
+            Unavailable: it did not in time; the message has the last reason.
         """
         deadline_s = time.monotonic() + timeout_s
         last: SluicewayError | None = None
@@ -204,10 +204,15 @@ class AsyncClient:
             except (Unavailable, DeadlineExceeded) as error:
                 last = error
             else:
-                if all(any(item.ready for item in stage.endpoints) for stage in description.stages):
+                waiting = [
+                    stage.name for stage in description.stages if not any(item.ready for item in stage.endpoints)
+                ]
+                if not waiting:
                     return description
+                last = Unavailable(f"no replica of {' and '.join(waiting)} takes work")
             await asyncio.sleep(min(0.1, max(remaining_s, 0)))
-        raise Unavailable(f"{self.address} was not ready within {timeout_s:g} s") from last
+        why = f": {last}" if last else ""
+        raise Unavailable(f"{self.address} was not ready within {timeout_s:g} s{why}") from last
 
     async def _load(self, source: SourceLike) -> LoadedSource:
         if isinstance(source, bytes):

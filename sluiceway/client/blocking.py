@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import queue
 import threading
 import weakref
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -17,7 +19,7 @@ from sluiceway.client.events import Event
 from sluiceway.client.options import Options, RetryPolicy, Tls
 from sluiceway.client.results import Result
 from sluiceway.client.sources import ChannelOrder, SourceLike
-from sluiceway.errors import Cancelled
+from sluiceway.errors import Cancelled, SluicewayError
 
 __all__ = ["Client"]
 
@@ -39,17 +41,28 @@ class LoopThread:
     Error handling: what runs when it is closed, or is to run later, raises `Cancelled`.
     """
 
+    # The process that started the first one: gRPC's threads run in it alone.
+    _pid: int | None = None
+
     def __init__(self) -> None:
+        LoopThread._pid = LoopThread._pid or os.getpid()
+        _require_process(LoopThread._pid)
         self._closed = False
         # Whatever was handed over before `_closed` is seen by `close`, so that nobody waits for a loop that has ended.
-        self._lock = threading.Lock()
+        # Reentrant, as the garbage collector may end an iterator while its thread is in here.
+        self._lock = threading.RLock()
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="sluiceway-client", daemon=True)
+        self._thread = threading.Thread(target=_run, args=(self._loop,), name="sluiceway-client", daemon=True)
         self._thread.start()
         self._stop = weakref.finalize(self, _stop, self._loop, self._thread)
 
     def run(self, work: Coroutine[Any, Any, Answer]) -> Answer:
         """Run a coroutine to its end and return what it returns; an interrupt here cancels it there."""
+        try:
+            _require_process(self._pid)
+        except SluicewayError:
+            work.close()
+            raise
         with self._lock:
             if self._closed:
                 work.close()
@@ -65,16 +78,29 @@ class LoopThread:
 
     def iterate(self, items: AsyncIterator[Answer]) -> Iterator[Answer]:
         """Draw from an asynchronous iterator; leaving the loop closes it."""
+        # An item that an interrupt cancelled is still being given up when the iterator is to be closed.
+        turn = asyncio.Lock()
         try:
-            while not isinstance(item := self.run(_next(items)), _End):
+            while not isinstance(item := self.run(_next(items, turn)), _End):
                 yield item
         finally:
-            # A thread that was closed has closed its iterators too.
-            with contextlib.suppress(Cancelled):
-                self.run(_close(items))
+            self._leave(_close(items, turn))
+
+    def _leave(self, closing: Coroutine[Any, Any, None]) -> None:
+        if threading.current_thread() is self._thread:
+            # The garbage collector found a forgotten iterator on this thread, which cannot wait for itself.
+            asyncio.run_coroutine_threadsafe(closing, self._loop)
+            return
+        # A thread that was closed has closed its iterators too.
+        with contextlib.suppress(Cancelled):
+            self.run(closing)
 
     def close(self, last: Coroutine[Any, Any, None]) -> None:
         """Cancel what runs, run `last`, and end the thread. May be called twice."""
+        if self._pid != os.getpid():
+            # A fork has nothing of it but memory.
+            last.close()
+            return
         with self._lock:
             if self._closed:
                 last.close()
@@ -96,33 +122,74 @@ async def _end_everything() -> None:
     await asyncio.get_running_loop().shutdown_asyncgens()
 
 
+def _require_process(pid: int | None) -> None:
+    """Refuse to work in a fork of the process that began: nothing there would ever answer."""
+    if pid != os.getpid():
+        raise SluicewayError(
+            "gRPC does not work in a process that was forked after a client was made: start processes with "
+            "multiprocessing's 'spawn' or 'forkserver', or make the first client after the fork",
+            code="FAILED_PRECONDITION",
+        )
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
 def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
     loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
+    # The garbage collector may find a forgotten client on the client's own thread.
+    if thread is not threading.current_thread():
+        thread.join()
 
 
-async def _next(items: AsyncIterator[Answer]) -> Answer | _End:
-    return await anext(items, _END)
+async def _next(items: AsyncIterator[Answer], turn: asyncio.Lock) -> Answer | _End:
+    async with turn:
+        return await anext(items, _END)
 
 
-async def _close(items: AsyncIterator[object]) -> None:
-    close = getattr(items, "aclose", None)
-    if close:
-        await close()
+async def _close(items: AsyncIterator[object], turn: asyncio.Lock) -> None:
+    async with turn:
+        close = getattr(items, "aclose", None)
+        if close:
+            await close()
 
 
 async def _from_thread(items: Iterable[Item]) -> AsyncIterator[Item]:
     """Draw from an iterable that may block, without holding up the loop."""
-    loop, iterator = asyncio.get_running_loop(), iter(items)
-    # One thread for the whole iterable: generators with open files or cursors must not change threads midway.
-    thread = ThreadPoolExecutor(1, "sluiceway-sources")
+    iterator = iter(items)
+    asked: queue.SimpleQueue[Future[Item | _End] | None] = queue.SimpleQueue()
+    # One thread for the whole iterable: generators with open files or cursors must not change threads midway. Nobody
+    # waits for it, neither who leaves early nor the interpreter's end: the iterable may never have a next item.
+    threading.Thread(target=_draw, args=(iterator, asked), name="sluiceway-sources", daemon=True).start()
     try:
-        while not isinstance(item := await loop.run_in_executor(thread, next, iterator, _END), _End):
+        while True:
+            place: Future[Item | _End] = Future()
+            asked.put(place)
+            item = await asyncio.wrap_future(place)
+            if isinstance(item, _End):
+                return
             yield item
     finally:
-        # Not waiting: whoever leaves early must not hold up the loop until the iterable has its next item.
-        thread.shutdown(wait=False)
+        asked.put(None)
+
+
+def _draw(iterator: Iterator[Item], asked: queue.SimpleQueue[Future[Item | _End] | None]) -> None:
+    while place := asked.get():
+        if not place.set_running_or_notify_cancel():
+            continue
+        try:
+            place.set_result(next(iterator, _END))
+        except Exception as error:  # of any kind: whoever draws raises it again
+            place.set_exception(error)
+        except BaseException as error:
+            # `sys.exit` in a generator: raised again in the loop, it would end the loop, and its callers would wait.
+            end = RuntimeError(f"the sources ended with {error!r}")
+            end.__cause__ = error
+            place.set_exception(end)
 
 
 class Client:

@@ -15,7 +15,7 @@ from sluiceway.client.description import Description
 from sluiceway.client.options import Options, RetryPolicy
 from sluiceway.client.results import Result
 from sluiceway.client.sources import LoadedSource, SourceLike, describe_source
-from sluiceway.errors import SluicewayError, Unavailable
+from sluiceway.errors import InvalidOption, SluicewayError, Unavailable
 
 __all__ = ["BulkRun"]
 
@@ -51,6 +51,8 @@ class BulkRun:
         in_flight: int,
         ordered: bool,
     ) -> None:
+        if in_flight < 1:
+            raise InvalidOption(f"in_flight must be at least 1, not {in_flight}")
         self._open_call = open_call
         self._load = load
         self._describe = describe
@@ -183,13 +185,14 @@ class BulkRun:
         job.assembly.add(event)
         if not isinstance(event, events.JobDone):
             return
-        if event.error is not None:
+        result = job.assembly.result()
+        if result.error is not None:
             job.failures += 1
-            delay_s = self._retry.delay_s(event.error, job.failures, None)
+            delay_s = self._retry.delay_s(result.error, job.failures, None)
             if delay_s is not None:
                 self._later(delay_s, job)
                 return
-        self._end(job, job.assembly.result())
+        self._end(job, result)
 
     def _end(self, job: _Job, result: Result) -> None:
         del self._jobs[str(job.index)]

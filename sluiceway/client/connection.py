@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -11,7 +13,7 @@ import grpc
 
 from sluiceway.client.convert import error_from_rpc
 from sluiceway.client.options import Tls
-from sluiceway.errors import SluicewayError, Unavailable
+from sluiceway.errors import InvalidOption, SluicewayError, Unavailable
 from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
 
 __all__ = ["BulkCall", "Connection"]
@@ -23,6 +25,13 @@ _OPTIONS = (
     # A cluster that is just starting should be found within a second, not after a minute of back-off.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),
+    # A machine that vanished says nothing, and calls without a deadline, as those of `process_many`, would wait on.
+    # The ping that measures the connection keeps others back, so it has a limit as well. All of them are long, because
+    # on a slow line a ping stands behind the images that are being sent.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 30_000),
+    ("grpc.http2.ping_timeout_ms", 60_000),
+    ("grpc.http2.max_pings_without_data", 0),
     # Retries are this library's: it knows the server's pushback and what can be repeated.
     ("grpc.enable_retries", 0),
 )
@@ -39,6 +48,8 @@ class Connection:
     """
 
     def __init__(self, address: str, *, tls: Tls | None, token: str | None) -> None:
+        if token and not (token.isascii() and token.isprintable()):
+            raise InvalidOption("the token has characters other than printable ASCII, such as the end of a line")
         self.address = address
         self._closed = False
         options = list(_OPTIONS)
@@ -141,8 +152,21 @@ class BulkCall:
 
 
 def _credentials(tls: Tls) -> grpc.ChannelCredentials:
+    if tls.ca:
+        try:
+            # What gRPC cannot use it tells its own log, and the caller that nobody answers.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(tls.ca)
+        except ssl.SSLError as error:
+            raise InvalidOption(f"there are no certificates in {tls.ca} (PEM): {error.reason}") from error
+        except OSError as error:
+            raise InvalidOption(f"cannot read {tls.ca}: {error.strerror}") from error
     return grpc.ssl_channel_credentials(
-        root_certificates=tls.ca.read_bytes() if tls.ca else None,
-        private_key=tls.key.read_bytes() if tls.key else None,
-        certificate_chain=tls.certificate.read_bytes() if tls.certificate else None,
+        root_certificates=_read(tls.ca), private_key=_read(tls.key), certificate_chain=_read(tls.certificate)
     )
+
+
+def _read(path: Path | None) -> bytes | None:
+    try:
+        return path.read_bytes() if path else None
+    except OSError as error:
+        raise InvalidOption(f"cannot read {path}: {error.strerror}") from error

@@ -100,7 +100,9 @@ class RetryPolicy:
         if isinstance(error, QueueFull) and error.retry_after_s is None:
             # Without a time the server does not want it back: the message is too large, or a proxy's quota is used up.
             return None
-        backoff = min(self.first_delay_s * 2 ** (failures - 1), self.max_delay_s) * self.jitter.uniform(0.5, 1.0)
+        # No power of two beyond what a float holds: whoever never gives up gets there.
+        doubled = self.first_delay_s * 2 ** min(failures - 1, 100)
+        backoff = min(doubled, self.max_delay_s) * self.jitter.uniform(0.5, 1.0)
         asked = error.retry_after_s or 0.0
         delay = max(backoff, asked * self.jitter.uniform(1.0, 1.2))
         return None if remaining_s is not None and delay >= remaining_s else delay

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -12,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from PIL import Image, ImageOps
 
-from sluiceway.errors import InvalidImage, InvalidInput
+from sluiceway.errors import InvalidImage, InvalidInput, SluicewayError
 
 __all__ = ["ApiCall", "ArrayLike", "LoadedSource", "SourceLike", "describe_source", "load_source"]
 
@@ -47,7 +48,10 @@ class ApiCall:
         Raises:
             InvalidInput: no name, or text that does not start with `api:`.
         """
-        parts = urlsplit(text)
+        try:
+            parts = urlsplit(text)
+        except ValueError:
+            parts = urlsplit("")
         if parts.scheme != "api" or not parts.path:
             raise InvalidInput(f"{text} is not of the form api:NAME?key=value")
         return cls(parts.path, dict(parse_qsl(parts.query, keep_blank_values=True)))
@@ -95,7 +99,7 @@ def load_source(source: SourceLike, *, channels: ChannelOrder = "bgr") -> Loaded
         What to send. Pictures in memory are encoded without loss.
 
     Raises:
-        InvalidImage: the file cannot be read, or the array is not uint8 [H, W], [H, W, 3] or [H, W, 4].
+        InvalidImage: the file or the picture cannot be read, or the array is not uint8 [H, W], [H, W, 3] or [H, W, 4].
     """
     name = describe_source(source)
     match source:
@@ -104,7 +108,8 @@ def load_source(source: SourceLike, *, channels: ChannelOrder = "bgr") -> Loaded
         case bytes() | bytearray() | memoryview():
             return LoadedSource(name, image=bytes(source))
         case Image.Image():
-            return LoadedSource(name, image=_encode(ImageOps.exif_transpose(source)))
+            with _unreadable_pictures():
+                return LoadedSource(name, image=_encode(ImageOps.exif_transpose(source)))
         case str() if source.startswith(("http://", "https://")):
             return LoadedSource(name, url=source)
         case str() if source.startswith("api:"):
@@ -112,7 +117,8 @@ def load_source(source: SourceLike, *, channels: ChannelOrder = "bgr") -> Loaded
         case str() | os.PathLike():
             return LoadedSource(name, image=_read(Path(source)))
         case ArrayLike():
-            return LoadedSource(name, image=_encode(_picture(source, channels)))
+            with _unreadable_pictures():
+                return LoadedSource(name, image=_encode(_picture(source, channels)))
     raise InvalidInput(f"cannot process a {type(source).__name__}: give a path, bytes, array, picture, URL or ApiCall")
 
 
@@ -121,6 +127,19 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InvalidImage(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise InvalidImage(f"cannot read {path}: {error}") from error
+
+
+@contextmanager
+def _unreadable_pictures() -> Iterator[None]:
+    """Pillow reads a file when its pixels are wanted, that is here, and each of its decoders raises what it likes."""
+    try:
+        yield
+    except SluicewayError:
+        raise
+    except Exception as error:  # of any kind: one picture must not end a run of many
+        raise InvalidImage(f"cannot read the picture: {error}") from error
 
 
 def _picture(array: ArrayLike, channels: ChannelOrder) -> Image.Image:
@@ -139,12 +158,15 @@ def _picture(array: ArrayLike, channels: ChannelOrder) -> Image.Image:
 def _encode(picture: Image.Image) -> bytes:
     """Encode without loss, as BMP: some twenty times faster than PNG, and the wire is rarely the narrow place.
 
-    What would be too large for a server goes as PNG.
+    What would be too large for a server goes as PNG, and so do 16 bits a pixel, which BMP does not have.
     """
-    if picture.mode not in ("L", "RGB"):
+    if picture.mode != "I;16" and picture.mode.startswith(("I", "F")):
+        # Converted, all above 255 would be white.
+        raise InvalidImage(f"a picture of mode {picture.mode} has no known range: scale it to 255 and convert it to L")
+    if picture.mode not in ("L", "RGB", "I;16"):
         picture = picture.convert("RGB")
     buffer = io.BytesIO()
-    if picture.width * picture.height * len(picture.getbands()) > MAX_BMP_BYTES:
+    if picture.mode == "I;16" or picture.width * picture.height * len(picture.getbands()) > MAX_BMP_BYTES:
         picture.save(buffer, format="PNG", compress_level=PNG_LEVEL)
     else:
         picture.save(buffer, format="BMP")

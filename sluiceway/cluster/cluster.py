@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -93,8 +95,9 @@ class Cluster:
         itself when its own `start_timeout_s` has passed.
 
         Raises:
-            ClusterError: one died.
+            ClusterError: one died, or a port is taken.
         """
+        _require_free_ports(self._specs)
         self._pipe = os.pipe()
         # Servers first import and load for seconds; none has to wait for another to do so.
         async with asyncio.TaskGroup() as group:
@@ -185,6 +188,28 @@ class Cluster:
         """End every server at once, for a second Ctrl-C. `stop` must still follow."""
         for server in self._servers.values():
             server.signal(signal.SIGKILL)
+
+
+def _require_free_ports(specs: Sequence[ServerSpec]) -> None:
+    """Refuse to start where others listen: their probes would answer for servers that are dying of it."""
+    taken = []
+    for spec in specs:
+        host, _, port = spec.address.rpartition(":")
+        for key, place in (("port", (host.strip("[]"), int(port))), ("operations_port", spec.operations)):
+            if _is_taken(*place):
+                taken.append(f"port {place[1]} ({spec.name}.{key}) is in use by another program")
+    if taken:
+        advice = "Is a cluster running? `sluiceway run --address` uses it; one beside it needs other ports configured."
+        raise ClusterError("\n".join([*taken, advice]))
+
+
+def _is_taken(host: str, port: int) -> bool:
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            return False
+    except OSError as error:
+        # Any other fault the server will tell better.
+        return error.errno == errno.EADDRINUSE
 
 
 def _last_words(server: ServerProcess, headline: str) -> str:

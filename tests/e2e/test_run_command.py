@@ -92,6 +92,25 @@ def test_people_get_a_table_and_pictures(up: Any, samples: Path, tmp_path: Path)
         assert picture.size == (1620, 2160)
 
 
+def test_a_picture_that_cannot_be_written_is_exit_code_1(up: Any, samples: Path, tmp_path: Path) -> None:
+    (tmp_path / "page.png").mkdir()
+    done = run(samples / "page.png", "--json", "--out", tmp_path, "--address", up.address)
+    assert done.returncode == 1
+    assert objects(done)[0]["status"] == "ok"
+    assert b"could not be written" in done.stderr
+
+
+def test_names_come_out_whatever_the_locale(up: Any, samples: Path, tmp_path: Path) -> None:
+    street = tmp_path / "Straße 北京.png"
+    street.write_bytes((samples / "page.png").read_bytes())
+    done = run(street, "--json", "--address", up.address, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr.decode()
+    assert objects(done)[0]["source"] == str(street)
+    done = run(street, "--address", up.address, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"Stra?e ??.png" in done.stdout
+
+
 def test_a_folder_gives_its_images_and_passes_over_the_rest(up: Any, copy_samples: Path) -> None:
     (copy_samples / "deeper").mkdir()
     (copy_samples / "page.png").rename(copy_samples / "deeper" / "PAGE.PNG")
@@ -129,6 +148,7 @@ def test_options_have_their_effect(up: Any, samples: Path) -> None:
         (["--config", "nowhere.toml", "x.png"], "nowhere.toml"),
         (["--ca", "nowhere.pem", "x.png"], "nowhere.pem"),
         (["--max-detections", "-1", "x.png"], "--max-detections"),
+        (["--address", "127.0.0.1:1", "--token", "a\nb", "x.png"], "the token has characters"),
     ],
 )
 def test_wrong_usage_is_exit_code_2_without_a_traceback(arguments: list[str], said: str) -> None:
