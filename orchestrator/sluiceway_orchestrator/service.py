@@ -156,9 +156,13 @@ class OrchestratorService:
             },
         }
 
-    async def drain(self, grace_s: float) -> None:
+    def refuse(self) -> None:
+        """Take no more jobs over HTTP."""
+        self.http.refuse()
+
+    async def drain(self, grace_s: float) -> bool:
         """Finish the jobs that came in over HTTP; every other belongs to a call, and those have ended."""
-        await self.http.drain(grace_s)
+        return await self.http.drain(grace_s)
 
     async def close(self) -> None:
         """Close every connection."""

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from sluiceway_runtime import cores, devices, weights
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.inference import SERVICE, add_inference
+from sluiceway_runtime.logs import LogStyle
 from sluiceway_runtime.pool import Placement, Pool, PoolLimits, PoolStatistics, WorkerSpec
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.metrics import PoolCollector
@@ -112,6 +113,7 @@ class DetectionService:
                 placements,
                 credits=GPU_CREDITS if on_gpu else 1,
                 overlap=settings.overlap,
+                log=LogStyle("detection", config.log_level, config.log_format),
             ),
             PoolLimits(
                 max_batch=settings.max_batch,
@@ -169,10 +171,12 @@ class DetectionService:
             ],
         }
 
-    async def drain(self, grace_s: float) -> None:
+    def refuse(self) -> None:
+        """Nothing: all comes by gRPC."""
+
+    async def drain(self, grace_s: float) -> bool:
         """Finish what was accepted."""
-        if self.pool is not None:
-            await self.pool.drain(grace_s)
+        return self.pool is None or await self.pool.drain(grace_s)
 
     async def close(self) -> None:
         """Stop the workers."""

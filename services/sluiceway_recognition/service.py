@@ -12,6 +12,7 @@ import grpc.aio
 from prometheus_client import CollectorRegistry
 from sluiceway_runtime import cores, devices, weights
 from sluiceway_runtime.inference import SERVICE, add_inference
+from sluiceway_runtime.logs import LogStyle
 from sluiceway_runtime.pool import Pool, PoolLimits, WorkerSpec
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.metrics import PoolCollector
@@ -101,6 +102,7 @@ class RecognitionService:
                 placements,
                 credits=credits_each,
                 overlap=credits_each,
+                log=LogStyle("recognition", config.log_level, config.log_format),
             ),
             PoolLimits(
                 max_batch=max_batch,
@@ -149,10 +151,12 @@ class RecognitionService:
             ],
         }
 
-    async def drain(self, grace_s: float) -> None:
+    def refuse(self) -> None:
+        """Nothing: all comes by gRPC."""
+
+    async def drain(self, grace_s: float) -> bool:
         """Finish what was accepted."""
-        if self.pool is not None:
-            await self.pool.drain(grace_s)
+        return self.pool is None or await self.pool.drain(grace_s)
 
     async def close(self) -> None:
         """Stop the workers."""

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import Unavailable
+from sluiceway_runtime.logs import LogStyle
 from sluiceway_runtime.pool import Payload, Placement, Pool, PoolLimits, Timing, WorkerSpec
 
 # The grace is long, as deaths are counted: a worker that was asked to go and is kept from it that long counts as one.
@@ -99,7 +100,9 @@ def test_workers_notice_a_closed_socket_even_without_the_death_signal(tmp_path):
         there.close()
         front = Channel(here)
         placement = Placement(0, "cpu", None, 1)
-        front.send(Start("pool_handlers:Scripted", {"journal": str(journal)}, placement, tuple(sys.path)))
+        front.send(
+            Start("pool_handlers:Scripted", {"journal": str(journal)}, placement, tuple(sys.path), 1, LogStyle("test"))
+        )
         assert isinstance(front.receive(), Ready)
         front.send(Run(1, (Payload({"id": 1, "hang": 60}),)))
         wait_for(journal.exists)

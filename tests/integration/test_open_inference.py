@@ -70,7 +70,10 @@ class Echo:
     def status(self) -> Mapping[str, Any]:
         return {}
 
-    async def drain(self, grace_s: float) -> None: ...
+    def refuse(self) -> None: ...
+
+    async def drain(self, grace_s: float) -> bool:
+        return True
 
     async def close(self) -> None: ...
 

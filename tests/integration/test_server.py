@@ -35,7 +35,9 @@ class Scripted(detection_pb2_grpc.DetectionServiceServicer, recognition_pb2_grpc
         self.starting: Callable[[], Awaitable[None]] = self._nothing
         self.detect: Callable[[Any], Awaitable[Any]] = self._empty
         self.closed_streams = 0
+        self.refuses = False
         self.drained_s: float | None = None
+        self.drains = True
         self.closed = 0
         self.is_ready = True
 
@@ -72,8 +74,12 @@ class Scripted(detection_pb2_grpc.DetectionServiceServicer, recognition_pb2_grpc
     def status(self) -> Mapping[str, Any]:
         return {"answer": 42}
 
-    async def drain(self, grace_s: float) -> None:
+    def refuse(self) -> None:
+        self.refuses = True
+
+    async def drain(self, grace_s: float) -> bool:
         self.drained_s = grace_s
+        return self.drains
 
     async def close(self) -> None:
         self.closed += 1
@@ -272,6 +278,9 @@ async def test_draining_finishes_what_runs_and_refuses_what_comes(
     await started.wait()
     stopping = asyncio.create_task(server.stop())
     await eventually(lambda: _truth(server.lifecycle.state.value == "draining"))
+    # What comes another way than by gRPC has the same time to end in, and so as early a notice.
+    assert service.refuses
+    assert service.drained_s is None
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.Detect(detection_pb2.DetectRequest())
     # gRPC itself says CANCELLED to a call that comes in the very moment; our clients take it for the same.
@@ -345,6 +354,13 @@ async def test_draining_ends_at_its_grace_time(service: Scripted) -> None:
         assert await server.stop() is False
         assert asyncio.get_running_loop().time() - began < 20
         call.cancel()
+
+
+async def test_a_stop_is_not_clean_if_the_service_could_not_finish(service: Scripted) -> None:
+    service.drains = False
+    server = Server(service, CONFIG)
+    await server.start()
+    assert await server.stop() is False
 
 
 async def test_an_open_health_watch_does_not_hold_up_a_stop(service: Scripted) -> None:

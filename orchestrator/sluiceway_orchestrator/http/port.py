@@ -124,9 +124,12 @@ class HttpPort:
         self.port = int(self._runner.addresses[0][1])
         log.info("HTTP on %s:%d", self._http.host, self.port)
 
-    async def drain(self, grace_s: float) -> bool:
-        """Take no more jobs and wait for those that run; returns whether all of them ended."""
+    def refuse(self) -> None:
+        """Take no more jobs; those that run go on."""
         self._draining = True
+
+    async def drain(self, grace_s: float) -> bool:
+        """Wait for the jobs that run; returns whether all of them ended."""
         try:
             async with asyncio.timeout(grace_s):
                 await self._idle.wait()

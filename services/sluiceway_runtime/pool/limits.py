@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from sluiceway_runtime.cores.placement import Placement
+from sluiceway_runtime.logs import LogStyle
 
 __all__ = ["PoolLimits", "Timing", "WorkerSpec"]
 
@@ -22,6 +24,7 @@ class WorkerSpec:
         credits: batches that a worker may hold. 1 on a CPU. With 2 or 3 the next batch is already there when the worker
             finishes one, which matters where the gap is long beside the computation (GPUs).
         overlap: batches that a worker may have begun at once, if its handler can `launch`; at most `credits`.
+        log: of the front; a worker logs likewise.
     """
 
     factory: str
@@ -29,6 +32,7 @@ class WorkerSpec:
     placements: tuple[Placement, ...]
     credits: int = 1
     overlap: int = 1
+    log: LogStyle = field(default_factory=partial(LogStyle, "pool"))
 
     def __post_init__(self) -> None:
         if not self.placements:

@@ -10,6 +10,7 @@ from typing import Any
 
 from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.errors import SluicewayError
+from sluiceway_runtime.logs import LogStyle
 from sluiceway_runtime.pool.payload import Payload
 
 __all__ = ["FromWorker", "Leaving", "Raised", "Ready", "Result", "Run", "Start", "StartFailed", "Undelivered"]
@@ -26,7 +27,8 @@ class Start:
     config: Mapping[str, Any]
     placement: Placement
     import_path: tuple[str, ...]
-    overlap: int = 1
+    overlap: int
+    log: LogStyle
 
 
 @dataclass(frozen=True, slots=True)

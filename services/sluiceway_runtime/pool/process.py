@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections import deque
+from dataclasses import replace
 
 from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.cores.threads import thread_environment
@@ -117,7 +118,9 @@ class WorkerProcess:
         end.setblocking(False)
         self._channel = Channel(end)
         self._loop.add_reader(end, self._listen)
-        start = Start(self._spec.factory, self._spec.config, self._placement, tuple(sys.path), self._spec.overlap)
+        spec, placement = self._spec, self._placement
+        log = replace(spec.log, service=f"{spec.log.service} worker {placement.index}")
+        start = Start(spec.factory, spec.config, placement, tuple(sys.path), spec.overlap, log)
         self._post(pack(start, NO_BATCH))
 
     def _post(self, packet: Packet) -> None:

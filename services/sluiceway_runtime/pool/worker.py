@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.cores.threads import apply_thread_caps, os_threads
 from sluiceway_runtime.errors import StartupError
+from sluiceway_runtime.logs import configure_logging
 from sluiceway_runtime.pool.channel import Channel, ChannelClosed, LostMessage
 from sluiceway_runtime.pool.execution import describe, resident_bytes, serve
 from sluiceway_runtime.pool.handler import Handler, WorkerBroken, load_handler
@@ -47,7 +48,6 @@ def main(arguments: list[str]) -> NoReturn:
     # The terminal sends Ctrl-C to the whole group; the front owns it and tells workers what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s worker %(process)d %(name)s: %(message)s")
     os.set_inheritable(descriptor, False)
     channel = Channel(socket.socket(fileno=descriptor))
     try:
@@ -61,6 +61,7 @@ def main(arguments: list[str]) -> NoReturn:
 
 def _serve(channel: Channel) -> int:
     start: Start = channel.receive()
+    configure_logging(start.log)
     threading.Thread(target=_watch, args=(channel.fileno(),), name="watch", daemon=True).start()
     inbox = _Inbox(channel)
     try:

@@ -58,8 +58,12 @@ class Service(Protocol):
         """What `/statusz` shows; JSON. No secrets, no contents."""
         ...
 
-    async def drain(self, grace_s: float) -> None:
-        """Finish what was accepted, at most `grace_s`; called when no new calls come any more."""
+    def refuse(self) -> None:
+        """Take nothing new that does not come by gRPC, whose calls are refused from now on. `drain` follows."""
+
+    async def drain(self, grace_s: float) -> bool:
+        """Finish what was accepted, at most `grace_s`, and return whether all is; called when no call runs any more."""
+        ...
 
     async def close(self) -> None:
         """Release everything. Called once, after any state, also when `start` failed."""
@@ -150,6 +154,7 @@ class Server:
             await self._announce(serving=False)
             await asyncio.sleep(min(self._config.drain_notice_s, self._config.drain_grace_s))
             self.lifecycle.to(State.DRAINING)
+            self._service.refuse()
             log.info("draining %d calls", self._interceptor.running)
             farewell = asyncio.create_task(self._say_goodbye(), name="farewell")
             try:
@@ -158,7 +163,7 @@ class Server:
             except TimeoutError:
                 clean = False
                 log.warning("%d calls did not finish in time", self._interceptor.running)
-            await self._service.drain(max(0.0, deadline - asyncio.get_running_loop().time()))
+            clean &= await self._service.drain(max(0.0, deadline - asyncio.get_running_loop().time()))
             farewell.cancel()
             await asyncio.wait((farewell,))
         await self.close()

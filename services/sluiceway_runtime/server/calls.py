@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 import os
 import re
 from typing import Any
@@ -11,16 +10,13 @@ import grpc.aio
 
 from sluiceway_runtime.config import ServerConfig
 from sluiceway_runtime.deadline import Deadline
+from sluiceway_runtime.logs import NO_REQUEST, current_request_id
 
 __all__ = ["REQUEST_ID_KEY", "begin_request", "current_request_id", "deadline_of", "request_id_of"]
 
 REQUEST_ID_KEY = "x-request-id"
 # A client's own id is taken over when it is short and harmless in a log line.
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-
-# What logs show outside of requests.
-NO_REQUEST = "-"
-current_request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default=NO_REQUEST)
 
 
 def deadline_of(context: grpc.aio.ServicerContext[Any, Any], config: ServerConfig) -> Deadline:

@@ -19,8 +19,8 @@ from typing import Any, NoReturn, TypeVar
 
 from sluiceway_runtime.config import ModelsConfig, ServerConfig, load_section, read_file, require_known_variables
 from sluiceway_runtime.errors import StartupError
+from sluiceway_runtime.logs import LogStyle, configure_logging
 from sluiceway_runtime.server.app import Server, Service
-from sluiceway_runtime.server.logs import configure_logging
 from sluiceway_runtime.server.memory import keep_freed_memory, settle
 from sluiceway_runtime.server.security import Security, SecurityConfig
 
@@ -87,7 +87,7 @@ def run_service(
         require_known_variables(os.environ)
         tables = read_file(arguments.config)
         config = load_section(model, section, tables=tables, environment=os.environ, overrides=overrides)
-        configure_logging(section, config.log_level, config.log_format)
+        configure_logging(LogStyle(section, config.log_level, config.log_format))
         security = Security(load_section(SecurityConfig, "security", tables=tables, environment=os.environ), os.environ)
         security.require_safe(section, config.host)
         keep_freed_memory()

@@ -41,8 +41,11 @@ class Service:
     def ready(self):
         return True
 
-    async def drain(self, grace_s):
+    def refuse(self):
         pass
+
+    async def drain(self, grace_s):
+        return True
 
     async def close(self):
         print("closed", flush=True)

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 import logging
 import sys
 import time
+from dataclasses import dataclass
 
-from sluiceway_runtime.server.calls import current_request_id
+__all__ = ["NO_REQUEST", "LogStyle", "configure_logging", "current_request_id"]
 
-__all__ = ["configure_logging"]
+# What logs show outside of requests.
+NO_REQUEST = "-"
+current_request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default=NO_REQUEST)
+
+
+@dataclass(frozen=True, slots=True)
+class LogStyle:
+    """How a process logs.
+
+    Attributes:
+        service: name of the server or worker, in every line.
+        level: debug, info, warning or error.
+        format: text or json.
+    """
+
+    service: str
+    level: str = "info"
+    format: str = "text"
 
 
 class _RequestId(logging.Filter):
@@ -37,22 +56,16 @@ class _Json(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def configure_logging(service: str, level: str, style: str) -> None:
-    """Set up the root logger of a server process.
-
-    Args:
-        service: name of the server, in every line.
-        level: debug, info, warning or error.
-        style: text or json.
-    """
+def configure_logging(style: LogStyle) -> None:
+    """Set up the root logger of a process."""
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_RequestId())
     handler.setFormatter(
-        _Json(service)
-        if style == "json"
-        else logging.Formatter(f"%(asctime)s %(levelname)-7s {service} [%(request_id)s] %(message)s", "%H:%M:%S")
+        _Json(style.service)
+        if style.format == "json"
+        else logging.Formatter(f"%(asctime)s %(levelname)-7s {style.service} [%(request_id)s] %(message)s", "%H:%M:%S")
     )
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.basicConfig(level=style.level.upper(), handlers=[handler], force=True)
     # aiohttp and grpc tell at info what a server tells by itself.
     for name in ("aiohttp", "grpc", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
