@@ -24,6 +24,8 @@ from sluiceway.errors import Cancelled, SluicewayError
 __all__ = ["Client"]
 
 _DEFAULT_OPTIONS = Options()
+# An interrupt that comes in the very moment in which a thread begins to wait does not wake it, so it wakes by itself.
+_LOOK_UP_S = 0.5
 Answer = TypeVar("Answer")
 Item = TypeVar("Item")
 
@@ -69,7 +71,12 @@ class LoopThread:
                 raise Cancelled("the client is closed")
             future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            return future.result()
+            while True:
+                try:
+                    return future.result(_LOOK_UP_S)
+                except TimeoutError:
+                    if future.done():  # it is the coroutine's own
+                        raise
         except CancelledError as error:
             raise Cancelled("the client was closed") from error
         except BaseException:
@@ -78,8 +85,7 @@ class LoopThread:
 
     def iterate(self, items: AsyncIterator[Answer]) -> Iterator[Answer]:
         """Draw from an asynchronous iterator; leaving the loop closes it."""
-        # An item that an interrupt cancelled is still being given up when the iterator is to be closed.
-        turn = asyncio.Lock()
+        turn = _Turn()
         try:
             while not isinstance(item := self.run(_next(items, turn)), _End):
                 yield item
@@ -146,13 +152,28 @@ def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
         thread.join()
 
 
-async def _next(items: AsyncIterator[Answer], turn: asyncio.Lock) -> Answer | _End:
-    async with turn:
-        return await anext(items, _END)
+class _Turn:
+    """Of one iterator: who draws from it. The thread that did may have been interrupted and be about to close it."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.drawing: asyncio.Task[Any] | None = None
 
 
-async def _close(items: AsyncIterator[object], turn: asyncio.Lock) -> None:
-    async with turn:
+async def _next(items: AsyncIterator[Answer], turn: _Turn) -> Answer | _End:
+    async with turn.lock:
+        turn.drawing = asyncio.current_task()
+        try:
+            return await anext(items, _END)
+        finally:
+            turn.drawing = None
+
+
+async def _close(items: AsyncIterator[object], turn: _Turn) -> None:
+    # One that an interrupt could not cancel any more, as it had just been begun; the others are being given up already.
+    if turn.drawing is not None and not turn.drawing.cancelling():
+        turn.drawing.cancel()
+    async with turn.lock:
         close = getattr(items, "aclose", None)
         if close:
             await close()

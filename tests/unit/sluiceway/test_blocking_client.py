@@ -177,6 +177,26 @@ async def test_close_ends_the_wait_for_the_next_of_many_sources(server: Any) -> 
         released.set()
 
 
+async def test_an_interrupt_as_something_is_begun_leaves_nobody_waiting(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = asyncio.run_coroutine_threadsafe
+
+    def interrupted(work: Any, loop: asyncio.AbstractEventLoop) -> Any:
+        monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", begin)
+        begin(work, loop)
+        raise KeyboardInterrupt
+
+    def work() -> None:
+        with Client(server.address) as client:
+            results = client.process_many([b"hang"])
+            monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                next(results)
+
+    await asyncio.wait_for(asyncio.to_thread(work), 30)
+
+
 async def test_a_closed_client_says_so(server: Any) -> None:
     def work() -> None:
         with Client(server.address) as client:
@@ -193,8 +213,18 @@ async def test_a_closed_client_says_so(server: Any) -> None:
 PROGRAMS = {
     "an interrupt stays an interrupt": """
         import os, signal, threading
-        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
         try:
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+            list(client.process_many([b"hang"]))
+        except KeyboardInterrupt:
+            print("as it should be")
+        """,
+    "an interrupt that does not wake whom it is for": """
+        import os, signal, threading
+        try:
+            # So it is where it comes just before a thread begins to wait; here another thread catches it.
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
             list(client.process_many([b"hang"]))
         except KeyboardInterrupt:
             print("as it should be")
