@@ -212,7 +212,7 @@ async def test_a_closed_client_says_so(server: Any) -> None:
 # Each is a process of its own, told the server's address: what it does to itself is for no test process to bear.
 PROGRAMS = {
     "an interrupt stays an interrupt": """
-        import os, signal, threading
+        import os, threading
         try:
             threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
             list(client.process_many([b"hang"]))
@@ -220,7 +220,7 @@ PROGRAMS = {
             print("as it should be")
         """,
     "an interrupt that does not wake whom it is for": """
-        import os, signal, threading
+        import os, threading
         try:
             # So it is where it comes just before a thread begins to wait; here another thread catches it.
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
@@ -300,7 +300,9 @@ PROGRAMS = {
 
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS.keys())
 async def test_what_a_process_does_to_itself(program: str, server: Any) -> None:
-    head = "import sys; from sluiceway import Client, errors; address = sys.argv[1]; client = Client(address)\n"
+    # Who starts the tests in the background ignores interrupts, and so would these processes.
+    head = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    head += "from sluiceway import Client, errors; address = sys.argv[1]; client = Client(address)\n"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", head + textwrap.dedent(program), server.address, stdout=asyncio.subprocess.PIPE
     )
