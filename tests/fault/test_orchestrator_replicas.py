@@ -12,6 +12,7 @@ from time import monotonic
 
 import grpc
 import pytest
+from sluiceway_orchestrator.stages.stage import EAGER_RESOLVE_S
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, FakeServer, picture
 from sluiceway_orchestrator.testing.cluster import account
 from sluiceway_runtime.errors import QueueFull, Unavailable
@@ -315,3 +316,46 @@ async def test_a_reader_that_repeats_or_forgets_crops_is_put_right() -> None:
     assert many.texts == {f"r{region}": 1 for region in range(4)}
     assert {error.reason for error in many.region_errors.values()} == {"UNAVAILABLE"}
     assert sorted(many.region_errors) == list(range(4, 20))
+
+
+async def test_a_replica_that_leaves_is_kept_until_its_calls_have_ended() -> None:
+    """It has answered every crop, and its name goes to another replica before the call is over."""
+    answered, end = asyncio.Event(), asyncio.Event()
+
+    class Lingering(FakeRecognition):
+        async def Recognize(  # type: ignore[override]
+            self, request: recognition_pb2.RecognizeRequest, context: object
+        ) -> AsyncIterator[recognition_pb2.RecognizeResponse]:
+            async for answer in super().Recognize(request, context):  # type: ignore[arg-type]
+                yield answer
+            answered.set()
+            await end.wait()
+
+    first, second = FakeServer(Lingering()), FakeServer(FakeRecognition())
+    port = (await first.start()).rpartition(":")[2]
+    await second.start(f"127.0.0.2:{port}")
+    addresses = ["127.0.0.1"]
+
+    async def look_up(_name: str, _port: int) -> Sequence[str]:
+        return tuple(addresses)
+
+    options = {"recognition": f"recognition.test:{port}", "resolve_interval_s": 0.3}
+    async with Cluster(readers=[], service={"stage_lookup": look_up}, **options) as cluster:
+        job = asyncio.create_task(cluster.process(Source(image=picture(1))))
+        await answered.wait()
+        addresses[:] = ["127.0.0.2"]
+        stage = cluster.service.recognition
+        async with asyncio.timeout(30):
+            while [replica.address for replica in stage.replicas if replica.ready] != [f"127.0.0.2:{port}"]:
+                await asyncio.sleep(0.01)
+        # As often as it is looked whether the replica can go.
+        await asyncio.sleep(2 * EAGER_RESOLVE_S)
+        end.set()
+        (source,) = (await job).values()
+        assert source.done is not None
+        assert source.texts == {"1:0": 1, "1:1": 1}
+        async with asyncio.timeout(30):
+            while len(stage._replicas) > 1:
+                await asyncio.sleep(0.01)
+    await first.stop()
+    await second.stop()

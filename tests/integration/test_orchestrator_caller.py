@@ -14,8 +14,6 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from sluiceway_orchestrator.config import ApiConfig, OrchestratorConfig
 from sluiceway_orchestrator.fetch import FetchedImage
-from sluiceway_orchestrator.fetch.api import ApiAnswer
-from sluiceway_orchestrator.fetch.budget import ByteBudget
 from sluiceway_orchestrator.fetch.fetcher import Fetched, Fetcher
 from sluiceway_orchestrator.job import ApiCall, Source
 from sluiceway_orchestrator.testing import Cluster, SourceEvents, picture
@@ -239,52 +237,6 @@ async def test_the_only_slot_is_not_kept_by_a_call_that_waits_for_one_behind_it(
     assert found[1] == {"archive.item": "second"}
     assert found[2] == {"archive.item": "fourth", "large.item": "third"}
     assert fetcher.budget.used_bytes == 0
-
-
-class Steps:
-    """An API that answers in a few turns of the loop."""
-
-    params = ()
-
-    async def start(self) -> None:
-        pass
-
-    async def close(self) -> None:
-        pass
-
-    async def call(
-        self, params: Mapping[str, str], deadline: Deadline, budget: ByteBudget, *, want_image: bool
-    ) -> ApiAnswer:
-        del params, deadline
-        reservation = await budget.reserve(100)
-        try:
-            await asyncio.sleep(0)
-        except BaseException:
-            reservation.release()
-            raise
-        return ApiAnswer(picture(1) if want_image else b"", {}, reservation)
-
-
-async def test_a_client_that_leaves_at_any_moment_leaves_no_room_taken() -> None:
-    fetcher = Fetcher(OrchestratorConfig(), {}, {})
-    fetcher.apis["steps"] = Steps()
-    call = ApiCall("steps", {})
-    source = Source("s", api_call=call, metadata_calls=(call,))
-    turns = 0
-    while True:
-        task = asyncio.create_task(fetcher.fetch(source, Deadline.after(600)))
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        if task.done():
-            break
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert (fetcher.budget.used_bytes, fetcher._metadata_budget.used_bytes) == (0, 0), f"after {turns} turns"
-        turns += 1
-    task.result().release()
-    assert turns > 3
-    assert (fetcher.budget.used_bytes, fetcher._metadata_budget.used_bytes) == (0, 0)
 
 
 async def test_the_wait_for_a_slot_is_no_failure_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Mapping
 from time import monotonic
 
 import pytest
 from aiohttp import web
 from loop_time import pass_time
+from sluiceway_orchestrator.config import OrchestratorConfig
+from sluiceway_orchestrator.fetch.api import ApiAnswer
+from sluiceway_orchestrator.fetch.budget import ByteBudget
+from sluiceway_orchestrator.fetch.fetcher import Fetcher
+from sluiceway_orchestrator.job import ApiCall
+from sluiceway_orchestrator.job import Source as JobSource
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, picture
+from sluiceway_runtime.deadline import Deadline
 from web_sources import LOOPBACK, api_source, http, one
 
 from sluiceway.pipeline.v1 import pipeline_pb2
@@ -223,3 +231,49 @@ async def test_fetching_ends_with_the_deadline(monkeypatch: pytest.MonkeyPatch) 
     assert events["0"].error is not None
     assert events["0"].error.reason == "DEADLINE_EXCEEDED"
     assert events["1"].done is not None
+
+
+class Steps:
+    """An API that answers in a few turns of the loop."""
+
+    params = ()
+
+    async def start(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    async def call(
+        self, params: Mapping[str, str], deadline: Deadline, budget: ByteBudget, *, want_image: bool
+    ) -> ApiAnswer:
+        del params, deadline
+        reservation = await budget.reserve(100)
+        try:
+            await asyncio.sleep(0)
+        except BaseException:
+            reservation.release()
+            raise
+        return ApiAnswer(picture(1) if want_image else b"", {}, reservation)
+
+
+async def test_a_client_that_leaves_at_any_moment_leaves_no_room_taken() -> None:
+    fetcher = Fetcher(OrchestratorConfig(), {}, {})
+    fetcher.apis["steps"] = Steps()
+    call = ApiCall("steps", {})
+    source = JobSource("s", api_call=call, metadata_calls=(call,))
+    turns = 0
+    while True:
+        task = asyncio.create_task(fetcher.fetch(source, Deadline.after(600)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if task.done():
+            break
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (fetcher.budget.used_bytes, fetcher._metadata_budget.used_bytes) == (0, 0), f"after {turns} turns"
+        turns += 1
+    task.result().release()
+    assert turns > 3
+    assert (fetcher.budget.used_bytes, fetcher._metadata_budget.used_bytes) == (0, 0)

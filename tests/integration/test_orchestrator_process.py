@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from time import monotonic
-from types import SimpleNamespace
 
 import grpc
 import grpc.aio
 import pytest
 from sluiceway_orchestrator.events import Detected
 from sluiceway_orchestrator.stages.clients import DetectionClient
-from sluiceway_orchestrator.stages.stage import EAGER_RESOLVE_S, Ticket
-from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, FakeServer, picture
+from sluiceway_orchestrator.stages.stage import Ticket
+from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, picture
 from sluiceway_orchestrator.testing.cluster import account
-from sluiceway_runtime import deadline
 from sluiceway_runtime.errors import InvalidImage, ModelFailed, QueueFull
 
 from sluiceway.common.v1 import model_pb2
 from sluiceway.detection.v1 import detection_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2
-from sluiceway.recognition.v1 import recognition_pb2
 
 Source = pipeline_pb2.Source
 
@@ -319,122 +314,3 @@ async def test_first_result_of_a_large_job_comes_as_fast_as_that_of_a_small_one(
                 texts.append(item.text.text)
     assert texts[0] == f"{first}:0"
     assert sorted(texts) == sorted(f"{number}:{region}" for number in numbers for region in range(2))
-
-
-async def test_stream_runs_many_jobs_and_a_bad_one_stops_nothing() -> None:
-    async def jobs() -> pipeline_pb2.ProcessStreamRequest:
-        for number in range(40):
-            job = pipeline_pb2.ProcessRequest(job_id=f"job{number}", sources=[Source(image=picture(number))])
-            if number == 7:
-                del job.sources[:]
-            yield pipeline_pb2.ProcessStreamRequest(job=job)
-
-    async with Cluster(max_jobs_per_stream=4) as cluster:
-        errors, events = {}, []
-        async for response in cluster.stub.ProcessStream(jobs(), timeout=60):
-            if response.event.job_done.HasField("error"):
-                errors[response.event.job_id] = response.event.job_done.error.reason
-            events.append(response.event)
-    assert errors == {"job7": "INVALID_OPTION"}
-
-    async def replay() -> pipeline_pb2.ProcessResponse:
-        for event in events:
-            yield event
-
-    ledger = await account(replay())
-    assert len(ledger) == 40
-    for number in set(range(40)) - {7}:
-        assert ledger[f"job{number}"]["0"].texts == {f"{number}:0": 1, f"{number}:1": 1}
-
-
-async def test_a_stream_outlives_the_deadline_of_its_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each job has its time from when it is read: bulk work of hours is no late request.
-
-    Between two jobs more time passes on the clock of deadlines than a job has, and none for the machine.
-    """
-    passed_s, over = 0.0, asyncio.Event()
-    monkeypatch.setattr(deadline, "time", SimpleNamespace(monotonic=lambda: monotonic() + passed_s))
-
-    async def jobs() -> AsyncIterator[pipeline_pb2.ProcessStreamRequest]:
-        nonlocal passed_s
-        for number in range(3):
-            over.clear()
-            job = pipeline_pb2.ProcessRequest(job_id=f"job {number}", sources=[Source(image=picture(number))])
-            yield pipeline_pb2.ProcessStreamRequest(job=job)
-            await over.wait()
-            passed_s += 3600
-
-    async def replay() -> AsyncIterator[pipeline_pb2.ProcessResponse]:
-        async for response in cluster.stub.ProcessStream(jobs()):
-            yield response.event
-            if response.event.HasField("job_done"):
-                over.set()
-
-    async with Cluster(default_deadline_s=60, max_deadline_s=60) as cluster, asyncio.timeout(60):
-        found = await account(replay())
-    assert [source.done is not None for job in range(3) for source in found[f"job {job}"].values()] == [True] * 3
-
-
-async def test_a_stream_that_is_late_ends_with_its_jobs() -> None:
-    """A deadline of the client's own is that of the call, and of every job in it."""
-
-    async def hold(_number: int) -> None:
-        await asyncio.Event().wait()
-
-    async def jobs() -> AsyncIterator[pipeline_pb2.ProcessStreamRequest]:
-        yield pipeline_pb2.ProcessStreamRequest(job=pipeline_pb2.ProcessRequest(sources=[Source(image=picture(1))]))
-
-    detector = FakeDetection()
-    async with Cluster([detector]) as cluster:
-        await cluster.process(Source(image=picture(0)))
-        detector.before = hold
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            async for _ in cluster.stub.ProcessStream(jobs(), timeout=1):
-                pass
-        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        async with asyncio.timeout(30):
-            while detector.running or cluster.service.status()["jobs"]:
-                await asyncio.sleep(0.05)
-
-
-async def test_a_replica_that_leaves_is_kept_until_its_calls_have_ended() -> None:
-    """It has answered every crop, and its name goes to another replica before the call is over."""
-    answered, end = asyncio.Event(), asyncio.Event()
-
-    class Lingering(FakeRecognition):
-        async def Recognize(  # type: ignore[override]
-            self, request: recognition_pb2.RecognizeRequest, context: object
-        ) -> AsyncIterator[recognition_pb2.RecognizeResponse]:
-            async for answer in super().Recognize(request, context):  # type: ignore[arg-type]
-                yield answer
-            answered.set()
-            await end.wait()
-
-    first, second = FakeServer(Lingering()), FakeServer(FakeRecognition())
-    port = (await first.start()).rpartition(":")[2]
-    await second.start(f"127.0.0.2:{port}")
-    addresses = ["127.0.0.1"]
-
-    async def look_up(_name: str, _port: int) -> Sequence[str]:
-        return tuple(addresses)
-
-    options = {"recognition": f"recognition.test:{port}", "resolve_interval_s": 0.3}
-    async with Cluster(readers=[], service={"stage_lookup": look_up}, **options) as cluster:
-        job = asyncio.create_task(cluster.process(Source(image=picture(1))))
-        await answered.wait()
-        addresses[:] = ["127.0.0.2"]
-        stage = cluster.service.recognition
-        async with asyncio.timeout(30):
-            while [replica.address for replica in stage.replicas if replica.ready] != [f"127.0.0.2:{port}"]:
-                await asyncio.sleep(0.01)
-        # As often as it is looked whether the replica can go.
-        await asyncio.sleep(2 * EAGER_RESOLVE_S)
-        end.set()
-        (source,) = (await job).values()
-        assert source.done is not None
-        assert source.texts == {"1:0": 1, "1:1": 1}
-        async with asyncio.timeout(30):
-            while len(stage._replicas) > 1:
-                await asyncio.sleep(0.01)
-    await first.stop()
-    await second.stop()
