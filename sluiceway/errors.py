@@ -23,6 +23,7 @@ __all__ = [
     "Unavailable",
     "UnknownApi",
     "UnknownModel",
+    "UnknownPipeline",
     "UpstreamFailed",
     "UpstreamRefused",
     "UrlNotAllowed",
@@ -94,6 +95,12 @@ class UnknownModel(InvalidInput):
     """The server has no model of this name."""
 
     default_reason = "UNKNOWN_MODEL"
+
+
+class UnknownPipeline(InvalidInput):
+    """The server has no pipeline of this name."""
+
+    default_reason = "UNKNOWN_PIPELINE"
 
 
 class QueueFull(SluicewayError):

@@ -10,8 +10,7 @@ from collections import Counter, deque
 from collections.abc import Hashable
 
 from sluiceway_runtime.errors import QueueFull
-
-from sluiceway_orchestrator.priority import Priority
+from sluiceway_runtime.priority import Priority
 
 __all__ = ["Admission", "Throughput"]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from sluiceway_orchestrator.priority import Priority
+from sluiceway_runtime.priority import Priority
 
 __all__ = ["Ageing", "Backlog", "Entry"]
 

@@ -9,6 +9,7 @@ from time import monotonic
 
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import InvalidOption
+from sluiceway_runtime.priority import Priority
 from sluiceway_runtime.server.convert import error_to_proto
 
 from sluiceway.common.v1 import crop_pb2, model_pb2
@@ -29,7 +30,6 @@ from sluiceway_orchestrator.events import (
 from sluiceway_orchestrator.job import ApiCall, Job, Source
 from sluiceway_orchestrator.outbox import Addressed
 from sluiceway_orchestrator.plan import Recognizer, assign
-from sluiceway_orchestrator.priority import Priority
 
 __all__ = ["crop_fields", "event_to_proto", "job_from_proto", "recognize_head"]
 

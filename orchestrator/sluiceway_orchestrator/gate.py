@@ -10,9 +10,9 @@ from time import monotonic
 
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import DeadlineExceeded
+from sluiceway_runtime.priority import Priority
 
 from sluiceway_orchestrator.backlog import Ageing, Backlog, Entry
-from sluiceway_orchestrator.priority import Priority
 
 __all__ = ["Gate"]
 

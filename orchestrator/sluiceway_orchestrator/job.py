@@ -1,34 +1,46 @@
-"""A job as the flow sees it."""
+"""A job as the executor sees it."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sluiceway_runtime.deadline import Deadline
+from sluiceway_runtime.priority import Priority
 
-from sluiceway_orchestrator.priority import Priority
+__all__ = ["ApiCall", "Buffer", "Job", "Source"]
 
-__all__ = ["ApiCall", "Job", "Source"]
+Buffer = bytes | memoryview
+"""An image file: bytes of its own, or a view into the request that brought it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApiCall:
-    """A call to a configured API."""
+    """A call to a configured API.
+
+    Attributes:
+        name: of its answer among the values of the source.
+    """
 
     api: str
     params: Mapping[str, str]
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where one image comes from: exactly one of image, url and api_call, or none if the client gave none."""
+    """Where one image comes from: at most one of image, url and api_call; with none, one of `calls` brings it.
+
+    Attributes:
+        params: for the call steps of the pipeline.
+    """
 
     source_id: str
-    image: bytes | None = None
+    image: Buffer | None = None
     url: str | None = None
     api_call: ApiCall | None = None
-    metadata_calls: tuple[ApiCall, ...] = ()
+    calls: tuple[ApiCall, ...] = ()
+    params: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +48,23 @@ class Job:
     """One job.
 
     Attributes:
+        pipeline: name of the pipeline, known.
         client: whose fair share it uses.
-        detect_fields: the options for detection, as serialised fields of its request.
-        recognize_fields: the options for recognition, likewise.
         accepted_s: monotonic time.
+        detect_options: the request's own options for each detection step, as serialised fields of `DetectRequest`; a
+            step that is not in it has none.
+        recognize_options: likewise for each recognition step, as fields of `RecognizeRequest`.
     """
 
     job_id: str
+    pipeline: str
     sources: tuple[Source, ...]
     client: Hashable
     priority: Priority
     deadline: Deadline
     request_id: str
     accepted_s: float
-    detect_fields: bytes = b""
-    recognize_fields: bytes = b""
+    detect_options: Mapping[str, bytes] = field(default_factory=dict)
+    recognize_options: Mapping[str, bytes] = field(default_factory=dict)
     return_images: bool = False
     detect_only: bool = False

@@ -25,9 +25,11 @@ __all__ = [
     "Unavailable",
     "UnknownApi",
     "UnknownModel",
+    "UnknownPipeline",
     "UpstreamFailed",
     "UpstreamRefused",
     "UrlNotAllowed",
+    "WrongGroup",
 ]
 
 
@@ -97,6 +99,19 @@ class UnknownModel(InvalidInput):
     """No model of this name is served."""
 
     reason = "UNKNOWN_MODEL"
+
+
+class UnknownPipeline(InvalidInput):
+    """No pipeline of this name is configured."""
+
+    reason = "UNKNOWN_PIPELINE"
+
+
+class WrongGroup(SluicewayError):
+    """A call asked for another version than this replica serves; one of that version may take it."""
+
+    code = "FAILED_PRECONDITION"
+    reason = "WRONG_GROUP"
 
 
 class QueueFull(SluicewayError):

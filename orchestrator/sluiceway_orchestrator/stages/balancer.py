@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from sluiceway_orchestrator.priority import Priority
+from sluiceway_runtime.priority import Priority
 
 __all__ = ["Balanced", "Occupancy", "Report", "choose"]
 

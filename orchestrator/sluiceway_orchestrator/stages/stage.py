@@ -14,9 +14,9 @@ from typing import Any, Generic, Self, TypeVar
 import grpc.aio
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import DeadlineExceeded, QueueFull, SluicewayError, Unavailable
+from sluiceway_runtime.priority import Priority
 
 from sluiceway_orchestrator.backlog import Ageing, Backlog, Entry
-from sluiceway_orchestrator.priority import Priority
 from sluiceway_orchestrator.stages.balancer import Occupancy, Report, choose
 from sluiceway_orchestrator.stages.replica import Replica, StageWire
 from sluiceway_orchestrator.stages.resolver import Lookup, Target, system_lookup

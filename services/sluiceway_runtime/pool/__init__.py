@@ -11,9 +11,9 @@ from sluiceway_runtime.pool.handler import Handler
 from sluiceway_runtime.pool.limits import PoolLimits, Timing, WorkerSpec
 from sluiceway_runtime.pool.payload import Buffer, Payload
 from sluiceway_runtime.pool.pool import Outcome, Pool
-from sluiceway_runtime.pool.priority import Priority
 from sluiceway_runtime.pool.statistics import Counters, PoolLoad, PoolStatistics, WorkerState, WorkerStatistics
 from sluiceway_runtime.pool.submission import Answers, Submission, Work
+from sluiceway_runtime.priority import Priority
 
 __all__ = [
     "Answers",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sluiceway_runtime.pool.priority import Priority
+from sluiceway_runtime.priority import Priority
 
 if TYPE_CHECKING:
     from sluiceway_runtime.errors import SluicewayError

@@ -18,11 +18,11 @@ from sluiceway_runtime.pool.limits import PoolLimits, Timing, WorkerSpec
 from sluiceway_runtime.pool.link import Ended, Heard, Link
 from sluiceway_runtime.pool.messages import FromWorker
 from sluiceway_runtime.pool.payload import Payload
-from sluiceway_runtime.pool.priority import Priority
 from sluiceway_runtime.pool.process import WorkerProcess
 from sluiceway_runtime.pool.scheduler import Scheduler
 from sluiceway_runtime.pool.statistics import PoolLoad, PoolStatistics, WorkerState, WorkerStatistics
 from sluiceway_runtime.pool.submission import Answers, Callers, Submission, Work
+from sluiceway_runtime.priority import Priority
 
 __all__ = ["Outcome", "Pool", "PoolLimits", "Timing", "WorkerSpec"]
 

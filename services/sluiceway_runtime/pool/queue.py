@@ -20,7 +20,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from sluiceway_runtime.pool.events import Item
-from sluiceway_runtime.pool.priority import Priority
+from sluiceway_runtime.priority import Priority
 
 __all__ = ["FairQueue"]
 

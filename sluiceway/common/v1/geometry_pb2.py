@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"sluiceway/common/v1/geometry.proto\x12\x13sluiceway.common.v1\"\x1d\n\x05Point\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\"5\n\x03\x42ox\x12\n\n\x02x0\x18\x01 \x01(\x02\x12\n\n\x02y0\x18\x02 \x01(\x02\x12\n\n\x02x1\x18\x03 \x01(\x02\x12\n\n\x02y1\x18\x04 \x01(\x02\"n\n\nRotatedBox\x12*\n\x06\x63\x65nter\x18\x01 \x01(\x0b\x32\x1a.sluiceway.common.v1.Point\x12\r\n\x05width\x18\x02 \x01(\x02\x12\x0e\n\x06height\x18\x03 \x01(\x02\x12\x15\n\rangle_degrees\x18\x04 \x01(\x02\"5\n\x07Polygon\x12*\n\x06points\x18\x01 \x03(\x0b\x32\x1a.sluiceway.common.v1.Point\"\xa5\x01\n\x08Geometry\x12\'\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x18.sluiceway.common.v1.BoxH\x00\x12\x36\n\x0brotated_box\x18\x02 \x01(\x0b\x32\x1f.sluiceway.common.v1.RotatedBoxH\x00\x12/\n\x07polygon\x18\x03 \x01(\x0b\x32\x1c.sluiceway.common.v1.PolygonH\x00\x42\x07\n\x05shapeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"sluiceway/common/v1/geometry.proto\x12\x13sluiceway.common.v1\"\x1d\n\x05Point\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\"5\n\x03\x42ox\x12\n\n\x02x0\x18\x01 \x01(\x02\x12\n\n\x02y0\x18\x02 \x01(\x02\x12\n\n\x02x1\x18\x03 \x01(\x02\x12\n\n\x02y1\x18\x04 \x01(\x02\"n\n\nRotatedBox\x12*\n\x06\x63\x65nter\x18\x01 \x01(\x0b\x32\x1a.sluiceway.common.v1.Point\x12\r\n\x05width\x18\x02 \x01(\x02\x12\x0e\n\x06height\x18\x03 \x01(\x02\x12\x15\n\rangle_degrees\x18\x04 \x01(\x02\"5\n\x07Polygon\x12*\n\x06points\x18\x01 \x03(\x0b\x32\x1a.sluiceway.common.v1.Point\"\xa5\x01\n\x08Geometry\x12\'\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x18.sluiceway.common.v1.BoxH\x00\x12\x36\n\x0brotated_box\x18\x02 \x01(\x0b\x32\x1f.sluiceway.common.v1.RotatedBoxH\x00\x12/\n\x07polygon\x18\x03 \x01(\x0b\x32\x1c.sluiceway.common.v1.PolygonH\x00\x42\x07\n\x05shapeB_\n\x17\x63om.sluiceway.common.v1P\x01ZBgithub.com/sluiceway/sluiceway/gen/go/sluiceway/common/v1;commonv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sluiceway.common.v1.geometry_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\027com.sluiceway.common.v1P\001ZBgithub.com/sluiceway/sluiceway/gen/go/sluiceway/common/v1;commonv1'
   _globals['_POINT']._serialized_start=59
   _globals['_POINT']._serialized_end=88
   _globals['_BOX']._serialized_start=90

@@ -23,29 +23,34 @@ _sym_db = _symbol_database.Default()
 
 
 from sluiceway.common.v1 import crop_pb2 as sluiceway_dot_common_dot_v1_dot_crop__pb2
+from sluiceway.common.v1 import error_pb2 as sluiceway_dot_common_dot_v1_dot_error__pb2
 from sluiceway.common.v1 import geometry_pb2 as sluiceway_dot_common_dot_v1_dot_geometry__pb2
 from sluiceway.common.v1 import model_pb2 as sluiceway_dot_common_dot_v1_dot_model__pb2
+from sluiceway.common.v1 import notice_pb2 as sluiceway_dot_common_dot_v1_dot_notice__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&sluiceway/detection/v1/detection.proto\x12\x16sluiceway.detection.v1\x1a\x1esluiceway/common/v1/crop.proto\x1a\"sluiceway/common/v1/geometry.proto\x1a\x1fsluiceway/common/v1/model.proto\"\xba\x01\n\rDetectOptions\x12\x17\n\nconfidence\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x10\n\x03iou\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x0f\n\x07\x63lasses\x18\x03 \x03(\t\x12\x1b\n\x0emax_detections\x18\x04 \x01(\rH\x02\x88\x01\x01\x12\x17\n\nimage_size\x18\x05 \x01(\rH\x03\x88\x01\x01\x42\r\n\x0b_confidenceB\x06\n\x04_iouB\x11\n\x0f_max_detectionsB\r\n\x0b_image_size\"\xba\x01\n\rDetectRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x36\n\x07options\x18\x02 \x01(\x0b\x32%.sluiceway.detection.v1.DetectOptions\x12\x31\n\ncrop_specs\x18\x03 \x03(\x0b\x32\x1d.sluiceway.common.v1.CropSpec\x12/\n\x08priority\x18\x04 \x01(\x0e\x32\x1d.sluiceway.common.v1.Priority\"\x82\x01\n\tDetection\x12\n\n\x02id\x18\x01 \x01(\r\x12/\n\x08geometry\x18\x02 \x01(\x0b\x32\x1d.sluiceway.common.v1.Geometry\x12\x10\n\x08\x63lass_id\x18\x03 \x01(\r\x12\x12\n\nclass_name\x18\x04 \x01(\t\x12\x12\n\nconfidence\x18\x05 \x01(\x02\"\x98\x02\n\x0e\x44\x65tectResponse\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\x35\n\ndetections\x18\x03 \x03(\x0b\x32!.sluiceway.detection.v1.Detection\x12)\n\x05model\x18\x04 \x01(\x0b\x32\x1a.sluiceway.common.v1.Model\x12\x32\n\x07timings\x18\x05 \x01(\x0b\x32!.sluiceway.common.v1.StageTimings\x12\'\n\x04load\x18\x06 \x01(\x0b\x32\x19.sluiceway.common.v1.Load\x12(\n\x05\x63rops\x18\x0f \x03(\x0b\x32\x19.sluiceway.common.v1.Crop\"\x11\n\x0f\x44\x65scribeRequest\"\x84\x03\n\x10\x44\x65scribeResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12)\n\x05model\x18\x02 \x01(\x0b\x32\x1a.sluiceway.common.v1.Model\x12\x0f\n\x07\x63lasses\x18\x03 \x03(\t\x12\x13\n\x0bimage_sizes\x18\x04 \x03(\r\x12>\n\x0f\x64\x65\x66\x61ult_options\x18\x05 \x01(\x0b\x32%.sluiceway.detection.v1.DetectOptions\x12\x0f\n\x07\x62\x61\x63kend\x18\x06 \x01(\t\x12\x11\n\tprecision\x18\x07 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x08 \x01(\t\x12\x0f\n\x07workers\x18\t \x01(\r\x12\x17\n\x0fmax_image_bytes\x18\n \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x0b \x01(\x04\x12\x19\n\x11max_message_bytes\x18\x0c \x01(\x04\x12\x1b\n\x13\x64\x65\x66\x61ult_deadline_ms\x18\r \x01(\r\x12\x17\n\x0fmax_deadline_ms\x18\x0e \x01(\r2\xca\x01\n\x10\x44\x65tectionService\x12W\n\x06\x44\x65tect\x12%.sluiceway.detection.v1.DetectRequest\x1a&.sluiceway.detection.v1.DetectResponse\x12]\n\x08\x44\x65scribe\x12\'.sluiceway.detection.v1.DescribeRequest\x1a(.sluiceway.detection.v1.DescribeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&sluiceway/detection/v1/detection.proto\x12\x16sluiceway.detection.v1\x1a\x1esluiceway/common/v1/crop.proto\x1a\x1fsluiceway/common/v1/error.proto\x1a\"sluiceway/common/v1/geometry.proto\x1a\x1fsluiceway/common/v1/model.proto\x1a sluiceway/common/v1/notice.proto\"\xba\x01\n\rDetectOptions\x12\x17\n\nconfidence\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x10\n\x03iou\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x0f\n\x07\x63lasses\x18\x03 \x03(\t\x12\x1b\n\x0emax_detections\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12\x17\n\nimage_size\x18\x05 \x01(\x05H\x03\x88\x01\x01\x42\r\n\x0b_confidenceB\x06\n\x04_iouB\x11\n\x0f_max_detectionsB\r\n\x0b_image_size\"\xe4\x01\n\rDetectRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x36\n\x07options\x18\x02 \x01(\x0b\x32%.sluiceway.detection.v1.DetectOptions\x12\x31\n\ncrop_specs\x18\x03 \x03(\x0b\x32\x1d.sluiceway.common.v1.CropSpec\x12/\n\x08priority\x18\x04 \x01(\x0e\x32\x1d.sluiceway.common.v1.Priority\x12(\n\x05\x63rops\x18\x0f \x03(\x0b\x32\x19.sluiceway.common.v1.Crop\"\xa8\x01\n\tDetection\x12\n\n\x02id\x18\x01 \x01(\x05\x12/\n\x08geometry\x18\x02 \x01(\x0b\x32\x1d.sluiceway.common.v1.Geometry\x12\x10\n\x08\x63lass_id\x18\x03 \x01(\x05\x12\x12\n\nclass_name\x18\x04 \x01(\t\x12\x12\n\nconfidence\x18\x05 \x01(\x02\x12\x16\n\tparent_id\x18\x06 \x01(\x05H\x00\x88\x01\x01\x42\x0c\n\n_parent_id\"I\n\x0b\x43ropFailure\x12\x0f\n\x07\x63rop_id\x18\x01 \x01(\x05\x12)\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1a.sluiceway.common.v1.Error\"\xfd\x02\n\x0e\x44\x65tectResponse\x12\r\n\x05width\x18\x01 \x01(\x05\x12\x0e\n\x06height\x18\x02 \x01(\x05\x12\x35\n\ndetections\x18\x03 \x03(\x0b\x32!.sluiceway.detection.v1.Detection\x12)\n\x05model\x18\x04 \x01(\x0b\x32\x1a.sluiceway.common.v1.Model\x12\x32\n\x07timings\x18\x05 \x01(\x0b\x32!.sluiceway.common.v1.StageTimings\x12\'\n\x04load\x18\x06 \x01(\x0b\x32\x19.sluiceway.common.v1.Load\x12\x35\n\x08\x66\x61ilures\x18\x07 \x03(\x0b\x32#.sluiceway.detection.v1.CropFailure\x12,\n\x07notices\x18\x08 \x03(\x0b\x32\x1b.sluiceway.common.v1.Notice\x12(\n\x05\x63rops\x18\x0f \x03(\x0b\x32\x19.sluiceway.common.v1.Crop\"\x11\n\x0f\x44\x65scribeRequest\"\xd8\x03\n\x10\x44\x65scribeResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12)\n\x05model\x18\x02 \x01(\x0b\x32\x1a.sluiceway.common.v1.Model\x12\x0f\n\x07\x63lasses\x18\x03 \x03(\t\x12\x13\n\x0bimage_sizes\x18\x04 \x03(\x05\x12>\n\x0f\x64\x65\x66\x61ult_options\x18\x05 \x01(\x0b\x32%.sluiceway.detection.v1.DetectOptions\x12\x0f\n\x07\x62\x61\x63kend\x18\x06 \x01(\t\x12\x11\n\tprecision\x18\x07 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x08 \x01(\t\x12\x0f\n\x07workers\x18\t \x01(\x05\x12\x17\n\x0fmax_image_bytes\x18\n \x01(\x03\x12\x18\n\x10max_image_pixels\x18\x0b \x01(\x03\x12\x19\n\x11max_message_bytes\x18\x0c \x01(\x03\x12\x1b\n\x13\x64\x65\x66\x61ult_deadline_ms\x18\r \x01(\x05\x12\x17\n\x0fmax_deadline_ms\x18\x0e \x01(\x05\x12\r\n\x05group\x18\x0f \x01(\t\x12\x30\n\tcrop_spec\x18\x10 \x01(\x0b\x32\x1d.sluiceway.common.v1.CropSpec\x12\x11\n\tmax_crops\x18\x11 \x01(\x05\x32\xca\x01\n\x10\x44\x65tectionService\x12W\n\x06\x44\x65tect\x12%.sluiceway.detection.v1.DetectRequest\x1a&.sluiceway.detection.v1.DetectResponse\x12]\n\x08\x44\x65scribe\x12\'.sluiceway.detection.v1.DescribeRequest\x1a(.sluiceway.detection.v1.DescribeResponseBh\n\x1a\x63om.sluiceway.detection.v1P\x01ZHgithub.com/sluiceway/sluiceway/gen/go/sluiceway/detection/v1;detectionv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sluiceway.detection.v1.detection_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_DETECTOPTIONS']._serialized_start=168
-  _globals['_DETECTOPTIONS']._serialized_end=354
-  _globals['_DETECTREQUEST']._serialized_start=357
-  _globals['_DETECTREQUEST']._serialized_end=543
-  _globals['_DETECTION']._serialized_start=546
-  _globals['_DETECTION']._serialized_end=676
-  _globals['_DETECTRESPONSE']._serialized_start=679
-  _globals['_DETECTRESPONSE']._serialized_end=959
-  _globals['_DESCRIBEREQUEST']._serialized_start=961
-  _globals['_DESCRIBEREQUEST']._serialized_end=978
-  _globals['_DESCRIBERESPONSE']._serialized_start=981
-  _globals['_DESCRIBERESPONSE']._serialized_end=1369
-  _globals['_DETECTIONSERVICE']._serialized_start=1372
-  _globals['_DETECTIONSERVICE']._serialized_end=1574
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\032com.sluiceway.detection.v1P\001ZHgithub.com/sluiceway/sluiceway/gen/go/sluiceway/detection/v1;detectionv1'
+  _globals['_DETECTOPTIONS']._serialized_start=235
+  _globals['_DETECTOPTIONS']._serialized_end=421
+  _globals['_DETECTREQUEST']._serialized_start=424
+  _globals['_DETECTREQUEST']._serialized_end=652
+  _globals['_DETECTION']._serialized_start=655
+  _globals['_DETECTION']._serialized_end=823
+  _globals['_CROPFAILURE']._serialized_start=825
+  _globals['_CROPFAILURE']._serialized_end=898
+  _globals['_DETECTRESPONSE']._serialized_start=901
+  _globals['_DETECTRESPONSE']._serialized_end=1282
+  _globals['_DESCRIBEREQUEST']._serialized_start=1284
+  _globals['_DESCRIBEREQUEST']._serialized_end=1301
+  _globals['_DESCRIBERESPONSE']._serialized_start=1304
+  _globals['_DESCRIBERESPONSE']._serialized_end=1776
+  _globals['_DETECTIONSERVICE']._serialized_start=1779
+  _globals['_DETECTIONSERVICE']._serialized_end=1981
 # @@protoc_insertion_point(module_scope)

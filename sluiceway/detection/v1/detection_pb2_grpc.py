@@ -52,7 +52,7 @@ class DetectionServiceServicer(object):
     """
 
     def Detect(self, request, context):
-        """Detects the regions of one image.
+        """Detects the regions of one image, or those inside each of several crops of an image.
 
         No region found is a normal, empty answer. Errors: INVALID_ARGUMENT for an unreadable or too large image or a bad
         option; RESOURCE_EXHAUSTED with RetryInfo when the queue is full; UNAVAILABLE while starting or draining;

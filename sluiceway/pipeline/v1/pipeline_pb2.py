@@ -22,69 +22,112 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
+from sluiceway.common.v1 import crop_pb2 as sluiceway_dot_common_dot_v1_dot_crop__pb2
 from sluiceway.common.v1 import error_pb2 as sluiceway_dot_common_dot_v1_dot_error__pb2
+from sluiceway.common.v1 import geometry_pb2 as sluiceway_dot_common_dot_v1_dot_geometry__pb2
 from sluiceway.common.v1 import model_pb2 as sluiceway_dot_common_dot_v1_dot_model__pb2
-from sluiceway.detection.v1 import detection_pb2 as sluiceway_dot_detection_dot_v1_dot_detection__pb2
-from sluiceway.recognition.v1 import recognition_pb2 as sluiceway_dot_recognition_dot_v1_dot_recognition__pb2
+from sluiceway.common.v1 import notice_pb2 as sluiceway_dot_common_dot_v1_dot_notice__pb2
+from sluiceway.common.v1 import value_pb2 as sluiceway_dot_common_dot_v1_dot_value__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$sluiceway/pipeline/v1/pipeline.proto\x12\x15sluiceway.pipeline.v1\x1a\x1fsluiceway/common/v1/error.proto\x1a\x1fsluiceway/common/v1/model.proto\x1a&sluiceway/detection/v1/detection.proto\x1a*sluiceway/recognition/v1/recognition.proto\"\x81\x01\n\x07\x41piCall\x12\x0b\n\x03\x61pi\x18\x01 \x01(\t\x12:\n\x06params\x18\x02 \x03(\x0b\x32*.sluiceway.pipeline.v1.ApiCall.ParamsEntry\x1a-\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb2\x01\n\x06Source\x12\x11\n\tsource_id\x18\x01 \x01(\t\x12\x0f\n\x05image\x18\x02 \x01(\x0cH\x00\x12\r\n\x03url\x18\x03 \x01(\tH\x00\x12\x32\n\x08\x61pi_call\x18\x04 \x01(\x0b\x32\x1e.sluiceway.pipeline.v1.ApiCallH\x00\x12\x36\n\x0emetadata_calls\x18\x05 \x03(\x0b\x32\x1e.sluiceway.pipeline.v1.ApiCallB\t\n\x07\x63ontent\"\xe3\x01\n\x0eProcessOptions\x12\x35\n\x06\x64\x65tect\x18\x01 \x01(\x0b\x32%.sluiceway.detection.v1.DetectOptions\x12=\n\trecognize\x18\x02 \x01(\x0b\x32*.sluiceway.recognition.v1.RecognizeOptions\x12/\n\x08priority\x18\x03 \x01(\x0e\x32\x1d.sluiceway.common.v1.Priority\x12\x15\n\rreturn_images\x18\x04 \x01(\x08\x12\x13\n\x0b\x64\x65tect_only\x18\x05 \x01(\x08\"\x88\x01\n\x0eProcessRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12.\n\x07sources\x18\x02 \x03(\x0b\x32\x1d.sluiceway.pipeline.v1.Source\x12\x36\n\x07options\x18\x03 \x01(\x0b\x32%.sluiceway.pipeline.v1.ProcessOptions\"\xd8\x02\n\nImageReady\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x12\x10\n\x08\x66\x65tch_ms\x18\x02 \x01(\x02\x12\x41\n\x08metadata\x18\x03 \x03(\x0b\x32/.sluiceway.pipeline.v1.ImageReady.MetadataEntry\x12N\n\x0fmetadata_errors\x18\x04 \x03(\x0b\x32\x35.sluiceway.pipeline.v1.ImageReady.MetadataErrorsEntry\x12\r\n\x05image\x18\x05 \x01(\x0c\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1aQ\n\x13MetadataErrorsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.sluiceway.common.v1.Error:\x02\x38\x01\"w\n\nDetections\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\x35\n\ndetections\x18\x03 \x03(\x0b\x32!.sluiceway.detection.v1.Detection\x12\x13\n\x0brecognizing\x18\x04 \x03(\r\"Z\n\x0cRecognitions\x12;\n\x0crecognitions\x18\x01 \x03(\x0b\x32%.sluiceway.recognition.v1.Recognition\x12\r\n\x05model\x18\x02 \x01(\t\"\xfe\x01\n\nSourceDone\x12\x15\n\rreading_order\x18\x01 \x03(\r\x12\x10\n\x08\x66\x65tch_ms\x18\x02 \x01(\x02\x12\x34\n\tdetection\x18\x03 \x01(\x0b\x32!.sluiceway.common.v1.StageTimings\x12\x36\n\x0brecognition\x18\x04 \x01(\x0b\x32!.sluiceway.common.v1.StageTimings\x12\x10\n\x08total_ms\x18\x05 \x01(\x02\x12*\n\x06models\x18\x06 \x03(\x0b\x32\x1a.sluiceway.common.v1.Model\x12\x1b\n\x13\x66\x61iled_recognitions\x18\x07 \x01(\r\"9\n\x0cSourceFailed\x12)\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x1a.sluiceway.common.v1.Error\"W\n\x07JobDone\x12\x11\n\tsucceeded\x18\x01 \x01(\r\x12\x0e\n\x06\x66\x61iled\x18\x02 \x01(\r\x12)\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1a.sluiceway.common.v1.Error\"\x8b\x03\n\x0fProcessResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\tsource_id\x18\x02 \x01(\t\x12\x38\n\x0bimage_ready\x18\x03 \x01(\x0b\x32!.sluiceway.pipeline.v1.ImageReadyH\x00\x12\x37\n\ndetections\x18\x04 \x01(\x0b\x32!.sluiceway.pipeline.v1.DetectionsH\x00\x12;\n\x0crecognitions\x18\x05 \x01(\x0b\x32#.sluiceway.pipeline.v1.RecognitionsH\x00\x12\x31\n\x04\x64one\x18\x06 \x01(\x0b\x32!.sluiceway.pipeline.v1.SourceDoneH\x00\x12\x35\n\x06\x66\x61iled\x18\x07 \x01(\x0b\x32#.sluiceway.pipeline.v1.SourceFailedH\x00\x12\x32\n\x08job_done\x18\x08 \x01(\x0b\x32\x1e.sluiceway.pipeline.v1.JobDoneH\x00\x42\x07\n\x05\x65vent\"J\n\x14ProcessStreamRequest\x12\x32\n\x03job\x18\x01 \x01(\x0b\x32%.sluiceway.pipeline.v1.ProcessRequest\"N\n\x15ProcessStreamResponse\x12\x35\n\x05\x65vent\x18\x01 \x01(\x0b\x32&.sluiceway.pipeline.v1.ProcessResponse\"\x11\n\x0f\x44\x65scribeRequest\"S\n\x08\x45ndpoint\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\'\n\x04load\x18\x03 \x01(\x0b\x32\x19.sluiceway.common.v1.Load\"Y\n\x05Stage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x32\n\tendpoints\x18\x03 \x03(\x0b\x32\x1f.sluiceway.pipeline.v1.Endpoint\"/\n\x05Route\x12\x17\n\x0f\x64\x65tection_class\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"#\n\x03\x41pi\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06params\x18\x02 \x03(\t\"\xc2\x03\n\x10\x44\x65scribeResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12,\n\x06stages\x18\x02 \x03(\x0b\x32\x1c.sluiceway.pipeline.v1.Stage\x12;\n\tdetection\x18\x03 \x01(\x0b\x32(.sluiceway.detection.v1.DescribeResponse\x12?\n\x0brecognition\x18\x04 \x01(\x0b\x32*.sluiceway.recognition.v1.DescribeResponse\x12,\n\x06routes\x18\x05 \x03(\x0b\x32\x1c.sluiceway.pipeline.v1.Route\x12(\n\x04\x61pis\x18\x06 \x03(\x0b\x32\x1a.sluiceway.pipeline.v1.Api\x12\x13\n\x0burl_sources\x18\x07 \x01(\x08\x12\x13\n\x0bmax_sources\x18\x08 \x01(\r\x12\x17\n\x0fmax_image_bytes\x18\t \x01(\x04\x12\x19\n\x11max_message_bytes\x18\n \x01(\x04\x12\x1b\n\x13\x64\x65\x66\x61ult_deadline_ms\x18\x0b \x01(\r\x12\x17\n\x0fmax_deadline_ms\x18\x0c \x01(\r2\xba\x02\n\x0fPipelineService\x12Z\n\x07Process\x12%.sluiceway.pipeline.v1.ProcessRequest\x1a&.sluiceway.pipeline.v1.ProcessResponse0\x01\x12n\n\rProcessStream\x12+.sluiceway.pipeline.v1.ProcessStreamRequest\x1a,.sluiceway.pipeline.v1.ProcessStreamResponse(\x01\x30\x01\x12[\n\x08\x44\x65scribe\x12&.sluiceway.pipeline.v1.DescribeRequest\x1a\'.sluiceway.pipeline.v1.DescribeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$sluiceway/pipeline/v1/pipeline.proto\x12\x15sluiceway.pipeline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1esluiceway/common/v1/crop.proto\x1a\x1fsluiceway/common/v1/error.proto\x1a\"sluiceway/common/v1/geometry.proto\x1a\x1fsluiceway/common/v1/model.proto\x1a sluiceway/common/v1/notice.proto\x1a\x1fsluiceway/common/v1/value.proto\"\x8f\x01\n\x07\x41piCall\x12\x0b\n\x03\x61pi\x18\x01 \x01(\t\x12:\n\x06params\x18\x02 \x03(\x0b\x32*.sluiceway.pipeline.v1.ApiCall.ParamsEntry\x12\x0c\n\x04name\x18\x03 \x01(\t\x1a-\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x93\x02\n\x06Source\x12\x11\n\tsource_id\x18\x01 \x01(\t\x12\x0f\n\x05image\x18\x02 \x01(\x0cH\x00\x12\r\n\x03url\x18\x03 \x01(\tH\x00\x12\x32\n\x08\x61pi_call\x18\x04 \x01(\x0b\x32\x1e.sluiceway.pipeline.v1.ApiCallH\x00\x12-\n\x05\x63\x61lls\x18\x05 \x03(\x0b\x32\x1e.sluiceway.pipeline.v1.ApiCall\x12\x39\n\x06params\x18\x06 \x03(\x0b\x32).sluiceway.pipeline.v1.Source.ParamsEntry\x1a-\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07\x63ontent\"\xbd\x01\n\x10\x44\x65tectionOptions\x12\x17\n\nconfidence\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x10\n\x03iou\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x0f\n\x07\x63lasses\x18\x03 \x03(\t\x12\x1b\n\x0emax_detections\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12\x17\n\nimage_size\x18\x05 \x01(\x05H\x03\x88\x01\x01\x42\r\n\x0b_confidenceB\x06\n\x04_iouB\x11\n\x0f_max_detectionsB\r\n\x0b_image_size\"Z\n\x12RecognitionOptions\x12\x17\n\ncharacters\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x12\n\x05top_k\x18\x02 \x01(\x05H\x01\x88\x01\x01\x42\r\n\x0b_charactersB\x08\n\x06_top_k\"\x89\x01\n\x0bStepOptions\x12:\n\tdetection\x18\x01 \x01(\x0b\x32\'.sluiceway.pipeline.v1.DetectionOptions\x12>\n\x0brecognition\x18\x02 \x01(\x0b\x32).sluiceway.pipeline.v1.RecognitionOptions\"\xfc\x02\n\x0eProcessOptions\x12:\n\tdetection\x18\x01 \x01(\x0b\x32\'.sluiceway.pipeline.v1.DetectionOptions\x12>\n\x0brecognition\x18\x02 \x01(\x0b\x32).sluiceway.pipeline.v1.RecognitionOptions\x12/\n\x08priority\x18\x03 \x01(\x0e\x32\x1d.sluiceway.common.v1.Priority\x12\x15\n\rreturn_images\x18\x04 \x01(\x08\x12\x13\n\x0b\x64\x65tect_only\x18\x05 \x01(\x08\x12?\n\x05steps\x18\x06 \x03(\x0b\x32\x30.sluiceway.pipeline.v1.ProcessOptions.StepsEntry\x1aP\n\nStepsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\".sluiceway.pipeline.v1.StepOptions:\x02\x38\x01\"\xc6\x01\n\x0eProcessRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12.\n\x07sources\x18\x02 \x03(\x0b\x32\x1d.sluiceway.pipeline.v1.Source\x12\x36\n\x07options\x18\x03 \x01(\x0b\x32%.sluiceway.pipeline.v1.ProcessOptions\x12\x10\n\x08pipeline\x18\x04 \x01(\t\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xe2\x02\n\x0bSourceReady\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\x12\x10\n\x08\x66\x65tch_ms\x18\x02 \x01(\x02\x12>\n\x06values\x18\x03 \x03(\x0b\x32..sluiceway.pipeline.v1.SourceReady.ValuesEntry\x12G\n\x0b\x63\x61ll_errors\x18\x04 \x03(\x0b\x32\x32.sluiceway.pipeline.v1.SourceReady.CallErrorsEntry\x12\r\n\x05image\x18\x05 \x01(\x0c\x1a\x46\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct:\x02\x38\x01\x1aM\n\x0f\x43\x61llErrorsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.sluiceway.common.v1.Error:\x02\x38\x01\"N\n\x04Page\x12\r\n\x05index\x18\x01 \x01(\x05\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x0e\n\x06height\x18\x03 \x01(\x05\x12\x18\n\x10rotation_degrees\x18\x04 \x01(\x05\"\xa5\x01\n\x06Region\x12\n\n\x02id\x18\x01 \x01(\x05\x12/\n\x08geometry\x18\x02 \x01(\x0b\x32\x1d.sluiceway.common.v1.Geometry\x12\x10\n\x08\x63lass_id\x18\x03 \x01(\x05\x12\x12\n\nclass_name\x18\x04 \x01(\t\x12\x12\n\nconfidence\x18\x05 \x01(\x02\x12\x16\n\tparent_id\x18\x06 \x01(\x05H\x00\x88\x01\x01\x42\x0c\n\n_parent_id\"\x87\x01\n\x07Regions\x12)\n\x04page\x18\x10 \x01(\x0b\x32\x1b.sluiceway.pipeline.v1.Page\x12\x0c\n\x04step\x18\x11 \x01(\t\x12.\n\x07regions\x18\x03 \x03(\x0b\x32\x1d.sluiceway.pipeline.v1.Region\x12\x13\n\x0brecognizing\x18\x12 \x03(\x05\"\x99\x02\n\x05Value\x12\x11\n\tregion_id\x18\x01 \x01(\x05\x12)\n\x04text\x18\x02 \x01(\x0b\x32\x19.sluiceway.common.v1.TextH\x00\x12=\n\x0e\x63lassification\x18\x03 \x01(\x0b\x32#.sluiceway.common.v1.ClassificationH\x00\x12\x33\n\tembedding\x18\x04 \x01(\x0b\x32\x1e.sluiceway.common.v1.EmbeddingH\x00\x12+\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x1a.sluiceway.common.v1.ErrorH\x00\x12\'\n\x04\x64\x61ta\x18\x10 \x01(\x0b\x32\x17.google.protobuf.StructH\x00\x42\x08\n\x06result\"\x92\x01\n\x06Values\x12,\n\x06values\x18\x01 \x03(\x0b\x32\x1c.sluiceway.pipeline.v1.Value\x12\x0c\n\x04step\x18\x10 \x01(\t\x12\r\n\x05model\x18\x11 \x01(\t\x12\x0c\n\x04page\x18\x12 \x01(\x05\x12/\n\x07subject\x18\x13 \x01(\x0e\x32\x1e.sluiceway.pipeline.v1.Subject\"(\n\x04Line\x12\x12\n\nregion_ids\x18\x01 \x03(\x05\x12\x0c\n\x04page\x18\x02 \x01(\x05\"$\n\x05\x42lock\x12\r\n\x05lines\x18\x01 \x03(\x05\x12\x0c\n\x04page\x18\x02 \x01(\x05\"\x8a\x01\n\nStepReport\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x32\n\x07timings\x18\x02 \x01(\x0b\x32!.sluiceway.common.v1.StageTimings\x12*\n\x06models\x18\x03 \x03(\x0b\x32\x1a.sluiceway.common.v1.Model\x12\x0e\n\x06\x66\x61iled\x18\x04 \x01(\x05\"\x81\x02\n\nSourceDone\x12\x15\n\rreading_order\x18\x01 \x03(\x05\x12\x10\n\x08\x66\x65tch_ms\x18\x02 \x01(\x02\x12\x10\n\x08total_ms\x18\x03 \x01(\x02\x12\x30\n\x05steps\x18\x04 \x03(\x0b\x32!.sluiceway.pipeline.v1.StepReport\x12*\n\x05lines\x18\x05 \x03(\x0b\x32\x1b.sluiceway.pipeline.v1.Line\x12,\n\x06\x62locks\x18\x06 \x03(\x0b\x32\x1c.sluiceway.pipeline.v1.Block\x12,\n\x07notices\x18\x07 \x03(\x0b\x32\x1b.sluiceway.common.v1.Notice\"9\n\x0cSourceFailed\x12)\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x1a.sluiceway.common.v1.Error\",\n\x07JobDone\x12\x11\n\tsucceeded\x18\x01 \x01(\x05\x12\x0e\n\x06\x66\x61iled\x18\x02 \x01(\x05\"7\n\nJobRefused\x12)\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x1a.sluiceway.common.v1.Error\"\xb5\x03\n\x0fProcessResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\tsource_id\x18\x02 \x01(\t\x12:\n\x0csource_ready\x18\x03 \x01(\x0b\x32\".sluiceway.pipeline.v1.SourceReadyH\x00\x12\x31\n\x07regions\x18\x04 \x01(\x0b\x32\x1e.sluiceway.pipeline.v1.RegionsH\x00\x12/\n\x06values\x18\x05 \x01(\x0b\x32\x1d.sluiceway.pipeline.v1.ValuesH\x00\x12\x31\n\x04\x64one\x18\x06 \x01(\x0b\x32!.sluiceway.pipeline.v1.SourceDoneH\x00\x12\x35\n\x06\x66\x61iled\x18\x07 \x01(\x0b\x32#.sluiceway.pipeline.v1.SourceFailedH\x00\x12\x32\n\x08job_done\x18\x08 \x01(\x0b\x32\x1e.sluiceway.pipeline.v1.JobDoneH\x00\x12\x38\n\x0bjob_refused\x18\t \x01(\x0b\x32!.sluiceway.pipeline.v1.JobRefusedH\x00\x42\x07\n\x05\x65vent\"\x1b\n\tCancelJob\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\x8a\x01\n\x14ProcessStreamRequest\x12\x34\n\x03job\x18\x01 \x01(\x0b\x32%.sluiceway.pipeline.v1.ProcessRequestH\x00\x12\x32\n\x06\x63\x61ncel\x18\x02 \x01(\x0b\x32 .sluiceway.pipeline.v1.CancelJobH\x00\x42\x08\n\x06\x61\x63tion\"N\n\x15ProcessStreamResponse\x12\x35\n\x05\x65vent\x18\x01 \x01(\x0b\x32&.sluiceway.pipeline.v1.ProcessResponse\"\x11\n\x0f\x44\x65scribeRequest\"b\n\x08\x45ndpoint\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\'\n\x04load\x18\x03 \x01(\x0b\x32\x19.sluiceway.common.v1.Load\x12\r\n\x05group\x18\x04 \x01(\t\"\x93\x02\n\nStageModel\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.sluiceway.common.v1.Model\x12\x0c\n\x04head\x18\x02 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x03 \x03(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x04 \x01(\t\x12\x11\n\tprecision\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12\x30\n\tcrop_spec\x18\x07 \x01(\x0b\x32\x1d.sluiceway.common.v1.CropSpec\x12\x13\n\x0bimage_sizes\x18\x08 \x03(\x05\x12@\n\x0f\x64\x65\x66\x61ult_options\x18\t \x01(\x0b\x32\'.sluiceway.pipeline.v1.DetectionOptions\"\x85\x01\n\nStageGroup\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x05\x12\x31\n\x06models\x18\x03 \x03(\x0b\x32!.sluiceway.pipeline.v1.StageModel\x12\x0f\n\x07workers\x18\x04 \x01(\x05\x12\x16\n\x0eserver_version\x18\x05 \x01(\t\"\x9a\x01\n\x05Stage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x32\n\tendpoints\x18\x04 \x03(\x0b\x32\x1f.sluiceway.pipeline.v1.Endpoint\x12\x31\n\x06groups\x18\x05 \x03(\x0b\x32!.sluiceway.pipeline.v1.StageGroup\"\x9b\x01\n\x04Step\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05stage\x18\x03 \x01(\t\x12\x0b\n\x03\x61pi\x18\x04 \x01(\t\x12\n\n\x02of\x18\x05 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x06 \x03(\t\x12\x0f\n\x07\x63lasses\x18\x07 \x03(\t\x12\r\n\x05model\x18\x08 \x01(\t\x12\x10\n\x08on_error\x18\t \x01(\t\x12\x0e\n\x06params\x18\n \x03(\t\"D\n\x08Pipeline\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x05steps\x18\x02 \x03(\x0b\x32\x1b.sluiceway.pipeline.v1.Step\"#\n\x03\x41pi\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06params\x18\x02 \x03(\t\"\xf6\x02\n\x10\x44\x65scribeResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12,\n\x06stages\x18\x02 \x03(\x0b\x32\x1c.sluiceway.pipeline.v1.Stage\x12\x32\n\tpipelines\x18\x03 \x03(\x0b\x32\x1f.sluiceway.pipeline.v1.Pipeline\x12\x18\n\x10\x64\x65\x66\x61ult_pipeline\x18\x04 \x01(\t\x12\x10\n\x08problems\x18\x05 \x03(\t\x12(\n\x04\x61pis\x18\x06 \x03(\x0b\x32\x1a.sluiceway.pipeline.v1.Api\x12\x13\n\x0burl_sources\x18\x07 \x01(\x08\x12\x13\n\x0bmax_sources\x18\x08 \x01(\x05\x12\x17\n\x0fmax_image_bytes\x18\t \x01(\x03\x12\x19\n\x11max_message_bytes\x18\n \x01(\x03\x12\x1b\n\x13\x64\x65\x66\x61ult_deadline_ms\x18\x0b \x01(\x05\x12\x17\n\x0fmax_deadline_ms\x18\x0c \x01(\x05*\\\n\x07Subject\x12\x17\n\x13SUBJECT_UNSPECIFIED\x10\x00\x12\x12\n\x0eSUBJECT_REGION\x10\x01\x12\x10\n\x0cSUBJECT_PAGE\x10\x02\x12\x12\n\x0eSUBJECT_SOURCE\x10\x03\x32\xba\x02\n\x0fPipelineService\x12Z\n\x07Process\x12%.sluiceway.pipeline.v1.ProcessRequest\x1a&.sluiceway.pipeline.v1.ProcessResponse0\x01\x12n\n\rProcessStream\x12+.sluiceway.pipeline.v1.ProcessStreamRequest\x1a,.sluiceway.pipeline.v1.ProcessStreamResponse(\x01\x30\x01\x12[\n\x08\x44\x65scribe\x12&.sluiceway.pipeline.v1.DescribeRequest\x1a\'.sluiceway.pipeline.v1.DescribeResponseBe\n\x19\x63om.sluiceway.pipeline.v1P\x01ZFgithub.com/sluiceway/sluiceway/gen/go/sluiceway/pipeline/v1;pipelinev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sluiceway.pipeline.v1.pipeline_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\031com.sluiceway.pipeline.v1P\001ZFgithub.com/sluiceway/sluiceway/gen/go/sluiceway/pipeline/v1;pipelinev1'
   _globals['_APICALL_PARAMSENTRY']._loaded_options = None
   _globals['_APICALL_PARAMSENTRY']._serialized_options = b'8\001'
-  _globals['_IMAGEREADY_METADATAENTRY']._loaded_options = None
-  _globals['_IMAGEREADY_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_IMAGEREADY_METADATAERRORSENTRY']._loaded_options = None
-  _globals['_IMAGEREADY_METADATAERRORSENTRY']._serialized_options = b'8\001'
-  _globals['_APICALL']._serialized_start=214
-  _globals['_APICALL']._serialized_end=343
-  _globals['_APICALL_PARAMSENTRY']._serialized_start=298
-  _globals['_APICALL_PARAMSENTRY']._serialized_end=343
-  _globals['_SOURCE']._serialized_start=346
-  _globals['_SOURCE']._serialized_end=524
-  _globals['_PROCESSOPTIONS']._serialized_start=527
-  _globals['_PROCESSOPTIONS']._serialized_end=754
-  _globals['_PROCESSREQUEST']._serialized_start=757
-  _globals['_PROCESSREQUEST']._serialized_end=893
-  _globals['_IMAGEREADY']._serialized_start=896
-  _globals['_IMAGEREADY']._serialized_end=1240
-  _globals['_IMAGEREADY_METADATAENTRY']._serialized_start=1110
-  _globals['_IMAGEREADY_METADATAENTRY']._serialized_end=1157
-  _globals['_IMAGEREADY_METADATAERRORSENTRY']._serialized_start=1159
-  _globals['_IMAGEREADY_METADATAERRORSENTRY']._serialized_end=1240
-  _globals['_DETECTIONS']._serialized_start=1242
-  _globals['_DETECTIONS']._serialized_end=1361
-  _globals['_RECOGNITIONS']._serialized_start=1363
-  _globals['_RECOGNITIONS']._serialized_end=1453
-  _globals['_SOURCEDONE']._serialized_start=1456
-  _globals['_SOURCEDONE']._serialized_end=1710
-  _globals['_SOURCEFAILED']._serialized_start=1712
-  _globals['_SOURCEFAILED']._serialized_end=1769
-  _globals['_JOBDONE']._serialized_start=1771
-  _globals['_JOBDONE']._serialized_end=1858
-  _globals['_PROCESSRESPONSE']._serialized_start=1861
-  _globals['_PROCESSRESPONSE']._serialized_end=2256
-  _globals['_PROCESSSTREAMREQUEST']._serialized_start=2258
-  _globals['_PROCESSSTREAMREQUEST']._serialized_end=2332
-  _globals['_PROCESSSTREAMRESPONSE']._serialized_start=2334
-  _globals['_PROCESSSTREAMRESPONSE']._serialized_end=2412
-  _globals['_DESCRIBEREQUEST']._serialized_start=2414
-  _globals['_DESCRIBEREQUEST']._serialized_end=2431
-  _globals['_ENDPOINT']._serialized_start=2433
-  _globals['_ENDPOINT']._serialized_end=2516
-  _globals['_STAGE']._serialized_start=2518
-  _globals['_STAGE']._serialized_end=2607
-  _globals['_ROUTE']._serialized_start=2609
-  _globals['_ROUTE']._serialized_end=2656
-  _globals['_API']._serialized_start=2658
-  _globals['_API']._serialized_end=2693
-  _globals['_DESCRIBERESPONSE']._serialized_start=2696
-  _globals['_DESCRIBERESPONSE']._serialized_end=3146
-  _globals['_PIPELINESERVICE']._serialized_start=3149
-  _globals['_PIPELINESERVICE']._serialized_end=3463
+  _globals['_SOURCE_PARAMSENTRY']._loaded_options = None
+  _globals['_SOURCE_PARAMSENTRY']._serialized_options = b'8\001'
+  _globals['_PROCESSOPTIONS_STEPSENTRY']._loaded_options = None
+  _globals['_PROCESSOPTIONS_STEPSENTRY']._serialized_options = b'8\001'
+  _globals['_SOURCEREADY_VALUESENTRY']._loaded_options = None
+  _globals['_SOURCEREADY_VALUESENTRY']._serialized_options = b'8\001'
+  _globals['_SOURCEREADY_CALLERRORSENTRY']._loaded_options = None
+  _globals['_SOURCEREADY_CALLERRORSENTRY']._serialized_options = b'8\001'
+  _globals['_SUBJECT']._serialized_start=5599
+  _globals['_SUBJECT']._serialized_end=5691
+  _globals['_APICALL']._serialized_start=327
+  _globals['_APICALL']._serialized_end=470
+  _globals['_APICALL_PARAMSENTRY']._serialized_start=425
+  _globals['_APICALL_PARAMSENTRY']._serialized_end=470
+  _globals['_SOURCE']._serialized_start=473
+  _globals['_SOURCE']._serialized_end=748
+  _globals['_SOURCE_PARAMSENTRY']._serialized_start=425
+  _globals['_SOURCE_PARAMSENTRY']._serialized_end=470
+  _globals['_DETECTIONOPTIONS']._serialized_start=751
+  _globals['_DETECTIONOPTIONS']._serialized_end=940
+  _globals['_RECOGNITIONOPTIONS']._serialized_start=942
+  _globals['_RECOGNITIONOPTIONS']._serialized_end=1032
+  _globals['_STEPOPTIONS']._serialized_start=1035
+  _globals['_STEPOPTIONS']._serialized_end=1172
+  _globals['_PROCESSOPTIONS']._serialized_start=1175
+  _globals['_PROCESSOPTIONS']._serialized_end=1555
+  _globals['_PROCESSOPTIONS_STEPSENTRY']._serialized_start=1475
+  _globals['_PROCESSOPTIONS_STEPSENTRY']._serialized_end=1555
+  _globals['_PROCESSREQUEST']._serialized_start=1558
+  _globals['_PROCESSREQUEST']._serialized_end=1756
+  _globals['_SOURCEREADY']._serialized_start=1759
+  _globals['_SOURCEREADY']._serialized_end=2113
+  _globals['_SOURCEREADY_VALUESENTRY']._serialized_start=1964
+  _globals['_SOURCEREADY_VALUESENTRY']._serialized_end=2034
+  _globals['_SOURCEREADY_CALLERRORSENTRY']._serialized_start=2036
+  _globals['_SOURCEREADY_CALLERRORSENTRY']._serialized_end=2113
+  _globals['_PAGE']._serialized_start=2115
+  _globals['_PAGE']._serialized_end=2193
+  _globals['_REGION']._serialized_start=2196
+  _globals['_REGION']._serialized_end=2361
+  _globals['_REGIONS']._serialized_start=2364
+  _globals['_REGIONS']._serialized_end=2499
+  _globals['_VALUE']._serialized_start=2502
+  _globals['_VALUE']._serialized_end=2783
+  _globals['_VALUES']._serialized_start=2786
+  _globals['_VALUES']._serialized_end=2932
+  _globals['_LINE']._serialized_start=2934
+  _globals['_LINE']._serialized_end=2974
+  _globals['_BLOCK']._serialized_start=2976
+  _globals['_BLOCK']._serialized_end=3012
+  _globals['_STEPREPORT']._serialized_start=3015
+  _globals['_STEPREPORT']._serialized_end=3153
+  _globals['_SOURCEDONE']._serialized_start=3156
+  _globals['_SOURCEDONE']._serialized_end=3413
+  _globals['_SOURCEFAILED']._serialized_start=3415
+  _globals['_SOURCEFAILED']._serialized_end=3472
+  _globals['_JOBDONE']._serialized_start=3474
+  _globals['_JOBDONE']._serialized_end=3518
+  _globals['_JOBREFUSED']._serialized_start=3520
+  _globals['_JOBREFUSED']._serialized_end=3575
+  _globals['_PROCESSRESPONSE']._serialized_start=3578
+  _globals['_PROCESSRESPONSE']._serialized_end=4015
+  _globals['_CANCELJOB']._serialized_start=4017
+  _globals['_CANCELJOB']._serialized_end=4044
+  _globals['_PROCESSSTREAMREQUEST']._serialized_start=4047
+  _globals['_PROCESSSTREAMREQUEST']._serialized_end=4185
+  _globals['_PROCESSSTREAMRESPONSE']._serialized_start=4187
+  _globals['_PROCESSSTREAMRESPONSE']._serialized_end=4265
+  _globals['_DESCRIBEREQUEST']._serialized_start=4267
+  _globals['_DESCRIBEREQUEST']._serialized_end=4284
+  _globals['_ENDPOINT']._serialized_start=4286
+  _globals['_ENDPOINT']._serialized_end=4384
+  _globals['_STAGEMODEL']._serialized_start=4387
+  _globals['_STAGEMODEL']._serialized_end=4662
+  _globals['_STAGEGROUP']._serialized_start=4665
+  _globals['_STAGEGROUP']._serialized_end=4798
+  _globals['_STAGE']._serialized_start=4801
+  _globals['_STAGE']._serialized_end=4955
+  _globals['_STEP']._serialized_start=4958
+  _globals['_STEP']._serialized_end=5113
+  _globals['_PIPELINE']._serialized_start=5115
+  _globals['_PIPELINE']._serialized_end=5183
+  _globals['_API']._serialized_start=5185
+  _globals['_API']._serialized_end=5220
+  _globals['_DESCRIBERESPONSE']._serialized_start=5223
+  _globals['_DESCRIBERESPONSE']._serialized_end=5597
+  _globals['_PIPELINESERVICE']._serialized_start=5694
+  _globals['_PIPELINESERVICE']._serialized_end=6008
 # @@protoc_insertion_point(module_scope)

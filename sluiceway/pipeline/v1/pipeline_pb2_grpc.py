@@ -26,10 +26,13 @@ if _version_not_supported:
 
 
 class PipelineServiceStub(object):
-    """Runs images through detection and recognition. This is the service that most clients talk to (port 50051).
+    """Runs sources through a pipeline. This is the service that most clients talk to (port 50051).
 
-    Deadlines: set one on the call (`grpc-timeout`); it covers fetching and both stages. Calls without one get
+    Deadlines: set one on the call (`grpc-timeout`) or in the job (`ProcessRequest.timeout`); the shorter counts. It bounds
+    every wait of the job, that for a client that does not read included. Jobs without one get
     `DescribeResponse.default_deadline_ms`; longer ones are cut to `max_deadline_ms`.
+
+    Metadata that a call may carry (its size, its priority) is listed in sluiceway/common/v1/error.proto.
     """
 
     def __init__(self, channel):
@@ -56,20 +59,23 @@ class PipelineServiceStub(object):
 
 
 class PipelineServiceServicer(object):
-    """Runs images through detection and recognition. This is the service that most clients talk to (port 50051).
+    """Runs sources through a pipeline. This is the service that most clients talk to (port 50051).
 
-    Deadlines: set one on the call (`grpc-timeout`); it covers fetching and both stages. Calls without one get
+    Deadlines: set one on the call (`grpc-timeout`) or in the job (`ProcessRequest.timeout`); the shorter counts. It bounds
+    every wait of the job, that for a client that does not read included. Jobs without one get
     `DescribeResponse.default_deadline_ms`; longer ones are cut to `max_deadline_ms`.
+
+    Metadata that a call may carry (its size, its priority) is listed in sluiceway/common/v1/error.proto.
     """
 
     def Process(self, request, context):
         """Runs one job of one or more sources and streams its events as they happen.
 
-        Each source gives image_ready, then detections, then any number of recognitions, then done; or failed at any
-        point, which ends that source and no other. Events of different sources interleave. The last message of the
-        stream is job_done. The call itself fails only when the job as a whole cannot run: INVALID_ARGUMENT for no sources,
-        too many, a repeated source_id or a bad option; RESOURCE_EXHAUSTED with RetryInfo; UNAVAILABLE while starting or draining;
-        DEADLINE_EXCEEDED; UNAUTHENTICATED.
+        Each source gives source_ready, then regions and values as its steps answer, then done; or failed at any point, which
+        ends that source and no other. Events of different sources interleave. The last message of the stream is job_done.
+        The call itself fails only when the job as a whole cannot run: INVALID_ARGUMENT for no sources, too many, a repeated
+        source_id, an unknown pipeline or a bad option; RESOURCE_EXHAUSTED with RetryInfo; UNAVAILABLE while starting or
+        draining; DEADLINE_EXCEEDED; UNAUTHENTICATED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -77,9 +83,9 @@ class PipelineServiceServicer(object):
 
     def ProcessStream(self, request_iterator, context):
         """Runs many jobs over one stream, for bulk clients. The server reads the next job when it has room, so a client that
-        writes faster is slowed by flow control and nothing is buffered without bound. A job that is refused answers with a
-        job_done that carries the error; the stream goes on. Deadlines: each job has that of a call of its own, from the
-        moment it is read; one that is set on the stream ends the stream with all its jobs. For bulk work, set none.
+        writes faster is slowed by flow control and nothing is buffered without bound. A job that is refused answers with
+        job_refused; the stream goes on. Each job has its own deadline, from the moment it is read; one that is set on the
+        stream ends the stream with all its jobs. For bulk work, set none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -119,10 +125,13 @@ def add_PipelineServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PipelineService(object):
-    """Runs images through detection and recognition. This is the service that most clients talk to (port 50051).
+    """Runs sources through a pipeline. This is the service that most clients talk to (port 50051).
 
-    Deadlines: set one on the call (`grpc-timeout`); it covers fetching and both stages. Calls without one get
+    Deadlines: set one on the call (`grpc-timeout`) or in the job (`ProcessRequest.timeout`); the shorter counts. It bounds
+    every wait of the job, that for a client that does not read included. Jobs without one get
     `DescribeResponse.default_deadline_ms`; longer ones are cut to `max_deadline_ms`.
+
+    Metadata that a call may carry (its size, its priority) is listed in sluiceway/common/v1/error.proto.
     """
 
     @staticmethod

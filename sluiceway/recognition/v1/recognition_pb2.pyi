@@ -11,6 +11,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from sluiceway.common.v1 import crop_pb2 as _crop_pb2
 from sluiceway.common.v1 import error_pb2 as _error_pb2
 from sluiceway.common.v1 import model_pb2 as _model_pb2
+from sluiceway.common.v1 import value_pb2 as _value_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -60,7 +61,7 @@ class RecognizeOptions(_message.Message):
     CHARACTERS_FIELD_NUMBER: _builtins.int
     TOP_K_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Name of the model; empty means the server's default. Must be that of every crop which names one."""
+    """Name of the model, for every crop of the request; empty means the server's default."""
     characters: _builtins.bool
     """Also give the confidence of each character (text models)."""
     top_k: _builtins.int
@@ -117,144 +118,8 @@ class RecognizeRequest(_message.Message):
 Global___RecognizeRequest: _TypeAlias = RecognizeRequest  # noqa: Y015
 
 @_typing.final
-class Character(_message.Message):
-    """One character of a text."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    TEXT_FIELD_NUMBER: _builtins.int
-    CONFIDENCE_FIELD_NUMBER: _builtins.int
-    text: _builtins.str
-    """A Unicode character (one or more code points)."""
-    confidence: _builtins.float
-    """(0, 1]."""
-    def __init__(
-        self,
-        *,
-        text: _builtins.str = ...,
-        confidence: _builtins.float = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "text", b"text"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Character: _TypeAlias = Character  # noqa: Y015
-
-@_typing.final
-class Text(_message.Message):
-    """What was read."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    TEXT_FIELD_NUMBER: _builtins.int
-    CONFIDENCE_FIELD_NUMBER: _builtins.int
-    CHARACTERS_FIELD_NUMBER: _builtins.int
-    text: _builtins.str
-    """Unicode; empty when nothing could be read."""
-    confidence: _builtins.float
-    """Mean confidence of the characters, [0, 1]; 0 for an empty text."""
-    @_builtins.property
-    def characters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Character]:
-        """The characters, in order, when they were asked for."""
-
-    def __init__(
-        self,
-        *,
-        text: _builtins.str = ...,
-        confidence: _builtins.float = ...,
-        characters: _abc.Iterable[Global___Character] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["characters", b"characters", "confidence", b"confidence", "text", b"text"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Text: _TypeAlias = Text  # noqa: Y015
-
-@_typing.final
-class Label(_message.Message):
-    """One candidate class."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    CLASS_ID_FIELD_NUMBER: _builtins.int
-    CLASS_NAME_FIELD_NUMBER: _builtins.int
-    CONFIDENCE_FIELD_NUMBER: _builtins.int
-    class_id: _builtins.int
-    """Index of the class in the model."""
-    class_name: _builtins.str
-    """Name of the class."""
-    confidence: _builtins.float
-    """Probability, [0, 1]."""
-    def __init__(
-        self,
-        *,
-        class_id: _builtins.int = ...,
-        class_name: _builtins.str = ...,
-        confidence: _builtins.float = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_id", b"class_id", "class_name", b"class_name", "confidence", b"confidence"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Label: _TypeAlias = Label  # noqa: Y015
-
-@_typing.final
-class Classification(_message.Message):
-    """What a classifier says."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    LABELS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]:
-        """The `top_k` most probable classes, the most probable first."""
-
-    def __init__(
-        self,
-        *,
-        labels: _abc.Iterable[Global___Label] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Classification: _TypeAlias = Classification  # noqa: Y015
-
-@_typing.final
-class Embedding(_message.Message):
-    """What an embedding model says."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    VALUES_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """A vector of length 1 (L2 norm)."""
-
-    def __init__(
-        self,
-        *,
-        values: _abc.Iterable[_builtins.float] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Embedding: _TypeAlias = Embedding  # noqa: Y015
-
-@_typing.final
 class Recognition(_message.Message):
-    """The answer for one crop."""
+    """The answer for one crop. The numbers 1 to 15 are those of `sluiceway.pipeline.v1.Value`, which hands them on."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -266,15 +131,15 @@ class Recognition(_message.Message):
     crop_id: _builtins.int
     """`Crop.id` of the request."""
     @_builtins.property
-    def text(self) -> Global___Text:
+    def text(self) -> _value_pb2.Text:
         """From text models."""
 
     @_builtins.property
-    def classification(self) -> Global___Classification:
+    def classification(self) -> _value_pb2.Classification:
         """From classifiers."""
 
     @_builtins.property
-    def embedding(self) -> Global___Embedding:
+    def embedding(self) -> _value_pb2.Embedding:
         """From embedding models."""
 
     @_builtins.property
@@ -285,9 +150,9 @@ class Recognition(_message.Message):
         self,
         *,
         crop_id: _builtins.int = ...,
-        text: Global___Text | None = ...,
-        classification: Global___Classification | None = ...,
-        embedding: Global___Embedding | None = ...,
+        text: _value_pb2.Text | None = ...,
+        classification: _value_pb2.Classification | None = ...,
+        embedding: _value_pb2.Embedding | None = ...,
         error: _error_pb2.Error | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["classification", b"classification", "embedding", b"embedding", "error", b"error", "result", b"result", "text", b"text"]  # noqa: Y015
@@ -389,7 +254,7 @@ class ModelDescription(_message.Message):
 
     @_builtins.property
     def crop_spec(self) -> _crop_pb2.CropSpec:
-        """The crops that it wants."""
+        """The crops that it wants. `name` is that of the model."""
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -428,6 +293,7 @@ class DescribeResponse(_message.Message):
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _builtins.int
     DEFAULT_DEADLINE_MS_FIELD_NUMBER: _builtins.int
     MAX_DEADLINE_MS_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
     server_version: _builtins.str
     """Version of the server software."""
     workers: _builtins.int
@@ -440,6 +306,8 @@ class DescribeResponse(_message.Message):
     """Deadline given to calls that come without one, in milliseconds."""
     max_deadline_ms: _builtins.int
     """Longer deadlines are cut to this, in milliseconds."""
+    group: _builtins.str
+    """Names the version: equal for replicas whose models, weights, labels and crop specs are equal. For `sluiceway-group`."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelDescription]:
         """The models; the first is the default."""
@@ -454,10 +322,11 @@ class DescribeResponse(_message.Message):
         max_message_bytes: _builtins.int = ...,
         default_deadline_ms: _builtins.int = ...,
         max_deadline_ms: _builtins.int = ...,
+        group: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_deadline_ms", b"default_deadline_ms", "max_crops", b"max_crops", "max_deadline_ms", b"max_deadline_ms", "max_message_bytes", b"max_message_bytes", "models", b"models", "server_version", b"server_version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_deadline_ms", b"default_deadline_ms", "group", b"group", "max_crops", b"max_crops", "max_deadline_ms", b"max_deadline_ms", "max_message_bytes", b"max_message_bytes", "models", b"models", "server_version", b"server_version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -11,9 +11,9 @@ import grpc
 import grpc.aio
 import pytest
 from sluiceway_orchestrator.admission import REMEMBER_S, SHARE, Admission, Throughput
-from sluiceway_orchestrator.priority import Priority
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, picture
 from sluiceway_runtime.errors import QueueFull
+from sluiceway_runtime.priority import Priority
 from sluiceway_runtime.server.status import from_rpc_error
 
 from sluiceway.pipeline.v1 import pipeline_pb2

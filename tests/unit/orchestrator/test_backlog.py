@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from sluiceway_orchestrator.backlog import Ageing, Backlog
-from sluiceway_orchestrator.priority import Priority
+from sluiceway_runtime.priority import Priority
 
 I, N, B = Priority.INTERACTIVE, Priority.NORMAL, Priority.BULK  # noqa: E741 - the three classes, in a table
 

@@ -6,9 +6,9 @@ import random
 from dataclasses import dataclass, field
 
 import pytest
-from sluiceway_orchestrator.priority import Priority
 from sluiceway_orchestrator.stages.balancer import Occupancy, Report, choose
 from sluiceway_orchestrator.stages.retry import RetryBudget
+from sluiceway_runtime.priority import Priority
 
 
 @dataclass(eq=False)

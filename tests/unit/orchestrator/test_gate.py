@@ -8,9 +8,9 @@ import random
 import pytest
 from sluiceway_orchestrator.fetch.budget import ByteBudget
 from sluiceway_orchestrator.gate import Gate
-from sluiceway_orchestrator.priority import Priority
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import DeadlineExceeded
+from sluiceway_runtime.priority import Priority
 
 
 async def settle() -> None:

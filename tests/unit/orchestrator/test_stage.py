@@ -7,12 +7,12 @@ from typing import cast
 
 import grpc.aio
 import pytest
-from sluiceway_orchestrator.priority import Priority
 from sluiceway_orchestrator.stages.balancer import Occupancy
 from sluiceway_orchestrator.stages.replica import Replica, StageWire
 from sluiceway_orchestrator.stages.stage import Lease, Stage, StageSettings, Ticket
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import DeadlineExceeded
+from sluiceway_runtime.priority import Priority
 
 
 class NoWire:

@@ -11,9 +11,9 @@ import pytest
 from sluiceway_runtime.errors import SluicewayError
 from sluiceway_runtime.pool import actions, events
 from sluiceway_runtime.pool.limits import PoolLimits, Timing
-from sluiceway_runtime.pool.priority import Priority
 from sluiceway_runtime.pool.scheduler import Scheduler
 from sluiceway_runtime.pool.statistics import WorkerState
+from sluiceway_runtime.priority import Priority
 
 
 class Desk:

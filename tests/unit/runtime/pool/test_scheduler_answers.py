@@ -12,7 +12,7 @@ from sluiceway_runtime.errors import (
 )
 from sluiceway_runtime.pool import actions, events
 from sluiceway_runtime.pool.limits import Timing
-from sluiceway_runtime.pool.priority import Priority
+from sluiceway_runtime.priority import Priority
 
 
 def test_a_result_reaches_its_own_item_with_its_times(make_desk):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from sluiceway_runtime.pool import events
 from sluiceway_runtime.pool.limits import Timing
-from sluiceway_runtime.pool.priority import Priority
 from sluiceway_runtime.pool.queue import PACKET_ITEMS
+from sluiceway_runtime.priority import Priority
 
 
 def test_nothing_is_dispatched_before_the_next_event_so_that_a_burst_shares_a_batch(make_desk):

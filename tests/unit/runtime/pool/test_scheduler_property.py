@@ -10,8 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from sluiceway_runtime.errors import InvalidImage, SluicewayError, Unavailable
 from sluiceway_runtime.pool import actions, events
 from sluiceway_runtime.pool.limits import PoolLimits, Timing
-from sluiceway_runtime.pool.priority import Priority
 from sluiceway_runtime.pool.scheduler import Scheduler
+from sluiceway_runtime.priority import Priority
 
 BATCH_TIMEOUT_S = 5.0
 CONTENTS = st.sampled_from(["plain", "odd", "deadly", "late"])

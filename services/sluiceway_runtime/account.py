@@ -1,0 +1,234 @@
+"""Whose bytes are here: one budget for a process, one account for each call and each source.
+
+What a server is given to hold (a request that is read, a fetched image, crops on their way, events that nobody reads)
+is reserved here first, so that it is a line that grows with the load and never the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from dataclasses import dataclass, field
+from enum import IntEnum
+from types import TracebackType
+from typing import Self
+
+from sluiceway_runtime.errors import QueueFull
+from sluiceway_runtime.priority import Priority
+
+__all__ = ["Account", "MemoryBudget", "Phase"]
+
+# After a refusal for want of room.
+RETRY_AFTER_S = 0.25
+
+
+class Phase(IntEnum):
+    """What bytes are wanted for. Later phases go first and may fill more of the budget.
+
+    So what is far on its way always finds room, and what has not begun waits.
+    """
+
+    DOOR = 0
+    """A request that is about to be read."""
+    FETCH = 1
+    """An image that is about to be fetched."""
+    WORK = 2
+    """What a stage is about to answer."""
+
+
+# Of the whole budget, how much may be in use for bytes of a phase to be given out.
+_PHASE_SHARE = {Phase.DOOR: 0.6, Phase.FETCH: 0.8, Phase.WORK: 1.0}
+# Of that, how much for a class: interactive work finds room that bulk work cannot fill.
+_CLASS_SHARE = {Priority.INTERACTIVE: 1.0, Priority.NORMAL: 0.9, Priority.BULK: 0.75}
+# Seconds that an interactive request is older than it is, so to say, when it is compared with one of another class.
+_HEAD_START_S = {Priority.INTERACTIVE: 0.0, Priority.NORMAL: 2.0, Priority.BULK: 10.0}
+
+
+@dataclass(order=True, slots=True)
+class _Waiter:
+    at_s: float
+    number: int
+    size_bytes: int = field(compare=False)
+    future: asyncio.Future[None] = field(compare=False)
+
+
+class MemoryBudget:
+    """Bytes that a process may hold, for whoever asks.
+
+    Nothing that asks can be asked too much of: in each phase one that wants more than its share is let through when
+    nothing else of that phase is here.
+
+    Args:
+        total_bytes: all that may be held.
+    """
+
+    def __init__(self, total_bytes: int) -> None:
+        self.total_bytes = total_bytes
+        self._used = 0
+        self._used_in = dict.fromkeys(Phase, 0)
+        self._waiting: dict[tuple[Phase, Priority], list[_Waiter]] = {
+            (phase, priority): [] for phase in reversed(Phase) for priority in Priority
+        }
+        self._numbers = itertools.count()
+
+    def __repr__(self) -> str:
+        return f"<MemoryBudget used={self._used} of={self.total_bytes} waiting={self.waiting}>"
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes that are held or reserved."""
+        return self._used
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for room."""
+        return sum(not item.future.done() for line in self._waiting.values() for item in line)
+
+    def account(self, priority: Priority = Priority.NORMAL) -> Account:
+        """Open an account; whoever opens it closes it."""
+        return Account(self, priority)
+
+    def fits(self, size_bytes: int, phase: Phase, priority: Priority) -> bool:
+        """Whether so many bytes could be given out now, were nobody waiting."""
+        limit = self.total_bytes * _PHASE_SHARE[phase] * _CLASS_SHARE[priority]
+        return self._used + size_bytes <= limit or not self._used_in[phase]
+
+    # The following are for accounts alone.
+
+    def take(self, size_bytes: int, phase: Phase) -> None:
+        """Count bytes, room or not."""
+        self._used += size_bytes
+        self._used_in[phase] += size_bytes
+
+    def try_take(self, size_bytes: int, phase: Phase, priority: Priority) -> bool:
+        """Count bytes if there is room and nobody of the class waits."""
+        line = self._waiting[phase, priority]
+        if any(not item.future.done() for item in line) or not self.fits(size_bytes, phase, priority):
+            return False
+        self.take(size_bytes, phase)
+        return True
+
+    async def wait_and_take(self, size_bytes: int, phase: Phase, priority: Priority) -> None:
+        """Count bytes once there is room."""
+        if self.try_take(size_bytes, phase, priority):
+            return
+        loop = asyncio.get_running_loop()
+        waiter = _Waiter(loop.time() + _HEAD_START_S[priority], next(self._numbers), size_bytes, loop.create_future())
+        heapq.heappush(self._waiting[phase, priority], waiter)
+        try:
+            await waiter.future
+        except BaseException:
+            if waiter.future.done() and not waiter.future.cancelled():
+                self.give_back(size_bytes, phase)
+            else:
+                self._serve()
+            raise
+
+    def give_back(self, size_bytes: int, phase: Phase) -> None:
+        """Bytes are free."""
+        self._used -= size_bytes
+        self._used_in[phase] -= size_bytes
+        self._serve()
+
+    def _serve(self) -> None:
+        for phase in reversed(Phase):
+            while self._serve_one(phase):
+                pass
+
+    def _serve_one(self, phase: Phase) -> bool:
+        heads: list[tuple[_Waiter, Priority]] = []
+        for priority in Priority:
+            line = self._waiting[phase, priority]
+            while line and line[0].future.done():
+                heapq.heappop(line)
+            if line:
+                heads.append((line[0], priority))
+        for waiter, priority in sorted(heads, key=lambda head: head[0]):
+            if self.fits(waiter.size_bytes, phase, priority):
+                heapq.heappop(self._waiting[phase, priority])
+                self.take(waiter.size_bytes, phase)
+                waiter.future.set_result(None)
+                return True
+        return False
+
+
+class Account:
+    """What one call, or one source, holds of a budget. Closing it gives everything back; twice does no harm.
+
+    What has arrived is counted whether there is room or not (`add`); what is about to come waits for room (`reserve`)
+    or is refused (`require`). An account that is closed takes nothing more: what arrives late is not counted.
+    """
+
+    __slots__ = ("_budget", "_closed", "_held", "priority")
+
+    def __init__(self, budget: MemoryBudget, priority: Priority) -> None:
+        self._budget = budget
+        self._held = dict.fromkeys(Phase, 0)
+        self._closed = False
+        self.priority = priority
+
+    def __repr__(self) -> str:
+        return f"<Account held={self.held_bytes}{' closed' if self._closed else ''}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that it holds."""
+        return sum(self._held.values())
+
+    async def reserve(self, size_bytes: int, phase: Phase) -> None:
+        """Wait for room for so many more bytes. Bound the wait by the deadline; cancelling it takes nothing."""
+        await self._budget.wait_and_take(size_bytes, phase, self.priority)
+        if self._closed:
+            self._budget.give_back(size_bytes, phase)
+        else:
+            self._held[phase] += size_bytes
+
+    def require(self, size_bytes: int, phase: Phase) -> None:
+        """Take room for so many more bytes now.
+
+        Raises:
+            QueueFull: there is none; with the delay after which to try again.
+        """
+        if not self._budget.try_take(size_bytes, phase, self.priority):
+            raise QueueFull(
+                "too many bytes are here already",
+                metadata={"used_bytes": str(self._budget.used_bytes), "total_bytes": str(self._budget.total_bytes)},
+                retry_after_s=RETRY_AFTER_S,
+            )
+        self._held[phase] += size_bytes
+
+    def add(self, size_bytes: int, phase: Phase) -> None:
+        """Count bytes that are here."""
+        if not self._closed:
+            self._budget.take(size_bytes, phase)
+            self._held[phase] += size_bytes
+
+    def remove(self, size_bytes: int, phase: Phase) -> None:
+        """So many bytes are gone; no more than it holds for that phase."""
+        size_bytes = min(size_bytes, self._held[phase])
+        if size_bytes:
+            self._held[phase] -= size_bytes
+            self._budget.give_back(size_bytes, phase)
+
+    def settle(self, size_bytes: int, phase: Phase) -> None:
+        """What was estimated is known now: hold exactly this much for the phase, room or not."""
+        difference = size_bytes - self._held[phase]
+        if difference > 0:
+            self.add(difference, phase)
+        else:
+            self.remove(-difference, phase)
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._closed = True
+        for phase in Phase:
+            self.remove(self._held[phase], phase)
