@@ -48,7 +48,8 @@ class RecognitionService:
 
     Args:
         config: of this stage.
-        installation: its table `models` says whether missing weights may be downloaded (`auto_pull`).
+        installation: its table `models` says whether missing weights may be downloaded (`auto_pull`). Without the name
+            of a stage this is the default one.
 
     Attributes:
         pool: None until started.
@@ -63,7 +64,8 @@ class RecognitionService:
         self._config = config
         self._auto_pull = bool(installation.models.auto_pull)
         self._registry: CollectorRegistry | None = None
-        self.stage = self._section = KIND
+        self.stage = installation.stage or KIND
+        self._section = installation.stages[self.stage].section
         self.pool: Pool | None = None
         self.models: Mapping[str, ModelFacts] = {}
         self.group = ""

@@ -159,9 +159,11 @@ class RecognitionServicer:
     def _encoded(self, crop: convert.EncodedCrop, facts: ModelFacts, wish: _Wish) -> Work:
         data = convert.file_of(crop, self._file_limits)
         payload = Payload(CropTask(facts.name, 0, None, *wish), (data,))
-        # Its size is known only once a worker has read it: a group of its own, at the greatest cost it can have.
+        # Its size is known only once a worker has read it: a group of its own, at the greatest cost it can have. Of a
+        # page, reading costs more than computing: a pixel a byte is the least, and keeps pages out of one batch.
         spec = facts.crop_spec
-        return Work(payload, (facts.name, "encoded"), padded_px(spec.max_width, spec, facts.buckets))
+        cost_px = max(padded_px(spec.max_width, spec, facts.buckets), len(data))
+        return Work(payload, (facts.name, "encoded"), cost_px)
 
 
 class _Wish(NamedTuple):

@@ -47,6 +47,7 @@ class Stage:
 
 async def infer(stage: Stage, count: int, **parameters: Any) -> dict[str, Tensor]:
     inference = RecognitionInference(stage, stage, stage="plates", max_crops=64)  # type: ignore[arg-type]
+    assert inference.name == "sluiceway-plates"
     (card,) = inference.cards()
     crops = Tensor("crop", "BYTES", (count,), tuple(bytes([index]) for index in range(count)))
     outputs = await inference.infer(card, {"crop": crops}, parameters, None)  # type: ignore[arg-type]
