@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sluiceway_runtime.server.main import Installation, run_service
 
-from sluiceway_orchestrator.config import OrchestratorConfig, load_apis
+from sluiceway_orchestrator.config import OrchestratorConfig
+from sluiceway_orchestrator.fetch.config import load_apis
 from sluiceway_orchestrator.service import OrchestratorService
 
 

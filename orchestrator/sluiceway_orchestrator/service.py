@@ -17,7 +17,8 @@ from sluiceway_runtime.server.transport import open_channel
 
 from sluiceway.pipeline.v1 import pipeline_pb2_grpc
 from sluiceway_orchestrator.backlog import Ageing
-from sluiceway_orchestrator.config import ApiConfig, OrchestratorConfig
+from sluiceway_orchestrator.config import OrchestratorConfig
+from sluiceway_orchestrator.fetch.config import ApiConfig
 from sluiceway_orchestrator.convert import crop_fields, recognize_head
 from sluiceway_orchestrator.fetch.fetcher import Fetcher
 from sluiceway_orchestrator.fetch.guard import LookUp, system_look_up

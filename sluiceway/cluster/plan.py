@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sluiceway_detection.config import DetectionConfig
-from sluiceway_orchestrator.config import OrchestratorConfig, load_apis
+from sluiceway_orchestrator.config import OrchestratorConfig
+from sluiceway_orchestrator.fetch.config import load_apis
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_runtime import cores, devices, weights
 from sluiceway_runtime.config import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from typing import Any, Literal
@@ -21,7 +21,7 @@ class StepKind(Enum):
     CALL = "call"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Step:
     """One step.
 
@@ -60,9 +60,9 @@ class Step:
         return (not self.classes or class_name in self.classes) and class_name not in self.except_classes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pipeline:
-    """A pipeline: its steps, and what follows from what."""
+    """A pipeline: its steps, and what follows from what. Two are equal only if they are the same."""
 
     name: str
     steps: tuple[Step, ...]
@@ -98,6 +98,19 @@ class Pipeline:
     def tells_callers(self) -> bool:
         """Whether an API is called with what was found, which then has to be remembered."""
         return any(step.kind is StepKind.CALL and (step.of is not None or step.after) for step in self.steps)
+
+    @cached_property
+    def detecting(self) -> Pipeline:
+        """The pipeline of a job that wants regions alone: the steps that find some, and what they begin with."""
+        kept = [step for step in self.steps if step.kind is StepKind.DETECT or step in self.first_calls]
+        places = {step.index: index for index, step in enumerate(kept)}
+        return Pipeline(
+            self.name,
+            tuple(
+                replace(step, index=places[step.index], of=None if step.of is None else places[step.of])
+                for step in kept
+            ),
+        )
 
     def step(self, name: str) -> Step | None:
         """The step of this name."""
