@@ -172,6 +172,7 @@ _KINDS = (
     InvalidOption,
     UnknownApi,
     UnknownModel,
+    UnknownPipeline,
     QueueFull,
     Unavailable,
     UpstreamFailed,

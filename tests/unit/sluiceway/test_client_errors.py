@@ -48,7 +48,7 @@ def test_what_this_side_cancelled_is_cancelled() -> None:
 
 @pytest.mark.parametrize("source_id", ["2", "a", "-1", "²", "9" * 50])
 def test_an_answer_about_a_source_that_was_not_sent_is_a_fault_of_the_server(source_id: str) -> None:
-    message = pipeline_pb2.ProcessResponse(source_id=source_id, image_ready=pipeline_pb2.ImageReady())
+    message = pipeline_pb2.ProcessResponse(source_id=source_id, source_ready=pipeline_pb2.SourceReady())
     with pytest.raises(errors.ServerFault):
         from_response(message, ["x", "y"])
 
