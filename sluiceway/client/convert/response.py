@@ -75,8 +75,8 @@ def _source_ready(source: str, message: pipeline_pb2.SourceReady) -> events.Sour
         source,
         message.size_bytes,
         message.fetch_ms,
-        {name: _plain(value) for name, value in message.values.items()},
-        {name: from_error(error) for name, error in message.call_errors.items()},
+        {name: _plain(message.values[name]) for name in sorted(message.values)},
+        {name: from_error(message.call_errors[name]) for name in sorted(message.call_errors)},
         message.image or None,
     )
 
@@ -165,7 +165,8 @@ def _reading(message: pipeline_pb2.Value, step: str, model: str) -> Reading:
 
 
 def _plain(message: Struct) -> dict[str, Any]:
-    return {name: _plain_value(value) for name, value in message.fields.items()}
+    # Maps of messages have no order of their own; equal answers should look equal.
+    return {name: _plain_value(message.fields[name]) for name in sorted(message.fields)}
 
 
 def _plain_value(message: Value) -> Any:
