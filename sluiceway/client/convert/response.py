@@ -24,6 +24,8 @@ _SUBJECTS = {
     pipeline_pb2.SUBJECT_PAGE: events.Subject.PAGE,
     pipeline_pb2.SUBJECT_SOURCE: events.Subject.SOURCE,
 }
+# Beyond, a float cannot tell whole numbers apart.
+MAX_WHOLE = 2**53
 Outline = tuple[tuple[float, float], ...]
 
 
@@ -192,7 +194,7 @@ def _plain_number(number: float) -> float | int | None:
     """Numbers of a Struct are all floats: whole ones become int again, and what JSON does not have becomes None."""
     if not math.isfinite(number):
         return None
-    return int(number) if number.is_integer() else number
+    return int(number) if number.is_integer() and abs(number) <= MAX_WHOLE else number
 
 
 def _source_done(source: str, message: pipeline_pb2.SourceDone) -> events.SourceDone:

@@ -69,6 +69,7 @@ class FakePipeline(pipeline_pb2_grpc.PipelineServiceServicer):
     break_stream_after: list[int] = field(default_factory=list)
     requests: list[pb.ProcessRequest] = field(default_factory=list)
     metadata: list[dict[str, str]] = field(default_factory=list)
+    metadata_of_questions: list[dict[str, str]] = field(default_factory=list)
     hold: asyncio.Event = field(default_factory=asyncio.Event)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -141,6 +142,7 @@ class FakePipeline(pipeline_pb2_grpc.PipelineServiceServicer):
 
     async def Describe(self, request: pb.DescribeRequest, context: grpc.aio.ServicerContext) -> pb.DescribeResponse:
         self.descriptions += 1
+        self.metadata_of_questions.append(dict(context.invocation_metadata() or ()))
         if self.refusals:
             await context.abort_with_status(self.refusals.pop(0).to_rpc())
         return pb.DescribeResponse(

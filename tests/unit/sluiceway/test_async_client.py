@@ -115,6 +115,8 @@ async def test_size_and_priority_are_told_before_the_request(client: AsyncClient
     told, request = server.fake.metadata[0], server.fake.requests[0]
     assert told["sluiceway-request-bytes"] == str(request.ByteSize())
     assert told["sluiceway-priority"] == "interactive"
+    await client.describe()
+    assert server.fake.metadata_of_questions[0]["sluiceway-request-bytes"] == "0"
 
 
 async def test_a_tree_of_regions(client: AsyncClient) -> None:
