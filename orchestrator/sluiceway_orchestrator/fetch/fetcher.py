@@ -263,10 +263,15 @@ class Fetcher:
     async def _ended(
         self, call: ApiCall, context: CallContext, room: Room, *, want_image: bool
     ) -> Brought | SluicewayError:
+        """What the call brought, or why it did not; its room is held on for an image alone."""
         try:
-            return await self._call(call, context, room, want_image=want_image)
+            brought = await self._call(call, context, room, want_image=want_image)
         except SluicewayError as error:
+            room.release()
             return error
+        if not brought.image:
+            room.release()
+        return brought
 
     async def _call(
         self,
