@@ -28,8 +28,9 @@ from sluiceway_runtime.errors import (
 from web_sources import http
 
 
+@pytest.mark.parametrize("kind", ["url", "api"])
 @pytest.mark.parametrize("sources", [8, 64])
-async def test_all_sources_of_a_job_are_fetched_at_once(sources: int) -> None:
+async def test_all_sources_of_a_job_are_fetched_at_once(sources: int, kind: str) -> None:
     """No request is answered before the last one is there."""
     together = asyncio.Barrier(sources)
 
@@ -39,8 +40,14 @@ async def test_all_sources_of_a_job_are_fetched_at_once(sources: int) -> None:
         return web.Response(body=picture(int(request.path[1:])))
 
     # One attempt each, and no end to it: a second one must not stand in for a neighbour that never came.
-    async with http(serve) as base, fetching(url_retries=0, url_timeout_s=60) as made:
-        found = await asyncio.gather(*(made.fetch(url=f"{base}/{number}") for number in range(sources)))
+    async with http(serve) as base:
+        api = {"url": f"{base}/{{n}}", "params": ["n"], "retries": 0, "timeout_s": 60}
+        async with fetching({"photo": api}, url_retries=0, url_timeout_s=60) as made:
+            given: list[dict[str, Any]] = [
+                {"url": f"{base}/{n}"} if kind == "url" else {"api_call": ApiCall("photo", {"n": f"{n}"}, "photo")}
+                for n in range(sources)
+            ]
+            found = await asyncio.gather(*(made.fetch(**source) for source in given))
     assert [fetched.image for fetched in found] == [picture(number) for number in range(sources)]
     assert all(fetched.fetch_ms > 0 for fetched in found)
 

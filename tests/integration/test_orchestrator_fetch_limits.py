@@ -208,23 +208,12 @@ async def test_images_that_wait_for_room_leave_a_slot_for_a_call_for_values() ->
     """An API's images wait for the room of an image that waits for values of the same API."""
 
     async def serve(request: web.Request) -> web.Response:
-        nonlocal called
-        if request.path == "/large":
-            await entered.wait()
-            return web.Response(body=picture(9, size_bytes=600_000))
-        if request.query["id"] == "facts":
-            await full.wait()
+        number = request.query["id"]
+        if number == "facts":
             return web.json_response({"author": "A"})
-        called += 1
-        entered.set()
-        while not full.is_set():
-            await asyncio.sleep(0.01)
-            if made.budget.used_bytes >= 600_000:
-                full.set()
-        image = base64.b64encode(picture(called, size_bytes=600_000)).decode()
+        image = base64.b64encode(picture(int(number), size_bytes=600_000)).decode()
         return web.json_response({"image": image})
 
-    called, entered, full = 0, asyncio.Event(), asyncio.Event()
     async with http(serve) as base:
         api = {
             "url": f"{base}/archive?id={{id}}",
@@ -235,11 +224,15 @@ async def test_images_that_wait_for_room_leave_a_slot_for_a_call_for_values() ->
             "max_in_flight": 2,
         }
         async with fetching({"archive": api}, budget_bytes=1_200_000) as made, asyncio.timeout(30):
-            images = asyncio.gather(*(made.fetch(api_call=call("archive", id=number)) for number in "12"))
-            await entered.wait()
-            large = await made.fetch([call("archive", id="facts")], url=f"{base}/large")
-            assert large.values == {"archive": {"author": "A"}}
-            assert sorted(picture_number(fetched.image)[0] for fetched in await images) == [1, 2]
+            large = await made.fetch(api_call=call("archive", id="9"), keep=True)
+            images = [asyncio.create_task(made.fetch(api_call=call("archive", id=n))) for n in "123"]
+            await held(made, used=600_000, waiting=2)
+            beside = await made.fetch([call("archive", id="facts")], image=picture(1))
+            assert beside.values == {"archive": {"author": "A"}}
+            assert not any(task.done() for task in images)
+            large.release()
+            found = await asyncio.gather(*images)
+    assert [picture_number(fetched.image)[0] for fetched in found] == [1, 2, 3]
 
 
 async def test_images_of_one_source_do_not_wait_for_each_other() -> None:

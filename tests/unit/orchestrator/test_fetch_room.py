@@ -144,6 +144,30 @@ async def test_a_wait_that_is_cancelled_keeps_nothing() -> None:
     assert (budget.used_bytes, budget.waiting) == (0, 0)
 
 
+@pytest.mark.parametrize("total", [1, 2, 64])
+async def test_calls_for_images_get_every_slot_and_no_more(total: int) -> None:
+    budget = MemoryBudget(10**6)
+    account = budget.account()
+    slots, expected, go_on = Slots(total), Estimate(500), asyncio.Event()
+    running = 0
+
+    async def image() -> None:
+        nonlocal running
+        room = Room(account)
+        async with slots.slot(room, expected):
+            running += 1
+            await go_on.wait()
+            running -= 1
+        room.release()
+
+    images = [asyncio.create_task(image()) for _ in range(total + 5)]
+    await settle()
+    assert running == total
+    go_on.set()
+    await asyncio.gather(*images)
+    assert budget.used_bytes == 0
+
+
 @pytest.mark.parametrize("total", [1, 2, 3])
 async def test_a_call_that_does_not_wait_for_room_always_finds_a_slot_in_time(total: int) -> None:
     """All the room is taken; calls for images wait for it, and one for values gets its slot nevertheless."""
