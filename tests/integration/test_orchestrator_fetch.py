@@ -387,8 +387,8 @@ async def test_without_content_the_first_call_with_an_image_brings_it() -> None:
     async def serve(request: web.Request) -> web.Response:
         if request.path == "/facts":
             return web.json_response({"author": "A"})
-        if request.path == "/broken":
-            return web.Response(status=404)
+        if request.path in ("/broken", "/refused"):
+            return web.Response(status=404 if request.path == "/broken" else 403)
         image = base64.b64encode(picture(int(request.path[1:]), size_bytes=50_000)).decode()
         return web.json_response({"image": image, "number": int(request.path[1:])})
 
@@ -400,6 +400,8 @@ async def test_without_content_the_first_call_with_an_image_brings_it() -> None:
         apis = {
             "facts": {"url": f"{base}/facts", "image": "none", "values": {"author": "/author"}},
             "broken": {"url": f"{base}/broken", "retries": 0},
+            "silent": {"url": f"{base}/broken", "image": "none", "retries": 0},
+            "refused": {"url": f"{base}/refused", "retries": 0},
             "number": number,
         }
         facts, broken = ApiCall("facts", {}, "facts"), ApiCall("broken", {}, "broken")
@@ -412,8 +414,9 @@ async def test_without_content_the_first_call_with_an_image_brings_it() -> None:
             assert fetched.values == {"facts": {"author": "A"}, "n7": {"number": 7}, "n8": {"number": 8}}
             assert list(fetched.call_errors) == ["broken"]
             assert (await made.fetch([eight, seven])).image == picture(8, size_bytes=50_000)
-            with pytest.raises(UpstreamRefused):
-                await made.fetch([facts, broken])
+            refused, silent = ApiCall("refused", {}, "refused"), ApiCall("silent", {}, "silent")
+            with pytest.raises(UpstreamRefused, match="403"):
+                await made.fetch([facts, silent, refused, broken])
             with pytest.raises(InvalidOption, match="must be set"):
                 await made.fetch([facts])
             with pytest.raises(InvalidOption, match="must be set"):

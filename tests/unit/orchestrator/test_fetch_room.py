@@ -213,3 +213,25 @@ async def test_calls_in_line_for_one_slot_keep_no_room_but_for_the_first_of_them
     go_on.set()
     await asyncio.gather(*images, return_exceptions=True)
     assert account.held_bytes == 0
+
+
+@pytest.mark.parametrize("total", [1, 2])
+async def test_bulk_work_that_waits_for_room_does_not_hold_up_interactive_work(total: int) -> None:
+    budget = MemoryBudget(1000)
+    other = budget.account()
+    await other.reserve(700, Phase.FETCH)
+    slots, expected = Slots(total), Estimate(50)
+
+    async def image(priority: Priority) -> None:
+        room = Room(budget.account(priority))
+        async with slots.slot(room, expected):
+            await room.take(50)
+        room.release()
+
+    bulk = [asyncio.create_task(image(Priority.BULK)) for _ in range(4)]
+    await settle()
+    await asyncio.wait_for(image(Priority.INTERACTIVE), 10)
+    assert not any(task.done() for task in bulk)
+    other.close()
+    await asyncio.gather(*bulk)
+    assert budget.used_bytes == 0

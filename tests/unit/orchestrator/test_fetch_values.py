@@ -117,3 +117,5 @@ def test_what_was_read_in_a_region() -> None:
     assert (read.text, read.label) == ("AB 1", "cat")
     assert (region().text, region().label) == ("", "")
     assert (region(api={"text": 5}).text, region(kind={"labels": []}).label) == ("", "")
+    for labels in ("cat", ["cat"], [{}], {"0": 1}, 5, None):
+        assert region(api={"labels": labels}).label == ""
