@@ -78,7 +78,7 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 
 def messages() -> list[bytes]:
     """Serialised requests with every field set somewhere."""
-    spec = crop_pb2.CropSpec(model="m", height=48, max_width=960)
+    spec = crop_pb2.CropSpec(name="m", height=48, max_width=960)
     options = detection_pb2.DetectOptions(confidence=0.3, iou=0.5, classes=["row"], max_detections=9, image_size=640)
     raw = crop_pb2.RawImage(data=bytes(24), height=2, width=4)
     head = recognition_pb2.RecognizeOptions(model="m", characters=True, top_k=3)
@@ -94,6 +94,9 @@ def messages() -> list[bytes]:
         pipeline_pb2.ProcessRequest(job_id="j", sources=sources, options=process),
         detection_pb2.DetectRequest(
             image=b"\x89PNG", options=options, crop_specs=[spec], priority=model_pb2.PRIORITY_NORMAL
+        ),
+        detection_pb2.DetectRequest(
+            crops=[crop_pb2.Crop(id=1, raw=raw), crop_pb2.Crop(id=2, encoded=b"\xff\xd8")], options=options
         ),
         recognition_pb2.RecognizeRequest(
             crops=[crop_pb2.Crop(id=1, raw=raw), crop_pb2.Crop(id=2, encoded=b"\xff\xd8")], options=head
