@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sluiceway.cli.embedded import embedded_cluster, plan_and_pull
+from sluiceway_cluster.commands.embedded import embedded_cluster, plan_and_pull
 from sluiceway.cli.options import ConfigOption
 from sluiceway.cli.terminal import errors
 
 if TYPE_CHECKING:
-    from sluiceway.cluster import ClusterPlan
+    from sluiceway_cluster import ClusterPlan
 
 __all__ = ["up"]
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sluiceway_runtime.cores import CpuFacts
 
     from sluiceway.client import Description
-    from sluiceway.cluster import ClusterPlan
+    from sluiceway_cluster import ClusterPlan
 
 __all__ = ["doctor"]
 
@@ -107,7 +107,7 @@ def _arithmetic(found: Collection[str]) -> str:
 def _plan(console: Console, config: Path | None, *, trial: bool) -> bool:
     from sluiceway_runtime.errors import StartupError  # noqa: PLC0415
 
-    from sluiceway.cluster import plan_cluster  # noqa: PLC0415
+    from sluiceway_cluster import plan_cluster  # noqa: PLC0415
 
     console.print("[bold]What `sluiceway up` would start here[/]")
     try:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
-from sluiceway.cluster.process import LogCallback, ServerProcess, ServerSpec
+from sluiceway_cluster.process import LogCallback, ServerProcess, ServerSpec
 
 __all__ = ["Cluster", "ClusterError", "ServerState"]
 

@@ -199,7 +199,7 @@ def pull_missing(names: Sequence[str]) -> None:
 
 
 def _configured(config: Path | None) -> tuple[str, ...]:
-    from sluiceway.cluster import plan_cluster  # noqa: PLC0415
+    from sluiceway_cluster import plan_cluster  # noqa: PLC0415
 
     return plan_cluster(config, os.environ, free_ports=False).weights
 

@@ -23,8 +23,8 @@ from sluiceway_runtime.config import (
 from sluiceway_runtime.errors import ConfigurationError
 from sluiceway_runtime.server.security import SecurityConfig
 
-from sluiceway.cluster.division import WORDS_PER_IMAGE, Division, StageLoad, divide, format_cores
-from sluiceway.cluster.process import ServerSpec
+from sluiceway_cluster.division import WORDS_PER_IMAGE, Division, StageLoad, divide, format_cores
+from sluiceway_cluster.process import ServerSpec
 
 __all__ = ["ClusterPlan", "plan_cluster"]
 
