@@ -17,12 +17,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from sluiceway_runtime.config import ModelsConfig, ServerConfig, load_section, read_file, require_known_variables
-from sluiceway_runtime.errors import StartupError
+from sluiceway_runtime.config import (
+    STAGE_KINDS,
+    ModelsConfig,
+    ServerConfig,
+    StageEntry,
+    load_section,
+    load_stages,
+    read_file,
+    require_known_variables,
+)
+from sluiceway_runtime.errors import ConfigurationError, StartupError
 from sluiceway_runtime.logs import LogStyle, configure_logging
 from sluiceway_runtime.server.app import Server, Service
 from sluiceway_runtime.server.memory import keep_freed_memory, settle
-from sluiceway_runtime.server.security import Security, SecurityConfig
+from sluiceway_runtime.server.security import Security, load_security
 
 __all__ = ["Installation", "run_service"]
 
@@ -43,11 +52,22 @@ class Installation:
         tables: the configuration file as it is (the orchestrator reads `api`).
         security: who may call, and what to show to others.
         environment: for values that are named by variable, such as the secrets of an API.
+        stage: name of the stage that is served, by which logs and metrics know it; empty for the orchestrator.
     """
 
     tables: Mapping[str, Any]
     security: Security
     environment: Mapping[str, str]
+    stage: str = ""
+
+    @property
+    def stages(self) -> dict[str, StageEntry]:
+        """Every stage of the installation by name.
+
+        Raises:
+            ConfigurationError: one is faulty.
+        """
+        return load_stages(self.tables, self.environment)
 
     @property
     def models(self) -> ModelsConfig:
@@ -68,7 +88,7 @@ def run_service(
     """Run one server until it is told to stop, and exit the process.
 
     Args:
-        section: name of its section in the configuration.
+        section: name of its section in the configuration; of a stage also its kind, which further stages may have.
         model: the section's model.
         build: makes the service from its section and what the installation has besides.
         argv: arguments; by default those of the process.
@@ -78,7 +98,15 @@ def run_service(
     parser = argparse.ArgumentParser(prog=f"sluiceway serve {section}", description=f"The {section} server.")
     parser.add_argument("--config", type=Path, help="configuration file (default: ./sluiceway.toml if there is one)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="set one key of the section")
+    if section in STAGE_KINDS:
+        parser.add_argument(
+            "--stage",
+            default=section,
+            metavar="NAME",
+            help=f"serve [stages.NAME] in place of [{section}]",
+        )
     arguments = parser.parse_args(argv)
+    name = arguments.stage if section in STAGE_KINDS else section
     try:
         overrides = dict(item.split("=", 1) for item in arguments.set)
     except ValueError:
@@ -86,22 +114,41 @@ def run_service(
     try:
         require_known_variables(os.environ)
         tables = read_file(arguments.config)
-        config = load_section(model, section, tables=tables, environment=os.environ, overrides=overrides)
-        configure_logging(LogStyle(section, config.log_level, config.log_format))
-        security = Security(load_section(SecurityConfig, "security", tables=tables, environment=os.environ), os.environ)
-        security.require_safe(section, config.host)
+        own = _section_of(name, section, load_stages(tables, os.environ))
+        config = load_section(model, own, tables=tables, environment=os.environ, overrides=overrides)
+        configure_logging(LogStyle(name, config.log_level, config.log_format))
+        security = Security(load_security(tables, os.environ), os.environ)
+        security.require_safe(name, config.host)
         keep_freed_memory()
-        service = build(config, Installation(tables, security, os.environ))
+        service = build(
+            config, Installation(tables, security, os.environ, stage=name if section in STAGE_KINDS else "")
+        )
     except StartupError as error:
-        print(f"sluiceway {section}: {error}", file=sys.stderr)  # noqa: T201 - logging may not be set up yet
+        print(f"sluiceway {name}: {error}", file=sys.stderr)  # noqa: T201 - logging may not be set up yet
         sys.exit(EXIT_USAGE)
     with asyncio.Runner() as runner:
-        code = runner.run(_run(Server(service, config, security, section)))
+        code = runner.run(_run(Server(service, config, security, name)))
         # All is released. An ordinary exit would wait for threads that nothing can interrupt: one that fetches weights
         # for an abandoned start, or asks for a name that nobody resolves. What code of users left for the end is done.
         atexit._run_exitfuncs()  # noqa: SLF001 - there is no public way to do this without waiting for threads
         sys.stdout.flush()
         os._exit(code)
+
+
+def _section_of(name: str, program: str, stages: Mapping[str, StageEntry]) -> str:
+    """The section of the server that is called so.
+
+    Raises:
+        ConfigurationError: no stage is, or this is not the program for it.
+    """
+    if program not in STAGE_KINDS:
+        return name
+    if name not in stages:
+        raise ConfigurationError(f"stages.{name}: is not configured; there are {', '.join(stages)}")
+    entry = stages[name]
+    if entry.kind != program:
+        raise ConfigurationError(f"{entry.section}.kind: is {entry.kind}, and this server is for {program}")
+    return entry.section
 
 
 async def _run(server: Server) -> int:

@@ -16,18 +16,20 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import grpc
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from sluiceway_runtime.config import DEFAULT_STAGES, load_section, load_stages
 from sluiceway_runtime.errors import ConfigurationError, QueueFull, StartupError, Unauthenticated
 
-__all__ = ["Access", "ClientConfig", "Security", "SecurityConfig", "current_client", "is_loopback"]
+__all__ = ["Access", "ClientConfig", "Security", "SecurityConfig", "current_client", "is_loopback", "load_security"]
 
 log = logging.getLogger(__name__)
 
 ANONYMOUS = "anonymous"
+ORCHESTRATOR = "orchestrator"
 # Name of the client whose call is being served; decides fairness and limits.
 current_client: contextvars.ContextVar[str] = contextvars.ContextVar("client", default=ANONYMOUS)
 
@@ -59,8 +61,9 @@ class SecurityConfig(BaseModel):
     certificate: Path | None = Field(None, description="PEM chain that servers show, and stages' clients where asked.")
     key: Path | None = Field(None, description="PEM private key of the certificate.")
     ca: Path | None = Field(None, description="PEM authorities that signed the servers' and clients' certificates.")
-    mutual: tuple[Literal["detection", "recognition", "orchestrator"], ...] = Field(
-        ("detection", "recognition"), description="Servers that want a certificate of their clients, where `ca` is set."
+    mutual: tuple[str, ...] = Field(
+        DEFAULT_STAGES,
+        description="Servers that want a certificate of their clients, where `ca` is set; by default every stage.",
     )
     clients: dict[str, ClientConfig] = Field(default_factory=dict, description="Who may call; none means no tokens.")
     stage_token_env: str | None = Field(None, description="Variable with the token that the orchestrator shows stages.")
@@ -78,6 +81,28 @@ class SecurityConfig(BaseModel):
         if self.mutual and "mutual" in self.model_fields_set and self.ca is None:
             raise ValueError("mutual needs ca, by which certificates of clients are told from any others")
         return self
+
+
+def load_security(tables: Mapping[str, Any], environment: Mapping[str, str]) -> SecurityConfig:
+    """Read the `[security]` block of an installation, whose servers it names.
+
+    Args:
+        tables: what `read_file` returned.
+        environment: normally `os.environ`.
+
+    Raises:
+        ConfigurationError: the block is faulty, or one of the stages is.
+    """
+    config = load_section(SecurityConfig, "security", tables=tables, environment=environment)
+    known = (*load_stages(tables, environment), ORCHESTRATOR)
+    lines = [
+        f"security.mutual.{index}: no server is called {name!r}; known are {', '.join(known)}"
+        for index, name in enumerate(config.mutual)
+        if name not in known
+    ]
+    if lines:
+        raise ConfigurationError("\n".join(lines))
+    return config
 
 
 def is_loopback(host: str) -> bool:
@@ -269,7 +294,10 @@ class Security:
         return () if self._stage_token is None else (("authorization", f"Bearer {self._stage_token}"),)
 
     def _wants_certificate(self, section: str) -> bool:
-        return self.config.ca is not None and section in self.config.mutual
+        config = self.config
+        # A stage that is added later is no open door.
+        by_default = section not in ("", ORCHESTRATOR) and "mutual" not in config.model_fields_set
+        return config.ca is not None and (by_default or section in config.mutual)
 
 
 def _token(environment: Mapping[str, str], name: str) -> str:

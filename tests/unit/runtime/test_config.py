@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 from pydantic import BaseModel, Field, field_validator
-from sluiceway_runtime.config import ServerConfig, StageConfig, load_section, read_file, require_known_variables
+from sluiceway_runtime.config import (
+    ServerConfig,
+    StageConfig,
+    load_section,
+    read_file,
+    require_known_variables,
+    section_values,
+)
 from sluiceway_runtime.errors import ConfigurationError
 from sluiceway_runtime.server.security import SecurityConfig
 
@@ -55,6 +62,8 @@ def test_a_variable_that_nobody_reads_is_refused_by_name() -> None:
         "SLUICEWAY_DETECTION__WORKERS": "2",
         "SLUICEWAY_CACHE": "x",
         "SLUICEWAY_DETECTION_SERVICE_HOST": "10.0.0.1",
+        "SLUICEWAY_STAGES__PLATES__PORT": "1",
+        "SLUICEWAY_PIPELINES__READ": "[]",
     }
     require_known_variables(known | {"OTHER__NAME": "x"})
     with pytest.raises(ConfigurationError) as caught:
@@ -66,6 +75,20 @@ def test_a_variable_that_nobody_reads_is_refused_by_name() -> None:
     # Names are read as they are written: of this one, nothing would be.
     with pytest.raises(ConfigurationError, match="SLUICEWAY_Detection__PORT"):
         require_known_variables(known | {"SLUICEWAY_Detection__PORT": "1"})
+
+
+def test_a_table_may_come_from_file_and_environment() -> None:
+    tables = {"pipelines": {"read": {"steps": [{"name": "text"}]}, "park": {"steps": []}}}
+    environment = {
+        "SLUICEWAY_PIPELINES__PARK__STEPS": '[{"name": "cars"}]',
+        "SLUICEWAY_PIPELINES__COUNT": '{"steps": [{"name": "people"}]}',
+    }
+    assert section_values("pipelines", tables=tables, environment=environment) == {
+        "read": {"steps": [{"name": "text"}]},
+        "park": {"steps": [{"name": "cars"}]},
+        "count": {"steps": [{"name": "people"}]},
+    }
+    assert tables["pipelines"]["park"] == {"steps": []}, "what the file says is not changed"
 
 
 def test_every_fault_is_told_at_once_by_key() -> None:

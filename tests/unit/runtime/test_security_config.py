@@ -11,7 +11,7 @@ import pytest
 import trustme
 from pydantic import ValidationError
 from sluiceway_runtime.errors import ConfigurationError, StartupError, Unauthenticated
-from sluiceway_runtime.server.security import Security, SecurityConfig, _Files
+from sluiceway_runtime.server.security import Security, SecurityConfig, _Files, load_security
 
 FILES = {"certificate": "server.pem", "key": "server.key"}
 
@@ -19,7 +19,6 @@ FILES = {"certificate": "server.pem", "key": "server.key"}
 @pytest.mark.parametrize(
     ("block", "fault"),
     [
-        (FILES | {"ca": "ca.pem", "mutual": ["detecton"]}, "mutual"),
         (FILES | {"mutual": ["orchestrator"]}, "mutual needs ca"),
         ({"ca": "ca.pem"}, "ca does nothing without certificate and key"),
         ({"certificate": "server.pem"}, "belong together"),
@@ -30,6 +29,21 @@ FILES = {"certificate": "server.pem", "key": "server.key"}
 def test_what_would_leave_a_door_open_is_refused(block: dict[str, Any], fault: str) -> None:
     with pytest.raises(ValidationError, match=fault):
         SecurityConfig.model_validate(block)
+
+
+def test_mutual_names_servers_that_exist() -> None:
+    block = FILES | {"ca": "ca.pem"}
+    stages = {"plates": {"kind": "recognition"}}
+    tables = {"security": block | {"mutual": ["detecton", "plates", "orchestrator", "cars"]}, "stages": stages}
+    with pytest.raises(ConfigurationError) as caught:
+        load_security(tables, {})
+    known = "known are detection, recognition, plates, orchestrator"
+    assert str(caught.value).splitlines() == [
+        f"security.mutual.0: no server is called 'detecton'; {known}",
+        f"security.mutual.3: no server is called 'cars'; {known}",
+    ]
+    tables["security"] = block | {"mutual": ["plates", "orchestrator"]}
+    assert load_security(tables, {}).mutual == ("plates", "orchestrator")
 
 
 def test_nobody_is_asked_for_a_certificate_where_the_list_is_empty() -> None:
@@ -69,6 +83,19 @@ def test_what_an_open_server_is_told_to_set_is_what_it_lacks(tls: SecurityConfig
     with pytest.raises(StartupError, match=r'"orchestrator" in security\.mutual'):
         Security(tls).require_safe("orchestrator", "0.0.0.0")
     Security(tls.model_copy(update={"mutual": ("orchestrator",)})).require_safe("orchestrator", "0.0.0.0")
+
+
+def test_a_further_stage_wants_certificates_like_the_default_ones_unless_the_list_leaves_it_out(
+    tls: SecurityConfig,
+) -> None:
+    files = tls.model_dump(include={"certificate", "key", "ca"})
+    by_default = Security(SecurityConfig(**files))
+    for stage in ("detection", "recognition", "plates"):
+        by_default.require_safe(stage, "0.0.0.0")
+    with pytest.raises(StartupError, match=r"orchestrator\.host"):
+        by_default.require_safe("orchestrator", "0.0.0.0")
+    with pytest.raises(StartupError, match=r"plates\.host"):
+        Security(tls).require_safe("plates", "0.0.0.0")
 
 
 def write_another_key(tls: SecurityConfig) -> None:

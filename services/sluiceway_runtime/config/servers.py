@@ -1,0 +1,86 @@
+"""What the sections of servers have in common."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+__all__ = ["ModelsConfig", "Port", "ServerConfig", "StageConfig"]
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+# The bounds belong to the number alone: on a union they would be applied to its words as well.
+Count = Annotated[int, Field(ge=1, le=1024)]
+
+
+class ServerConfig(BaseModel):
+    """What every server has. Ports of 0 let the system choose (tests)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 in containers.")
+    port: Port = Field(description="gRPC port.")
+    operations_port: Port = Field(description="HTTP port of /livez, /readyz and /metrics.")
+    max_message_bytes: int = Field(64 * 2**20, ge=2**16, le=2**31 - 1, description="Largest gRPC message, both ways.")
+    default_deadline_s: float = Field(30, gt=0, description="For calls that come without a deadline.")
+    max_deadline_s: float = Field(300, gt=0, description="Longer deadlines are cut to this.")
+    drain_grace_s: float = Field(20, ge=0, description="After SIGTERM: how long running requests may take to finish.")
+    drain_notice_s: float = Field(
+        0.5, ge=0, description="After SIGTERM: calls are still taken this long while health says NOT_SERVING."
+    )
+    reflection: bool = Field(True, description="Serve grpc.reflection, for grpcurl and the like.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level of a line of the log, which goes to standard error."
+    )
+    log_format: Literal["text", "json"] = Field("text", description="json: one object a line, for collectors.")
+
+
+class StageConfig(ServerConfig):
+    """What every stage (a server with a worker pool) has besides."""
+
+    workers: Count | Literal["auto"] = Field(
+        "auto", description="Worker processes in all on a CPU; `auto` follows the goal and the cores."
+    )
+    workers_per_device: Annotated[int, Field(ge=1, le=16)] | Literal["auto"] = Field(
+        "auto", description="Worker processes for each GPU; `auto`: one, and two where files are decoded for it."
+    )
+    threads_per_worker: Count | Literal["auto"] = Field("auto", description="Compute threads per worker.")
+    goal: Literal["throughput", "latency"] = Field(
+        "throughput", description="throughput: a worker a core. latency: few workers with many threads."
+    )
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda|cuda:\d+)$", description="auto takes every GPU, else the CPU."
+    )
+    cores: str | None = Field(
+        None,
+        pattern=r"^\d+(-\d+)?(,\d+(-\d+)?)*$",
+        description="Cores that are this server's own, such as 0-3,6; workers are pinned to them.",
+    )
+    cpus: float | None = Field(
+        None, gt=0, description="CPUs to plan for, where that is less than what may be used; a pod is told it."
+    )
+    max_batch: int = Field(1, ge=1, le=4096, description="Most items in a batch.")
+    queue_items: int = Field(256, ge=1, description="Most items waiting; more are refused with QUEUE_FULL.")
+    queue_bytes: int = Field(256 * 2**20, ge=2**20, description="Most payload bytes waiting.")
+    batch_timeout_s: float = Field(60, gt=0, description="A worker that computes one batch for longer is replaced.")
+    start_timeout_s: float = Field(120, gt=0, description="A worker that is not ready by then fails the start.")
+    worker_memory_mb: int | None = Field(None, ge=64, description="A worker above this is replaced after its batch.")
+
+    @field_validator("cores")
+    @classmethod
+    def _cores(cls, value: str | None) -> str | None:
+        for part in (value or "").split(","):
+            first, dash, last = part.partition("-")
+            if dash and int(last) < int(first):
+                raise ValueError(f"{part} ends before it begins")
+        return value
+
+
+class ModelsConfig(BaseModel):
+    """What `[models]` may say, for every server alike."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    auto_pull: bool | None = Field(
+        None, description="Download missing weights at the start; by default `up` and `run` do, one server does not."
+    )
