@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sluiceway_detection.config import DetectionConfig
 from sluiceway_orchestrator.config import OrchestratorConfig, load_apis
-from sluiceway_recognition.config import RecognitionConfig
-from sluiceway_runtime import cores, devices, weights
+from sluiceway_runtime import cores, devices
 from sluiceway_runtime.config import (
     ModelsConfig,
-    ServerConfig,
     StageConfig,
     load_section,
     read_file,
     require_known_variables,
 )
 from sluiceway_runtime.errors import ConfigurationError
-from sluiceway_runtime.server.security import SecurityConfig
+from sluiceway_runtime.server.security import SecurityConfig, load_security
 
-from sluiceway_cluster.division import WORDS_PER_IMAGE, Division, StageLoad, divide, format_cores
+from sluiceway_cluster.division import Division, StageLoad, divide, format_cores
+from sluiceway_cluster.pipelines import Step, read_pipelines, used_stages
+from sluiceway_cluster.placement import ORCHESTRATOR, Written, place_servers, stage_targets, variable
 from sluiceway_cluster.process import ServerSpec
+from sluiceway_cluster.stages import ConfiguredStage, configured_stages
 
 __all__ = ["ClusterPlan", "plan_cluster"]
 
-# For weights that the registry does not know: what a small detector and a small recogniser cost.
-DEFAULT_DETECTION_MS, DEFAULT_WORD_MS = 57.0, 0.5
-STAGES = ("detection", "recognition")
+Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +35,16 @@ class ClusterPlan:
     """What to start.
 
     Attributes:
-        servers: detection, recognition, orchestrator.
+        servers: the stages that some pipeline uses, then the orchestrator.
         address: of the orchestrator, for clients on this machine.
         weights: names of the registry that the servers will load.
         division: cores of the stages; None where the configuration or a CPU quota decides.
         auto_pull: whether missing weights may be downloaded before the start (`models.auto_pull`).
         encrypted: whether the servers show certificates.
         ca: the authorities that signed them, where the configuration names any.
+        stages: those of `servers`, with their sections as configured.
+        pipelines: the steps of every pipeline.
+        unused: stages that no pipeline uses; they are not started.
     """
 
     servers: tuple[ServerSpec, ...]
@@ -54,6 +54,19 @@ class ClusterPlan:
     auto_pull: bool
     encrypted: bool
     ca: Path | None
+    stages: tuple[ConfiguredStage, ...] = ()
+    pipelines: Mapping[str, tuple[Step, ...]] = field(default_factory=dict)
+    unused: tuple[ConfiguredStage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Sections:
+    """All that the configuration says."""
+
+    stages: Mapping[str, ConfiguredStage]
+    orchestrator: OrchestratorConfig
+    models: ModelsConfig
+    security: SecurityConfig
 
 
 def plan_cluster(
@@ -72,109 +85,95 @@ def plan_cluster(
     """
     variables = {**environment, **(overrides or {})}
     tables = read_file(config)
-    detection, recognition, orchestrator, models, security = _sections(tables, variables)
-    ports = _Ports(free=free_ports)
-    division = _division(detection, recognition)
-    addresses = {
-        name: (_reachable(section.host), ports.take(section.port), ports.take(section.operations_port))
-        for name, section in (("detection", detection), ("recognition", recognition), ("orchestrator", orchestrator))
-    }
-    targets = {name: _target(host, port) for name, (host, port, _) in addresses.items()}
-    settings: dict[str, dict[str, str]] = {name: {} for name in addresses}
-    for name, (_, port, operations_port) in addresses.items():
-        settings[name] |= {"port": str(port), "operations_port": str(operations_port)}
-        if not _configured(tables, variables, name, "drain_notice_s"):
+    sections = _sections(tables, variables)
+    pipelines = read_pipelines(tables, variables)
+    used = used_stages(pipelines)
+    stages = tuple(stage for stage in sections.stages.values() if stage.name in used)
+    written = Written(tables, variables)
+    servers = place_servers(stages, sections.orchestrator, written, free_ports=free_ports)
+    division = _division(stages)
+    settings: dict[str, dict[str, str]] = {}
+    for server in servers:
+        own = settings[server.name] = {
+            variable(server.section, "port"): str(server.port),
+            variable(server.section, "operations_port"): str(server.operations_port),
+        }
+        if not written.has(server.section, "drain_notice_s"):
             # There is no balancer in front that would have to notice first.
-            settings[name]["drain_notice_s"] = "0"
+            own[variable(server.section, "drain_notice_s")] = "0"
+        if division and server.name in division.cores:
+            own[variable(server.section, "cores")] = format_cores(division.cores[server.name])
     if free_ports:
         # Two runs at a time must not meet on the public HTTP port; nobody was told of it either.
-        settings["orchestrator"]["http__enabled"] = "false"
-    for name in STAGES:
-        if division:
-            settings[name]["cores"] = format_cores(getattr(division, name))
-        if not _configured(tables, variables, "orchestrator", name):
-            settings["orchestrator"][name] = targets[name]
+        settings[ORCHESTRATOR][variable(ORCHESTRATOR, "http__enabled")] = "false"
+    targets = {server.name: server.target for server in servers}
+    settings[ORCHESTRATOR] |= stage_targets(stages, targets, written)
     file = config or (Path("sluiceway.toml") if tables else None)
-    modules = {
-        "detection": "sluiceway_detection", "recognition": "sluiceway_recognition",
-        "orchestrator": "sluiceway_orchestrator",
-    }  # fmt: skip
-    sections: dict[str, ServerConfig] = {
-        "detection": detection, "recognition": recognition, "orchestrator": orchestrator
-    }  # fmt: skip
-    servers = tuple(
-        ServerSpec(
-            name,
-            modules[name],
-            targets[name],
-            (addresses[name][0], addresses[name][2]),
-            variables | {f"SLUICEWAY_{name}__{key}".upper(): value for key, value in settings[name].items()},
-            file,
-            section.drain_grace_s,
-        )
-        for name, section in sections.items()
-    )
     return ClusterPlan(
-        servers,
-        targets["orchestrator"],
-        _weights(detection, recognition),
+        tuple(
+            ServerSpec(
+                server.name,
+                server.module,
+                server.target,
+                (server.host, server.operations_port),
+                variables | settings[server.name],
+                file,
+                server.config.drain_grace_s,
+                server.arguments,
+            )
+            for server in servers
+        ),
+        targets[ORCHESTRATOR],
+        tuple(dict.fromkeys(name for stage in stages for name in stage.weights)),
         division,
-        models.auto_pull is not False,
-        encrypted=security.certificate is not None,
-        ca=security.ca,
+        sections.models.auto_pull is not False,
+        encrypted=sections.security.certificate is not None,
+        ca=sections.security.ca,
+        stages=stages,
+        pipelines=pipelines,
+        unused=tuple(stage for stage in sections.stages.values() if stage.name not in used),
     )
 
 
-def _sections(
-    tables: Mapping[str, Any], variables: Mapping[str, str]
-) -> tuple[DetectionConfig, RecognitionConfig, OrchestratorConfig, ModelsConfig, SecurityConfig]:
+def _sections(tables: Mapping[str, Any], variables: Mapping[str, str]) -> _Sections:
     faults: list[str] = []
 
-    def load(model: type[Any], name: str) -> Any:
+    def read(load: Callable[[], Loaded]) -> Loaded:
         try:
-            return load_section(model, name, tables=tables, environment=variables)
+            return load()
         except ConfigurationError as error:
-            faults.append(str(error))
+            faults.extend(str(error).splitlines())
+            # Never looked at: the faults are raised first.
+            return None  # type: ignore[return-value]
 
-    sections = (
-        load(DetectionConfig, "detection"),
-        load(RecognitionConfig, "recognition"),
-        load(OrchestratorConfig, "orchestrator"),
-        load(ModelsConfig, "models"),
-        load(SecurityConfig, "security"),
+    def section(model: type[Any], name: str) -> Any:
+        return read(lambda: load_section(model, name, tables=tables, environment=variables))
+
+    sections = _Sections(
+        read(lambda: configured_stages(tables, variables)),
+        section(OrchestratorConfig, ORCHESTRATOR),
+        section(ModelsConfig, "models"),
+        read(lambda: load_security(tables, variables)),
     )
-    for check in (lambda: load_apis(tables), lambda: require_known_variables(variables)):
-        try:
-            check()
-        except ConfigurationError as error:
-            faults.append(str(error))
+    read(lambda: load_apis(tables))
+    read(lambda: require_known_variables(variables))
     if faults:
-        raise ConfigurationError("\n".join(faults))
+        # A fault of the stages' names is met twice: security names stages as well.
+        raise ConfigurationError("\n".join(dict.fromkeys(faults)))
     return sections
 
 
-def _configured(tables: Mapping[str, Any], variables: Mapping[str, str], section: str, key: str) -> bool:
-    return key in tables.get(section, {}) or f"SLUICEWAY_{section}__{key}".upper() in variables
-
-
-def _division(detection: DetectionConfig, recognition: RecognitionConfig) -> Division | None:
-    if detection.cores or recognition.cores:
+def _division(stages: Sequence[ConfiguredStage]) -> Division | None:
+    if not stages or any(stage.config.cores for stage in stages):
         return None
     facts = cores.read_cpu_facts()
     if facts.quota_cpus is not None and facts.quota_cpus < len(facts.allowed):
         # Under a shared quota nothing is pinned; each server caps its threads by the quota.
         return None
     near = sorted(facts.topology, key=lambda cpu: (cpu.node, cpu.package, cpu.core, cpu.cpu))
-    detection_ms = _cost_ms(_detection_weights(detection), DEFAULT_DETECTION_MS)
-    word_ms = max(
-        (_cost_ms(name, DEFAULT_WORD_MS) for name in _recognition_weights(recognition)), default=DEFAULT_WORD_MS
-    )
     on_gpu = _StagesOnGpu()
-    return divide(
-        [cpu.cpu for cpu in near],
-        StageLoad(detection_ms, on_gpu.asks(detection)),
-        StageLoad(word_ms * WORDS_PER_IMAGE, on_gpu.asks(recognition)),
-    )
+    loads = {stage.name: StageLoad(stage.cost_ms, on_gpu.asks(stage.config)) for stage in stages}
+    return divide([cpu.cpu for cpu in near], loads)
 
 
 class _StagesOnGpu:
@@ -189,54 +188,3 @@ class _StagesOnGpu:
         if self._devices is None:
             self._devices = devices.find_cuda().devices
         return self._devices > 0
-
-
-def _cost_ms(name: str, default: float) -> float:
-    entry = weights.load_registry().models.get(name)
-    return entry.cost_ms if entry and entry.cost_ms else default
-
-
-def _detection_weights(section: DetectionConfig) -> str:
-    return section.model
-
-
-def _recognition_weights(section: RecognitionConfig) -> list[str]:
-    return [model.weights or model.name for model in section.models if model.recognizer is None]
-
-
-def _weights(detection: DetectionConfig, recognition: RecognitionConfig) -> tuple[str, ...]:
-    named = [] if detection.detector else [_detection_weights(detection)]
-    named += _recognition_weights(recognition)
-    return tuple(name for name in dict.fromkeys(named) if name in weights.load_registry().models)
-
-
-def _reachable(host: str) -> str:
-    """Where a server that listens on every address is reached from this machine."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not listened on
-
-
-def _target(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-class _Ports:
-    """Hands out ports: as configured, or free ones.
-
-    Free ports stay reserved by a bound socket until all are found, so that no two servers get the same.
-    """
-
-    def __init__(self, *, free: bool) -> None:
-        self._free = free
-        self._held: list[socket.socket] = []
-
-    def take(self, configured: int) -> int:
-        if not self._free and configured != 0:
-            return configured
-        held = socket.socket()
-        held.bind(("127.0.0.1", 0))
-        self._held.append(held)
-        return int(held.getsockname()[1])
-
-    def __del__(self) -> None:
-        for held in self._held:
-            held.close()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
+from typing import Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -27,12 +27,13 @@ def _registered() -> Mapping[str, metadata.EntryPoint]:
 class CommandGroup(TyperGroup):
     """Its own commands, then those that are registered; without the servers' dependencies the latter are not listed."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    # Typer's releases differ in whose click they stand on, hence no types of it.
+    def list_commands(self, ctx: Any) -> list[str]:
         """Name the commands that can run here."""
         own = super().list_commands(ctx)
         return [*own, *sorted(set(_registered()) - set(own))] if has_servers() else own
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Load one. Asked for one that cannot run here, it says what to install."""
         if (own := super().get_command(ctx, cmd_name)) is not None:
             return own
@@ -40,7 +41,7 @@ class CommandGroup(TyperGroup):
         return _load(entry) if entry else None
 
 
-def _load(entry: metadata.EntryPoint) -> click.Command:
+def _load(entry: metadata.EntryPoint) -> Any:
     try:
         found = entry.load()
     except ModuleNotFoundError as error:

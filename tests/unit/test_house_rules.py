@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("sluiceway", "services", "orchestrator")
+PACKAGES = ("sluiceway", "services", "orchestrator", "cluster")
 # Modules that turn messages into our own types and back, and those that make or serve calls.
 SEES_MESSAGES = {"servicer", "convert", "clients", "service", "inference", "connection"}
 MAX_LINES = 400

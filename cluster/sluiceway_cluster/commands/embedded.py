@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sluiceway_cluster.commands.models import pull_missing
 from sluiceway.cli.requirements import require_servers
+from sluiceway.cli.signals import stop_on_signals
 from sluiceway.cli.terminal import ServerDisplay, errors
+from sluiceway_cluster.commands.models import pull_missing
 
 if TYPE_CHECKING:
     from sluiceway_cluster import Cluster, ClusterPlan, ServerState
 
-__all__ = ["embedded_cluster", "plan_and_pull", "stop_on_signals"]
+__all__ = ["PlannedCluster", "embedded_cluster", "plan_and_pull", "plan_for_run"]
 
 
 def plan_and_pull(what: str, config: Path | None, *, free_ports: bool) -> ClusterPlan:
@@ -29,6 +29,37 @@ def plan_and_pull(what: str, config: Path | None, *, free_ports: bool) -> Cluste
     if plan.auto_pull:
         pull_missing(plan.weights)
     return plan
+
+
+@dataclass(frozen=True)
+class PlannedCluster:
+    """What `run` knows of its cluster: a `sluiceway.cli.embedded.EmbeddedCluster`."""
+
+    plan: ClusterPlan
+
+    @property
+    def address(self) -> str:
+        """Of the orchestrator, once it runs."""
+        return self.plan.address
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether its servers show certificates."""
+        return self.plan.encrypted
+
+    @property
+    def ca(self) -> Path | None:
+        """The authorities that signed those."""
+        return self.plan.ca
+
+    def running(self, *, show_logs: bool) -> AbstractAsyncContextManager[object]:
+        """Run its servers: ready inside, gone after."""
+        return embedded_cluster(self.plan, show_logs=show_logs)
+
+
+def plan_for_run(config: Path | None) -> PlannedCluster:
+    """The entry point `sluiceway.embedded`: a cluster on ports that are free, beside any other."""
+    return PlannedCluster(plan_and_pull("run without --address", config, free_ports=True))
 
 
 @asynccontextmanager
@@ -49,7 +80,7 @@ async def embedded_cluster(plan: ClusterPlan, *, show_logs: bool) -> AsyncIterat
             errors.print(f"{name:<13} {line}", markup=False, soft_wrap=True, style="dim")
 
     cluster = Cluster(plan.servers, on_state=show, on_log=log)
-    stop_on_signals(cluster)
+    stop_on_signals(cluster.kill)
     with display:
         await _start(cluster)
     try:
@@ -64,22 +95,3 @@ async def _start(cluster: Cluster) -> None:
     except BaseException:
         await cluster.stop()
         raise
-
-
-def stop_on_signals(cluster: Cluster | None = None) -> None:
-    """Let SIGINT and SIGTERM cancel this task; a second one kills the cluster's servers."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
-    asked = False
-
-    def stop() -> None:
-        nonlocal asked
-        if asked and cluster:
-            # Without cancelling again: that would end the stopping itself and leave servers behind.
-            cluster.kill()
-        else:
-            task.cancel()
-        asked = True
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)

@@ -72,8 +72,8 @@ def test_numbers_below_one(option: str, value: str) -> None:
 PULLING = textwrap.dedent(
     """
     import signal, sys, time
-    from sluiceway.cli import embedded
     from sluiceway.cli.app import main
+    from sluiceway_cluster.commands import embedded
 
     def pull(_):
         print("pulling", flush=True)
