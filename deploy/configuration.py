@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined, to_jsonable_python
 from sluiceway_detection.config import DetectionConfig
-from sluiceway_orchestrator.config import ApiConfig, OrchestratorConfig
+from sluiceway_orchestrator.config import OrchestratorConfig
+from sluiceway_orchestrator.fetch.config import ApiConfig
 from sluiceway_orchestrator.http.config import HttpConfig
 from sluiceway_recognition.config import ModelConfig, RecognitionConfig
 from sluiceway_runtime.config import ModelsConfig, ServerConfig, StageConfig

@@ -1,65 +1,49 @@
-"""The pipelines of a configuration, as far as whoever starts servers has to know them."""
+"""The pipelines of a configuration, and the stages that have to be there for them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sluiceway_runtime.config import section_values
+from sluiceway_orchestrator.fetch.config import ApiConfig
+from sluiceway_orchestrator.pipelines.config import DEFAULT_PIPELINE, ApiFacts, load_pipelines
+from sluiceway_orchestrator.pipelines.plan import Pipeline
+from sluiceway_runtime.config import StageEntry, section_values
 
-__all__ = ["Step", "read_pipelines", "used_stages"]
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step of a pipeline.
-
-    Attributes:
-        name: its name.
-        stage: the stage that it asks; empty for a call of an API.
-        api: the API that it calls; empty where it asks a stage.
-        of: the step whose regions it works on; empty for pages and whole sources.
-    """
-
-    name: str
-    stage: str
-    api: str = ""
-    of: str = ""
+__all__ = ["needed_pipelines", "steps_in_words"]
 
 
-# What there is without any configuration.
-DEFAULT_PIPELINES: Mapping[str, tuple[Step, ...]] = {
-    "read": (Step("text", "detection"), Step("words", "recognition", of="text"))
-}
-
-
-def read_pipelines(tables: Mapping[str, Any], environment: Mapping[str, str]) -> Mapping[str, tuple[Step, ...]]:
-    """Read the steps of every pipeline.
-
-    Lenient, what is no step is left out: to tell what is wrong with it is for the orchestrator's own reader.
+def needed_pipelines(
+    tables: Mapping[str, Any],
+    environment: Mapping[str, str],
+    stages: Iterable[StageEntry],
+    apis: Mapping[str, ApiConfig],
+) -> tuple[Pipeline, ...]:
+    """Read the pipelines that are configured, and the one of jobs that name none.
 
     Args:
         tables: what `sluiceway_runtime.config.read_file` returned.
         environment: variables that win over the file.
+        stages: every stage of the configuration.
+        apis: every API of the configuration.
 
-    Returns:
-        Steps by pipeline; those of the default one if none is configured.
+    Raises:
+        ConfigurationError: every fault of every pipeline, one a line, each naming its key.
     """
-    pipelines = section_values("pipelines", tables=tables, environment=environment)
-    return {name: _steps(table) for name, table in pipelines.items()} if pipelines else DEFAULT_PIPELINES
+    configured = section_values("pipelines", tables=tables, environment=environment)
+    kinds = {stage.name: stage.kind for stage in stages}
+    # A class of the user's own tells only when it runs what it wants.
+    facts = {name: ApiFacts(params=None if api.caller else api.params) for name, api in apis.items()}
+    found = load_pipelines({"pipelines": configured}, kinds, facts)
+    orchestrator = section_values("orchestrator", tables=tables, environment=environment)
+    default = orchestrator.get("default_pipeline", DEFAULT_PIPELINE)
+    return tuple(pipeline for name, pipeline in found.items() if name in configured or name == default)
 
 
-def _steps(table: object) -> tuple[Step, ...]:
-    steps = table.get("steps") if isinstance(table, Mapping) else None
-    texts = ("name", "stage", "api", "of")
-    return tuple(
-        Step(**{key: step[key] if isinstance(step.get(key), str) else "" for key in texts})
-        for step in (steps if isinstance(steps, list) else ())
-        if isinstance(step, Mapping)
+def steps_in_words(pipeline: Pipeline) -> str:
+    """Name the steps of a pipeline, each with who does it and what it works on."""
+    return ", ".join(
+        f"{step.name} ({f'API {step.api}' if step.api else step.stage}"
+        f"{'' if step.of is None else f' of {pipeline.steps[step.of].name}'})"
+        for step in pipeline.steps
     )
-
-
-def used_stages(pipelines: Mapping[str, tuple[Step, ...]]) -> frozenset[str]:
-    """Name the stages that some pipeline uses."""
-    return frozenset(step.stage for steps in pipelines.values() for step in steps if step.stage)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sluiceway_orchestrator.config import OrchestratorConfig, load_apis
+from sluiceway_orchestrator.config import OrchestratorConfig
+from sluiceway_orchestrator.fetch.config import load_apis
+from sluiceway_orchestrator.pipelines.plan import Pipeline
 from sluiceway_runtime import cores, devices
 from sluiceway_runtime.config import (
     ModelsConfig,
     StageConfig,
     load_section,
+    load_stages,
     read_file,
     require_known_variables,
 )
@@ -20,7 +23,7 @@ from sluiceway_runtime.errors import ConfigurationError
 from sluiceway_runtime.server.security import SecurityConfig, load_security
 
 from sluiceway_cluster.division import Division, StageLoad, divide, format_cores
-from sluiceway_cluster.pipelines import Step, read_pipelines, used_stages
+from sluiceway_cluster.pipelines import needed_pipelines
 from sluiceway_cluster.placement import ORCHESTRATOR, Written, place_servers, stage_targets, variable
 from sluiceway_cluster.process import ServerSpec
 from sluiceway_cluster.stages import ConfiguredStage, configured_stages
@@ -43,7 +46,7 @@ class ClusterPlan:
         encrypted: whether the servers show certificates.
         ca: the authorities that signed them, where the configuration names any.
         stages: those of `servers`, with their sections as configured.
-        pipelines: the steps of every pipeline.
+        pipelines: those that are configured, and the default one.
         unused: stages that no pipeline uses; they are not started.
     """
 
@@ -55,7 +58,7 @@ class ClusterPlan:
     encrypted: bool
     ca: Path | None
     stages: tuple[ConfiguredStage, ...] = ()
-    pipelines: Mapping[str, tuple[Step, ...]] = field(default_factory=dict)
+    pipelines: tuple[Pipeline, ...] = ()
     unused: tuple[ConfiguredStage, ...] = ()
 
 
@@ -64,6 +67,7 @@ class _Sections:
     """All that the configuration says."""
 
     stages: Mapping[str, ConfiguredStage]
+    pipelines: tuple[Pipeline, ...]
     orchestrator: OrchestratorConfig
     models: ModelsConfig
     security: SecurityConfig
@@ -86,8 +90,7 @@ def plan_cluster(
     variables = {**environment, **(overrides or {})}
     tables = read_file(config)
     sections = _sections(tables, variables)
-    pipelines = read_pipelines(tables, variables)
-    used = used_stages(pipelines)
+    used = {name for pipeline in sections.pipelines for name in pipeline.stages}
     stages = tuple(stage for stage in sections.stages.values() if stage.name in used)
     written = Written(tables, variables)
     servers = place_servers(stages, sections.orchestrator, written, free_ports=free_ports)
@@ -130,7 +133,7 @@ def plan_cluster(
         encrypted=sections.security.certificate is not None,
         ca=sections.security.ca,
         stages=stages,
-        pipelines=pipelines,
+        pipelines=sections.pipelines,
         unused=tuple(stage for stage in sections.stages.values() if stage.name not in used),
     )
 
@@ -149,16 +152,17 @@ def _sections(tables: Mapping[str, Any], variables: Mapping[str, str]) -> _Secti
     def section(model: type[Any], name: str) -> Any:
         return read(lambda: load_section(model, name, tables=tables, environment=variables))
 
+    apis = read(lambda: load_apis(tables)) or {}
     sections = _Sections(
         read(lambda: configured_stages(tables, variables)),
+        read(lambda: needed_pipelines(tables, variables, load_stages(tables, variables).values(), apis)),
         section(OrchestratorConfig, ORCHESTRATOR),
         section(ModelsConfig, "models"),
         read(lambda: load_security(tables, variables)),
     )
-    read(lambda: load_apis(tables))
     read(lambda: require_known_variables(variables))
     if faults:
-        # A fault of the stages' names is met twice: security names stages as well.
+        # A fault of the stages' names is met more than once: others name stages as well.
         raise ConfigurationError("\n".join(dict.fromkeys(faults)))
     return sections
 

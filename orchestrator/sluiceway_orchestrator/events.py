@@ -1,30 +1,34 @@
-"""What happens to a source, as the flow tells it and before it becomes a message.
+"""What happens to a source, as the executor tells it and before it becomes a message.
 
-`opaque` fields hold parts of stage answers that go to the client as they came; only `convert` and `clients` look
-inside.
+`regions` and `values` hold messages of the contract, made once where a stage's answer is read; only `convert` and the
+stages' clients look inside.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 from sluiceway_runtime.errors import SluicewayError
 
-from sluiceway_orchestrator.wire import CropSpan
+from sluiceway_orchestrator.job import Buffer
 
 __all__ = [
-    "Crops",
-    "Detected",
     "Event",
-    "ImageReady",
     "JobDone",
+    "JobRefused",
     "Model",
-    "Recognized",
+    "Page",
+    "RegionsFound",
     "SourceDone",
     "SourceFailed",
+    "SourceReady",
     "StageTimings",
+    "StepReport",
+    "Subject",
+    "ValuesRead",
 ]
 
 
@@ -47,74 +51,94 @@ class StageTimings:
     decode_ms: float = 0.0
 
 
+class Subject(Enum):
+    """What values are about."""
+
+    REGION = "region"
+    PAGE = "page"
+    SOURCE = "source"
+
+
 @dataclass(frozen=True, slots=True)
-class ImageReady:
-    """The image of a source is here."""
+class Page:
+    """A page of a source; sizes in pixels, after EXIF orientation."""
+
+    index: int = 0
+    width: int = 0
+    height: int = 0
+    rotation_degrees: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SourceReady:
+    """A source is here, with what APIs said of it."""
 
     size_bytes: int
     fetch_ms: float = 0.0
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    metadata_errors: Mapping[str, SluicewayError] = field(default_factory=dict)
-    image: bytes = b""
+    values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    call_errors: Mapping[str, SluicewayError] = field(default_factory=dict)
+    image: Buffer = b""
 
 
 @dataclass(frozen=True, slots=True)
-class Crops:
-    """Crops for one model, still inside the message that brought them."""
-
-    model: str
-    message: bytes
-    spans: tuple[CropSpan, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Detected:
-    """What detection found.
+class RegionsFound:
+    """What a detection step found.
 
     Attributes:
-        opaque: the detections, as the stage described them.
-        ids: ids of the detections.
-        boxes_xyxy_px: upright boxes around the detections, in the order of `ids`.
-        crops: one entry for each model that will read some of them.
+        regions: a `Regions` message with the regions, their ids and parents those of the source.
+        recognizing: ids of those that will be read.
+        size_bytes: of the message, about.
     """
 
-    width: int
-    height: int
-    opaque: Any
-    ids: tuple[int, ...]
-    boxes_xyxy_px: Sequence[tuple[float, float, float, float]]
-    crops: tuple[Crops, ...]
-    model: Model
+    step: str
+    page: Page
+    regions: Any
+    recognizing: Sequence[int]
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ValuesRead:
+    """What a step said of regions, of the page, or of the source.
+
+    Attributes:
+        values: a `Values` message with the values, their ids those of the source.
+        count: how many.
+        size_bytes: of the message, about.
+    """
+
+    step: str
+    model: str
+    values: Any
+    count: int
+    size_bytes: int
+    subject: Subject = Subject.REGION
+    page: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """How one step went."""
+
+    step: str
     timings: StageTimings
-
-
-@dataclass(frozen=True, slots=True)
-class Recognized:
-    """What recognition read.
-
-    Attributes:
-        opaque: the recognitions, as the stage described them.
-        ids: ids of the detections that they belong to.
-        failed: how many of them are errors.
-    """
-
-    model: str
-    opaque: list[Any]
-    ids: tuple[int, ...]
+    models: tuple[Model, ...]
     failed: int
 
 
 @dataclass(frozen=True, slots=True)
 class SourceDone:
-    """A source is finished."""
+    """A source is finished.
 
-    reading_order: tuple[int, ...]
+    Attributes:
+        notices: `Notice` messages.
+    """
+
+    reading_order: Sequence[int]
     fetch_ms: float
-    detection: StageTimings
-    recognition: StageTimings
     total_ms: float
-    models: tuple[Model, ...]
-    failed_recognitions: int
+    steps: tuple[StepReport, ...]
+    notices: Sequence[Any] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +154,13 @@ class JobDone:
 
     succeeded: int
     failed: int
-    error: SluicewayError | None = None
 
 
-Event = ImageReady | Detected | Recognized | SourceDone | SourceFailed | JobDone
+@dataclass(frozen=True, slots=True)
+class JobRefused:
+    """A job of a stream did not run."""
+
+    error: SluicewayError
+
+
+Event = SourceReady | RegionsFound | ValuesRead | SourceDone | SourceFailed | JobDone | JobRefused

@@ -4,46 +4,79 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field, replace
 
-from sluiceway_orchestrator.events import Event, ImageReady, Recognized
+from sluiceway_runtime.account import Account, Phase
+from sluiceway_runtime.errors import SluicewayError
+
+from sluiceway_orchestrator.events import (
+    Event,
+    JobDone,
+    JobRefused,
+    RegionsFound,
+    SourceDone,
+    SourceFailed,
+    SourceReady,
+    ValuesRead,
+)
 
 __all__ = ["Addressed", "Outbox"]
 
-# Events with pictures inside are counted by their bytes as well.
-MAX_BYTES = 16 * 2**20
+# Of the events that wait, whatever their number.
+MAX_BYTES = 8 * 2**20
+# What an event takes up besides what it carries.
+EVENT_BYTES = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Addressed:
-    """An event with the job and source that it belongs to."""
+    """An event with the job and source that it belongs to.
+
+    Attributes:
+        then: called when the reader has it.
+    """
 
     job_id: str
     source_id: str
     event: Event
+    then: Callable[[], None] | None = None
 
 
 @dataclass(slots=True)
 class _Gathering:
-    """Recognitions of one source and model that wait for company."""
+    """Values of one source and step that wait for company."""
 
-    opaque: list[object]
-    ids: tuple[int, ...]
-    failed: int
+    event: ValuesRead
     timer: asyncio.TimerHandle
 
 
-class Outbox:
-    """A bounded line of events with one reader.
+@dataclass(slots=True)
+class _Told:
+    """What the client has heard of a job.
 
-    Recognitions are coalesced: the first of a source goes at once; what follows within `coalesce_s` goes together.
+    Attributes:
+        succeeded, failed: sources by id whose last event it has.
+        then: called when it has the job's last event.
     """
 
-    def __init__(self, limit: int, *, coalesce_s: float, coalesce_items: int) -> None:
+    succeeded: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+    then: list[Callable[[], None]] = field(default_factory=list)
+
+
+class Outbox:
+    """A bounded line of events with one reader. Its bytes count in an account, which is closed with it.
+
+    Values are coalesced: the first of a source go at once; what follows within `coalesce_s` goes together. Last events
+    (of a source, of a job) never wait for room, so that a job can end whether anybody reads or not.
+    """
+
+    def __init__(self, limit: int, *, coalesce_s: float, coalesce_items: int, account: Account) -> None:
         self._limit = limit
         self._coalesce_s = coalesce_s
         self._coalesce_items = coalesce_items
+        self._account = account
         self._events: deque[Addressed] = deque()
         self._bytes = 0
         self._closed = False
@@ -51,6 +84,7 @@ class Outbox:
         self._writers: deque[asyncio.Future[None]] = deque()
         self._gathering: dict[tuple[str, str, str], _Gathering] = {}
         self._sent_s: dict[tuple[str, str], float] = {}
+        self._told: dict[str, _Told] = {}
 
     def __len__(self) -> int:
         return len(self._events)
@@ -59,24 +93,49 @@ class Outbox:
         return f"<Outbox events={len(self._events)} bytes={self._bytes} waiting={len(self._writers)}>"
 
     async def put(self, job_id: str, source_id: str, event: Event) -> None:
-        """Add an event; waits for room. Recognitions may be held back a moment to go together."""
-        if isinstance(event, Recognized):
-            await self._put_recognized(job_id, source_id, event)
+        """Add an event; waits for room. Values may be held back a moment to go together."""
+        if isinstance(event, ValuesRead):
+            await self._put_values(job_id, source_id, event)
             return
         if self._gathering:
-            await self.flush(job_id, source_id)
+            await self._flush(job_id, source_id)
         await self._room(_size(event))
         self._append(Addressed(job_id, source_id, event))
 
-    async def flush(self, job_id: str, source_id: str) -> None:
-        """Let go of the recognitions of a source that were held back."""
+    def put_last(self, job_id: str, source_id: str, event: SourceDone | SourceFailed | JobDone) -> None:
+        """Add the last event of a source or a job, room or not."""
         for key in [key for key in self._gathering if key[0] == job_id and key[1] == source_id]:
-            await self._room(0)
             self._release(key)
-
-    def forget(self, job_id: str, source_id: str) -> None:
-        """The source is finished: nothing more comes of it."""
         self._sent_s.pop((job_id, source_id), None)
+        self._append(Addressed(job_id, source_id, event))
+
+    def refuse(self, job_id: str, error: SluicewayError, then: Callable[[], None]) -> None:
+        """Add the one event of a job that does not run, room or not; `then` is called once the client has it."""
+        self._append(Addressed(job_id, "", JobRefused(error), then))
+
+    def when_told(self, job_id: str, then: Callable[[], None]) -> None:
+        """Call a function once the client has the last event of a job."""
+        self._told.setdefault(job_id, _Told()).then.append(then)
+
+    def expire(self, job_id: str, source_ids: Iterable[str], error: SluicewayError) -> None:
+        """The time of a job is over, and its client has not read all of it: what waits is dropped, and said to be lost.
+
+        Args:
+            job_id: the job; nothing of it runs any more.
+            source_ids: all of its sources.
+            error: why those fail whose last event the client does not have.
+        """
+        for key in [key for key in self._gathering if key[0] == job_id]:
+            self._gathering.pop(key).timer.cancel()
+        dropped = [addressed for addressed in self._events if addressed.job_id == job_id]
+        self._events = deque(addressed for addressed in self._events if addressed.job_id != job_id)
+        self._give_back(sum(_size(addressed.event) for addressed in dropped))
+        told = self._told.setdefault(job_id, _Told())
+        lost = [name for name in source_ids if name not in told.succeeded and name not in told.failed]
+        for name in lost:
+            self._append(Addressed(job_id, name, SourceFailed(error)))
+        self._append(Addressed(job_id, "", JobDone(len(told.succeeded), len(told.failed) + len(lost))))
+        self._wake_writers()
 
     def close(self) -> None:
         """No more events come; the reader ends after those that are there."""
@@ -90,6 +149,7 @@ class Outbox:
         self._gathering.clear()
         self._events.clear()
         self._bytes = 0
+        self._account.close()
         self.close()
 
     async def __aiter__(self) -> AsyncIterator[Addressed]:
@@ -97,7 +157,8 @@ class Outbox:
         while True:
             while self._events:
                 addressed = self._events.popleft()
-                self._bytes -= _size(addressed.event)
+                self._give_back(_size(addressed.event))
+                self._note(addressed)
                 self._wake_writers()
                 yield addressed
             if self._closed:
@@ -110,26 +171,55 @@ class Outbox:
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
 
-    async def _put_recognized(self, job_id: str, source_id: str, event: Recognized) -> None:
+    def _note(self, addressed: Addressed) -> None:
+        """The client hears of it now."""
+        if addressed.then is not None:
+            addressed.then()
+        match addressed.event:
+            case SourceDone():
+                self._told.setdefault(addressed.job_id, _Told()).succeeded.add(addressed.source_id)
+            case SourceFailed():
+                self._told.setdefault(addressed.job_id, _Told()).failed.add(addressed.source_id)
+            case JobDone():
+                told = self._told.pop(addressed.job_id, None)
+                for then in told.then if told is not None else ():
+                    then()
+
+    async def _flush(self, job_id: str, source_id: str) -> None:
+        """Let go of the values of a source that were held back."""
+        for key in [key for key in self._gathering if key[0] == job_id and key[1] == source_id]:
+            await self._room(0)
+            self._release(key)
+
+    async def _put_values(self, job_id: str, source_id: str, event: ValuesRead) -> None:
         now_s = asyncio.get_running_loop().time()
-        key = (job_id, source_id, event.model)
+        key = (job_id, source_id, event.step)
         gathering = self._gathering.get(key)
         last_s = self._sent_s.get(key[:2])
         if gathering is None and (last_s is None or now_s - last_s >= self._coalesce_s):
-            await self._room(0)
+            await self._room(event.size_bytes)
             self._sent_s[key[:2]] = now_s
             self._append(Addressed(job_id, source_id, event))
             return
         if gathering is None:
             assert last_s is not None
             timer = asyncio.get_running_loop().call_at(last_s + self._coalesce_s, self._release, key)
-            self._gathering[key] = _Gathering(list(event.opaque), event.ids, event.failed, timer)
-            gathering = self._gathering[key]
+            gathering = self._gathering[key] = _Gathering(event, timer)
+        elif gathering.event.subject is not event.subject or gathering.event.model not in (event.model, ""):
+            # Of another kind: what was held back goes before it.
+            await self._room(0)
+            self._release(key)
+            await self._put_values(job_id, source_id, event)
+            return
         else:
-            gathering.opaque += event.opaque
-            gathering.ids += event.ids
-            gathering.failed += event.failed
-        if len(gathering.ids) >= self._coalesce_items:
+            gathering.event.values.MergeFrom(event.values)
+            gathering.event = replace(
+                gathering.event,
+                model=event.model or gathering.event.model,
+                count=gathering.event.count + event.count,
+                size_bytes=gathering.event.size_bytes + event.size_bytes,
+            )
+        if gathering.event.count >= self._coalesce_items:
             await self._room(0)
             self._release(key)
 
@@ -140,12 +230,18 @@ class Outbox:
             return
         gathering.timer.cancel()
         self._sent_s[key[:2]] = asyncio.get_running_loop().time()
-        self._append(Addressed(key[0], key[1], Recognized(key[2], gathering.opaque, gathering.ids, gathering.failed)))
+        self._append(Addressed(key[0], key[1], gathering.event))
 
     def _append(self, addressed: Addressed) -> None:
+        size = _size(addressed.event)
         self._events.append(addressed)
-        self._bytes += _size(addressed.event)
+        self._bytes += size
+        self._account.add(size, Phase.WORK)
         self._wake_reader()
+
+    def _give_back(self, size: int) -> None:
+        self._bytes -= size
+        self._account.remove(size, Phase.WORK)
 
     async def _room(self, size: int) -> None:
         while self._events and (len(self._events) >= self._limit or self._bytes + size > MAX_BYTES):
@@ -172,4 +268,9 @@ class Outbox:
 
 
 def _size(event: Event) -> int:
-    return len(event.image) if isinstance(event, ImageReady) else 0
+    match event:
+        case SourceReady():
+            return EVENT_BYTES + len(event.image)
+        case RegionsFound() | ValuesRead():
+            return EVENT_BYTES + event.size_bytes
+    return EVENT_BYTES

@@ -1,39 +1,99 @@
-"""Just enough of the protobuf wire format to move images and crops from one message into another without parsing them.
+"""Just enough of the protobuf wire format to move images, crops and results from one message into another unparsed.
 
-`DetectResponse.crops` and `RecognizeRequest.crops` are field 15 of the same type, so the bytes of the one, tag and
-length included, are valid as the other.
+`DetectResponse.crops`, `RecognizeRequest.crops` and `DetectRequest.crops` are field 15 of the same type, so the bytes
+of the one, tag and length included, are valid as the other. `Detection` is the beginning of `Region`, and `Recognition`
+that of `Value`, so what stages answer is read once, as what clients get.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import struct
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sluiceway_runtime.errors import Internal
 from sluiceway_runtime.varint import encode_varint
 
-__all__ = ["CropSpan", "bytes_field", "join_spans", "split_crops"]
+__all__ = ["Buffers", "CropSpan", "bytes_field", "span_buffers", "split_crops", "split_field"]
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
-# Field 15, length-delimited: the crops of both messages.
+# Field 15, length-delimited: the crops of all these messages.
 _CROPS_TAG = 15 << 3 | _LENGTH
 _CROP_ID_TAG = 1 << 3 | _VARINT
-_CROP_MODEL_TAG = 2 << 3 | _LENGTH
+_CROP_SPEC_TAG = 2 << 3 | _LENGTH
+_CROP_TRANSFORM_TAG = 5 << 3 | _LENGTH
+# A `Transform` with its nine numbers, packed as every serialiser writes them.
+_TRANSFORM = struct.Struct("<BB9f")
+_MATRIX_TAG = 1 << 3 | _LENGTH
+
+Matrix = tuple[float, ...]
+"""Nine numbers, row by row."""
 
 
 @dataclass(frozen=True, slots=True)
 class CropSpan:
-    """Where one crop lies in a serialised message, tag and length included."""
+    """Where one crop lies in a serialised message, tag and length included.
+
+    Attributes:
+        spec: what it was cut to.
+        to_image: from its pixels to those of the image that it was cut from, where the message says so.
+    """
 
     crop_id: int
-    model: str
+    spec: str
     start: int
     end: int
+    to_image: Matrix | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Buffers:
+    """A request in pieces, which are joined only when it is sent."""
+
+    parts: Sequence[bytes | memoryview]
+
+    @property
+    def size_bytes(self) -> int:
+        """All of it."""
+        return sum(map(len, self.parts))
+
+    def join(self) -> bytes:
+        """The request."""
+        return b"".join(self.parts)
 
 
 def bytes_field(number: int, size: int) -> bytes:
     """Tag and length of a `bytes`, `string` or message field; its content has to follow."""
     return encode_varint(number << 3 | _LENGTH) + encode_varint(size)
+
+
+def split_field(message: bytes, number: int) -> tuple[bytes, bytes]:
+    """Take one field, length-delimited and of a number below 16, out of a serialised message.
+
+    Returns:
+        The bytes of the field, tags and lengths included, and those of the rest.
+
+    Raises:
+        Internal: the bytes are no protobuf message.
+    """
+    tag = number << 3 | _LENGTH
+    taken: list[bytes] = []
+    rest: list[bytes] = []
+    size, position = len(message), 0
+    start, inside = 0, False
+    try:
+        while position < size:
+            is_field = message[position] == tag
+            if is_field is not inside:
+                (taken if inside else rest).append(message[start:position])
+                start, inside = position, is_field
+            position = _skip(message, position)
+    except IndexError as error:
+        raise Internal("a stage sent a damaged message") from error
+    if position != size:
+        raise Internal("a stage sent a damaged message")
+    (taken if inside else rest).append(message[start:])
+    return b"".join(taken), b"".join(rest)
 
 
 def split_crops(message: bytes) -> tuple[bytes, list[CropSpan]]:
@@ -69,8 +129,8 @@ def split_crops(message: bytes) -> tuple[bytes, list[CropSpan]]:
                 raise Internal("a stage sent a damaged message")
             if kept_from < start:
                 rest.append(message[kept_from:start])
-            crop_id, model = _crop_name(message, position, end)
-            spans.append(CropSpan(crop_id, model, start, end))
+            crop_id, spec, to_image = _crop_facts(message, position, end)
+            spans.append(CropSpan(crop_id, spec, start, end, to_image))
             position = kept_from = end
     except (IndexError, UnicodeDecodeError) as error:
         raise Internal("a stage sent a damaged message") from error
@@ -80,10 +140,10 @@ def split_crops(message: bytes) -> tuple[bytes, list[CropSpan]]:
     return b"".join(rest), spans
 
 
-def join_spans(message: bytes, spans: Iterable[CropSpan], *, prefix: bytes = b"") -> bytes:
-    """Serialised fields `crops` of the given spans after `prefix`; neighbours are copied in one piece."""
+def span_buffers(message: bytes, spans: Iterable[CropSpan]) -> list[memoryview]:
+    """The fields `crops` of the given spans; neighbours are one piece."""
     view = memoryview(message)
-    parts: list[bytes | memoryview] = [prefix]
+    parts: list[memoryview] = []
     start = end = 0
     for span in spans:
         if span.start != end:
@@ -92,25 +152,38 @@ def join_spans(message: bytes, spans: Iterable[CropSpan], *, prefix: bytes = b""
             start = span.start
         end = span.end
     parts.append(view[start:end])
-    return b"".join(parts)
+    return parts
 
 
-def _crop_name(message: bytes, position: int, end: int) -> tuple[int, str]:
-    """Id and model of a crop; the pixels are passed over."""
-    crop_id, model = 0, ""
+def _crop_facts(message: bytes, position: int, end: int) -> tuple[int, str, Matrix | None]:
+    """What stands around the pixels of a crop; the pixels are passed over."""
+    crop_id, spec, to_image = 0, "", None
     while position < end:
         tag = message[position]
         if tag == _CROP_ID_TAG:
             crop_id, position = _varint(message, position + 1)
-        elif tag == _CROP_MODEL_TAG:
+        elif tag == _CROP_SPEC_TAG:
             length, position = _varint(message, position + 1)
-            model = message[position : position + length].decode()
+            spec = message[position : position + length].decode()
+            position += length
+        elif tag == _CROP_TRANSFORM_TAG:
+            length, position = _varint(message, position + 1)
+            to_image = _matrix(message[position : position + length])
             position += length
         else:
             position = _skip(message, position)
     if position != end:
         raise IndexError
-    return crop_id, model
+    return crop_id, spec, to_image
+
+
+def _matrix(message: bytes) -> Matrix:
+    if len(message) != _TRANSFORM.size:
+        raise IndexError
+    tag, size, *matrix = _TRANSFORM.unpack(message)
+    if tag != _MATRIX_TAG or size != _TRANSFORM.size - 2:
+        raise IndexError
+    return tuple(matrix)
 
 
 def _skip(message: bytes, position: int) -> int:

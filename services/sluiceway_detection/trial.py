@@ -1,6 +1,6 @@
 """One worker of the detection stage, started as its server would start it, for `sluiceway doctor`.
 
-    python -m sluiceway_detection.trial [--config FILE] [--stage NAME]
+    python -m sluiceway_detection.trial [--config FILE]
 
 Prints what the server would show of it, as JSON. Reads the configuration and the environment, as the server does.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sluiceway_runtime import cores, devices
-from sluiceway_runtime.config import load_section, load_stages, read_file
+from sluiceway_runtime.config import load_section, read_file
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.security import Security
@@ -49,13 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; faults go to stderr, exit code 1."""
     parser = argparse.ArgumentParser(prog="python -m sluiceway_detection.trial", description="Try one worker.")
     parser.add_argument("--config", type=Path)
-    parser.add_argument("--stage", default="detection")
-    given = parser.parse_args(arguments)
     try:
-        tables = read_file(given.config)
-        section = load_stages(tables, os.environ)[given.stage].section
-        config = load_section(DetectionConfig, section, tables=tables, environment=os.environ)
-        status = asyncio.run(try_one(config, Installation(tables, Security(), os.environ, stage=given.stage)))
+        tables = read_file(parser.parse_args(arguments).config)
+        config = load_section(DetectionConfig, "detection", tables=tables, environment=os.environ)
+        status = asyncio.run(try_one(config, Installation(tables, Security(), os.environ)))
     except StartupError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -23,7 +23,7 @@ model = "coco-v8n"
 kind = "recognition"
 device = "cuda"
 
-[pipelines.parking]
+[pipelines.read]
 steps = [{ name = "vehicles", stage = "vehicles" }, { name = "plates", stage = "far_plates", of = "vehicles" }]
 """
 

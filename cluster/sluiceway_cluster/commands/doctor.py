@@ -159,12 +159,10 @@ def _as_started(plan: ClusterPlan, stage: ConfiguredStage) -> StageConfig:
 
 
 def _pipelines(console: Console, plan: ClusterPlan) -> None:
-    for name, steps in plan.pipelines.items():
-        told = (
-            f"{step.name} ({f'API {step.api}' if step.api else step.stage}{f' of {step.of}' if step.of else ''})"
-            for step in steps
-        )
-        _line(console, "pipeline", f"{name}: {', '.join(told)}")
+    from sluiceway_cluster.pipelines import steps_in_words  # noqa: PLC0415
+
+    for pipeline in plan.pipelines:
+        _line(console, "pipeline", f"{pipeline.name}: {steps_in_words(pipeline)}")
 
 
 def _trial(console: Console, plan: ClusterPlan, stage: ConfiguredStage) -> None:

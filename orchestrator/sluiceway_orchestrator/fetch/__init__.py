@@ -1,5 +1,5 @@
-"""Where images come from: the request itself, URLs, and the APIs that the operator configured."""
+"""Where images and values come from: the request itself, URLs, and the APIs that the operator configured."""
 
-from sluiceway_orchestrator.fetch.caller import Caller, FetchedImage
+from sluiceway_orchestrator.fetch.caller import Answer, Call, Caller, DetectionChoice, Region
 
-__all__ = ["Caller", "FetchedImage"]
+__all__ = ["Answer", "Call", "Caller", "DetectionChoice", "Region"]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-__all__ = ["encodable", "is_image", "metadata_text", "resolve_pointer"]
+from sluiceway_orchestrator.job import Buffer
+
+__all__ = ["encodable", "is_image", "resolve_pointer"]
 
 
-def is_image(data: bytes) -> bool:
+def is_image(data: Buffer) -> bool:
     """Whether the bytes begin as a JPEG, PNG, WebP, BMP or TIFF file does; the rest is for detection to judge."""
-    return data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\x00", b"MM\x00*")) or (
-        data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    head = bytes(data[:12])
+    return head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\x00", b"MM\x00*")) or (
+        head[:4] == b"RIFF" and head[8:12] == b"WEBP"
     )
 
 
@@ -31,11 +33,6 @@ def resolve_pointer(document: Any, pointer: str) -> Any:
         else:
             raise KeyError(pointer)
     return value
-
-
-def metadata_text(value: Any) -> str:
-    """A JSON value as the contract hands it to clients: text as it is, anything else as JSON."""
-    return encodable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
 def encodable(text: str) -> str:

@@ -21,8 +21,8 @@ from sluiceway_runtime.errors import (
 )
 from yarl import URL
 
-from sluiceway_orchestrator.fetch.budget import ByteBudget, Reservation
 from sluiceway_orchestrator.fetch.guard import NO_URL, GuardedResolver, LookUp, UrlPolicy, system_look_up
+from sluiceway_orchestrator.fetch.room import Estimate, Holding, Room
 
 __all__ = ["Attempts", "Body", "HttpClient", "Request", "open_session"]
 
@@ -71,10 +71,19 @@ class Attempts:
 
 @dataclass(slots=True)
 class Body:
-    """An answer, and the part of the byte budget that it takes up. Whoever gets it releases it."""
+    """An answer, and its part of the room of the call. Whoever gets it releases that, or the room."""
 
-    data: bytes
-    reservation: Reservation
+    data: bytearray
+    holding: Holding
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A request with all that its answer needs here."""
+
+    request: Request
+    room: Room
+    expected: Estimate
 
 
 class _Clock:
@@ -103,18 +112,25 @@ class HttpClient:
     def __init__(
         self,
         policy: UrlPolicy,
-        budget: ByteBudget,
         session: aiohttp.ClientSession,
         *,
         max_bytes: int,
     ) -> None:
         self._policy = policy
-        self._budget = budget
         self._session = session
         self._max_bytes = max_bytes
 
-    async def fetch(self, request: Request, attempts: Attempts, deadline: Deadline) -> Body:
+    async def fetch(
+        self, request: Request, attempts: Attempts, deadline: Deadline, room: Room, expected: Estimate
+    ) -> Body:
         """Send a request until it is answered.
+
+        Args:
+            request: what to send.
+            attempts: how hard to try.
+            deadline: by when.
+            room: where the answer is counted.
+            expected: the size of an answer that does not say its own; learns from those that come.
 
         Raises:
             UrlNotAllowed, UpstreamRefused (4xx), ImageTooLarge: final, whatever the attempts.
@@ -122,11 +138,12 @@ class HttpClient:
             DeadlineExceeded: the time ran out.
         """
         self._policy.parse(request.url)
+        wanted = _Wanted(request, room, expected)
         tries = attempts.retries + 1 if attempts.repeatable else 1
         for attempt in range(1, tries + 1):
             try:
                 async with asyncio.timeout(deadline.remaining_s()):
-                    return await self._hedged(request, attempts)
+                    return await self._hedged(wanted, attempts)
             except TimeoutError:
                 raise DeadlineExceeded("the time ran out while fetching") from None
             except UpstreamFailed as error:
@@ -139,18 +156,18 @@ class HttpClient:
                 await asyncio.sleep(pause_s)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _hedged(self, request: Request, attempts: Attempts) -> Body:
+    async def _hedged(self, wanted: _Wanted, attempts: Attempts) -> Body:
         def once() -> Awaitable[Body]:
-            return self._timed(request, attempts.timeout_s)
+            return self._timed(wanted, attempts.timeout_s)
 
         if attempts.hedge_after_s is None or not attempts.repeatable:
             return await once()
         return await _race(once, attempts.hedge_after_s)
 
-    async def _timed(self, request: Request, timeout_s: float) -> Body:
+    async def _timed(self, wanted: _Wanted, timeout_s: float) -> Body:
         try:
             async with asyncio.timeout(timeout_s) as timer:
-                return await self._once(request, _Clock(timer))
+                return await self._once(wanted, _Clock(timer))
         except TimeoutError:
             raise UpstreamFailed("no answer in time", metadata={"timeout_s": f"{timeout_s:g}"}) from None
         except SluicewayError:
@@ -164,7 +181,8 @@ class HttpClient:
                 cause = cause.__cause__ or cause.__context__
             raise UpstreamFailed("the connection failed", metadata={"kind": type(error).__name__}) from error
 
-    async def _once(self, request: Request, clock: _Clock) -> Body:
+    async def _once(self, wanted: _Wanted, clock: _Clock) -> Body:
+        request = wanted.request
         url = self._policy.parse(request.url)
         method, body, headers = request.method, request.body, dict(request.headers)
         for _ in range(MAX_REDIRECTS + 1):
@@ -172,7 +190,7 @@ class HttpClient:
                 method, url, headers=headers, data=body, allow_redirects=False, trace_request_ctx=clock
             ) as response:
                 if response.status not in _REDIRECTS or "Location" not in response.headers:
-                    return await self._read(response, clock)
+                    return await self._read(response, clock, wanted)
                 target = self._redirect(url, response.headers["Location"])
                 if response.status in _SEE_OTHER and method != "GET":
                     method, body = "GET", None
@@ -194,7 +212,7 @@ class HttpClient:
             raise UrlNotAllowed("redirected to what is no URL") from error
         return self._policy.parse(target)
 
-    async def _read(self, response: aiohttp.ClientResponse, clock: _Clock) -> Body:
+    async def _read(self, response: aiohttp.ClientResponse, clock: _Clock, wanted: _Wanted) -> Body:
         if response.status in _TRANSIENT or response.status >= 500:
             raise UpstreamFailed(
                 f"answered with status {response.status}",
@@ -207,26 +225,30 @@ class HttpClient:
         if length is not None and length > self._max_bytes:
             raise self._too_large()
         # Content-Length is that of the compressed body: what comes out of it is only known to be within the limit.
-        plain = "Content-Encoding" not in response.headers
-        size_bytes = length if length is not None and plain else self._max_bytes
+        known = length is not None and "Content-Encoding" not in response.headers
         clock.stop()
-        reservation = await self._budget.reserve(size_bytes)
+        holding = await wanted.room.take(length if known and length is not None else wanted.expected.size_bytes)
         clock.go_on()
         try:
-            data = await self._collect(response)
-            reservation.shrink(len(data))
-            return Body(data, reservation)
+            data = await self._collect(response, holding)
         except BaseException:
-            reservation.release()
+            holding.release()
             raise
+        holding.settle(len(data))
+        wanted.expected.learn(len(data))
+        return Body(data, holding)
 
-    async def _collect(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _collect(self, response: aiohttp.ClientResponse, holding: Holding) -> bytearray:
+        """The body in one piece, which is never copied: an image may be large."""
         data = bytearray()
         async for chunk in response.content.iter_chunked(CHUNK_BYTES):
             data += chunk
             if len(data) > self._max_bytes:
                 raise self._too_large()
-        return bytes(data)
+            if len(data) > holding.size_bytes:
+                # Waiting for more, with some of it here, could stop everything: what comes is let in.
+                holding.settle(len(data))
+        return data
 
     def _too_large(self) -> ImageTooLarge:
         return ImageTooLarge("the answer is larger than allowed", metadata={"max_image_bytes": str(self._max_bytes)})
@@ -246,7 +268,7 @@ async def _race(once: Callable[[], Awaitable[Body]], hedge_after_s: float) -> Bo
                 if error is None:
                     for other in done - {task}:
                         if not other.exception():
-                            other.result().reservation.release()
+                            other.result().holding.release()
                     return task.result()
                 failure = failure or error
             if not done and not hedged:
@@ -263,7 +285,7 @@ async def _race(once: Callable[[], Awaitable[Body]], hedge_after_s: float) -> Bo
             await asyncio.wait(tasks)
             for task in tasks:
                 if not task.cancelled() and task.exception() is None:
-                    task.result().reservation.release()
+                    task.result().holding.release()
 
 
 def _retry_after_s(text: str | None) -> float | None:

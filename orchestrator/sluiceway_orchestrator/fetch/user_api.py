@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
-import importlib.metadata
 import logging
-from collections.abc import Mapping
-from time import monotonic
 
 import aiohttp
-from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import (
     ConfigurationError,
-    DeadlineExceeded,
     ImageTooLarge,
     InvalidOption,
     SluicewayError,
@@ -22,24 +16,30 @@ from sluiceway_runtime.errors import (
 )
 from sluiceway_runtime.server.convert import error_to_proto
 
-from sluiceway_orchestrator.config import ApiConfig
-from sluiceway_orchestrator.fetch.api import ApiAnswer, check_params, within
-from sluiceway_orchestrator.fetch.breaker import Breaker
-from sluiceway_orchestrator.fetch.budget import ByteBudget
-from sluiceway_orchestrator.fetch.caller import Caller, FetchedImage
+from sluiceway_orchestrator.fetch.api import Brought, check_params, within
+from sluiceway_orchestrator.fetch.caller import Answer, Call, DetectionChoice
+from sluiceway_orchestrator.fetch.config import ApiConfig
 from sluiceway_orchestrator.fetch.content import encodable
 from sluiceway_orchestrator.fetch.http import open_session
-from sluiceway_orchestrator.fetch.slots import Slots
+from sluiceway_orchestrator.fetch.limits import Limits
+from sluiceway_orchestrator.fetch.load import load_caller
+from sluiceway_orchestrator.fetch.room import Estimate, Room
+from sluiceway_orchestrator.fetch.values import checked_values
 
-__all__ = ["UserApi", "load_caller"]
+__all__ = ["UserApi"]
 
 log = logging.getLogger(__name__)
 
-ENTRY_POINTS = "sluiceway.callers"
+# For a caller to close what it opened.
+CLOSE_S = 5.0
 
 
 class UserApi:
     """A user's class behind a name. Errors that it does not name are UPSTREAM_FAILED; their text goes to the log."""
+
+    # Which of them an answer has is known only when it is here.
+    brings_image = True
+    brings_values = True
 
     def __init__(self, name: str, config: ApiConfig, *, max_image_bytes: int) -> None:
         assert config.caller is not None
@@ -48,69 +48,69 @@ class UserApi:
         self._max_image_bytes = max_image_bytes
         self._caller = load_caller(config.caller, key=f"api.{name}.caller")
         self.params = tuple(self._caller.params)
-        self._breaker = Breaker(config.breaker_failures, config.breaker_open_s)
-        self._slots = Slots(config.max_in_flight)
+        self.expected = Estimate(max_image_bytes)
+        self._limits = Limits(name, config, refusals=(UpstreamRefused, InvalidOption, ImageTooLarge))
         self._session: aiohttp.ClientSession | None = None
+        self._is_set_up = False
 
     async def start(self) -> None:
         """Open its pool of connections and set it up."""
         limit = self._config.max_in_flight
         self._session = open_session(None, per_host=limit, total=limit)
         try:
-            await self._caller.setup(self._session)
+            await self._caller.setup(self._session, self._config.config)
         except Exception as error:
             raise ConfigurationError(f"api.{self.name}.caller: setup failed: {error!r}") from error
+        self._is_set_up = True
 
     async def close(self) -> None:
-        """Close the pool."""
-        if self._session is not None:
-            await self._session.close()
+        """Let it close what it opened, if it was set up, and close the pool."""
+        try:
+            if self._is_set_up:
+                self._is_set_up = False
+                await self._close_caller()
+        finally:
+            if self._session is not None:
+                await self._session.close()
 
-    async def call(
-        self, params: Mapping[str, str], deadline: Deadline, budget: ByteBudget, *, want_image: bool
-    ) -> ApiAnswer:
+    async def _close_caller(self) -> None:
+        close = getattr(self._caller, "close", None)
+        if close is None:
+            return
+        task = asyncio.ensure_future(_awaited(close))
+        try:
+            # Not a timeout: that would wait for a caller that does not let itself be cancelled.
+            await asyncio.wait({task}, timeout=CLOSE_S)
+        finally:
+            if not task.done():
+                task.cancel()
+        if not task.done():
+            log.error("api %s: the caller was not closed within %g s", self.name, CLOSE_S)
+        elif not task.cancelled() and (error := task.exception()) is not None:
+            log.error("api %s: closing the caller failed", self.name, exc_info=error)
+
+    async def call(self, call: Call, room: Room) -> Brought:
         """Make a call."""
-        check_params(self.params, params)
-        wait_s = self._breaker.admit(monotonic())
-        if wait_s is not None:
-            raise UpstreamFailed(f"{self.name} failed too often of late", retry_after_s=wait_s)
-        try:
-            async with asyncio.timeout(deadline.remaining_s()), self._slots.slot(want_image=want_image):
-                answer = await self._call(params, budget, want_image=want_image)
-        except (UpstreamRefused, InvalidOption, ImageTooLarge):
-            self._breaker.succeeded()
-            raise
-        except TimeoutError:
-            self._breaker.abandoned()
-            raise DeadlineExceeded("the time ran out while fetching") from None
-        except SluicewayError:
-            self._breaker.failed(monotonic())
-            raise
-        except BaseException:
-            self._breaker.abandoned()
-            raise
-        self._breaker.succeeded()
-        return answer
+        check_params(self.params, call.params)
+        async with self._limits.call(call.deadline, room, self.expected):
+            if not call.want_image:
+                brought = await self._called(call)
+                brought.image = b""
+                return brought
+            # With a slot only: calls in line for one would keep the bytes from every other fetch.
+            holding = await room.take(self.expected.size_bytes)
+            brought = await self._called(call)
+            holding.settle(len(brought.image))
+            if brought.image:
+                self.expected.learn(len(brought.image))
+            return brought
 
-    async def _call(self, params: Mapping[str, str], budget: ByteBudget, *, want_image: bool) -> ApiAnswer:
-        # With a slot only: calls in line for one would keep the bytes from every other fetch.
-        reservation = await budget.reserve(self._max_image_bytes)
-        try:
-            fetched = await self._fetched(params)
-            image = within(fetched.image, self._max_image_bytes) if want_image else b""
-            metadata = {encodable(name): encodable(value) for name, value in fetched.metadata.items()}
-        except BaseException:
-            reservation.release()
-            raise
-        reservation.shrink(len(image))
-        return ApiAnswer(image, metadata, reservation)
-
-    async def _fetched(self, params: Mapping[str, str]) -> FetchedImage:
+    async def _called(self, call: Call) -> Brought:
         """What the caller returned, or why it did not, in a form that the contract's messages can carry."""
         try:
             async with asyncio.timeout(self._config.timeout_s):
-                fetched = await self._caller(dict(params))
-            _check(fetched)
+                answer = await self._caller(call)
+            brought = _checked(answer)
         except TimeoutError:
             raise UpstreamFailed(f"{self.name} did not answer in time") from None
         except (Exception, asyncio.CancelledError) as error:
@@ -118,20 +118,25 @@ class UserApi:
                 raise
             log.exception("api %s: the caller failed", self.name)
             raise UpstreamFailed(f"{self.name} failed") from error
-        return fetched
+        if call.want_image:
+            within(brought.image, self._max_image_bytes)
+        return brought
 
 
-def _check(fetched: object) -> None:
-    """Raise TypeError unless it is what `Caller` says; type hints bind nobody's caller."""
-    if not isinstance(fetched, FetchedImage):
-        raise TypeError(f"returned {type(fetched).__name__}, not FetchedImage")
-    if not isinstance(fetched.image, bytes):
-        raise TypeError(f"returned an image of type {type(fetched.image).__name__}, not bytes")
-    if not isinstance(fetched.metadata, Mapping):
-        raise TypeError(f"returned metadata of type {type(fetched.metadata).__name__}, not a mapping")
-    for name, value in fetched.metadata.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise TypeError(f"returned metadata that is not text: {name!r} is of type {type(value).__name__}")
+async def _awaited(close: object) -> None:
+    assert callable(close)
+    await close()
+
+
+def _checked(answer: object) -> Brought:
+    """Raise TypeError or ValueError unless it is what `Caller` says; type hints bind nobody's caller."""
+    if not isinstance(answer, Answer):
+        raise TypeError(f"returned {type(answer).__name__}, not Answer")
+    if not isinstance(answer.image, bytes | None):
+        raise TypeError(f"returned an image of type {type(answer.image).__name__}, not bytes")
+    if not isinstance(answer.detection, DetectionChoice | None):
+        raise TypeError(f"returned detection of type {type(answer.detection).__name__}, not DetectionChoice")
+    return Brought(answer.image or b"", checked_values(answer.values), answer.detection)
 
 
 def _ends_this_call(error: BaseException) -> bool:
@@ -150,25 +155,3 @@ def _can_be_told(error: SluicewayError) -> bool:
         log.exception("a caller raised an error that cannot be told")
         return False
     return True
-
-
-def load_caller(name: str, *, key: str) -> Caller:
-    """Make the caller that `module:Class`, or an entry point of the group `sluiceway.callers`, names.
-
-    Raises:
-        ConfigurationError: there is none, or it is not a caller.
-    """
-    try:
-        if ":" in name:
-            module, _, attribute = name.partition(":")
-            factory = getattr(importlib.import_module(module), attribute)
-        else:
-            (entry,) = importlib.metadata.entry_points(group=ENTRY_POINTS, name=name)
-            factory = entry.load()
-        caller: Caller = factory()
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise ConfigurationError(f"{key}: {name!r} cannot be loaded: {error}") from error
-    for attribute in ("params", "setup", "__call__"):
-        if not hasattr(caller, attribute):
-            raise ConfigurationError(f"{key}: {name!r} has no {attribute}")
-    return caller

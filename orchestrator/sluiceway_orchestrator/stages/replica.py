@@ -47,6 +47,14 @@ class StageWire(Protocol[Description_co]):
         """How many items it surely takes at once, as far as its description says."""
         ...
 
+    def group(self, description: Any) -> str:
+        """Name of the version that it serves: equal for replicas whose answers fit together."""
+        ...
+
+    def declared_group(self, description: Any) -> str:
+        """The name by which it checks calls itself; empty for servers that know no groups."""
+        ...
+
     def watch(self, channel: grpc.aio.Channel) -> AsyncIterator[bool]:
         """Whether the service is SERVING, at once and at each change. Raises grpc.aio.AioRpcError."""
         ...
@@ -80,6 +88,7 @@ class Replica(Generic[Description]):
         self._failures = 0
         self._on_change = on_change
         self._task: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         state = "leaving" if self.leaving else "ready" if self.ready else "not ready"
@@ -96,9 +105,10 @@ class Replica(Generic[Description]):
 
     async def close(self) -> None:
         """Stop watching and close the channel, which ends its calls."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait((self._task,))
+        for task in (self._task, self._asking):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait((task,))
         self._set(serving=False)
         await self.channel.close()
 
@@ -116,6 +126,19 @@ class Replica(Generic[Description]):
     def succeeded(self) -> None:
         """A call was answered."""
         self._failures = 0
+
+    def look_again(self) -> None:
+        """It refused a call for another version: ask what it serves now. Behind one address others may answer."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask_again(), name=f"describe {self.address}")
+
+    async def _ask_again(self) -> None:
+        try:
+            await self._describe()
+        except grpc.aio.AioRpcError as error:
+            log.info("%s does not describe itself: %s", self.address, error.code().name)
+        else:
+            self._on_change()
 
     async def _watch(self) -> None:
         while True:

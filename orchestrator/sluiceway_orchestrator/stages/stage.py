@@ -1,46 +1,35 @@
-"""One stage as a whole: its replicas, and the line of work that waits for them."""
+"""One stage as a whole: the versions that it serves, and the lines of work that wait for replicas of each."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from time import monotonic
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 import grpc.aio
 from sluiceway_runtime.deadline import Deadline
-from sluiceway_runtime.errors import DeadlineExceeded, QueueFull, SluicewayError, Unavailable
+from sluiceway_runtime.errors import DeadlineExceeded, Unavailable
 from sluiceway_runtime.priority import Priority
 
 from sluiceway_orchestrator.backlog import Ageing, Backlog, Entry
-from sluiceway_orchestrator.stages.balancer import Occupancy, Report, choose
+from sluiceway_orchestrator.stages.balancer import Report, choose
+from sluiceway_orchestrator.stages.group import Group, GroupGone, Shares
 from sluiceway_orchestrator.stages.replica import Replica, StageWire
+from sluiceway_orchestrator.stages.replica_set import ReplicaSet
 from sluiceway_orchestrator.stages.resolver import Lookup, Target, system_lookup
 from sluiceway_orchestrator.stages.retry import RetryBudget
 
 __all__ = ["Lease", "Stage", "StageSettings", "Ticket"]
 
-log = logging.getLogger(__name__)
-
 Description = TypeVar("Description")
 
-# While work waits and no replica is there, the name is resolved this often, so that a stage that is being started
-# (from zero) is used at once.
-EAGER_RESOLVE_S = 0.3
-# A stage behind a balancer of gRPC's own is many replicas behind one channel; its refusals bound it, not this.
-PASSED_ON_WINDOW = 4096
 # Told this much before the deadline that there is no replica, the client still hears why.
 UNAVAILABLE_NOTICE_S = 0.1
 UNAVAILABLE_NOTICE_PART = 0.1
-# After a refusal (queue full) without a hint of the replica's own.
-BUSY_HOLD_S = 0.02
-LONGEST_BUSY_HOLD_S = 1.0
-# Calls that may break off under one request: it is given up before it has ended every replica.
-MAX_BREAKS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +46,6 @@ class Ticket:
     deadline: Deadline
     arrived_s: float
     request_id: str
-
-    @property
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What a call to a stage carries."""
-        return (("x-request-id", self.request_id),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +94,19 @@ class Lease(Generic[Description]):
         self.replica.occupancy.reported(report, monotonic())
 
 
+Line = Backlog[asyncio.Future[Lease[Description]]]
+
+
 class Stage(Generic[Description]):
-    """Hands out places at the replicas of one stage; whoever finds none waits here, and not in a replica's queue."""
+    """Hands out places at the replicas of one stage; whoever finds none waits here, and not in a replica's queue.
+
+    Each version has a line of its own, since work for one is of no use to the replicas of another.
+    """
 
     def __init__(
         self,
         name: str,
+        kind: str,
         target: str,
         wire: StageWire[Description],
         settings: StageSettings,
@@ -125,36 +116,59 @@ class Stage(Generic[Description]):
         certificates: Callable[[], object] = lambda: None,
     ) -> None:
         self.name = name
-        self.target = Target.parse(target)
+        self.kind = kind
         self.retries = RetryBudget(settings.retry_ratio, settings.retry_reserve)
         self._wire = wire
-        self._settings = settings
-        self._open_channel = open_channel
-        self._lookup = lookup
-        self._certificates = certificates
-        self._opened_with = certificates()
-        self._replicas: dict[str, Replica[Description]] = {}
+        self._ageing = settings.ageing
+        self._set = ReplicaSet(
+            name,
+            Target.parse(target),
+            wire,
+            resolve_interval_s=settings.resolve_interval_s,
+            initial_window=settings.initial_window,
+            open_channel=open_channel,
+            lookup=lookup,
+            certificates=certificates,
+            on_change=self._on_change,
+            hurry=lambda: not self.is_there and self.backlog_items > 0,
+        )
+        self._groups: dict[str, Group[Description]] = {}
+        self._members: dict[str, tuple[Replica[Description], ...]] = {}
         self._usable: tuple[Replica[Description], ...] = ()
-        self._backlog: Backlog[asyncio.Future[Lease[Description]]] = Backlog(settings.ageing)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._wake_resolver = asyncio.Event()
+        self._lines: dict[str, Line[Description]] = {}
+        self._shares = Shares()
+        self._binding = 0
         self._changed = asyncio.Event()
         self._pump_timer: asyncio.TimerHandle | None = None
         self._pump_at_s = math.inf
-        self._last_description: Description | None = None
+        self._closed = False
 
     def __repr__(self) -> str:
-        return f"<Stage {self.name} {list(self._replicas.values())} {self._backlog}>"
+        return f"<Stage {self.name} groups={list(self._members)} {self._set} waiting={self.backlog_items}>"
+
+    @property
+    def target(self) -> Target:
+        """Where it is configured to be."""
+        return self._set.target
 
     @property
     def replicas(self) -> tuple[Replica[Description], ...]:
         """Those that the name stands for now."""
-        return tuple(replica for replica in self._replicas.values() if not replica.leaving)
+        return self._set.here
+
+    @property
+    def members(self) -> tuple[tuple[Group[Description], tuple[Replica[Description], ...]], ...]:
+        """Every version that is served with its ready replicas, the one with the most first.
+
+        While none is served, those that were: a stage that is scaled to zero is known for what it was.
+        """
+        found = [(group, self._members.get(name, ())) for name, group in self._groups.items()]
+        return tuple(sorted(found, key=lambda item: -len(item[1])))
 
     @property
     def backlog_items(self) -> int:
         """Images or crops that wait for a replica: what a stage is scaled by, from zero too."""
-        return self._backlog.cost
+        return self._binding + sum(line.cost for line in self._lines.values())
 
     @property
     def is_there(self) -> bool:
@@ -164,85 +178,94 @@ class Stage(Generic[Description]):
     @property
     def is_full(self) -> bool:
         """Whether every worker has something to do, and so more work would only wait."""
-        return bool(self._backlog) or sum(replica.occupancy.in_flight for replica in self._usable) >= sum(
+        return any(self._lines.values()) or sum(replica.occupancy.in_flight for replica in self._usable) >= sum(
             replica.occupancy.capacity for replica in self._usable
         )
 
-    @property
-    def description(self) -> Description | None:
-        """What a replica that is ready says of the stage; None while there is none."""
-        return next((replica.description for replica in self._usable), None)
-
-    @property
-    def last_description(self) -> Description | None:
-        """What the stage last said of itself; stays while it is scaled to zero."""
-        return self._last_description
-
     async def start(self) -> None:
         """Begin to resolve and to watch; does not wait for a replica."""
-        if self.target.passed_on:
-            self._add(self.target.text, None, PASSED_ON_WINDOW if self.target.text.startswith("xds:") else None)
-        else:
-            self._spawn(self._resolve_forever(), "resolve")
+        await self._set.start()
 
     async def close(self) -> None:
         """Close every channel. Whoever still waits gets Unavailable."""
-        for task in list(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        self._closed = True
         if self._pump_timer is not None:
             self._pump_timer.cancel()
-        await asyncio.gather(*(replica.close() for replica in self._replicas.values()))
-        self._replicas.clear()
-        while (entry := self._backlog.pop()) is not None:
-            if not entry.item.done():
-                entry.item.set_exception(Unavailable("shutting down"))
+        await self._set.close()
+        for line in self._lines.values():
+            while (entry := line.pop()) is not None:
+                if not entry.item.done():
+                    entry.item.set_exception(Unavailable("shutting down"))
 
-    async def describe(self, deadline: Deadline) -> Description:
-        """What the stage says, or last said, of itself; waits for the first replica ever.
+    def bind_now(self, able: Callable[[Description], bool] = lambda _: True) -> Group[Description] | None:
+        """Choose a version for a source by its share of the ready capacity; None while no replica is there.
+
+        Args:
+            able: whether a version can do what the source needs; where none can, any is taken, which then says so.
+        """
+        if not self._members:
+            return None
+        names = [name for name in self._members if able(self._groups[name].description)] or list(self._members)
+        weights = {name: sum(member.occupancy.capacity for member in self._members[name]) for name in names}
+        return self._groups[self._shares.choose(weights)]
+
+    async def bind(
+        self, deadline: Deadline, able: Callable[[Description], bool] = lambda _: True
+    ) -> Group[Description]:
+        """Choose a version for a source; waits while no replica is there.
 
         Raises:
             Unavailable: none came within the deadline.
         """
-        while (description := self._last_description) is None:
-            self._wake_resolver.set()
-            try:
-                async with asyncio.timeout(_patience_s(deadline)):
+        self._binding += 1
+        try:
+            async with asyncio.timeout(_patience_s(deadline)):
+                while (group := self.bind_now(able)) is None:
+                    self._set.look_again()
                     await self._changed.wait()
-            except TimeoutError:
-                raise self._no_replica() from None
-        return description
+        except TimeoutError:
+            raise self._no_replica() from None
+        finally:
+            self._binding -= 1
+        return group
 
     async def lease(
-        self, ticket: Ticket, cost: int, *, avoid: Replica[Description] | None = None
+        self, ticket: Ticket, cost: int, group: Group[Description], *, avoid: Replica[Description] | None = None
     ) -> Lease[Description]:
-        """Get a place at a replica, waiting in line for it.
+        """Get a place at a replica of a version, waiting in line for it.
 
         Args:
             ticket: for whom.
             cost: images or crops.
+            group: the version that the source is bound to.
             avoid: a replica that just failed.
 
         Raises:
+            GroupGone: replicas are there, and none of that version.
             DeadlineExceeded, Unavailable: no place, or no replica at all, within the deadline.
         """
-        if not self._backlog:
-            replica = choose(self._usable, ticket.priority, monotonic(), avoid=avoid)
+        line = self._lines.get(group.name)
+        if line is None:
+            line = self._lines[group.name] = Backlog(self._ageing)
+        if not line:
+            members = self._members.get(group.name, ())
+            if not members and self._usable:
+                raise GroupGone(f"{self.name}: {group.name}")
+            replica = choose(members, ticket.priority, monotonic(), avoid=avoid)
             if replica is not None:
                 return self._give(replica, cost)
         future: asyncio.Future[Lease[Description]] = asyncio.get_running_loop().create_future()
-        entry = self._backlog.push(
+        entry = line.push(
             future, client=ticket.client, priority=ticket.priority, cost=cost, now_s=ticket.arrived_s
         )
         self.pump()
         if not self._usable:
-            self._wake_resolver.set()
+            self._set.look_again()
         try:
             async with asyncio.timeout(_patience_s(ticket.deadline)):
                 return await future
         except BaseException as error:
-            self._backlog.discard(entry)
+            line.discard(entry)
             if future.done() and not future.cancelled() and future.exception() is None:
                 # The place came at the same moment as the end of the wait.
                 with future.result():
@@ -253,44 +276,29 @@ class Stage(Generic[Description]):
                 raise DeadlineExceeded(f"the time ran out in the queue of {self.name}") from None
             raise self._no_replica() from None
 
-    def recover(self, lease: Lease[Description], error: SluicewayError, attempt: int, *, named: bool) -> bool:
-        """Decide about a call that a replica did not answer, and leave that replica alone for a while.
-
-        Args:
-            lease: where it was.
-            error: why it failed.
-            attempt: how many calls were broken off for this request so far, this one included.
-            named: whether the replica itself refused it (so that it certainly did no work), rather than the connection
-                to it breaking.
-
-        Returns:
-            Whether to try again. Refusals cost nothing and wait in line; breaks cost a token of the retry budget.
-        """
-        if named and isinstance(error, QueueFull):
-            lease.replica.hold(min(error.retry_after_s or BUSY_HOLD_S, LONGEST_BUSY_HOLD_S))
-            return True
-        lease.replica.failed()
-        return named or (attempt < MAX_BREAKS and self.retries.spend())
-
     def pump(self) -> None:
         """Give waiting work to replicas that have room."""
-        if not self._backlog:
-            return
+        for name, line in self._lines.items():
+            if line:
+                self._pump_line(name, line)
+
+    def _pump_line(self, name: str, line: Line[Description]) -> None:
         now_s = monotonic()
+        members = self._members.get(name, ())
         chosen: list[Replica[Description]] = []
 
         def fits(entry: Entry[asyncio.Future[Lease[Description]]]) -> bool:
-            replica = choose(self._usable, entry.priority, now_s)
+            replica = choose(members, entry.priority, now_s)
             if replica is not None:
                 chosen.append(replica)
             return replica is not None
 
-        while (entry := self._backlog.pop(fits)) is not None:
+        while (entry := line.pop(fits)) is not None:
             replica = chosen.pop()
             if not entry.item.done():
                 entry.item.set_result(self._give(replica, entry.cost))
-        held = [r.occupancy.held_until_s for r in self._usable if r.occupancy.held_until_s > now_s]
-        if self._backlog and held and min(held) < self._pump_at_s:
+        held = [member.occupancy.held_until_s for member in members if member.occupancy.held_until_s > now_s]
+        if line and held and min(held) < self._pump_at_s:
             # Nothing else wakes the line when the only replica with room is one that asked to be left alone.
             if self._pump_timer is not None:
                 self._pump_timer.cancel()
@@ -308,85 +316,33 @@ class Stage(Generic[Description]):
     def _no_replica(self) -> Unavailable:
         return Unavailable(f"no replica of {self.name} is ready", retry_after_s=1.0)
 
-    # Replicas coming and going.
-
-    async def _resolve_forever(self) -> None:
-        while True:
-            try:
-                await self._resolve()
-            except Exception:
-                log.exception("resolving %s", self.target.text)
-            self._wake_resolver.clear()
-            await asyncio.sleep(EAGER_RESOLVE_S)
-            rest_s = self._settings.resolve_interval_s - EAGER_RESOLVE_S
-            if rest_s > 0 and (self._usable or not self._backlog):
-                try:
-                    async with asyncio.timeout(rest_s):
-                        await self._wake_resolver.wait()
-                except TimeoutError:
-                    pass
-
-    async def _resolve(self) -> None:
-        found = await self.target.resolve(self._lookup)
-        self._renew()
-        for address, name in found.addresses.items():
-            known = self._replicas.get(address)
-            if known is None:
-                self._add(address, name, None)
-            else:
-                known.leaving = False
-        if found.complete:
-            for address, replica in self._replicas.items():
-                if address not in found.addresses and not replica.leaving:
-                    replica.leaving = True
-                    self._spawn(self._retire(address, replica), f"retire {address}")
-        self._on_change()
-
-    def _renew(self) -> None:
-        """Let go of channels that were opened with certificates of before; the addresses then get new ones.
-
-        A channel keeps the certificate that it was opened with, so without this one that expires ends the stage.
-        """
-        certificates = self._certificates()
-        if certificates is None or certificates == self._opened_with:
-            return
-        self._opened_with = certificates
-        log.info("certificates have changed: connecting to %s anew", self.name)
-        for address, replica in list(self._replicas.items()):
-            if not replica.leaving:
-                former = f"{address} ({id(replica)})"
-                self._replicas[former] = self._replicas.pop(address)
-                replica.leaving = True
-                self._spawn(self._retire(former, replica), f"retire {former}")
-
-    def _add(self, address: str, name: str | None, fixed_window: int | None) -> None:
-        occupancy = Occupancy(self._settings.initial_window, fixed_window)
-        replica = Replica(address, self._open_channel(address, name), self._wire, occupancy, self._on_change)
-        self._replicas[address] = replica
-        replica.start()
-
-    async def _retire(self, address: str, replica: Replica[Description]) -> None:
-        """Close a replica that left the name, once its calls are done."""
-        while replica.leases:
-            await asyncio.sleep(EAGER_RESOLVE_S)
-            if not replica.leaving:
-                return
-        del self._replicas[address]
-        await replica.close()
-
     def _on_change(self) -> None:
-        self._usable = tuple(replica for replica in self._replicas.values() if replica.ready)
-        if self._usable:
-            self._last_description = self._usable[0].description
+        """Sort the replicas into versions anew; work for a version that is gone hears of it."""
+        if self._closed:
+            return
+        self._usable = self._set.ready
+        members: dict[str, list[Replica[Description]]] = {}
+        for replica in self._usable:
+            assert replica.description is not None
+            name = self._wire.group(replica.description)
+            if name not in self._groups:
+                self._groups[name] = Group(name, self._wire.declared_group(replica.description), replica.description)
+            members.setdefault(name, []).append(replica)
+        self._members = {name: tuple(found) for name, found in members.items()}
+        if self._members:
+            self._groups = {name: self._groups[name] for name in self._members}
+            for name in [name for name in self._lines if name not in self._members]:
+                self._dismiss(name)
         # Wakes whoever waits now; the next wait is for the next change.
         self._changed.set()
         self._changed.clear()
         self.pump()
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.create_task(work, name=f"{self.name}: {name}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _dismiss(self, name: str) -> None:
+        line = self._lines.pop(name)
+        while (entry := line.pop()) is not None:
+            if not entry.item.done():
+                entry.item.set_exception(GroupGone(f"{self.name}: {name}"))
 
 
 def _patience_s(deadline: Deadline) -> float:

@@ -30,7 +30,7 @@ kind = "recognition"
 device = "cuda"
 """
 PIPELINE = """\
-[pipelines.parking]
+[pipelines.read]
 steps = [{ name = "vehicles", stage = "vehicles" }, { name = "words", stage = "recognition", of = "vehicles" }]
 """
 

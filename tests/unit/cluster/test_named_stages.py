@@ -6,14 +6,16 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sluiceway_cluster import ClusterPlan, plan_cluster
 from sluiceway_cluster.commands import models
+from sluiceway_cluster.pipelines import needed_pipelines
 from sluiceway_cluster.process import ServerSpec
 from sluiceway_detection.config import DetectionConfig
 from sluiceway_runtime import cores
-from sluiceway_runtime.config import load_section, load_stages
+from sluiceway_runtime.config import StageEntry, load_section, load_stages
 from sluiceway_runtime.cores import CpuFacts, LogicalCpu
 from sluiceway_runtime.errors import ConfigurationError
 from typer.testing import CliRunner
@@ -22,6 +24,11 @@ from sluiceway.cli.app import app
 
 CPU = {"SLUICEWAY_DETECTION__DEVICE": "cpu", "SLUICEWAY_RECOGNITION__DEVICE": "cpu"}
 PARKING = """\
+[api.registry]
+url = "https://registry.example.org/{plate}"
+params = ["plate"]
+image = "none"
+
 [stages.vehicles]
 kind = "detection"
 model = "coco-v8n"
@@ -35,12 +42,12 @@ model = "plates.onnx"
 kind = "recognition"
 models = ["ppocrv5-mobile"]
 
-[pipelines.parking]
+[pipelines.read]
 steps = [
   { name = "vehicles", stage = "vehicles", classes = ["car"] },
   { name = "plates", stage = "plates", of = "vehicles" },
   { name = "number", stage = "recognition", of = "plates" },
-  { name = "owner", api = "registry", of = "number" },
+  { name = "owner", api = "registry", of = "number", params = { plate = "{text}" } },
 ]
 """
 
@@ -77,7 +84,7 @@ def test_stages_that_a_pipeline_uses_are_started(tmp_path: Path) -> None:
     assert server(plan, "vehicles").module == "sluiceway_detection"
     assert server(plan, "vehicles").arguments == ("--stage", "vehicles")
     assert server(plan, "recognition").arguments == ()
-    assert [step.name for step in plan.pipelines["parking"]] == ["vehicles", "plates", "number", "owner"]
+    assert [step.name for step in plan.pipelines[0].steps] == ["vehicles", "plates", "number", "owner"]
 
 
 def test_each_server_reads_its_own_ports_and_cores(tmp_path: Path) -> None:
@@ -137,11 +144,29 @@ def test_a_stage_of_variables_alone(tmp_path: Path) -> None:
         tmp_path,
         "",
         SLUICEWAY_STAGES__CARS__KIND="detection",
-        SLUICEWAY_PIPELINES__FAST__STEPS='[{"name": "cars", "stage": "cars"}]',
+        SLUICEWAY_PIPELINES__READ__STEPS='[{"name": "cars", "stage": "cars"}]',
     )
     assert [item.name for item in plan.servers] == ["cars", "orchestrator"]
     assert plan.division is not None
     assert plan.division.cores == {"cars": tuple(range(16))}
+
+
+def test_the_pipeline_of_jobs_that_name_none_is_needed_too() -> None:
+    """`read` is there without being written down; another default takes its place."""
+    tables: dict[str, Any] = {"pipelines": {"fast": {"steps": [{"name": "cars", "stage": "cars"}]}}}
+    stages = [*load_stages({}, {}).values(), StageEntry("cars", "detection", None, "stages.cars")]
+
+    def needed(**orchestrator: str) -> list[tuple[str, ...]]:
+        found = needed_pipelines(tables | {"orchestrator": orchestrator}, {}, stages, {})
+        return [pipeline.stages for pipeline in found]
+
+    assert needed() == [("detection", "recognition"), ("cars",)]
+    assert needed(default_pipeline="fast") == [("cars",)]
+
+
+def test_faults_of_pipelines_are_told_by_key(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"pipelines\.read\.steps\.cars\.stage: no stage is called 'boats'"):
+        planned(tmp_path, '[pipelines.read]\nsteps = [{ name = "cars", stage = "boats" }]\n')
 
 
 def test_faults_of_stages_are_told_with_the_others(tmp_path: Path) -> None:
@@ -220,7 +245,7 @@ def test_doctor_shows_stages_and_pipelines(tmp_path: Path) -> None:
     assert any(line.startswith("vehicles on 127.0.0.1:50054") for line in lines)
     assert "detection not started: no pipeline uses it" in lines
     first, last = "vehicles (vehicles), plates (plates of vehicles)", "owner (API registry of number)"
-    assert f"pipeline parking: {first}, number (recognition of plates), {last}" in lines
+    assert f"pipeline read: {first}, number (recognition of plates), {last}" in lines
 
 
 def test_doctor_tells_faults_of_stages_by_key(tmp_path: Path) -> None:

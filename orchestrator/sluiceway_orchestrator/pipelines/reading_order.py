@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-__all__ = ["reading_order"]
+__all__ = ["Box", "reading_order"]
 
 Box = tuple[float, float, float, float]
 

@@ -1,0 +1,98 @@
+"""From events of the executor to messages of the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sluiceway_runtime.server.convert import error_to_proto
+
+from sluiceway.common.v1 import model_pb2
+from sluiceway.pipeline.v1 import pipeline_pb2
+from sluiceway_orchestrator.events import (
+    JobDone,
+    JobRefused,
+    Model,
+    Page,
+    RegionsFound,
+    SourceDone,
+    SourceFailed,
+    SourceReady,
+    StageTimings,
+    StepReport,
+    Subject,
+    ValuesRead,
+)
+from sluiceway_orchestrator.outbox import Addressed
+
+__all__ = ["event_to_proto"]
+
+_SUBJECTS: Mapping[Subject, pipeline_pb2.Subject.ValueType] = {
+    Subject.REGION: pipeline_pb2.SUBJECT_REGION,
+    Subject.PAGE: pipeline_pb2.SUBJECT_PAGE,
+    Subject.SOURCE: pipeline_pb2.SUBJECT_SOURCE,
+}
+
+
+def event_to_proto(addressed: Addressed) -> pipeline_pb2.ProcessResponse:
+    """The message for one event."""
+    response = pipeline_pb2.ProcessResponse(job_id=addressed.job_id, source_id=addressed.source_id)
+    match addressed.event:
+        case SourceReady() as event:
+            ready = response.source_ready
+            ready.size_bytes = event.size_bytes
+            ready.fetch_ms = event.fetch_ms
+            for name, values in event.values.items():
+                ready.values[name].update(values)
+            for name, error in event.call_errors.items():
+                ready.call_errors[name].CopyFrom(error_to_proto(error))
+            if event.image:
+                ready.image = bytes(event.image)
+        case RegionsFound() as event:
+            found = response.regions
+            found.CopyFrom(event.regions)
+            found.step = event.step
+            _set_page(found.page, event.page)
+            found.recognizing.extend(event.recognizing)
+        case ValuesRead() as event:
+            values = response.values
+            values.CopyFrom(event.values)
+            values.step, values.model, values.page = event.step, event.model, event.page
+            values.subject = _SUBJECTS[event.subject]
+        case SourceDone() as event:
+            done = response.done
+            done.reading_order.extend(event.reading_order)
+            done.fetch_ms = event.fetch_ms
+            done.total_ms = event.total_ms
+            for report in event.steps:
+                _set_report(done.steps.add(), report)
+            done.notices.extend(event.notices)
+        case SourceFailed() as event:
+            response.failed.error.CopyFrom(error_to_proto(event.error))
+        case JobDone() as event:
+            response.job_done.SetInParent()
+            response.job_done.succeeded = event.succeeded
+            response.job_done.failed = event.failed
+        case JobRefused() as event:
+            response.job_refused.error.CopyFrom(error_to_proto(event.error))
+    return response
+
+
+def _set_page(message: pipeline_pb2.Page, page: Page) -> None:
+    message.index, message.width, message.height = page.index, page.width, page.height
+    message.rotation_degrees = page.rotation_degrees
+
+
+def _set_report(message: pipeline_pb2.StepReport, report: StepReport) -> None:
+    message.step, message.failed = report.step, report.failed
+    _set_timings(message.timings, report.timings)
+    for model in report.models:
+        message.models.append(_model(model))
+
+
+def _set_timings(message: model_pb2.StageTimings, timings: StageTimings) -> None:
+    message.queue_ms, message.compute_ms = timings.queue_ms, timings.compute_ms
+    message.total_ms, message.decode_ms = timings.total_ms, timings.decode_ms
+
+
+def _model(model: Model) -> model_pb2.Model:
+    return model_pb2.Model(name=model.name, version=model.version, weights_sha256=model.weights_sha256)

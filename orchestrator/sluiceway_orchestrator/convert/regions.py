@@ -1,0 +1,157 @@
+"""Regions and values of stages as those of a source: their ids, their parents, and pixels of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import cos, radians, sin
+from typing import Any
+
+from google.protobuf import json_format
+
+from sluiceway.common.v1 import geometry_pb2
+from sluiceway.pipeline.v1 import pipeline_pb2
+from sluiceway_orchestrator import transform
+from sluiceway_orchestrator.pipelines.tree import Box, RegionNode
+from sluiceway_orchestrator.transform import Matrix
+
+__all__ = ["boxes_of", "data_value", "keep", "node_of", "number_values", "place", "plain_value", "to_page"]
+
+
+def boxes_of(regions: pipeline_pb2.Regions) -> list[Box]:
+    """Upright boxes around the regions."""
+    return [_upright(region.geometry) for region in regions.regions]
+
+
+def place(
+    regions: pipeline_pb2.Regions, ids: Sequence[int], parents: Mapping[int, int] | None
+) -> None:
+    """Give regions the ids of the source in place of the stage's own.
+
+    Args:
+        regions: of one answer.
+        ids: in its order.
+        parents: id of a crop to that of the region that it shows; None for regions of the page.
+    """
+    if parents is None and ids == range(len(ids)):
+        # As the stage numbers them.
+        return
+    for region, region_id in zip(regions.regions, ids, strict=True):
+        region.id = region_id
+        if parents is not None:
+            region.parent_id = parents[region.parent_id]
+
+
+def to_page(regions: pipeline_pb2.Regions, matrices: Mapping[int, Matrix]) -> None:
+    """Take regions from the pixels of their crops to those of the page.
+
+    Args:
+        regions: of one answer, with the ids of the stage.
+        matrices: id of a crop to its homography.
+    """
+    for region in regions.regions:
+        _move(region.geometry, matrices[region.parent_id])
+
+
+def keep(regions: pipeline_pb2.Regions, wanted: Sequence[bool]) -> pipeline_pb2.Regions:
+    """Those that are wanted alone."""
+    kept = [region for region, yes in zip(regions.regions, wanted, strict=True) if yes]
+    return pipeline_pb2.Regions(regions=kept)
+
+
+def number_values(values: pipeline_pb2.Values, ids: Sequence[int]) -> None:
+    """Give values the ids of the source: position in `ids` is the id of the crop."""
+    for value in values.values:
+        value.region_id = ids[value.region_id]
+
+
+def node_of(region: Any, step: str) -> RegionNode:
+    """A region as APIs are told of it."""
+    parent = region.parent_id if region.HasField("parent_id") else None
+    return RegionNode(
+        region.id, parent, step, region.class_name, region.confidence, _upright(region.geometry)
+    )
+
+
+def plain_value(value: Any) -> Any:
+    """A value as plain data, for callers of APIs."""
+    match value.WhichOneof("result"):
+        case "text":
+            return {"text": value.text.text, "confidence": value.text.confidence}
+        case "classification":
+            labels = value.classification.labels
+            return {"labels": [{"label": item.class_name, "confidence": item.confidence} for item in labels]}
+        case "embedding":
+            return {"embedding": list(value.embedding.values)}
+        case "data":
+            return json_format.MessageToDict(value.data)
+        case "error":
+            return {"error": {"reason": value.error.reason, "message": value.error.message}}
+    return {}
+
+
+def data_value(region_id: int, data: Mapping[str, Any]) -> pipeline_pb2.Values:
+    """What an API said, of a region or of the source."""
+    values = pipeline_pb2.Values()
+    value = values.values.add(region_id=region_id)
+    value.data.update(data)
+    return values
+
+
+def _upright(geometry: geometry_pb2.Geometry) -> Box:
+    """The upright box around a shape; an empty one for a kind that this release does not know."""
+    kind = geometry.WhichOneof("shape")
+    if kind == "box":
+        box = geometry.box
+        return box.x0, box.y0, box.x1, box.y1
+    if kind == "polygon" and geometry.polygon.points:
+        xs = [point.x for point in geometry.polygon.points]
+        ys = [point.y for point in geometry.polygon.points]
+        return min(xs), min(ys), max(xs), max(ys)
+    if kind == "rotated_box":
+        turned = geometry.rotated_box
+        across, down = abs(cos(radians(turned.angle_degrees))), abs(sin(radians(turned.angle_degrees)))
+        half_width = (turned.width * across + turned.height * down) / 2
+        half_height = (turned.width * down + turned.height * across) / 2
+        x, y = turned.center.x, turned.center.y
+        return x - half_width, y - half_height, x + half_width, y + half_height
+    return 0.0, 0.0, 0.0, 0.0
+
+
+def _move(geometry: geometry_pb2.Geometry, matrix: Matrix) -> None:
+    """Move a shape; where an upright box would not stay one it becomes a polygon of its corners."""
+    kind = geometry.WhichOneof("shape")
+    if kind == "box" and transform.is_upright(matrix):
+        box = geometry.box
+        box.x0, box.y0 = transform.apply(matrix, box.x0, box.y0)
+        box.x1, box.y1 = transform.apply(matrix, box.x1, box.y1)
+    elif kind is not None:
+        points = [transform.apply(matrix, x, y) for x, y in _CORNERS[kind](geometry)]
+        geometry.polygon.points.clear()
+        for x, y in points:
+            geometry.polygon.points.add(x=x, y=y)
+
+
+def _box_corners(geometry: geometry_pb2.Geometry) -> list[tuple[float, float]]:
+    box = geometry.box
+    return [(box.x0, box.y0), (box.x1, box.y0), (box.x1, box.y1), (box.x0, box.y1)]
+
+
+def _turned_corners(geometry: geometry_pb2.Geometry) -> list[tuple[float, float]]:
+    turned = geometry.rotated_box
+    angle = radians(turned.angle_degrees)
+    along = (cos(angle) * turned.width / 2, sin(angle) * turned.width / 2)
+    down = (-sin(angle) * turned.height / 2, cos(angle) * turned.height / 2)
+    x, y = turned.center.x, turned.center.y
+    signs = ((-1, -1), (1, -1), (1, 1), (-1, 1))
+    return [(x + a * along[0] + d * down[0], y + a * along[1] + d * down[1]) for a, d in signs]
+
+
+def _polygon_corners(geometry: geometry_pb2.Geometry) -> list[tuple[float, float]]:
+    return [(point.x, point.y) for point in geometry.polygon.points]
+
+
+_CORNERS: Mapping[str, Callable[[geometry_pb2.Geometry], list[tuple[float, float]]]] = {
+    "box": _box_corners,
+    "rotated_box": _turned_corners,
+    "polygon": _polygon_corners,
+}

@@ -1,0 +1,146 @@
+"""APIs that are described in the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+from sluiceway_runtime.deadline import Deadline
+from sluiceway_runtime.errors import (
+    DeadlineExceeded,
+    ImageTooLarge,
+    InvalidImage,
+    InvalidOption,
+    SluicewayError,
+    UpstreamFailed,
+    UpstreamRefused,
+    UrlNotAllowed,
+)
+
+from sluiceway_orchestrator.fetch.api import Brought, check_params, within
+from sluiceway_orchestrator.fetch.caller import Call
+from sluiceway_orchestrator.fetch.config import ApiConfig
+from sluiceway_orchestrator.fetch.document import chosen_detection, decode_image, image_at, parse_json, values_at
+from sluiceway_orchestrator.fetch.guard import LookUp, UrlPolicy
+from sluiceway_orchestrator.fetch.http import Attempts, HttpClient, Request, open_session
+from sluiceway_orchestrator.fetch.limits import Limits
+from sluiceway_orchestrator.fetch.request_template import RequestTemplate
+from sluiceway_orchestrator.fetch.room import Estimate, Room
+
+__all__ = ["TemplateApi"]
+
+# What a JSON answer may hold besides a base64 image.
+JSON_ROOM_BYTES = 2**20
+
+
+class TemplateApi:
+    """An API that is described in the configuration."""
+
+    def __init__(
+        self,
+        name: str,
+        config: ApiConfig,
+        *,
+        environment: Mapping[str, str],
+        max_image_bytes: int,
+        look_up: LookUp,
+    ) -> None:
+        assert config.url is not None
+        self.name = name
+        self.params = config.params
+        self.brings_image = config.image != "none"
+        self.brings_values = bool(config.values)
+        self._config = config
+        self._template = RequestTemplate(name, config, environment)
+        self._max_image_bytes = max_image_bytes
+        self._max_answer_bytes = {
+            "body": max_image_bytes,
+            "base64": max_image_bytes * 4 // 3 + JSON_ROOM_BYTES,
+        }.get(config.image, JSON_ROOM_BYTES)
+        self.expected = Estimate(max(max_image_bytes, self._max_answer_bytes))
+        # JSON that says where the image is; what it takes says nothing of the image.
+        self._expected_answer = Estimate(JSON_ROOM_BYTES) if config.image == "url" else self.expected
+        self._look_up = look_up
+        host = urlsplit(config.url).hostname
+        self._policy = UrlPolicy(config.allow_hosts, config.allow_cidrs, trusted_host=host)
+        self._session: aiohttp.ClientSession | None = None
+        self._limits = Limits(
+            name, config, refusals=(UpstreamRefused, InvalidOption, InvalidImage, ImageTooLarge, UrlNotAllowed)
+        )
+        self._attempts = Attempts(config.timeout_s, config.retries, config.hedge_after_s, config.safe_to_repeat)
+
+    async def start(self) -> None:
+        """Open the pool of connections."""
+        # Twice the calls: a hedged call has two requests.
+        slots = 2 * self._config.max_in_flight
+        self._session = open_session(
+            self._policy,
+            per_host=slots,
+            total=slots,
+            look_up=self._look_up,
+            repeatable=self._config.safe_to_repeat,
+        )
+
+    async def close(self) -> None:
+        """Close the pool."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def call(self, call: Call, room: Room) -> Brought:
+        """Make a call."""
+        check_params(self.params, call.params)
+        # Before the breaker is asked: what is refused here is never sent, and says nothing about the API.
+        request = self._template.fill(call.params)
+        self._policy.parse(request.url)
+        async with self._limits.call(call.deadline, room, self.expected):
+            return await self._call(request, call, room)
+
+    async def _call(self, request: Request, call: Call, room: Room) -> Brought:
+        assert self._session is not None
+        config = self._config
+        client = HttpClient(self._policy, self._session, max_bytes=self._max_answer_bytes)
+        body = await client.fetch(request, self._attempts, call.deadline, room, self._expected_answer)
+        if config.image == "body":
+            if call.want_image:
+                return Brought(memoryview(body.data))
+            body.holding.release()
+            return Brought()
+        document = parse_json(body.data)
+        brought = Brought(
+            values=values_at(document, config.values), detection=chosen_detection(document, config.detection)
+        )
+        if not call.want_image or config.image_pointer is None:
+            body.holding.release()
+            return brought
+        found = image_at(document, config.image_pointer)
+        if config.image == "base64":
+            brought.image = within(decode_image(found), self._max_image_bytes)
+            body.holding.settle(len(brought.image))
+            return brought
+        # Released first: holding some room while waiting for more could stop everything.
+        body.holding.release()
+        brought.image = await self._fetch_url(found, call.deadline, room)
+        return brought
+
+    async def _fetch_url(self, found: Any, deadline: Deadline, room: Room) -> memoryview:
+        """Fetch what the answer names; of a list, the first that can be had."""
+        assert self._session is not None
+        urls = found if isinstance(found, list) else [found]
+        if not urls or not all(isinstance(url, str) for url in urls):
+            raise UpstreamFailed("the answer has no URL where the configuration says")
+        client = HttpClient(self._policy, self._session, max_bytes=self._max_image_bytes)
+        attempts = Attempts(self._config.timeout_s, self._config.retries, self._config.hedge_after_s)
+        failure: SluicewayError | None = None
+        for url in urls:
+            try:
+                body = await client.fetch(Request(url), attempts, deadline, room, self.expected)
+            except DeadlineExceeded:
+                raise
+            except SluicewayError as error:
+                failure = failure or error
+            else:
+                return memoryview(body.data)
+        assert failure is not None
+        raise failure

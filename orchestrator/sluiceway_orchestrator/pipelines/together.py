@@ -1,0 +1,37 @@
+"""Running the parts of one source at once, with one error to tell for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+__all__ = ["nursery", "together"]
+
+
+async def together(works: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run them at once and return when all have ended; a single one costs no task of its own.
+
+    Raises:
+        Exception: what the first of them raised; the others are cancelled.
+    """
+    if len(works) == 1:
+        await works[0]
+    elif works:
+        async with nursery() as group:
+            for work in works:
+                group.create_task(work)
+
+
+@asynccontextmanager
+async def nursery() -> AsyncIterator[asyncio.TaskGroup]:
+    """A task group that raises the first error itself, as one of the steps would have."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except BaseExceptionGroup as faults:
+        first: BaseException = faults
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from None

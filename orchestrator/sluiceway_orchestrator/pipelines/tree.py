@@ -1,0 +1,157 @@
+"""The regions of one source: their ids, where they lie, whose children they are, and what was said of them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from sluiceway_orchestrator.pipelines.plan import Step
+from sluiceway_orchestrator.pipelines.reading_order import Box, reading_order
+
+__all__ = ["Placed", "RegionNode", "RegionTree"]
+
+# Regions of two detections of one image are the same if they share at least this part of both (intersection over
+# union): another version of a detector moves edges, and finds what the one before it found.
+_SAME_IOU = 0.5
+
+
+class Placed(NamedTuple):
+    """Where the regions of an answer stand in the tree.
+
+    Attributes:
+        ids: in the order of the answer.
+        fresh: whether the client has not heard of each yet.
+    """
+
+    ids: Sequence[int]
+    fresh: Sequence[bool] | None
+
+
+@dataclass(slots=True)
+class RegionNode:
+    """One region, as far as APIs are told of it."""
+
+    id: int
+    parent_id: int | None
+    step: str
+    class_name: str
+    confidence: float
+    box_xyxy_px: Box
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+class RegionTree:
+    """Gives ids, and remembers for the whole source.
+
+    A source that is detected anew (its version group is gone) keeps the ids of regions that are found again, and
+    everything that was said of them stands: no client hears of a region twice.
+    """
+
+    def __init__(self) -> None:
+        self._boxes: list[Box] = []
+        self._parents: list[int | None] = []
+        self._steps: list[int] = []
+        self._again = False
+        # By step, of the detection before: what has not been found again yet.
+        self._missing: dict[int, list[int]] = {}
+        self._answered: set[tuple[int, int]] = set()
+        self._promised: set[tuple[int, int]] = set()
+        self.nodes: dict[int, RegionNode] = {}
+
+    def __repr__(self) -> str:
+        return f"<RegionTree regions={len(self._boxes)} answered={len(self._answered)}{' again' * self._again}>"
+
+    def __len__(self) -> int:
+        return len(self._boxes)
+
+    @property
+    def again(self) -> bool:
+        """Whether this is not the first detection."""
+        return self._again
+
+    def begin_again(self) -> None:
+        """All that follows is of a new detection of the same source."""
+        self._again = True
+        self._missing = {}
+        for region_id, step in enumerate(self._steps):
+            self._missing.setdefault(step, []).append(region_id)
+
+    def place(self, step: Step, boxes: Sequence[Box], parents: Sequence[int] | None) -> Placed:
+        """Take in the regions of one answer.
+
+        Args:
+            step: that found them.
+            boxes: upright boxes around them, in pixels of the page.
+            parents: ids of the regions that they lie in; None for the page.
+        """
+        if not self._again:
+            first = len(self._boxes)
+            self._boxes += boxes
+            self._parents += parents if parents is not None else [None] * len(boxes)
+            self._steps += [step.index] * len(boxes)
+            return Placed(range(first, first + len(boxes)), None)
+        ids, fresh = [], []
+        missing = self._missing.get(step.index, [])
+        for index, box in enumerate(boxes):
+            known = max(missing, key=lambda other: _iou(self._boxes[other], box), default=None)
+            if known is not None and _iou(self._boxes[known], box) >= _SAME_IOU:
+                missing.remove(known)
+                ids.append(known)
+                fresh.append(False)
+                continue
+            ids.append(len(self._boxes))
+            fresh.append(True)
+            self._boxes.append(box)
+            self._parents.append(parents[index] if parents is not None else None)
+            self._steps.append(step.index)
+        return Placed(ids, fresh)
+
+    def promise(self, step: Step, ids: Iterable[int]) -> None:
+        """The client was told that a step will say something of these regions."""
+        self._promised.update((step.index, region_id) for region_id in ids)
+
+    def answered(self, step: Step, ids: Iterable[int]) -> None:
+        """It has."""
+        self._answered.update((step.index, region_id) for region_id in ids)
+
+    def is_answered(self, step: Step, region_id: int) -> bool:
+        """Whether the client has heard what a step says of a region. Never during the first detection."""
+        return self._again and (step.index, region_id) in self._answered
+
+    def broken_promises(self) -> Mapping[int, list[int]]:
+        """By step: regions of which something was promised and nothing said; only where the source was begun again."""
+        broken: dict[int, list[int]] = {}
+        if self._again:
+            for step, region_id in sorted(self._promised - self._answered):
+                broken.setdefault(step, []).append(region_id)
+        return broken
+
+    def order(self) -> list[int]:
+        """Ids of all regions in reading order, the children of a region right behind it."""
+        children: dict[int | None, list[int]] = {}
+        for region_id, parent in enumerate(self._parents):
+            children.setdefault(parent, []).append(region_id)
+        if len(children) <= 1:
+            return self._ordered(children.get(None, []))
+        found: list[int] = []
+        pending = [*reversed(self._ordered(children.get(None, [])))]
+        while pending:
+            region_id = pending.pop()
+            found.append(region_id)
+            if region_id in children:
+                pending += reversed(self._ordered(children[region_id]))
+        return found
+
+    def _ordered(self, ids: Sequence[int]) -> list[int]:
+        return [ids[index] for index in reading_order([self._boxes[region_id] for region_id in ids])]
+
+
+def _iou(first: Box, second: Box) -> float:
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    shared = width * height
+    areas = (first[2] - first[0]) * (first[3] - first[1]) + (second[2] - second[0]) * (second[3] - second[1])
+    return shared / (areas - shared)

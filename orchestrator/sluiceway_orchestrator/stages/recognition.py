@@ -1,0 +1,219 @@
+"""The calls of recognition stages: crops to any replica of a version; what broke off is sent again, what was answered not."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc.aio
+from sluiceway_runtime.errors import SluicewayError, Unavailable
+from sluiceway_runtime.server.convert import error_to_proto
+
+from sluiceway.pipeline.v1 import pipeline_pb2
+from sluiceway.recognition.v1 import recognition_pb2
+from sluiceway_orchestrator.events import Model, StageTimings
+from sluiceway_orchestrator.stages.calls import (
+    Failures,
+    as_it_is,
+    call_metadata,
+    model_of,
+    remaining_s,
+    report_of,
+    timings_of,
+    watch,
+)
+from sluiceway_orchestrator.stages.group import Group
+from sluiceway_orchestrator.stages.stage import Lease, Stage, Ticket
+from sluiceway_orchestrator.wire import Buffers, CropSpan, span_buffers, split_field
+
+__all__ = ["Crops", "Read", "RecognitionClient", "RecognitionDescription", "RecognitionWire", "failed_values"]
+
+_SERVICE = "sluiceway.recognition.v1.RecognitionService"
+_RECOGNITIONS_FIELD = 1
+
+RecognitionDescription = recognition_pb2.DescribeResponse
+
+
+class RecognitionWire:
+    """Health and description of a recognition stage."""
+
+    service = _SERVICE
+
+    def bind(self, channel: grpc.aio.Channel) -> Any:
+        """`Recognize`, from bytes to bytes."""
+        return channel.unary_stream(
+            f"/{_SERVICE}/Recognize", request_serializer=as_it_is, response_deserializer=as_it_is
+        )
+
+    def workers(self, description: RecognitionDescription) -> int:
+        """Each takes one crop at least."""
+        return description.workers
+
+    def declared_group(self, description: RecognitionDescription) -> str:
+        """What the server says itself."""
+        return description.group
+
+    def group(self, description: RecognitionDescription) -> str:
+        """What the server says, or for one that says nothing all that its answers depend on."""
+        if description.group:
+            return description.group
+        plain = recognition_pb2.DescribeResponse(
+            models=[
+                recognition_pb2.ModelDescription(
+                    model=entry.model, head=entry.head, crop_spec=entry.crop_spec, labels=entry.labels
+                )
+                for entry in description.models
+            ]
+        )
+        return hashlib.sha256(plain.SerializeToString(deterministic=True)).hexdigest()[:16]
+
+    async def describe(self, channel: grpc.aio.Channel, timeout_s: float) -> RecognitionDescription:
+        """Ask a replica what it is."""
+        describe = channel.unary_unary(
+            f"/{_SERVICE}/Describe",
+            request_serializer=recognition_pb2.DescribeRequest.SerializeToString,
+            response_deserializer=RecognitionDescription.FromString,
+        )
+        answer: RecognitionDescription = await describe(recognition_pb2.DescribeRequest(), timeout=timeout_s)
+        return answer
+
+    def watch(self, channel: grpc.aio.Channel) -> AsyncIterator[bool]:
+        """Whether it serves, at once and at each change."""
+        return watch(channel, _SERVICE)
+
+
+@dataclass(frozen=True, slots=True)
+class Crops:
+    """Crops on their way to a reader: still inside the message that brought them, or an image as it came.
+
+    Attributes:
+        message: an answer of detection; empty where `image` is the one crop.
+        spans: where they lie in it.
+        image: a whole page, as pieces of the one field `crops` of a request.
+    """
+
+    message: bytes = b""
+    spans: tuple[CropSpan, ...] = ()
+    image: Sequence[bytes | memoryview] = ()
+
+    @property
+    def ids(self) -> list[int]:
+        """What a request calls them."""
+        return [span.crop_id for span in self.spans] if self.spans else [0]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Some of the answers.
+
+    Attributes:
+        values: `Value` messages with the crops' own ids, local to the answer of detection that they lie in.
+        ids: of the crops.
+        failed: ids of those that are errors.
+        size_bytes: of the values.
+        model: who read them; None for failures of ours.
+        timings: as the stage said.
+    """
+
+    values: pipeline_pb2.Values
+    ids: tuple[int, ...]
+    failed: tuple[int, ...]
+    size_bytes: int
+    model: Model | None
+    timings: StageTimings
+
+
+class RecognitionClient:
+    """Recognises crops, anywhere in the stage; each crop is answered exactly once, whatever breaks."""
+
+    def __init__(self, stage: Stage[RecognitionDescription]) -> None:
+        self.stage = stage
+
+    async def recognize(
+        self, crops: Crops, head: bytes, ticket: Ticket, group: Group[RecognitionDescription]
+    ) -> AsyncGenerator[Read, None]:
+        """Recognise crops and give the answers as they come.
+
+        When a call breaks off, only the crops that were not answered are sent again. When it cannot be repeated they
+        are answered with the error, so that none is missing. Close this iterator.
+
+        Args:
+            crops: not empty.
+            head: every other field of `RecognizeRequest`, serialised.
+            ticket: for whom.
+            group: the version that the source is bound to.
+
+        Raises:
+            GroupGone: that version is not there any more; some crops may have been answered.
+        """
+        pending = dict.fromkeys(crops.ids)
+        spans = {span.crop_id: span for span in crops.spans}
+        failures = Failures(self.stage)
+        try:
+            while pending:
+                with await self.stage.lease(ticket, len(pending), group, avoid=failures.avoid) as lease:
+                    wanted = span_buffers(crops.message, [spans[key] for key in pending]) if spans else crops.image
+                    request = Buffers((head, *wanted))
+                    try:
+                        async for message in self._call(lease, request, ticket, group):
+                            read, load = _read(message, pending)
+                            lease.report(report_of(load))
+                            lease.settle(len(read.ids))
+                            if read.ids:
+                                yield read
+                        if pending:
+                            failures.handle(lease, Unavailable("the stage left crops unanswered"))
+                        else:
+                            self.stage.retries.earn()
+                    except grpc.aio.AioRpcError as error:
+                        if pending:
+                            failures.handle(lease, error)
+        except SluicewayError as error:
+            yield failed_values(pending, error)
+
+    async def _call(
+        self, lease: Lease[RecognitionDescription], request: Buffers, ticket: Ticket, group: Group[Any]
+    ) -> AsyncIterator[bytes]:
+        call = lease.replica.call(
+            request.join(),
+            timeout=remaining_s(ticket.deadline),
+            metadata=call_metadata(ticket, group, request.size_bytes),
+        )
+        try:
+            while isinstance(message := await call.read(), bytes):
+                yield message
+        finally:
+            # An abandoned call would go on, and leak: it is ended here whatever the reason for leaving.
+            call.cancel()
+
+
+def failed_values(ids: Iterable[int], error: SluicewayError) -> Read:
+    """Answer crops, or regions, with an error."""
+    message = error_to_proto(error)
+    values = pipeline_pb2.Values(values=[pipeline_pb2.Value(region_id=key, error=message) for key in ids])
+    found = tuple(value.region_id for value in values.values)
+    return Read(values, found, found, values.ByteSize(), None, StageTimings())
+
+
+def _read(message: bytes, pending: dict[int, None]) -> tuple[Read, Any]:
+    """An answer as the values that clients get, of what was still pending, and the load that it reports."""
+    recognitions, rest = split_field(message, _RECOGNITIONS_FIELD)
+    response = recognition_pb2.RecognizeResponse.FromString(rest)
+    values = pipeline_pb2.Values.FromString(recognitions)
+    ids = [value.region_id for value in values.values]
+    fresh = [key in pending for key in ids]
+    if not all(fresh) or len(set(ids)) < len(ids):
+        # A stage that answers twice, or what nobody asked: the first answer counts.
+        kept: dict[int, pipeline_pb2.Value] = {}
+        for value in values.values:
+            if value.region_id in pending:
+                kept.setdefault(value.region_id, value)
+        values = pipeline_pb2.Values(values=kept.values())
+        ids = list(kept)
+    for key in ids:
+        del pending[key]
+    failed = tuple(value.region_id for value in values.values if value.HasField("error"))
+    read = Read(values, tuple(ids), failed, len(recognitions), model_of(response.model), timings_of(response.timings))
+    return read, response.load
