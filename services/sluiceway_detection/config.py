@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from sluiceway_runtime.config import Port, StageConfig
+from sluiceway_runtime.images.limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 
-from sluiceway_detection.image_limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 from sluiceway_detection.input_shapes import STRIDE, InputShape
 
 __all__ = ["DEFAULT_MODEL", "MAX_DETECTIONS", "DetectionConfig"]

@@ -14,6 +14,7 @@ import grpc.aio
 from prometheus_client import CollectorRegistry
 from sluiceway_runtime import cores, devices, weights
 from sluiceway_runtime.errors import StartupError
+from sluiceway_runtime.images.limits import DEFAULT_MAX_PIXELS
 from sluiceway_runtime.inference import SERVICE, add_inference
 from sluiceway_runtime.logs import LogStyle
 from sluiceway_runtime.pool import Placement, Pool, PoolLimits, PoolStatistics, WorkerSpec
@@ -26,7 +27,6 @@ from sluiceway_detection.backends.base import require_trust, resolve_backend
 from sluiceway_detection.config import DetectionConfig
 from sluiceway_detection.convert import Identity
 from sluiceway_detection.handler import FACTORY, DetectionFacts, WorkerSettings
-from sluiceway_detection.image_limits import DEFAULT_MAX_PIXELS
 from sluiceway_detection.inference import DetectionInference
 from sluiceway_detection.servicer import DetectionServicer
 

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import grpc.aio
 from sluiceway_runtime.errors import Unavailable
+from sluiceway_runtime.images.header import ImageHeader
+from sluiceway_runtime.images.limits import ImageLimits, check_image
 from sluiceway_runtime.pool import Pool
 from sluiceway_runtime.server.calls import deadline_of, request_id_of
 from sluiceway_runtime.server.convert import set_load
@@ -19,8 +21,6 @@ from sluiceway_detection import convert
 from sluiceway_detection.config import DetectionConfig
 from sluiceway_detection.detector import shape_for
 from sluiceway_detection.handler import DetectionFacts
-from sluiceway_detection.image_header import ImageHeader
-from sluiceway_detection.image_limits import ImageLimits, check_image
 from sluiceway_detection.input_shapes import InputShape
 
 __all__ = ["DetectionServicer", "DetectionStage"]

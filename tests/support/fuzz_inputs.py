@@ -78,7 +78,7 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 
 def messages() -> list[bytes]:
     """Serialised requests with every field set somewhere."""
-    spec = crop_pb2.CropSpec(model="m", height=48, max_width=960)
+    spec = crop_pb2.CropSpec(name="m", height=48, max_width=960)
     options = detection_pb2.DetectOptions(confidence=0.3, iou=0.5, classes=["row"], max_detections=9, image_size=640)
     raw = crop_pb2.RawImage(data=bytes(24), height=2, width=4)
     head = recognition_pb2.RecognizeOptions(model="m", characters=True, top_k=3)
@@ -98,8 +98,11 @@ def messages() -> list[bytes]:
         recognition_pb2.RecognizeRequest(
             crops=[crop_pb2.Crop(id=1, raw=raw), crop_pb2.Crop(id=2, encoded=b"\xff\xd8")], options=head
         ),
+        recognition_pb2.RecognizeRequest(
+            crops=[crop_pb2.Crop(spec=label, raw=raw) for label in ("a", "a", "\u00e4" * 100)]
+        ),
         detection_pb2.DetectResponse(
-            width=3, height=4, crops=[crop_pb2.Crop(id=1, model="m", raw=raw), crop_pb2.Crop(id=7, encoded=b"x")]
+            width=3, height=4, crops=[crop_pb2.Crop(id=1, spec="m", raw=raw), crop_pb2.Crop(id=7, encoded=b"x")]
         ),
         pipeline_pb2.ProcessResponse(job_id="j", source_id="0", done=pipeline_pb2.SourceDone(reading_order=[1, 2])),
     ]
