@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined, to_jsonable_python
 from sluiceway_detection.config import DetectionConfig
 from sluiceway_orchestrator.config import OrchestratorConfig
-from sluiceway_orchestrator.fetch.config import ApiConfig
-from sluiceway_orchestrator.http.config import HttpConfig
+from sluiceway_orchestrator.config.apis import ApiConfig
+from sluiceway_orchestrator.config.http import HttpConfig
 from sluiceway_recognition.config import ModelConfig, RecognitionConfig
 from sluiceway_runtime.config import ModelsConfig, ServerConfig, StageConfig
 from sluiceway_runtime.server.security import ClientConfig, SecurityConfig

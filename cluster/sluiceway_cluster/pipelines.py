@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sluiceway_orchestrator.fetch.config import ApiConfig
-from sluiceway_orchestrator.pipelines.config import DEFAULT_PIPELINE, ApiFacts, load_pipelines
-from sluiceway_orchestrator.pipelines.plan import Pipeline
+from sluiceway_orchestrator.config.apis import ApiConfig
+from sluiceway_orchestrator.config.pipelines import DEFAULT_PIPELINE
+from sluiceway_orchestrator.pipelines.load import ApiFacts, load_pipelines
+from sluiceway_orchestrator.plan import Pipeline
 from sluiceway_runtime.config import StageEntry, section_values
 
 __all__ = ["needed_pipelines", "steps_in_words"]
