@@ -23,11 +23,9 @@ import grpc
 import grpc.aio
 
 from sluiceway import AsyncClient, Client
-from sluiceway.common.v1 import geometry_pb2
-from sluiceway.detection.v1 import detection_pb2
+from sluiceway.common.v1 import geometry_pb2, value_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2 as pb
 from sluiceway.pipeline.v1 import pipeline_pb2_grpc
-from sluiceway.recognition.v1 import recognition_pb2
 
 # The bars.
 MAX_ADDED_MS = 1.0
@@ -41,8 +39,8 @@ IN_FLIGHT = 16
 
 def answer(job_id: str, source_id: str) -> list[pb.ProcessResponse]:
     """The events of one image."""
-    detections = [
-        detection_pb2.Detection(
+    regions = [
+        pb.Region(
             id=index,
             geometry=geometry_pb2.Geometry(box=geometry_pb2.Box(x0=index, y0=index, x1=index + 40, y1=index + 12)),
             class_name="textline",
@@ -50,20 +48,24 @@ def answer(job_id: str, source_id: str) -> list[pb.ProcessResponse]:
         )
         for index in range(REGIONS)
     ]
-    readings = [
-        recognition_pb2.Recognition(crop_id=index, text=recognition_pb2.Text(text="emisiones", confidence=0.9))
-        for index in range(REGIONS)
+    values = [
+        pb.Value(region_id=index, text=value_pb2.Text(text="emisiones", confidence=0.9)) for index in range(REGIONS)
     ]
+    page = pb.Page(width=810, height=1080)
 
     def event(**content: Any) -> pb.ProcessResponse:
         return pb.ProcessResponse(job_id=job_id, source_id=source_id, **content)
 
     return [
-        event(image_ready=pb.ImageReady(size_bytes=len(IMAGE))),
-        event(detections=pb.Detections(width=810, height=1080, detections=detections, recognizing=range(REGIONS))),
-        event(recognitions=pb.Recognitions(recognitions=readings[:1], model="ppocrv6-tiny")),
-        event(recognitions=pb.Recognitions(recognitions=readings[1:], model="ppocrv6-tiny")),
-        event(done=pb.SourceDone(reading_order=range(REGIONS))),
+        event(source_ready=pb.SourceReady(size_bytes=len(IMAGE))),
+        event(regions=pb.Regions(page=page, step="text", regions=regions, recognizing=range(REGIONS))),
+        event(values=pb.Values(values=values[:1], step="words", model="ppocrv6-tiny")),
+        event(values=pb.Values(values=values[1:], step="words", model="ppocrv6-tiny")),
+        event(
+            done=pb.SourceDone(
+                reading_order=range(REGIONS), steps=[pb.StepReport(step="text"), pb.StepReport(step="words")]
+            )
+        ),
         pb.ProcessResponse(job_id=job_id, job_done=pb.JobDone(succeeded=1)),
     ]
 
@@ -134,7 +136,7 @@ async def measure(address: str, rounds: int) -> dict[str, float]:
             request = pb.ProcessRequest(sources=[pb.Source(source_id="0", image=IMAGE)])
             texts = 0
             async for event in stub.Process(request, timeout=60):
-                texts += len(event.recognitions.recognitions)
+                texts += len(event.values.values)
             assert texts == REGIONS
 
         async def library() -> None:

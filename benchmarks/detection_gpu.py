@@ -35,8 +35,6 @@ from detection_servers import DetectionServer
 from sluiceway_detection.backends import BackendSpec, open_backend
 from sluiceway_detection.backends.agreement import reference_image
 from sluiceway_detection.detector import YoloDetector
-from sluiceway_detection.image_limits import ImageLimits
-from sluiceway_detection.images import decode_image
 from sluiceway_detection.input_shapes import choose_shape
 from sluiceway_detection.job import DetectionJob
 from sluiceway_detection.postprocess import Selection
@@ -44,6 +42,8 @@ from sluiceway_detection.types import Detections
 from sluiceway_runtime import weights
 from sluiceway_runtime.cores import read_cpu_facts
 from sluiceway_runtime.devices import find_cuda
+from sluiceway_runtime.images.decode import decode_image
+from sluiceway_runtime.images.limits import ImageLimits
 from stage_process import environment
 
 from sluiceway.detection.v1 import detection_pb2 as pb

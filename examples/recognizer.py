@@ -1,7 +1,7 @@
 """A recogniser of your own: which colour is a region?
 
 Put this file where Python finds it and name the class in `sluiceway.toml`, after the model that reads text, since the
-first is the default. The route sends every region to both:
+first is the default. In this pipeline both look at every region of text:
 
     [[recognition.models]]
     name = "ppocrv6-tiny"
@@ -11,8 +11,12 @@ first is the default. The route sends every region to both:
     kind = "classify"
     recognizer = "recognizer:DominantColour"
 
-    [orchestrator]
-    routes = { "*" = ["default", "colour"], image = "none" }
+    [pipelines.read]
+    steps = [
+      { name = "text", stage = "detection" },
+      { name = "words", stage = "recognition", of = "text" },
+      { name = "colours", stage = "recognition", of = "text", model = "colour" },
+    ]
 
 Crops for the model "colour" then come here, in the worker processes of the recognition server, cut and resized as
 `crop_spec` says. There is nothing to inherit and nothing to register.

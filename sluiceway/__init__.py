@@ -10,9 +10,42 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sluiceway import errors
-    from sluiceway.client import ApiCall, AsyncClient, Client, Options, Region, Result, draw
+    from sluiceway.client import (
+        ApiCall,
+        AsyncClient,
+        Client,
+        JobDone,
+        Options,
+        Region,
+        Regions,
+        Result,
+        Source,
+        SourceDone,
+        SourceFailed,
+        SourceReady,
+        StepOptions,
+        Values,
+        draw,
+    )
 
-__all__ = ["ApiCall", "AsyncClient", "Client", "Options", "Region", "Result", "draw", "errors"]
+__all__ = [
+    "ApiCall",
+    "AsyncClient",
+    "Client",
+    "JobDone",
+    "Options",
+    "Region",
+    "Regions",
+    "Result",
+    "Source",
+    "SourceDone",
+    "SourceFailed",
+    "SourceReady",
+    "StepOptions",
+    "Values",
+    "draw",
+    "errors",
+]
 
 
 def __getattr__(name: str) -> object:

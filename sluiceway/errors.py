@@ -118,14 +118,14 @@ class Unavailable(SluicewayError):
 
 
 class UpstreamFailed(SluicewayError):
-    """The URL or API that was to give the image did not answer properly."""
+    """A URL or an API did not answer properly."""
 
     default_code = "UNAVAILABLE"
     default_reason = "UPSTREAM_FAILED"
 
 
 class UpstreamRefused(SluicewayError):
-    """The URL or API that was to give the image said no."""
+    """A URL or an API said no."""
 
     default_code = "FAILED_PRECONDITION"
     default_reason = "UPSTREAM_REFUSED"
@@ -172,6 +172,7 @@ _KINDS = (
     InvalidOption,
     UnknownApi,
     UnknownModel,
+    UnknownPipeline,
     QueueFull,
     Unavailable,
     UpstreamFailed,

@@ -26,10 +26,10 @@ def main() -> None:
     from sluiceway_detection.backends import BackendSpec, open_backend
     from sluiceway_detection.detector import YoloDetector
     from sluiceway_detection.heap import settle_heap
-    from sluiceway_detection.image_limits import ImageLimits
-    from sluiceway_detection.images import decode_image
     from sluiceway_detection.job import DetectionJob
     from sluiceway_detection.postprocess import DEFAULT_CONFIDENCE, DEFAULT_IOU, Selection
+    from sluiceway_runtime.images.decode import decode_image
+    from sluiceway_runtime.images.limits import ImageLimits
 
     cv2.setNumThreads(settings["threads"])
     backend = open_backend(

@@ -33,11 +33,11 @@ def main() -> None:
     from sluiceway_detection.backends.cuda import CudaBackend
     from sluiceway_detection.device_handler import DeviceHandler
     from sluiceway_detection.handler import WorkerSettings
-    from sluiceway_detection.image_limits import ImageLimits
-    from sluiceway_detection.images import decode_image
     from sluiceway_detection.job import DetectionJob
     from sluiceway_detection.letterbox import Letterbox
     from sluiceway_detection.postprocess import Selection
+    from sluiceway_runtime.images.decode import decode_image
+    from sluiceway_runtime.images.limits import ImageLimits
     from sluiceway_runtime.pool import Placement
 
     shapes = tuple((height, width) for height, width in settings["shapes"])

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sluiceway.client import (
-    Detected,
     Event,
-    ImageReady,
     JobDone,
-    Recognized,
+    Page,
+    Region,
+    Regions,
     Result,
     RetryPolicy,
     SourceDone,
     SourceFailed,
+    SourceReady,
     Tls,
+    Values,
 )
 from sluiceway.errors import SluicewayError
 
@@ -56,11 +59,11 @@ def connection(arguments: argparse.Namespace) -> dict[str, Any]:
 def print_event(event: Event) -> int:
     """Print a line for each thing that an event tells; returns how many sources it says have failed."""
     match event:
-        case ImageReady():
-            line("image_ready", name(event.source), event.size_bytes)
-        case Detected():
-            print_regions(event)
-        case Recognized():
+        case SourceReady():
+            line("source_ready", name(event.source), event.size_bytes)
+        case Regions():
+            print_regions(event.source, event.page, event.regions)
+        case Values():
             for region, reading in event.readings.items():
                 if reading.text is not None:
                     line("text", name(event.source), region, f"{reading.confidence:.4f}", reading.text)
@@ -79,7 +82,8 @@ def print_result(result: Result) -> int:
     if result.error is not None:
         line("failed", name(result.source), result.error.reason, result.error.message)
         return 1
-    print_regions(result)
+    for page in result.pages:
+        print_regions(result.source, page, [region for region in result.regions if region.page == page.index])
     for region in result.regions:
         if region.text is not None:
             line("text", name(result.source), region.id, f"{region.text_confidence:.4f}", region.text)
@@ -87,13 +91,12 @@ def print_result(result: Result) -> int:
     return 0
 
 
-def print_regions(found: Detected | Result) -> None:
-    """Print where the regions are."""
-    source = name(found.source)
-    line("detections", source, found.width, found.height, len(found.regions))
-    for region in found.regions:
+def print_regions(source: str, page: Page, regions: Sequence[Region]) -> None:
+    """Print where the regions of a page are."""
+    line("regions", name(source), page.width, page.height, len(regions))
+    for region in regions:
         corners = " ".join(f"{edge:.2f}" for edge in region.box)
-        line("box", source, region.id, corners, region.class_name, f"{region.confidence:.4f}")
+        line("box", name(source), region.id, corners, region.class_name, f"{region.confidence:.4f}")
 
 
 def print_error(error: SluicewayError) -> None:

@@ -10,9 +10,14 @@ from sluiceway_orchestrator.service import OrchestratorService
 
 
 def build(config: OrchestratorConfig, installation: Installation) -> OrchestratorService:
-    """Make the service from its section, the tables of the APIs, and the secrets that they name."""
-    apis = load_apis(installation.tables)
-    return OrchestratorService(config, apis, installation.environment, security=installation.security)
+    """Make the service from its section, the tables of APIs, stages and pipelines, and the secrets that they name."""
+    return OrchestratorService(
+        config,
+        load_apis(installation.tables),
+        installation.environment,
+        tables=installation.tables,
+        security=installation.security,
+    )
 
 
 if __name__ == "__main__":

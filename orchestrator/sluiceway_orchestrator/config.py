@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 from sluiceway_runtime.config import Port, ServerConfig
 
 from sluiceway_orchestrator.fetch.config import Network
 from sluiceway_orchestrator.http.config import HttpConfig
+from sluiceway_orchestrator.pipelines.config import DEFAULT_PIPELINE
 
-__all__ = ["NO_MODEL", "OrchestratorConfig"]
-
-# Route targets that are not names of models.
-DEFAULT_MODEL, NO_MODEL = "default", "none"
+__all__ = ["OrchestratorConfig"]
 
 
 class OrchestratorConfig(ServerConfig):
@@ -25,11 +24,7 @@ class OrchestratorConfig(ServerConfig):
 
     detection: str = Field("dns:///localhost:50052", description="Where detection is: dns:///, list, unix: or xds:///.")
     recognition: str = Field("dns:///localhost:50053", description="Where recognition is.")
-    routes: Mapping[str, str | tuple[str, ...]] = Field(
-        {"*": DEFAULT_MODEL, "image": NO_MODEL},
-        description="Detection class to the recognition model(s) that read it; `*` is every other class, `default` the "
-        "first model of the stage, `none` no recognition.",
-    )
+    default_pipeline: str = Field(DEFAULT_PIPELINE, description="The pipeline of jobs that name none.")
 
     url_sources: bool = Field(True, description="Whether sources may be URLs.")
     url_allow_hosts: tuple[str, ...] = Field(
@@ -45,13 +40,6 @@ class OrchestratorConfig(ServerConfig):
     )
     fetch_per_host: int = Field(64, ge=1, description="Connections to one host.")
     fetch_total: int = Field(512, ge=1, description="Connections in all.")
-    fetch_bytes: int = Field(
-        512 * 2**20,
-        ge=2**20,
-        description="Bytes of images fetched or being fetched, not detected; as much again for answers wanted for "
-        "metadata alone.",
-    )
-
     http: HttpConfig = Field(default_factory=HttpConfig, description="The public HTTP port.")
 
     max_sources: int = Field(1024, ge=1, description="Sources in one job.")
@@ -59,6 +47,9 @@ class OrchestratorConfig(ServerConfig):
     max_jobs: int = Field(1024, ge=1, description="Jobs at once, of all ports; more are refused with QUEUE_FULL.")
     max_sources_in_flight: int = Field(512, ge=1, description="Sources worked on at once by this process.")
     max_sources_per_client: int = Field(128, ge=1, description="Sources worked on at once for one client.")
+    interactive_clients: tuple[str, ...] = Field(
+        ("*",), description="Clients, by the names of their tokens, that may ask for INTERACTIVE; `*` is everybody."
+    )
     max_jobs_per_stream: int = Field(64, ge=1, description="Jobs at once of one ProcessStream call.")
     events_ahead: int = Field(64, ge=1, description="Events of one call held for a client that reads slowly.")
     coalesce_ms: float = Field(4, ge=0, description="Recognitions after a source's first are gathered for this long.")
@@ -71,11 +62,47 @@ class OrchestratorConfig(ServerConfig):
     age_normal_s: float = Field(2, ge=0, description="Head start of interactive work over normal work.")
     age_bulk_s: float = Field(10, ge=0, description="Head start of interactive work over bulk work.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_of_before(cls, values: Any) -> Any:
+        """Say what has become of keys that older configurations have."""
+        if isinstance(values, Mapping) and "routes" in values:
+            raise ValueError(f"routes: {_steps_for(values['routes'])}")
+        if isinstance(values, Mapping) and "fetch_bytes" in values:
+            raise ValueError("fetch_bytes: images count in memory_bytes now, with all else that is held")
+        return values
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.fetch_bytes < self.max_image_bytes:
-            raise ValueError("fetch_bytes: must hold at least one image of max_image_bytes")
         # Room for the options beside the image.
         if self.max_message_bytes < self.max_image_bytes + 2**16:
             raise ValueError("max_message_bytes: must hold an image of max_image_bytes and 64 KiB more")
         return self
+
+
+def _steps_for(routes: object) -> str:
+    """The steps that do what routes did."""
+    steps: dict[str, list[str]] = {}
+    everything_else = "default"
+    for name, target in routes.items() if isinstance(routes, Mapping) else ():
+        models = (target,) if isinstance(target, str) else tuple(target)
+        if name == "*":
+            everything_else = str(models[0]) if models else "none"
+            continue
+        for model in models:
+            steps.setdefault(str(model), []).append(str(name))
+    named = [name for names in steps.values() for name in names]
+    lines = [
+        f'{{ name = "read_{index}", stage = "recognition", of = "text", classes = {json.dumps(names)}'
+        + (f', model = "{model}" }}' if model != "default" else " }")
+        for index, (model, names) in enumerate(steps.items())
+        if model not in ("none", "")
+    ]
+    if everything_else not in ("none", ""):
+        model = "" if everything_else == "default" else f', model = "{everything_else}"'
+        lines.insert(
+            0, f'{{ name = "words", stage = "recognition", of = "text", except_classes = {json.dumps(named)}{model} }}'
+        )
+    return "routes are steps of a pipeline now; under [pipelines.read] write steps = [" + ", ".join(
+        ['{ name = "text", stage = "detection" }', *lines]
+    ) + "]"

@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from sluiceway_runtime.errors import QueueFull
+from sluiceway_runtime.account import MemoryBudget
+from sluiceway_runtime.errors import DeadlineExceeded, QueueFull
+from sluiceway_runtime.priority import Priority
 
 from sluiceway_orchestrator.config import OrchestratorConfig
-from sluiceway_orchestrator.flow import Flow
 from sluiceway_orchestrator.job import Job
 from sluiceway_orchestrator.outbox import Addressed, Outbox
+from sluiceway_orchestrator.pipelines.executor import Executor
 
 __all__ = ["Jobs", "read_by"]
 
@@ -22,9 +24,10 @@ BUSY_RETRY_S = 0.25
 class Jobs:
     """Runs jobs, up to `max_jobs` at once."""
 
-    def __init__(self, config: OrchestratorConfig, flow: Flow) -> None:
+    def __init__(self, config: OrchestratorConfig, executor: Executor, budget: MemoryBudget) -> None:
         self._config = config
-        self._flow = flow
+        self._executor = executor
+        self._budget = budget
         self._running = 0
 
     def __repr__(self) -> str:
@@ -40,12 +43,13 @@ class Jobs:
         if self._running >= self._config.max_jobs:
             raise QueueFull("every job slot is taken", retry_after_s=BUSY_RETRY_S)
 
-    def outbox(self) -> Outbox:
-        """A line for the events of one call."""
+    def outbox(self, priority: Priority = Priority.NORMAL) -> Outbox:
+        """A line for the events of one call; whoever reads it discards it."""
         return Outbox(
             self._config.events_ahead,
             coalesce_s=self._config.coalesce_ms / 1000,
             coalesce_items=self._config.coalesce_items,
+            account=self._budget.account(priority),
         )
 
     def begin(
@@ -57,7 +61,7 @@ class Jobs:
             QueueFull: every job slot is taken.
         """
         self.check()
-        task = create_task(self._flow.run(job, outbox), name=f"job {job.job_id}")
+        task = create_task(self._run(job, outbox), name=f"job {job.job_id}")
         # Counted outside of the task: one that is cancelled before its first step runs none of its own.
         self._running += 1
         task.add_done_callback(self._ended)
@@ -69,9 +73,13 @@ class Jobs:
         Raises:
             QueueFull: every job slot is taken, or the job could not be done in time.
         """
-        self._flow.admit(job)
-        outbox = self.outbox()
-        return self.begin(job, outbox), outbox
+        self._executor.admit(job)
+        outbox = self.outbox(job.priority)
+        try:
+            return self.begin(job, outbox), outbox
+        except QueueFull:
+            outbox.discard()
+            raise
 
     async def run(self, job: Job) -> AsyncGenerator[Addressed]:
         """Run a job and hand out its events; closing the generator ends everything that runs for the job.
@@ -83,6 +91,18 @@ class Jobs:
         async with read_by(runner, outbox):
             async for addressed in outbox:
                 yield addressed
+
+    async def _run(self, job: Job, outbox: Outbox) -> None:
+        """Run a job until its client has heard all of it, or its time is over: then nothing of it is kept."""
+        told = asyncio.Event()
+        outbox.when_told(job.job_id, told.set)
+        await self._executor.run(job, outbox)
+        try:
+            async with asyncio.timeout(max(0.0, job.deadline.remaining_s())):
+                await told.wait()
+        except TimeoutError:
+            error = DeadlineExceeded("the time ran out before the client had read it")
+            outbox.expire(job.job_id, [source.source_id for source in job.sources], error)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del task

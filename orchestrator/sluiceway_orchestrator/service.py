@@ -3,43 +3,48 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 import grpc.aio
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.registry import Collector
-from sluiceway_runtime.deadline import Deadline
+from sluiceway_runtime.account import MemoryBudget
 from sluiceway_runtime.server.security import Security
 from sluiceway_runtime.server.transport import open_channel
 
-from sluiceway.pipeline.v1 import pipeline_pb2_grpc
 from sluiceway_orchestrator.backlog import Ageing
 from sluiceway_orchestrator.config import OrchestratorConfig
+from sluiceway_orchestrator.convert.describe import description
+from sluiceway_orchestrator.convert.job import JobLimits
+from sluiceway_orchestrator.convert.specs import misfits
 from sluiceway_orchestrator.fetch.config import ApiConfig
-from sluiceway_orchestrator.convert import crop_fields, recognize_head
 from sluiceway_orchestrator.fetch.fetcher import Fetcher
 from sluiceway_orchestrator.fetch.guard import LookUp, system_look_up
-from sluiceway_orchestrator.flow import Flow
 from sluiceway_orchestrator.gate import Gate
 from sluiceway_orchestrator.http.convert import message_to_json
 from sluiceway_orchestrator.http.port import HttpPort
+from sluiceway_orchestrator.installation import Layout, layout_of
 from sluiceway_orchestrator.jobs import Jobs
+from sluiceway_orchestrator.metrics import OrchestratorCollector
+from sluiceway_orchestrator.pipelines.binding import Binder
+from sluiceway_orchestrator.pipelines.executor import Executor
+from sluiceway_orchestrator.pipelines.plan import Pipeline
 from sluiceway_orchestrator.servicer import PipelineServicer
-from sluiceway_orchestrator.stages.clients import (
-    DetectionClient,
-    DetectionDescription,
-    DetectionWire,
-    RecognitionClient,
-    RecognitionDescription,
-    RecognitionWire,
-)
+from sluiceway_orchestrator.stages.detection import DetectionClient, DetectionWire
+from sluiceway_orchestrator.stages.recognition import RecognitionClient, RecognitionWire
 from sluiceway_orchestrator.stages.resolver import Lookup, system_lookup
 from sluiceway_orchestrator.stages.stage import Stage, StageSettings
 
 __all__ = ["OrchestratorService"]
+
+log = logging.getLogger(__name__)
+
+_WIRES: Mapping[str, Callable[[], Any]] = {"detection": DetectionWire, "recognition": RecognitionWire}
+# For whoever makes a service without a server, which has one from its configuration.
+DEFAULT_BUDGET_BYTES = 512 * 2**20
 
 
 class OrchestratorService:
@@ -56,93 +61,112 @@ class OrchestratorService:
         apis: Mapping[str, ApiConfig] | None = None,
         environment: Mapping[str, str] | None = None,
         *,
+        tables: Mapping[str, Any] | None = None,
         security: Security | None = None,
         stage_lookup: Lookup = system_lookup,
         url_look_up: LookUp = system_look_up,
     ) -> None:
         self._config = config
         self._started = False
-        ageing = Ageing(config.age_normal_s, config.age_bulk_s)
-        settings = StageSettings(
-            resolve_interval_s=config.resolve_interval_s,
-            initial_window=config.initial_window,
-            retry_ratio=config.retry_ratio,
-            ageing=ageing,
+        self._security = security
+        self._stage_lookup = stage_lookup
+        self.fetcher = Fetcher(config, apis or {}, environment or {}, look_up=url_look_up)
+        self._layout: Layout = layout_of(config, tables or {}, environment or {}, self.fetcher.apis)
+        self.stages = {name: self._stage(name) for name in self._layout.used_stages}
+        self._gate = Gate(
+            config.max_sources_in_flight,
+            config.max_sources_per_client,
+            Ageing(config.age_normal_s, config.age_bulk_s),
         )
+        self._problems: frozenset[str] = frozenset()
+        self.use_budget(MemoryBudget(DEFAULT_BUDGET_BYTES))
 
-        def channel(target: str, name: str | None) -> grpc.aio.Channel:
-            # A replica is dialled by its address, but its certificate is for the name that all replicas share.
-            return open_channel(target, max_message_bytes=config.max_message_bytes, security=security, authority=name)
-
-        certificates = security.stamp if security is not None else lambda: None
-        self._fetcher = Fetcher(config, apis or {}, environment or {}, look_up=url_look_up)
-        self.detection: Stage[DetectionDescription] = Stage(
-            "detection", config.detection, DetectionWire(), settings, open_channel=channel, lookup=stage_lookup,
-            certificates=certificates,
-        )  # fmt: skip
-        self.recognition: Stage[RecognitionDescription] = Stage(
-            "recognition", config.recognition, RecognitionWire(), settings, open_channel=channel, lookup=stage_lookup,
-            certificates=certificates,
-        )  # fmt: skip
-        self._gate = Gate(config.max_sources_in_flight, config.max_sources_per_client, ageing)
-        self._crops: tuple[DetectionDescription, RecognitionDescription, bytes] | None = None
-        self.flow = Flow(
-            fetcher=self._fetcher,
-            detector=DetectionClient(self.detection),
-            recognizer=RecognitionClient(self.recognition),
-            crop_fields=self._crop_fields,
-            recognize_head=recognize_head,
+    def use_budget(self, budget: MemoryBudget) -> None:
+        """Hold what there is to hold in this budget; called before `start`."""
+        config = self._config
+        self.budget = budget
+        self.executor = Executor(
+            pipelines=self._layout.pipelines,
+            fetcher=self.fetcher,
+            binder=Binder(self.stages),
+            detectors={name: DetectionClient(stage) for name, stage in self._of_kind("detection")},
+            readers={name: RecognitionClient(stage) for name, stage in self._of_kind("recognition")},
             gate=self._gate,
+            budget=budget,
             max_crops_per_call=config.max_crops_per_call,
             saturated=self._is_saturated,
         )
-        self._jobs = Jobs(config, self.flow)
-        self._servicer = PipelineServicer(
-            config,
-            self._jobs,
-            detection=self.detection,
-            recognition=self.recognition,
-            apis=lambda: {name: api.params for name, api in self._fetcher.apis.items()},
-            version=version("sluiceway"),
+        self._jobs = Jobs(config, self.executor, budget)
+        limits = JobLimits(
+            self._layout.pipelines,
+            config.default_pipeline,
+            max_sources=config.max_sources,
+            interactive=config.interactive_clients,
         )
+        describe = partial(self._description)
+        self._servicer = PipelineServicer(config, self._jobs, limits, budget, describe)
         self.http = HttpPort(
             config,
             config.http,
+            limits=limits,
+            budget=budget,
             run=self._jobs.run,
-            describe=lambda: message_to_json(self._servicer.description()),
-            security=security,
+            describe=lambda: message_to_json(describe()),
+            security=self._security,
         )
 
     async def start(self) -> None:
         """Open connections. Raises StartupError."""
-        await self._fetcher.start()
-        await self.detection.start()
-        await self.recognition.start()
+        await self.fetcher.start()
+        for stage in self.stages.values():
+            await stage.start()
         await self.http.start()
         self._started = True
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicer."""
-        pipeline_pb2_grpc.add_PipelineServiceServicer_to_server(self._servicer, server)
+        self._servicer.register(server)
 
     def collectors(self, registry: CollectorRegistry) -> None:
         """Add the metrics."""
-        registry.register(_OrchestratorCollector(self))
+        registry.register(
+            OrchestratorCollector(
+                self.stages.values(),
+                self.executor.statistics,
+                jobs_running=lambda: self._jobs.running,
+                sources_waiting=lambda: self._gate.waiting,
+            )
+        )
 
     def ready(self) -> bool:
-        """Whether it takes work now."""
+        """Whether it takes work now. What running stages show to be wrong with a pipeline is logged as it is found."""
+        self._look_at_problems()
         return self._started
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with pipelines and only running stages can tell."""
+        descriptions = {
+            name: members[0][0].description for name, stage in self.stages.items() if (members := stage.members)
+        }
+        return tuple(
+            text for pipeline in self._layout.pipelines.values() for text in misfits(pipeline, descriptions)
+        )
 
     def status(self) -> Mapping[str, Any]:
         """What `/statusz` shows."""
         return {
             "jobs": self._jobs.running,
             "sources_waiting": self._gate.waiting,
-            "fetch_bytes": self._fetcher.budget.used_bytes,
+            "pipelines": {
+                pipeline.name: [step.name for step in pipeline.steps] for pipeline in self._layout.pipelines.values()
+            },
+            "problems": self.problems,
             "stages": {
                 stage.name: {
                     "target": stage.target.text,
                     "backlog_items": stage.backlog_items,
+                    "groups": {group.name: len(members) for group, members in stage.members},
                     "replicas": [
                         {
                             "address": replica.address,
@@ -153,7 +177,7 @@ class OrchestratorService:
                         for replica in stage.replicas
                     ],
                 }
-                for stage in self._stages
+                for stage in self.stages.values()
             },
         }
 
@@ -169,61 +193,55 @@ class OrchestratorService:
         """Close every connection."""
         self._started = False
         await self.http.close()
-        await asyncio.gather(self.detection.close(), self.recognition.close(), self._fetcher.close())
+        await asyncio.gather(*(stage.close() for stage in self.stages.values()), self.fetcher.close())
 
-    def _is_saturated(self) -> bool:
-        """Whether every stage is there and one of them has all that it can work on."""
-        return all(stage.is_there for stage in self._stages) and any(stage.is_full for stage in self._stages)
-
-    @property
-    def _stages(self) -> tuple[Stage[Any], Stage[Any]]:
-        return self.detection, self.recognition
-
-    async def _crop_fields(self, deadline: Deadline) -> bytes:
-        """What detection is asked to cut: the same until a stage describes itself anew."""
-        detection = self.detection.last_description or await self.detection.describe(deadline)
-        recognition = self.recognition.last_description or await self.recognition.describe(deadline)
-        if self._crops is None or self._crops[0] is not detection or self._crops[1] is not recognition:
-            self._crops = (detection, recognition, crop_fields(self._config.routes, detection, recognition))
-        return self._crops[2]
-
-    def metrics(self) -> Iterable[GaugeMetricFamily | CounterMetricFamily]:
-        """Read once for a scrape."""
-        backlog = GaugeMetricFamily(
-            "sluiceway_stage_backlog_items",
-            "Images or crops that wait for a replica of the stage; above 0 it needs more of them, from zero too.",
-            labels=("stage",),
+    def _stage(self, name: str) -> Stage[Any]:
+        config, entry = self._config, self._layout.stages[name]
+        settings = StageSettings(
+            resolve_interval_s=config.resolve_interval_s,
+            initial_window=config.initial_window,
+            retry_ratio=config.retry_ratio,
+            ageing=Ageing(config.age_normal_s, config.age_bulk_s),
         )
-        in_flight = GaugeMetricFamily(
-            "sluiceway_stage_in_flight_items", "Images or crops with the stage.", labels=("stage",)
-        )
-        ready = GaugeMetricFamily("sluiceway_stage_ready_replicas", "Replicas that take work.", labels=("stage",))
-        for stage in self._stages:
-            backlog.add_metric([stage.name], stage.backlog_items)
-            in_flight.add_metric([stage.name], sum(replica.occupancy.in_flight for replica in stage.replicas))
-            ready.add_metric([stage.name], sum(replica.ready for replica in stage.replicas))
-        yield from (backlog, in_flight, ready)
-        yield GaugeMetricFamily("sluiceway_jobs_running", "Jobs in progress.", value=self._jobs.running)
-        yield GaugeMetricFamily(
-            "sluiceway_sources_waiting", "Sources that wait for admission.", value=self._gate.waiting
-        )
-        yield GaugeMetricFamily(
-            "sluiceway_fetch_bytes", "Bytes reserved for fetched images.", value=self._fetcher.budget.used_bytes
-        )
-        counts = self.flow.statistics
-        sources = CounterMetricFamily("sluiceway_sources", "Sources that ended.", labels=("result", "reason"))
-        sources.add_metric(["done", ""], counts.sources_done)
-        for reason, number in counts.sources_failed.items():
-            sources.add_metric(["failed", reason], number)
-        regions = CounterMetricFamily("sluiceway_regions", "Regions that were answered.", labels=("result",))
-        regions.add_metric(["read"], counts.regions - counts.regions_failed)
-        regions.add_metric(["failed"], counts.regions_failed)
-        yield from (sources, regions)
+        security = self._security
 
+        def channel(target: str, authority: str | None) -> grpc.aio.Channel:
+            # A replica is dialled by its address, but its certificate is for the name that all replicas share.
+            return open_channel(
+                target, max_message_bytes=config.max_message_bytes, security=security, authority=authority
+            )
 
-class _OrchestratorCollector(Collector):
-    def __init__(self, service: OrchestratorService) -> None:
-        self._service = service
+        return Stage(
+            name,
+            entry.kind,
+            entry.target,
+            _WIRES[entry.kind](),
+            settings,
+            open_channel=channel,
+            lookup=self._stage_lookup,
+            certificates=security.stamp if security is not None else lambda: None,
+        )
 
-    def collect(self) -> Iterable[GaugeMetricFamily | CounterMetricFamily]:
-        return self._service.metrics()
+    def _of_kind(self, kind: str) -> Iterator[tuple[str, Stage[Any]]]:
+        return ((name, stage) for name, stage in self.stages.items() if stage.kind == kind)
+
+    def _is_saturated(self, pipeline: Pipeline) -> bool:
+        """Whether every stage of a pipeline is there and one of them has all that it can work on."""
+        stages: Iterable[Stage[Any]] = [self.stages[name] for name in pipeline.stages]
+        return all(stage.is_there for stage in stages) and any(stage.is_full for stage in stages)
+
+    def _description(self) -> Any:
+        return description(
+            self._config,
+            version=version("sluiceway"),
+            stages=self.stages.values(),
+            pipelines=self._layout.pipelines,
+            apis={name: api.params for name, api in self.fetcher.apis.items()},
+            problems=self.problems,
+        )
+
+    def _look_at_problems(self) -> None:
+        found = frozenset(self.problems)
+        for text in sorted(found - self._problems):
+            log.warning("%s", text)
+        self._problems = found

@@ -1,4 +1,4 @@
-"""The pipeline's RPCs: convert, run, convert back."""
+"""The pipeline's RPCs: convert, run, convert back. Requests are read where they lie, without a copy of their images."""
 
 from __future__ import annotations
 
@@ -7,58 +7,72 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
+import grpc
 import grpc.aio
+from sluiceway_runtime.account import Account, MemoryBudget, Phase
 from sluiceway_runtime.deadline import Deadline
-from sluiceway_runtime.errors import InvalidOption, SluicewayError
+from sluiceway_runtime.errors import Cancelled, InvalidOption, SluicewayError
 from sluiceway_runtime.server.calls import deadline_of, request_id_of
 from sluiceway_runtime.server.security import ANONYMOUS, current_client
 
-from sluiceway.common.v1 import model_pb2
-from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
+from sluiceway.pipeline.v1 import pipeline_pb2
 from sluiceway_orchestrator.config import OrchestratorConfig
-from sluiceway_orchestrator.convert import event_to_proto, job_from_proto
-from sluiceway_orchestrator.events import JobDone
+from sluiceway_orchestrator.convert.events import event_to_proto
+from sluiceway_orchestrator.convert.job import JobLimits, job_from_request
+from sluiceway_orchestrator.convert.request import Request, read_action, read_request
 from sluiceway_orchestrator.job import Job
 from sluiceway_orchestrator.jobs import Jobs, read_by
 from sluiceway_orchestrator.outbox import Outbox
-from sluiceway_orchestrator.plan import targets
-from sluiceway_orchestrator.stages.clients import DetectionDescription, RecognitionDescription
-from sluiceway_orchestrator.stages.stage import Stage
 
 __all__ = ["PipelineServicer"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class PipelineServicer(pipeline_pb2_grpc.PipelineServiceServicer):
+class PipelineServicer:
     """Answers the calls of clients. Each call owns one runner task, which it ends before it ends itself."""
 
     def __init__(
         self,
         config: OrchestratorConfig,
         jobs: Jobs,
-        *,
-        detection: Stage[DetectionDescription],
-        recognition: Stage[RecognitionDescription],
-        apis: Callable[[], dict[str, tuple[str, ...]]],
-        version: str,
+        limits: JobLimits,
+        budget: MemoryBudget,
+        describe: Callable[[], pipeline_pb2.DescribeResponse],
     ) -> None:
         self._config = config
         self._jobs = jobs
-        self._detection = detection
-        self._recognition = recognition
-        self._apis = apis
-        self._version = version
+        self._limits = limits
+        self._budget = budget
+        self._describe = describe
 
-    async def Process(  # noqa: N802 - the contract's name
-        self, request: pipeline_pb2.ProcessRequest, context: Context
-    ) -> AsyncIterator[pipeline_pb2.ProcessResponse]:
+    def register(self, server: grpc.aio.Server) -> None:
+        """Serve the contract. As the generated function for this does, but requests come as bytes."""
+        service = pipeline_pb2.DESCRIPTOR.services_by_name["PipelineService"].full_name
+        handlers = {
+            "Process": grpc.unary_stream_rpc_method_handler(
+                self.process,
+                request_deserializer=_as_it_is,
+                response_serializer=pipeline_pb2.ProcessResponse.SerializeToString,
+            ),
+            "ProcessStream": grpc.stream_stream_rpc_method_handler(
+                self.process_stream,
+                request_deserializer=_as_it_is,
+                response_serializer=pipeline_pb2.ProcessStreamResponse.SerializeToString,
+            ),
+            "Describe": grpc.unary_unary_rpc_method_handler(
+                self.describe,
+                request_deserializer=pipeline_pb2.DescribeRequest.FromString,
+                response_serializer=pipeline_pb2.DescribeResponse.SerializeToString,
+            ),
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+
+    async def process(self, data: bytes, context: Context) -> AsyncIterator[pipeline_pb2.ProcessResponse]:
         """Run one job."""
-        # Before the images are copied out of the message.
         self._jobs.check()
         deadline = deadline_of(context, self._config)
-        job = self._job(request, context, deadline, request_id_of(context))
-        del request
+        job = self._job(read_request(data), context, deadline, request_id_of(context))
         runner, outbox = self._jobs.start(job)
         # The generator may be left lying when the client goes while a message is being written: this is not.
         _cancel_when_over(context, runner)
@@ -66,94 +80,100 @@ class PipelineServicer(pipeline_pb2_grpc.PipelineServiceServicer):
             async for addressed in outbox:
                 yield event_to_proto(addressed)
 
-    async def ProcessStream(  # noqa: N802 - the contract's name
-        self, request_iterator: AsyncIterator[pipeline_pb2.ProcessStreamRequest], context: Context
+    async def process_stream(
+        self, requests: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[pipeline_pb2.ProcessStreamResponse]:
         """Run many jobs; the next is read when there is room for it."""
         outbox = self._jobs.outbox()
-        runner = asyncio.create_task(self._run_stream(request_iterator, context, outbox), name="stream of jobs")
+        runner = asyncio.create_task(self._run_stream(requests, context, outbox), name="stream of jobs")
         _cancel_when_over(context, runner)
         async with read_by(runner, outbox):
             async for addressed in outbox:
                 yield pipeline_pb2.ProcessStreamResponse(event=event_to_proto(addressed))
 
-    async def Describe(  # noqa: N802 - the contract's name
+    async def describe(
         self, request: pipeline_pb2.DescribeRequest, context: Context
     ) -> pipeline_pb2.DescribeResponse:
         """Say what this server offers."""
         del request, context
-        return self.description()
+        return self._describe()
 
-    def description(self) -> pipeline_pb2.DescribeResponse:
-        """Return what this server offers."""
-        config = self._config
-        return pipeline_pb2.DescribeResponse(
-            server_version=self._version,
-            stages=[_stage(self._detection), _stage(self._recognition)],
-            detection=self._detection.description,
-            recognition=self._recognition.description,
-            routes=self._routes(),
-            apis=[pipeline_pb2.Api(name=name, params=params) for name, params in sorted(self._apis().items())],
-            url_sources=config.url_sources,
-            max_sources=config.max_sources,
-            max_image_bytes=config.max_image_bytes,
-            max_message_bytes=config.max_message_bytes,
-            default_deadline_ms=round(config.default_deadline_s * 1000),
-            max_deadline_ms=round(config.max_deadline_s * 1000),
+    def _job(self, request: Request, context: Context, deadline: Deadline, request_id: str) -> Job:
+        return job_from_request(
+            request, client=_client(context), deadline=deadline, request_id=request_id, limits=self._limits
         )
 
-    def _routes(self) -> list[pipeline_pb2.Route]:
-        routes = []
-        for name, route in self._config.routes.items():
-            models = targets(route) or ("",)
-            routes += [pipeline_pb2.Route(detection_class=name, model=model) for model in models]
-        return routes
-
-    def _job(self, request: pipeline_pb2.ProcessRequest, context: Context, deadline: Deadline, request_id: str) -> Job:
-        return job_from_proto(
-            request, client=_client(context), deadline=deadline, request_id=request_id, config=self._config
-        )
-
-    async def _run_stream(
-        self,
-        requests: AsyncIterator[pipeline_pb2.ProcessStreamRequest],
-        context: Context,
-        outbox: Outbox,
-    ) -> None:
+    async def _run_stream(self, requests: AsyncIterator[bytes], context: Context, outbox: Outbox) -> None:
         """Read and run jobs until the client has said its last; cancelling ends them all."""
-        slots = asyncio.Semaphore(self._config.max_jobs_per_stream)
-        running: set[str] = set()
+        stream = _Stream(self._config.max_jobs_per_stream, outbox)
         request_id = request_id_of(context)
         number = 0
-
-        def ended(job_id: str, task: asyncio.Task[None]) -> None:
-            del task
-            running.discard(job_id)
-            slots.release()
-
         async with asyncio.TaskGroup() as group:
             while True:
-                await slots.acquire()
-                request = await anext(requests, None)
-                if request is None:
+                await stream.slots.acquire()
+                data = await anext(requests, None)
+                if data is None:
                     break
                 number += 1
+                account = self._budget.account()
+                account.add(len(data), Phase.DOOR)
+                name = f"{request_id}.{number}"
                 try:
+                    action = read_action(data)
+                    if action.job is None:
+                        stream.cancel(action.cancel or "")
+                        stream.slots.release()
+                        account.close()
+                        continue
+                    name = action.job.message.job_id or name
                     # From now, not from the beginning of the stream, which may be open for hours.
-                    deadline = deadline_of(context, self._config)
-                    job = self._job(request.job, context, deadline, f"{request_id}.{number}")
-                    if job.job_id in running:
-                        raise InvalidOption("job_id: a job of this name is still running")
+                    job = self._job(action.job, context, deadline_of(context, self._config), name)
+                    stream.require_free(job.job_id)
                     task = self._jobs.begin(job, outbox, group.create_task)
                 except SluicewayError as error:
-                    slots.release()
-                    name = request.job.job_id[:128] or f"{request_id}.{number}"
-                    await outbox.put(name, "", JobDone(0, 0, error))
+                    account.close()
+                    outbox.refuse(name, error, stream.slots.release)
                     continue
-                running.add(job.job_id)
-                task.add_done_callback(partial(ended, job.job_id))
+                stream.add(job, task, account)
+                # Not before the client has heard of its end: one that does not read has no more than so many.
+                outbox.when_told(job.job_id, stream.slots.release)
                 # Not kept while the next job is waited for: they hold the images.
-                del request, job, task
+                del data, action, job, task, account
+
+
+class _Stream:
+    """The jobs of one stream that run."""
+
+    def __init__(self, most: int, outbox: Outbox) -> None:
+        self.slots = asyncio.Semaphore(most)
+        self._outbox = outbox
+        self._running: dict[str, asyncio.Task[None]] = {}
+
+    def require_free(self, job_id: str) -> None:
+        """Raise InvalidOption if a job of this name runs."""
+        if job_id in self._running:
+            raise InvalidOption("job_id: a job of this name is still running")
+
+    def add(self, job: Job, task: asyncio.Task[None], account: Account) -> None:
+        """A job runs, and its request is held until it has ended."""
+        self._running[job.job_id] = task
+        task.add_done_callback(partial(self._ended, job, account))
+
+    def cancel(self, job_id: str) -> None:
+        """End a job; nothing if none of this name runs."""
+        if job_id in self._running:
+            self._running[job_id].cancel()
+
+    def _ended(self, job: Job, account: Account, task: asyncio.Task[None]) -> None:
+        del self._running[job.job_id]
+        account.close()
+        if task.cancelled():
+            names = [source.source_id for source in job.sources]
+            self._outbox.expire(job.job_id, names, Cancelled("the job was cancelled"))
+
+
+def _as_it_is(message: bytes) -> bytes:
+    return message
 
 
 def _client(context: Context) -> str:
@@ -168,14 +188,3 @@ def _cancel_when_over(context: Context, runner: asyncio.Task[None]) -> None:
         runner.cancel()
 
     context.add_done_callback(over)  # type: ignore[arg-type]  # the stubs want a class of their own
-
-
-def _stage(stage: Stage[Any]) -> pipeline_pb2.Stage:
-    endpoints = []
-    for replica in stage.replicas:
-        report = replica.occupancy.report
-        load = model_pb2.Load(
-            queued=report.queued, running=report.running, capacity=report.capacity, queue_ms=report.queue_ms
-        )
-        endpoints.append(pipeline_pb2.Endpoint(address=replica.address, ready=replica.ready, load=load))
-    return pipeline_pb2.Stage(name=stage.name, target=stage.target.text, endpoints=endpoints)

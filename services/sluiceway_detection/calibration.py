@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sluiceway_runtime.errors import SluicewayError, StartupError
+from sluiceway_runtime.images.decode import decode_image
+from sluiceway_runtime.images.limits import ImageLimits
 
 from sluiceway_detection.backends import Backend, BackendSpec, open_backend
 from sluiceway_detection.detector import YoloDetector
-from sluiceway_detection.image_limits import ImageLimits
-from sluiceway_detection.images import decode_image
 from sluiceway_detection.input_shapes import choose_shape
 from sluiceway_detection.job import DetectionJob
 from sluiceway_detection.letterbox import Letterbox

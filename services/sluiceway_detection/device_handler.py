@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.errors import SluicewayError
+from sluiceway_runtime.images.limits import ImageLimits
 from sluiceway_runtime.pool.handler import Finish
 from sluiceway_runtime.pool.payload import Payload
 
@@ -28,7 +29,6 @@ from sluiceway_detection.crops import cut_crops
 from sluiceway_detection.detector import shape_for
 from sluiceway_detection.handler import DetectionFacts, WorkerSettings
 from sluiceway_detection.heap import settle_heap
-from sluiceway_detection.image_limits import ImageLimits
 from sluiceway_detection.input_shapes import InputShape
 from sluiceway_detection.job import DetectionAnswer, DetectionJob
 from sluiceway_detection.letterbox import Letterbox

@@ -15,6 +15,7 @@ import numpy as np
 from sluiceway_runtime import cores
 from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.errors import SluicewayError, StartupError
+from sluiceway_runtime.images.limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, ImageLimits
 from sluiceway_runtime.pool.payload import Payload
 
 from sluiceway_detection.backends import Backend, BackendSpec, open_backend
@@ -23,7 +24,6 @@ from sluiceway_detection.backends.base import Precision, resolve_backend
 from sluiceway_detection.crops import cut_crops
 from sluiceway_detection.detector import Engine, YoloDetector, load_detector
 from sluiceway_detection.heap import settle_heap
-from sluiceway_detection.image_limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, ImageLimits
 from sluiceway_detection.input_shapes import InputShape
 from sluiceway_detection.job import DetectionAnswer, DetectionJob
 from sluiceway_detection.pixels import image_of

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from sluiceway_runtime.images.decode import decode_image
+from sluiceway_runtime.images.limits import ImageLimits
 from sluiceway_runtime.pool.payload import Payload
 
-from sluiceway_detection.image_limits import ImageLimits
-from sluiceway_detection.images import decode_image
 from sluiceway_detection.job import DetectionJob
 from sluiceway_detection.types import ImageBgr
 

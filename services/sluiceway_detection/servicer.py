@@ -12,6 +12,8 @@ import grpc
 import grpc.aio
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import SluicewayError, Unavailable
+from sluiceway_runtime.images.header import ImageHeader
+from sluiceway_runtime.images.limits import ImageLimits, check_image
 from sluiceway_runtime.pool import Pool, Priority, Work
 from sluiceway_runtime.server.calls import deadline_of, request_id_of
 from sluiceway_runtime.server.convert import set_load
@@ -23,8 +25,6 @@ from sluiceway_detection.detector import shape_for
 from sluiceway_detection.flow import answers_of
 from sluiceway_detection.handler import DetectionFacts
 from sluiceway_detection.identity import Identity
-from sluiceway_detection.image_header import ImageHeader
-from sluiceway_detection.image_limits import ImageLimits, check_image
 from sluiceway_detection.input_shapes import InputShape
 from sluiceway_detection.job import DetectionJob
 

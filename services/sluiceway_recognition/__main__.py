@@ -6,6 +6,7 @@ from sluiceway_runtime.server.main import run_service
 
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_recognition.service import RecognitionService
+from sluiceway_recognition.types import KIND
 
 if __name__ == "__main__":
-    run_service("recognition", RecognitionConfig, RecognitionService)
+    run_service(KIND, RecognitionConfig, RecognitionService)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from sluiceway_runtime.config import Port, StageConfig
+from sluiceway_runtime.images.limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, ImageLimits
 
 from sluiceway_recognition.buckets import DEFAULT_BATCHES, DEFAULT_BUCKETS, DEFAULT_COMPILED, DEFAULT_MAX_WIDTH
 from sluiceway_recognition.types import MAX_HEIGHT_PX, MAX_NAME_CHARACTERS, MAX_WIDTH_PX, Head, PixelFormat, ResizeRule
@@ -101,8 +102,9 @@ class RecognitionConfig(StageConfig):
         DEFAULT_COMPILED, ge=0, description="Graphs of each model that are compiled for a GPU; the rest run uncompiled."
     )
     max_crops: int = Field(4096, ge=1, description="Most crops in a request.")
-    max_crop_px: int = Field(2**24, ge=1, description="Most pixels of one crop as it comes in.")
-    max_crop_bytes: int = Field(16 * 2**20, ge=1, description="Largest encoded crop.")
+    # A crop may be a whole page, so these are what a detection server takes.
+    max_crop_px: int = Field(DEFAULT_MAX_PIXELS, ge=1, description="Most pixels of one crop as it comes in.")
+    max_crop_bytes: int = Field(DEFAULT_MAX_BYTES, ge=1, description="Largest encoded crop.")
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -111,3 +113,8 @@ class RecognitionConfig(StageConfig):
         if doubles:
             raise ValueError(f"models must have distinct names; several are called {', '.join(doubles)}")
         return self
+
+    @property
+    def file_limits(self) -> ImageLimits:
+        """Which encoded crops are accepted."""
+        return ImageLimits(self.max_crop_bytes, self.max_crop_px, ("max_crop_bytes", "max_crop_px"))

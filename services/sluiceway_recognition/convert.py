@@ -8,10 +8,11 @@ from functools import lru_cache
 from typing import NamedTuple, assert_never
 
 from sluiceway_runtime.errors import ImageTooLarge, InvalidImage, InvalidOption, SluicewayError, UnknownModel
-from sluiceway_runtime.pool import Priority
+from sluiceway_runtime.images.limits import ImageLimits, check_size
+from sluiceway_runtime.priority import Priority
 from sluiceway_runtime.server.convert import error_to_proto
 
-from sluiceway.common.v1 import crop_pb2, model_pb2
+from sluiceway.common.v1 import crop_pb2, model_pb2, value_pb2
 from sluiceway.recognition.v1 import recognition_pb2 as pb
 from sluiceway_recognition import wire
 from sluiceway_recognition.types import (
@@ -27,7 +28,7 @@ from sluiceway_recognition.types import (
     ResizeRule,
     TextAnswer,
 )
-from sluiceway_recognition.wire import RawCrop
+from sluiceway_recognition.wire import EncodedCrop, RawCrop
 
 __all__ = [
     "EncodedCrop",
@@ -81,14 +82,6 @@ def top_k_of(options: pb.RecognizeOptions) -> int:
     return int(options.top_k)
 
 
-class EncodedCrop(NamedTuple):
-    """A crop that is an image file, unchecked; empty if the crop had no content at all."""
-
-    id: int
-    model: str
-    data: bytes | None
-
-
 class Request(NamedTuple):
     """A request as it came; its crops have not been checked."""
 
@@ -98,7 +91,7 @@ class Request(NamedTuple):
 
 
 def read_request(data: bytes) -> Request:
-    """Read a serialised `RecognizeRequest`; the pixels of raw crops become views into it where that is possible.
+    """Read a serialised `RecognizeRequest`; pixels and files become views into it where that is possible.
 
     Raises:
         DecodeError: it is none.
@@ -125,8 +118,8 @@ def _crop_of(crop: crop_pb2.Crop) -> RawCrop | EncodedCrop:
     content = crop.WhichOneof("content")
     if content == "raw":
         raw = crop.raw
-        return RawCrop(crop.id, crop.model, raw.height, raw.width, raw.format, raw.data)
-    return EncodedCrop(crop.id, crop.model, crop.encoded if content == "encoded" else None)
+        return RawCrop(crop.id, raw.height, raw.width, raw.format, raw.data)
+    return EncodedCrop(crop.id, crop.encoded if content == "encoded" else None)
 
 
 def check_crops(request: Request, known: Sequence[str], max_crops: int) -> str:
@@ -138,10 +131,10 @@ def check_crops(request: Request, known: Sequence[str], max_crops: int) -> str:
         max_crops: most crops in a request.
 
     Returns:
-        The one model that all its crops are for.
+        The model that all its crops are for. What they were cut for, `Crop.spec`, plays no part.
 
     Raises:
-        InvalidOption: too many crops, crops for several models, or two crops with one id.
+        InvalidOption: too many crops, a negative id, or two crops with one id.
         UnknownModel: no such model.
     """
     crops = request.crops
@@ -149,22 +142,18 @@ def check_crops(request: Request, known: Sequence[str], max_crops: int) -> str:
         raise InvalidOption(
             f"{len(crops)} crops in one request", metadata={"option": "crops", "max_crops": str(max_crops)}
         )
-    names = {request.options.model, *[crop.model for crop in crops]} - {""}
-    for name in sorted(names):
-        if name not in known:
-            # No longer than a name may be: errors travel in the trailers, of which gRPC takes some kilobytes.
-            shown = name[:MAX_NAME_CHARACTERS]
-            raise UnknownModel(f"no model {shown} is served", metadata={"model": shown, "models": ", ".join(known)})
-    if len(names) > 1:
-        raise InvalidOption(
-            f"crops for several models in one request: {', '.join(sorted(names))}", metadata={"option": "model"}
-        )
-    if len({crop.id for crop in crops}) != len(crops):
-        raise InvalidOption("crops must have distinct ids", metadata={"option": "crops"})
-    return names.pop() if names else known[0]
+    name = request.options.model or known[0]
+    if name not in known:
+        # No longer than a name may be: errors travel in the trailers, of which gRPC takes some kilobytes.
+        shown = name[:MAX_NAME_CHARACTERS]
+        raise UnknownModel(f"no model {shown} is served", metadata={"model": shown, "models": ", ".join(known)})
+    ids = {crop.id for crop in crops}
+    if len(ids) != len(crops) or min(ids, default=0) < 0:
+        raise InvalidOption("crops must have distinct ids of 0 or greater", metadata={"option": "crops"})
+    return name
 
 
-def file_of(crop: EncodedCrop, max_bytes: int) -> bytes:
+def file_of(crop: EncodedCrop, limits: ImageLimits) -> bytes | memoryview:
     """The image file of a crop.
 
     Raises:
@@ -175,8 +164,7 @@ def file_of(crop: EncodedCrop, max_bytes: int) -> bytes:
         raise InvalidImage("the crop has neither raw pixels nor an encoded file")
     if not crop.data:
         raise InvalidImage("the crop's file is empty")
-    if len(crop.data) > max_bytes:
-        raise ImageTooLarge("the crop's file is too large", metadata={"max_bytes": str(max_bytes)})
+    check_size(crop.data, limits)
     return crop.data
 
 
@@ -187,7 +175,7 @@ def pixel_format_of(crop: RawCrop, max_px: int) -> PixelFormat:
         InvalidImage: an unknown format, no pixels, or bytes that are not height x width x channels.
         ImageTooLarge: above the limits.
     """
-    _, _, height, width, number, data = crop
+    _, height, width, number, data = crop
     pixel_format = _FORMATS.get(number)
     if pixel_format is None:
         raise InvalidImage(f"unknown pixel format {number}")
@@ -222,10 +210,12 @@ def _recognition(crop_id: int, result: ClassAnswer | EmbeddingAnswer | Sluiceway
         case SluicewayError():
             return pb.Recognition(crop_id=crop_id, error=error_to_proto(result))
         case ClassAnswer():
-            labels = (pb.Label(class_id=index, class_name=name, confidence=p) for index, name, p in result.labels)
-            return pb.Recognition(crop_id=crop_id, classification=pb.Classification(labels=labels))
+            labels = (
+                value_pb2.Label(class_id=index, class_name=name, confidence=p) for index, name, p in result.labels
+            )
+            return pb.Recognition(crop_id=crop_id, classification=value_pb2.Classification(labels=labels))
         case EmbeddingAnswer():
-            return pb.Recognition(crop_id=crop_id, embedding=pb.Embedding(values=array("f", result.vector)))
+            return pb.Recognition(crop_id=crop_id, embedding=value_pb2.Embedding(values=array("f", result.vector)))
         case _:
             assert_never(result)
 
@@ -242,7 +232,7 @@ def model_description(facts: ModelFacts) -> pb.ModelDescription:
         model=model_message(facts),
         head=_HEADS[facts.head],
         crop_spec=crop_pb2.CropSpec(
-            model=facts.name,
+            name=facts.name,
             height=spec.height,
             max_width=spec.max_width,
             format=_FORMAT_MESSAGES[spec.format],

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from sluiceway_runtime import cores
 from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.errors import ModelFailed, SluicewayError
+from sluiceway_runtime.images.limits import ImageLimits
 from sluiceway_runtime.pool.handler import Finish
 from sluiceway_runtime.pool.payload import Payload
 
 from sluiceway_recognition.backends.batches import GraphSettings
 from sluiceway_recognition.heads import answer
 from sluiceway_recognition.plan import ModelPlan
-from sluiceway_recognition.preprocess import CropLimits, pixels_of
+from sluiceway_recognition.preprocess import pixels_of
 from sluiceway_recognition.recognizer import ModelRecognizer, Recognizer, load_model
 from sluiceway_recognition.types import Answer, CropTask, Head, ModelFacts, TextAnswer
 from sluiceway_recognition.user_code import load_user_recognizer
@@ -31,7 +32,7 @@ FACTORY = "sluiceway_recognition.handler:create"
 
 
 def worker_config(
-    models: Sequence[ModelPlan], limits: CropLimits, graphs: GraphSettings | None = None
+    models: Sequence[ModelPlan], limits: ImageLimits, graphs: GraphSettings | None = None
 ) -> dict[str, Any]:
     """What `create` wants, as the mapping that a pool hands to its workers."""
     return {"models": tuple(models), "limits": limits, "graphs": graphs}
@@ -55,7 +56,7 @@ _Placed = list[tuple[int, Payload | SluicewayError]]
 class RecognitionHandler:
     """Runs every model of the stage; implements `sluiceway_runtime.pool.handler.OverlappingHandler`."""
 
-    def __init__(self, plans: Sequence[ModelPlan], limits: CropLimits, graphs: GraphSettings | None = None) -> None:
+    def __init__(self, plans: Sequence[ModelPlan], limits: ImageLimits, graphs: GraphSettings | None = None) -> None:
         self._plans = plans
         self._limits = limits
         self._graphs = graphs

@@ -12,7 +12,7 @@ from sluiceway_runtime.inference import ModelCard, Parameter, Tensor, TensorSpec
 from sluiceway_runtime.server.convert import error_from_proto
 
 from sluiceway.recognition.v1 import recognition_pb2 as pb
-from sluiceway_recognition.convert import EncodedCrop, Request
+from sluiceway_recognition.convert import EncodedCrop, Request, top_k_of
 from sluiceway_recognition.servicer import RecognitionServicer, RecognitionStage
 from sluiceway_recognition.types import Head, ModelFacts
 
@@ -34,9 +34,8 @@ class Service(RecognitionStage, Protocol):
 class RecognitionInference:
     """Implements `sluiceway_runtime.inference.InferenceStage` over the stage's own servicer."""
 
-    name = "sluiceway-recognition"
-
-    def __init__(self, service: Service, servicer: RecognitionServicer, *, max_crops: int) -> None:
+    def __init__(self, service: Service, servicer: RecognitionServicer, *, stage: str, max_crops: int) -> None:
+        self.name = f"sluiceway-{stage}"
         self._service = service
         self._servicer = servicer
         self._max_crops = max_crops
@@ -60,7 +59,8 @@ class RecognitionInference:
                 options.top_k = parameters["top_k"]  # type: ignore[assignment]  # checked by protobuf
             except (TypeError, ValueError):
                 raise InvalidOption("parameters: top_k must be an integer", metadata={"option": "top_k"}) from None
-        request = Request(options, 0, [EncodedCrop(index, "", crop) for index, crop in enumerate(crops)])
+            top_k_of(options)
+        request = Request(options, 0, [EncodedCrop(index, crop) for index, crop in enumerate(crops)])
         answers: dict[int, pb.Recognition] = {}
         async with contextlib.aclosing(self._servicer.recognise(request, context)) as responses:
             async for response in responses:

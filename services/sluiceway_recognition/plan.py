@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sluiceway_recognition.types import CropSpec, Head
+from sluiceway_recognition.types import KIND, CropSpec, Head
 
 __all__ = ["ModelPlan", "Normalisation", "Precision"]
 
@@ -41,6 +41,7 @@ class ModelPlan:
         precision: None chooses by device and CPU.
         output: of a model with several; None where there is one.
         dynamic_shapes: one graph for all widths.
+        section: of the configuration that it stands in.
         user_class: `module:Class` or the name of an entry point.
         options: keyword arguments of the user's class.
     """
@@ -59,5 +60,11 @@ class ModelPlan:
     precision: Precision | None = None
     output: str | None = None
     dynamic_shapes: bool = False
+    section: str = KIND
     user_class: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """By which faults name it."""
+        return f"{self.section}.models.{self.name}"

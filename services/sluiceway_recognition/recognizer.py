@@ -128,9 +128,7 @@ def load_model(plan: ModelPlan, device: str, threads: int, graphs: GraphSettings
             _character_list(plan, backend), backend.output_size, source=str(plan.weights)
         )
     elif plan.labels and len(plan.labels) != backend.output_size:
-        raise StartupError(
-            f"recognition.models.{plan.name}: {len(plan.labels)} labels for a model of {backend.output_size} classes"
-        )
+        raise StartupError(f"{plan.key}: {len(plan.labels)} labels for a model of {backend.output_size} classes")
     return ModelRecognizer(plan, backend, classes)
 
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.weights import Weights
 
 from sluiceway_recognition.config import ModelConfig
 from sluiceway_recognition.plan import ModelPlan, Normalisation
-from sluiceway_recognition.types import CropSpec
+from sluiceway_recognition.types import KIND, CropSpec
 
 __all__ = ["plan_models"]
 
 
-def plan_models(models: tuple[ModelConfig, ...], find: Callable[[str], Weights]) -> tuple[ModelPlan, ...]:
+def plan_models(
+    models: tuple[ModelConfig, ...], find: Callable[[str], Weights], section: str = KIND
+) -> tuple[ModelPlan, ...]:
     """Look up what the models need.
 
     Args:
         models: of the configuration.
         find: gives the weights of a name or path, or raises StartupError.
+        section: of the configuration that they stand in.
 
     Raises:
         StartupError: with every model that cannot be served, one a line.
@@ -27,9 +31,9 @@ def plan_models(models: tuple[ModelConfig, ...], find: Callable[[str], Weights])
     plans, faults = [], []
     for model in models:
         try:
-            plans.append(_plan(model, find))
+            plans.append(replace(_plan(model, find), section=section))
         except StartupError as error:
-            faults.append(f"recognition.models.{model.name}: {error}")
+            faults.append(f"{section}.models.{model.name}: {error}")
     if faults:
         raise StartupError("\n".join(faults))
     return tuple(plans)

@@ -20,13 +20,13 @@ from sluiceway_runtime.server.metrics import PoolCollector
 from sluiceway_recognition.backends import library_of
 from sluiceway_recognition.backends.batches import GraphSettings
 from sluiceway_recognition.config import RecognitionConfig
+from sluiceway_recognition.group import group_of
 from sluiceway_recognition.handler import FACTORY, worker_config
 from sluiceway_recognition.inference import RecognitionInference
 from sluiceway_recognition.plan import ModelPlan
-from sluiceway_recognition.preprocess import CropLimits
 from sluiceway_recognition.resolve import plan_models
 from sluiceway_recognition.servicer import RecognitionServicer, add_to_server
-from sluiceway_recognition.types import ModelFacts
+from sluiceway_recognition.types import KIND, ModelFacts
 
 __all__ = ["RecognitionService"]
 
@@ -48,11 +48,14 @@ class RecognitionService:
 
     Args:
         config: of this stage.
-        installation: its table `models` says whether missing weights may be downloaded (`auto_pull`).
+        installation: its table `models` says whether missing weights may be downloaded (`auto_pull`). Without the name
+            of a stage this is the default one.
 
     Attributes:
         pool: None until started.
+        stage: name of the stage, by which logs and metrics know it.
         models: what the workers loaded, by name, the default first; empty until started.
+        group: names the version of all of them together; empty until started.
     """
 
     names: tuple[str, ...] = (NAME, SERVICE)
@@ -61,14 +64,18 @@ class RecognitionService:
         self._config = config
         self._auto_pull = bool(installation.models.auto_pull)
         self._registry: CollectorRegistry | None = None
+        self.stage = installation.stage or KIND
+        self._section = installation.stages[self.stage].section
         self.pool: Pool | None = None
         self.models: Mapping[str, ModelFacts] = {}
+        self.group = ""
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicers: the stage's own and the Open Inference Protocol's."""
         servicer = RecognitionServicer(self, self._config)
         add_to_server(servicer, server)
-        add_inference(server, RecognitionInference(self, servicer, max_crops=self._config.max_crops))
+        inference = RecognitionInference(self, servicer, stage=self.stage, max_crops=self._config.max_crops)
+        add_inference(server, inference)
 
     def collectors(self, registry: CollectorRegistry) -> None:
         """Have the pool's metrics shown, once there is a pool."""
@@ -84,7 +91,7 @@ class RecognitionService:
         # It may have to ask a process that imports torch.
         found = await asyncio.to_thread(devices.resolve, config.device)
         placements = cores.plan(config, found)
-        plans = await asyncio.to_thread(plan_models, config.models, self._find)
+        plans = await asyncio.to_thread(plan_models, config.models, self._find, self._section)
         on_gpu = placements[0].device != "cpu"
         max_batch = config.max_batch or (GPU_BATCH if on_gpu else CPU_BATCH)
         credits_each = GPU_CREDITS if on_gpu else 1
@@ -98,11 +105,11 @@ class RecognitionService:
         pool = Pool(
             WorkerSpec(
                 FACTORY,
-                worker_config(plans, CropLimits(config.max_crop_px, config.max_crop_bytes), graphs),
+                worker_config(plans, config.file_limits, graphs),
                 placements,
                 credits=credits_each,
                 overlap=credits_each,
-                log=LogStyle("recognition", config.log_level, config.log_format),
+                log=LogStyle(self.stage, config.log_level, config.log_format),
             ),
             PoolLimits(
                 max_batch=max_batch,
@@ -114,13 +121,14 @@ class RecognitionService:
                 start_timeout_s=_start_timeout_s(config, on_gpu=on_gpu),
                 worker_memory_mb=config.worker_memory_mb,
             ),
-            name="recognition",
+            name=self.stage,
         )
         self.pool = pool
         if self._registry is not None:
-            self._registry.register(PoolCollector("recognition", pool.statistics))
+            self._registry.register(PoolCollector(self.stage, pool.statistics))
         await pool.start()
         self.models = {facts.name: facts for facts in pool.facts[0]["models"]}
+        self.group = group_of(self.models.values())
         for facts in self.models.values():
             log.info("%s: %s on %s %s", facts.name, facts.backend, facts.device, facts.precision)
 
@@ -164,7 +172,7 @@ class RecognitionService:
             await self.pool.close()
 
     def _find(self, name: str) -> weights.Weights:
-        return weights.resolve(name, kind="recognition", auto_pull=self._auto_pull)
+        return weights.resolve(name, kind=KIND, auto_pull=self._auto_pull)
 
 
 def _one_by_one(plans: Sequence[ModelPlan], device: str) -> bool:

@@ -56,6 +56,11 @@ class RecognitionStage(Protocol):
         """By name, the default first; empty until started."""
         ...
 
+    @property
+    def group(self) -> str:
+        """Names the version of all models together; empty until started."""
+        ...
+
 
 class RecognitionServicer:
     """Answers calls; holds nothing between them."""
@@ -63,6 +68,7 @@ class RecognitionServicer:
     def __init__(self, stage: RecognitionStage, config: RecognitionConfig) -> None:
         self._stage = stage
         self._config = config
+        self._file_limits = config.file_limits
         self._calls = 0  # under way
         # By model and wish; theirs by height, width and format.
         self._plans: Callable[[str, _Wish], dict[tuple[int, int, int], _Plan]] = lru_cache(MAX_WISHES)(_no_plans)
@@ -111,6 +117,7 @@ class RecognitionServicer:
             max_message_bytes=config.max_message_bytes,
             default_deadline_ms=round(config.default_deadline_s * 1000),
             max_deadline_ms=round(config.max_deadline_s * 1000),
+            group=self._stage.group,
         )
 
     def _work(
@@ -150,11 +157,13 @@ class RecognitionServicer:
         )
 
     def _encoded(self, crop: convert.EncodedCrop, facts: ModelFacts, wish: _Wish) -> Work:
-        data = convert.file_of(crop, self._config.max_crop_bytes)
+        data = convert.file_of(crop, self._file_limits)
         payload = Payload(CropTask(facts.name, 0, None, *wish), (data,))
-        # Its size is known only once a worker has read it: a group of its own, at the greatest cost it can have.
+        # Its size is known only once a worker has read it: a group of its own, at the greatest cost it can have. Of a
+        # page, reading costs more than computing: a pixel a byte is the least, and keeps pages out of one batch.
         spec = facts.crop_spec
-        return Work(payload, (facts.name, "encoded"), padded_px(spec.max_width, spec, facts.buckets))
+        cost_px = max(padded_px(spec.max_width, spec, facts.buckets), len(data))
+        return Work(payload, (facts.name, "encoded"), cost_px)
 
 
 class _Wish(NamedTuple):

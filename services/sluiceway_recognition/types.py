@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,6 +21,7 @@ __all__ = [
     "CropTask",
     "EmbeddingAnswer",
     "EmbeddingReading",
+    "KIND",
     "Head",
     "ModelFacts",
     "PixelFormat",
@@ -29,6 +30,9 @@ __all__ = [
     "TextAnswer",
     "TextReading",
 ]
+
+# Of stage; the default stage has it as its name and its section, too.
+KIND: Final = "recognition"
 
 MAX_HEIGHT_PX = 4096
 MAX_WIDTH_PX = 16384

@@ -29,7 +29,7 @@ def load_user_recognizer(plan: ModelPlan, device: str) -> Recognizer:
         StartupError: there is no such class, it does not look like a recogniser, or it raised.
     """
     assert plan.user_class is not None
-    where = f"recognition.models.{plan.name}"
+    where = plan.key
     kind = _find(plan.user_class, where)
     try:
         recognizer = kind(**plan.options)

@@ -1,9 +1,10 @@
 """Just enough of the protobuf wire format to read pixels where they lie and to write texts without building messages.
 
 A parsed protobuf message holds a second copy of the pixels and hands out a third, which for a request of 64 crops is
-much of what a front does. So what a serialiser normally writes (fields in ascending order, a crop's pixels last) is
-read here; of anything else this module says so, and the caller has it parsed. And a message for each text, besides its
-own time, has the library return all free memory to the system after so many of them, which then has to be had anew.
+much of what a front does. So what a serialiser normally writes (fields in ascending order, a crop's pixels or file
+last) is read here; of anything else this module says so, and the caller has it parsed. And a message for each text,
+besides its own time, has the library return all free memory to the system after so many of them, which then has to be
+had anew.
 """
 
 from __future__ import annotations
@@ -17,18 +18,20 @@ from typing import NamedTuple
 from sluiceway_runtime.pool import Buffer
 from sluiceway_runtime.varint import encode_varint
 
-__all__ = ["RawCrop", "WireRequest", "read", "recognition", "text", "text_alone"]
+__all__ = ["EncodedCrop", "RawCrop", "WireRequest", "read", "recognition", "text", "text_alone"]
 
 # Wire types and numbers of the fields, as in recognition.proto and crop.proto.
 OPTIONS, PRIORITY, CROPS = 0x0A, 0x10, 0x7A
-MODEL = b"\x12"
-# Up to 28 bits: larger ones are left to the parser, and with them what is no uint32.
+SPEC = b"\x12"
+# Up to 28 bits: larger ones are left to the parser, and with them negative ones and what is no int32.
 _VARINT = re.compile(rb"[\x80-\xff]{0,3}[\x00-\x7f]")
 # The length of a crop, and its id.
 _CROP = re.compile(rb"\x7a(V)((?:\x08V)?)".replace(b"V", _VARINT.pattern))
 # What stands before its pixels.
 _RAW = re.compile(rb"\x1a(V)(\x08(V)\x10(V)(?:\x18(V))?\x22(V))".replace(b"V", _VARINT.pattern))
-
+# The same without looking inside, and what stands before a file.
+_PIXELS = rb"(\x1aV\x08V\x10V(?:\x18V)?\x22V)".replace(b"V", _VARINT.pattern)
+_CONTENT = re.compile(_PIXELS + rb"|\x22(V)".replace(b"V", _VARINT.pattern))
 
 # Numbers below this take one byte.
 ONE_BYTE = 0x80
@@ -40,7 +43,6 @@ class RawCrop(NamedTuple):
 
     Attributes:
         id: of the request.
-        model: by name, empty for the request's.
         height: pixels.
         width: pixels.
         format: number of the enumeration.
@@ -48,18 +50,24 @@ class RawCrop(NamedTuple):
     """
 
     id: int
-    model: str
     height: int
     width: int
     format: int
     data: Buffer
 
 
+class EncodedCrop(NamedTuple):
+    """A crop that is an image file, unchecked; None if the crop had no content at all."""
+
+    id: int
+    data: bytes | memoryview | None
+
+
 class WireRequest(NamedTuple):
     """A request. `head` is what stands before the crops, itself a message of the same kind."""
 
     head: bytes
-    crops: list[RawCrop]
+    crops: list[RawCrop | EncodedCrop]
 
 
 class _Raw(NamedTuple):
@@ -82,24 +90,25 @@ def read(data: bytes) -> WireRequest | None:
     if at is None:
         return None
     head, view, size = data[:at], memoryview(data), len(data)
-    named = _model(data, at)
-    if named is None:
-        return None
-    # Crops of one request are for one model.
-    model, field = named
-    pattern = _crop(field)
-    crops: list[RawCrop] = []
+    # Crops of one request mostly have one label.
+    pattern = _crop(_first_label(data, at))
+    crops: list[RawCrop | EncodedCrop] = []
     while at < size:
         match = pattern.match(data, at)
         if match is None:
-            return None
+            other = _other(data, at)
+            if other is None:
+                return None
+            at = other.end
+            crops.append(other.crop)
+            continue
         length, identity, before = match.groups()
         height, width, pixel_format, data_bytes, consistent = _raw(before)
         start = match.end()
         at = start + data_bytes
         if not consistent or at != match.end(1) + _number(length) or at > size:
             return None
-        crops.append(RawCrop(_number(identity[1:] or b"\0"), model, height, width, pixel_format, view[start:at]))
+        crops.append(RawCrop(_number(identity[1:] or b"\0"), height, width, pixel_format, view[start:at]))
     return WireRequest(head, crops)
 
 
@@ -115,27 +124,61 @@ def _head(data: bytes) -> int | None:
     return at if at <= size else None
 
 
-def _model(data: bytes, at: int) -> tuple[str, bytes] | None:
-    """The model of the crop that begins here, and the field that holds it; both empty if it has none."""
+class _Other(NamedTuple):
+    """A crop, and where the next one begins."""
+
+    crop: RawCrop | EncodedCrop
+    end: int
+
+
+def _other(data: bytes, at: int) -> _Other | None:
+    """The crop that begins here, whatever its label and its content."""
     match = _CROP.match(data, at)
-    if match is None or data[match.end() : match.end() + 1] != MODEL:
-        return "", b""
-    start = match.end() + 2
-    length = data[start - 1 : start]
-    if length > b"\x7f":
-        return None  # of two bytes
-    end = start + sum(length)
+    label = None if match is None else _label(data, match.end())
+    if match is None or label is None:
+        return None
+    content = _CONTENT.match(data, match.end() + len(label))
+    if content is None:
+        return None
+    length, identity = match.groups()
+    before, file_bytes = content.groups()
+    number, start, end = _number(identity[1:] or b"\0"), content.end(), match.end(1) + _number(length)
+    raw = None if before is None else _raw(before)
+    if start + (_number(file_bytes) if raw is None else raw.data_bytes) != end or end > len(data):
+        return None
+    inside = memoryview(data)[start:end]
+    if raw is None:
+        return _Other(EncodedCrop(number, inside), end)
+    return _Other(RawCrop(number, raw.height, raw.width, raw.format, inside), end) if raw.consistent else None
+
+
+def _label(data: bytes, at: int) -> bytes | None:
+    """The field of the label that begins here, empty if none does; None if it is no text."""
+    if data[at : at + 1] != SPEC:
+        return b""
+    match = _VARINT.match(data, at + 1)
+    if match is None:
+        return None
+    start = match.end()
+    text = data[start : start + _number(match.group())]
     try:
-        return data[start:end].decode(), data[start - 2 : end]
+        text.decode()
     except UnicodeDecodeError:
         return None
+    return data[at:start] + text
+
+
+def _first_label(data: bytes, at: int) -> bytes:
+    """The label of the crop that begins here, to be looked for in all; empty for one too long to make a pattern of."""
+    match = _CROP.match(data, at)
+    label = None if match is None else _label(data, match.end())
+    return label if label is not None and len(label) <= ONE_BYTE else b""
 
 
 @lru_cache(maxsize=64)
-def _crop(model: bytes) -> re.Pattern[bytes]:
-    """All of a crop before its pixels, its model being this field."""
-    raw = rb"(\x1aV\x08V\x10V(?:\x18V)?\x22V)".replace(b"V", _VARINT.pattern)
-    return re.compile(_CROP.pattern + re.escape(model) + raw)
+def _crop(label: bytes) -> re.Pattern[bytes]:
+    """All of a crop before its pixels, its label being this field."""
+    return re.compile(_CROP.pattern + re.escape(label) + _PIXELS)
 
 
 # Numbers and sizes repeat from request to request.

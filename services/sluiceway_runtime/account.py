@@ -7,9 +7,9 @@ is reserved here first, so that it is a line that grows with the load and never 
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from types import TracebackType
 from typing import Self
@@ -17,7 +17,7 @@ from typing import Self
 from sluiceway_runtime.errors import QueueFull
 from sluiceway_runtime.priority import Priority
 
-__all__ = ["Account", "MemoryBudget", "Phase"]
+__all__ = ["PHASE_SHARES", "RETRY_AFTER_S", "Account", "MemoryBudget", "Phase"]
 
 # After a refusal for want of room.
 RETRY_AFTER_S = 0.25
@@ -37,20 +37,21 @@ class Phase(IntEnum):
     """What a stage is about to answer."""
 
 
+# All by phase or by class.
 # Of the whole budget, how much may be in use for bytes of a phase to be given out.
-_PHASE_SHARE = {Phase.DOOR: 0.6, Phase.FETCH: 0.8, Phase.WORK: 1.0}
+PHASE_SHARES = (0.6, 0.8, 1.0)
 # Of that, how much for a class: interactive work finds room that bulk work cannot fill.
-_CLASS_SHARE = {Priority.INTERACTIVE: 1.0, Priority.NORMAL: 0.9, Priority.BULK: 0.75}
+_CLASS_SHARES = (1.0, 0.9, 0.75)
 # Seconds that an interactive request is older than it is, so to say, when it is compared with one of another class.
-_HEAD_START_S = {Priority.INTERACTIVE: 0.0, Priority.NORMAL: 2.0, Priority.BULK: 10.0}
+_HEAD_START_S = (0.0, 2.0, 10.0)
 
 
-@dataclass(order=True, slots=True)
+@dataclass(slots=True)
 class _Waiter:
     at_s: float
-    number: int
-    size_bytes: int = field(compare=False)
-    future: asyncio.Future[None] = field(compare=False)
+    size_bytes: int
+    priority: Priority
+    future: asyncio.Future[None]
 
 
 class MemoryBudget:
@@ -59,18 +60,21 @@ class MemoryBudget:
     Nothing that asks can be asked too much of: in each phase one that wants more than its share is let through when
     nothing else of that phase is here.
 
+    Who waits is served as soon as there is room for it: later phases first, then by age. Within a phase none passes
+    one that waits in its own class or in one that goes before it, however little it wants.
+
     Args:
         total_bytes: all that may be held.
+        phase_shares: of it, how much may be in use for bytes of each phase to be given out.
     """
 
-    def __init__(self, total_bytes: int) -> None:
+    def __init__(self, total_bytes: int, phase_shares: Sequence[float] = PHASE_SHARES) -> None:
         self.total_bytes = total_bytes
+        self._limits = [[total_bytes * share * of for of in _CLASS_SHARES] for share in phase_shares]
         self._used = 0
-        self._used_in = dict.fromkeys(Phase, 0)
-        self._waiting: dict[tuple[Phase, Priority], list[_Waiter]] = {
-            (phase, priority): [] for phase in reversed(Phase) for priority in Priority
-        }
-        self._numbers = itertools.count()
+        self._used_in = [0] * len(Phase)
+        # By phase and class, each in the order of its arrivals.
+        self._waiting: list[list[OrderedDict[int, _Waiter]]] = [[OrderedDict() for _ in Priority] for _ in Phase]
 
     def __repr__(self) -> str:
         return f"<MemoryBudget used={self._used} of={self.total_bytes} waiting={self.waiting}>"
@@ -83,7 +87,7 @@ class MemoryBudget:
     @property
     def waiting(self) -> int:
         """How many wait for room."""
-        return sum(not item.future.done() for line in self._waiting.values() for item in line)
+        return sum(not item.future.done() for lines in self._waiting for line in lines for item in line.values())
 
     def account(self, priority: Priority = Priority.NORMAL) -> Account:
         """Open an account; whoever opens it closes it."""
@@ -91,8 +95,11 @@ class MemoryBudget:
 
     def fits(self, size_bytes: int, phase: Phase, priority: Priority) -> bool:
         """Whether so many bytes could be given out now, were nobody waiting."""
-        limit = self.total_bytes * _PHASE_SHARE[phase] * _CLASS_SHARE[priority]
-        return self._used + size_bytes <= limit or not self._used_in[phase]
+        return self._used + size_bytes <= self._limits[phase][priority] or not self._used_in[phase]
+
+    def limit_bytes(self, phase: Phase, priority: Priority) -> int:
+        """Up to how much may be in use for bytes to be given out."""
+        return int(self._limits[phase][priority])
 
     # The following are for accounts alone.
 
@@ -102,9 +109,9 @@ class MemoryBudget:
         self._used_in[phase] += size_bytes
 
     def try_take(self, size_bytes: int, phase: Phase, priority: Priority) -> bool:
-        """Count bytes if there is room and nobody of the class waits."""
-        line = self._waiting[phase, priority]
-        if any(not item.future.done() for item in line) or not self.fits(size_bytes, phase, priority):
+        """Count bytes if there is room and nobody waits who goes first."""
+        lines = self._waiting[phase]
+        if any(lines[: priority + 1]) or not self.fits(size_bytes, phase, priority):
             return False
         self.take(size_bytes, phase)
         return True
@@ -114,14 +121,17 @@ class MemoryBudget:
         if self.try_take(size_bytes, phase, priority):
             return
         loop = asyncio.get_running_loop()
-        waiter = _Waiter(loop.time() + _HEAD_START_S[priority], next(self._numbers), size_bytes, loop.create_future())
-        heapq.heappush(self._waiting[phase, priority], waiter)
+        waiter = _Waiter(loop.time() + _HEAD_START_S[priority], size_bytes, priority, loop.create_future())
+        line = self._waiting[phase][priority]
+        line[id(waiter)] = waiter
         try:
             await waiter.future
         except BaseException:
-            if waiter.future.done() and not waiter.future.cancelled():
+            if line.pop(id(waiter), None) is None:
+                # It was its turn in the moment in which it was cancelled.
                 self.give_back(size_bytes, phase)
             else:
+                # Whom it kept back may go.
                 self._serve()
             raise
 
@@ -137,19 +147,23 @@ class MemoryBudget:
                 pass
 
     def _serve_one(self, phase: Phase) -> bool:
-        heads: list[tuple[_Waiter, Priority]] = []
-        for priority in Priority:
-            line = self._waiting[phase, priority]
-            while line and line[0].future.done():
-                heapq.heappop(line)
-            if line:
-                heads.append((line[0], priority))
-        for waiter, priority in sorted(heads, key=lambda head: head[0]):
-            if self.fits(waiter.size_bytes, phase, priority):
-                heapq.heappop(self._waiting[phase, priority])
+        lines = self._waiting[phase]
+        # One that is cancelled takes itself out of its line when its task runs.
+        heads = [
+            head
+            for line in lines
+            if (head := next((w for w in line.values() if not w.future.done()), None)) is not None
+        ]
+        kept_back = len(lines)
+        for waiter in sorted(heads, key=lambda head: (head.at_s, head.priority)):
+            if waiter.priority >= kept_back:
+                continue
+            if self.fits(waiter.size_bytes, phase, waiter.priority):
+                del lines[waiter.priority][id(waiter)]
                 self.take(waiter.size_bytes, phase)
                 waiter.future.set_result(None)
                 return True
+            kept_back = waiter.priority
         return False
 
 
@@ -164,7 +178,7 @@ class Account:
 
     def __init__(self, budget: MemoryBudget, priority: Priority) -> None:
         self._budget = budget
-        self._held = dict.fromkeys(Phase, 0)
+        self._held = [0] * len(Phase)
         self._closed = False
         self.priority = priority
 
@@ -182,10 +196,12 @@ class Account:
     @property
     def held_bytes(self) -> int:
         """Bytes that it holds."""
-        return sum(self._held.values())
+        return sum(self._held)
 
     async def reserve(self, size_bytes: int, phase: Phase) -> None:
         """Wait for room for so many more bytes. Bound the wait by the deadline; cancelling it takes nothing."""
+        if self._closed:
+            return
         await self._budget.wait_and_take(size_bytes, phase, self.priority)
         if self._closed:
             self._budget.give_back(size_bytes, phase)
@@ -198,13 +214,20 @@ class Account:
         Raises:
             QueueFull: there is none; with the delay after which to try again.
         """
-        if not self._budget.try_take(size_bytes, phase, self.priority):
+        if not self.try_reserve(size_bytes, phase):
             raise QueueFull(
                 "too many bytes are here already",
                 metadata={"used_bytes": str(self._budget.used_bytes), "total_bytes": str(self._budget.total_bytes)},
                 retry_after_s=RETRY_AFTER_S,
             )
-        self._held[phase] += size_bytes
+
+    def try_reserve(self, size_bytes: int, phase: Phase) -> bool:
+        """Take room for so many more bytes now, if there is any."""
+        if not self._closed:
+            if not self._budget.try_take(size_bytes, phase, self.priority):
+                return False
+            self._held[phase] += size_bytes
+        return True
 
     def add(self, size_bytes: int, phase: Phase) -> None:
         """Count bytes that are here."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sluiceway.cli.terminal import EXIT_USAGE, errors, fail
-from sluiceway.client.sources import SourceLike
+from sluiceway.client.sources import Content
 
 __all__ = ["Input", "find_inputs"]
 
@@ -21,7 +21,7 @@ class Input:
     """One image: its name as typed (or found in a folder that was typed), and what to send."""
 
     name: str
-    source: SourceLike
+    source: Content
 
 
 def find_inputs(arguments: Iterable[str]) -> list[Input]:

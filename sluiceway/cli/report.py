@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -25,6 +26,8 @@ JPEG_SUFFIXES = frozenset({".jpg", ".jpeg"})
 JPEG_QUALITY = 90
 # Below this a reading is shown in yellow: worth a second look.
 DOUBTFUL = 0.8
+# Before a region that was found in another one, once for each above it.
+INDENT = "  "
 
 
 class Report:
@@ -81,16 +84,21 @@ class Report:
             message = escape(shown(result.error.message))
             console.print(f"[bold]{name}[/]  [red]failed: {message}[/] ({result.error.reason})")
             return
-        facts = f"{result.width} x {result.height}, {len(result.regions)} regions, {result.timings.total_ms:.0f} ms"
+        pages = f"{len(result.pages)} pages, " if len(result.pages) > 1 else ""
+        size = f"{result.width} x {result.height}"
+        facts = f"{pages}{size}, {len(result.regions)} regions, {result.timings.total_ms:.0f} ms"
         console.print(f"[bold]{name}[/]  [dim]{facts}[/]")
+        _print_source(console, result)
         if not result.regions:
             return
         table = Table(
             "text", "confidence", "class", "box", box=None, pad_edge=False, padding=(0, 2), header_style="dim"
         )
         table.columns[1].justify = "right"
+        depths = result.depths
         for region in result.regions:
-            table.add_row(_text(region), _confidence(region), region.class_name, _box(region))
+            text = Text(INDENT * depths[region.id]) + _text(region)
+            table.add_row(text, _confidence(region), region.class_name, _box(region))
         console.print(table)
         console.print()
 
@@ -123,6 +131,17 @@ class Report:
             number += 1
             path = self._out / f"{stem}-{number}{suffix}"
         return path
+
+
+def _print_source(console: Console, result: Result) -> None:
+    """What was said of the source as a whole, and what a person should know of it."""
+    for name, value in result.values.items():
+        data = json.dumps(value, ensure_ascii=False, default=str)
+        console.print(f"{name}: {shown(data)}", markup=False, soft_wrap=True)
+    for name, error in result.value_errors.items():
+        console.print(f"{name}: {shown(error.message)}", style="red", markup=False, soft_wrap=True)
+    for notice in result.notices:
+        console.print(shown(notice.message), style="yellow", markup=False, soft_wrap=True)
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:
@@ -159,7 +178,10 @@ def _text(region: Region) -> Text:
     errors_of = [reading.error.message for reading in region.readings if reading.error]
     if errors_of:
         return Text(errors_of[0], style="red")
-    return Text(", ".join(labels)) if labels else Text("-", style="dim")
+    if labels:
+        return Text(", ".join(labels))
+    data = {reading.step: reading.data for reading in region.readings if reading.data is not None}
+    return Text(json.dumps(data, ensure_ascii=False), overflow="fold") if data else Text("-", style="dim")
 
 
 def _confidence(region: Region) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +16,7 @@ from sluiceway.cli.embedded import embedded_cluster, plan_and_pull, stop_on_sign
 from sluiceway.cli.inputs import Input, find_inputs
 from sluiceway.cli.report import Report
 from sluiceway.cli.terminal import EXIT_FAILED, EXIT_USAGE, errors, fail, image_progress, widen_stdout
-from sluiceway.client import AsyncClient, Options, Priority, Result, Tls
+from sluiceway.client import AsyncClient, Options, Priority, Result, Source, Tls
 
 if TYPE_CHECKING:
     from sluiceway.cluster import ClusterPlan
@@ -50,6 +50,8 @@ class Job:
     inputs: Sequence[Input]
     options: Options
     in_flight: int
+    pipeline: str | None = None
+    params: Mapping[str, str] = field(default_factory=dict)
 
 
 def run(
@@ -65,6 +67,13 @@ def run(
     address: Annotated[
         str | None,
         typer.Option("--address", metavar="HOST:PORT", help="Use this running cluster instead of starting one."),
+    ] = None,
+    pipeline: Annotated[
+        str | None, typer.Option("--pipeline", metavar="NAME", help="Steps to run; default: the cluster's own choice.")
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", metavar="KEY=VALUE", help="For the pipeline's calls of APIs; may be repeated."),
     ] = None,
     conf: Annotated[float | None, typer.Option("--conf", help="Least confidence of a region, above 0 to 1.")] = None,
     iou: Annotated[float | None, typer.Option("--iou", help="Overlap above which one of two regions goes.")] = None,
@@ -96,7 +105,7 @@ def run(
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the started servers log.")] = False,
 ) -> None:
-    """Find and read the text in images.
+    """Find and read the text in images, or whatever the pipeline says.
 
     Without --address, the cluster is started for this run and stopped after it.
 
@@ -123,6 +132,7 @@ def run(
         return_images=out is not None,
         detect_only=detect_only,
     )
+    params = _params(param or ())
     inputs = find_inputs(sources)
     if out:
         _make_folder(out)
@@ -131,7 +141,17 @@ def run(
     # Before there is a loop, which would hear an interrupt only after the last download.
     plan = None if address else plan_and_pull("run without --address", config, free_ports=True)
     target = Target(address, plan, token, Tls(ca=ca) if tls or ca else None, verbose)
-    raise typer.Exit(asyncio.run(_run(Job(inputs, options, in_flight), target, report)))
+    raise typer.Exit(asyncio.run(_run(Job(inputs, options, in_flight, pipeline, params), target, report)))
+
+
+def _params(arguments: Sequence[str]) -> dict[str, str]:
+    params = {}
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not name or not equals:
+            fail(f"--param is of the form KEY=VALUE, not {argument}", EXIT_USAGE)
+        params[name] = value
+    return params
 
 
 def _make_folder(out: Path) -> None:
@@ -168,8 +188,8 @@ async def _cluster(target: Target) -> AsyncIterator[tuple[str, Tls | None]]:
 async def _process(job: Job, report: Report, client: AsyncClient) -> None:
     async with client:
         with image_progress(len(job.inputs), report.console) as progress:
-            sources = (item.source for item in job.inputs)
-            results = client.process_many(sources, job.options, in_flight=job.in_flight)
+            sources = (Source(item.source, params=job.params) for item in job.inputs)
+            results = client.process_many(sources, job.options, pipeline=job.pipeline, in_flight=job.in_flight)
             async with contextlib.aclosing(results):
                 names = iter(job.inputs)
                 async for result in results:

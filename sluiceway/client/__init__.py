@@ -9,52 +9,64 @@ with Client("localhost:50051") as client:
 
 from sluiceway.client.aio import DEFAULT_ADDRESS, AsyncClient
 from sluiceway.client.blocking import Client
-from sluiceway.client.description import Api, Description, Endpoint, ModelInfo, Stage
+from sluiceway.client.description import Api, Description, Endpoint, ModelInfo, Pipeline, Stage, StageGroup, Step
 from sluiceway.client.drawing import draw
-from sluiceway.client.events import Detected, Event, ImageReady, JobDone, Recognized, SourceDone, SourceFailed
-from sluiceway.client.options import Options, Priority, RetryPolicy, Tls
+from sluiceway.client.events import Event, JobDone, Regions, SourceDone, SourceFailed, SourceReady, Subject, Values
+from sluiceway.client.options import Options, Priority, RetryPolicy, StepOptions, Tls
+from sluiceway.client.regions import Box, Character, Label, Reading, Region
 from sluiceway.client.results import (
-    Box,
-    Character,
-    Label,
+    Block,
+    Line,
     Model,
-    Reading,
-    Region,
+    Notice,
+    Page,
     Result,
     StageTimings,
+    StepReport,
     Timings,
     to_pandas,
 )
-from sluiceway.client.sources import ApiCall, SourceLike
+from sluiceway.client.sources import ApiCall, Source, SourceLike
 
 __all__ = [
     "DEFAULT_ADDRESS",
     "Client",
     "AsyncClient",
     "Options",
+    "StepOptions",
     "Priority",
     "RetryPolicy",
     "Tls",
     "ApiCall",
+    "Source",
     "SourceLike",
     "Result",
+    "Page",
     "Region",
     "Box",
     "Reading",
     "Character",
     "Label",
+    "Line",
+    "Block",
+    "Notice",
+    "StepReport",
     "Timings",
     "StageTimings",
     "Model",
     "Event",
-    "ImageReady",
-    "Detected",
-    "Recognized",
+    "SourceReady",
+    "Regions",
+    "Values",
+    "Subject",
     "SourceDone",
     "SourceFailed",
     "JobDone",
     "Description",
+    "Pipeline",
+    "Step",
     "Stage",
+    "StageGroup",
     "Endpoint",
     "ModelInfo",
     "Api",

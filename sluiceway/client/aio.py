@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Self, TypeVar
@@ -17,7 +17,7 @@ from sluiceway.client.description import Description
 from sluiceway.client.events import Event
 from sluiceway.client.options import Options, RetryPolicy, Tls
 from sluiceway.client.results import Result
-from sluiceway.client.sources import ChannelOrder, LoadedSource, SourceLike, load_source
+from sluiceway.client.sources import ApiCall, ChannelOrder, LoadedSource, SourceLike, load_source, with_calls
 from sluiceway.errors import DeadlineExceeded, SluicewayError, Unavailable
 
 __all__ = ["DEFAULT_ADDRESS", "AsyncClient"]
@@ -77,13 +77,24 @@ class AsyncClient:
         await self._connection.close()
 
     async def process(
-        self, source: SourceLike, options: Options = _DEFAULT_OPTIONS, *, timeout_s: float | None = None
+        self,
+        source: SourceLike,
+        options: Options = _DEFAULT_OPTIONS,
+        *,
+        pipeline: str | None = None,
+        calls: Sequence[ApiCall] = (),
+        params: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
     ) -> Result:
         """Process one image.
 
         Args:
-            source: path, bytes of an image file, numpy array, Pillow picture, URL, `api:NAME?k=v`, or `ApiCall`.
+            source: path, bytes of an image file, numpy array, Pillow picture, URL, `api:NAME?k=v`, `ApiCall`, or any of
+                them in a `Source`.
             options: how to process it.
+            pipeline: the steps to run, by name; None for the server's default.
+            calls: further APIs to ask about the source.
+            params: for the call steps of the pipeline, by name.
             timeout_s: for this call.
 
         Returns:
@@ -92,11 +103,11 @@ class AsyncClient:
         Raises:
             SluicewayError: whatever kept the image from being processed.
         """
-        loaded = await self._load(source)
+        loaded = await self._load(with_calls(source, calls, params))
 
         async def once(remaining_s: float) -> Result:
             assembly = Assembly(loaded.name)
-            async with aclosing(self._stream([loaded], options, remaining_s)) as stream:
+            async with aclosing(self._stream([loaded], options, pipeline, remaining_s)) as stream:
                 async for event in stream:
                     assembly.add(event)
             return assembly.result().raise_for_error()
@@ -104,7 +115,13 @@ class AsyncClient:
         return await self._with_retries(once, timeout_s)
 
     async def events(
-        self, *sources: SourceLike, options: Options = _DEFAULT_OPTIONS, timeout_s: float | None = None
+        self,
+        *sources: SourceLike,
+        options: Options = _DEFAULT_OPTIONS,
+        pipeline: str | None = None,
+        calls: Sequence[ApiCall] = (),
+        params: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
     ) -> AsyncGenerator[Event]:
         """Process images as one job and hand out what happens as it happens.
 
@@ -113,6 +130,9 @@ class AsyncClient:
         Args:
             sources: one or more, each as in `process`.
             options: for all of them.
+            pipeline: the steps to run, by name; None for the server's default.
+            calls: further APIs to ask about each of them.
+            params: for the call steps of the pipeline, by name, for each of them.
             timeout_s: for the whole job.
 
         Yields:
@@ -122,12 +142,13 @@ class AsyncClient:
         Raises:
             SluicewayError: the job as a whole could not run. It is tried again only while no event has come.
         """
-        loaded = [await self._load(source) for source in sources]
+        loaded = [await self._load(with_calls(source, calls, params)) for source in sources]
         deadline_s = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
         failures, begun = 0, False
         while True:
             try:
-                async with aclosing(self._stream(loaded, options, deadline_s - time.monotonic())) as stream:
+                remaining_s = deadline_s - time.monotonic()
+                async with aclosing(self._stream(loaded, options, pipeline, remaining_s)) as stream:
                     async for event in stream:
                         begun = True
                         yield event
@@ -145,6 +166,8 @@ class AsyncClient:
         sources: Iterable[SourceLike] | AsyncIterable[SourceLike],
         options: Options = _DEFAULT_OPTIONS,
         *,
+        pipeline: str | None = None,
+        timeout_s: float | None = None,
         in_flight: int = 16,
         ordered: bool = True,
     ) -> AsyncGenerator[Result]:
@@ -154,8 +177,12 @@ class AsyncClient:
         fine. A broken connection is opened again and what was unfinished is sent again.
 
         Args:
-            sources: each as in `process`. A plain iterable must not block for long; `Client` takes any.
+            sources: each as in `process`; calls and parameters of its own come in a `Source`. A plain iterable must not
+                block for long; `Client` takes any.
             options: for all of them.
+            pipeline: the steps to run, by name; None for the server's default.
+            timeout_s: for each image, from when the server has read it; None leaves it to the server. There is no limit
+                for all of them together.
             in_flight: at most this many images are on their way, or finished and not yet handed out.
             ordered: hand results out in the order of the sources; otherwise as they finish.
 
@@ -166,10 +193,12 @@ class AsyncClient:
             SluicewayError: the server could not be reached any more.
         """
         run = BulkRun(
-            open_call=lambda: self._connection.bulk(None),
+            open_call=lambda: self._connection.bulk(options),
             load=self._load,
             describe=self._ask,
-            options=options,
+            to_job=lambda source, job_id: to_request(
+                [source], options, pipeline=pipeline, job_id=job_id, timeout_s=timeout_s
+            ),
             retry=self._retry,
             in_flight=in_flight,
             ordered=ordered,
@@ -179,7 +208,7 @@ class AsyncClient:
                 yield result
 
     async def describe(self, *, timeout_s: float | None = None) -> Description:
-        """Ask the server for its models, limits, APIs and stages."""
+        """Ask the server for its pipelines, stages, APIs and limits."""
 
         async def once(remaining_s: float) -> Description:
             return from_describe(await self._connection.describe(remaining_s))
@@ -190,11 +219,16 @@ class AsyncClient:
         """Describe in one quick try."""
         return from_describe(await self._connection.describe(ASK_TIMEOUT_S))
 
-    async def wait_ready(self, timeout_s: float) -> Description:
-        """Wait until the server answers and every stage has a replica that takes work.
+    async def wait_ready(self, timeout_s: float, *, pipeline: str | None = None) -> Description:
+        """Wait until the server answers and every stage that a pipeline needs has a replica that takes work.
+
+        Args:
+            timeout_s: how long.
+            pipeline: its name; None for the server's default.
 
         Raises:
             Unavailable: it did not in time; the message has the last reason.
+            UnknownPipeline: the server has no pipeline of this name.
         """
         deadline_s = time.monotonic() + timeout_s
         last: SluicewayError | None = None
@@ -204,9 +238,8 @@ class AsyncClient:
             except (Unavailable, DeadlineExceeded) as error:
                 last = error
             else:
-                waiting = [
-                    stage.name for stage in description.stages if not any(item.ready for item in stage.endpoints)
-                ]
+                ready = {stage.name for stage in description.stages if stage.ready}
+                waiting = [name for name in description.stages_of(pipeline) if name not in ready]
                 if not waiting:
                     return description
                 last = Unavailable(f"no replica of {' and '.join(waiting)} takes work")
@@ -220,9 +253,12 @@ class AsyncClient:
         # Disk and encoders would hold up every other call of this loop.
         return await asyncio.to_thread(load_source, source, channels=self._channels)
 
-    async def _stream(self, sources: list[LoadedSource], options: Options, timeout_s: float) -> AsyncGenerator[Event]:
+    async def _stream(
+        self, sources: list[LoadedSource], options: Options, pipeline: str | None, timeout_s: float
+    ) -> AsyncGenerator[Event]:
         names = [source.name for source in sources]
-        async with aclosing(self._connection.process(to_request(sources, options), timeout_s)) as responses:
+        request = to_request(sources, options, pipeline=pipeline)
+        async with aclosing(self._connection.process(request, options, timeout_s)) as responses:
             async for response in responses:
                 event = from_response(response, names)
                 if event is not None:

@@ -8,7 +8,7 @@ import os
 import queue
 import threading
 import weakref
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -18,7 +18,7 @@ from sluiceway.client.description import Description
 from sluiceway.client.events import Event
 from sluiceway.client.options import Options, RetryPolicy, Tls
 from sluiceway.client.results import Result
-from sluiceway.client.sources import ChannelOrder, SourceLike
+from sluiceway.client.sources import ApiCall, ChannelOrder, SourceLike
 from sluiceway.errors import Cancelled, SluicewayError
 
 __all__ = ["Client"]
@@ -261,22 +261,43 @@ class Client:
         self._thread.close(self._client.close())
 
     def process(
-        self, source: SourceLike, options: Options = _DEFAULT_OPTIONS, *, timeout_s: float | None = None
+        self,
+        source: SourceLike,
+        options: Options = _DEFAULT_OPTIONS,
+        *,
+        pipeline: str | None = None,
+        calls: Sequence[ApiCall] = (),
+        params: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
     ) -> Result:
         """Process one image; see `AsyncClient.process`."""
-        return self._thread.run(self._client.process(source, options, timeout_s=timeout_s))
+        return self._thread.run(
+            self._client.process(source, options, pipeline=pipeline, calls=calls, params=params, timeout_s=timeout_s)
+        )
 
     def events(
-        self, *sources: SourceLike, options: Options = _DEFAULT_OPTIONS, timeout_s: float | None = None
+        self,
+        *sources: SourceLike,
+        options: Options = _DEFAULT_OPTIONS,
+        pipeline: str | None = None,
+        calls: Sequence[ApiCall] = (),
+        params: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
     ) -> Iterator[Event]:
         """Process images as one job and hand out what happens as it happens; see `AsyncClient.events`."""
-        return self._thread.iterate(self._client.events(*sources, options=options, timeout_s=timeout_s))
+        return self._thread.iterate(
+            self._client.events(
+                *sources, options=options, pipeline=pipeline, calls=calls, params=params, timeout_s=timeout_s
+            )
+        )
 
     def process_many(
         self,
         sources: Iterable[SourceLike],
         options: Options = _DEFAULT_OPTIONS,
         *,
+        pipeline: str | None = None,
+        timeout_s: float | None = None,
         in_flight: int = 16,
         ordered: bool = True,
     ) -> Iterator[Result]:
@@ -285,12 +306,16 @@ class Client:
         The iterable is drawn from on a thread of its own and may block, for example while reading a directory.
         """
         drawn = _from_thread(sources)
-        return self._thread.iterate(self._client.process_many(drawn, options, in_flight=in_flight, ordered=ordered))
+        return self._thread.iterate(
+            self._client.process_many(
+                drawn, options, pipeline=pipeline, timeout_s=timeout_s, in_flight=in_flight, ordered=ordered
+            )
+        )
 
     def describe(self, *, timeout_s: float | None = None) -> Description:
-        """Ask the server for its models, limits, APIs and stages."""
+        """Ask the server for its pipelines, stages, APIs and limits."""
         return self._thread.run(self._client.describe(timeout_s=timeout_s))
 
-    def wait_ready(self, timeout_s: float) -> Description:
-        """Wait until every stage takes work; see `AsyncClient.wait_ready`."""
-        return self._thread.run(self._client.wait_ready(timeout_s))
+    def wait_ready(self, timeout_s: float, *, pipeline: str | None = None) -> Description:
+        """Wait until every stage of a pipeline takes work; see `AsyncClient.wait_ready`."""
+        return self._thread.run(self._client.wait_ready(timeout_s, pipeline=pipeline))

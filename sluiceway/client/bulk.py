@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from sluiceway.client import events
 from sluiceway.client.assembly import Assembly
 from sluiceway.client.connection import BulkCall
-from sluiceway.client.convert import JobRequest, from_response, size_fault, to_request
+from sluiceway.client.convert import JobRequest, from_response, size_fault
 from sluiceway.client.description import Description
-from sluiceway.client.options import Options, RetryPolicy
+from sluiceway.client.options import RetryPolicy
 from sluiceway.client.results import Result
 from sluiceway.client.sources import LoadedSource, SourceLike, describe_source
 from sluiceway.errors import InvalidOption, SluicewayError, Unavailable
@@ -46,7 +46,7 @@ class BulkRun:
         open_call: Callable[[], BulkCall],
         load: Callable[[SourceLike], Awaitable[LoadedSource]],
         describe: Callable[[], Awaitable[Description]],
-        options: Options,
+        to_job: Callable[[LoadedSource, str], JobRequest],
         retry: RetryPolicy,
         in_flight: int,
         ordered: bool,
@@ -56,7 +56,7 @@ class BulkRun:
         self._open_call = open_call
         self._load = load
         self._describe = describe
-        self._options = options
+        self._to_job = to_job
         self._retry = retry
         self._ordered = ordered
         self._window = asyncio.Semaphore(in_flight)
@@ -105,7 +105,7 @@ class BulkRun:
             index, self._drawn = self._drawn, self._drawn + 1
             try:
                 loaded = await self._load(source)
-                request = to_request([loaded], self._options, str(index))
+                request = self._to_job(loaded, str(index))
             except SluicewayError as error:
                 self._finish(index, Result(describe_source(source), error=error))
                 continue

@@ -11,8 +11,8 @@ from typing import Self
 
 import grpc
 
-from sluiceway.client.convert import error_from_rpc
-from sluiceway.client.options import Tls
+from sluiceway.client.convert import JobRequest, call_metadata, error_from_rpc
+from sluiceway.client.options import Options, Tls
 from sluiceway.errors import InvalidOption, SluicewayError, Unavailable
 from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
 
@@ -35,6 +35,8 @@ _OPTIONS = (
     # Retries are this library's: it knows the server's pushback and what can be repeated.
     ("grpc.enable_retries", 0),
 )
+
+_PROCESS = f"/{pipeline_pb2.DESCRIPTOR.services_by_name['PipelineService'].full_name}/Process"
 
 # What gRPC raises for writing to a stream that is over, or that ends at this moment.
 _ENDED = (asyncio.InvalidStateError, grpc.aio.InternalError)
@@ -61,12 +63,17 @@ class Connection:
             self._channel = grpc.aio.secure_channel(address, _credentials(tls), options=options)
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._stub = pipeline_pb2_grpc.PipelineServiceStub(self._channel)
+        # The stub would serialise the request once more, after it was done to know its size.
+        self._process: grpc.aio.UnaryStreamMultiCallable[bytes, pipeline_pb2.ProcessResponse] = (
+            self._channel.unary_stream(_PROCESS, response_deserializer=pipeline_pb2.ProcessResponse.FromString)
+        )
 
     async def process(
-        self, request: pipeline_pb2.ProcessRequest, timeout_s: float | None
+        self, request: JobRequest, options: Options, timeout_s: float | None
     ) -> AsyncGenerator[pipeline_pb2.ProcessResponse]:
-        """Run one job."""
-        call = self._stub.Process(request, timeout=timeout_s, metadata=self._metadata)
+        """Run one job; `options` are those of the request."""
+        data = request.SerializeToString()
+        call = self._process(data, timeout=timeout_s, metadata=self._metadata + call_metadata(options, len(data)))
         try:
             async for response in call:
                 yield response
@@ -76,15 +83,18 @@ class Connection:
             # An abandoned call would hold its memory until the channel closes.
             call.cancel()
 
-    def bulk(self, timeout_s: float | None) -> BulkCall:
-        """Open one stream for many jobs."""
-        return BulkCall(self._stub.ProcessStream(timeout=timeout_s, metadata=self._metadata), self._error)
+    def bulk(self, options: Options) -> BulkCall:
+        """Open one stream for many jobs, all with these options, and without a deadline of its own."""
+        # The largest of them is not known: sources are drawn from an iterable while the stream runs.
+        metadata = self._metadata + call_metadata(options, None)
+        return BulkCall(self._stub.ProcessStream(metadata=metadata), self._error)
 
     async def describe(self, timeout_s: float | None) -> pipeline_pb2.DescribeResponse:
         """Ask what the server offers."""
+        metadata = self._metadata + call_metadata(Options(), 0)
         try:
             response: pipeline_pb2.DescribeResponse = await self._stub.Describe(
-                pipeline_pb2.DescribeRequest(), timeout=timeout_s, metadata=self._metadata
+                pipeline_pb2.DescribeRequest(), timeout=timeout_s, metadata=metadata
             )
         except grpc.aio.AioRpcError as error:
             raise self._error(error) from error

@@ -10,7 +10,8 @@ from typing import Literal
 from PIL import Image, ImageDraw, ImageOps
 
 from sluiceway.client.lettering import Lettering
-from sluiceway.client.results import Region, Result
+from sluiceway.client.regions import Region
+from sluiceway.client.results import Result
 
 __all__ = ["draw"]
 
@@ -41,8 +42,11 @@ def draw(
     *,
     layout: Layout = "auto",
     font: str | os.PathLike[str] | None = None,
+    page: int = 0,
 ) -> Image.Image:
     """Draw the regions of a result over its image.
+
+    Regions of one step have a colour for each class; where several steps found some, each step has one of its own.
 
     Args:
         image: the image that was processed: a picture, a file, or the bytes of one (`Result.image`).
@@ -50,6 +54,7 @@ def draw(
         layout: "overlay" writes each text above its box; "side_by_side" sets a page with the text beside the image;
             "auto" takes the overlay as long as it leaves the image readable.
         font: a TrueType file to prefer; whatever it cannot write is written in fonts of the system.
+        page: which one the image shows; regions of others are left out.
 
     Returns:
         A new RGB picture; small images are enlarged by a whole factor. The argument is not changed.
@@ -59,14 +64,15 @@ def draw(
     if factor > 1:
         picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.LANCZOS)
     font_path = str(font) if font else None
+    regions = [region for region in result.regions if region.page == page]
     beside = layout == "side_by_side" or (
-        layout == "auto" and sum(bool(region.text) for region in result.regions) > MAX_OVERLAY_REGIONS
+        layout == "auto" and sum(bool(region.text) for region in regions) > MAX_OVERLAY_REGIONS
     )
-    colours = _colours(result.regions)
-    marked = _outlines(picture, result.regions, colours, factor, filled=True)
+    colours = _colours(regions)
+    marked = _outlines(picture, regions, colours, factor, filled=True)
     if beside:
-        return _side_by_side(marked, result.regions, colours, factor, font_path)
-    return _labelled(marked, result.regions, colours, factor, font_path)
+        return _side_by_side(marked, regions, colours, factor, font_path)
+    return _labelled(marked, regions, colours, factor, font_path)
 
 
 def _open(image: Image.Image | str | os.PathLike[str] | bytes) -> Image.Image:
@@ -77,9 +83,13 @@ def _open(image: Image.Image | str | os.PathLike[str] | bytes) -> Image.Image:
         return ImageOps.exif_transpose(opened).convert("RGB")
 
 
-def _colours(regions: Sequence[Region]) -> dict[str, Colour]:
-    names = sorted({region.class_name for region in regions})
-    return {name: _PALETTE[index % len(_PALETTE)] for index, name in enumerate(names)}
+def _colours(regions: Sequence[Region]) -> dict[int, Colour]:
+    """Choose the colour of each region, by its id."""
+    # In reading order: a step that works on regions of another comes behind it.
+    steps = list(dict.fromkeys(region.step for region in regions))
+    kinds = steps if len(steps) > 1 else sorted({region.class_name for region in regions})
+    kind_of = {region.id: region.step if len(steps) > 1 else region.class_name for region in regions}
+    return {key: _PALETTE[kinds.index(kind) % len(_PALETTE)] for key, kind in kind_of.items()}
 
 
 def _scaled(region: Region, factor: int) -> list[tuple[float, float]]:
@@ -92,13 +102,13 @@ def _scaled_box(region: Region, factor: int) -> Rectangle:
 
 
 def _outlines(
-    picture: Image.Image, regions: Sequence[Region], colours: dict[str, Colour], factor: int, *, filled: bool
+    picture: Image.Image, regions: Sequence[Region], colours: dict[int, Colour], factor: int, *, filled: bool
 ) -> Image.Image:
     layer = Image.new("RGBA", picture.size, (0, 0, 0, 0))
     pen = ImageDraw.Draw(layer)
     width = max(2, round(max(picture.size) / 600))
     for region in regions:
-        corners, colour = _scaled(region, factor), colours[region.class_name]
+        corners, colour = _scaled(region, factor), colours[region.id]
         if filled:
             pen.polygon(corners, fill=(*colour, 36))
         pen.line([*corners, corners[0]], fill=(*colour, 255), width=width, joint="curve")
@@ -106,7 +116,7 @@ def _outlines(
 
 
 def _labelled(
-    picture: Image.Image, regions: Sequence[Region], colours: dict[str, Colour], factor: int, font_path: str | None
+    picture: Image.Image, regions: Sequence[Region], colours: dict[int, Colour], factor: int, font_path: str | None
 ) -> Image.Image:
     pen = ImageDraw.Draw(picture)
     size = max(13, round(max(picture.size) / 85))
@@ -118,7 +128,7 @@ def _labelled(
         width, height = lettering.length_px(label) + 2 * pad, lettering.height_px + pad
         place = _place(region, factor, (width, height), bounds=picture.size, taken=taken, regions=boxes)
         taken.append(place)
-        pen.rounded_rectangle(place, radius=pad, fill=colours[region.class_name])
+        pen.rounded_rectangle(place, radius=pad, fill=colours[region.id])
         lettering.write(pen, place[0] + pad, place[1] + pad / 2 + lettering.ascent_px, label, "white")
     return picture
 
@@ -157,7 +167,7 @@ def _common_px(a: Rectangle, b: Rectangle) -> float:
 
 
 def _side_by_side(
-    picture: Image.Image, regions: Sequence[Region], colours: dict[str, Colour], factor: int, font_path: str | None
+    picture: Image.Image, regions: Sequence[Region], colours: dict[int, Colour], factor: int, font_path: str | None
 ) -> Image.Image:
     gap = max(4, picture.width // 200)
     page = Image.new("RGB", picture.size, "white")

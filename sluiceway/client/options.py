@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from sluiceway.errors import QueueFull, SluicewayError, Unavailable
 
-__all__ = ["Options", "Priority", "RetryPolicy", "Tls"]
+__all__ = ["Options", "Priority", "RetryPolicy", "StepOptions", "Tls"]
 
 
 class Priority(StrEnum):
@@ -21,20 +22,36 @@ class Priority(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class StepOptions:
+    """How one step is to work; its fields mean what those of `Options` mean. A detection step takes the first five."""
+
+    confidence: float | None = None
+    iou: float | None = None
+    classes: tuple[str, ...] = ()
+    max_detections: int | None = None
+    image_size: int | None = None
+    characters: bool | None = None
+    top_k: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """How to process; whatever is None is left to the server's configuration.
+
+    Those of detection are for the steps that look at pages, those of recognition for every step that reads.
 
     Attributes:
         confidence: least confidence of a region, (0, 1].
         iou: overlap above which the weaker of two regions is dropped, (0, 1].
-        classes: names of the classes to keep; empty keeps all.
+        classes: names of the classes to keep; empty leaves that to the server.
         max_detections: at most this many regions, the most confident ones.
         image_size: longer side of the detector's input in pixels, one of those that the server names.
         characters: also give each character's confidence.
         top_k: how many classes a classifier names.
         priority: how urgent it is.
         return_images: send fetched images back, for drawing.
-        detect_only: find regions and read nothing.
+        detect_only: find regions, read nothing, and call nothing with what was read.
+        steps: for single steps, by name; these win over the others.
     """
 
     confidence: float | None = None
@@ -42,11 +59,12 @@ class Options:
     classes: tuple[str, ...] = ()
     max_detections: int | None = None
     image_size: int | None = None
-    characters: bool = False
+    characters: bool | None = None
     top_k: int | None = None
     priority: Priority = Priority.NORMAL
     return_images: bool = False
     detect_only: bool = False
+    steps: Mapping[str, StepOptions] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

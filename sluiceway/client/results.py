@@ -1,143 +1,67 @@
-"""What comes back: frozen, typed, and free of gRPC."""
+"""What becomes of a source: frozen, typed, and free of gRPC."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from sluiceway.client.regions import Box, Reading, Region, error_to_dict
 from sluiceway.errors import SluicewayError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Box", "Character", "Label", "Model", "Reading", "Region", "Result", "StageTimings", "Timings", "to_pandas"]
-
-
-class Box(NamedTuple):
-    """An upright rectangle in pixels of the original image, origin top left; (x1, y1) is the outer corner."""
-
-    x0: float
-    y0: float
-    x1: float
-    y1: float
-
-    @property
-    def width(self) -> float:
-        """Horizontal extent in pixels."""
-        return self.x1 - self.x0
-
-    @property
-    def height(self) -> float:
-        """Vertical extent in pixels."""
-        return self.y1 - self.y0
-
-    def __str__(self) -> str:
-        return "({:.1f}, {:.1f}, {:.1f}, {:.1f})".format(*self)
+__all__ = ["Block", "Line", "Model", "Notice", "Page", "Result", "StageTimings", "StepReport", "Timings", "to_pandas"]
 
 
 @dataclass(frozen=True, slots=True)
-class Character:
-    """One character of a text and how sure the model is of it, (0, 1]."""
-
-    text: str
-    confidence: float
-
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    """One candidate class of a classifier and its probability, [0, 1]."""
-
-    class_id: int
-    class_name: str
-    confidence: float
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What one recognition model made of one region.
+class Page:
+    """A page of a source; an image has one.
 
     Attributes:
-        model: name of the model.
-        text: what was read; None for models that do not read.
-        confidence: of the text, or of the best label; 0 for an empty text.
-        characters: the text one by one, if `characters` was asked for.
-        labels: the best classes of a classifier, the most probable first.
-        embedding: a vector of length 1.
-        error: why this region could not be recognised.
+        width: in pixels, after EXIF orientation.
+        height: likewise.
+        index: its number, from 0.
+        rotation: how many degrees its content is turned clockwise, a multiple of 90; boxes are in the page as it came.
     """
 
-    model: str
-    text: str | None = None
-    confidence: float = 0.0
-    characters: tuple[Character, ...] = ()
-    labels: tuple[Label, ...] = ()
-    embedding: tuple[float, ...] = ()
-    error: SluicewayError | None = None
+    width: int
+    height: int
+    index: int = 0
+    rotation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
-    """One thing found in an image.
+class Line:
+    """A line of text: its regions in reading order, by id."""
 
-    Attributes:
-        id: names it within its image; 0, 1, 2, … by falling confidence.
-        box: where it is; for other shapes, the upright rectangle around it.
-        class_name: what it is.
-        class_id: the same as a number of the model.
-        confidence: of the detection, (0, 1].
-        outline: corners clockwise, in pixels; four for a box.
-        readings: what the recognisers said of it, one for each model; empty where none reads this class.
-    """
+    region_ids: tuple[int, ...]
+    page: int = 0
 
-    id: int
-    box: Box
-    class_name: str
-    class_id: int
-    confidence: float
-    outline: tuple[tuple[float, float], ...]
-    readings: tuple[Reading, ...] = ()
 
-    @property
-    def text(self) -> str | None:
-        """What was read; None if nothing reads this class, or reading failed."""
-        reading = self._text_reading()
-        return reading.text if reading else None
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Lines that belong together, by their positions in `Result.lines`, in reading order."""
 
-    @property
-    def text_confidence(self) -> float | None:
-        """Mean confidence of the characters, [0, 1]; None where there is no text."""
-        reading = self._text_reading()
-        return reading.confidence if reading else None
+    lines: tuple[int, ...]
+    page: int = 0
 
-    def _text_reading(self) -> Reading | None:
-        return next((reading for reading in self.readings if reading.text is not None), None)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, as in the output of `sluiceway run --json`."""
-        plain: dict[str, Any] = {
-            "box": [round(value, 2) for value in self.box],
-            "class": self.class_name,
-            "confidence": round(self.confidence, 4),
-            "text": self.text,
-            "text_confidence": None if self.text_confidence is None else round(self.text_confidence, 4),
-        }
-        labels = [label for reading in self.readings for label in reading.labels]
-        if labels:
-            plain["labels"] = [{"class": item.class_name, "confidence": round(item.confidence, 4)} for item in labels]
-        embedding = next((reading.embedding for reading in self.readings if reading.embedding), None)
-        if embedding:
-            plain["embedding"] = list(embedding)
-        error = next((reading.error for reading in self.readings if reading.error), None)
-        if error:
-            plain["error"] = error_to_dict(error)
-        return plain
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What a person should know of a result: what was given up, cut off or changed. `reason` is for programs."""
+
+    reason: str
+    message: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    page: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class StageTimings:
-    """Where the time in one stage went, in milliseconds."""
+    """Where the time of one step went, in milliseconds."""
 
     queue_ms: float = 0.0
     compute_ms: float = 0.0
@@ -147,18 +71,20 @@ class StageTimings:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the time of one source went, in milliseconds; `total_ms` runs from acceptance to the last event."""
+    """Where the time of one source went, in milliseconds; `total_ms` runs from acceptance to the last event.
+
+    `steps` has one entry for each step that ran, in the order of the pipeline.
+    """
 
     fetch_ms: float = 0.0
-    detection: StageTimings = field(default_factory=StageTimings)
-    recognition: StageTimings = field(default_factory=StageTimings)
+    steps: Mapping[str, StageTimings] = field(default_factory=dict)
     total_ms: float = 0.0
 
     def to_dict(self) -> dict[str, float]:
         """Plain data, as in the output of `sluiceway run --json`."""
         plain = {"fetch": self.fetch_ms}
-        for name, stage in (("detection", self.detection), ("recognition", self.recognition)):
-            plain |= {f"{name}_queue": stage.queue_ms, f"{name}_compute": stage.compute_ms, name: stage.total_ms}
+        for name, step in self.steps.items():
+            plain |= {f"{name}_queue": step.queue_ms, f"{name}_compute": step.compute_ms, name: step.total_ms}
         plain["total"] = self.total_ms
         return {name: round(value, 3) for name, value in plain.items()}
 
@@ -173,30 +99,47 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class StepReport:
+    """How one step went: where its time went, the models that took part, and how many regions or calls failed."""
+
+    step: str
+    timings: StageTimings = field(default_factory=StageTimings)
+    models: tuple[Model, ...] = ()
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """What became of one source.
 
     Attributes:
         source: as it was given.
-        width: of the image in pixels, after EXIF orientation.
-        height: likewise.
-        regions: in reading order: lines from top to bottom, from left to right within a line.
+        pages: by their number.
+        regions: in reading order: lines from top to bottom, from left to right within a line; regions that were found
+            in another one come right behind it.
         timings: where the time went.
-        models: what took part.
-        metadata: what the APIs handed back, by "API.FIELD".
-        metadata_errors: APIs that were asked for metadata alone and failed.
+        steps: how each step went, in the order of the pipeline.
+        values: what APIs said of the source, by the name of the call or of the call step.
+        value_errors: calls about the source that failed, by the same names.
+        page_values: what steps said of whole pages, by number of the page and name of the step.
+        lines: of text, in reading order.
+        blocks: of lines, in reading order.
+        notices: what was given up, cut off or changed.
         image: bytes of a fetched image, if `return_images` was set.
         error: why the source failed; then the rest holds what was known by then.
     """
 
     source: str
-    width: int = 0
-    height: int = 0
+    pages: tuple[Page, ...] = ()
     regions: tuple[Region, ...] = ()
     timings: Timings = field(default_factory=Timings)
-    models: tuple[Model, ...] = ()
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    metadata_errors: Mapping[str, SluicewayError] = field(default_factory=dict)
+    steps: tuple[StepReport, ...] = ()
+    values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    value_errors: Mapping[str, SluicewayError] = field(default_factory=dict)
+    page_values: Mapping[int, Mapping[str, Reading]] = field(default_factory=dict)
+    lines: tuple[Line, ...] = ()
+    blocks: tuple[Block, ...] = ()
+    notices: tuple[Notice, ...] = ()
     image: bytes | None = field(default=None, repr=False)
     error: SluicewayError | None = None
 
@@ -206,9 +149,44 @@ class Result:
         return self.error is None
 
     @property
+    def width(self) -> int:
+        """Of the first page, in pixels; 0 where none is known."""
+        return self.pages[0].width if self.pages else 0
+
+    @property
+    def height(self) -> int:
+        """Of the first page, in pixels; 0 where none is known."""
+        return self.pages[0].height if self.pages else 0
+
+    @property
     def text(self) -> str:
         """All text in reading order, one region a line."""
         return "\n".join(region.text for region in self.regions if region.text)
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """The models that took part, each once."""
+        return tuple(dict.fromkeys(model for step in self.steps for model in step.models))
+
+    @property
+    def roots(self) -> tuple[Region, ...]:
+        """The regions that were found in a page itself, in reading order."""
+        known = {region.id for region in self.regions}
+        return tuple(region for region in self.regions if region.parent_id not in known)
+
+    def children(self, region: Region) -> tuple[Region, ...]:
+        """Return the regions that were found in a region, in reading order."""
+        return tuple(item for item in self.regions if item.parent_id == region.id)
+
+    @property
+    def depths(self) -> Mapping[int, int]:
+        """How deep each region lies in the tree, by id: 0 for those of a page itself."""
+        depths: dict[int, int] = {}
+        # In reading order a region stands before what was found in it.
+        for region in self.regions:
+            above = None if region.parent_id is None else depths.get(region.parent_id)
+            depths[region.id] = 0 if above is None else above + 1
+        return depths
 
     def raise_for_error(self) -> Result:
         """Return this result, or raise its error if it has one."""
@@ -220,14 +198,38 @@ class Result:
         """Plain data: one line of the output of `sluiceway run --json`."""
         if self.error is not None:
             return {"source": self.source, "status": "failed", "error": error_to_dict(self.error)}
-        return {
+        many = len(self.pages) > 1
+        plain: dict[str, Any] = {
             "source": self.source,
             "status": "ok",
             "width": self.width,
             "height": self.height,
-            "regions": [region.to_dict() for region in self.regions],
-            "timings_ms": self.timings.to_dict(),
+            "regions": [region.to_dict() | ({"page": region.page} if many else {}) for region in self.regions],
         }
+        if self.values:
+            plain["values"] = dict(self.values)
+        if self.value_errors:
+            plain["value_errors"] = {name: error_to_dict(error) for name, error in self.value_errors.items()}
+        if many:
+            plain["pages"] = [
+                {"index": page.index, "width": page.width, "height": page.height, "rotation": page.rotation}
+                for page in self.pages
+            ]
+        if self.lines:
+            plain["lines"] = [{"regions": list(line.region_ids), "page": line.page} for line in self.lines]
+        if self.blocks:
+            plain["blocks"] = [{"lines": list(block.lines), "page": block.page} for block in self.blocks]
+        if self.notices:
+            plain["notices"] = [
+                {"reason": item.reason, "message": item.message, "metadata": dict(item.metadata), "page": item.page}
+                for item in self.notices
+            ]
+        plain["models"] = [
+            {"name": model.name, "version": model.version, "weights_sha256": model.weights_sha256}
+            for model in self.models
+        ]
+        plain["timings_ms"] = self.timings.to_dict()
+        return plain
 
     def to_json(self) -> str:
         """Return the same as `to_dict`, as one line of JSON."""
@@ -238,11 +240,6 @@ class Result:
         return to_pandas([self])
 
 
-def error_to_dict(error: SluicewayError) -> dict[str, str]:
-    """Plain data: what programs need to know of a failure."""
-    return {"code": error.code, "reason": error.reason, "message": error.message}
-
-
 def to_pandas(results: Iterable[Result]) -> pd.DataFrame:
     """Put the regions of many results into one table.
 
@@ -250,17 +247,23 @@ def to_pandas(results: Iterable[Result]) -> pd.DataFrame:
         results: failed ones add no rows.
 
     Returns:
-        Columns source, region, x0, y0, x1, y1, class, confidence, text, text_confidence; one row for each region.
+        Columns source, page, region, parent, step, x0, y0, x1, y1, class, confidence, text, text_confidence; one row
+        for each region.
 
     Raises:
         ModuleNotFoundError: pandas is not installed.
     """
     import pandas as pd  # noqa: PLC0415 - optional, and slow to import
 
-    columns = ["source", "region", *Box._fields, "class", "confidence", "text", "text_confidence"]
+    columns = [
+        "source", "page", "region", "parent", "step", *Box._fields, "class", "confidence", "text", "text_confidence"
+    ]  # fmt: skip
     rows = [
-        (item.source, region.id, *region.box, region.class_name, region.confidence, region.text, region.text_confidence)
+        (
+            item.source, region.page, region.id, region.parent_id, region.step, *region.box, region.class_name,
+            region.confidence, region.text, region.text_confidence,
+        )
         for item in results
         for region in item.regions
-    ]
+    ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)

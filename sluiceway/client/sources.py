@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 from urllib.parse import parse_qsl, urlsplit
@@ -15,7 +15,16 @@ from PIL import Image, ImageOps
 
 from sluiceway.errors import InvalidImage, InvalidInput, SluicewayError
 
-__all__ = ["ApiCall", "ArrayLike", "LoadedSource", "SourceLike", "describe_source", "load_source"]
+__all__ = [
+    "ApiCall",
+    "ArrayLike",
+    "LoadedSource",
+    "Source",
+    "SourceLike",
+    "describe_source",
+    "load_source",
+    "with_calls",
+]
 
 ChannelOrder = Literal["bgr", "rgb"]
 
@@ -36,10 +45,19 @@ class ArrayLike(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ApiCall:
-    """A call of an API that the operator configured; its answer holds the image or says where it is."""
+    """A call of an API that the operator configured.
+
+    As a source, its answer holds the image or says where it is; as a further call of a source, it may say anything.
+
+    Attributes:
+        api: name of the API.
+        params: its declared parameters by name.
+        name: of its answer in `Result.values`; empty takes that of the API, numbered where it is called several times.
+    """
 
     api: str
     params: Mapping[str, str] = field(default_factory=dict)
+    name: str = ""
 
     @classmethod
     def parse(cls, text: str) -> ApiCall:
@@ -61,21 +79,53 @@ class ApiCall:
         return f"api:{self.api}?{query}" if query else f"api:{self.api}"
 
 
-SourceLike = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | ArrayLike | ApiCall
+Content = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | ArrayLike | ApiCall
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source with what belongs to it alone.
+
+    Attributes:
+        content: the image; None if one of the calls, or of the pipeline's own, brings it.
+        calls: further APIs to ask before detection, all at once; their answers are in `Result.values`.
+        params: for the call steps of the pipeline, by name.
+    """
+
+    content: Content | None = None
+    calls: Sequence[ApiCall] = ()
+    params: Mapping[str, str] = field(default_factory=dict)
+
+
+SourceLike = Content | Source
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedSource:
-    """A source as it goes on the wire: exactly one of image, url and call is set."""
+    """A source as it goes on the wire: at most one of image, url and call is set."""
 
     name: str
     image: bytes | None = None
     url: str | None = None
     call: ApiCall | None = None
+    calls: tuple[ApiCall, ...] = ()
+    params: Mapping[str, str] = field(default_factory=dict)
+
+
+def with_calls(source: SourceLike, calls: Sequence[ApiCall], params: Mapping[str, str] | None) -> SourceLike:
+    """Add further calls and parameters to a source; its own parameters win."""
+    if not calls and not params:
+        return source
+    whole = source if isinstance(source, Source) else Source(source)
+    return Source(whole.content, (*whole.calls, *calls), {**(params or {}), **whole.params})
 
 
 def describe_source(source: SourceLike) -> str:
     """Name a source the way a person would."""
+    if isinstance(source, Source):
+        if source.content is not None:
+            return describe_source(source.content)
+        return " ".join(map(str, source.calls)) or "nothing but parameters"
     if isinstance(source, Image.Image):
         return f"picture {source.width}x{source.height}"
     if isinstance(source, bytes | bytearray | memoryview):
@@ -103,6 +153,9 @@ def load_source(source: SourceLike, *, channels: ChannelOrder = "bgr") -> Loaded
     """
     name = describe_source(source)
     match source:
+        case Source():
+            content = LoadedSource(name) if source.content is None else load_source(source.content, channels=channels)
+            return replace(content, calls=tuple(source.calls), params=dict(source.params))
         case ApiCall():
             return LoadedSource(name, call=source)
         case bytes() | bytearray() | memoryview():
@@ -119,7 +172,9 @@ def load_source(source: SourceLike, *, channels: ChannelOrder = "bgr") -> Loaded
         case ArrayLike():
             with _unreadable_pictures():
                 return LoadedSource(name, image=_encode(_picture(source, channels)))
-    raise InvalidInput(f"cannot process a {type(source).__name__}: give a path, bytes, array, picture, URL or ApiCall")
+    raise InvalidInput(
+        f"cannot process a {type(source).__name__}: give a path, bytes, array, picture, URL, ApiCall or Source"
+    )
 
 
 def _read(path: Path) -> bytes:

@@ -19,10 +19,8 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_reflection.v1alpha import reflection
 from sluiceway_runtime.server.documentation import documented_pool
 
-from sluiceway.common.v1 import error_pb2, geometry_pb2
-from sluiceway.detection.v1 import detection_pb2
+from sluiceway.common.v1 import error_pb2, geometry_pb2, value_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
-from sluiceway.recognition.v1 import recognition_pb2
 
 Response = pipeline_pb2.ProcessResponse
 Script = Callable[["ScriptedPipeline", pipeline_pb2.ProcessRequest, grpc.ServicerContext], Iterator[Response]]
@@ -115,28 +113,26 @@ def answer(_: ScriptedPipeline, request: pipeline_pb2.ProcessRequest, __: grpc.S
     """Every source succeeds: two regions, each read, the second one first in reading order."""
     for index, source in enumerate(request.sources):
         common = {"job_id": request.job_id, "source_id": source_name(request, index)}
-        yield Response(**common, image_ready=pipeline_pb2.ImageReady(size_bytes=len(source.image)))
+        yield Response(**common, source_ready=pipeline_pb2.SourceReady(size_bytes=len(source.image)))
         yield Response(
             **common,
-            detections=pipeline_pb2.Detections(
-                width=640, height=480, detections=[_region(0, 10.5), _region(1, 60.25)], recognizing=[0, 1]
+            regions=pipeline_pb2.Regions(
+                page=pipeline_pb2.Page(width=640, height=480),
+                step="text",
+                regions=[_region(0, 10.5), _region(1, 60.25)],
+                recognizing=[0, 1],
             ),
         )
         for region, text in enumerate(TEXTS):
-            reading = recognition_pb2.Text(text=text, confidence=0.5)
-            yield Response(
-                **common,
-                recognitions=pipeline_pb2.Recognitions(
-                    recognitions=[recognition_pb2.Recognition(crop_id=region, text=reading)], model="scripted"
-                ),
-            )
+            value = pipeline_pb2.Value(region_id=region, text=value_pb2.Text(text=text, confidence=0.5))
+            yield Response(**common, values=pipeline_pb2.Values(values=[value], step="words", model="scripted"))
         yield Response(**common, done=pipeline_pb2.SourceDone(reading_order=[1, 0]))
     yield Response(job_id=request.job_id, job_done=pipeline_pb2.JobDone(succeeded=len(request.sources)))
 
 
-def _region(identity: int, top: float) -> detection_pb2.Detection:
+def _region(identity: int, top: float) -> pipeline_pb2.Region:
     box = geometry_pb2.Box(x0=1.5, y0=top, x1=100.25, y1=top + 20)
-    return detection_pb2.Detection(
+    return pipeline_pb2.Region(
         id=identity, geometry=geometry_pb2.Geometry(box=box), class_name="textline", confidence=0.75
     )
 
@@ -144,7 +140,7 @@ def _region(identity: int, top: float) -> detection_pb2.Detection:
 def hang(server: ScriptedPipeline, request: pipeline_pb2.ProcessRequest, _: grpc.ServicerContext) -> Iterator[Response]:
     """The first event, and then nothing until the client gives up."""
     yield Response(
-        job_id=request.job_id, source_id=source_name(request, 0), image_ready=pipeline_pb2.ImageReady(size_bytes=1)
+        job_id=request.job_id, source_id=source_name(request, 0), source_ready=pipeline_pb2.SourceReady(size_bytes=1)
     )
     server.records.cancelled.wait(WAIT_S)
 
@@ -181,9 +177,9 @@ def from_the_future(
     # Field 99, length-delimited: an event that this release does not know.
     yield Response.FromString(b"\x9a\x06\x03new")
     for event in answer(server, request, context):
-        if event.HasField("detections"):
+        if event.HasField("regions"):
             polygon = geometry_pb2.Polygon(points=[geometry_pb2.Point(x=1, y=1)] * 3)
-            event.detections.detections.add(id=2, geometry=geometry_pb2.Geometry(polygon=polygon), class_name="new")
+            event.regions.regions.add(id=2, geometry=geometry_pb2.Geometry(polygon=polygon), class_name="new")
         yield Response.FromString(event.SerializeToString() + b"\x9a\x06\x03new")
 
 

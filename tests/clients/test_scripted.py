@@ -23,8 +23,8 @@ def test_prints_every_event_of_a_job(run: Run, pipeline: ScriptedPipeline, image
     expected = []
     for image in images[:2]:
         expected += [
-            ["image_ready", image.name, str(len(image.read_bytes()))],
-            ["detections", image.name, "640", "480", "2"],
+            ["source_ready", image.name, str(len(image.read_bytes()))],
+            ["regions", image.name, "640", "480", "2"],
             ["box", image.name, "0", "1.50 10.50 100.25 30.50", "textline", "0.7500"],
             ["box", image.name, "1", "1.50 60.25 100.25 80.25", "textline", "0.7500"],
             ["text", image.name, "0", "0.5000", TEXTS[0]],
@@ -76,7 +76,7 @@ def test_cancelling_ends_the_call_on_the_server(run: Run, pipeline: ScriptedPipe
     pipeline.script = scripted_pipeline.hang
     output = run("--cancel-after", "1", images[0])
     assert output.exit_code == 1
-    assert len(output.of("image_ready")) == 1
+    assert len(output.of("source_ready")) == 1
     assert code_name(output.of("error")[0][0]) in ("cancelled", "canceled")
     assert pipeline.records.cancelled.wait(5)
 

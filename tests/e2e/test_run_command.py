@@ -33,7 +33,9 @@ def objects(done: subprocess.CompletedProcess[bytes]) -> list[dict[str, Any]]:
 
 
 def check_region(region: dict[str, Any], width: int, height: int) -> None:
-    assert list(region)[:5] == ["box", "class", "confidence", "text", "text_confidence"]
+    keys = ["id", "parent", "step", "box", "class", "confidence", "text", "text_confidence"]
+    assert list(region)[: len(keys)] == keys
+    assert (region["parent"], region["step"]) == (None, "text")
     x0, y0, x1, y1 = region["box"]
     assert 0 <= x0 < x1 <= width
     assert 0 <= y0 < y1 <= height
@@ -48,11 +50,13 @@ def test_ndjson_is_what_the_design_says(up: Any, samples: Path) -> None:
     done = run(page, notes, "--json", "--address", up.address)
     assert done.returncode == 1, "one of two failed"
     good, bad = objects(done)
-    assert list(good) == ["source", "status", "width", "height", "regions", "timings_ms"]
+    assert list(good) == ["source", "status", "width", "height", "regions", "models", "timings_ms"]
     assert (good["source"], good["status"], good["width"], good["height"]) == (str(page), "ok", 384, 191)
     for region in good["regions"]:
         check_region(region, 384, 191)
     assert good["timings_ms"]["total"] > 0
+    assert {"text", "words"} <= set(good["timings_ms"])
+    assert [len(model["weights_sha256"]) for model in good["models"]] == [64, 64]
     assert list(bad) == ["source", "status", "error"]
     assert (bad["source"], bad["status"]) == (str(notes), "failed")
     assert (bad["error"]["code"], bad["error"]["reason"]) == ("INVALID_ARGUMENT", "INVALID_IMAGE")
@@ -132,7 +136,9 @@ def test_options_have_their_effect(up: Any, samples: Path) -> None:
     everything = run(samples / "page.png", "--json", "--address", up.address)
     few = run(samples / "page.png", "--json", "--address", up.address, "--max-detections", 5)
     sure = run(samples / "page.png", "--json", "--address", up.address, "--conf", 0.6)
+    named = run(samples / "page.png", "--json", "--address", up.address, "--pipeline", "read")
     unread = run(samples / "page.png", "--json", "--address", up.address, "--detect-only")
+    assert objects(named)[0]["regions"] == objects(everything)[0]["regions"]
     count = len(objects(everything)[0]["regions"])
     assert len(objects(few)[0]["regions"]) == 5 < count
     assert 0 < len(objects(sure)[0]["regions"]) < count
@@ -148,6 +154,7 @@ def test_options_have_their_effect(up: Any, samples: Path) -> None:
         (["--config", "nowhere.toml", "x.png"], "nowhere.toml"),
         (["--ca", "nowhere.pem", "x.png"], "nowhere.pem"),
         (["--max-detections", "-1", "x.png"], "--max-detections"),
+        (["--param", "country", "x.png"], "--param is of the form KEY=VALUE"),
         (["--address", "127.0.0.1:1", "--token", "a\nb", "x.png"], "the token has characters"),
     ],
 )
@@ -157,6 +164,12 @@ def test_wrong_usage_is_exit_code_2_without_a_traceback(arguments: list[str], sa
     output = (done.stdout + done.stderr).decode()
     assert said in output
     assert "Traceback" not in output
+
+
+def test_a_pipeline_that_is_not_there_fails_every_image(up: Any, samples: Path) -> None:
+    done = run(samples / "page.png", "--json", "--address", up.address, "--pipeline", "no_such")
+    assert done.returncode == 1
+    assert objects(done)[0]["error"]["reason"] == "UNKNOWN_PIPELINE"
 
 
 def test_an_empty_folder_is_wrong_usage(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from fuzz_inputs import Mutator, bomb, images
 from fuzz_targets import Finding, fuzz_decoding, fuzz_functions, headers
-from sluiceway_detection.image_limits import check_image
-from sluiceway_detection.images import decode_image
 from sluiceway_runtime.errors import ImageTooLarge
+from sluiceway_runtime.images.decode import decode_image
+from sluiceway_runtime.images.limits import check_image
 
 # Fixed, so that a failure here repeats; `make fuzz` takes another each time.
 SEED = 9
@@ -51,7 +51,7 @@ def test_the_same_seed_gives_the_same_inputs() -> None:
 
 @pytest.mark.parametrize("size", [(50_000, 50_000), (2**31 - 1, 1), (100_001, 1_000)])
 def test_bombs_are_refused_by_their_header(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    from sluiceway_detection import images as module
+    from sluiceway_runtime.images import decode as module
 
     monkeypatch.setattr(module.cv2, "imdecode", lambda *_: pytest.fail("decoded"))
     with pytest.raises(ImageTooLarge):
@@ -65,8 +65,8 @@ def test_every_seed_is_judged() -> None:
 
 
 def _sound(data: bytes) -> bool:
-    from sluiceway_detection.image_limits import ImageLimits
     from sluiceway_runtime.errors import SluicewayError
+    from sluiceway_runtime.images.limits import ImageLimits
 
     try:
         check_image(data, ImageLimits())
@@ -79,8 +79,8 @@ FINDINGS = sorted((Path(__file__).parent / "findings").iterdir())
 JUDGE = """
 import sys
 from pathlib import Path
-from sluiceway_detection.image_limits import ImageLimits
-from sluiceway_detection.images import decode_image
+from sluiceway_runtime.images.limits import ImageLimits
+from sluiceway_runtime.images.decode import decode_image
 from sluiceway_runtime.errors import SluicewayError
 try:
     print(decode_image(Path(sys.argv[1]).read_bytes(), ImageLimits()).shape)

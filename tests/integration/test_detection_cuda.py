@@ -15,13 +15,13 @@ from sluiceway_detection.backends import BackendSpec
 from sluiceway_detection.backends.agreement import reference_image
 from sluiceway_detection.config import DetectionConfig
 from sluiceway_detection.detector import YoloDetector
-from sluiceway_detection.image_limits import ImageLimits
-from sluiceway_detection.images import decode_image
 from sluiceway_detection.job import DetectionJob
 from sluiceway_detection.postprocess import Selection
 from sluiceway_detection.service import DetectionService
 from sluiceway_runtime import weights
 from sluiceway_runtime.errors import StartupError
+from sluiceway_runtime.images.decode import decode_image
+from sluiceway_runtime.images.limits import ImageLimits
 from sluiceway_runtime.server.app import Server
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.security import Security

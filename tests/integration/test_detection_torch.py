@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from sluiceway_detection.backends import Backend, BackendSpec, open_backend
 from sluiceway_detection.detector import YoloDetector
-from sluiceway_detection.image_limits import ImageLimits
-from sluiceway_detection.images import decode_image
 from sluiceway_detection.job import DetectionJob
 from sluiceway_detection.postprocess import Selection
 from sluiceway_runtime.errors import StartupError
+from sluiceway_runtime.images.decode import decode_image
+from sluiceway_runtime.images.limits import ImageLimits
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]  # torch and ultralytics warn by themselves
 

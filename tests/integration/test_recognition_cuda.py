@@ -12,11 +12,11 @@ from ppocr_reference import reference_of
 from rendered_lines import rendered_lines
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_recognition.handler import RecognitionHandler, create, worker_config
-from sluiceway_recognition.preprocess import CropLimits
 from sluiceway_recognition.resolve import plan_models
 from sluiceway_recognition.types import Answer, CropTask, PixelFormat
 from sluiceway_runtime import devices, weights
 from sluiceway_runtime.errors import StartupError
+from sluiceway_runtime.images.limits import ImageLimits
 from sluiceway_runtime.pool import Payload, Placement
 
 pytestmark = [pytest.mark.cuda, pytest.mark.timeout(300)]
@@ -31,7 +31,7 @@ def open_handler(model: dict[str, object], batches: tuple[int, ...] = (1, 32), c
 
     config = RecognitionConfig.model_validate({"models": [model]})
     plans = plan_models(config.models, lambda name: weights.resolve(name, kind="recognition"))
-    handler = create(worker_config(plans, CropLimits(10**7, 10**7), GraphSettings(batches, compiled=compiled)))
+    handler = create(worker_config(plans, ImageLimits(10**7, 10**7), GraphSettings(batches, compiled=compiled)))
     handler.setup(Placement(0, "cuda:0", None, 4))
     return handler
 

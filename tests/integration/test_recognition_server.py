@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
+import os
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,7 +19,9 @@ import psutil
 import pytest
 from openvino import opset13 as ops
 from PIL import Image, ImageDraw, ImageFont
+from prometheus_client import generate_latest
 from sluiceway_recognition.config import RecognitionConfig
+from sluiceway_recognition.group import group_of
 from sluiceway_recognition.service import CPU_BATCH, RecognitionService
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.server.app import Server
@@ -64,14 +68,17 @@ class Held:
 
 
 Stub = recognition_pb2_grpc.RecognitionServiceStub
+ALONE = Installation({}, Security(), {})
 
 
 @asynccontextmanager
-async def serving(**values: object) -> AsyncIterator[tuple[RecognitionService, Stub]]:
+async def serving(
+    installation: Installation = ALONE, **values: object
+) -> AsyncIterator[tuple[RecognitionService, Stub]]:
     config = RecognitionConfig.model_validate(
         {"port": 0, "operations_port": 0, "device": "cpu", "workers": 1, "drain_notice_s": 0, **values}
     )
-    service = RecognitionService(config, Installation({}, Security(), {}))
+    service = RecognitionService(config, installation)
     server = Server(service, config)
     try:
         await server.start()
@@ -120,6 +127,8 @@ TEXTS = [
 
 
 async def test_default_weights_over_grpc() -> None:
+    config = RecognitionConfig.model_validate({"device": "cpu"})
+    assert RecognitionService(config, ALONE).group == ""
     async with serving(workers=2, max_batch=2) as (service, stub):
         for worker in service.status()["workers"]:
             # READY within 10 s where a worker has a core; counted in CPU time, which a busy machine does not stretch.
@@ -141,7 +150,9 @@ async def test_default_weights_over_grpc() -> None:
         (model,) = described.models
         assert (model.model.name, model.head, model.backend) == ("ppocrv6-tiny", pb.HEAD_TEXT, "openvino")
         assert len(model.model.weights_sha256) == 64
-        assert (model.crop_spec.height, model.crop_spec.max_width) == (48, 1920)
+        spec = model.crop_spec
+        assert (spec.name, spec.height, spec.max_width) == ("ppocrv6-tiny", 48, 1920)
+        assert described.group == service.group == group_of(service.models.values()) != ""
         assert all(worker["items"] for worker in service.status()["workers"])
 
 
@@ -177,7 +188,7 @@ async def test_hostile_crops_fail_alone_and_hostile_requests_as_a_whole() -> Non
     good = line("gate")
     file = io.BytesIO()
     Image.fromarray(np.repeat(np.repeat(good, 2, axis=0), 2, axis=1)).save(file, "PNG")
-    async with serving(max_crops=12) as (_, stub):
+    async with serving(max_crops=15) as (_, stub):
         answers = await ask(
             stub,
             raw(0, good),
@@ -185,17 +196,20 @@ async def test_hostile_crops_fail_alone_and_hostile_requests_as_a_whole() -> Non
             raw(2, good, width=0),
             raw(3, good, height=0, width=0, data=b""),
             raw(4, good, format=99),
-            raw(5, good, width=2**32 - 1),
+            raw(5, good, width=2**31 - 1),
             crop_pb2.Crop(id=6),
             crop_pb2.Crop(id=7, encoded=b""),
             crop_pb2.Crop(id=8, encoded=b"a text file"),
             crop_pb2.Crop(id=9, encoded=file.getvalue()),
             raw(10, np.zeros((1, 1, 3), dtype=np.uint8)),
             raw(11, np.zeros((48, 16384, 3), dtype=np.uint8)),
+            raw(12, good, height=-48),
+            raw(13, good, height=-48, width=-good.shape[1]),
+            raw(14, good, format=-1),
         )
         reasons = {index: answer.error.reason for index, answer in answers.items() if answer.HasField("error")}
         assert reasons == {
-            **dict.fromkeys((1, 2, 3, 4, 6, 7, 8), "INVALID_IMAGE"),
+            **dict.fromkeys((1, 2, 3, 4, 6, 7, 8, 12, 13, 14), "INVALID_IMAGE"),
             5: "IMAGE_TOO_LARGE",
         }
         assert answers[0].text.text == answers[9].text.text == "gate"
@@ -204,14 +218,16 @@ async def test_hostile_crops_fail_alone_and_hostile_requests_as_a_whole() -> Non
         for reason, request in {
             "INVALID_OPTION": [
                 pb.RecognizeRequest(crops=[raw(1, good), raw(1, good)]),
-                pb.RecognizeRequest(crops=[raw(index, good) for index in range(13)]),
+                pb.RecognizeRequest(crops=[raw(-1, good)]),
+                pb.RecognizeRequest(crops=[raw(index, good) for index in range(16)]),
                 pb.RecognizeRequest(crops=[raw(1, good)], options=pb.RecognizeOptions(top_k=0)),
                 pb.RecognizeRequest(crops=[raw(1, good)], options=pb.RecognizeOptions(top_k=1001)),
+                pb.RecognizeRequest(crops=[raw(1, good)], options=pb.RecognizeOptions(top_k=-1)),
                 pb.RecognizeRequest(crops=[raw(1, good)], priority=9),
+                pb.RecognizeRequest(crops=[raw(1, good)], priority=-1),
             ],
             "UNKNOWN_MODEL": [
                 pb.RecognizeRequest(crops=[raw(1, good)], options=pb.RecognizeOptions(model="absent")),
-                pb.RecognizeRequest(crops=[crop_pb2.Crop(id=1, model="absent", raw=raw(1, good).raw)]),
             ],
         }.items():
             for message in request:
@@ -223,7 +239,7 @@ async def test_hostile_crops_fail_alone_and_hostile_requests_as_a_whole() -> Non
 
 
 async def test_text_class_and_user_code_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES))
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES), prepend=os.pathsep)
     colour = {"name": "colour", "kind": "classify", "recognizer": "recognizer:DominantColour", "classes": ["car"]}
     async with serving(models=["ppocrv6-tiny", colour]) as (_, stub):
         red = np.full((20, 90, 3), (250, 5, 5), dtype=np.uint8)
@@ -238,17 +254,79 @@ async def test_text_class_and_user_code_beside_each_other(monkeypatch: pytest.Mo
         assert list(described.crop_spec.classes) == ["car"]
         assert described.labels[2] == "red"
 
-        mixed = [crop_pb2.Crop(id=1, model="colour", raw=raw(1, red).raw), raw(2, red)]
-        mixed[1].model = "ppocrv6-tiny"
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await ask(stub, *mixed)
-        assert from_rpc_error(caught.value).reason == "INVALID_OPTION"
+        # What crops were cut for is a label to the client, whatever it is.
+        crops = [raw(index, line("gate")) for index in range(3)]
+        for crop, spec in zip(crops, ("colour", "no model", ""), strict=True):
+            crop.spec = spec
+        assert {answer.text.text for answer in (await ask(stub, *crops)).values()} == {"gate"}
+        answers = await ask(stub, *crops, options=options)
+        assert {answer.WhichOneof("result") for answer in answers.values()} == {"classification"}
+
+
+def as_file(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+async def test_a_crop_may_be_a_whole_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES), prepend=os.pathsep)
+    colour = {"name": "colour", "kind": "classify", "recognizer": "recognizer:DominantColour"}
+    async with serving(models=["ppocrv6-tiny", colour]) as (service, stub):
+        options = pb.RecognizeOptions(model="colour")
+        # Upright by its EXIF orientation, as a detection server sees it.
+        photograph = Image.new("RGB", (3000, 4000), (250, 5, 5))
+        exif = photograph.getexif()
+        exif[0x0112] = 6
+        for data in (
+            as_file(photograph, "JPEG", exif=exif),
+            # More pixels and bytes than any region of a page has.
+            as_file(Image.new("RGB", (6000, 5000), (250, 5, 5))) + bytes(20 * 2**20),
+        ):
+            page = crop_pb2.Crop(spec="page", encoded=data)
+            assert (await ask(stub, page, options=options))[0].classification.labels[0].class_name == "red"
+            # As one line it says nothing, but that is no error.
+            assert (await ask(stub, page))[0].WhichOneof("result") == "text"
+        text = Image.fromarray(line("What is the sluice gate for?"))
+        wide = text.resize((text.width * 20, text.height * 20))
+        answer = (await ask(stub, crop_pb2.Crop(encoded=as_file(wide))))[0]
+        assert answer.text.text == "What is the sluice gate for?"
+        limits = {
+            "max_crop_px": as_file(Image.new("1", (10_001, 10_000))),
+            "max_crop_bytes": as_file(photograph) + bytes(32 * 2**20),
+        }
+        for key, data in limits.items():
+            error = (await ask(stub, crop_pb2.Crop(encoded=data), options=options))[0].error
+            assert (error.reason, error.metadata["limit"]) == ("IMAGE_TOO_LARGE", key)
+        assert service.pool is not None
+        assert service.pool.statistics().counters.deaths == 0
+
+
+async def test_a_stage_of_another_name_shows_it_and_is_the_same_otherwise(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES), prepend=os.pathsep)
+    colour = {"name": "colour", "kind": "classify", "recognizer": "recognizer:DominantColour"}
+    caplog.set_level(logging.INFO)
+    tables = {"stages": {"plates": {"kind": "recognition", "models": [colour]}}}
+    installation = Installation(tables, Security(), {}, stage="plates")
+    async with serving(installation, models=[colour]) as (service, stub):
+        assert service._registry is not None
+        assert b'sluiceway_pool_capacity_items{stage="plates"}' in generate_latest(service._registry)
+        assert "pool plates: 1 workers are ready" in caplog.messages
+        answer = (await ask(stub, raw(0, np.full((20, 90, 3), (250, 5, 5), dtype=np.uint8))))[0]
+        assert answer.classification.labels[0].class_name == "red"
+    config = RecognitionConfig.model_validate({"device": "cpu", "models": [{"name": "a", "weights": "/none.onnx"}]})
+    service = RecognitionService(config, installation)
+    with pytest.raises(StartupError, match=r"^stages\.plates\.models\.a: "):
+        await service.start()
+    await service.close()
 
 
 @pytest.fixture
 def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     (tmp_path / "held.py").write_text(HELD, encoding="utf-8")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     return {"name": "held", "recognizer": "held:Held", "options": {"folder": str(tmp_path)}}
 
 
@@ -357,7 +435,7 @@ async def test_a_network_of_the_users_own_embeds(tmp_path: Path) -> None:
 
 async def test_cuda_without_cuda_fails_at_start() -> None:
     config = RecognitionConfig.model_validate({"port": 0, "operations_port": 0, "device": "cuda"})
-    service = RecognitionService(config, Installation({}, Security(), {}))
+    service = RecognitionService(config, ALONE)
     with pytest.raises(StartupError, match="device = 'cuda', but"):
         await service.start()
     await service.close()
@@ -372,7 +450,7 @@ async def test_weights_that_are_not_there_fail_at_start(tmp_path: Path) -> None:
             "models": [{"name": "a", "weights": str(tmp_path / "b.onnx")}],
         }
     )
-    service = RecognitionService(config, Installation({}, Security(), {}))
+    service = RecognitionService(config, ALONE)
     with pytest.raises(StartupError, match=r"recognition\.models\.a: the weights file .*b\.onnx does not exist"):
         await service.start()
     await service.close()

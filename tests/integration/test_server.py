@@ -125,7 +125,8 @@ async def test_operations_port_tells_state_metrics_and_status(server: Server, ch
     code, text = await get(server, "/metrics")
     assert code == 200
     assert 'sluiceway_calls_total{code="OK",method="Detect"} 1.0' in text
-    assert json.loads((await get(server, "/statusz"))[1]) == {"state": "ready", "answer": 42}
+    memory = {"limit_bytes": server.budget.total_bytes, "held_bytes": 0, "waiting": 0}
+    assert json.loads((await get(server, "/statusz"))[1]) == {"state": "ready", "memory": memory, "answer": 42}
 
 
 async def test_health_follows_the_service(server: Server, service: Scripted, channel: grpc.aio.Channel) -> None:

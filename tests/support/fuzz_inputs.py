@@ -101,8 +101,11 @@ def messages() -> list[bytes]:
         recognition_pb2.RecognizeRequest(
             crops=[crop_pb2.Crop(id=1, raw=raw), crop_pb2.Crop(id=2, encoded=b"\xff\xd8")], options=head
         ),
+        recognition_pb2.RecognizeRequest(
+            crops=[crop_pb2.Crop(spec=label, raw=raw) for label in ("a", "a", "\u00e4" * 100)]
+        ),
         detection_pb2.DetectResponse(
-            width=3, height=4, crops=[crop_pb2.Crop(id=1, model="m", raw=raw), crop_pb2.Crop(id=7, encoded=b"x")]
+            width=3, height=4, crops=[crop_pb2.Crop(id=1, spec="m", raw=raw), crop_pb2.Crop(id=7, encoded=b"x")]
         ),
         pipeline_pb2.ProcessResponse(job_id="j", source_id="0", done=pipeline_pb2.SourceDone(reading_order=[1, 2])),
     ]

@@ -18,7 +18,6 @@ from multidict import MultiDict
 from sluiceway_detection import convert as detection_convert
 from sluiceway_detection import handler as detection_handler
 from sluiceway_detection.config import DetectionConfig
-from sluiceway_detection.image_limits import ImageLimits, check_image
 from sluiceway_detection.job import DetectionJob
 from sluiceway_detection.postprocess import Selection
 from sluiceway_orchestrator.config import OrchestratorConfig, load_apis
@@ -31,11 +30,11 @@ from sluiceway_recognition import convert as recognition_convert
 from sluiceway_recognition import handler as recognition_handler
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_recognition.plan import ModelPlan, Normalisation
-from sluiceway_recognition.preprocess import CropLimits
 from sluiceway_recognition.types import CropTask, Head
 from sluiceway_runtime.config import load_section
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import ConfigurationError, ImageTooLarge, InvalidImage, SluicewayError
+from sluiceway_runtime.images.limits import ImageLimits, check_image
 from sluiceway_runtime.pool import Payload, Placement, Pool, PoolLimits, WorkerSpec
 from sluiceway_runtime.server.security import SecurityConfig
 
@@ -107,7 +106,7 @@ def protobuf(data: bytes) -> None:
                     if isinstance(crop, recognition_convert.RawCrop):
                         recognition_convert.pixel_format_of(crop, max_px=10_000)
                     else:
-                        recognition_convert.file_of(crop, MAX_BYTES)
+                        recognition_convert.file_of(crop, LIMITS)
         except SluicewayError:
             pass
     try:
@@ -230,7 +229,7 @@ def recognition_pool(workers: int) -> Pool:
         "m", Head.TEXT, spec, (spec.max_width,), Normalisation((0, 0, 0), (1, 1, 1)),
         user_class="ledger_models:LedgerRecognizer",
     )  # fmt: skip
-    config = recognition_handler.worker_config((plan,), CropLimits(MAX_PIXELS, MAX_BYTES))
+    config = recognition_handler.worker_config((plan,), LIMITS)
     return _pool(recognition_handler.FACTORY, config, workers)
 
 

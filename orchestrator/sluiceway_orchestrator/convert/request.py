@@ -31,6 +31,11 @@ class Request(NamedTuple):
     message: pipeline_pb2.ProcessRequest
     images: dict[int, memoryview]
 
+    @property
+    def size_bytes(self) -> int:
+        """What it holds."""
+        return self.message.ByteSize() + sum(map(len, self.images.values()))
+
 
 class Action(NamedTuple):
     """What a client says on a stream: one of the two is set."""

@@ -58,6 +58,10 @@ class DetectionChoice:
         if side is not None and not (_is(side, int) and 0 < side <= LARGEST_SIDE and side % SIDE_STEP == 0):
             raise ValueError(f"image_size: must be a whole number of pixels, a multiple of {SIDE_STEP}")
 
+    def chosen(self) -> dict[str, Any]:
+        """Those that are chosen, by name."""
+        return {item.name: value for item in fields(self) if (value := getattr(self, item.name)) is not None}
+
     def over(self, earlier: DetectionChoice | None) -> DetectionChoice:
         """This choice, and where it says nothing the earlier one."""
         if earlier is None:

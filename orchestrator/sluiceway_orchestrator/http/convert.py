@@ -12,7 +12,8 @@ from multidict import MultiMapping
 from sluiceway_runtime.errors import InvalidOption
 
 from sluiceway.pipeline.v1 import pipeline_pb2
-from sluiceway_orchestrator.convert import event_to_proto
+from sluiceway_orchestrator.convert.events import event_to_proto
+from sluiceway_orchestrator.convert.request import Request
 from sluiceway_orchestrator.outbox import Addressed
 
 __all__ = ["DESCRIPTORS", "QUERY", "event_to_json", "message_to_json", "request_from_image", "request_from_json"]
@@ -40,34 +41,37 @@ def _priority(text: str) -> str:
 
 
 # Query parameters of a request whose body is the image: what each is in the request, and how it is read.
+_DETECTION, _RECOGNITION = ("options", "detection"), ("options", "recognition")
 QUERY: Mapping[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     "job_id": (("job_id",), str),
-    "confidence": (("options", "detect", "confidence"), float),
-    "iou": (("options", "detect", "iou"), float),
-    "classes": (("options", "detect", "classes"), _names),
-    "max_detections": (("options", "detect", "max_detections"), int),
-    "image_size": (("options", "detect", "image_size"), int),
-    "characters": (("options", "recognize", "characters"), _boolean),
-    "top_k": (("options", "recognize", "top_k"), int),
+    "pipeline": (("pipeline",), str),
+    "confidence": ((*_DETECTION, "confidence"), float),
+    "iou": ((*_DETECTION, "iou"), float),
+    "classes": ((*_DETECTION, "classes"), _names),
+    "max_detections": ((*_DETECTION, "max_detections"), int),
+    "image_size": ((*_DETECTION, "image_size"), int),
+    "characters": ((*_RECOGNITION, "characters"), _boolean),
+    "top_k": ((*_RECOGNITION, "top_k"), int),
     "priority": (("options", "priority"), _priority),
     "detect_only": (("options", "detect_only"), _boolean),
 }
 
 
-def request_from_json(body: bytes) -> pipeline_pb2.ProcessRequest:
+def request_from_json(body: bytes) -> Request:
     """Read a job from the JSON form of a `ProcessRequest`.
 
     Raises:
         InvalidOption: it is none.
     """
     try:
-        return json_format.Parse(body, pipeline_pb2.ProcessRequest(), max_recursion_depth=16)
+        message = json_format.Parse(body, pipeline_pb2.ProcessRequest(), max_recursion_depth=16)
     except (json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
         # The error may hold all that was sent.
         raise InvalidOption(f"body: {str(error)[:_MAX_ECHO]}") from None
+    return Request(message, {})
 
 
-def request_from_image(image: bytes, query: MultiMapping[str]) -> pipeline_pb2.ProcessRequest:
+def request_from_image(image: bytes, query: MultiMapping[str]) -> Request:
     """Make a job of one image and the parameters of its URL.
 
     Raises:
@@ -91,8 +95,8 @@ def request_from_image(image: bytes, query: MultiMapping[str]) -> pipeline_pb2.P
         request = json_format.ParseDict(plain, pipeline_pb2.ProcessRequest())
     except json_format.ParseError as error:
         raise InvalidOption(str(error)) from None
-    request.sources.add(image=image)
-    return request
+    request.sources.add(image=b"")
+    return Request(request, {0: memoryview(image)})
 
 
 def event_to_json(addressed: Addressed) -> tuple[str, str]:

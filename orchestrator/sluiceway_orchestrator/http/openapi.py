@@ -22,8 +22,14 @@ _SCALARS: dict[int, dict[str, Any]] = {
     FieldDescriptor.CPPTYPE_BOOL: {"type": "boolean"},
     FieldDescriptor.CPPTYPE_STRING: {"type": "string"},
 }
+# Messages whose JSON form is not an object of their fields.
+_WELL_KNOWN: dict[str, dict[str, Any]] = {
+    "google.protobuf.Duration": {"type": "string", "pattern": r"^-?\d+(\.\d{1,9})?s$"},
+    "google.protobuf.Struct": {"type": "object", "additionalProperties": True},
+}
 _PARAMETERS: dict[str, dict[str, Any]] = {
     "job_id": {"type": "string", "maxLength": 128},
+    "pipeline": {"type": "string", "maxLength": 64},
     "confidence": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
     "iou": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
     "classes": {"type": "array", "items": {"type": "string"}},
@@ -166,6 +172,8 @@ def _field(field: FieldDescriptor, schemas: dict[str, Any]) -> dict[str, Any]:
 def _single(field: FieldDescriptor, schemas: dict[str, Any]) -> dict[str, Any]:
     if field.type == FieldDescriptor.TYPE_BYTES:
         return {"type": "string", "contentEncoding": "base64"}
+    if field.message_type is not None and field.message_type.full_name in _WELL_KNOWN:
+        return dict(_WELL_KNOWN[field.message_type.full_name])
     if field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
         return _message(field.message_type, schemas)
     if field.enum_type is not None:

@@ -13,6 +13,7 @@ from importlib.metadata import version
 
 from aiohttp import web
 from multidict import MultiDict
+from sluiceway_runtime.account import Account, MemoryBudget, Phase
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import (
     DeadlineExceeded,
@@ -27,7 +28,7 @@ from sluiceway_runtime.server.calls import REQUEST_ID_KEY, current_request_id
 from sluiceway_runtime.server.security import ANONYMOUS, Security
 
 from sluiceway_orchestrator.config import OrchestratorConfig
-from sluiceway_orchestrator.convert import job_from_proto
+from sluiceway_orchestrator.convert.job import JobLimits, job_from_request
 from sluiceway_orchestrator.http.config import HttpConfig
 from sluiceway_orchestrator.http.convert import event_to_json, request_from_image, request_from_json
 from sluiceway_orchestrator.http.openapi import document
@@ -52,6 +53,13 @@ _PARSE_ELSEWHERE_BYTES = 256 * 2**10
 # Connections that are idle are not worth waiting for.
 _CLOSE_S = 0.5
 
+# Of a body, while it is read and taken apart: its chunks and what they are joined to; of JSON also its text, and the
+# images that come out of it.
+IMAGE_COPIES, JSON_COPIES = 2, 4
+_LIMIT = web.AppKey("limit", int)
+# A client that reads none of this for so long after the time of its job is cut off.
+_UNREAD_S = 1.0
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -61,6 +69,8 @@ class HttpPort:
     Args:
         config: of the orchestrator: its limits hold here as well.
         http: where to listen and who may call.
+        limits: what jobs may be.
+        budget: where room for a body is reserved before it is read.
         run: runs a job and hands out its events.
         describe: what the server offers, as JSON.
         security: TLS and tokens, those of gRPC.
@@ -71,12 +81,16 @@ class HttpPort:
         config: OrchestratorConfig,
         http: HttpConfig,
         *,
+        limits: JobLimits,
+        budget: MemoryBudget,
         run: Callable[[Job], AsyncGenerator[Addressed]],
         describe: Callable[[], str],
         security: Security | None = None,
     ) -> None:
         self._config = config
         self._http = http
+        self._limits = limits
+        self._budget = budget
         self._run = run
         self._describe = describe
         self._security = security or Security()
@@ -99,6 +113,7 @@ class HttpPort:
         self._security.require_safe("orchestrator", self._http.host)
         limit = int(self._config.max_message_bytes * _JSON_OVERHEAD) + _JSON_EXTRA_BYTES
         app = web.Application(client_max_size=limit, middlewares=[self._surround])
+        app[_LIMIT] = limit
         app.add_routes(
             [
                 web.post("/v1/process", self._process),
@@ -203,16 +218,17 @@ class HttpPort:
         self._idle.clear()
         try:
             kind = _answer_type(request)
-            job = await self._job(request, client)
-            async with aclosing(self._run(job)) as events:
-                return await _stream(request, kind, events)
+            with self._budget.account() as account:
+                job = await self._job(request, client, account)
+                async with aclosing(self._run(job)) as events:
+                    return await _stream(request, kind, job.deadline, events)
         finally:
             leave()
             self._running -= 1
             if not self._running:
                 self._idle.set()
 
-    async def _job(self, request: web.Request, client: str) -> Job:
+    async def _job(self, request: web.Request, client: str, account: Account) -> Job:
         query = MultiDict(request.query)
         deadline = Deadline.after(
             min(_timeout_s(query.pop("timeout_s", None), self._config), self._config.max_deadline_s)
@@ -220,34 +236,40 @@ class HttpPort:
         if request.content_type == "application/json":
             if query:
                 raise InvalidOption(f"{next(iter(query))}: options of a JSON request go into its body")
-            body = await _body(request, deadline)
+            body = await self._body(request, deadline, account, JSON_COPIES)
             parse = request_from_json
-            message = parse(body) if len(body) < _PARSE_ELSEWHERE_BYTES else await asyncio.to_thread(parse, body)
+            parsed = parse(body) if len(body) < _PARSE_ELSEWHERE_BYTES else await asyncio.to_thread(parse, body)
         elif request.content_type == "application/octet-stream" or request.content_type.startswith("image/"):
             limit = self._config.max_image_bytes
             if (request.content_length or 0) > limit:
                 raise ImageTooLarge("the image is larger than the limit", metadata={"max_image_bytes": str(limit)})
-            message = request_from_image(await _body(request, deadline), query)
+            parsed = request_from_image(await self._body(request, deadline, account, IMAGE_COPIES), query)
         else:
             raise web.HTTPUnsupportedMediaType(reason="send an image (image/*) or application/json")
-        return job_from_proto(
-            message,
+        account.settle(parsed.size_bytes, Phase.DOOR)
+        return job_from_request(
+            parsed,
             client=client if client != ANONYMOUS else request.remote or ANONYMOUS,
             deadline=deadline,
             request_id=current_request_id.get(),
-            config=self._config,
+            limits=self._limits,
         )
 
+    async def _body(self, request: web.Request, deadline: Deadline, account: Account, copies: int) -> bytes:
+        """Read the body once there is room for it, and in the time of the job.
 
-async def _body(request: web.Request, deadline: Deadline) -> bytes:
-    """Read the body, in the time of the job: a client that stopped sending must not keep its place for ever."""
-    try:
-        async with asyncio.timeout(deadline.remaining_s()):
-            return await request.read()
-    except TimeoutError:
-        raise DeadlineExceeded("the time ran out before the body was here") from None
-    except web.RequestPayloadError:
-        raise InvalidOption("body: it is not encoded as its headers say") from None
+        A client that stopped sending must not keep its place for ever. A body that does not say how long it is takes
+        room for the longest.
+        """
+        expected = request.content_length if request.content_length is not None else request.app[_LIMIT]
+        try:
+            async with asyncio.timeout(deadline.remaining_s()):
+                await account.reserve(copies * min(expected, request.app[_LIMIT]), Phase.DOOR)
+                return await request.read()
+        except TimeoutError:
+            raise DeadlineExceeded("the time ran out before the body was here") from None
+        except web.RequestPayloadError:
+            raise InvalidOption("body: it is not encoded as its headers say") from None
 
 
 def _answer_type(request: web.Request) -> str:
@@ -272,27 +294,45 @@ def _timeout_s(text: str | None, config: OrchestratorConfig) -> float:
     return seconds
 
 
-async def _stream(request: web.Request, kind: str, events: AsyncGenerator[Addressed]) -> web.StreamResponse:
-    """Write events as they come. A job that fails before its first one gets a status of its own."""
+async def _stream(
+    request: web.Request, kind: str, deadline: Deadline, events: AsyncGenerator[Addressed]
+) -> web.StreamResponse:
+    """Write events as they come, until the time of the job is over.
+
+    A job that fails before its first event gets a status of its own. A client that does not read is cut off: what it
+    has not read is given up by then, and its connection holds nothing but what fits into the socket.
+    """
     first = await anext(events)
     response = web.StreamResponse(headers={"Content-Type": f"{kind}; charset=utf-8", "Cache-Control": "no-store"})
     # Proxies that buffer would turn the stream into one late answer.
     response.headers["X-Accel-Buffering"] = "no"
     await response.prepare(request)
+    try:
+        async with asyncio.timeout(deadline.remaining_s() + _UNREAD_S):
+            await _write(response, kind, first, events)
+    except TimeoutError:
+        log.info("request %s: the client did not read its answer in time", current_request_id.get())
+        if request.transport is not None:
+            request.transport.abort()
+    return response
+
+
+async def _write(
+    response: web.StreamResponse, kind: str, first: Addressed, events: AsyncGenerator[Addressed]
+) -> None:
     await response.write(_frame(kind, *event_to_json(first)))
     try:
         async for event in events:
             await response.write(_frame(kind, *event_to_json(event)))
     except ConnectionError:
         # The client left; leaving the generator ends its job.
-        return response
+        return
     except SluicewayError as error:
         await response.write(_late_problem(kind, error, current_request_id.get()))
     except Exception:
         log.exception("request %s: the stream broke", current_request_id.get())
         await response.write(_late_problem(kind, Internal("internal error"), current_request_id.get()))
     await response.write_eof()
-    return response
 
 
 def _frame(kind: str, name: str, text: str) -> bytes:

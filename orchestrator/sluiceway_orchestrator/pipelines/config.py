@@ -201,6 +201,8 @@ def _input_faults(
             yield f"{where}.of: {step.of!r} finds no regions; a stage works on those of a step that detects"
         elif step.api is not None and kinds[step.of] is StepKind.CALL:
             yield f"{where}.of: {step.of!r} is a call; a call works on regions that a stage found or read"
+        elif step.api is not None and kinds[step.of] is StepKind.RECOGNIZE and by_name[step.of].of is None:
+            yield f"{where}.of: {step.of!r} reads the page, which has no regions; write after = [{step.of!r}]"
     for name in step.after:
         if name not in by_name:
             yield f"{where}.after: nothing feeds it: no step is called {name!r}"

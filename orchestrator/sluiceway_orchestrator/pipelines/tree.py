@@ -65,6 +65,11 @@ class RegionTree:
     def __len__(self) -> int:
         return len(self._boxes)
 
+    @property
+    def again(self) -> bool:
+        """Whether this is not the first detection."""
+        return self._again
+
     def begin_again(self) -> None:
         """All that follows is of a new detection of the same source."""
         self._again = True

@@ -157,13 +157,13 @@ class Stage(Generic[Description]):
         return self._set.here
 
     @property
-    def groups(self) -> tuple[tuple[Group[Description], int], ...]:
-        """Every version that is served, with the number of its ready replicas, the most first.
+    def members(self) -> tuple[tuple[Group[Description], tuple[Replica[Description], ...]], ...]:
+        """Every version that is served with its ready replicas, the one with the most first.
 
         While none is served, those that were: a stage that is scaled to zero is known for what it was.
         """
-        found = [(group, len(self._members.get(name, ()))) for name, group in self._groups.items()]
-        return tuple(sorted(found, key=lambda item: -item[1]))
+        found = [(group, self._members.get(name, ())) for name, group in self._groups.items()]
+        return tuple(sorted(found, key=lambda item: -len(item[1])))
 
     @property
     def backlog_items(self) -> int:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sluiceway_runtime.errors import ImageTooLarge, InvalidImage, InvalidOption
+from sluiceway_runtime.images.limits import ImageLimits
 
 from sluiceway.common.v1 import crop_pb2
 from sluiceway.detection.v1 import detection_pb2 as pb
 from sluiceway_detection import wire
 from sluiceway_detection.convert.formats import FORMATS
 from sluiceway_detection.crops import channels_of
-from sluiceway_detection.image_limits import ImageLimits
 from sluiceway_detection.job import RawPixels
 
 __all__ = [
@@ -160,7 +160,7 @@ def pixels_of(crop: RawCrop, limits: ImageLimits) -> RawPixels:
     if height * width > limits.max_pixels:
         raise ImageTooLarge(
             f"the crop has {height} x {width} pixels; at most {limits.max_pixels} are accepted",
-            metadata={"limit": "max_image_pixels", "max": str(limits.max_pixels)},
+            metadata={"limit": limits.keys[1], "max": str(limits.max_pixels)},
         )
     channels = channels_of(pixel_format)
     if len(data) != height * width * channels:

@@ -22,6 +22,11 @@ class ServerConfig(BaseModel):
     port: Port = Field(description="gRPC port.")
     operations_port: Port = Field(description="HTTP port of /livez, /readyz and /metrics.")
     max_message_bytes: int = Field(64 * 2**20, ge=2**16, le=2**31 - 1, description="Largest gRPC message, both ways.")
+    memory_bytes: Annotated[int, Field(ge=2**20)] | Literal["auto"] = Field(
+        "auto",
+        description="Most bytes of requests, images and answers held at once; `auto`: `queue_bytes` and 128 MiB in a "
+        "stage, in an orchestrator two fifths of the memory that it may use.",
+    )
     default_deadline_s: float = Field(30, gt=0, description="For calls that come without a deadline.")
     max_deadline_s: float = Field(300, gt=0, description="Longer deadlines are cut to this.")
     drain_grace_s: float = Field(20, ge=0, description="After SIGTERM: how long running requests may take to finish.")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sluiceway_runtime.control_groups import PROC, SYS, control_groups, text_of
+
 __all__ = ["CpuFacts", "LogicalCpu", "isa", "parse_cpu_list", "read_cpu_facts"]
 
-PROC = Path("/proc")
-SYS = Path("/sys")
 # Instruction sets that decide on a precision or a backend, by the kernel's names (x86, then ARM).
 ISA_OF_INTEREST = frozenset(
     {
@@ -74,8 +73,8 @@ def read_cpu_facts(*, proc: Path = PROC, sys: Path = SYS, allowed: Iterable[int]
         allowed: affinity; None asks the system.
     """
     mine = tuple(sorted(os.sched_getaffinity(0) if allowed is None else allowed))
-    online = parse_cpu_list(_text(sys / "devices/system/cpu/online")) or mine
-    hierarchies = tuple(_control_groups(proc, sys))
+    online = parse_cpu_list(text_of(sys / "devices/system/cpu/online")) or mine
+    hierarchies = tuple(control_groups(proc, sys, ("cpu", "cpuset")))
     quota_cpus = _smallest_quota(group for groups in hierarchies for group in groups)
     return CpuFacts(
         online=online,
@@ -88,7 +87,7 @@ def read_cpu_facts(*, proc: Path = PROC, sys: Path = SYS, allowed: Iterable[int]
 
 def isa(*, proc: Path = PROC) -> frozenset[str]:
     """Instruction sets of the CPU that decide on precisions, by the kernel's names, such as `amx_bf16`."""
-    for line in _text(proc / "cpuinfo").splitlines():
+    for line in text_of(proc / "cpuinfo").splitlines():
         name, _, value = line.partition(":")
         if name.strip() in ("flags", "Features"):
             return ISA_OF_INTEREST.intersection(value.split())
@@ -111,36 +110,15 @@ def parse_cpu_list(text: str) -> tuple[int, ...]:
     return tuple(sorted(cpus))
 
 
-def _control_groups(proc: Path, sys: Path) -> Iterator[tuple[Path, ...]]:
-    """Of each hierarchy the directory of the group that this process is in, and those of its parents, upwards.
-
-    In a container the path may be the host's while only the container's part is mounted: what is missing is skipped.
-    """
-    for line in _text(proc / "self/cgroup").splitlines():
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if number == "0" and not controllers:
-            roots: Sequence[Path] = (sys / "fs/cgroup", sys / "fs/cgroup/unified")
-        elif set(controllers.split(",")) & {"cpu", "cpuset"}:
-            roots = (sys / "fs/cgroup" / controllers, *(sys / "fs/cgroup" / name for name in controllers.split(",")))
-        else:
-            continue
-        for root in roots:
-            directory = root / path.strip("/")
-            upwards = (directory, *directory.parents)
-            if groups := tuple(group for group in upwards[: upwards.index(root) + 1] if group.is_dir()):
-                yield groups
-
-
 def _smallest_quota(groups: Iterable[Path]) -> float | None:
     return min((quota for group in groups if (quota := _quota(group)) is not None), default=None)
 
 
 def _quota(group: Path) -> float | None:
-    words = _text(group / "cpu.max").split()
+    words = text_of(group / "cpu.max").split()
     if len(words) == 2 and words[0] != "max":
         return int(words[0]) / int(words[1])
-    quota, period = _text(group / "cpu.cfs_quota_us"), _text(group / "cpu.cfs_period_us")
+    quota, period = text_of(group / "cpu.cfs_quota_us"), text_of(group / "cpu.cfs_period_us")
     if quota and period and int(quota) > 0:
         return int(quota) / int(period)
     return None
@@ -152,14 +130,14 @@ def _is_exclusive(own: Sequence[Path], allowed: tuple[int, ...], online: tuple[i
         return False  # the whole machine is never ours alone by looks
     quota_cpus = _smallest_quota(own)
     for group in own:
-        if (group / "cpuset.cpus").is_file() and not _text(group / "cpuset.cpus"):
+        if (group / "cpuset.cpus").is_file() and not text_of(group / "cpuset.cpus"):
             continue  # the effective ones are the parent's
-        narrowed = parse_cpu_list(_text(group / "cpuset.cpus.effective") or _text(group / "cpuset.cpus"))
+        narrowed = parse_cpu_list(text_of(group / "cpuset.cpus.effective") or text_of(group / "cpuset.cpus"))
         if set(narrowed) != set(allowed):
             continue
         # The kernel appends "invalid" and a reason to a partition that is none.
-        partition = _text(group / "cpuset.cpus.partition")
-        if partition in ("root", "isolated") or _text(group / "cpuset.cpu_exclusive") == "1":
+        partition = text_of(group / "cpuset.cpus.partition")
+        if partition in ("root", "isolated") or text_of(group / "cpuset.cpu_exclusive") == "1":
             return True
         if quota_cpus is not None and abs(quota_cpus - len(allowed)) <= QUOTA_TOLERANCE:
             return True
@@ -169,7 +147,7 @@ def _is_exclusive(own: Sequence[Path], allowed: tuple[int, ...], online: tuple[i
 def _topology(sys: Path, cpus: Iterable[int]) -> tuple[LogicalCpu, ...]:
     node_of: dict[int, int] = {}
     for directory in sorted((sys / "devices/system/node").glob("node[0-9]*")):
-        for cpu in parse_cpu_list(_text(directory / "cpulist")):
+        for cpu in parse_cpu_list(text_of(directory / "cpulist")):
             node_of[cpu] = int(directory.name.removeprefix("node"))
     found = []
     for cpu in cpus:
@@ -181,12 +159,5 @@ def _topology(sys: Path, cpus: Iterable[int]) -> tuple[LogicalCpu, ...]:
 
 
 def _number(path: Path, default: int) -> int:
-    text = _text(path)
+    text = text_of(path)
     return int(text) if text else default
-
-
-def _text(path: Path) -> str:
-    """Contents, or nothing: any of these files may be missing or closed to us."""
-    with contextlib.suppress(OSError):
-        return path.read_text(encoding="utf-8").strip()
-    return ""

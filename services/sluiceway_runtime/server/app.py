@@ -12,12 +12,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
-from sluiceway_runtime.config import ServerConfig
-from sluiceway_runtime.server.access import AccessInterceptor
+from sluiceway_runtime.config import ServerConfig, StageConfig
+from sluiceway_runtime.server.budget import memory_budget, show_budget
 from sluiceway_runtime.server.documentation import documented_pool
+from sluiceway_runtime.server.door import Door
 from sluiceway_runtime.server.interceptor import CallInterceptor
 from sluiceway_runtime.server.lifecycle import Lifecycle, State
-from sluiceway_runtime.server.metrics import CallMetrics
+from sluiceway_runtime.server.metrics import CallMetrics, OnceStarted
 from sluiceway_runtime.server.operations import OperationsPort
 from sluiceway_runtime.server.security import Security
 from sluiceway_runtime.server.transport import bind, make_server
@@ -37,6 +38,11 @@ class Service(Protocol):
 
     Attributes:
         names: full gRPC service names, for health and reflection.
+
+    It may have besides:
+
+    - `group: str`, the version of what it serves: a call that asks for another is refused before it is read.
+    - `use_budget(budget: MemoryBudget) -> None`, called before anything else: what it holds, it reserves there.
     """
 
     names: tuple[str, ...]
@@ -48,7 +54,7 @@ class Service(Protocol):
         """Add the servicers. Called before `start`."""
 
     def collectors(self, registry: CollectorRegistry) -> None:
-        """Add metrics. Called before `start`."""
+        """Add metrics. Called before `start`; they are shown once that has returned."""
 
     def ready(self) -> bool:
         """Whether it can take work now, once started (for example: is a worker alive)."""
@@ -79,6 +85,8 @@ class Server:
         section: name of the server's section, by which `security.mutual` names it.
 
     Attributes:
+        waits: whether calls wait at the door for room; those of a stage are refused, and tried with another replica.
+        budget: the bytes that the server may hold.
         port: gRPC port, once started.
         operations_port: HTTP port, once started.
     """
@@ -93,9 +101,22 @@ class Server:
         self.lifecycle = Lifecycle()
         self.registry = CollectorRegistry()
         self._metrics = CallMetrics(self.registry)
-        self._interceptor = CallInterceptor(self.lifecycle, self._metrics, self._security.access)
+        self.waits = not isinstance(config, StageConfig)
+        self.budget = memory_budget(config)
+        show_budget(self.budget, self.registry)
+        if (use_budget := getattr(service, "use_budget", None)) is not None:
+            use_budget(self.budget)
+        self._door = Door(
+            self.lifecycle,
+            self._security,
+            self.budget,
+            config,
+            waits=self.waits,
+            group=lambda: getattr(service, "group", ""),
+        )
+        self._interceptor = CallInterceptor(self._door, self._metrics)
         self._health = health.aio.HealthServicer()
-        self._operations = OperationsPort(self.lifecycle, self.ready, self.registry, service.status)
+        self._operations = OperationsPort(self.lifecycle, self.ready, self.registry, self._status)
         self._grpc: grpc.aio.Server | None = None
         self._monitor: asyncio.Task[None] | None = None
         self._leaving = False
@@ -117,12 +138,11 @@ class Server:
         self.lifecycle.to(State.STARTING)
         try:
             self.operations_port = await self._operations.start(self._config.host, self._config.operations_port)
-            interceptors: list[grpc.aio.ServerInterceptor] = [self._interceptor]
-            if self._security.access.wants_token:
-                interceptors.insert(0, AccessInterceptor(self._security))
-            self._grpc = make_server(self._config, interceptors)
+            self._grpc = make_server(self._config, [self._interceptor])
             self._service.register(self._grpc)
-            self._service.collectors(self.registry)
+            collectors = OnceStarted()
+            self._service.collectors(collectors.registry)
+            self.registry.register(collectors)
             health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
             await self._announce(serving=False)
             if self._config.reflection:
@@ -132,6 +152,7 @@ class Server:
             await self._grpc.start()
             log.info("listening on %s:%d, operations on %d", self._config.host, self.port, self.operations_port)
             await self._service.start()
+            collectors.started = True
         except BaseException:
             self.lifecycle.to(State.FAILED)
             raise
@@ -154,6 +175,7 @@ class Server:
             await self._announce(serving=False)
             await asyncio.sleep(min(self._config.drain_notice_s, self._config.drain_grace_s))
             self.lifecycle.to(State.DRAINING)
+            self._door.refuse_waiting()
             self._service.refuse()
             log.info("draining %d calls", self._interceptor.running)
             farewell = asyncio.create_task(self._say_goodbye(), name="farewell")
@@ -193,6 +215,14 @@ class Server:
             self.lifecycle.to(State.FAILED)
         await self._operations.close()
         log.info("stopped")
+
+    def _status(self) -> Mapping[str, Any]:
+        memory = {
+            "limit_bytes": self.budget.total_bytes,
+            "held_bytes": self.budget.used_bytes,
+            "waiting": self.budget.waiting,
+        }
+        return {"memory": memory, **self._service.status()}
 
     async def _watch_readiness(self) -> None:
         announced = None

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from sluiceway_runtime.pool import PoolStatistics
 
-__all__ = ["CallMetrics", "PoolCollector"]
+__all__ = ["CallMetrics", "OnceStarted", "PoolCollector"]
 
 # From a cache hit to a long fetch: 1 ms to 60 s.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -44,6 +44,23 @@ class CallMetrics:
         calls, times = self._series(method, code)
         calls.inc()
         times.observe(seconds)
+
+
+class OnceStarted(Collector):
+    """Shows nothing of a service before it has started, when there is not all of it yet.
+
+    Attributes:
+        registry: for the service's own collectors.
+        started: whether they are asked.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.started = False
+
+    def collect(self) -> Iterable[Metric]:
+        """Ask the service's collectors, if it has started."""
+        return self.registry.collect() if self.started else ()
 
 
 class PoolCollector(Collector):

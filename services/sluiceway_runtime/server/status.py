@@ -26,6 +26,8 @@ _BY_REASON: Final[dict[str, type[SluicewayError]]] = {
         errors.ImageTooLarge,
         errors.UnknownApi,
         errors.UnknownModel,
+        errors.UnknownPipeline,
+        errors.WrongGroup,
         errors.QueueFull,
         errors.Unavailable,
         errors.DeadlineExceeded,

@@ -1317,6 +1317,7 @@ class Step(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     ON_ERROR_FIELD_NUMBER: _builtins.int
     PARAMS_FIELD_NUMBER: _builtins.int
+    EXCEPT_CLASSES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     kind: _builtins.str
@@ -1337,11 +1338,15 @@ class Step(_message.Message):
 
     @_builtins.property
     def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Classes of regions of `of` that it works on (recognise and call steps), or that it keeps (detect steps); empty for all."""
+        """Classes of the regions of `of` that it works on; of a step that detects on the page, those that it keeps. Empty for all."""
 
     @_builtins.property
     def params(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Call steps: parameters that `Source.params` must give."""
+
+    @_builtins.property
+    def except_classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Classes of the regions of `of` that it leaves alone."""
 
     def __init__(
         self,
@@ -1356,10 +1361,11 @@ class Step(_message.Message):
         model: _builtins.str = ...,
         on_error: _builtins.str = ...,
         params: _abc.Iterable[_builtins.str] | None = ...,
+        except_classes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "api", b"api", "classes", b"classes", "kind", b"kind", "model", b"model", "name", b"name", "of", b"of", "on_error", b"on_error", "params", b"params", "stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "api", b"api", "classes", b"classes", "except_classes", b"except_classes", "kind", b"kind", "model", b"model", "name", b"name", "of", b"of", "on_error", b"on_error", "params", b"params", "stage", b"stage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

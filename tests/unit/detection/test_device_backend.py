@@ -10,11 +10,11 @@ from sluiceway_detection.backends import BackendSpec, open_backend
 from sluiceway_detection.detector import YoloDetector
 from sluiceway_detection.device_handler import DeviceHandler
 from sluiceway_detection.handler import WorkerSettings
-from sluiceway_detection.image_limits import ImageLimits
-from sluiceway_detection.images import decode_image
 from sluiceway_detection.job import DetectionJob
 from sluiceway_detection.postprocess import Selection
 from sluiceway_runtime.errors import StartupError
+from sluiceway_runtime.images.decode import decode_image
+from sluiceway_runtime.images.limits import ImageLimits
 from sluiceway_runtime.pool import Payload, Placement
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]  # torch warns by itself

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from sluiceway_detection import device_handler, handler, service
 from sluiceway_detection.config import DetectionConfig
-from sluiceway_detection.image_header import ImageHeader
 from sluiceway_detection.service import DetectionService
 from sluiceway_detection.servicer import _batch_group, _upright
 from sluiceway_runtime.cores import planner
 from sluiceway_runtime.cores.facts import CpuFacts, LogicalCpu
 from sluiceway_runtime.errors import StartupError
+from sluiceway_runtime.images.header import ImageHeader
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.security import Security
 

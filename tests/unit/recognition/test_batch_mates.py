@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from sluiceway_recognition.backends.batches import GraphSettings
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_recognition.handler import RecognitionHandler, create, worker_config
-from sluiceway_recognition.preprocess import CropLimits
 from sluiceway_recognition.resolve import plan_models
 from sluiceway_recognition.types import CropTask, PixelFormat, TextAnswer
 from sluiceway_runtime import weights
+from sluiceway_runtime.images.limits import ImageLimits
 from sluiceway_runtime.pool import Payload, Placement
 
 MODEL = "ppocrv6-tiny"
@@ -52,7 +52,7 @@ def reader(request: pytest.FixtureRequest, lines: list[tuple[str, np.ndarray]], 
         {"models": [{"name": MODEL, "precision": "f32", "backend": request.param, "buckets": [160, 320, 1920]}]}
     )
     plans = plan_models(config.models, lambda name: weights.resolve(name, kind="recognition"))
-    handler = create(worker_config(plans, CropLimits(config.max_crop_px, config.max_crop_bytes), GRAPHS))
+    handler = create(worker_config(plans, ImageLimits(config.max_crop_bytes, config.max_crop_px), GRAPHS))
     handler.setup(Placement(0, "cpu", None, 1))
     words = [crop for _, crop in lines if crop.shape[1] <= 320][: WORDS // 2]
     words += [crop for crop in page_words if crop.shape[1] <= 320][: WORDS - len(words)]

@@ -17,7 +17,6 @@ from sluiceway_recognition import recognizer as recognizer_module
 from sluiceway_recognition.backends import Backend
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_recognition.handler import RecognitionHandler, create, worker_config
-from sluiceway_recognition.preprocess import CropLimits
 from sluiceway_recognition.resolve import plan_models
 from sluiceway_recognition.types import (
     ClassAnswer,
@@ -30,6 +29,7 @@ from sluiceway_recognition.types import (
 )
 from sluiceway_runtime import weights
 from sluiceway_runtime.errors import InvalidImage, ModelFailed, SluicewayError, StartupError
+from sluiceway_runtime.images.limits import ImageLimits
 from sluiceway_runtime.pool import Payload, Placement
 from thread_models import compute
 
@@ -53,7 +53,7 @@ def save_mean_colour(folder: Path, *, activation: str = "none", name: str = "mod
 def load(**model: object) -> tuple[RecognitionHandler, ModelFacts]:
     config = RecognitionConfig.model_validate({"models": [{"name": "m", "height": 16, "max_width": 24, **model}]})
     plans = plan_models(config.models, lambda name: weights.resolve(name, kind="recognition"))
-    handler = create(worker_config(plans, CropLimits(10**6, 10**6)))
+    handler = create(worker_config(plans, ImageLimits(10**6, 10**6)))
     return handler, handler.setup(Placement(0, "cpu", None, 1))["models"][0]
 
 

@@ -11,11 +11,11 @@ import pytest
 from rendered_lines import rendered_lines
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_recognition.handler import RecognitionHandler, create, worker_config
-from sluiceway_recognition.preprocess import CropLimits
 from sluiceway_recognition.resolve import plan_models
 from sluiceway_recognition.types import CropTask, PixelFormat, TextAnswer
 from sluiceway_runtime import weights
 from sluiceway_runtime.errors import StartupError
+from sluiceway_runtime.images.limits import ImageLimits
 from sluiceway_runtime.pool import Payload, Placement
 
 pytestmark = pytest.mark.torch
@@ -57,7 +57,7 @@ def handlers(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Recognit
             model = {"name": name, "backend": "torch", "precision": precision}
             config = RecognitionConfig.model_validate({"models": [model]})
             plans = plan_models(config.models, lambda name: weights.resolve(name, kind="recognition"))
-            handler = create(worker_config(plans, CropLimits(10**7, 10**7)))
+            handler = create(worker_config(plans, ImageLimits(10**7, 10**7)))
             (facts,) = handler.setup(Placement(0, "cpu", None, 1))["models"]
             assert (facts.backend, facts.precision, facts.device) == ("torch", precision, "cpu")
             made[name, precision] = handler

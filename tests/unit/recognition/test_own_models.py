@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_recognition.handler import RecognitionHandler, create, worker_config
-from sluiceway_recognition.preprocess import CropLimits
 from sluiceway_recognition.resolve import plan_models
 from sluiceway_recognition.types import CropTask, ModelFacts, PixelFormat
 from sluiceway_runtime import weights
 from sluiceway_runtime.errors import SluicewayError, StartupError
+from sluiceway_runtime.images.limits import ImageLimits
 from sluiceway_runtime.pool import Payload, Placement
 
 pytestmark = pytest.mark.torch
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.torch
 def load(**model: object) -> tuple[RecognitionHandler, ModelFacts]:
     config = RecognitionConfig.model_validate({"models": [{"name": "m", "height": 16, "max_width": 24, **model}]})
     plans = plan_models(config.models, lambda name: weights.resolve(name, kind="recognition"))
-    handler = create(worker_config(plans, CropLimits(10**6, 10**6)))
+    handler = create(worker_config(plans, ImageLimits(10**6, 10**6)))
     return handler, handler.setup(Placement(0, "cpu", None, 1))["models"][0]
 
 

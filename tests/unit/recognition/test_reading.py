@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_recognition.handler import RecognitionHandler, create, worker_config
-from sluiceway_recognition.preprocess import CropLimits
 from sluiceway_recognition.resolve import plan_models
 from sluiceway_recognition.types import CropTask, PixelFormat, TextAnswer
 from sluiceway_runtime import weights
+from sluiceway_runtime.images.limits import ImageLimits
 from sluiceway_runtime.pool import Payload, Placement
 
 MODELS = ("ppocrv6-tiny", "ppocrv5-mobile", "ppocrv6-small")
@@ -22,7 +22,7 @@ MODELS = ("ppocrv6-tiny", "ppocrv5-mobile", "ppocrv6-small")
 def make_handler(*models: object, threads: int = 1) -> RecognitionHandler:
     config = RecognitionConfig.model_validate({"models": models})
     plans = plan_models(config.models, lambda name: weights.resolve(name, kind="recognition"))
-    handler = create(worker_config(plans, CropLimits(config.max_crop_px, config.max_crop_bytes)))
+    handler = create(worker_config(plans, ImageLimits(config.max_crop_bytes, config.max_crop_px)))
     handler.setup(Placement(0, "cpu", None, threads))
     return handler
 

@@ -12,7 +12,7 @@ from sluiceway_recognition.types import CropSpec, Head, ModelFacts
 from sluiceway_runtime.errors import InvalidImage, InvalidOption
 from sluiceway_runtime.inference import Tensor
 
-from sluiceway.common.v1 import error_pb2
+from sluiceway.common.v1 import error_pb2, value_pb2
 from sluiceway.recognition.v1 import recognition_pb2 as pb
 
 
@@ -26,6 +26,7 @@ class Stage:
     def __init__(self, model: ModelFacts, answers: list[pb.Recognition]) -> None:
         self.pool = None
         self.models = {model.name: model}
+        self.group = "g"
         self.answers = answers
         self.requests: list[Request] = []
         self.closed = False
@@ -45,7 +46,8 @@ class Stage:
 
 
 async def infer(stage: Stage, count: int, **parameters: Any) -> dict[str, Tensor]:
-    inference = RecognitionInference(stage, stage, max_crops=64)  # type: ignore[arg-type]
+    inference = RecognitionInference(stage, stage, stage="plates", max_crops=64)  # type: ignore[arg-type]
+    assert inference.name == "sluiceway-plates"
     (card,) = inference.cards()
     crops = Tensor("crop", "BYTES", (count,), tuple(bytes([index]) for index in range(count)))
     outputs = await inference.infer(card, {"crop": crops}, parameters, None)  # type: ignore[arg-type]
@@ -56,7 +58,9 @@ async def infer(stage: Stage, count: int, **parameters: Any) -> dict[str, Tensor
 
 
 async def test_texts_come_in_the_order_of_the_crops() -> None:
-    stage = Stage(facts(Head.TEXT), [pb.Recognition(text=pb.Text(text=text, confidence=0.5)) for text in ("é", "")])
+    stage = Stage(
+        facts(Head.TEXT), [pb.Recognition(text=value_pb2.Text(text=text, confidence=0.5)) for text in ("é", "")]
+    )
     outputs = await infer(stage, 2)
     assert outputs["text"].elements == ("é".encode(), b"")
     assert outputs["confidence"].shape == (2,)
@@ -65,8 +69,10 @@ async def test_texts_come_in_the_order_of_the_crops() -> None:
 
 
 async def test_classes() -> None:
-    labels = [pb.Label(class_id=index, class_name=name, confidence=0.5) for index, name in ((3, "cat"), (1, "dog"))]
-    answer = pb.Recognition(classification=pb.Classification(labels=labels))
+    labels = [
+        value_pb2.Label(class_id=index, class_name=name, confidence=0.5) for index, name in ((3, "cat"), (1, "dog"))
+    ]
+    answer = pb.Recognition(classification=value_pb2.Classification(labels=labels))
     stage = Stage(facts(Head.CLASSIFY, labels=("a", "dog", "b", "cat")), [answer, answer, answer])
     outputs = await infer(stage, 3, top_k=2)
     assert stage.requests[0].options.top_k == 2
@@ -78,7 +84,7 @@ async def test_classes() -> None:
 @pytest.mark.parametrize("size", [0, 3])
 async def test_embeddings_also_where_their_length_was_not_known_before(size: int) -> None:
     stage = Stage(
-        facts(Head.EMBED, embedding_size=size), [pb.Recognition(embedding=pb.Embedding(values=[0.0, 1.0, 0.0]))]
+        facts(Head.EMBED, embedding_size=size), [pb.Recognition(embedding=value_pb2.Embedding(values=[0.0, 1.0, 0.0]))]
     )
     assert (await infer(stage, 1))["embedding"] == Tensor.floats("embedding", (1, 3), [0, 1, 0])
 
@@ -91,7 +97,7 @@ async def test_no_crops_is_a_normal_request(head: Head) -> None:
 
 async def test_the_error_of_a_crop_is_that_of_the_request() -> None:
     broken = pb.Recognition(error=error_pb2.Error(code=3, reason="INVALID_IMAGE", message="not an image"))
-    stage = Stage(facts(Head.TEXT), [pb.Recognition(text=pb.Text(text="a")), broken])
+    stage = Stage(facts(Head.TEXT), [pb.Recognition(text=value_pb2.Text(text="a")), broken])
     with pytest.raises(InvalidImage, match="not an image"):
         await infer(stage, 2)
     assert stage.closed

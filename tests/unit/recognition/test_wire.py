@@ -10,13 +10,20 @@ from sluiceway_recognition import convert, wire
 from sluiceway_recognition.types import ClassAnswer, EmbeddingAnswer, TextAnswer
 from sluiceway_runtime.errors import InvalidImage
 
-from sluiceway.common.v1 import crop_pb2
+from sluiceway.common.v1 import crop_pb2, value_pb2
 from sluiceway.recognition.v1 import recognition_pb2 as pb
 
-UINT32 = st.integers(0, 2**32 - 1) | st.integers(0, 300)
-NAMES = st.sampled_from(["", "m", "a-model", "€" * 60, "x" * 127, "x" * 128, "\x1a\x05\x08\x01"])
-RAW = st.builds(crop_pb2.RawImage, height=UINT32, width=UINT32, format=st.integers(0, 4), data=st.binary(max_size=300))
-CROPS = st.lists(st.builds(crop_pb2.Crop, id=UINT32, model=NAMES, raw=RAW), max_size=5)
+INT32 = st.integers(-(2**31), 2**31 - 1) | st.integers(0, 300)
+NAMES = st.sampled_from(["", "m", "a-model", "€" * 60, "x" * 127, "x" * 128, "x" * 20000, "\x1a\x05\x08\x01"])
+RAW = st.builds(crop_pb2.RawImage, height=INT32, width=INT32, format=st.integers(0, 4), data=st.binary(max_size=300))
+# One label in most requests; pixels in most crops.
+CROPS = NAMES.flatmap(
+    lambda name: st.lists(
+        st.builds(crop_pb2.Crop, id=INT32, spec=st.just(name) | NAMES, raw=RAW)
+        | st.builds(crop_pb2.Crop, id=INT32, spec=st.just(name), encoded=st.binary(max_size=300)),
+        max_size=5,
+    )
+)
 REQUESTS = st.builds(
     pb.RecognizeRequest,
     options=st.none() | st.builds(pb.RecognizeOptions, model=NAMES, characters=st.booleans(), top_k=st.integers(0, 9)),
@@ -25,9 +32,9 @@ REQUESTS = st.builds(
 )
 
 
-def request(count: int = 3, model: str = "", **raw: object) -> pb.RecognizeRequest:
+def request(count: int = 3, spec: str = "", **raw: object) -> pb.RecognizeRequest:
     fields = {"height": 48, "width": 2, "format": 1, "data": bytes(288), **raw}
-    crops = [crop_pb2.Crop(id=index, model=model, raw=crop_pb2.RawImage(**fields)) for index in range(count)]
+    crops = [crop_pb2.Crop(id=index, spec=spec, raw=crop_pb2.RawImage(**fields)) for index in range(count)]
     return pb.RecognizeRequest(options=pb.RecognizeOptions(model="m"), priority=1, crops=crops)
 
 
@@ -58,25 +65,66 @@ def test_damaged_bytes_are_what_protobuf_says_they_are(message, data):
         assert convert.read_request(bytes(damaged)) == expected
 
 
-@pytest.mark.parametrize("model", ["", "a-model"])
-def test_what_clients_normally_send_is_not_copied(model):
-    data = request(model=model).SerializeToString()
+def in_place(data):
     found = wire.read(data)
     assert found is not None
-    assert [crop.id for crop in found.crops] == [0, 1, 2]
     assert all(isinstance(crop.data, memoryview) and crop.data.obj is data for crop in found.crops)
+    assert convert.read_request(data) == convert.request_of(pb.RecognizeRequest.FromString(data))
+    return found.crops
+
+
+@pytest.mark.parametrize("spec", ["", "a-model", "ä" * 100, "x" * 20_000])
+def test_what_clients_normally_send_is_not_copied_whatever_it_is_labelled(spec):
+    assert [crop.id for crop in in_place(request(spec=spec).SerializeToString())] == [0, 1, 2]
+
+
+def test_labels_may_change_from_crop_to_crop():
+    crops = [crop_pb2.Crop(id=index, spec=f"of-{index}", raw=request().crops[0].raw) for index in range(200)]
+    patterns = wire._crop.cache_info().misses
+    assert len(in_place(pb.RecognizeRequest(crops=crops).SerializeToString())) == 200
+    # To make a pattern of each would take a server longer than to copy the pixels.
+    assert wire._crop.cache_info().misses <= patterns + 1
+
+
+def test_a_file_is_not_copied():
+    page = crop_pb2.Crop(spec="page", encoded=bytes(100_000))
+    (crop,) = in_place(pb.RecognizeRequest(crops=[page]).SerializeToString())
+    assert isinstance(crop, wire.EncodedCrop)
+    assert (crop.id, len(crop.data)) == (0, 100_000)
+    mixed = [page, *request(spec="page").crops, crop_pb2.Crop(id=9, encoded=b"")]
+    assert len(in_place(pb.RecognizeRequest(crops=mixed).SerializeToString())) == 5
+
+
+def test_a_label_that_is_no_text_is_refused():
+    data = request(spec="a-model").SerializeToString()
+    for broken in (data.replace(b"a-model", b"a-\xffodel"), data.replace(b"a-model", b"a-\xffodel", 1)):
+        with pytest.raises(DecodeError):
+            convert.read_request(broken)
+
+
+def test_negative_numbers_are_left_to_the_parser():
+    for message in (
+        request(width=-2),
+        request(format=-1),
+        pb.RecognizeRequest(crops=[crop_pb2.Crop(id=-1, raw=request().crops[0].raw)]),
+        pb.RecognizeRequest(priority=-1),
+    ):
+        data = message.SerializeToString()
+        assert wire.read(data) is None
+        assert convert.read_request(data) == convert.request_of(message)
 
 
 def test_what_comes_otherwise_is_parsed():
     whole = request().SerializeToString()
     empty = request(count=0).SerializeToString()
     crop = request(count=1).crops[0]
-    encoded = pb.RecognizeRequest(crops=[crop_pb2.Crop(id=1, encoded=b"file")]).SerializeToString()
-    several = request(count=1, model="a").SerializeToString() + request(count=1, model="b").SerializeToString()
+    turned = crop_pb2.Crop(raw=crop.raw, to_image=crop_pb2.Transform(matrix=[1, 0, 0, 0, 1, 0, 0, 0, 1]))
+    turned = pb.RecognizeRequest(crops=[turned]).SerializeToString()
+    nothing = pb.RecognizeRequest(crops=[crop_pb2.Crop(id=1)]).SerializeToString()
     content_first = b"\x1a" + bytes([crop.raw.ByteSize() & 0x7F | 0x80, crop.raw.ByteSize() >> 7])
     content_first += crop.raw.SerializeToString() + b"\x08\x07"
     reordered = b"\x7a" + bytes([len(content_first) & 0x7F | 0x80, len(content_first) >> 7]) + content_first
-    for data in (encoded, several, reordered, whole + empty, whole + b"\xa0\x06\x01"):
+    for data in (turned, nothing, reordered, whole + empty, whole + b"\xa0\x06\x01"):
         assert wire.read(data) is None
         assert convert.read_request(data) == convert.request_of(pb.RecognizeRequest.FromString(data))
     assert convert.read_request(reordered).crops[0].id == 7
@@ -88,15 +136,15 @@ def test_an_empty_request_is_read():
 
 @settings(max_examples=200, deadline=None)
 @given(
-    crop_id=UINT32 | st.integers(0, 300),
+    crop_id=st.integers(0, 2**31 - 1) | st.integers(0, 300),
     text=st.text(),
     confidence=st.just(0.0) | st.floats(0, 1, width=32),
     listed=st.lists(st.tuples(st.text(max_size=3), st.floats(0, 1, width=32)), max_size=4),
 )
 def test_a_text_is_written_as_protobuf_writes_it(crop_id, text, confidence, listed):
     result = TextAnswer(text, confidence, tuple(c for c, _ in listed), tuple(p for _, p in listed))
-    expected = pb.Text(text=text, confidence=confidence)
-    expected.characters.extend(pb.Character(text=c, confidence=p) for c, p in listed)
+    expected = value_pb2.Text(text=text, confidence=confidence)
+    expected.characters.extend(value_pb2.Character(text=c, confidence=p) for c, p in listed)
     message = pb.RecognizeResponse(recognitions=[pb.Recognition(crop_id=crop_id, text=expected)])
     assert convert.recognition_bytes(crop_id, result) == message.SerializeToString()
 

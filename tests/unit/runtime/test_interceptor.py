@@ -8,12 +8,14 @@ from typing import Any
 import grpc.aio
 import pytest
 from prometheus_client import CollectorRegistry
+from sluiceway_runtime.account import MemoryBudget
 from sluiceway_runtime.config import ServerConfig
 from sluiceway_runtime.errors import InvalidOption
+from sluiceway_runtime.server.door import Door
 from sluiceway_runtime.server.interceptor import CallInterceptor
 from sluiceway_runtime.server.lifecycle import Lifecycle, State
 from sluiceway_runtime.server.metrics import CallMetrics
-from sluiceway_runtime.server.security import Access
+from sluiceway_runtime.server.security import Security
 from sluiceway_runtime.server.status import from_rpc_error
 from sluiceway_runtime.server.transport import bind, make_server
 
@@ -39,7 +41,8 @@ def interceptor() -> CallInterceptor:
     lifecycle = Lifecycle()
     for state in (State.STARTING, State.READY):
         lifecycle.to(state)
-    return CallInterceptor(lifecycle, CallMetrics(CollectorRegistry()), Access({}, {}))
+    door = Door(lifecycle, Security(), MemoryBudget(2**30), ServerConfig(port=0, operations_port=0))
+    return CallInterceptor(door, CallMetrics(CollectorRegistry()))
 
 
 @pytest.mark.parametrize("letter", ["x", "中"])
@@ -75,8 +78,11 @@ async def test_a_stream_that_cannot_be_closed_counts_as_ended_all_the_same(inter
     async def handler(_: object) -> Any:
         return grpc.unary_stream_rpc_method_handler(stumbling)
 
-    details = grpc.aio.ClientCallDetails("/sluiceway.X/Y", None, None, None, None)
-    wrapped = await interceptor.intercept_service(handler, details)
+    class Details:
+        method = "/sluiceway.X/Y"
+        invocation_metadata = ()
+
+    wrapped = await interceptor.intercept_service(handler, Details())
     answers = wrapped.unary_stream(None, Context())
     assert await anext(answers) == "first"
     assert interceptor.running == 1

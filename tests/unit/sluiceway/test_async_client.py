@@ -17,15 +17,17 @@ from sluiceway import errors
 from sluiceway.client import (
     ApiCall,
     AsyncClient,
-    Detected,
-    ImageReady,
     JobDone,
     Options,
     Priority,
-    Recognized,
+    Regions,
     RetryPolicy,
+    Source,
     SourceDone,
     SourceFailed,
+    SourceReady,
+    StepOptions,
+    Values,
 )
 from sluiceway.common.v1 import model_pb2
 
@@ -44,11 +46,12 @@ async def test_process_gives_regions_in_reading_order(client: AsyncClient, serve
     assert [region.text for region in result.regions] == ["hello", "world"]
     first = result.regions[0]
     assert (first.id, first.box, first.class_name) == (1, (1, 2, 5, 4), "textline")
-    assert (first.text_confidence, first.readings[0].model) == (0.75, "tiny")
+    assert (first.text_confidence, first.values["words"].model) == (0.75, "tiny")
+    assert (first.step, first.parent_id, first.page) == ("text", None, 0)
     assert (result.source, result.width, result.height, result.ok) == ("5 bytes", 100, 50, True)
     assert result.timings.total_ms == 12.5
     assert result.models[0].weights_sha256 == "ab" * 32
-    assert result.metadata == {"shop.price": "3"}
+    assert result.values == {"shop": {"price": 3, "sale": 0.5}}
     assert result.text == "hello\nworld"
     assert server.fake.metadata[0]["authorization"] == "Bearer secret"
 
@@ -60,15 +63,101 @@ async def test_options_reach_the_wire(client: AsyncClient, server: Any) -> None:
     )  # fmt: skip
     await client.process(b"x", options)
     sent = server.fake.requests[0].options
-    assert (sent.detect.confidence, sent.detect.max_detections, list(sent.detect.classes)) == (0.5, 9, ["a"])
-    assert (sent.detect.image_size, sent.recognize.characters, sent.recognize.top_k) == (640, True, 3)
+    assert (sent.detection.confidence, sent.detection.max_detections, list(sent.detection.classes)) == (0.5, 9, ["a"])
+    assert (sent.detection.image_size, sent.recognition.characters, sent.recognition.top_k) == (640, True, 3)
     assert (sent.priority, sent.return_images, sent.detect_only) == (model_pb2.PRIORITY_BULK, True, True)
 
 
 async def test_defaults_are_left_to_the_server(client: AsyncClient, server: Any) -> None:
     await client.process(b"x")
-    detect = server.fake.requests[0].options.detect
-    assert not any(detect.HasField(name) for name in ("confidence", "iou", "max_detections", "image_size"))
+    request = server.fake.requests[0]
+    detection, recognition = request.options.detection, request.options.recognition
+    assert not any(detection.HasField(name) for name in ("confidence", "iou", "max_detections", "image_size"))
+    assert not any(recognition.HasField(name) for name in ("characters", "top_k"))
+    assert (request.pipeline, request.HasField("timeout"), dict(request.options.steps)) == ("", False, {})
+
+
+async def test_options_of_single_steps(client: AsyncClient, server: Any) -> None:
+    steps = {"plates": StepOptions(confidence=0.5), "number": StepOptions(top_k=2, characters=False)}
+    await client.process(b"x", Options(steps=steps))
+    sent = server.fake.requests[0].options.steps
+    assert sent["plates"].detection.confidence == 0.5
+    assert not sent["plates"].HasField("recognition")
+    assert (sent["number"].recognition.top_k, sent["number"].recognition.HasField("characters")) == (2, True)
+    assert not sent["number"].HasField("detection")
+
+
+async def test_a_pipeline_its_parameters_and_further_calls(client: AsyncClient, server: Any) -> None:
+    calls = [ApiCall("shop", {"id": "7"}), ApiCall("shop", {"id": "8"}, name="other")]
+    await client.process(b"x", pipeline="parking", calls=calls, params={"country": "DE"})
+    own = Source(ApiCall("archive"), calls[:1], {"country": "FR"})
+    _ = [
+        item
+        async for item in client.events(own, Source(), pipeline="parking", calls=calls[1:], params={"country": "DE"})
+    ]
+    first, second = server.fake.requests
+    assert (first.pipeline, second.pipeline) == ("parking", "parking")
+    sent = first.sources[0]
+    assert (sent.image, dict(sent.params)) == (b"x", {"country": "DE"})
+    assert [(call.api, dict(call.params), call.name) for call in sent.calls] == [
+        ("shop", {"id": "7"}, ""),
+        ("shop", {"id": "8"}, "other"),
+    ]
+    sent = second.sources[0]
+    assert (sent.api_call.api, dict(sent.params)) == ("archive", {"country": "FR"})
+    assert [dict(call.params) for call in sent.calls] == [{"id": "7"}, {"id": "8"}]
+    sent = second.sources[1]
+    assert (sent.WhichOneof("content"), len(sent.calls), dict(sent.params)) == (None, 1, {"country": "DE"})
+
+
+async def test_size_and_priority_are_told_before_the_request(client: AsyncClient, server: Any) -> None:
+    await client.process(b"x" * 1000, Options(priority=Priority.INTERACTIVE))
+    told, request = server.fake.metadata[0], server.fake.requests[0]
+    assert told["sluiceway-request-bytes"] == str(request.ByteSize())
+    assert told["sluiceway-priority"] == "interactive"
+    await client.describe()
+    assert server.fake.metadata_of_questions[0]["sluiceway-request-bytes"] == "0"
+
+
+async def test_a_tree_of_regions(client: AsyncClient) -> None:
+    """Events of many steps, pages and subjects become one result, whatever their order was."""
+    result = await client.process(b"tree")
+    assert [region.id for region in result.regions] == [0, 3, 1, 5]
+    assert [region.id for region in result.roots] == [0, 5]
+    assert [region.id for region in result.children(result.roots[0])] == [3, 1]
+    assert result.depths == {0: 0, 3: 1, 1: 1, 5: 0}
+    assert [(region.step, region.parent_id, region.page) for region in result.regions] == [
+        ("vehicles", None, 0),
+        ("plates", 0, 0),
+        ("plates", 0, 0),
+        ("vehicles", None, 1),
+    ]
+    assert [(page.index, page.width, page.rotation) for page in result.pages] == [(0, 100, 0), (1, 99, 90)]
+    assert (result.width, result.height) == (100, 50)
+    plate = result.regions[2]
+    assert [reading.step for reading in plate.readings] == ["number", "owner"], "in the order of the pipeline"
+    assert (plate.text, plate.box) == ("K-AB 1", pytest.approx((18, 15, 22, 25)))
+    assert plate.values["owner"].data == {"name": "Köln", "cars": [1, 2.5], "due": None}
+    assert isinstance(result.regions[1].values["number"].error, errors.UpstreamFailed)
+    assert result.values == {"shop": {"price": 3, "sale": 0.5}, "book": {"id": 7}}
+    assert [type(value) for value in result.values["shop"].values()] == [int, float]
+    assert result.value_errors.keys() == {"mail"}
+    assert result.page_values[1]["scene"].labels[0].class_name == "night"
+    assert (result.lines[0].region_ids, result.blocks[0].lines) == ((3, 1), (0,))
+    assert (result.notices[0].reason, result.notices[0].metadata, result.notices[0].page) == (
+        "REGIONS_TRUNCATED",
+        {"limit": "4"},
+        1,
+    )
+    assert [(step.step, step.failed) for step in result.steps][2] == ("number", 1)
+    assert [model.name for model in result.models] == ["one", "other"]
+    assert list(result.timings.to_dict())[:5] == [
+        "fetch",
+        "vehicles_queue",
+        "vehicles_compute",
+        "vehicles",
+        "plates_queue",
+    ]
 
 
 async def test_every_kind_of_source(client: AsyncClient, server: Any, tmp_path: Path) -> None:
@@ -107,6 +196,7 @@ async def test_a_missing_file_needs_no_server() -> None:
         (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_OPTION", errors.InvalidInput),
         (grpc.StatusCode.INVALID_ARGUMENT, "UNKNOWN_API", errors.UnknownApi),
         (grpc.StatusCode.INVALID_ARGUMENT, "UNKNOWN_MODEL", errors.UnknownModel),
+        (grpc.StatusCode.INVALID_ARGUMENT, "UNKNOWN_PIPELINE", errors.UnknownPipeline),
         (grpc.StatusCode.INVALID_ARGUMENT, "FROM_THE_FUTURE", errors.InvalidInput),
         (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", errors.DeadlineExceeded),
         (grpc.StatusCode.UNAVAILABLE, "UPSTREAM_FAILED", errors.UpstreamFailed),
@@ -198,11 +288,11 @@ async def test_nobody_listens() -> None:
 async def test_events_of_two_sources(client: AsyncClient) -> None:
     seen = [event async for event in client.events(b"hello", b"bad")]
     kinds = [type(event) for event in seen]
-    assert kinds == [ImageReady, Detected, Recognized, Recognized, SourceDone, SourceFailed, JobDone]
-    detected = seen[1]
-    assert isinstance(detected, Detected)
-    assert [region.text for region in detected.regions] == [None, None]
-    assert detected.source == "5 bytes"
+    assert kinds == [SourceReady, Regions, Values, Values, SourceDone, SourceFailed, JobDone]
+    found = seen[1]
+    assert isinstance(found, Regions)
+    assert [region.text for region in found.regions] == [None, None]
+    assert (found.source, found.step, found.recognizing) == ("5 bytes", "text", (0, 1))
     failed = seen[5]
     assert isinstance(failed, SourceFailed)
     assert isinstance(failed.error, errors.InvalidImage)
@@ -210,16 +300,26 @@ async def test_events_of_two_sources(client: AsyncClient) -> None:
 
 async def test_events_come_before_the_job_ends(client: AsyncClient, server: Any) -> None:
     async with aclosing(client.events(b"hang")) as stream:
-        assert isinstance(await anext(stream), ImageReady)
+        assert isinstance(await anext(stream), SourceReady)
         assert not server.fake.hold.is_set()
     await asyncio.wait_for(server.fake.cancelled.wait(), 30)
 
 
 async def test_describe(client: AsyncClient) -> None:
     description = await client.describe()
-    assert description.stages[0].endpoints[0].ready
-    assert (description.stages[0].workers, description.models[0].model.name) == (2, "text-nano")
-    assert (description.routes, description.apis[0].params) == ({"*": "tiny"}, ("id",))
+    stage = description.stages[0]
+    assert (stage.kind, stage.ready, stage.endpoints[0].group, stage.workers) == ("detection", True, "ab", 2)
+    found = description.models[0]
+    assert (found.stage, found.model.name, found.head) == ("detection", "text-nano", "regions")
+    assert (found.classes, found.image_sizes) == (("textline", "image"), (640, 960))
+    assert [pipeline.name for pipeline in description.pipelines] == ["read", "parking"]
+    assert description.pipeline().name == description.default_pipeline == "read"
+    detect, call, book = description.pipeline("parking").steps
+    assert (detect.kind, detect.stage, detect.classes, detect.on_error) == ("detect", "plates", ("plate",), "fail")
+    assert (call.kind, call.api, call.of, call.params) == ("call", "shop", "plate", ("country",))
+    assert book.after == ("owner",)
+    assert description.problems == ("the stage plates was never reached",)
+    assert description.apis[0].params == ("id",)
     assert description.default_deadline_s == 30
 
 
@@ -235,9 +335,19 @@ async def test_wait_ready_in_vain() -> None:
 
 
 async def test_wait_ready_says_which_stage_is_missing(client: AsyncClient, server: Any) -> None:
-    server.fake.replica_ready = False
+    server.fake.ready_stages = {"recognition"}
     with pytest.raises(errors.Unavailable, match="no replica of detection takes work"):
         await client.wait_ready(1)
+
+
+async def test_wait_ready_asks_only_for_the_stages_of_the_pipeline(client: AsyncClient, server: Any) -> None:
+    assert (await client.wait_ready(30)).default_pipeline == "read"
+    with pytest.raises(errors.Unavailable, match="no replica of plates takes work"):
+        await client.wait_ready(1, pipeline="parking")
+    server.fake.ready_stages = {"plates"}
+    assert await client.wait_ready(30, pipeline="parking")
+    with pytest.raises(errors.UnknownPipeline, match="no pipeline 'parkin', only read, parking"):
+        await client.wait_ready(30, pipeline="parkin")
 
 
 @pytest.mark.parametrize(
@@ -246,6 +356,8 @@ async def test_wait_ready_says_which_stage_is_missing(client: AsyncClient, serve
         (Options(max_detections=-1), "max_detections"),
         (Options(image_size=2**32), "image_size"),
         (Options(top_k=-1), "top_k"),
+        (Options(max_detections=0), "max_detections"),
+        (Options(steps={"plates": StepOptions(image_size=-1)}), "plates: image_size"),
         (Options(confidence="high"), "confidence"),  # type: ignore[arg-type]
         (Options(classes=("\ud800",)), "classes"),
         (Options(priority="soon"), "priority"),  # type: ignore[arg-type]
@@ -261,8 +373,14 @@ async def test_options_that_cannot_be_sent(options: Options, named: str, client:
 
 @pytest.mark.parametrize(
     "source",
-    ["https://example.org/\udcff", ApiCall("shop", {"id": "\udcff"}), ApiCall("shop", {"id": 7})],  # type: ignore[dict-item]
+    [
+        "https://example.org/\udcff",
+        ApiCall("shop", {"id": "\udcff"}),
+        ApiCall("shop", {"id": 7}),  # type: ignore[dict-item]
+        Source(ApiCall("shop"), params={"id": 7}),  # type: ignore[dict-item]
+        Source("https://example.org", calls=[ApiCall("shop", {"id": "\udcff"})]),
+    ],
 )
-async def test_sources_that_cannot_be_sent(source: str | ApiCall, client: AsyncClient) -> None:
+async def test_sources_that_cannot_be_sent(source: Any, client: AsyncClient) -> None:
     with pytest.raises(errors.InvalidOption, match=r"example\.org|api:shop"):
         await client.process(source)

@@ -14,7 +14,7 @@ from PIL import Image
 from wires import wire
 
 from sluiceway import errors
-from sluiceway.client import ApiCall, AsyncClient, Options, RetryPolicy, connection
+from sluiceway.client import ApiCall, AsyncClient, Options, Priority, RetryPolicy, Source, connection
 from sluiceway.client.connection import BulkCall
 
 QUICK = RetryPolicy(attempts=4, first_delay_s=0.01)
@@ -138,6 +138,32 @@ async def test_a_job_refused_for_good_is_a_failed_result(client: AsyncClient, se
     results = [item async for item in client.process_many(texts(2))]
     assert isinstance(results[0].error, errors.InvalidInput)
     assert results[1].ok
+
+
+async def test_each_job_names_its_pipeline_and_has_its_own_time(client: AsyncClient, server: Any) -> None:
+    sources = [b"one", Source(b"two", [ApiCall("shop")], {"country": "DE"})]
+    options = Options(priority=Priority.BULK)
+    found = await read_first_texts(client, sources, options=options, pipeline="parking", timeout_s=1.5)
+    assert found == ["one", "two"]
+    assert [(job.pipeline, job.timeout.ToMilliseconds()) for job in server.fake.requests] == [("parking", 1500)] * 2
+    assert dict(server.fake.requests[1].sources[0].params) == {"country": "DE"}
+    told = server.fake.metadata[0]
+    assert told["sluiceway-priority"] == "bulk"
+    assert "sluiceway-request-bytes" not in told, "the largest is not known when the stream begins"
+    assert "grpc-timeout" not in told
+
+
+async def test_jobs_without_a_time_have_that_of_the_server(client: AsyncClient, server: Any) -> None:
+    await read_first_texts(client, texts(1))
+    assert not server.fake.requests[0].HasField("timeout")
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, float("nan"), float("inf")])
+async def test_a_time_that_is_none(timeout_s: float, client: AsyncClient, server: Any) -> None:
+    results = [item async for item in client.process_many(texts(1), timeout_s=timeout_s)]
+    assert [type(item.error) for item in results] == [errors.InvalidOption]
+    assert "timeout_s" in str(results[0].error)
+    assert server.fake.requests == []
 
 
 async def test_leaving_early_cancels(client: AsyncClient, server: Any) -> None:

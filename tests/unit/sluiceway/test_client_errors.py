@@ -9,9 +9,10 @@ import grpc.aio
 import pytest
 
 from sluiceway import errors
-from sluiceway.client import AsyncClient, Tls
+from sluiceway.client import AsyncClient, JobDone, Regions, SourceFailed, SourceReady, Tls
 from sluiceway.client.convert import error_from_rpc, from_response
 from sluiceway.client.options import RetryPolicy
+from sluiceway.common.v1 import error_pb2, geometry_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2
 
 
@@ -48,9 +49,44 @@ def test_what_this_side_cancelled_is_cancelled() -> None:
 
 @pytest.mark.parametrize("source_id", ["2", "a", "-1", "²", "9" * 50])
 def test_an_answer_about_a_source_that_was_not_sent_is_a_fault_of_the_server(source_id: str) -> None:
-    message = pipeline_pb2.ProcessResponse(source_id=source_id, image_ready=pipeline_pb2.ImageReady())
+    message = pipeline_pb2.ProcessResponse(source_id=source_id, source_ready=pipeline_pb2.SourceReady())
     with pytest.raises(errors.ServerFault):
         from_response(message, ["x", "y"])
+
+
+@pytest.mark.parametrize(
+    ("number", "plain"), [(3.0, "3"), (-2.5, "-2.5"), (1e300, "1e+300"), (float("nan"), "None"), (float("inf"), "None")]
+)
+def test_numbers_of_apis_can_be_written_as_json(number: float, plain: str) -> None:
+    ready = pipeline_pb2.SourceReady()
+    ready.values["shop"].fields["n"].number_value = number
+    event = from_response(pipeline_pb2.ProcessResponse(source_id="0", source_ready=ready), ["x"])
+    assert isinstance(event, SourceReady)
+    assert str(event.values["shop"]["n"]) == plain
+
+
+def test_a_refused_job_is_a_job_that_is_done() -> None:
+    refused = error_pb2.Error(code=8, reason="QUEUE_FULL", message="full", retry_after_ms=250)
+    message = pipeline_pb2.ProcessResponse(job_refused=pipeline_pb2.JobRefused(error=refused))
+    event = from_response(message, ["x"])
+    assert isinstance(event, JobDone)
+    assert isinstance(event.error, errors.QueueFull)
+    assert event.error.retry_after_s == 0.25
+
+
+def test_a_time_to_come_back_that_has_passed_is_none() -> None:
+    failed = pipeline_pb2.SourceFailed(error=error_pb2.Error(code=8, reason="QUEUE_FULL", retry_after_ms=-1))
+    event = from_response(pipeline_pb2.ProcessResponse(source_id="0", failed=failed), ["x"])
+    assert isinstance(event, SourceFailed)
+    assert event.error.retry_after_s is None
+
+
+def test_shapes_without_corners_are_passed_over() -> None:
+    empty = geometry_pb2.Geometry(polygon=geometry_pb2.Polygon())
+    regions = pipeline_pb2.Regions(regions=[pipeline_pb2.Region(id=1, geometry=empty)])
+    event = from_response(pipeline_pb2.ProcessResponse(source_id="0", regions=regions), ["x"])
+    assert isinstance(event, Regions)
+    assert event.regions == ()
 
 
 @pytest.mark.parametrize("who", ["SERVER: Received", "CLIENT: Received", "CLIENT: Sent"])

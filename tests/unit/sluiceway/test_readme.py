@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sluiceway.client import Region, Result, StageTimings, Timings
+from sluiceway.client import Box, Page, Region, Result, StageTimings, Timings
 from sluiceway.cluster import plan_cluster
 
 ROOT = Path(__file__).parents[3]
@@ -29,8 +29,9 @@ def test_the_configuration_is_valid(tmp_path: Path) -> None:
 
 def test_the_json_has_the_keys_that_are_written() -> None:
     shown = json.loads(block("json"))
-    region = Region(0, (0, 0, 1, 1), "textline", 0, 0.9, ())  # type: ignore[arg-type]
-    written = Result("a", 1, 1, (region,), Timings(0, StageTimings(), StageTimings(), 1)).to_dict()
+    region = Region(0, Box(0, 0, 1, 1), "textline", 0, 0.9, Box(0, 0, 1, 1).corners)
+    timings = Timings(0, {"text": StageTimings(), "words": StageTimings()}, 1)
+    written = Result("a", (Page(1, 1),), (region,), timings).to_dict()
     assert list(shown) == list(written)
     assert list(shown["regions"][0]) == list(written["regions"][0])
     assert set(shown["timings_ms"]) <= set(written["timings_ms"])

@@ -13,25 +13,47 @@ import pytest
 from PIL import Image
 
 from sluiceway import errors
-from sluiceway.client import ApiCall, Box, Label, Reading, Region, Result, StageTimings, Timings, draw
+from sluiceway.client import (
+    ApiCall,
+    Block,
+    Box,
+    JobDone,
+    Label,
+    Line,
+    Model,
+    Notice,
+    Page,
+    Reading,
+    Region,
+    Regions,
+    Result,
+    SourceDone,
+    StageTimings,
+    StepReport,
+    Timings,
+    draw,
+)
 from sluiceway.client.assembly import Assembly
-from sluiceway.client.events import Detected, JobDone, SourceDone
 from sluiceway.client.sources import load_source
 
 
-def region(number: int, box: tuple[float, float, float, float], *readings: Reading) -> Region:
-    x0, y0, x1, y1 = box
-    outline = ((x0, y0), (x1, y0), (x1, y1), (x0, y1))
-    return Region(number, Box(*box), "textline", 0, 0.87654321, outline, readings)
+def region(number: int, box: tuple[float, float, float, float], *readings: Reading, **place: Any) -> Region:
+    return Region(number, Box(*box), "textline", 0, 0.87654321, Box(*box).corners, readings, **{"step": "text"} | place)
+
+
+def result_of(width: int, height: int, *regions: Region) -> Result:
+    return Result("a", (Page(width, height),), regions)
 
 
 def test_json_is_the_documented_object() -> None:
-    timings = Timings(1.0, StageTimings(total_ms=20.123456), StageTimings(total_ms=5), 30)
+    timings = Timings(1.0, {"text": StageTimings(total_ms=20.123456), "words": StageTimings(total_ms=5)}, 30)
     regions = (
         region(1, (1, 2, 30.123, 14), Reading("tiny", "Köln 北京", 0.98765)),
         region(0, (5, 20, 30, 40)),
     )
-    result = Result("a.jpg", 100, 50, regions, timings)
+    result = Result(
+        "a.jpg", (Page(100, 50),), regions, timings, (StepReport("words", models=(Model("tiny", "1", "ab"),)),)
+    )
     line = result.to_json()
     assert "\n" not in line
     assert "Köln 北京" in line
@@ -42,25 +64,67 @@ def test_json_is_the_documented_object() -> None:
         "height": 50,
         "regions": [
             {
+                "id": 1,
+                "parent": None,
+                "step": "text",
                 "box": [1, 2, 30.12, 14],
                 "class": "textline",
                 "confidence": 0.8765,
                 "text": "Köln 北京",
                 "text_confidence": 0.9877,
             },
-            {"box": [5, 20, 30, 40], "class": "textline", "confidence": 0.8765, "text": None, "text_confidence": None},
+            {
+                "id": 0,
+                "parent": None,
+                "step": "text",
+                "box": [5, 20, 30, 40],
+                "class": "textline",
+                "confidence": 0.8765,
+                "text": None,
+                "text_confidence": None,
+            },
         ],
+        "models": [{"name": "tiny", "version": "1", "weights_sha256": "ab"}],
         "timings_ms": {
             "fetch": 1.0,
-            "detection_queue": 0,
-            "detection_compute": 0,
-            "detection": 20.123,
-            "recognition_queue": 0,
-            "recognition_compute": 0,
-            "recognition": 5,
+            "text_queue": 0,
+            "text_compute": 0,
+            "text": 20.123,
+            "words_queue": 0,
+            "words_compute": 0,
+            "words": 5,
             "total": 30,
         },
     }
+
+
+def test_json_of_a_tree() -> None:
+    """What is special has keys of its own, and only where it is."""
+    pages = (Page(100, 50), Page(10, 5, 1, 90))
+    turned = ((1, 0), (2, 1), (1, 2), (0, 1))
+    failed = Reading("", error=errors.UpstreamFailed("gone"), step="owner")
+    regions = (
+        region(4, (0, 0, 50, 50), step="vehicles"),
+        Region(2, Box(0, 0, 2, 2), "plate", 0, 0.5, turned, (Reading("", step="owner", data={"id": 7}),), "plates", 4),
+        region(9, (0, 0, 5, 5), failed, page=1),
+    )
+    result = Result(
+        "a.pdf", pages, regions, values={"book": {"id": 1}}, value_errors={"mail": errors.UpstreamFailed("gone")},
+        lines=(Line((4, 9), 1),), blocks=(Block((0,), 1),), notices=(Notice("IMAGE_SCALED", "scaled", {"by": "2"}, 1),),
+    )  # fmt: skip
+    plain = json.loads(result.to_json())
+    assert [(item["id"], item["parent"], item["step"], item["page"]) for item in plain["regions"]] == [
+        (4, None, "vehicles", 0),
+        (2, 4, "plates", 0),
+        (9, None, "text", 1),
+    ]
+    assert [item.get("outline") for item in plain["regions"]] == [None, [[1, 0], [2, 1], [1, 2], [0, 1]], None]
+    assert [item.get("values") for item in plain["regions"]] == [None, {"owner": {"id": 7}}, None]
+    assert plain["regions"][2]["error"]["reason"] == "UPSTREAM_FAILED"
+    assert (plain["values"], plain["value_errors"]["mail"]["message"]) == ({"book": {"id": 1}}, "gone")
+    assert plain["pages"][1] == {"index": 1, "width": 10, "height": 5, "rotation": 90}
+    assert (plain["lines"], plain["blocks"]) == ([{"regions": [4, 9], "page": 1}], [{"lines": [0], "page": 1}])
+    assert plain["notices"] == [{"reason": "IMAGE_SCALED", "message": "scaled", "metadata": {"by": "2"}, "page": 1}]
 
 
 def test_json_of_a_failure() -> None:
@@ -82,8 +146,8 @@ def test_other_heads_show_only_where_they_answered() -> None:
 
 def test_regions_missing_from_the_order_still_come() -> None:
     assembly = Assembly("a")
-    assembly.add(Detected("a", 9, 9, (region(0, (0, 0, 1, 1)), region(1, (2, 2, 3, 3))), ()))
-    assembly.add(SourceDone("a", (1,), Timings(), (), 0))
+    assembly.add(Regions("a", "text", Page(9, 9), (region(0, (0, 0, 1, 1)), region(1, (2, 2, 3, 3))), ()))
+    assembly.add(SourceDone("a", (1,), Timings()))
     assert [item.id for item in assembly.result().regions] == [1, 0]
 
 
@@ -143,7 +207,7 @@ def test_something_else_is_refused() -> None:
 
 def test_overlay_draws_boxes_and_labels_and_leaves_the_original(tmp_path: Path) -> None:
     original = Image.new("RGB", (1600, 900), (200, 200, 200))
-    result = Result("a", 1600, 900, (region(0, (400, 300, 700, 360), Reading("tiny", "Hello", 0.9)),))
+    result = result_of(1600, 900, region(0, (400, 300, 700, 360), Reading("tiny", "Hello", 0.9)))
     drawn = draw(original, result)
     assert drawn.size == (1600, 900)
     assert drawn.getpixel((400, 330)) != (200, 200, 200)
@@ -153,7 +217,7 @@ def test_overlay_draws_boxes_and_labels_and_leaves_the_original(tmp_path: Path) 
 
 
 def test_small_images_are_enlarged_by_a_whole_factor() -> None:
-    drawn = draw(Image.new("RGB", (384, 191)), Result("a", 384, 191, (region(0, (10, 20, 30, 40)),)))
+    drawn = draw(Image.new("RGB", (384, 191)), result_of(384, 191, region(0, (10, 20, 30, 40))))
     assert drawn.size == (384 * 4, 191 * 4)
 
 
@@ -162,15 +226,36 @@ def test_dense_pages_get_their_text_beside_them() -> None:
         region(index, (10, 20 * index, 200, 20 * index + 15), Reading("tiny", f"line {index}", 0.9))
         for index in range(30)
     )
-    drawn = draw(Image.new("RGB", (1400, 700), "white"), Result("a", 1400, 700, regions))
+    drawn = draw(Image.new("RGB", (1400, 700), "white"), result_of(1400, 700, *regions))
     assert drawn.width > 2 * 1400
     assert drawn.height == 700
 
 
 def test_a_label_at_the_edge_stays_inside() -> None:
-    result = Result("a", 1500, 100, (region(0, (1490, 0, 1500, 8), Reading("tiny", "a long label", 0.9)),))
+    result = result_of(1500, 100, region(0, (1490, 0, 1500, 8), Reading("tiny", "a long label", 0.9)))
     drawn = draw(Image.new("RGB", (1500, 100)), result)
     assert drawn.getpixel((1400, 12)) != (0, 0, 0)
+
+
+def outline_colour(result: Result, item: Region, page: int = 0) -> object:
+    drawn = draw(Image.new("RGB", (1600, 900), "white"), result, page=page)
+    return drawn.getpixel((int(item.box.x0), int(item.box.y1) - 20))
+
+
+def test_steps_have_colours_of_their_own_where_there_are_several() -> None:
+    car, plate = region(0, (400, 300, 900, 700), step="vehicles"), region(1, (500, 400, 600, 500), parent_id=0)
+    nested = result_of(1600, 900, car, plate)
+    assert outline_colour(nested, car) != outline_colour(nested, plate)
+    alone = result_of(1600, 900, car)
+    assert outline_colour(alone, car) == outline_colour(nested, car)
+
+
+def test_only_the_regions_of_one_page_are_drawn() -> None:
+    here, there = region(0, (400, 300, 900, 700)), region(1, (1000, 300, 1200, 700), page=1)
+    result = Result("a", (Page(1600, 900), Page(1600, 900, 1)), (here, there))
+    white = (255, 255, 255)
+    assert (outline_colour(result, here) == white, outline_colour(result, there) == white) == (False, True)
+    assert (outline_colour(result, here, 1) == white, outline_colour(result, there, 1) == white) == (True, False)
 
 
 class CountedOrder(tuple[int, ...]):
@@ -187,8 +272,8 @@ class CountedOrder(tuple[int, ...]):
 def test_the_order_is_gone_through_as_often_for_many_regions_as_for_few() -> None:
     assembly = Assembly("a")
     regions = tuple(region(number, (0, 0, 1, 1)) for number in range(100))
-    assembly.add(Detected("a", 9, 9, regions, ()))
-    assembly.add(SourceDone("a", CountedOrder(range(100)), Timings(), (), 0))
+    assembly.add(Regions("a", "text", Page(9, 9), regions, ()))
+    assembly.add(SourceDone("a", CountedOrder(range(100)), Timings()))
     assert len(assembly.result().regions) == 100
     assert CountedOrder.passes < 5
 

@@ -12,7 +12,7 @@ from PIL import Image, PngImagePlugin
 from sluiceway import errors
 from sluiceway.cli.inputs import find_inputs
 from sluiceway.cli.report import Report
-from sluiceway.client import Result
+from sluiceway.client import Box, Notice, Page, Reading, Region, Result
 
 # What Python makes of a file name in Latin-1: the byte FC has no meaning in UTF-8.
 NOT_UTF8 = os.fsdecode(b"M\xfcnchen.jpg")
@@ -35,7 +35,7 @@ def give_out(arguments: list[str], out: str) -> set[str]:
     inputs = find_inputs(arguments)
     report = Report(as_json=True, out=Path(out), inputs=inputs)
     for item in inputs:
-        report.add(Result(item.name, 40, 30), item)
+        report.add(Result(item.name, (Page(40, 30),)), item)
     assert {path: path.read_bytes() for path in before} == contents, "the user's files are as they were"
     new = {path for path in Path.cwd().rglob("*") if path.is_file()} - before
     return {str(path.relative_to(Path.cwd())) for path in new}
@@ -78,7 +78,7 @@ def test_an_annotated_picture_that_is_an_input_stays_too(folder: Path) -> None:
 def test_an_input_that_cannot_be_a_file_is_in_nobodys_way(folder: Path) -> None:
     inputs = find_inputs(["missing.jpg", "https://example.org/sign.jpg", "api:x?t=" + "y" * 300, "photo.jpg"])
     report = Report(as_json=True, out=folder / "scans", inputs=inputs)
-    report.add(Result("photo.jpg", 40, 30), inputs[-1])
+    report.add(Result("photo.jpg", (Page(40, 30),)), inputs[-1])
     assert (folder / "scans" / "photo.jpg").is_file()
 
 
@@ -86,7 +86,7 @@ def test_an_input_that_cannot_be_a_file_is_in_nobodys_way(folder: Path) -> None:
 def test_a_name_that_is_not_utf8_is_shown_with_a_replacement(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
     inputs = find_inputs([NOT_UTF8])
     report = Report(as_json=as_json, out=None, inputs=inputs)
-    report.add(Result(NOT_UTF8, 40, 30), inputs[0])
+    report.add(Result(NOT_UTF8, (Page(40, 30),)), inputs[0])
     report.add(Result(NOT_UTF8, error=errors.InvalidImage(f"cannot read {NOT_UTF8}: gone")), inputs[0])
     good, bad = capsys.readouterr().out.splitlines()
     if as_json:
@@ -104,7 +104,7 @@ def test_a_picture_that_cannot_be_written_is_told_and_counted(folder: Path, caps
     inputs = find_inputs(["photo.jpg", "page.png"])
     report = Report(as_json=True, out=folder / "scans", inputs=inputs)
     for item in inputs:
-        report.add(Result(item.name, 40, 30), item)
+        report.add(Result(item.name, (Page(40, 30),)), item)
     report.close()
     assert (report.succeeded, report.unwritten) == (2, 1)
     said = capsys.readouterr().err
@@ -120,6 +120,33 @@ def test_a_picture_that_pillow_does_not_read_ends_nothing(folder: Path, capsys: 
     inputs = find_inputs(["talkative.png", "photo.jpg"])
     report = Report(as_json=True, out=folder / "scans", inputs=inputs)
     for item in inputs:
-        report.add(Result(item.name, 40, 30), item)
+        report.add(Result(item.name, (Page(40, 30),)), item)
     assert (report.succeeded, report.unwritten) == (2, 1)
     assert "talkative.png: Decompressed data too large" in capsys.readouterr().err
+
+
+def test_people_see_a_tree(capsys: pytest.CaptureFixture[str]) -> None:
+    def region(number: int, parent: int | None, *readings: Reading) -> Region:
+        box = Box(0, 0, 9, 9)
+        return Region(number, box, f"class{number}", 0, 0.9, box.corners, readings, "step", parent)
+
+    regions = (
+        region(0, None),
+        region(1, 0, Reading("tiny", "K-AB 1", 0.9, step="number")),
+        region(2, 1, Reading("", step="owner", data={"name": "Köln"})),
+        region(3, None, Reading("tiny", "EXIT", 0.9)),
+    )
+    result = Result(
+        "a.jpg", (Page(40, 30), Page(40, 30, 1)), regions,
+        values={"book": {"id": 7}}, value_errors={"mail": errors.UpstreamFailed("gone")},
+        notices=(Notice("REGIONS_TRUNCATED", "too many regions"),),
+    )  # fmt: skip
+    inputs = find_inputs(["a.jpg"])
+    Report(as_json=False, out=None, inputs=inputs).add(result, inputs[0])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "a.jpg  2 pages, 40 x 30, 4 regions, 0 ms"
+    assert lines[1:4] == ['book: {"id": 7}', "mail: gone", "too many regions"]
+    rows = {line.split("class")[1][0]: line for line in lines[5:] if "class" in line}
+    starts = {number: len(row) - len(row.lstrip()) for number, row in rows.items()}
+    assert starts == {"0": 0, "1": 2, "2": 4, "3": 0}
+    assert rows["2"].lstrip().startswith('{"owner": {"name": "Köln"}}')

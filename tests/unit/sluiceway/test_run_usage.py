@@ -68,6 +68,12 @@ def test_numbers_below_one(option: str, value: str) -> None:
     assert "greater than or equal to 1" in refused(["run", "x.png", "--address", "127.0.0.1:1", option, value])
 
 
+@pytest.mark.parametrize("param", ["country", "=DE"])
+def test_a_parameter_that_is_none(param: str) -> None:
+    said = refused(["run", "x.png", "--address", "127.0.0.1:1", "--param", param])
+    assert f"--param is of the form KEY=VALUE, not {param}" in said
+
+
 # A process of its own: the signal is for it alone.
 PULLING = textwrap.dedent(
     """

@@ -7,15 +7,15 @@ import warnings
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
-from sluiceway_runtime.errors import InvalidImage
 
-from sluiceway_detection.image_limits import ImageLimits, check_image
-from sluiceway_detection.types import ImageBgr
+from sluiceway_runtime.errors import InvalidImage
+from sluiceway_runtime.images.limits import ImageLimits, check_image
 
 __all__ = ["MAX_SCANS", "decode_image"]
 
-# Orientation is ours (image_header), because which formats OpenCV turns depends on its version. Except for TIFF: there
+# Orientation is ours (`header`), because which formats OpenCV turns depends on its version. Except for TIFF: there
 # both libraries turn while they read, and the flag stops OpenCV only halfway.
 _READ_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 _READ_FLAGS_TIFF = cv2.IMREAD_COLOR
@@ -28,7 +28,7 @@ MAX_SCANS = 200
 _SCAN = b"\xff\xda\0"
 
 
-def decode_image(data: bytes | memoryview, limits: ImageLimits) -> ImageBgr:
+def decode_image(data: bytes | memoryview, limits: ImageLimits) -> NDArray[np.uint8]:
     """Decode one image: any depth to 8 bits, grey and CMYK to BGR, alpha dropped, the first of several frames.
 
     Args:
@@ -60,7 +60,7 @@ def decode_image(data: bytes | memoryview, limits: ImageLimits) -> ImageBgr:
     return pixels if turned else _turn(pixels, header.orientation)
 
 
-def _opencv(data: bytes | memoryview, flags: int) -> ImageBgr | None:
+def _opencv(data: bytes | memoryview, flags: int) -> NDArray[np.uint8] | None:
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:  # also for OpenCV's own size limits (OPENCV_IO_MAX_IMAGE_*)
@@ -68,7 +68,7 @@ def _opencv(data: bytes | memoryview, flags: int) -> ImageBgr | None:
     return None if decoded is None else np.asarray(decoded, np.uint8)
 
 
-def _pillow(data: bytes | memoryview, kind: str, size: tuple[int, int]) -> ImageBgr | None:
+def _pillow(data: bytes | memoryview, kind: str, size: tuple[int, int]) -> NDArray[np.uint8] | None:
     """Decode with Pillow; None, and nothing is decoded, where it finds another height and width in the header."""
     try:
         with warnings.catch_warnings():
@@ -84,7 +84,7 @@ def _pillow(data: bytes | memoryview, kind: str, size: tuple[int, int]) -> Image
     return np.ascontiguousarray(rgb[:, :, ::-1])
 
 
-def _turn(pixels: ImageBgr, orientation: int) -> ImageBgr:
+def _turn(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """Apply EXIF orientation 1..8 (TIFF 6.0, tag 274)."""
     if orientation >= 5:
         pixels = np.asarray(cv2.transpose(pixels), np.uint8)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sluiceway_runtime.errors import ImageTooLarge, InvalidImage
+from sluiceway_runtime.images.header import ImageHeader, read_header
 
-from sluiceway_detection.image_header import ImageHeader, read_header
-
-__all__ = ["DEFAULT_MAX_BYTES", "DEFAULT_MAX_PIXELS", "ImageLimits", "check_image"]
+__all__ = ["DEFAULT_MAX_BYTES", "DEFAULT_MAX_PIXELS", "ImageLimits", "check_image", "check_size"]
 
 DEFAULT_MAX_BYTES = 32 * 2**20
 DEFAULT_MAX_PIXELS = 100_000_000  # 300 MB decoded; the largest photographs of today's telephones have 200 million
@@ -16,10 +15,30 @@ DEFAULT_MAX_PIXELS = 100_000_000  # 300 MB decoded; the largest photographs of t
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """The largest file, and the largest width x height, that are accepted."""
+    """What is accepted.
+
+    Attributes:
+        max_bytes: of a file.
+        max_pixels: width x height.
+        keys: how the stage's configuration calls the two; errors name them.
+    """
 
     max_bytes: int = DEFAULT_MAX_BYTES
     max_pixels: int = DEFAULT_MAX_PIXELS
+    keys: tuple[str, str] = ("max_image_bytes", "max_image_pixels")
+
+
+def check_size(data: bytes | memoryview, limits: ImageLimits) -> None:
+    """Judge a file by its length alone.
+
+    Raises:
+        ImageTooLarge: more bytes than allowed; `metadata` names the limit.
+    """
+    if len(data) > limits.max_bytes:
+        raise ImageTooLarge(
+            f"the image file has {len(data)} bytes; at most {limits.max_bytes} are accepted",
+            metadata={"limit": limits.keys[0], "max": str(limits.max_bytes)},
+        )
 
 
 def check_image(data: bytes | memoryview, limits: ImageLimits) -> ImageHeader:
@@ -29,13 +48,9 @@ def check_image(data: bytes | memoryview, limits: ImageLimits) -> ImageHeader:
         InvalidImage: empty, of no known format, or cut off.
         ImageTooLarge: more bytes or pixels than allowed; `metadata` names the limit.
     """
-    if len(data) > limits.max_bytes:
-        raise ImageTooLarge(
-            f"the image file has {len(data)} bytes; at most {limits.max_bytes} are accepted",
-            metadata={"limit": "max_image_bytes", "max": str(limits.max_bytes)},
-        )
+    check_size(data, limits)
     header = read_header(data)
-    metadata = {"limit": "max_image_pixels", "max": str(limits.max_pixels)}
+    metadata = {"limit": limits.keys[1], "max": str(limits.max_pixels)}
     if header.width_px * header.height_px > limits.max_pixels:
         raise ImageTooLarge(
             f"the image has {header.width_px} x {header.height_px} pixels; at most {limits.max_pixels} are accepted",

@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
-from sluiceway_detection import images
-from sluiceway_detection.image_header import ImageHeader, read_header
-from sluiceway_detection.image_limits import ImageLimits, check_image
-from sluiceway_detection.images import decode_image
 from sluiceway_runtime.errors import ImageTooLarge, InvalidImage
+from sluiceway_runtime.images import decode
+from sluiceway_runtime.images.decode import decode_image
+from sluiceway_runtime.images.header import ImageHeader, read_header
+from sluiceway_runtime.images.limits import ImageLimits, check_image
 
 LIMITS = ImageLimits()
 FORMATS: list[tuple[str, dict[str, Any]]] = [
@@ -84,6 +84,15 @@ def test_big_endian_exif_and_nonsense_exif() -> None:
     assert decode_image(encode(picture(), "jpeg", exif=b"Exif\0\0" + wild), LIMITS).shape == (48, 64, 3)
 
 
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
+def test_odd_exif_is_no_reason_to_refuse_a_picture(kind: str) -> None:
+    # The maker's name as a number.
+    entries = struct.pack("<HHIf", 271, 11, 1, 2.5) + struct.pack("<HHII", 274, 3, 1, 6)
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x02\0" + entries + b"\0\0\0\0"
+    assert decode_image(encode(picture(), kind, exif=exif), LIMITS).shape == (64, 48, 3)
+    assert decode_image(encode(picture(), kind, exif=b"Exif\0\0garbage"), LIMITS).shape == (48, 64, 3)
+
+
 @pytest.mark.parametrize(
     ("mode", "kind"),
     [("L", kind) for kind in ("jpeg", "png", "bmp", "tiff")]
@@ -109,8 +118,20 @@ def test_sixteen_bits_are_scaled_to_eight(kind: str) -> None:
     assert difference(decoded[:, :, 0], (deep >> 8).astype(np.uint8)) <= 1
 
 
+@pytest.mark.parametrize(("mode", "kind"), [("I;16", "png"), ("I;16", "tiff"), ("I;16B", "tiff")])
+def test_sixteen_bits_are_scaled_whatever_their_order_and_turned(mode: str, kind: str) -> None:
+    grey = np.full((10, 20), 0x8040, ">u2" if mode == "I;16B" else "<u2")
+    grey[:, :3] = 0x01FF
+    exif = Image.Exif()
+    exif[274] = 6
+    decoded = decode_image(encode(Image.frombytes(mode, (20, 10), grey.tobytes()), kind, exif=exif), LIMITS)
+    assert decoded.shape == (20, 10, 3)
+    assert (decoded[:3] <= 0x02).all()
+    assert (decoded[3:] == 0x80).all()
+
+
 def test_sixteen_bits_are_scaled_where_pillow_has_to_help(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "_opencv", lambda data, flags: None)
+    monkeypatch.setattr(decode, "_opencv", lambda data, flags: None)
     deep = np.asarray(picture().convert("L")).astype(np.uint16) * 257
     decoded = decode_image(encode(Image.fromarray(deep), "png"), LIMITS)
     assert difference(decoded[:, :, 0], (deep >> 8).astype(np.uint8)) == 0
@@ -152,7 +173,7 @@ def test_a_jpeg_of_very_many_scans_is_refused() -> None:
     data = encode(picture(), "jpeg", progressive=True)
     at = data.rfind(b"\xff\xda")
     scan = data[at : at + 2 + int.from_bytes(data[at + 2 : at + 4])]
-    room = images.MAX_SCANS - data.count(b"\xff\xda\0")
+    room = decode.MAX_SCANS - data.count(b"\xff\xda\0")
     assert decode_image(data[:-2] + scan * room + data[-2:], LIMITS).shape == (48, 64, 3)
     with pytest.raises(InvalidImage, match="more than 200 scans"):
         decode_image(data[:-2] + scan * (room + 1) + data[-2:], LIMITS)
@@ -212,8 +233,8 @@ def test_what_pillow_sees_larger_than_its_header_says_is_not_decoded(monkeypatch
     def decoder(*arguments: object) -> None:
         raise AssertionError("nothing may be decoded")
 
-    monkeypatch.setattr(images, "_opencv", lambda data, flags: None)
-    monkeypatch.setattr(images, "check_image", lambda data, limits: ImageHeader("tiff", 8, 6))
+    monkeypatch.setattr(decode, "_opencv", lambda data, flags: None)
+    monkeypatch.setattr(decode, "check_image", lambda data, limits: ImageHeader("tiff", 8, 6))
     monkeypatch.setattr(Image.Image, "convert", decoder)
     with pytest.raises(InvalidImage, match="size"):
         decode_image(encode(picture(), "tiff"), LIMITS)

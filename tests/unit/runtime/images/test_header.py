@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from sluiceway_detection import image_header
-from sluiceway_detection.image_header import ImageHeader, read_header
-from sluiceway_detection.image_limits import ImageLimits, check_image
 from sluiceway_runtime.errors import ImageTooLarge, InvalidImage
+from sluiceway_runtime.images import header
+from sluiceway_runtime.images.header import ImageHeader, read_header
+from sluiceway_runtime.images.limits import ImageLimits, check_image
 
 # A step of a walk is a dozen lines. Files as large as those below would have millions of steps.
-MOST_LINES = 20 * image_header.MAX_CHUNKS
+MOST_LINES = 20 * header.MAX_CHUNKS
 SIZE = 8 * 2**20
 
 
@@ -32,7 +32,7 @@ def lines_run(call: Callable[[], ImageHeader]) -> tuple[int, str]:
         return count
 
     def enter(frame: FrameType, _event: str, _argument: Any) -> Any:
-        return count if frame.f_code.co_filename == image_header.__file__ else None
+        return count if frame.f_code.co_filename == header.__file__ else None
 
     before = sys.gettrace()
     sys.settrace(enter)

@@ -1,0 +1,151 @@
+"""How jobs go through their pipelines: each source by itself, within its time, and with an account of what it holds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from time import monotonic
+
+from sluiceway_runtime.account import MemoryBudget
+from sluiceway_runtime.errors import DeadlineExceeded, Internal, SluicewayError
+
+from sluiceway_orchestrator.admission import Admission
+from sluiceway_orchestrator.events import JobDone, SourceDone, SourceFailed
+from sluiceway_orchestrator.fetch.fetcher import Fetcher
+from sluiceway_orchestrator.gate import Gate
+from sluiceway_orchestrator.job import Job, Source
+from sluiceway_orchestrator.outbox import Outbox
+from sluiceway_orchestrator.pipelines.binding import Binder
+from sluiceway_orchestrator.pipelines.estimate import Estimate
+from sluiceway_orchestrator.pipelines.plan import Pipeline
+from sluiceway_orchestrator.pipelines.source_run import run_source
+from sluiceway_orchestrator.pipelines.source_state import Parts, SourceState
+from sluiceway_orchestrator.stages.detection import DetectionClient
+from sluiceway_orchestrator.stages.recognition import RecognitionClient
+
+__all__ = ["Executor", "ExecutorStatistics"]
+
+log = logging.getLogger(__name__)
+
+# What an answer of detection is taken to be before the first one came; less where the budget is small, so that some
+# sources may always begin.
+ASSUMED_ANSWER_BYTES = 16 * 2**20
+ASSUMED_ANSWER_PART = 1 / 16
+
+
+@dataclass(slots=True)
+class ExecutorStatistics:
+    """What has happened so far; failed sources by the reason of their error."""
+
+    sources_done: int = 0
+    sources_failed: Counter[str] = field(default_factory=Counter)
+    regions: int = 0
+    regions_failed: int = 0
+
+
+class Executor:
+    """Runs jobs. Holds no state of a job once its `run` has ended.
+
+    Args:
+        pipelines: by name.
+        budget: of the process, where each source has an account.
+        saturated: whether the stages of a pipeline are there and one has all that it can work on.
+    """
+
+    def __init__(
+        self,
+        *,
+        pipelines: Mapping[str, Pipeline],
+        fetcher: Fetcher,
+        binder: Binder,
+        detectors: Mapping[str, DetectionClient],
+        readers: Mapping[str, RecognitionClient],
+        gate: Gate,
+        budget: MemoryBudget,
+        max_crops_per_call: int,
+        saturated: Callable[[Pipeline], bool] = lambda _: False,
+    ) -> None:
+        self._pipelines = pipelines
+        self._gate = gate
+        self._budget = budget
+        self._saturated = saturated
+        self._admission = Admission()
+        self._estimates: dict[tuple[str, str], Estimate] = {}
+        self.statistics = ExecutorStatistics()
+        self._parts = Parts(
+            fetcher, binder, detectors, readers, self._estimate, max_crops_per_call, self._values_read
+        )
+
+    def admit(self, job: Job) -> None:
+        """Refuse a job that could not be done in time; for calls that would rather hear that than wait.
+
+        Raises:
+            QueueFull: with the time after which to try again.
+        """
+        busy = self._saturated(self._pipelines[job.pipeline])
+        self._admission.check(job.client, job.priority, job.deadline.remaining_s(), monotonic(), busy=busy)
+
+    async def run(self, job: Job, outbox: Outbox) -> None:
+        """Run a job to its end and put its events into the outbox, the last one `JobDone`.
+
+        Cancelling this cancels everything that runs for the job, before it returns.
+        """
+        pipeline = self._pipelines[job.pipeline]
+        if job.detect_only:
+            pipeline = pipeline.detecting
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._counted(job, source, pipeline, outbox)) for source in job.sources]
+        succeeded = sum(task.result() for task in tasks)
+        # The log line has the request id as well, which the stages log too.
+        log.debug("job %r: %d sources done, %d failed", job.job_id, succeeded, len(tasks) - succeeded)
+        outbox.put_last(job.job_id, "", JobDone(succeeded, len(tasks) - succeeded))
+
+    async def _counted(self, job: Job, source: Source, pipeline: Pipeline, outbox: Outbox) -> bool:
+        self._admission.enter(job.client, job.priority, 1)
+        try:
+            last = await self._bounded(job, source, pipeline, outbox)
+        finally:
+            busy = self._saturated(pipeline)
+            self._admission.leave(job.client, job.priority, monotonic(), busy=busy)
+        if isinstance(last, SourceFailed):
+            self.statistics.sources_failed[last.error.reason] += 1
+        else:
+            self.statistics.sources_done += 1
+        outbox.put_last(job.job_id, source.source_id, last)
+        return isinstance(last, SourceDone)
+
+    async def _bounded(
+        self, job: Job, source: Source, pipeline: Pipeline, outbox: Outbox
+    ) -> SourceDone | SourceFailed:
+        """Run one source within the time of its job, whatever it waits for. Raises only cancellation."""
+        try:
+            async with asyncio.timeout(job.deadline.remaining_s()):
+                return await self._source(job, source, pipeline, outbox)
+        except SluicewayError as error:
+            return SourceFailed(error)
+        except TimeoutError:
+            return SourceFailed(DeadlineExceeded("the time ran out"))
+        except Exception:
+            log.exception("job %r, request %s: a source failed", job.job_id, job.request_id)
+            return SourceFailed(Internal("internal error"))
+
+    async def _source(
+        self, job: Job, source: Source, pipeline: Pipeline, outbox: Outbox
+    ) -> SourceDone | SourceFailed:
+        async with self._gate.slot(job.client, job.priority, job.deadline):
+            with self._budget.account(job.priority) as account:
+                return await run_source(SourceState(job, source, pipeline, self._parts, outbox, account))
+
+    def _estimate(self, pipeline: str, step: str) -> Estimate:
+        known = self._estimates.get((pipeline, step))
+        if known is None:
+            assumed = min(ASSUMED_ANSWER_BYTES, self._budget.total_bytes * ASSUMED_ANSWER_PART)
+            known = self._estimates[pipeline, step] = Estimate(assumed)
+        return known
+
+    def _values_read(self, count: int, failed: int) -> None:
+        self.statistics.regions += count
+        self.statistics.regions_failed += failed

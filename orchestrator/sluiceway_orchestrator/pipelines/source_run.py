@@ -1,0 +1,90 @@
+"""One source from its fetching to its last event; where a version group goes away under it, once more from the image."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from sluiceway_runtime.errors import Unavailable
+
+from sluiceway_orchestrator.convert.specs import detection_options
+from sluiceway_orchestrator.events import SourceDone, SourceReady
+from sluiceway_orchestrator.fetch.fetcher import Fetched
+from sluiceway_orchestrator.pipelines.plan import StepKind
+from sluiceway_orchestrator.pipelines.progress import Progress
+from sluiceway_orchestrator.pipelines.reports import reports
+from sluiceway_orchestrator.pipelines.source_state import SourceState
+from sluiceway_orchestrator.pipelines.steps import Steps
+from sluiceway_orchestrator.stages.group import GroupGone
+
+__all__ = ["run_source"]
+
+
+async def run_source(state: SourceState) -> SourceDone:
+    """Run a source to its end; returns its last event, all others are told.
+
+    Raises:
+        SluicewayError: the source failed.
+    """
+    fetched = await _fetch(state)
+    fetch_ms = fetched.fetch_ms
+    try:
+        await _begin(state, fetched)
+        await _attempt(state, fetched)
+    except GroupGone:
+        # The client may have heard of regions already: these keep their ids, and what was said of them stands.
+        state.tree.begin_again()
+        state.progress = Progress(state.pipeline)
+        try:
+            await _attempt(state, await _fetch_again(state))
+        except GroupGone:
+            raise Unavailable("the version that answered was replaced, twice", retry_after_s=1.0) from None
+        await state.tell_broken_promises()
+    finally:
+        fetched.release()
+    return SourceDone(
+        reading_order=state.tree.order(),
+        fetch_ms=fetch_ms,
+        total_ms=(monotonic() - state.job.accepted_s) * 1000,
+        steps=reports(state.pipeline.steps, state.notes),
+        notices=state.notices,
+    )
+
+
+async def _attempt(state: SourceState, fetched: Fetched) -> None:
+    try:
+        state.binding = await state.parts.binder.bind(state.pipeline, state.job.deadline)
+        await Steps(state, fetched).run()
+    finally:
+        fetched.release()
+
+
+async def _fetch(state: SourceState) -> Fetched:
+    calls = (*state.source.calls, *state.caller.first(state.pipeline))
+    return await state.parts.fetcher.fetch(state.source, calls, state.caller.context, state.account)
+
+
+async def _fetch_again(state: SourceState) -> Fetched:
+    """Bring the image once more. What APIs said stands: they are called again only if the image comes from them."""
+    source = state.source
+    if source.image is None and source.url is None and source.api_call is None:
+        return await _fetch(state)
+    return await state.parts.fetcher.fetch(source, (), state.caller.context, state.account)
+
+
+async def _begin(state: SourceState, fetched: Fetched) -> None:
+    """Take in what APIs said, and tell that the source is here."""
+    for step in state.pipeline.first_calls:
+        if step.on_error == "fail" and step.name in fetched.call_errors:
+            raise fetched.call_errors[step.name]
+    state.caller.values = fetched.values
+    if fetched.detection is not None:
+        fields = dict(state.detect_fields)
+        for step in state.pipeline.roots:
+            if step.kind is StepKind.DETECT:
+                fields[step.name] = detection_options(fields[step.name], fetched.detection.chosen())
+        state.detect_fields = fields
+    was_fetched = state.source.image is None
+    image = fetched.image if state.job.return_images and was_fetched else b""
+    await state.tell(
+        SourceReady(len(fetched.image), fetched.fetch_ms, fetched.values, fetched.call_errors, image)
+    )

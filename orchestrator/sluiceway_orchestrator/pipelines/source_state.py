@@ -1,0 +1,123 @@
+"""What is known of one source while it runs, and the telling of it to the client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sluiceway_runtime.account import Account
+from sluiceway_runtime.errors import SluicewayError, Unavailable
+
+from sluiceway_orchestrator.convert import regions as convert
+from sluiceway_orchestrator.events import Page, RegionsFound, SourceReady, Subject, ValuesRead
+from sluiceway_orchestrator.fetch.fetcher import Fetcher
+from sluiceway_orchestrator.job import Job, Source
+from sluiceway_orchestrator.outbox import Outbox
+from sluiceway_orchestrator.pipelines.binding import Binder, Binding
+from sluiceway_orchestrator.pipelines.calls import StepCaller
+from sluiceway_orchestrator.pipelines.estimate import Estimate
+from sluiceway_orchestrator.pipelines.plan import Pipeline, Step
+from sluiceway_orchestrator.pipelines.progress import Progress
+from sluiceway_orchestrator.pipelines.reports import StepNotes
+from sluiceway_orchestrator.pipelines.tree import RegionTree
+from sluiceway_orchestrator.stages.detection import DetectionClient
+from sluiceway_orchestrator.stages.recognition import RecognitionClient, failed_values
+from sluiceway_orchestrator.stages.stage import Ticket
+
+__all__ = ["Parts", "SourceState"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What sources work with; the same for all of them.
+
+    Attributes:
+        detectors, readers: by stage.
+        estimates: of the answers of each detection step, by pipeline and step.
+        max_crops: in one call of a stage.
+        values_read: told of values of stages as they come: how many, and how many of them failed.
+    """
+
+    fetcher: Fetcher
+    binder: Binder
+    detectors: Mapping[str, DetectionClient]
+    readers: Mapping[str, RecognitionClient]
+    estimates: Callable[[str, str], Estimate]
+    max_crops: int
+    values_read: Callable[[int, int], None]
+
+
+class SourceState:
+    """One source. What it holds in bytes is in its account, which whoever made that closes.
+
+    Attributes:
+        binding, progress, calls: of the present attempt; `calls` is where calls about the source run.
+    """
+
+    def __init__(
+        self, job: Job, source: Source, pipeline: Pipeline, parts: Parts, outbox: Outbox, account: Account
+    ) -> None:
+        self.job = job
+        self.source = source
+        self.pipeline = pipeline
+        self.parts = parts
+        self.account = account
+        self.ticket = Ticket(job.client, job.priority, job.deadline, job.accepted_s, job.request_id)
+        self.tree = RegionTree()
+        self.caller = StepCaller(job, source, parts.fetcher, self.tree, account)
+        self.notes = [StepNotes() for _ in pipeline.steps]
+        self.notices: list[Any] = []
+        self.detect_fields = job.detect_options
+        self.binding: Binding
+        self.progress = Progress(pipeline)
+        self.calls: asyncio.TaskGroup | None = None
+        self._outbox = outbox
+
+    def __repr__(self) -> str:
+        return f"<SourceState {self.source.source_id!r} {self.tree} {self.progress}>"
+
+    async def tell(self, event: SourceReady | RegionsFound | ValuesRead) -> None:
+        """Hand an event to the client; waits where it reads slowly."""
+        await self._outbox.put(self.job.job_id, self.source.source_id, event)
+
+    async def tell_regions(
+        self, step: Step, page: Page, regions: Any, recognizing: Sequence[int], fresh: Sequence[bool] | None
+    ) -> None:
+        """Tell of regions, of those that the client has not heard of."""
+        if fresh is not None:
+            if not any(fresh):
+                return
+            regions = convert.keep(regions, fresh)
+        await self.tell(RegionsFound(step.name, page, regions, recognizing, regions.ByteSize()))
+
+    async def tell_values(
+        self, step: Step, model: str, values: Any, ids: Sequence[int], size_bytes: int, subject: Subject
+    ) -> None:
+        """Tell what a step said, and remember it for APIs that are called with it."""
+        if subject is Subject.REGION and self.pipeline.tells_callers:
+            for value in values.values:
+                node = self.tree.nodes.get(value.region_id)
+                if node is not None:
+                    node.values[step.name] = convert.plain_value(value)
+        await self.tell(ValuesRead(step.name, model, values, len(ids), size_bytes, subject))
+        if subject is Subject.REGION:
+            self.tree.answered(step, ids)
+
+    async def failed(self, step: Step, ids: Sequence[int], error: SluicewayError, subject: Subject) -> None:
+        """A step failed for the page, for some regions, or for the source: said of each, or the end of the source."""
+        self.notes[step.index].failed += len(ids)
+        if step.on_error == "fail":
+            raise error
+        read = failed_values(ids, error)
+        await self.tell_values(step, "", read.values, ids, read.size_bytes, subject)
+
+    async def tell_broken_promises(self) -> None:
+        """Regions that another version did not find again are not read by it either: that is said of each."""
+        error = Unavailable("the version that was reading it is gone, and the one after it does not find it")
+        for index, ids in self.tree.broken_promises().items():
+            step = self.pipeline.steps[index]
+            self.notes[index].failed += len(ids)
+            read = failed_values(ids, error)
+            await self.tell_values(step, "", read.values, ids, read.size_bytes, Subject.REGION)

@@ -1,0 +1,297 @@
+"""The steps of one source: each begins as soon as what it needs is there.
+
+Read from the top: a step on the page detects, `_found` takes in what was answered and begins with all that works on
+those regions, `_read` hands out values as they come. What arrives together travels together: work is for each answer,
+never for each region.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from sluiceway_runtime.account import Phase
+from sluiceway_runtime.errors import SluicewayError
+from sluiceway_runtime.server.convert import error_from_proto
+
+from sluiceway_orchestrator.convert import regions as convert
+from sluiceway_orchestrator.events import Page, StageTimings, Subject
+from sluiceway_orchestrator.fetch.fetcher import Fetched
+from sluiceway_orchestrator.pipelines.plan import Step, StepKind
+from sluiceway_orchestrator.pipelines.source_state import SourceState
+from sluiceway_orchestrator.pipelines.together import nursery, together
+from sluiceway_orchestrator.stages.detection import Found
+from sluiceway_orchestrator.stages.recognition import Crops
+from sluiceway_orchestrator.transform import IDENTITY, Matrix, chain
+from sluiceway_orchestrator.wire import Buffers, CropSpan, bytes_field, span_buffers
+
+__all__ = ["Steps"]
+
+# Copies of an image while it is sent: the message, and the one that gRPC makes of it.
+SEND_COPIES = 2
+_IMAGE_FIELD, _CROPS_FIELD, _ENCODED_FIELD = 1, 15, 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Where the regions of an answer come from: the page, or crops of regions.
+
+    Attributes:
+        parents: id of a crop to that of its region; None for the page itself.
+        to_page: id of a crop to its homography.
+    """
+
+    page: Page
+    parents: Mapping[int, int] | None = None
+    to_page: Mapping[int, Matrix] | None = None
+
+
+class Steps:
+    """Runs the steps of one attempt at a source."""
+
+    def __init__(self, state: SourceState, fetched: Fetched) -> None:
+        self._state = state
+        self._fetched = fetched
+
+    async def run(self) -> None:
+        """Run every step to its end.
+
+        Raises:
+            GroupGone: a version that the source is bound to is not there any more.
+            SluicewayError: a step failed, and the source with it.
+        """
+        state = self._state
+        works = [
+            self._detect_page(step) if step.kind is StepKind.DETECT else self._read_page(step)
+            for step in state.pipeline.roots
+        ]
+        if not state.pipeline.last_calls:
+            await together(works)
+            return
+        async with nursery() as group:
+            state.calls = group
+            await together(works)
+
+    async def _detect_page(self, step: Step) -> None:
+        state, image = self._state, self._fetched.image
+        fields = (state.detect_fields[step.name], state.binding.crop_fields[step.index])
+        request = Buffers((bytes_field(_IMAGE_FIELD, len(image)), image, *fields))
+        estimate = state.parts.estimates(state.pipeline.name, step.name)
+        # What is about to be sent, and what is about to come: a stage is not asked for what there is no room for.
+        held = SEND_COPIES * len(image) + estimate.expected_bytes
+        await state.account.reserve(held, Phase.WORK)
+        try:
+            try:
+                found = await self._detect(step, request, 1)
+            except SluicewayError as error:
+                await state.failed(step, (0,), error, Subject.PAGE)
+                self._end(step)
+                return
+            del image, request
+            estimate.learn(len(found.message))
+            # What has arrived is counted as it is, room or not: it is what makes room again.
+            state.account.add(len(found.message), Phase.WORK)
+            state.account.remove(held, Phase.WORK)
+            held = len(found.message)
+            if len(state.pipeline.roots) == 1:
+                # Before its regions are read, which may take long.
+                self._fetched.release()
+            await self._found(step, found, _Origin(Page(0, found.width, found.height)))
+        finally:
+            state.account.remove(held, Phase.WORK)
+
+    async def _read_page(self, step: Step) -> None:
+        state, image = self._state, self._fetched.image
+        encoded = (bytes_field(_ENCODED_FIELD, len(image)), image)
+        size = sum(map(len, encoded))
+        held = SEND_COPIES * size
+        await state.account.reserve(held, Phase.WORK)
+        try:
+            await self._read(step, Crops(image=(bytes_field(_CROPS_FIELD, size), *encoded)), (0,), Subject.PAGE)
+        finally:
+            state.account.remove(held, Phase.WORK)
+        self._end(step)
+
+    async def _detect(self, step: Step, request: Buffers, cost: int) -> Found:
+        state, notes = self._state, self._state.notes[step.index]
+        notes.begin()
+        detector = state.parts.detectors[step.stage]
+        found = await detector.detect(request, cost, state.ticket, state.binding.groups[step.stage])
+        notes.answered(found.timings, found.model)
+        state.notices += found.notices
+        return found
+
+    async def _found(self, step: Step, found: Found, origin: _Origin) -> None:
+        """Tell of the regions of one answer, and run all that works on them."""
+        state, regions = self._state, found.regions
+        crops_of = [region.parent_id for region in regions.regions] if origin.parents is not None else ()
+        if origin.to_page is not None:
+            convert.to_page(regions, origin.to_page)
+        parents = [origin.parents[crop] for crop in crops_of] if origin.parents is not None else None
+        placed = state.tree.place(step, convert.boxes_of(regions), parents)
+        convert.place(regions, placed.ids, origin.parents)
+        if state.pipeline.tells_callers:
+            for region in regions.regions:
+                state.tree.nodes.setdefault(region.id, convert.node_of(region, step.name))
+        children = state.pipeline.children[step.index]
+        works: list[Coroutine[Any, Any, None]] = []
+        recognizing: dict[int, None] = {}
+        for child in children:
+            state.progress.begin(child)
+            if child.kind is StepKind.CALL:
+                wanted = [region.id for region in regions.regions if child.wants(region.class_name)]
+                works += [self._call_each(child, wanted)] if wanted else []
+                continue
+            spans = self._unanswered(child, found, placed.ids)
+            chunks = (spans[at : at + state.parts.max_crops] for at in range(0, len(spans), state.parts.max_crops))
+            if child.kind is StepKind.RECOGNIZE:
+                told = [placed.ids[span.crop_id] for span in spans]
+                state.tree.promise(child, told)
+                recognizing.update(dict.fromkeys(told))
+                works += [self._read(child, Crops(found.message, chunk), placed.ids) for chunk in chunks]
+            else:
+                works += [self._detect_inside(child, found, chunk, placed.ids, crops_of, origin) for chunk in chunks]
+        try:
+            await state.tell_regions(step, origin.page, regions, tuple(recognizing), placed.fresh)
+            self._end(step)
+        except BaseException:
+            for work in works:
+                work.close()
+            raise
+        await together(works)
+        for child in children:
+            self._end(child)
+
+    def _unanswered(self, step: Step, found: Found, ids: Sequence[int]) -> tuple[CropSpan, ...]:
+        """Crops for a step, but for those of regions that the client has its values of from an attempt before."""
+        spans = found.crops.get(step.name, ())
+        tree = self._state.tree
+        return tuple(span for span in spans if not tree.is_answered(step, ids[span.crop_id])) if tree.again else spans
+
+    async def _detect_inside(
+        self,
+        step: Step,
+        outer: Found,
+        spans: tuple[CropSpan, ...],
+        ids: Sequence[int],
+        crops_of: Sequence[int],
+        origin: _Origin,
+    ) -> None:
+        """Detect in crops of regions.
+
+        Args:
+            step: that detects.
+            outer: the answer that brought the crops.
+            spans: the crops.
+            ids: of the regions of that answer, in its order.
+            crops_of: of each of them, the crop that it was found in, where that was none of the page.
+            origin: of that answer.
+        """
+        state = self._state
+        parents = {span.crop_id: ids[span.crop_id] for span in spans}
+        to_page: dict[int, Matrix] = {}
+        for span in spans:
+            before = origin.to_page[crops_of[span.crop_id]] if origin.to_page is not None else IDENTITY
+            to_page[span.crop_id] = chain(before, span.to_image or IDENTITY)
+        fields = (state.detect_fields[step.name], state.binding.crop_fields[step.index])
+        request = Buffers((*span_buffers(outer.message, spans), *fields))
+        state.progress.begin(step)
+        try:
+            found = await self._detect(step, request, len(spans))
+        except SluicewayError as error:
+            await state.failed(step, list(parents.values()), error, Subject.REGION)
+            self._end(step)
+            return
+        # Let through whether there is room or not: it is far on its way, and frees what it was cut from.
+        state.account.add(len(found.message), Phase.WORK)
+        try:
+            for crop_id, failure in found.failures.items():
+                if crop_id in parents:
+                    await state.failed(step, [parents[crop_id]], error_from_proto(failure), Subject.REGION)
+            await self._found(step, found, _Origin(origin.page, parents, to_page))
+        finally:
+            state.account.remove(len(found.message), Phase.WORK)
+
+    async def _read(
+        self, step: Step, crops: Crops, ids: Sequence[int], subject: Subject = Subject.REGION
+    ) -> None:
+        """Read crops; each answer is told as it comes, and calls that work on it begin at once."""
+        if not self._state.pipeline.children[step.index]:
+            await self._read_all(step, crops, ids, subject, None)
+            return
+        async with nursery() as group:
+            await self._read_all(step, crops, ids, subject, group)
+
+    async def _read_all(
+        self, step: Step, crops: Crops, ids: Sequence[int], subject: Subject, group: asyncio.TaskGroup | None
+    ) -> None:
+        state, notes = self._state, self._state.notes[step.index]
+        notes.begin()
+        head = state.job.recognize_options[step.name] + state.binding.heads[step.index]
+        reader = state.parts.readers[step.stage]
+        answers = reader.recognize(crops, head, state.ticket, state.binding.groups[step.stage])
+        as_they_are = ids == range(len(ids))
+        # Closed here and not by the garbage collector, so that a cancelled source ends its call to the stage at once.
+        async with aclosing(answers):
+            async for read in answers:
+                notes.answered(read.timings, read.model)
+                notes.failed += len(read.failed)
+                state.parts.values_read(len(read.ids), len(read.failed))
+                if read.failed and step.on_error == "fail":
+                    raise error_from_proto(next(item.error for item in read.values.values if item.HasField("error")))
+                if not as_they_are:
+                    convert.number_values(read.values, ids)
+                told = [ids[key] for key in read.ids]
+                model = read.model.name if read.model is not None else ""
+                await state.tell_values(step, model, read.values, told, read.size_bytes, subject)
+                if group is not None:
+                    failed = {ids[key] for key in read.failed}
+                    self._call_with(step, [key for key in told if key not in failed], group)
+
+    # Calls of APIs.
+
+    def _call_with(self, step: Step, ids: Sequence[int], group: asyncio.TaskGroup) -> None:
+        """Begin with the calls that work on regions that were just read."""
+        nodes = self._state.tree.nodes
+        for call in self._state.pipeline.children[step.index]:
+            wanted = [key for key in ids if call.wants(nodes[key].class_name)]
+            if wanted:
+                group.create_task(self._call_each(call, wanted))
+
+    async def _call_each(self, step: Step, ids: Sequence[int]) -> None:
+        """Call an API with each of some regions, all at once as far as the API allows."""
+        state = self._state
+        state.progress.begin(step)
+        await together([self._call_one(step, key) for key in ids if not state.tree.is_answered(step, key)])
+        self._end(step)
+
+    async def _call_one(self, step: Step, region_id: int) -> None:
+        self._state.notes[step.index].begin()
+        answer = await self._state.caller.about_region(step, region_id)
+        await self._called(step, region_id, answer, Subject.REGION)
+
+    async def _call_source(self, step: Step) -> None:
+        self._state.notes[step.index].begin()
+        answer = await self._state.caller.about_source(step)
+        await self._called(step, 0, answer, Subject.SOURCE)
+        self._end(step)
+
+    async def _called(
+        self, step: Step, region_id: int, answer: Mapping[str, Any] | SluicewayError, subject: Subject
+    ) -> None:
+        state = self._state
+        state.notes[step.index].answered(StageTimings(), None)
+        if isinstance(answer, SluicewayError):
+            await state.failed(step, (region_id,), answer, subject)
+            return
+        values = convert.data_value(region_id, answer)
+        await state.tell_values(step, "", values, (region_id,), values.ByteSize(), subject)
+
+    def _end(self, step: Step) -> None:
+        """A part of a step is done: calls that waited for its end begin."""
+        for call in self._state.progress.end(step):
+            assert self._state.calls is not None
+            self._state.calls.create_task(self._call_source(call))

@@ -1,0 +1,16 @@
+"""Between the messages on the wire and this library's own types; only this and `connection` see the stubs."""
+
+from sluiceway.client.convert.describe import from_describe
+from sluiceway.client.convert.failure import error_from_rpc
+from sluiceway.client.convert.request import JobRequest, call_metadata, size_fault, to_request
+from sluiceway.client.convert.response import from_response
+
+__all__ = [
+    "JobRequest",
+    "call_metadata",
+    "error_from_rpc",
+    "from_describe",
+    "from_response",
+    "size_fault",
+    "to_request",
+]
