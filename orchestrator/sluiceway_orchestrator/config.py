@@ -103,6 +103,8 @@ def _steps_for(routes: object) -> str:
         lines.insert(
             0, f'{{ name = "words", stage = "recognition", of = "text", except_classes = {json.dumps(named)}{model} }}'
         )
-    return "routes are steps of a pipeline now; under [pipelines.read] write steps = [" + ", ".join(
-        ['{ name = "text", stage = "detection" }', *lines]
-    ) + "]"
+    return (
+        "routes are steps of a pipeline now; under [pipelines.read] write steps = ["
+        + ", ".join(['{ name = "text", stage = "detection" }', *lines])
+        + "]"
+    )

@@ -1,4 +1,4 @@
-"""What an installation consists of, as the orchestrator sees it: stages, where they are, and the pipelines over them."""
+"""What an installation consists of, as the orchestrator sees it: stages, their places, and pipelines over them."""
 
 from __future__ import annotations
 

@@ -149,9 +149,7 @@ class OrchestratorService:
         descriptions = {
             name: members[0][0].description for name, stage in self.stages.items() if (members := stage.members)
         }
-        return tuple(
-            text for pipeline in self._layout.pipelines.values() for text in misfits(pipeline, descriptions)
-        )
+        return tuple(text for pipeline in self._layout.pipelines.values() for text in misfits(pipeline, descriptions))
 
     def status(self) -> Mapping[str, Any]:
         """What `/statusz` shows."""

@@ -49,7 +49,7 @@ class PipelineServicer:
     def register(self, server: grpc.aio.Server) -> None:
         """Serve the contract. As the generated function for this does, but requests come as bytes."""
         service = pipeline_pb2.DESCRIPTOR.services_by_name["PipelineService"].full_name
-        handlers = {
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "Process": grpc.unary_stream_rpc_method_handler(
                 self.process,
                 request_deserializer=_as_it_is,
@@ -91,9 +91,7 @@ class PipelineServicer:
             async for addressed in outbox:
                 yield pipeline_pb2.ProcessStreamResponse(event=event_to_proto(addressed))
 
-    async def describe(
-        self, request: pipeline_pb2.DescribeRequest, context: Context
-    ) -> pipeline_pb2.DescribeResponse:
+    async def describe(self, request: pipeline_pb2.DescribeRequest, context: Context) -> pipeline_pb2.DescribeResponse:
         """Say what this server offers."""
         del request, context
         return self._describe()

@@ -1,4 +1,4 @@
-"""Homographies: from the pixels of a crop to those of the page. Pure, and without numpy, which nothing else here needs."""
+"""Homographies: from the pixels of a crop to those of the page. Pure, without numpy, which nothing else here needs."""
 
 from __future__ import annotations
 

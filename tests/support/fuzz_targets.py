@@ -20,10 +20,12 @@ from sluiceway_detection import handler as detection_handler
 from sluiceway_detection.config import DetectionConfig
 from sluiceway_detection.job import DetectionJob
 from sluiceway_detection.postprocess import Selection
-from sluiceway_orchestrator.config import OrchestratorConfig, load_apis
+from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.convert import job_from_proto
-from sluiceway_orchestrator.fetch import api as fetch_api
-from sluiceway_orchestrator.fetch.content import is_image, metadata_text, resolve_pointer
+from sluiceway_orchestrator.fetch.api import within
+from sluiceway_orchestrator.fetch.config import load_apis
+from sluiceway_orchestrator.fetch.content import is_image, resolve_pointer
+from sluiceway_orchestrator.fetch.document import chosen_detection, decode_image, parse_json, values_at
 from sluiceway_orchestrator.http.convert import request_from_image, request_from_json
 from sluiceway_orchestrator.wire import join_spans, split_crops
 from sluiceway_recognition import convert as recognition_convert
@@ -143,14 +145,15 @@ def documents_of_others(data: bytes) -> None:
     """Answers of APIs, bodies of HTTP requests, and options in their queries."""
     is_image(data)
     try:
-        document = fetch_api._json(data)
+        document = parse_json(data)
         for pointer in ("", "/a", "/a/0/image", "/m/k", "/0"):
             try:
                 value = resolve_pointer(document, pointer)
             except KeyError:
                 continue
-            metadata_text(value)
-            fetch_api.within(fetch_api._decode(value), MAX_BYTES)
+            values_at(document, {"value": pointer})
+            chosen_detection(document, {"classes": pointer})
+            within(decode_image(value), MAX_BYTES)
     except SluicewayError:
         pass
     text = data.decode("utf-8", "replace")

@@ -54,10 +54,10 @@ def event_to_proto(addressed: Addressed) -> pipeline_pb2.ProcessResponse:
             _set_page(found.page, event.page)
             found.recognizing.extend(event.recognizing)
         case ValuesRead() as event:
-            values = response.values
-            values.CopyFrom(event.values)
-            values.step, values.model, values.page = event.step, event.model, event.page
-            values.subject = _SUBJECTS[event.subject]
+            said = response.values
+            said.CopyFrom(event.values)
+            said.step, said.model, said.page = event.step, event.model, event.page
+            said.subject = _SUBJECTS[event.subject]
         case SourceDone() as event:
             done = response.done
             done.reading_order.extend(event.reading_order)

@@ -141,7 +141,7 @@ def _source(index: int, source: pipeline_pb2.Source, images: Mapping[int, memory
         raise InvalidOption("source: one of image, url and api_call must be set, or a call that brings the image")
     image: bytes | memoryview | None = None
     if kind == "image":
-        image = images[index] if index in images else source.image
+        image = images.get(index) or source.image
     content = (source.api_call,) if kind == "api_call" else ()
     calls = _named((*content, *source.calls))
     return Source(

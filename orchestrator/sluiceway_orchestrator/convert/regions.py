@@ -11,7 +11,8 @@ from google.protobuf import json_format
 from sluiceway.common.v1 import geometry_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2
 from sluiceway_orchestrator import transform
-from sluiceway_orchestrator.pipelines.tree import Box, RegionNode
+from sluiceway_orchestrator.pipelines.reading_order import Box
+from sluiceway_orchestrator.pipelines.tree import RegionNode
 from sluiceway_orchestrator.transform import Matrix
 
 __all__ = ["boxes_of", "data_value", "keep", "node_of", "number_values", "place", "plain_value", "to_page"]
@@ -22,9 +23,7 @@ def boxes_of(regions: pipeline_pb2.Regions) -> list[Box]:
     return [_upright(region.geometry) for region in regions.regions]
 
 
-def place(
-    regions: pipeline_pb2.Regions, ids: Sequence[int], parents: Mapping[int, int] | None
-) -> None:
+def place(regions: pipeline_pb2.Regions, ids: Sequence[int], parents: Mapping[int, int] | None) -> None:
     """Give regions the ids of the source in place of the stage's own.
 
     Args:
@@ -67,9 +66,7 @@ def number_values(values: pipeline_pb2.Values, ids: Sequence[int]) -> None:
 def node_of(region: Any, step: str) -> RegionNode:
     """A region as APIs are told of it."""
     parent = region.parent_id if region.HasField("parent_id") else None
-    return RegionNode(
-        region.id, parent, step, region.class_name, region.confidence, _upright(region.geometry)
-    )
+    return RegionNode(region.id, parent, step, region.class_name, region.confidence, _upright(region.geometry))
 
 
 def plain_value(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from sluiceway.common.v1 import crop_pb2
 from sluiceway.detection.v1 import detection_pb2
@@ -84,7 +85,7 @@ def head_fields(model: str) -> bytes:
     return recognition_pb2.RecognizeRequest(options=options).SerializeToString()
 
 
-def detection_options(fields: bytes, chosen: Mapping[str, object]) -> bytes:
+def detection_options(fields: bytes, chosen: Mapping[str, Any]) -> bytes:
     """Fields of a `DetectRequest` with options that an API chose under those that the job has itself."""
     request = detection_pb2.DetectRequest.FromString(fields)
     options = detection_pb2.DetectOptions(**chosen)
@@ -105,10 +106,9 @@ def misfits(pipeline: Pipeline, descriptions: Mapping[str, object]) -> Iterator[
     for step in pipeline.steps:
         where = f"pipelines.{pipeline.name}.steps.{step.name}"
         description = descriptions.get(step.stage)
-        if step.kind is StepKind.RECOGNIZE and isinstance(description, RecognitionDescription):
-            if model_for(step, description) is None:
-                known = ", ".join(entry.model.name for entry in description.models)
-                yield f"{where}.model: {step.stage} serves no {step.model!r}; it has {known or 'no model'}"
+        if isinstance(description, RecognitionDescription) and model_for(step, description) is None:
+            known = ", ".join(entry.model.name for entry in description.models)
+            yield f"{where}.model: {step.stage} serves no {step.model!r}; it has {known or 'no model'}"
         if step.kind is StepKind.DETECT and isinstance(description, DetectionDescription):
             yield from _unknown(f"{where}.classes", step.options.get("classes", ()), step.stage, description)
         feeder = pipeline.steps[step.of] if step.of is not None else None

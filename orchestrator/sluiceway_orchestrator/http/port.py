@@ -317,9 +317,7 @@ async def _stream(
     return response
 
 
-async def _write(
-    response: web.StreamResponse, kind: str, first: Addressed, events: AsyncGenerator[Addressed]
-) -> None:
+async def _write(response: web.StreamResponse, kind: str, first: Addressed, events: AsyncGenerator[Addressed]) -> None:
     await response.write(_frame(kind, *event_to_json(first)))
     try:
         async for event in events:

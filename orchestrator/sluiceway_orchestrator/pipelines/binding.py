@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sluiceway_runtime.deadline import Deadline
@@ -52,9 +53,8 @@ class Binder:
             Unavailable: one had none within the deadline.
             UnknownModel: a step names a model that no version of its stage serves.
         """
-        chosen: list[Group[Any] | None] = [
-            self._stages[name].bind_now(lambda description, name=name: serves(pipeline, name, description))
-            for name in pipeline.stages
+        chosen: Sequence[Group[Any] | None] = [
+            self._stages[name].bind_now(partial(serves, pipeline, name)) for name in pipeline.stages
         ]
         if None in chosen:
             # At once, so that all of them are woken where they are scaled to zero.
@@ -69,11 +69,9 @@ class Binder:
         return known
 
     async def _wait(self, pipeline: Pipeline, deadline: Deadline) -> Sequence[Group[Any] | None]:
-        waits = [
-            self._stages[name].bind(deadline, lambda description, name=name: serves(pipeline, name, description))
-            for name in pipeline.stages
-        ]
-        return await asyncio.gather(*waits)
+        waits = [self._stages[name].bind(deadline, partial(serves, pipeline, name)) for name in pipeline.stages]
+        found: list[Group[Any]] = await asyncio.gather(*waits)
+        return found
 
 
 def _bound(pipeline: Pipeline, groups: Mapping[str, Group[Any]]) -> Binding:

@@ -165,7 +165,7 @@ def _faults(
         kind = kinds[step.name]
         if kind is not None:
             yield from _key_faults(where, step, kind)
-        if kind is StepKind.CALL and step.api in apis:
+        if kind is StepKind.CALL and step.api is not None and step.api in apis:
             yield from _param_faults(where, step, apis[step.api])
     if not any(kind not in (None, StepKind.CALL) for kind in kinds.values()):
         yield f"{key}.steps: none is done by a stage, so nothing would look at the source"

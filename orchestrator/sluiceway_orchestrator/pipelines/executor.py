@@ -75,9 +75,7 @@ class Executor:
         self._admission = Admission()
         self._estimates: dict[tuple[str, str], Estimate] = {}
         self.statistics = ExecutorStatistics()
-        self._parts = Parts(
-            fetcher, binder, detectors, readers, self._estimate, max_crops_per_call, self._values_read
-        )
+        self._parts = Parts(fetcher, binder, detectors, readers, self._estimate, max_crops_per_call, self._values_read)
 
     def admit(self, job: Job) -> None:
         """Refuse a job that could not be done in time; for calls that would rather hear that than wait.
@@ -117,9 +115,7 @@ class Executor:
         outbox.put_last(job.job_id, source.source_id, last)
         return isinstance(last, SourceDone)
 
-    async def _bounded(
-        self, job: Job, source: Source, pipeline: Pipeline, outbox: Outbox
-    ) -> SourceDone | SourceFailed:
+    async def _bounded(self, job: Job, source: Source, pipeline: Pipeline, outbox: Outbox) -> SourceDone | SourceFailed:
         """Run one source within the time of its job, whatever it waits for. Raises only cancellation."""
         try:
             async with asyncio.timeout(job.deadline.remaining_s()):
@@ -132,12 +128,12 @@ class Executor:
             log.exception("job %r, request %s: a source failed", job.job_id, job.request_id)
             return SourceFailed(Internal("internal error"))
 
-    async def _source(
-        self, job: Job, source: Source, pipeline: Pipeline, outbox: Outbox
-    ) -> SourceDone | SourceFailed:
+    async def _source(self, job: Job, source: Source, pipeline: Pipeline, outbox: Outbox) -> SourceDone | SourceFailed:
         async with self._gate.slot(job.client, job.priority, job.deadline):
             with self._budget.account(job.priority) as account:
-                return await run_source(SourceState(job, source, pipeline, self._parts, outbox, account))
+                return await run_source(
+                    SourceState(job, source, pipeline, parts=self._parts, outbox=outbox, account=account)
+                )
 
     def _estimate(self, pipeline: str, step: str) -> Estimate:
         known = self._estimates.get((pipeline, step))

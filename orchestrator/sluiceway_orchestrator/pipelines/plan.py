@@ -80,9 +80,7 @@ class Pipeline:
     @cached_property
     def first_calls(self) -> tuple[Step, ...]:
         """Calls that are made before anything else, together with those of the source."""
-        return tuple(
-            step for step in self.steps if step.kind is StepKind.CALL and step.of is None and not step.after
-        )
+        return tuple(step for step in self.steps if step.kind is StepKind.CALL and step.of is None and not step.after)
 
     @cached_property
     def last_calls(self) -> tuple[Step, ...]:

@@ -1,4 +1,4 @@
-"""One source from its fetching to its last event; where a version group goes away under it, once more from the image."""
+"""One source from its fetching to its last event; where a version goes away under it, once more from the image."""
 
 from __future__ import annotations
 
@@ -85,6 +85,4 @@ async def _begin(state: SourceState, fetched: Fetched) -> None:
         state.detect_fields = fields
     was_fetched = state.source.image is None
     image = fetched.image if state.job.return_images and was_fetched else b""
-    await state.tell(
-        SourceReady(len(fetched.image), fetched.fetch_ms, fetched.values, fetched.call_errors, image)
-    )
+    await state.tell(SourceReady(len(fetched.image), fetched.fetch_ms, fetched.values, fetched.call_errors, image))

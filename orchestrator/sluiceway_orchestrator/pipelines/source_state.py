@@ -57,7 +57,7 @@ class SourceState:
     """
 
     def __init__(
-        self, job: Job, source: Source, pipeline: Pipeline, parts: Parts, outbox: Outbox, account: Account
+        self, job: Job, source: Source, pipeline: Pipeline, *, parts: Parts, outbox: Outbox, account: Account
     ) -> None:
         self.job = job
         self.source = source
@@ -92,18 +92,18 @@ class SourceState:
             regions = convert.keep(regions, fresh)
         await self.tell(RegionsFound(step.name, page, regions, recognizing, regions.ByteSize()))
 
-    async def tell_values(
-        self, step: Step, model: str, values: Any, ids: Sequence[int], size_bytes: int, subject: Subject
-    ) -> None:
-        """Tell what a step said, and remember it for APIs that are called with it."""
-        if subject is Subject.REGION and self.pipeline.tells_callers:
-            for value in values.values:
+    async def tell_values(self, step: Step, event: ValuesRead, ids: Sequence[int]) -> None:
+        """Tell what a step said of these, and remember it for APIs that are called with it."""
+        if event.subject is not Subject.REGION:
+            await self.tell(event)
+            return
+        if self.pipeline.tells_callers:
+            for value in event.values.values:
                 node = self.tree.nodes.get(value.region_id)
                 if node is not None:
                     node.values[step.name] = convert.plain_value(value)
-        await self.tell(ValuesRead(step.name, model, values, len(ids), size_bytes, subject))
-        if subject is Subject.REGION:
-            self.tree.answered(step, ids)
+        await self.tell(event)
+        self.tree.answered(step, ids)
 
     async def failed(self, step: Step, ids: Sequence[int], error: SluicewayError, subject: Subject) -> None:
         """A step failed for the page, for some regions, or for the source: said of each, or the end of the source."""
@@ -111,7 +111,7 @@ class SourceState:
         if step.on_error == "fail":
             raise error
         read = failed_values(ids, error)
-        await self.tell_values(step, "", read.values, ids, read.size_bytes, subject)
+        await self.tell_values(step, ValuesRead(step.name, "", read.values, len(ids), read.size_bytes, subject), ids)
 
     async def tell_broken_promises(self) -> None:
         """Regions that another version did not find again are not read by it either: that is said of each."""
@@ -120,4 +120,4 @@ class SourceState:
             step = self.pipeline.steps[index]
             self.notes[index].failed += len(ids)
             read = failed_values(ids, error)
-            await self.tell_values(step, "", read.values, ids, read.size_bytes, Subject.REGION)
+            await self.tell_values(step, ValuesRead(step.name, "", read.values, len(ids), read.size_bytes), ids)

@@ -18,7 +18,7 @@ from sluiceway_runtime.errors import SluicewayError
 from sluiceway_runtime.server.convert import error_from_proto
 
 from sluiceway_orchestrator.convert import regions as convert
-from sluiceway_orchestrator.events import Page, StageTimings, Subject
+from sluiceway_orchestrator.events import Page, StageTimings, Subject, ValuesRead
 from sluiceway_orchestrator.fetch.fetcher import Fetched
 from sluiceway_orchestrator.pipelines.plan import Step, StepKind
 from sluiceway_orchestrator.pipelines.source_state import SourceState
@@ -47,6 +47,22 @@ class _Origin:
     page: Page
     parents: Mapping[int, int] | None = None
     to_page: Mapping[int, Matrix] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Outer:
+    """An answer whose crops are looked at in their turn.
+
+    Attributes:
+        ids: of its regions, in its order.
+        crops_of: of each of them, the crop that it was found in; empty where that was the page.
+        origin: where they come from.
+    """
+
+    message: bytes
+    ids: Sequence[int]
+    crops_of: Sequence[int]
+    origin: _Origin
 
 
 class Steps:
@@ -153,7 +169,8 @@ class Steps:
                 recognizing.update(dict.fromkeys(told))
                 works += [self._read(child, Crops(found.message, chunk), placed.ids) for chunk in chunks]
             else:
-                works += [self._detect_inside(child, found, chunk, placed.ids, crops_of, origin) for chunk in chunks]
+                outer = _Outer(found.message, placed.ids, crops_of, origin)
+                works += [self._detect_inside(child, outer, chunk) for chunk in chunks]
         try:
             await state.tell_regions(step, origin.page, regions, tuple(recognizing), placed.fresh)
             self._end(step)
@@ -171,30 +188,13 @@ class Steps:
         tree = self._state.tree
         return tuple(span for span in spans if not tree.is_answered(step, ids[span.crop_id])) if tree.again else spans
 
-    async def _detect_inside(
-        self,
-        step: Step,
-        outer: Found,
-        spans: tuple[CropSpan, ...],
-        ids: Sequence[int],
-        crops_of: Sequence[int],
-        origin: _Origin,
-    ) -> None:
-        """Detect in crops of regions.
-
-        Args:
-            step: that detects.
-            outer: the answer that brought the crops.
-            spans: the crops.
-            ids: of the regions of that answer, in its order.
-            crops_of: of each of them, the crop that it was found in, where that was none of the page.
-            origin: of that answer.
-        """
-        state = self._state
-        parents = {span.crop_id: ids[span.crop_id] for span in spans}
+    async def _detect_inside(self, step: Step, outer: _Outer, spans: tuple[CropSpan, ...]) -> None:
+        """Detect in crops of regions."""
+        state, origin = self._state, outer.origin
+        parents = {span.crop_id: outer.ids[span.crop_id] for span in spans}
         to_page: dict[int, Matrix] = {}
         for span in spans:
-            before = origin.to_page[crops_of[span.crop_id]] if origin.to_page is not None else IDENTITY
+            before = origin.to_page[outer.crops_of[span.crop_id]] if origin.to_page is not None else IDENTITY
             to_page[span.crop_id] = chain(before, span.to_image or IDENTITY)
         fields = (state.detect_fields[step.name], state.binding.crop_fields[step.index])
         request = Buffers((*span_buffers(outer.message, spans), *fields))
@@ -215,9 +215,7 @@ class Steps:
         finally:
             state.account.remove(len(found.message), Phase.WORK)
 
-    async def _read(
-        self, step: Step, crops: Crops, ids: Sequence[int], subject: Subject = Subject.REGION
-    ) -> None:
+    async def _read(self, step: Step, crops: Crops, ids: Sequence[int], subject: Subject = Subject.REGION) -> None:
         """Read crops; each answer is told as it comes, and calls that work on it begin at once."""
         if not self._state.pipeline.children[step.index]:
             await self._read_all(step, crops, ids, subject, None)
@@ -246,7 +244,8 @@ class Steps:
                     convert.number_values(read.values, ids)
                 told = [ids[key] for key in read.ids]
                 model = read.model.name if read.model is not None else ""
-                await state.tell_values(step, model, read.values, told, read.size_bytes, subject)
+                event = ValuesRead(step.name, model, read.values, len(told), read.size_bytes, subject)
+                await state.tell_values(step, event, told)
                 if group is not None:
                     failed = {ids[key] for key in read.failed}
                     self._call_with(step, [key for key in told if key not in failed], group)
@@ -288,7 +287,8 @@ class Steps:
             await state.failed(step, (region_id,), answer, subject)
             return
         values = convert.data_value(region_id, answer)
-        await state.tell_values(step, "", values, (region_id,), values.ByteSize(), subject)
+        event = ValuesRead(step.name, "", values, 1, values.ByteSize(), subject)
+        await state.tell_values(step, event, (region_id,))
 
     def _end(self, step: Step) -> None:
         """A part of a step is done: calls that waited for its end begin."""

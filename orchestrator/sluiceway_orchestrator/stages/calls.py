@@ -1,4 +1,4 @@
-"""What the calls of every stage have in common: what they carry, how their health is watched, when they are repeated."""
+"""What the calls of every stage share: what they carry, how health is watched, when they are repeated."""
 
 from __future__ import annotations
 

@@ -41,9 +41,7 @@ class DetectionWire:
 
     def bind(self, channel: grpc.aio.Channel) -> Any:
         """`Detect`, from bytes to bytes."""
-        return channel.unary_unary(
-            f"/{_SERVICE}/Detect", request_serializer=as_it_is, response_deserializer=as_it_is
-        )
+        return channel.unary_unary(f"/{_SERVICE}/Detect", request_serializer=as_it_is, response_deserializer=as_it_is)
 
     def workers(self, description: DetectionDescription) -> int:
         """Each takes one image at least."""
@@ -108,9 +106,7 @@ class DetectionClient:
     def __init__(self, stage: Stage[DetectionDescription]) -> None:
         self.stage = stage
 
-    async def detect(
-        self, request: Buffers, cost: int, ticket: Ticket, group: Group[DetectionDescription]
-    ) -> Found:
+    async def detect(self, request: Buffers, cost: int, ticket: Ticket, group: Group[DetectionDescription]) -> Found:
         """Detect in one image, or in several crops.
 
         Args:

@@ -1,4 +1,4 @@
-"""The calls of recognition stages: crops to any replica of a version; what broke off is sent again, what was answered not."""
+"""The calls of recognition stages: crops to any replica of a version; only what was not answered is sent again."""
 
 from __future__ import annotations
 

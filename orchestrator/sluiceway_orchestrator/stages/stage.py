@@ -255,9 +255,7 @@ class Stage(Generic[Description]):
             if replica is not None:
                 return self._give(replica, cost)
         future: asyncio.Future[Lease[Description]] = asyncio.get_running_loop().create_future()
-        entry = line.push(
-            future, client=ticket.client, priority=ticket.priority, cost=cost, now_s=ticket.arrived_s
-        )
+        entry = line.push(future, client=ticket.client, priority=ticket.priority, cost=cost, now_s=ticket.arrived_s)
         self.pump()
         if not self._usable:
             self._set.look_again()

@@ -15,10 +15,10 @@ from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from sluiceway_runtime.errors import SluicewayError
+from sluiceway_runtime.errors import SluicewayError, UnknownModel
 from sluiceway_runtime.server.status import code_of, trailers
 
-from sluiceway.common.v1 import crop_pb2, model_pb2
+from sluiceway.common.v1 import crop_pb2, model_pb2, value_pb2
 from sluiceway.detection.v1 import detection_pb2, detection_pb2_grpc
 from sluiceway.recognition.v1 import recognition_pb2, recognition_pb2_grpc
 
@@ -58,6 +58,9 @@ class FakeDetection(detection_pb2_grpc.DetectionServiceServicer):
     Attributes:
         before: awaited before each answer; may wait, and may raise a `SluicewayError` that the client then gets.
         seen: how often each picture came.
+        version: of its weights, by which replicas differ.
+        inside: regions that it finds in each crop.
+        crops_seen: crops that came.
         running, cancelled: calls in progress, and calls that were cancelled.
     """
 
@@ -67,6 +70,9 @@ class FakeDetection(detection_pb2_grpc.DetectionServiceServicer):
     before: Callable[[int], Awaitable[None]] | None = None
     seen: Counter[int] = field(default_factory=Counter)
     priorities: list[int] = field(default_factory=list)
+    version: str = "1"
+    inside: int = 2
+    crops_seen: int = 0
     running: int = 0
     cancelled: int = 0
 
@@ -74,6 +80,8 @@ class FakeDetection(detection_pb2_grpc.DetectionServiceServicer):
         self, request: detection_pb2.DetectRequest, context: Context
     ) -> detection_pb2.DetectResponse:
         """Answer with a column of lines."""
+        if request.crops:
+            return await self._detect_inside(request, context)
         number, regions, crop_bytes = picture_number(request.image)
         self.seen[number] += 1
         self.priorities.append(request.priority)
@@ -88,35 +96,77 @@ class FakeDetection(detection_pb2_grpc.DetectionServiceServicer):
             raise
         finally:
             self.running -= 1
-        answer = detection_pb2.DetectResponse(
-            width=640,
-            height=max(480, regions * _LINE_PX),
-            model=model_pb2.Model(name="fake-detector", version="1", weights_sha256="d" * 64),
+        answer = self._answer(640, max(480, regions * _LINE_PX))
+        for region in range(regions):
+            # From the bottom up, so that the reading order is not the order of the ids.
+            top = (regions - 1 - region) * _LINE_PX
+            box = (10, top, 90, top + _LINE_PX - 4)
+            self._add(answer, request, region, box, (number, region, crop_bytes))
+        return answer
+
+    async def _detect_inside(
+        self, request: detection_pb2.DetectRequest, context: Context
+    ) -> detection_pb2.DetectResponse:
+        """In each crop `inside` lines, one below the other, of a tenth of its frame."""
+        self.crops_seen += len(request.crops)
+        if self.before is not None:
+            try:
+                await self.before(-1)
+            except SluicewayError as error:
+                await context.abort(code_of(error), error.message, trailers(error))
+        answer = self._answer(0, 0)
+        for crop in request.crops:
+            number, region = struct.unpack_from(">II", crop.raw.data)
+            for line in range(self.inside):
+                facts = (number, region * 100 + line, 48)
+                found = self._add(answer, request, len(answer.detections), (0, line, 1, line + 1), facts)
+                found.parent_id = crop.id
+        return answer
+
+    def _answer(self, width: int, height: int) -> detection_pb2.DetectResponse:
+        return detection_pb2.DetectResponse(
+            width=width,
+            height=height,
+            model=model_pb2.Model(name="fake-detector", version=self.version, weights_sha256="d" * 64),
             timings=model_pb2.StageTimings(compute_ms=1, total_ms=2),
             load=model_pb2.Load(running=self.running + 1, capacity=self.capacity),
         )
-        for region in range(regions):
-            class_id = self.class_of(region)
-            found = answer.detections.add(
-                id=region, class_id=class_id, class_name=self.classes[class_id], confidence=0.9
-            )
-            # From the bottom up, so that the reading order is not the order of the ids.
-            top = (regions - 1 - region) * _LINE_PX
-            found.geometry.box.x0, found.geometry.box.x1 = 10, 90
-            found.geometry.box.y0, found.geometry.box.y1 = top, top + _LINE_PX - 4
-            for spec in request.crop_specs:
-                if not spec.classes or self.classes[class_id] in spec.classes:
-                    pixels = struct.pack(">II", number, region).ljust(crop_bytes, b"\x7f")
-                    raw = crop_pb2.RawImage(height=1, width=crop_bytes // 3, data=pixels)
-                    answer.crops.add(id=region, model=spec.model, raw=raw)
-        return answer
+
+    def _add(
+        self,
+        answer: detection_pb2.DetectResponse,
+        request: detection_pb2.DetectRequest,
+        region: int,
+        box: tuple[float, float, float, float],
+        facts: tuple[int, int, int],
+    ) -> detection_pb2.Detection:
+        """Add a region and its crops; the crops say `facts`: number of the picture, of the region, and their size."""
+        class_id = self.class_of(region)
+        found = answer.detections.add(id=region, class_id=class_id, class_name=self.classes[class_id], confidence=0.9)
+        shape = found.geometry.box
+        shape.x0, shape.y0, shape.x1, shape.y1 = box
+        number, name, crop_bytes = facts
+        for spec in request.crop_specs:
+            if not spec.classes or self.classes[class_id] in spec.classes:
+                pixels = struct.pack(">II", number, name).ljust(crop_bytes, b"\x7f")
+                raw = crop_pb2.RawImage(height=1, width=crop_bytes // 3, data=pixels)
+                crop = answer.crops.add(id=region, spec=spec.name, raw=raw)
+                if spec.resize_rule == crop_pb2.RESIZE_RULE_FIT_LONGEST:
+                    crop.to_image.matrix.extend((1, 0, box[0], 0, 1, box[1], 0, 0, 1))
+        return found
 
     async def Describe(  # noqa: N802 - the contract's name
         self, request: detection_pb2.DescribeRequest, context: Context
     ) -> detection_pb2.DescribeResponse:
         """Say what a detector says."""
         del request, context
-        return detection_pb2.DescribeResponse(server_version="test", classes=self.classes, workers=1)
+        return detection_pb2.DescribeResponse(
+            server_version="test",
+            model=model_pb2.Model(name="fake-detector", version=self.version, weights_sha256="d" * 64),
+            classes=self.classes,
+            workers=1,
+            crop_spec=crop_pb2.CropSpec(max_width=640, resize_rule=crop_pb2.RESIZE_RULE_FIT_LONGEST),
+        )
 
 
 @dataclass
@@ -143,6 +193,9 @@ class FakeRecognition(recognition_pb2_grpc.RecognitionServiceServicer):
         """Answer in groups."""
         self.running += len(request.crops)
         left = len(request.crops)
+        if request.options.model not in ("", *self.models):
+            unknown = UnknownModel("no model of this name is served")
+            await context.abort(code_of(unknown), unknown.message, trailers(unknown))
         model = model_pb2.Model(name=request.options.model, version="1", weights_sha256="e" * 64)
         try:
             group = self.group if self.before is None else 1
@@ -151,11 +204,11 @@ class FakeRecognition(recognition_pb2_grpc.RecognitionServiceServicer):
                     model=model, load=model_pb2.Load(running=left, capacity=self.capacity)
                 )
                 for crop in request.crops[start : start + group]:
-                    number, region = struct.unpack_from(">II", crop.raw.data)
+                    number, region = _named(crop)
                     self.seen[request.options.model, number, region] += 1
                     if self.before is not None:
                         await self.before(number, region)
-                    text = recognition_pb2.Text(text=f"{number}:{region}", confidence=0.8)
+                    text = value_pb2.Text(text=f"{number}:{region}", confidence=0.8)
                     answer.recognitions.add(crop_id=crop.id, text=text)
                 yield answer
                 left -= len(answer.recognitions)
@@ -180,11 +233,19 @@ class FakeRecognition(recognition_pb2_grpc.RecognitionServiceServicer):
                 recognition_pb2.ModelDescription(
                     model=model_pb2.Model(name=name, version="1", weights_sha256="e" * 64),
                     head=recognition_pb2.HEAD_TEXT,
-                    crop_spec=crop_pb2.CropSpec(model=name, height=48, max_width=320),
+                    crop_spec=crop_pb2.CropSpec(name=name, height=48, max_width=320),
                 )
                 for name in self.models
             ],
         )
+
+
+def _named(crop: crop_pb2.Crop) -> tuple[int, int]:
+    """Number of the picture, and of the region; of a whole page the number and 0."""
+    if crop.HasField("raw"):
+        number, region = struct.unpack_from(">II", crop.raw.data)
+        return number, region
+    return picture_number(crop.encoded)[0], 0
 
 
 class FakeServer:
@@ -192,7 +253,8 @@ class FakeServer:
 
     def __init__(self, stage: FakeDetection | FakeRecognition, *, max_message_bytes: int = 64 * 2**20) -> None:
         self.stage = stage
-        self.name = SERVICES["detection" if isinstance(stage, FakeDetection) else "recognition"]
+        self.kind = "detection" if isinstance(stage, FakeDetection) else "recognition"
+        self.name = SERVICES[self.kind]
         self.health = health.aio.HealthServicer()
         limits = [(f"grpc.max_{way}_message_length", max_message_bytes) for way in ("receive", "send")]
         self.server = grpc.aio.server(options=[*OPTIONS, *limits])

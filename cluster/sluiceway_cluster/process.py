@@ -29,13 +29,14 @@ class ServerSpec:
     """What to start.
 
     Attributes:
-        name: section of the configuration: detection, recognition or orchestrator.
+        name: of a stage, or orchestrator.
         module: run as `python -m MODULE`.
         address: its gRPC `host:port`, for people and clients.
         operations: `host` and port of its probes.
         environment: all variables of the process.
         config: configuration file, if one was named.
         grace_s: how long it may take to finish what it has accepted.
+        arguments: of its command line, besides the configuration.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ServerSpec:
     environment: Mapping[str, str]
     config: Path | None
     grace_s: float
+    arguments: tuple[str, ...] = ()
 
 
 class ServerProcess:
@@ -76,7 +78,7 @@ class ServerProcess:
 
     async def start(self, parent_pipe: int) -> None:
         """Start it; `parent_pipe` is the descriptor whose end of file tells it that its parent is gone."""
-        command = [sys.executable, "-m", self.spec.module]
+        command = [sys.executable, "-m", self.spec.module, *self.spec.arguments]
         if self.spec.config:
             command += ["--config", str(self.spec.config)]
         self._process = await asyncio.create_subprocess_exec(

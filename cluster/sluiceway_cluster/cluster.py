@@ -1,4 +1,4 @@
-"""The embedded cluster: three servers of one machine with one owner, who starts, watches and stops them."""
+"""The embedded cluster: the servers of one machine with one owner, who starts, watches and stops them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Literal, Self
 
-from sluiceway.cluster.process import LogCallback, ServerProcess, ServerSpec
+from sluiceway_cluster.process import LogCallback, ServerProcess, ServerSpec
 
 __all__ = ["Cluster", "ClusterError", "ServerState"]
 
@@ -23,8 +23,8 @@ PROBE_INTERVAL_S = 0.05
 MAX_RESTARTS = 5
 RESTART_WINDOW_S = 60.0
 FIRST_RESTART_DELAY_S = 0.5
-# Orchestrator first: it stops taking jobs and finishes those it has while the stages still serve them.
-STOP_ORDER = (("orchestrator",), ("detection", "recognition"))
+# Stops first: it takes no more jobs and finishes those it has while the stages still serve them.
+FIRST_TO_STOP = "orchestrator"
 PARENT_PIPE = "SLUICEWAY_PARENT_PIPE"
 
 
@@ -115,7 +115,7 @@ class Cluster:
         assert self._pipe is not None
         environment = {**spec.environment, PARENT_PIPE: str(self._pipe[0])}
         server = ServerProcess(
-            ServerSpec(spec.name, spec.module, spec.address, spec.operations, environment, spec.config, spec.grace_s),
+            replace(spec, environment=environment),
             self._on_log,
         )
         self._servers[spec.name] = server
@@ -172,8 +172,9 @@ class Cluster:
 
     async def stop(self) -> None:
         """Stop every server in order; waits for what they have accepted."""
-        for names in STOP_ORDER:
-            servers = [self._servers[name] for name in names if name in self._servers]
+        stages = [server for name, server in self._servers.items() if name != FIRST_TO_STOP]
+        first = [server for name, server in self._servers.items() if name == FIRST_TO_STOP]
+        for servers in (first, stages):
             for server in servers:
                 self._on_state(ServerState(server.spec.name, "stopping"))
             await asyncio.gather(*(server.stop() for server in servers))

@@ -199,9 +199,12 @@ def pull_missing(names: Sequence[str]) -> None:
 
 
 def _configured(config: Path | None) -> tuple[str, ...]:
-    from sluiceway.cluster import plan_cluster  # noqa: PLC0415
+    from sluiceway_cluster import plan_cluster  # noqa: PLC0415
 
-    return plan_cluster(config, os.environ, free_ports=False).weights
+    plan = plan_cluster(config, os.environ, free_ports=False)
+    # Also for stages that are configured and not used yet.
+    written = (name for stage in plan.unused if not stage.is_default for name in stage.weights)
+    return (*plan.weights, *written)
 
 
 def _pull(names: list[str]) -> None:

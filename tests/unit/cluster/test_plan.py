@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sluiceway_cluster import ClusterPlan, plan_cluster
 from sluiceway_runtime import cores
 from sluiceway_runtime.cores import CpuFacts, LogicalCpu
 from sluiceway_runtime.errors import ConfigurationError
-
-from sluiceway.cluster import ClusterPlan, plan_cluster
 
 
 def machine(count: int, quota_cpus: float | None = None) -> CpuFacts:
@@ -39,8 +38,8 @@ def test_default_ports_and_disjoint_cores() -> None:
     assert plan.address == "127.0.0.1:50051"
     assert [item.operations[1] for item in plan.servers] == [9052, 9053, 9051]
     assert plan.division
-    assert not set(plan.division.detection) & set(plan.division.recognition)
-    assert len(plan.division.detection) + len(plan.division.recognition) == 16
+    assert not set(plan.division.cores["detection"]) & set(plan.division.cores["recognition"])
+    assert len(plan.division.cores["detection"]) + len(plan.division.cores["recognition"]) == 16
     assert variables(plan, "detection")["cores"].startswith("0-")
     assert variables(plan, "orchestrator")["detection"] == "127.0.0.1:50052"
     assert variables(plan, "orchestrator")["recognition"] == "127.0.0.1:50053"
@@ -97,7 +96,7 @@ def test_dearer_recognition_gets_more_cores(tmp_path: Path) -> None:
         config.write_text(f'[recognition]\nmodels = ["{model}"]\n')
         division = plan_cluster(config, CPU, free_ports=False).division
         assert division
-        return len(division.recognition)
+        return len(division.cores["recognition"])
 
     assert recognition_cores("ppocrv6-tiny") < recognition_cores("ppocrv5-mobile") < recognition_cores("ppocrv6-small")
 

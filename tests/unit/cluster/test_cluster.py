@@ -18,10 +18,9 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-
-from sluiceway.cluster import Cluster, ClusterError, ClusterPlan, ServerSpec, ServerState
-from sluiceway.cluster import cluster as cluster_module
-from sluiceway.cluster.process import ServerProcess
+from sluiceway_cluster import Cluster, ClusterError, ClusterPlan, ServerSpec, ServerState
+from sluiceway_cluster import cluster as cluster_module
+from sluiceway_cluster.process import ServerProcess
 
 # Speaks the probe's HTTP, ends with its parent's pipe, and notes in a common file what happens to it.
 SERVER = textwrap.dedent(
@@ -223,7 +222,7 @@ OWNER = textwrap.dedent(
     """
     import asyncio, os, sys
     sys.path.insert(0, sys.argv[1])
-    from sluiceway.cluster import Cluster, ServerSpec
+    from sluiceway_cluster import Cluster, ServerSpec
 
     async def main():
         specs = [
@@ -321,8 +320,9 @@ INTERRUPTED = textwrap.dedent(
     from sluiceway.cli import run
     from sluiceway.cli.report import Report
     from sluiceway.client import Options
+    from sluiceway_cluster.commands.embedded import PlannedCluster
 
-    plan = pickle.load(sys.stdin.buffer)
+    plan = PlannedCluster(pickle.load(sys.stdin.buffer))
 
     async def process(*_):
         print("processing", flush=True)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sluiceway.cli.embedded import embedded_cluster, plan_and_pull
 from sluiceway.cli.options import ConfigOption
 from sluiceway.cli.terminal import errors
+from sluiceway_cluster.commands.embedded import embedded_cluster, plan_and_pull
 
 if TYPE_CHECKING:
-    from sluiceway.cluster import ClusterPlan
+    from sluiceway_cluster import ClusterPlan
 
 __all__ = ["up"]
 
@@ -21,9 +21,10 @@ def up(
     config: ConfigOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show what the servers log.")] = False,
 ) -> None:
-    """Run the whole cluster on this machine: detection, recognition and orchestrator, each its own server process.
+    """Run the whole cluster on this machine: the stages and the orchestrator, each its own server process.
 
-    The machine's cores are divided between the stages. A server that dies is started again. Ctrl-C finishes what is
+    Without pipelines in the configuration the stages are detection and recognition, else those that a pipeline uses.
+    The machine's cores are divided between them. A server that dies is started again. Ctrl-C finishes what is
     running and stops everything; a second Ctrl-C stops at once.
 
     [dim]Example: sluiceway up, and in another terminal: sluiceway run photo.jpg --address localhost:50051[/]
@@ -43,7 +44,7 @@ async def _up(plan: ClusterPlan, *, show_logs: bool) -> None:
 
 def _announce(plan: ClusterPlan) -> None:
     if plan.division and not plan.division.shared:
-        shares = f"{len(plan.division.detection)} cores detect, {len(plan.division.recognition)} recognise"
-        errors.print(shares, style="dim")
+        shares = (f"{name} has {len(cores)}" for name, cores in plan.division.cores.items())
+        errors.print(f"cores: {', '.join(shares)}", style="dim")
     errors.print(f"ready on {plan.address}; Ctrl-C stops it", style="bold")
     errors.print(f"try: sluiceway run photo.jpg --address {plan.address}", style="dim")

@@ -22,10 +22,12 @@ from sluiceway.client import DEFAULT_ADDRESS, Client, RetryPolicy
 from sluiceway.errors import SluicewayError
 
 if TYPE_CHECKING:
+    from sluiceway_runtime.config import StageConfig
     from sluiceway_runtime.cores import CpuFacts
 
     from sluiceway.client import Description
-    from sluiceway.cluster import ClusterPlan
+    from sluiceway_cluster import ClusterPlan
+    from sluiceway_cluster.stages import ConfiguredStage
 
 __all__ = ["doctor"]
 
@@ -107,62 +109,77 @@ def _arithmetic(found: Collection[str]) -> str:
 def _plan(console: Console, config: Path | None, *, trial: bool) -> bool:
     from sluiceway_runtime.errors import StartupError  # noqa: PLC0415
 
-    from sluiceway.cluster import plan_cluster  # noqa: PLC0415
+    from sluiceway_cluster import plan_cluster  # noqa: PLC0415
 
     console.print("[bold]What `sluiceway up` would start here[/]")
     try:
         plan = plan_cluster(config, os.environ, free_ports=False)
-        _stages(console, plan)
+        _servers(console, plan)
         if trial:
-            _trial(console, plan)
+            for stage in plan.stages:
+                _trial(console, plan, stage)
     except StartupError as error:
         for fault in str(error).splitlines():
             _line(console, "fault", fault, "red")
         return False
     _weights(console, plan)
+    _pipelines(console, plan)
     console.print()
     return True
 
 
-def _stages(console: Console, plan: ClusterPlan) -> None:
-    from sluiceway_detection.config import DetectionConfig  # noqa: PLC0415
-    from sluiceway_recognition.config import RecognitionConfig  # noqa: PLC0415
+def _servers(console: Console, plan: ClusterPlan) -> None:
     from sluiceway_runtime import cores, devices  # noqa: PLC0415
-    from sluiceway_runtime.config import load_section, read_file  # noqa: PLC0415
 
-    for server in plan.servers:
-        if server.name == "orchestrator":
-            _line(console, server.name, f"on {server.address}: fetches images, joins the stages")
-            continue
-        model = DetectionConfig if server.name == "detection" else RecognitionConfig
-        tables = read_file(server.config)
-        section = load_section(model, server.name, tables=tables, environment=server.environment)
+    servers = {server.name: server for server in plan.servers}
+    for stage in plan.stages:
+        section = _as_started(plan, stage)
         found = "cpu" if section.device == "cpu" or not devices.find_cuda().devices else section.device
         placements = cores.plan(section, devices.resolve("cpu" if found == "cpu" else section.device))
         threads = placements[0].threads
         where = f"pinned to cores {section.cores}" if section.cores else "not pinned"
-        text = f"on {server.address}: {len(placements)} worker(s) on {placements[0].device}, {threads} thread(s) each"
-        _line(console, server.name, f"{text}, {where}")
+        at = servers[stage.name].address
+        text = f"on {at}: {len(placements)} worker(s) on {placements[0].device}, {threads} thread(s) each"
+        _line(console, stage.name, f"{text}, {where}")
+    _line(console, "orchestrator", f"on {servers['orchestrator'].address}: fetches images, joins the stages")
     if plan.division and plan.division.shared:
-        _line(console, "", "both stages share all cores: there are too few to give each its own")
+        which = "both stages" if len(plan.stages) == 2 else "all stages"
+        _line(console, "", f"{which} share all cores: there are too few to give each its own")
+    for stage in plan.unused:
+        _line(console, stage.name, "not started: no pipeline uses it")
 
 
-def _trial(console: Console, plan: ClusterPlan) -> None:
-    """Start one worker of the detection stage as its server would, and tell what it measured of itself."""
+def _as_started(plan: ClusterPlan, stage: ConfiguredStage) -> StageConfig:
+    """The section of a stage with the variables that its server is given."""
+    from sluiceway_runtime.config import load_section, read_file  # noqa: PLC0415
+
+    [server] = [server for server in plan.servers if server.name == stage.name]
+    tables = read_file(server.config)
+    return load_section(type(stage.config), stage.entry.section, tables=tables, environment=server.environment)
+
+
+def _pipelines(console: Console, plan: ClusterPlan) -> None:
+    from sluiceway_cluster.pipelines import steps_in_words  # noqa: PLC0415
+
+    for pipeline in plan.pipelines:
+        _line(console, "pipeline", f"{pipeline.name}: {steps_in_words(pipeline)}")
+
+
+def _trial(console: Console, plan: ClusterPlan, stage: ConfiguredStage) -> None:
+    """Start one worker of a detection stage as its server would, and tell what it measured of itself."""
     from sluiceway_detection.config import DetectionConfig  # noqa: PLC0415
     from sluiceway_runtime import cores, devices, weights  # noqa: PLC0415
-    from sluiceway_runtime.config import load_section, read_file  # noqa: PLC0415
     from sluiceway_runtime.errors import StartupError  # noqa: PLC0415
 
-    server = next(item for item in plan.servers if item.name == "detection")
-    tables = read_file(server.config)
-    section = load_section(DetectionConfig, "detection", tables=tables, environment=server.environment)
-    named = section.model in weights.load_registry().models
-    if section.device != "cpu" or (section.detector is None and named and not weights.is_available(section.model)):
+    section = _as_started(plan, stage)
+    if not isinstance(section, DetectionConfig) or section.device != "cpu":
         return
+    if not all(weights.is_available(name) for name in stage.weights):
+        return
+    [server] = [server for server in plan.servers if server.name == stage.name]
     placements = cores.plan(section, devices.resolve("cpu"))
     threads = placements[0].threads
-    command = [sys.executable, "-m", "sluiceway_detection.trial"]
+    command = [sys.executable, "-m", "sluiceway_detection.trial", *server.arguments]
     command += ["--config", str(server.config)] if server.config else []
     done = subprocess.run(command, env=dict(server.environment), capture_output=True, text=True, check=False)  # noqa: S603 - ours
     if done.returncode != 0:
@@ -170,7 +187,7 @@ def _trial(console: Console, plan: ClusterPlan) -> None:
         raise StartupError(said[-1] if said else f"trying a worker ended with exit code {done.returncode}")
     status = json.loads(done.stdout)
     model, worker = status["model"], status["workers"][0]
-    _line(console, "detection", f"tried: {model['backend']}, {model['precision']} ({model['precision_reason']})")
+    _line(console, stage.name, f"tried: {model['backend']}, {model['precision']} ({model['precision_reason']})")
     busy = worker["threads_busy"]
     seen = "too short to see how many were busy" if busy is None else f"{busy} busy at once while it computed"
     _line(console, "threads", f"{threads} granted to a worker, {seen}", "" if (busy or 0) <= threads else "red")
@@ -214,3 +231,6 @@ def _describe(console: Console, description: Description) -> None:
     for item in description.models:
         text = f"{item.model.name} {item.model.version}: {item.backend}, {item.precision}, on {item.device}"
         _line(console, item.stage, text)
+    # What only running stages know: a class that no stage finds, a model that none has.
+    for problem in getattr(description, "problems", ()):
+        _line(console, "problem", str(problem), "red")
