@@ -85,6 +85,12 @@ async def test_the_first_failure_ends_the_request_and_the_other_images() -> None
     assert stage.cancelled == 1
 
 
+def test_a_server_is_called_like_its_stage() -> None:
+    stage: Any = Stage()
+    names = [DetectionInference(stage, stage, stage=name).name for name in ("detection", "vehicles")]
+    assert names == ["sluiceway-detection", "sluiceway-vehicles"]
+
+
 def test_too_many_images() -> None:
     (card,) = DetectionInference(Stage(), Stage(), stage="vehicles").cards()  # type: ignore[arg-type]
     request = inference_pb.ModelInferRequest()
