@@ -129,11 +129,13 @@ class Executor:
             return SourceFailed(Internal("internal error"))
 
     async def _source(self, job: Job, source: Source, pipeline: Pipeline, outbox: Outbox) -> SourceDone | SourceFailed:
-        async with self._gate.slot(job.client, job.priority, job.deadline):
+        await self._gate.enter(job.client, job.priority, job.deadline)
+        try:
             with self._budget.account(job.priority) as account:
-                return await run_source(
-                    SourceState(job, source, pipeline, parts=self._parts, outbox=outbox, account=account)
-                )
+                state = SourceState(job, source, pipeline, parts=self._parts, outbox=outbox, account=account)
+                return await run_source(state)
+        finally:
+            self._gate.leave(job.client)
 
     def _estimate(self, pipeline: str, step: str) -> Estimate:
         known = self._estimates.get((pipeline, step))
