@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sluiceway_orchestrator.fetch.config import ApiConfig
-from sluiceway_orchestrator.pipelines.config import DEFAULT_PIPELINE, ApiFacts, load_pipelines
+from sluiceway_orchestrator.installation import api_facts
+from sluiceway_orchestrator.pipelines.config import DEFAULT_PIPELINE, load_pipelines
 from sluiceway_orchestrator.pipelines.plan import Pipeline
 from sluiceway_runtime.config import StageEntry, section_values
 
@@ -32,9 +33,7 @@ def needed_pipelines(
     """
     configured = section_values("pipelines", tables=tables, environment=environment)
     kinds = {stage.name: stage.kind for stage in stages}
-    # A class of the user's own tells only when it runs what it wants.
-    facts = {name: ApiFacts(params=None if api.caller else api.params) for name, api in apis.items()}
-    found = load_pipelines({"pipelines": configured}, kinds, facts)
+    found = load_pipelines({"pipelines": configured}, kinds, api_facts(apis))
     orchestrator = section_values("orchestrator", tables=tables, environment=environment)
     default = orchestrator.get("default_pipeline", DEFAULT_PIPELINE)
     return tuple(pipeline for name, pipeline in found.items() if name in configured or name == default)
