@@ -69,6 +69,9 @@ class DetectionConfig(StageConfig):
         None, gt=0, le=1, description="Overlap above which the weaker of two goes; default the model's own, else 0.7."
     )
     max_detections: int = Field(1000, ge=1, le=MAX_DETECTIONS, description="Most regions of an image.")
+    max_crops: int = Field(
+        64, ge=1, le=4096, description="Most crops in a request; no more than `queue_items` are taken."
+    )
     max_image_bytes: int = Field(DEFAULT_MAX_BYTES, ge=1, description="Largest image file.")
     max_image_pixels: int = Field(DEFAULT_MAX_PIXELS, ge=1, description="Largest width x height.")
     allow_pickle: tuple[str, ...] = Field(

@@ -1,4 +1,4 @@
-"""Fetching through the whole server: URLs and configured APIs, against real HTTP servers."""
+"""Fetching URLs and calling configured APIs, against real HTTP servers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,25 @@ from urllib.parse import parse_qs, unquote
 
 import pytest
 from aiohttp import web
-from sluiceway_orchestrator.testing import Cluster, picture
-from web_sources import LOOPBACK, api_source, http, one
+from fetching import fetching
+from sluiceway_orchestrator.fetch import Answer, DetectionChoice
+from sluiceway_orchestrator.job import ApiCall
+from sluiceway_orchestrator.testing import picture
+from sluiceway_runtime.errors import (
+    ImageTooLarge,
+    InvalidImage,
+    InvalidOption,
+    SluicewayError,
+    UnknownApi,
+    UpstreamFailed,
+    UpstreamRefused,
+)
+from web_sources import http
 
-from sluiceway.pipeline.v1 import pipeline_pb2
 
-Source = pipeline_pb2.Source
-
-
+@pytest.mark.parametrize("kind", ["url", "api"])
 @pytest.mark.parametrize("sources", [8, 64])
-async def test_all_sources_of_a_job_are_fetched_at_once(sources: int) -> None:
+async def test_all_sources_of_a_job_are_fetched_at_once(sources: int, kind: str) -> None:
     """No request is answered before the last one is there."""
     together = asyncio.Barrier(sources)
 
@@ -31,23 +40,31 @@ async def test_all_sources_of_a_job_are_fetched_at_once(sources: int) -> None:
         return web.Response(body=picture(int(request.path[1:])))
 
     # One attempt each, and no end to it: a second one must not stand in for a neighbour that never came.
-    options = {"url_allow_cidrs": LOOPBACK, "max_sources_per_client": 64, "url_retries": 0, "url_timeout_s": 60}
-    async with http(serve) as base, Cluster(**options) as cluster:
-        events = await cluster.process(*(Source(url=f"{base}/{number}") for number in range(sources)))
-    assert len(events) == sources
-    assert all(events[str(n)].texts == {f"{n}:0": 1, f"{n}:1": 1} for n in range(sources))
+    async with http(serve) as base:
+        api = {"url": f"{base}/{{n}}", "params": ["n"], "retries": 0, "timeout_s": 60}
+        async with fetching({"photo": api}, url_retries=0, url_timeout_s=60) as made:
+            given: list[dict[str, Any]] = [
+                {"url": f"{base}/{n}"} if kind == "url" else {"api_call": ApiCall("photo", {"n": f"{n}"}, "photo")}
+                for n in range(sources)
+            ]
+            found = await asyncio.gather(*(made.fetch(**source) for source in given))
+    assert [fetched.image for fetched in found] == [picture(number) for number in range(sources)]
+    assert all(fetched.fetch_ms > 0 for fetched in found)
 
 
-async def test_images_come_back_when_asked_for() -> None:
-    async def serve(_request: web.Request) -> web.Response:
-        return web.Response(body=picture(3, size_bytes=5000))
-
-    async with http(serve) as base, Cluster(url_allow_cidrs=LOOPBACK) as cluster:
-        events = await cluster.process(Source(url=f"{base}/x"), Source(image=picture(4)), return_images=True)
-    assert events["0"].ready is not None
-    assert events["1"].ready is not None
-    assert events["0"].ready.image == picture(3, size_bytes=5000)
-    assert events["1"].ready.image == b"", "the client has it already"
+async def test_the_image_of_a_request_is_checked_and_not_copied() -> None:
+    async with fetching(max_image_bytes=2000) as made:
+        image = memoryview(picture(1))
+        fetched = await made.fetch(image=image, keep=True)
+        assert fetched.image is image
+        assert fetched.fetch_ms == 0
+        assert made.budget.used_bytes == 0, "it is counted with the request that brought it"
+        fetched.release()
+        assert fetched.image == b""
+        with pytest.raises(InvalidImage):
+            await made.fetch(image=b"")
+        with pytest.raises(ImageTooLarge):
+            await made.fetch(image=picture(1, size_bytes=2001))
 
 
 @pytest.mark.parametrize(
@@ -61,16 +78,15 @@ async def test_images_come_back_when_asked_for() -> None:
         (200, picture(1, size_bytes=20_001), "IMAGE_TOO_LARGE"),
     ],
 )
-async def test_what_is_no_image_fails_its_source_only(status: int, body: bytes, reason: str) -> None:
+async def test_what_is_no_image_fails_its_source_and_leaves_nothing(status: int, body: bytes, reason: str) -> None:
     async def serve(_request: web.Request) -> web.Response:
         return web.Response(status=status, body=body)
 
-    options = {"url_allow_cidrs": LOOPBACK, "url_retries": 0, "max_image_bytes": 20_000}
-    async with http(serve) as base, Cluster(**options) as cluster:
-        events = await cluster.process(Source(url=f"{base}/x"), Source(image=picture(2)))
-    assert events["0"].error is not None
-    assert events["0"].error.reason == reason
-    assert events["1"].done is not None
+    async with http(serve) as base, fetching(url_retries=0, max_image_bytes=20_000) as made:
+        with pytest.raises(SluicewayError) as caught:
+            await made.fetch(url=f"{base}/x")
+        assert made.budget.used_bytes == 0
+    assert caught.value.reason == reason
 
 
 async def test_the_size_cap_holds_without_a_length_and_against_compression() -> None:
@@ -89,12 +105,11 @@ async def test_the_size_cap_holds_without_a_length_and_against_compression() -> 
             return response
 
     sent: list[int] = []
-    async with http(endless) as base, Cluster(url_allow_cidrs=LOOPBACK, max_image_bytes=2**20) as cluster:
+    async with http(endless) as base, fetching(max_image_bytes=2**20) as made:
         for path in ("/endless", "/bomb"):
-            events = await one(cluster, Source(url=base + path))
-            assert events.error is not None
-            assert events.error.reason == "IMAGE_TOO_LARGE"
-        assert cluster.service.status()["fetch_bytes"] == 0
+            with pytest.raises(ImageTooLarge):
+                await made.fetch(url=base + path)
+            assert made.budget.used_bytes == 0
     # What lies in socket buffers was sent as well.
     assert sum(sent) < 30 * 2**20
 
@@ -113,12 +128,11 @@ async def test_idempotent_requests_are_retried_and_others_are_not() -> None:
             "get": {"url": f"{base}/"},
             "post": {"url": f"{base}/", "method": "POST", "body": "{}"},
         }
-        async with Cluster(apis=apis) as cluster:
-            assert (await one(cluster, api_source("get"))).done is not None
-            failed = await one(cluster, api_source("post"))
+        async with fetching(apis) as made:
+            assert (await made.fetch(api_call=ApiCall("get", {}, "get"))).image == picture(1)
+            with pytest.raises(UpstreamFailed):
+                await made.fetch(api_call=ApiCall("post", {}, "post"))
     assert tries == {"GET": 3, "POST": 1}
-    assert failed.error is not None
-    assert failed.error.reason == "UPSTREAM_FAILED"
 
 
 @pytest.mark.parametrize("api", [{"idempotent": False}, {"method": "PUT", "body": "{}"}], ids=["GET", "PUT"])
@@ -141,12 +155,11 @@ async def test_what_is_not_idempotent_is_not_sent_again_when_its_connection_ends
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     table = {"url": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", **api}
-    async with server, Cluster(apis={"once": table}) as cluster:
-        assert (await one(cluster, api_source("once"))).done is not None
-        failed = await one(cluster, api_source("once"))
+    async with server, fetching({"once": table}) as made:
+        assert (await made.fetch(api_call=ApiCall("once", {}, "once"))).image == picture(1)
+        with pytest.raises(UpstreamFailed):
+            await made.fetch(api_call=ApiCall("once", {}, "once"))
     assert requests == 2
-    assert failed.error is not None
-    assert failed.error.reason == "UPSTREAM_FAILED"
 
 
 async def test_a_slow_request_is_hedged_and_the_slower_one_ended() -> None:
@@ -173,8 +186,8 @@ async def test_a_slow_request_is_hedged_and_the_slower_one_ended() -> None:
     port = runner.addresses[0][1]
     # No further attempt, and no end to this one: only the second request can bring the image.
     api = {"url": f"http://127.0.0.1:{port}/", "hedge_after_s": 0.1, "retries": 0, "timeout_s": 60}
-    async with Cluster(apis={"slow": api}) as cluster:
-        assert (await one(cluster, api_source("slow"))).done is not None
+    async with fetching({"slow": api}) as made:
+        assert (await made.fetch(api_call=ApiCall("slow", {}, "slow"))).image == picture(1)
         # Here, where neither the pool of connections nor the server that it asked is closed.
         async with asyncio.timeout(30):
             while not ended:
@@ -206,15 +219,16 @@ async def test_an_api_is_filled_in_without_letting_parameters_escape() -> None:
                 "body": '{"text": "{query}", "nested": {"kept": 1}}',
                 "image": "base64",
                 "image_pointer": "/data/0/image",
-                "metadata": {"title": "/title", "size": "/size", "absent": "/nowhere"},
+                "values": {"title": "/title", "size": "/size", "absent": "/nowhere"},
             }
         }
-        async with Cluster(apis=apis, environment={"ARCHIVE_TOKEN": "s3cret"}) as cluster:
-            events = await one(cluster, api_source("archive", id="../admin?x=", query='a "b"\n&c=d'))
-            refused = await one(cluster, api_source("archive", id="..", query=""))
-    assert events.texts == {"6:0": 1, "6:1": 1}
-    assert events.ready is not None
-    assert dict(events.ready.metadata) == {"archive.title": "Straße", "archive.size": '{"w":3}'}
+        async with fetching(apis, environment={"ARCHIVE_TOKEN": "s3cret"}) as made:
+            params = {"id": "../admin?x=", "query": 'a "b"\n&c=d'}
+            fetched = await made.fetch(api_call=ApiCall("archive", params, "archive"))
+            with pytest.raises(InvalidOption):
+                await made.fetch(api_call=ApiCall("archive", {"id": "..", "query": ""}, "archive"))
+    assert fetched.image == picture(6)
+    assert fetched.values == {"archive": {"title": "Straße", "size": {"w": 3}}}
     ((method, url, authorization, body),) = seen
     assert (method, authorization) == ("POST", "Bearer s3cret")
     path, _, query = url.partition("?")
@@ -222,8 +236,6 @@ async def test_an_api_is_filled_in_without_letting_parameters_escape() -> None:
     assert unquote(path) == "/items/../admin?x="
     assert parse_qs(query) == {"q": ['a "b"\n&c=d']}
     assert body == {"text": 'a "b"\n&c=d', "nested": {"kept": 1}}
-    assert refused.error is not None
-    assert refused.error.reason == "INVALID_OPTION"
 
 
 async def test_an_answer_can_name_urls_of_which_the_first_good_one_is_taken() -> None:
@@ -238,48 +250,53 @@ async def test_an_answer_can_name_urls_of_which_the_first_good_one_is_taken() ->
 
     async with http(serve) as base:
         api = {"url": f"{base}/search", "image": "url", "image_pointer": "/hits", "headers": {"Authorization": "x"}}
-        async with Cluster(apis={"search": api}) as cluster:
-            events = await one(cluster, api_source("search"))
-    assert events.texts == {"7:0": 1, "7:1": 1}
+        async with fetching({"search": api}) as made:
+            fetched = await made.fetch(api_call=ApiCall("search", {}, "search"))
+    assert fetched.image == picture(7)
 
 
-async def test_half_a_character_in_metadata_is_replaced() -> None:
+async def test_half_a_character_in_values_is_replaced() -> None:
     """JSON can hold a lone surrogate, which no message of the contract can."""
 
     async def serve(_request: web.Request) -> web.Response:
         return web.Response(text='{"title": "a\\ud83d", "more": {"\\ud83d": ["\\ud83d\\ude00"]}}')
 
     async with http(serve) as base:
-        api = {"url": f"{base}/", "image": "none", "metadata": {"title": "/title", "more": "/more"}}
-        async with Cluster(apis={"facts": api}) as cluster:
-            source = Source(image=picture(1))
-            source.metadata_calls.add(api="facts")
-            events = await cluster.process(source, Source(image=picture(2)))
-    assert events["0"].ready is not None
-    assert dict(events["0"].ready.metadata) == {"facts.title": "a\ufffd", "facts.more": '{"\ufffd":["\U0001f600"]}'}
-    assert events["1"].done is not None
+        api = {"url": f"{base}/", "image": "none", "values": {"title": "/title", "more": "/more"}}
+        async with fetching({"facts": api}) as made:
+            fetched = await made.fetch([ApiCall("facts", {}, "facts")], image=picture(1))
+    assert fetched.values == {"facts": {"title": "a\ufffd", "more": {"\ufffd": ["\U0001f600"]}}}
 
 
-async def test_an_answer_for_metadata_alone_has_the_room_of_one_without_an_image() -> None:
+@pytest.mark.parametrize("text", ['{"a": NaN}', '{"a": 1e999}', '{"a": ' + "[" * 40 + "]" * 40 + "}"])
+async def test_values_that_no_message_can_carry_fail_their_call(text: str) -> None:
+    async def serve(_request: web.Request) -> web.Response:
+        return web.Response(text=text)
+
+    async with http(serve) as base:
+        api = {"url": f"{base}/", "image": "none", "values": {"a": "/a"}, "retries": 0}
+        async with fetching({"facts": api}) as made:
+            fetched = await made.fetch([ApiCall("facts", {}, "facts")], image=picture(1))
+    assert fetched.values == {}
+    assert fetched.call_errors["facts"].reason == "UPSTREAM_FAILED"
+    assert "cannot be handed on" in fetched.call_errors["facts"].message
+
+
+async def test_an_answer_for_values_alone_has_the_room_of_one_without_an_image() -> None:
     async def serve(request: web.Request) -> web.Response:
         return web.json_response({"text": "a" * int(request.query["size"])})
 
     async with http(serve) as base:
-        api = {"url": f"{base}/?size={{size}}", "params": ["size"], "image": "none", "metadata": {"text": "/text"}}
-        async with Cluster(apis={"text": api}) as cluster:
-            sources = [Source(image=picture(1)) for _ in range(2)]
-            for source, size in zip(sources, (2**20 - 100, 2**20), strict=True):
-                source.metadata_calls.add(api="text", params={"size": str(size)})
-            events = await cluster.process(*sources)
-    fits, exceeds = events["0"].ready, events["1"].ready
-    assert fits is not None
-    assert exceeds is not None
-    assert dict(fits.metadata) == {"text.text": "a" * (2**20 - 100)}
-    assert exceeds.metadata_errors["text"].reason == "IMAGE_TOO_LARGE"
+        api = {"url": f"{base}/?size={{size}}", "params": ["size"], "image": "none", "values": {"text": "/text"}}
+        async with fetching({"text": api}) as made:
+            calls = [ApiCall("text", {"size": str(size)}, f"{size}") for size in (2**20 - 100, 2**20)]
+            fetched = await made.fetch(calls, image=picture(1))
+    assert fetched.values == {f"{2**20 - 100}": {"text": "a" * (2**20 - 100)}}
+    assert fetched.call_errors[f"{2**20}"].reason == "IMAGE_TOO_LARGE"
 
 
-async def test_metadata_apis_run_beside_the_image_and_fail_alone() -> None:
-    together = asyncio.Barrier(3)
+async def test_calls_run_beside_the_image_and_fail_alone() -> None:
+    together = asyncio.Barrier(4)
 
     async def serve(request: web.Request) -> web.Response:
         async with asyncio.timeout(30):
@@ -288,47 +305,168 @@ async def test_metadata_apis_run_beside_the_image_and_fail_alone() -> None:
             return web.Response(body=picture(1))
         if request.path == "/broken":
             return web.Response(status=404)
-        return web.json_response({"author": "A"})
+        return web.json_response({"author": request.path[-1]})
 
     async with http(serve) as base:
         # One attempt each, and no end to it: a second one must not stand in for a call that never came.
         once = {"retries": 0, "timeout_s": 60}
         apis = {
             "image": {"url": f"{base}/image", **once},
-            "facts": {"url": f"{base}/facts", "image": "none", "metadata": {"author": "/author"}, **once},
+            "facts": {
+                "url": f"{base}/facts/{{of}}",
+                "params": ["of"],
+                "image": "none",
+                "values": {"author": "/author"},
+                **once,
+            },
             "broken": {"url": f"{base}/broken", "image": "none", **once},
         }
-        async with Cluster(apis=apis) as cluster:
-            source = api_source("image")
-            source.metadata_calls.add(api="facts")
-            source.metadata_calls.add(api="broken")
-            source.metadata_calls.add(api="unheard-of")
-            events = await one(cluster, source)
-    assert events.done is not None
-    assert events.ready is not None
-    assert dict(events.ready.metadata) == {"facts.author": "A"}
-    reasons = {name: error.reason for name, error in events.ready.metadata_errors.items()}
+        calls = [
+            ApiCall("facts", {"of": "A"}, "facts"),
+            ApiCall("broken", {}, "broken"),
+            ApiCall("unheard-of", {}, "unheard-of"),
+            ApiCall("facts", {"of": "B"}, "facts_2"),
+        ]
+        async with fetching(apis) as made:
+            fetched = await made.fetch(calls, api_call=ApiCall("image", {}, "image"))
+    assert fetched.image == picture(1)
+    assert fetched.values == {"facts": {"author": "A"}, "facts_2": {"author": "B"}}, "two calls of one API"
+    reasons = {name: error.reason for name, error in fetched.call_errors.items()}
     assert reasons == {"broken": "UPSTREAM_REFUSED", "unheard-of": "UNKNOWN_API"}
 
 
+async def test_answers_choose_options_of_detection_and_later_calls_win() -> None:
+    answers = {
+        "/a": {"options": {"at_least": 0.3, "most": 7, "names": ["car"], "iou": None}},
+        "/b": {"options": {"at_least": 0.6, "side": 640}},
+    }
+
+    async def serve(request: web.Request) -> web.Response:
+        return web.json_response(answers[request.path])
+
+    async with http(serve) as base:
+        pointers = {
+            "confidence": "/options/at_least", "max_detections": "/options/most", "classes": "/options/names",
+            "image_size": "/options/side", "iou": "/options/iou",
+        }  # fmt: skip
+        apis = {name: {"url": f"{base}/{name}", "image": "none", "detection": pointers} for name in "ab"}
+        async with fetching(apis) as made:
+            calls = [ApiCall("a", {}, "a"), ApiCall("b", {}, "b")]
+            forth = await made.fetch(calls, image=picture(1))
+            back = await made.fetch(calls[::-1], image=picture(1))
+            none = await made.fetch(image=picture(1))
+    assert forth.detection == DetectionChoice(confidence=0.6, classes=("car",), max_detections=7, image_size=640)
+    assert back.detection == DetectionChoice(confidence=0.3, classes=("car",), max_detections=7, image_size=640)
+    assert none.detection is None
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("confidence", 1.5, "confidence: must be a number"),
+        ("iou", "0.5", "iou: must be a number"),
+        ("classes", "car", "classes: must be a list"),
+        ("max_detections", 0, "max_detections: must be"),
+        ("image_size", 100, "image_size: must be"),
+    ],
+)
+async def test_an_option_that_cannot_be_fails_its_call(option: str, value: object, words: str) -> None:
+    async def serve(_request: web.Request) -> web.Response:
+        return web.json_response({"a": value})
+
+    async with http(serve) as base:
+        api = {"url": f"{base}/", "image": "none", "detection": {option: "/a"}}
+        async with fetching({"choice": api}) as made:
+            fetched = await made.fetch([ApiCall("choice", {}, "choice")], image=picture(1))
+    assert fetched.detection is None
+    assert fetched.call_errors["choice"].reason == "UPSTREAM_FAILED"
+    assert words in fetched.call_errors["choice"].message
+
+
+async def test_without_content_the_first_call_with_an_image_brings_it() -> None:
+    async def serve(request: web.Request) -> web.Response:
+        if request.path == "/facts":
+            return web.json_response({"author": "A"})
+        if request.path in ("/broken", "/refused"):
+            return web.Response(status=404 if request.path == "/broken" else 403)
+        image = base64.b64encode(picture(int(request.path[1:]), size_bytes=50_000)).decode()
+        return web.json_response({"image": image, "number": int(request.path[1:])})
+
+    async with http(serve) as base:
+        number = {
+            "url": f"{base}/{{n}}", "params": ["n"], "image": "base64", "image_pointer": "/image",
+            "values": {"number": "/number"},
+        }  # fmt: skip
+        apis = {
+            "facts": {"url": f"{base}/facts", "image": "none", "values": {"author": "/author"}},
+            "broken": {"url": f"{base}/broken", "retries": 0},
+            "silent": {"url": f"{base}/broken", "image": "none", "retries": 0},
+            "refused": {"url": f"{base}/refused", "retries": 0},
+            "number": number,
+        }
+        facts, broken = ApiCall("facts", {}, "facts"), ApiCall("broken", {}, "broken")
+        seven, eight = (ApiCall("number", {"n": n}, f"n{n}") for n in "78")
+        async with fetching(apis) as made:
+            fetched = await made.fetch([facts, broken, seven, eight], keep=True)
+            assert made.budget.used_bytes == 50_000, "the other image is gone"
+            fetched.release()
+            assert made.budget.used_bytes == 0
+            assert fetched.values == {"facts": {"author": "A"}, "n7": {"number": 7}, "n8": {"number": 8}}
+            assert list(fetched.call_errors) == ["broken"]
+            assert (await made.fetch([eight, seven])).image == picture(8, size_bytes=50_000)
+            refused, silent = ApiCall("refused", {}, "refused"), ApiCall("silent", {}, "silent")
+            with pytest.raises(UpstreamRefused, match="403"):
+                await made.fetch([facts, silent, refused, broken])
+            with pytest.raises(InvalidOption, match="must be set"):
+                await made.fetch([facts])
+            with pytest.raises(InvalidOption, match="must be set"):
+                await made.fetch()
+
+
+async def test_a_call_step_gets_values_and_keeps_nothing() -> None:
+    async def serve(request: web.Request) -> web.Response:
+        if request.path == "/image":
+            return web.Response(body=picture(1))
+        if request.path == "/broken":
+            return web.Response(status=404)
+        return web.json_response({"owner": request.query["plate"]})
+
+    async with http(serve) as base:
+        apis = {
+            "owner": {"url": f"{base}/?plate={{p}}", "params": ["p"], "image": "none", "values": {"owner": "/owner"}},
+            "image": {"url": f"{base}/image"},
+            "broken": {"url": f"{base}/broken", "image": "none"},
+        }
+        async with fetching(apis) as made:
+            assert await made.call(ApiCall("owner", {"p": "AB 1"}, "owner")) == Answer(None, {"owner": "AB 1"})
+            assert await made.call(ApiCall("image", {}, "image")) == Answer()
+            for api, kind in (("broken", UpstreamRefused), ("unheard-of", UnknownApi), ("owner", InvalidOption)):
+                with pytest.raises(kind):
+                    await made.call(ApiCall(api, {}, api))
+            assert made.budget.used_bytes == 0
+
+
 async def test_an_unknown_api_or_parameter_is_refused() -> None:
-    async with Cluster(apis={"a": {"url": "http://127.0.0.1:9/{id}", "params": ["id"]}}) as cluster:
-        events = await cluster.process(
-            api_source("b"),
-            api_source("a"),
-            api_source("a", id="1", more="2"),
-            api_source("a", **{f"{number}" * 5000: "" for number in range(100)}),
-            Source(image=picture(1)),
-        )
-    errors = [events[str(index)].error for index in range(4)]
-    assert [error.reason for error in errors if error is not None] == ["UNKNOWN_API", *["INVALID_OPTION"] * 3]
-    assert [error.message for error in errors[1:3] if error is not None] == [
-        "api_call.params: missing id",
-        "api_call.params: unknown more",
-    ]
-    assert errors[3] is not None
-    assert len(errors[3].message) < 1000, "what was sent does not come back at length"
-    assert events["4"].done is not None
+    calls = {
+        "api_call.params: missing id": {},
+        "api_call.params: unknown more": {"id": "1", "more": "2"},
+        "api_call.params.id: longer": {"id": "x" * 8193},
+        "unknown": {f"{number}" * 5000: "" for number in range(100)},
+    }
+    apis = {
+        "a": {"url": "http://127.0.0.1:9/{id}", "params": ["id"]},
+        "n": {"url": "http://127.0.0.1:9/", "image": "none"},
+    }
+    async with fetching(apis) as made:
+        with pytest.raises(UnknownApi):
+            await made.fetch(api_call=ApiCall("b", {}, "b"))
+        with pytest.raises(InvalidOption, match="n brings no image"):
+            await made.fetch(api_call=ApiCall("n", {}, "n"))
+        for words, params in calls.items():
+            with pytest.raises(InvalidOption) as caught:
+                await made.fetch(api_call=ApiCall("a", params, "a"))
+            assert words in caught.value.message
+            assert len(caught.value.message) < 1000, "what was sent does not come back at length"
 
 
 async def test_json_that_is_none_fails_the_source() -> None:
@@ -337,7 +475,8 @@ async def test_json_that_is_none_fails_the_source() -> None:
 
     async with http(serve) as base:
         common = {"image": "base64", "image_pointer": "/i", "retries": 0}
-        apis = {name: {"url": f"{base}/{name}", **common} for name in "abc"}
-        async with Cluster(apis=apis) as cluster:
-            events = await cluster.process(*(api_source(name) for name in "abc"))
-    assert [source.error.reason for source in events.values() if source.error is not None] == ["UPSTREAM_FAILED"] * 3
+        async with fetching({name: {"url": f"{base}/{name}", **common} for name in "abc"}) as made:
+            for name in "abc":
+                with pytest.raises(UpstreamFailed):
+                    await made.fetch(api_call=ApiCall(name, {}, name))
+                assert made.budget.used_bytes == 0

@@ -6,19 +6,17 @@ import asyncio
 import socket
 import threading
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from aiohttp import web
-from sluiceway_orchestrator.config import ApiConfig, OrchestratorConfig
-from sluiceway_orchestrator.fetch.fetcher import Fetcher
+from fetching import Fetching, fetching
 from sluiceway_orchestrator.fetch.guard import system_look_up
-from sluiceway_orchestrator.job import ApiCall, Source
+from sluiceway_orchestrator.job import ApiCall
 from sluiceway_orchestrator.stages.resolver import system_lookup
 from sluiceway_orchestrator.testing import picture
-from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import UpstreamFailed, UrlNotAllowed
 
 # The "public" server of these tests listens here; the rest of the loopback network stands for the inside.
@@ -95,23 +93,13 @@ class Names:
         return found.pop(0) if len(found) > 1 else found[0]
 
 
-@asynccontextmanager
-async def fetcher(names: Names | None = None, **options: object) -> AsyncIterator[Fetcher]:
-    config = OrchestratorConfig.model_validate(
-        {"url_allow_cidrs": [f"{PUBLIC}/32"], "url_retries": 0, "url_timeout_s": 20, **options}
-    )
-    made = Fetcher(config, {}, {}, look_up=names or Names())
-    await made.start()
-    try:
-        yield made
-    finally:
-        await made.close()
+def fetcher(names: Names | None = None, **options: Any) -> AbstractAsyncContextManager[Fetching]:
+    given = {"url_allow_cidrs": [f"{PUBLIC}/32"], "url_retries": 0, "url_timeout_s": 20, **options}
+    return fetching(look_up=names or Names(), **given)
 
 
-async def fetch(made: Fetcher, url: str) -> bytes:
-    fetched = await made.fetch(Source("s", url=url), Deadline.after(30))
-    image = fetched.image
-    fetched.release()
+async def fetch(made: Fetching, url: str) -> bytes:
+    image = bytes((await made.fetch(url=url)).image)
     assert made.budget.used_bytes == 0
     return image
 
@@ -238,18 +226,11 @@ async def test_a_connection_to_the_inside_is_not_inherited_from_a_trusted_api() 
     """An API of the operator may live inside; a URL source must not ride on its pooled connection."""
     names = Names(inside_test=[["127.0.0.1"]])
     async with site() as here:
-        config = OrchestratorConfig(url_retries=0)
-        api = ApiConfig(url=f"http://inside.test:{here.port}/photo")
-        made = Fetcher(config, {"inside": api}, {}, look_up=names)
-        await made.start()
-        try:
-            fetched = await made.fetch(Source("s", api_call=ApiCall("inside", {})), Deadline.after(30))
-            assert fetched.image == picture(2)
-            fetched.release()
+        apis = {"inside": {"url": f"http://inside.test:{here.port}/photo"}}
+        async with fetching(apis, look_up=names, url_retries=0, url_allow_cidrs=[]) as made:
+            assert (await made.fetch(api_call=ApiCall("inside", {}, "inside"))).image == picture(2)
             with pytest.raises(UrlNotAllowed):
                 await fetch(made, f"http://inside.test:{here.port}/photo")
-        finally:
-            await made.close()
         assert here.inside == ["/photo"]
 
 

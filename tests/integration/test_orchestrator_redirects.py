@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from sluiceway_orchestrator.testing import Cluster, SourceEvents, picture
+from fetching import fetching
+from sluiceway_orchestrator.job import ApiCall
+from sluiceway_orchestrator.testing import picture
+from sluiceway_runtime.errors import UrlNotAllowed
 
-from sluiceway.pipeline.v1 import pipeline_pb2
-
-Source = pipeline_pb2.Source
 SECRET = "s3cret"
 
 
@@ -64,14 +64,11 @@ async def sites(**redirects: tuple[int, str]) -> AsyncIterator[Sites]:
         yield here
 
 
-async def call(here: Sites, **api: Any) -> SourceEvents:
-    """One call of an API at /start of the first server."""
+async def call(here: Sites, **api: Any) -> bytes:
+    """The image of one call of an API at /start of the first server."""
     table = {"url": f"{here.urls['a']}/start", "retries": 0, **api}
-    async with Cluster(apis={"api": table}, environment={"TOKEN": SECRET}) as cluster:
-        source = Source(api_call=pipeline_pb2.ApiCall(api="api"))
-        (events,) = (await cluster.process(source)).values()
-        assert cluster.service.status()["fetch_bytes"] == 0
-    return events
+    async with fetching({"api": table}, environment={"TOKEN": SECRET}) as made:
+        return bytes((await made.fetch(api_call=ApiCall("api", {}, "api"))).image)
 
 
 async def test_credentials_and_secrets_stay_with_the_server_that_they_are_for() -> None:
@@ -84,8 +81,7 @@ async def test_credentials_and_secrets_stay_with_the_server_that_they_are_for() 
         "X-Plain": "plain",
     }
     async with sites(start=(302, "/next"), next=(302, "{b}/there"), there=(302, "{a}/back")) as here:
-        events = await call(here, headers=headers, secrets={"token": "TOKEN"})
-    assert events.done is not None
+        assert await call(here, headers=headers, secrets={"token": "TOKEN"}) == picture(1)
     assert here.trail == ["GET a/start", "GET a/next", "GET b/there", "GET a/back"]
     kept = {"authorization", "cookie", "proxy-authorization", "x-api-key", "x-signed"}
     for seen in here.seen[:2]:
@@ -101,9 +97,8 @@ async def test_credentials_and_secrets_stay_with_the_server_that_they_are_for() 
 @pytest.mark.parametrize("status", [307, 308])
 async def test_a_body_is_not_sent_on_to_another_server(status: int) -> None:
     async with sites(start=(status, "/next"), next=(status, "{b}/there")) as here:
-        events = await call(here, method="POST", idempotent=True, body='{"a": 1}')
-    assert events.error is not None
-    assert events.error.reason == "URL_NOT_ALLOWED"
+        with pytest.raises(UrlNotAllowed):
+            await call(here, method="POST", idempotent=True, body='{"a": 1}')
     assert here.trail == ["POST a/start", "POST a/next"]
     assert [seen.body for seen in here.seen] == [b'{"a": 1}'] * 2
 
@@ -111,8 +106,7 @@ async def test_a_body_is_not_sent_on_to_another_server(status: int) -> None:
 @pytest.mark.parametrize("status", [301, 302, 303])
 async def test_see_other_turns_into_a_request_without_a_body(status: int) -> None:
     async with sites(start=(status, "{b}/there")) as here:
-        events = await call(here, method="POST", idempotent=True, body='{"a": 1}')
-    assert events.done is not None
+        assert await call(here, method="POST", idempotent=True, body='{"a": 1}') == picture(1)
     assert here.trail == ["POST a/start", "GET b/there"]
     assert [seen.body for seen in here.seen] == [b'{"a": 1}', b""]
 
@@ -121,12 +115,8 @@ async def test_see_other_turns_into_a_request_without_a_body(status: int) -> Non
     "location", ["http://[::1", "http://127.0.0.1:port/", "http://127.0.0.1:99999/", "file:///etc/passwd"]
 )
 async def test_a_redirect_to_what_is_no_url_of_the_web_fails_the_source(location: str) -> None:
-    async with sites(start=(302, location)) as here, Cluster(url_allow_cidrs=["127.0.0.0/8"]) as cluster:
-        url = f"{here.urls['a']}/start"
-        events = await cluster.process(Source(url=url), Source(url=f"{here.urls['b']}/"), Source(image=picture(2)))
-        assert cluster.service.status()["fetch_bytes"] == 0
-    assert events["0"].error is not None
-    assert events["0"].error.reason == "URL_NOT_ALLOWED"
-    assert events["1"].done is not None
-    assert events["2"].done is not None
-    assert sorted(here.trail) == ["GET a/start", "GET b/"], "refused, and not tried again"
+    async with sites(start=(302, location)) as here, fetching() as made:
+        with pytest.raises(UrlNotAllowed):
+            await made.fetch(url=f"{here.urls['a']}/start")
+        assert (await made.fetch(url=f"{here.urls['b']}/")).image == picture(1)
+    assert here.trail == ["GET a/start", "GET b/"], "refused, and not tried again"

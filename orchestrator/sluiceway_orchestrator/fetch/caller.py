@@ -112,8 +112,12 @@ class Region:
     def label(self) -> str:
         """The most probable class of the first classifier, or ""."""
         for value in self.values.values():
-            if isinstance(value, Mapping) and value.get("labels"):
-                return str(value["labels"][0]["class_name"])
+            labels = value.get("labels") if isinstance(value, Mapping) else None
+            # What an API answered may have a name in common with what a classifier says, and nothing else.
+            if isinstance(labels, Sequence) and labels and isinstance(labels[0], Mapping):
+                name = labels[0].get("class_name")
+                if isinstance(name, str):
+                    return name
         return ""
 
 

@@ -173,7 +173,7 @@ class Fetcher:
                 else:
                     fetched.add(call.name, answer)
             if bare:
-                self._choose(fetched, answers, rooms)
+                self._choose(fetched, calls, answers, rooms)
         except BaseException:
             try:
                 # Only here: when all went well none is left, and no wait in which to be cancelled with the image here.
@@ -241,15 +241,25 @@ class Fetcher:
             raise DeadlineExceeded("the time ran out while waiting for room") from None
         return [Room(account, waits=False, taken_bytes=size) for size in sizes]
 
-    def _choose(self, fetched: Fetched, answers: Sequence[Brought | SluicewayError], rooms: Sequence[Room]) -> None:
+    def _choose(
+        self,
+        fetched: Fetched,
+        calls: Sequence[ApiCall],
+        answers: Sequence[Brought | SluicewayError],
+        rooms: Sequence[Room],
+    ) -> None:
         """Take the first image there is, and drop the others."""
-        for answer, room in zip(answers, rooms, strict=True):
-            if fetched.room is None and isinstance(answer, Brought) and answer.image:
+        failure: SluicewayError | None = None
+        for call, answer, room in zip(calls, answers, rooms, strict=True):
+            if isinstance(answer, SluicewayError):
+                if call.api in self.apis and self.apis[call.api].brings_image:
+                    failure = failure or answer
+            elif answer.image and fetched.room is None:
                 fetched.image, fetched.room = _checked(answer.image), room
             else:
                 room.release()
         if fetched.room is None:
-            raise next(iter(fetched.call_errors.values()), UpstreamFailed("no call brought an image"))
+            raise failure or UpstreamFailed("no call brought an image")
 
     async def _url(self, url: str, deadline: Deadline, room: Room) -> Buffer:
         if not self._config.url_sources:
@@ -263,10 +273,15 @@ class Fetcher:
     async def _ended(
         self, call: ApiCall, context: CallContext, room: Room, *, want_image: bool
     ) -> Brought | SluicewayError:
+        """What the call brought, or why it did not; its room is held on for an image alone."""
         try:
-            return await self._call(call, context, room, want_image=want_image)
+            brought = await self._call(call, context, room, want_image=want_image)
         except SluicewayError as error:
+            room.release()
             return error
+        if not brought.image:
+            room.release()
+        return brought
 
     async def _call(
         self,

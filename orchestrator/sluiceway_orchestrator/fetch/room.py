@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from sluiceway_runtime.account import Account, Phase
+from sluiceway_runtime.priority import Priority
 
 __all__ = ["Estimate", "Estimates", "Holding", "Room"]
 
@@ -75,6 +76,11 @@ class Room:
 
     def __repr__(self) -> str:
         return f"<Room held={self.held_bytes}{' waits' if self.waits else ''}>"
+
+    @property
+    def priority(self) -> Priority:
+        """Of the account."""
+        return self._account.priority
 
     async def reserve(self, size_bytes: int) -> None:
         """Have so many bytes for the first answer; it waits for no more than that, what is beyond it is counted."""

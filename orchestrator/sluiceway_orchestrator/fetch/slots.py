@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from sluiceway_runtime.priority import Priority
+
 from sluiceway_orchestrator.fetch.room import Estimate, Room
 
 __all__ = ["Slots"]
@@ -15,30 +17,33 @@ class Slots:
     """Slots for whoever asks first, such that no call waits for a slot that waits for that call.
 
     A call for an image waits, in its slot, for room for the image. That room may be taken by an image that waits for
-    values of the same API: were every slot with calls for images, each would wait for the other. So of several slots
-    one is kept for calls that do not wait for room. Of one slot nothing can be kept: there room for what an image is
-    expected to take comes before the slot, for one call at a time, so that those behind it keep no room from others.
+    values of the same API: were every slot with calls that wait, each would wait for the other. So all but one of the
+    slots may be with such calls. A call for an image that finds no slot of those has its room first, as much as an
+    answer is expected to take, and then waits for a slot: of each class only one at a time, so that those in line
+    behind it keep no room from others.
     """
 
     def __init__(self, total: int) -> None:
         self._all = asyncio.Semaphore(total)
-        self._images = asyncio.Semaphore(max(1, total - 1))
-        self._one = total == 1
+        self._waiting = asyncio.Semaphore(total - 1)
+        # By class, as room is: one that bulk work waits for may be free for interactive work.
+        self._heads_of_lines = {priority: asyncio.Lock() for priority in Priority}
 
     @asynccontextmanager
     async def slot(self, room: Room, expected: Estimate) -> AsyncIterator[None]:
         """Hold a slot; waits for one."""
+        head_of_line = self._heads_of_lines[room.priority]
         if not room.waits:
             async with self._all:
                 yield
-        elif self._one:
-            async with self._images:
+        elif not self._waiting.locked() and not head_of_line.locked():
+            async with self._waiting, self._all:
+                yield
+        else:
+            async with head_of_line:
                 await room.reserve(expected.size_bytes)
                 await self._all.acquire()
             try:
                 yield
             finally:
                 self._all.release()
-        else:
-            async with self._images, self._all:
-                yield

@@ -6,9 +6,9 @@ import ipaddress
 
 import pytest
 from sluiceway_orchestrator.fetch.breaker import Breaker, BreakerState
-from sluiceway_orchestrator.fetch.content import is_image, metadata_text, resolve_pointer
+from sluiceway_orchestrator.fetch.content import is_image, resolve_pointer
 from sluiceway_orchestrator.fetch.guard import UrlPolicy
-from sluiceway_orchestrator.fetch.user_api import load_caller
+from sluiceway_orchestrator.fetch.load import load_caller
 from sluiceway_runtime.errors import ConfigurationError, UrlNotAllowed
 
 
@@ -62,16 +62,6 @@ def test_pointers_to_nothing(pointer: str) -> None:
         resolve_pointer(DOCUMENT, pointer)
 
 
-def test_metadata_is_text_as_it_is_and_json_otherwise() -> None:
-    assert [metadata_text(value) for value in ("ä", 1, True, None, {"a": "ä"})] == [
-        "ä",
-        "1",
-        "true",
-        "null",
-        '{"a":"ä"}',
-    ]
-
-
 @pytest.mark.parametrize(
     ("data", "image"),
     [
@@ -82,6 +72,7 @@ def test_metadata_is_text_as_it_is_and_json_otherwise() -> None:
 )  # fmt: skip
 def test_first_bytes(data: bytes, image: bool) -> None:
     assert is_image(data) is image
+    assert is_image(memoryview(data)) is image
 
 
 def allowed(policy: UrlPolicy, host: str, address: str) -> bool:
@@ -153,3 +144,49 @@ def test_a_network_that_the_operator_allows_is_not_reached_through_another_host(
 def test_a_caller_that_cannot_be_loaded_names_its_key(name: str) -> None:
     with pytest.raises(ConfigurationError, match=r"api\.x\.caller"):
         load_caller(name, key="api.x.caller")
+
+
+class Whole:
+    params = ("id",)
+
+    async def setup(self, session: object, config: object) -> None:
+        pass
+
+    async def __call__(self, call: object) -> object:
+        return call
+
+
+class OldSetup(Whole):
+    async def setup(self, session: object) -> None:  # type: ignore[override]
+        pass
+
+
+class OldCall(Whole):
+    async def __call__(self) -> object:  # type: ignore[override]
+        return None
+
+
+class OneParam(Whole):
+    params = "id"  # type: ignore[assignment]
+
+
+class NumberParams(Whole):
+    params = (1,)  # type: ignore[assignment]
+
+
+def test_a_caller_as_the_protocol_says_is_loaded() -> None:
+    assert isinstance(load_caller(f"{__name__}:Whole", key="api.x.caller"), Whole)
+
+
+@pytest.mark.parametrize(
+    ("caller", "words"),
+    [
+        ("OldSetup", r"setup of .* must take \(session, config\)"),
+        ("OldCall", r"__call__ of .* must take \(call\)"),
+        ("OneParam", "params of .* must be a list of names"),
+        ("NumberParams", "params of .* must be a list of names"),
+    ],
+)
+def test_a_caller_that_takes_something_else_is_a_fault_by_key(caller: str, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^api\.x\.caller: {words}"):
+        load_caller(f"{__name__}:{caller}", key="api.x.caller")

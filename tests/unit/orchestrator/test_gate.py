@@ -6,7 +6,6 @@ import asyncio
 import random
 
 import pytest
-from sluiceway_orchestrator.fetch.budget import ByteBudget
 from sluiceway_orchestrator.gate import Gate
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import DeadlineExceeded
@@ -112,55 +111,3 @@ async def test_the_wait_for_a_slot_ends_with_the_deadline(client: str) -> None:
                     pass
         assert gate.waiting == 0
     assert repr(gate) == "<Gate free=1 waiting=0 clients=0>"
-
-
-async def test_bytes_are_given_in_order_and_given_back() -> None:
-    budget = ByteBudget(100)
-    first = await budget.reserve(60)
-    second = asyncio.create_task(budget.reserve(60))
-    small = asyncio.create_task(budget.reserve(10))
-    await settle()
-    assert not second.done()
-    assert not small.done(), "small ones do not starve a large one"
-    first.shrink(30)
-    await settle()
-    assert second.done()
-    assert small.done()
-    assert budget.used_bytes == 100
-    for reservation in (first, await second, await small):
-        reservation.release()
-        reservation.release()
-    assert budget.used_bytes == 0
-
-
-async def test_more_than_there_is_becomes_all_there_is() -> None:
-    budget = ByteBudget(100)
-    everything = await budget.reserve(10**9)
-    assert budget.used_bytes == 100
-    everything.release()
-
-
-async def test_a_wait_for_bytes_that_is_cancelled_keeps_nothing() -> None:
-    source = random.Random(11)
-    budget = ByteBudget(100)
-    running: set[asyncio.Task[None]] = set()
-
-    async def work() -> None:
-        reservation = await budget.reserve(source.randrange(1, 80))
-        try:
-            for _ in range(source.randrange(3)):
-                await asyncio.sleep(0)
-        finally:
-            reservation.release()
-
-    for _ in range(3000):
-        task = asyncio.create_task(work())
-        running.add(task)
-        task.add_done_callback(running.discard)
-        if source.random() < 0.4:
-            source.choice(list(running)).cancel()
-        if source.random() < 0.6:
-            await asyncio.sleep(0)
-    async with asyncio.timeout(10):
-        await asyncio.gather(*running, return_exceptions=True)
-    assert budget.used_bytes == 0

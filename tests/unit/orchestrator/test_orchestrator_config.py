@@ -5,55 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sluiceway_orchestrator.config import ApiConfig, OrchestratorConfig, load_apis
-from sluiceway_orchestrator.fetch.fetcher import Fetcher
+from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.stages.resolver import Target
 from sluiceway_runtime.config import load_section
 from sluiceway_runtime.errors import ConfigurationError
-
-GOOD = {"url": "https://example.org/{id}", "params": ["id"]}
-
-
-@pytest.mark.parametrize(
-    ("table", "words"),
-    [
-        ({}, "exactly one"),
-        ({"url": "https://e.org/", "caller": "m:C"}, "exactly one"),
-        ({"url": "ftp://e.org/"}, "http"),
-        ({"url": "https://{host}/", "params": ["host"]}, "host must be fixed"),
-        ({"url": "https://user:word@e.org/"}, "user name"),
-        ({"url": "https://e.org/{id}"}, "no such parameter"),
-        ({"url": "https://e.org/", "headers": {"A": "{secret.x}"}}, "no such secret"),
-        ({"url": "https://e.org/", "image": "base64"}, "image_pointer"),
-        ({"url": "https://e.org/", "image_pointer": "/a"}, "image_pointer"),
-        ({"url": "https://e.org/", "image": "url", "image_pointer": "a"}, "image_pointer"),
-        ({"url": "https://e.org/", "metadata": {"a": "/a"}}, "no fields"),
-        ({"url": "https://e.org/", "allow_cidrs": ["10.0.0.1/8"]}, "allow_cidrs"),
-        ({"url": "https://e.org/", "timeout": 3}, "unknown key"),
-        ({"url": "https://e.org/", "method": "DELETE"}, "method"),
-    ],
-)
-def test_faulty_apis(table: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigurationError, match=words) as caught:
-        load_apis({"api": {"photos": table}})
-    assert "api.photos" in str(caught.value)
-
-
-def test_all_faults_come_at_once() -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        load_apis({"api": {"a": {"timeout_s": -1, "url": "https://e.org/"}, "b c": GOOD, "d": {"colour": 1, **GOOD}}})
-    lines = str(caught.value).splitlines()
-    assert [line.split(":")[0] for line in lines] == ["api.a.timeout_s", "api.b c", "api.d.colour"]
-
-
-def test_missing_secrets_stop_the_start_and_name_the_variable() -> None:
-    api = ApiConfig.model_validate({**GOOD, "headers": {"A": "{secret.t}"}, "secrets": {"t": "PHOTO_TOKEN"}})
-    with pytest.raises(ConfigurationError, match="PHOTO_TOKEN"):
-        Fetcher(OrchestratorConfig(), {"photos": api}, {})
-
-
-def test_braces_of_json_are_left_alone() -> None:
-    ApiConfig.model_validate({**GOOD, "method": "POST", "body": '{"query": {"id": "{id}"}, "n": {}}'})
 
 
 def test_the_section_reads_lists_and_tables_from_the_environment() -> None:
