@@ -10,6 +10,7 @@ from sluiceway_orchestrator.installation import api_facts
 from sluiceway_orchestrator.pipelines.config import DEFAULT_PIPELINE, load_pipelines
 from sluiceway_orchestrator.pipelines.plan import Pipeline
 from sluiceway_runtime.config import StageEntry, section_values
+from sluiceway_runtime.errors import ConfigurationError
 
 __all__ = ["needed_pipelines", "steps_in_words"]
 
@@ -36,6 +37,9 @@ def needed_pipelines(
     found = load_pipelines({"pipelines": configured}, kinds, api_facts(apis))
     orchestrator = section_values("orchestrator", tables=tables, environment=environment)
     default = orchestrator.get("default_pipeline", DEFAULT_PIPELINE)
+    if default not in found:
+        known = ", ".join(found)
+        raise ConfigurationError(f"orchestrator.default_pipeline: no pipeline is called {default!r}; there are {known}")
     return tuple(pipeline for name, pipeline in found.items() if name in configured or name == default)
 
 
