@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sluiceway_orchestrator.fetch.config import ApiConfig
+from sluiceway_orchestrator.config.apis import ApiConfig
+from sluiceway_orchestrator.config.pipelines import DEFAULT_PIPELINE
 from sluiceway_orchestrator.installation import api_facts
-from sluiceway_orchestrator.pipelines.config import DEFAULT_PIPELINE, load_pipelines
-from sluiceway_orchestrator.pipelines.plan import Pipeline
+from sluiceway_orchestrator.pipelines.load import load_pipelines
+from sluiceway_orchestrator.plan import Pipeline
 from sluiceway_runtime.config import StageEntry, section_values
 from sluiceway_runtime.errors import ConfigurationError
 

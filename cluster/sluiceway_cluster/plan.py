@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sluiceway_orchestrator.config import OrchestratorConfig
-from sluiceway_orchestrator.fetch.config import load_apis
-from sluiceway_orchestrator.pipelines.plan import Pipeline
+from sluiceway_orchestrator.config.apis import load_apis
+from sluiceway_orchestrator.plan import Pipeline
 from sluiceway_runtime import cores, devices
 from sluiceway_runtime.config import (
     ModelsConfig,
