@@ -304,7 +304,7 @@ class Outbox:
 def _size(event: Event) -> int:
     match event:
         case SourceReady():
-            return EVENT_BYTES + len(event.image)
+            return EVENT_BYTES + len(event.image) + event.values_bytes
         case RegionsFound() | ValuesRead():
             return EVENT_BYTES + event.size_bytes
     return EVENT_BYTES
