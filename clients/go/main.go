@@ -11,15 +11,19 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
-	pipeline "sluiceway-client/gen/sluiceway/pipeline/v1"
+	common "github.com/sluiceway/sluiceway/gen/go/sluiceway/common/v1"
+	pipeline "github.com/sluiceway/sluiceway/gen/go/sluiceway/pipeline/v1"
 )
 
 // gRPC's own limit is 4 MB; a page with many regions, or an image sent back, is larger.
@@ -55,7 +59,7 @@ func main() {
 }
 
 // run processes the images and returns how many of them failed.
-func run(o options, paths []string) (failed uint32, err error) {
+func run(o options, paths []string) (failed int, err error) {
 	connection, err := connect(o)
 	if err != nil {
 		return 0, err
@@ -144,6 +148,9 @@ func process(ctx context.Context, client pipeline.PipelineServiceClient, paths [
 		}
 		request.Sources = append(request.Sources, source)
 	}
+	// The server makes room for so much, and reads at once.
+	ctx = metadata.AppendToOutgoingContext(ctx,
+		"sluiceway-request-bytes", strconv.Itoa(proto.Size(request)), "sluiceway-priority", "normal")
 	stream, err := client.Process(ctx, request)
 	if err != nil {
 		return nil, err
@@ -154,7 +161,8 @@ func process(ctx context.Context, client pipeline.PipelineServiceClient, paths [
 // processStream sends a job for each image over one stream. Two things bound what is in flight: `window` jobs that are
 // not finished, and Send, which blocks while the server does not read. An image is read when its turn comes.
 func processStream(ctx context.Context, client pipeline.PipelineServiceClient, paths []string, window int) (func() (*pipeline.ProcessResponse, error), error) {
-	stream, err := client.ProcessStream(ctx)
+	// How large the largest job is, is not known yet: files are read one by one.
+	stream, err := client.ProcessStream(metadata.AppendToOutgoingContext(ctx, "sluiceway-priority", "bulk"))
 	if err != nil {
 		return nil, err
 	}
@@ -173,8 +181,12 @@ func processStream(ctx context.Context, client pipeline.PipelineServiceClient, p
 				unreadable <- err // Told once the jobs before it are finished.
 				return
 			}
-			job := &pipeline.ProcessRequest{JobId: fmt.Sprint("job-", i), Sources: []*pipeline.Source{source}}
-			if stream.Send(&pipeline.ProcessStreamRequest{Job: job}) != nil {
+			job := &pipeline.ProcessRequest{
+				JobId:   fmt.Sprint("job-", i),
+				Sources: []*pipeline.Source{source},
+				Options: &pipeline.ProcessOptions{Priority: common.Priority_PRIORITY_BULK},
+			}
+			if stream.Send(&pipeline.ProcessStreamRequest{Action: &pipeline.ProcessStreamRequest_Job{Job: job}}) != nil {
 				return // Recv says why.
 			}
 		}
@@ -187,7 +199,7 @@ func processStream(ctx context.Context, client pipeline.PipelineServiceClient, p
 		if err != nil {
 			return nil, err
 		}
-		if response.GetEvent().GetJobDone() != nil {
+		if event := response.GetEvent(); event.GetJobDone() != nil || event.GetJobRefused() != nil {
 			<-slots
 		}
 		return response.GetEvent(), nil
@@ -203,26 +215,31 @@ func readSource(path string) (*pipeline.Source, error) {
 }
 
 // printEvent writes a line for each thing that an event tells and returns how many sources or jobs it says have failed.
-func printEvent(response *pipeline.ProcessResponse) uint32 {
+func printEvent(response *pipeline.ProcessResponse) int {
 	source := response.GetSourceId()
 	switch event := response.GetEvent().(type) {
-	case *pipeline.ProcessResponse_ImageReady:
-		line("image_ready", source, event.ImageReady.GetSizeBytes())
-	case *pipeline.ProcessResponse_Detections:
-		found := event.Detections
-		line("detections", source, found.GetWidth(), found.GetHeight(), len(found.GetDetections()))
-		for _, detection := range found.GetDetections() {
+	case *pipeline.ProcessResponse_SourceReady:
+		line("source_ready", source, event.SourceReady.GetSizeBytes())
+	case *pipeline.ProcessResponse_Regions:
+		found := event.Regions
+		line("regions", source, found.GetPage().GetWidth(), found.GetPage().GetHeight(), len(found.GetRegions()))
+		for _, region := range found.GetRegions() {
 			// A newer server may know shapes that this program does not.
-			if box := detection.GetGeometry().GetBox(); box != nil {
-				line("box", source, detection.GetId(),
+			if box := region.GetGeometry().GetBox(); box != nil {
+				line("box", source, region.GetId(),
 					fmt.Sprintf("%.2f %.2f %.2f %.2f", box.GetX0(), box.GetY0(), box.GetX1(), box.GetY1()),
-					detection.GetClassName(), fmt.Sprintf("%.4f", detection.GetConfidence()))
+					region.GetClassName(), fmt.Sprintf("%.4f", region.GetConfidence()))
 			}
 		}
-	case *pipeline.ProcessResponse_Recognitions:
-		for _, recognition := range event.Recognitions.GetRecognitions() {
-			if text := recognition.GetText(); text != nil {
-				line("text", source, recognition.GetCropId(), fmt.Sprintf("%.4f", text.GetConfidence()), text.GetText())
+	case *pipeline.ProcessResponse_Values:
+		// What is about a page or the source names no region.
+		subject := event.Values.GetSubject()
+		if subject != pipeline.Subject_SUBJECT_UNSPECIFIED && subject != pipeline.Subject_SUBJECT_REGION {
+			break
+		}
+		for _, value := range event.Values.GetValues() {
+			if text := value.GetText(); text != nil {
+				line("text", source, value.GetRegionId(), fmt.Sprintf("%.4f", text.GetConfidence()), text.GetText())
 			}
 		}
 	case *pipeline.ProcessResponse_Done:
@@ -231,12 +248,11 @@ func printEvent(response *pipeline.ProcessResponse) uint32 {
 		line("failed", source, event.Failed.GetError().GetReason(), event.Failed.GetError().GetMessage())
 		return 1
 	case *pipeline.ProcessResponse_JobDone:
-		done := event.JobDone
-		line("job_done", response.GetJobId(), done.GetSucceeded(), done.GetFailed())
-		if err := done.GetError(); err != nil {
-			line("refused", response.GetJobId(), err.GetReason(), err.GetRetryAfterMs(), err.GetMessage())
-			return 1
-		}
+		line("job_done", response.GetJobId(), event.JobDone.GetSucceeded(), event.JobDone.GetFailed())
+	case *pipeline.ProcessResponse_JobRefused:
+		err := event.JobRefused.GetError()
+		line("refused", response.GetJobId(), err.GetReason(), err.GetRetryAfterMs(), err.GetMessage())
+		return 1
 	}
 	return 0
 }

@@ -57,8 +57,8 @@ def test_buf_prints_the_events(buf: Path, address: str, images: list[Path]) -> N
     assert output.exit_code == 0, output
     assert [line[-1] for line in output.of("text")] == list(TEXTS)
     assert [line[0] for line in output.lines] == [
-        "image_ready",
-        "detections",
+        "source_ready",
+        "regions",
         "box",
         "box",
         "text",
