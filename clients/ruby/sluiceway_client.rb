@@ -56,7 +56,7 @@ class Client
     operation.execute.each do |message|
       event = message.is_a?(Pipeline::ProcessStreamResponse) ? message.event : message
       @failed += print_event(event)
-      @window&.leave if event.event == :job_done
+      @window&.leave if %i[job_done job_refused].include?(event.event)
       operation.cancel if (count += 1) == @options[:'cancel-after']
     end
     raise @unreadable if @unreadable
@@ -93,7 +93,10 @@ class Client
   # Sends all images as one job.
   def process(paths)
     request = Pipeline::ProcessRequest.new(sources: paths.map { |path| source(path) })
-    @stub.process(request, return_op: true, **call_options)
+    # The server makes room for so much, and reads at once.
+    size_bytes = Pipeline::ProcessRequest.encode(request).bytesize
+    metadata = { 'sluiceway-request-bytes' => size_bytes.to_s, 'sluiceway-priority' => 'normal' }
+    @stub.process(request, return_op: true, metadata: metadata, **call_options)
   end
 
   # Sends a job for each image over one stream. Two things bound what is in flight: the window of jobs that are not
@@ -105,56 +108,61 @@ class Client
       paths.each_with_index do |path, index|
         break unless window.enter
 
-        job = Pipeline::ProcessRequest.new(job_id: "job-#{index}", sources: [source(path)])
+        options = Pipeline::ProcessOptions.new(priority: :PRIORITY_BULK)
+        job = Pipeline::ProcessRequest.new(job_id: "job-#{index}", sources: [source(path)], options: options)
         stream << Pipeline::ProcessStreamRequest.new(job: job)
       end
     rescue SystemCallError => e
       @unreadable = e # Told once the jobs before it are finished.
     end
-    @stub.process_stream(requests, return_op: true, **call_options)
+    # How large the largest job is, is not known yet: files are read one by one.
+    metadata = { 'sluiceway-priority' => 'bulk' }
+    @stub.process_stream(requests, return_op: true, metadata: metadata, **call_options)
   end
 
   # Writes a line for each thing that an event tells. Returns how many sources or jobs it says have failed.
   def print_event(response)
     source = response.source_id
     case response.event
-    when :image_ready
-      line 'image_ready', source, response.image_ready.size_bytes
-    when :detections
-      print_detections(source, response.detections)
-    when :recognitions
-      response.recognitions.recognitions.select(&:text).each do |recognition|
-        text = recognition.text
-        line 'text', source, recognition.crop_id, format('%.4f', text.confidence), text.text
-      end
+    when :source_ready
+      line 'source_ready', source, response.source_ready.size_bytes
+    when :regions
+      print_regions(source, response.regions)
+    when :values
+      print_values(source, response.values)
     when :done
       line 'done', source, response.done.reading_order.to_a.join(' ')
     when :failed
       line 'failed', source, response.failed.error.reason, response.failed.error.message
       return 1
     when :job_done
-      return print_job_done(response.job_id, response.job_done)
+      line 'job_done', response.job_id, response.job_done.succeeded, response.job_done.failed
+    when :job_refused
+      error = response.job_refused.error
+      line 'refused', response.job_id, error.reason, error.retry_after_ms, error.message
+      return 1
     end # anything else is an event that this program is too old for
     0
   end
 
-  def print_detections(source, found)
-    line 'detections', source, found.width, found.height, found.detections.size
-    found.detections.each do |detection|
+  def print_regions(source, found)
+    line 'regions', source, found.page.width, found.page.height, found.regions.size
+    found.regions.each do |region|
       # A newer server may know shapes that this program does not.
-      next unless (box = detection.geometry&.box)
+      next unless (box = region.geometry&.box)
 
       corners = format('%.2f %.2f %.2f %.2f', box.x0, box.y0, box.x1, box.y1)
-      line 'box', source, detection.id, corners, detection.class_name, format('%.4f', detection.confidence)
+      line 'box', source, region.id, corners, region.class_name, format('%.4f', region.confidence)
     end
   end
 
-  def print_job_done(job_id, done)
-    line 'job_done', job_id, done.succeeded, done.failed
-    return 0 unless (error = done.error)
+  def print_values(source, said)
+    # What is about a page or the source names no region.
+    return unless %i[SUBJECT_UNSPECIFIED SUBJECT_REGION].include?(said.subject)
 
-    line 'refused', job_id, error.reason, error.retry_after_ms, error.message
-    1
+    said.values.select(&:text).each do |value|
+      line 'text', source, value.region_id, format('%.4f', value.text.confidence), value.text.text
+    end
   end
 end
 
