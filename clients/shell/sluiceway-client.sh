@@ -56,8 +56,9 @@ source_of() {
 	printf '"}'
 }
 
-job() {
-	printf '{"sources": ['
+job() { # ID IMAGE...; the server makes an id up where it is empty
+	printf '{"job_id": "%s", "options": {"priority": "PRIORITY_%s"}, "sources": [' "$1" "${priority^^}"
+	shift
 	local separator=''
 	for image; do
 		printf '%s' "$separator"
@@ -67,11 +68,25 @@ job() {
 	printf ']}\n'
 }
 
+# What the server needs to know before it reads. grpcurl makes the message, so the size is what is surely enough: the
+# files, their names, and what stands around them. Of a stream, whose largest job counts, none is told.
+if ((bulk)); then
+	priority=bulk
+else
+	priority=normal size_bytes=32
+	for image in "${images[@]}"; do
+		name=$(basename "$image" | wc -c)
+		size_bytes=$((size_bytes + $(stat -Lc %s "$image") + name + 32))
+	done
+	options+=(-rpc-header "sluiceway-request-bytes: $size_bytes")
+fi
+options+=(-rpc-header "sluiceway-priority: $priority")
+
 # The next job of the stream, or its end.
 sent=0 finished=0
 send_more() {
 	while ((sent < ${#images[@]} && sent - finished < bulk)); do
-		printf '{"job": %s}\n' "$(job "${images[sent]}")" 2>/dev/null >&"$requests" || break
+		printf '{"job": %s}\n' "$(job "job-$sent" "${images[sent]}")" 2>/dev/null >&"$requests" || break
 		sent=$((sent + 1))
 	done
 	if ((sent == ${#images[@]})) && [[ -n $requests ]]; then
@@ -92,7 +107,7 @@ exec {events}< <(jq --unbuffered -c . <&"${CALL[0]}")
 if ((bulk)); then
 	send_more
 else
-	job "${images[@]}" 2>/dev/null >&"$requests" || true
+	job '' "${images[@]}" 2>/dev/null >&"$requests" || true
 	exec {requests}>&-
 	requests=''
 fi
@@ -102,10 +117,11 @@ while read -r event <&"$events"; do
 	lines=$(jq -r -f "$here/event.jq" <<<"$event")
 	[[ -z $lines ]] || printf '%s\n' "$lines"
 	case $lines in
-	failed*) failed=1 ;;
-	job_done*) finished=$((finished + 1)) && { ((bulk == 0)) || send_more; } ;;
+	failed* | refused*) failed=1 ;;
 	esac
-	[[ $lines != *$'\n'refused$'\t'* ]] || failed=1
+	case $lines in
+	job_done* | refused*) finished=$((finished + 1)) && { ((bulk == 0)) || send_more; } ;;
+	esac
 	if ((++count == cancel_after)); then
 		# When grpcurl ends, so does the call on the server.
 		kill "$pid"

@@ -52,10 +52,13 @@ def test_describes_them_with_their_comments(grpcurl: Path, address: str) -> None
         assert all(lines[number - 1].strip().startswith("//") for number in fields), lines
 
 
-def test_buf_prints_the_events(buf: Path, address: str, images: list[Path]) -> None:
+def test_buf_prints_the_events(buf: Path, address: str, pipeline: ScriptedPipeline, images: list[Path]) -> None:
     output = run_client(buf, images[0], server=address)
     assert output.exit_code == 0, output
     assert [line[-1] for line in output.of("text")] == list(TEXTS)
+    [told] = pipeline.records.metadata
+    assert int(told["sluiceway-request-bytes"]) >= pipeline.records.jobs[0].ByteSize()
+    assert told["sluiceway-priority"] == "normal"
     assert [line[0] for line in output.lines] == [
         "source_ready",
         "regions",
