@@ -15,7 +15,7 @@ from typing import Any
 
 from sluiceway_detection.config import DetectionConfig
 from sluiceway_orchestrator.config import OrchestratorConfig
-from sluiceway_orchestrator.http.config import HttpConfig
+from sluiceway_orchestrator.config.http import HttpConfig
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_runtime.config import STAGE_KINDS, ServerConfig, StageConfig
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from sluiceway_runtime.config import Port, StageConfig
@@ -10,8 +10,10 @@ from sluiceway_runtime.images.limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXEL
 
 from sluiceway_detection.input_shapes import STRIDE, InputShape
 
-__all__ = ["DEFAULT_MODEL", "MAX_DETECTIONS", "DetectionConfig"]
+__all__ = ["DEFAULT_MODEL", "KIND", "MAX_DETECTIONS", "DetectionConfig"]
 
+# Of this stage; the default stage of the kind, and its section, are called like it.
+KIND: Final = "detection"
 DEFAULT_MODEL = "text-nano"
 MAX_DETECTIONS = 10_000  # the contract's bound
 _MAX_SIDE_PX = 4096

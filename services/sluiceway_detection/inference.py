@@ -45,9 +45,8 @@ class Service(DetectionStage, Protocol):
 class DetectionInference:
     """Implements `sluiceway_runtime.inference.InferenceStage` over the stage's own servicer."""
 
-    name = "sluiceway-detection"
-
-    def __init__(self, service: Service, servicer: DetectionServicer) -> None:
+    def __init__(self, service: Service, servicer: DetectionServicer, *, stage: str) -> None:
+        self.name = f"sluiceway-{stage}"
         self._service = service
         self._servicer = servicer
 

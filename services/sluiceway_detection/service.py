@@ -24,7 +24,7 @@ from sluiceway_runtime.server.metrics import PoolCollector
 
 from sluiceway_detection import device_handler, precision
 from sluiceway_detection.backends.base import require_trust, resolve_backend
-from sluiceway_detection.config import DetectionConfig
+from sluiceway_detection.config import KIND, DetectionConfig
 from sluiceway_detection.handler import FACTORY, DetectionFacts, WorkerSettings
 from sluiceway_detection.identity import Identity, group_of
 from sluiceway_detection.inference import DetectionInference
@@ -34,9 +34,8 @@ __all__ = ["DetectionService"]
 
 log = logging.getLogger(__name__)
 
-# The section of the default stage, which is called like it; that of another one is `stages.NAME`.
-SECTION = "detection"
-_KEY = re.compile(rf"(?<![\w.]){SECTION}\.(?=[a-z_]+)")
+# Of the default stage; the section of another one is `stages.NAME`.
+_KEY = re.compile(rf"(?<![\w.]){KIND}\.(?=[a-z_]+)")
 NAME = "sluiceway.detection.v1.DetectionService"
 # On a GPU: one batch is computed, the next one decoded or on its way there, and one more waits for the decoders.
 GPU_CREDITS = 3
@@ -56,9 +55,11 @@ class DetectionService:
 
     Args:
         config: of this stage.
-        installation: its table `models` says whether missing weights may be downloaded (`auto_pull`).
+        installation: its table `models` says whether missing weights may be downloaded (`auto_pull`). Without the name
+            of a stage this is the default one.
 
     Attributes:
+        stage: name of the stage, by which logs and metrics know it.
         pool: None until started.
         facts: what the workers loaded; None until started.
         identity: of the weights; None until started.
@@ -70,9 +71,9 @@ class DetectionService:
 
     def __init__(self, config: DetectionConfig, installation: Installation) -> None:
         self._config = config
-        self._stage = installation.stage or SECTION
         self._auto_pull = bool(installation.models.auto_pull)
         self._registry: CollectorRegistry | None = None
+        self.stage = installation.stage or KIND
         self.pool: Pool | None = None
         self.facts: DetectionFacts | None = None
         self.identity: Identity | None = None
@@ -83,7 +84,7 @@ class DetectionService:
         """Add the servicers: the stage's own and the Open Inference Protocol's."""
         servicer = DetectionServicer(self, self._config)
         add_to_server(servicer, server)
-        add_inference(server, DetectionInference(self, servicer))
+        add_inference(server, DetectionInference(self, servicer, stage=self.stage))
 
     def collectors(self, registry: CollectorRegistry) -> None:
         """Have the pool's metrics shown, once there is a pool."""
@@ -98,10 +99,10 @@ class DetectionService:
         try:
             await self._start()
         except StartupError as error:
-            if self._stage == SECTION:
+            if self.stage == KIND:
                 raise
             # Whoever finds a fault, often a worker, names the key of the default stage.
-            raise StartupError(_KEY.sub(f"stages.{self._stage}.", str(error))) from error
+            raise StartupError(_KEY.sub(f"stages.{self.stage}.", str(error))) from error
 
     async def _start(self) -> None:
         config = self._config
@@ -129,7 +130,7 @@ class DetectionService:
                 placements,
                 credits=GPU_CREDITS if on_gpu else 1,
                 overlap=settings.overlap,
-                log=LogStyle(self._stage, config.log_level, config.log_format),
+                log=LogStyle(self.stage, config.log_level, config.log_format),
             ),
             PoolLimits(
                 max_batch=settings.max_batch,
@@ -142,11 +143,11 @@ class DetectionService:
                 start_timeout_s=self._start_timeout_s(on_gpu=on_gpu),
                 worker_memory_mb=config.worker_memory_mb,
             ),
-            name=self._stage,
+            name=self.stage,
         )
         self.pool = pool
         if self._registry is not None:
-            self._registry.register(PoolCollector(self._stage, pool.statistics))
+            self._registry.register(PoolCollector(self.stage, pool.statistics))
         await pool.start()
         facts = pool.facts[0]["detection"]
         assert isinstance(facts, DetectionFacts)
@@ -217,7 +218,7 @@ class DetectionService:
         )
         if config.detector is not None:
             return settings, Identity(config.detector, config.version, "")
-        found = weights.resolve(config.model, kind="detection", auto_pull=self._auto_pull)
+        found = weights.resolve(config.model, kind=KIND, auto_pull=self._auto_pull)
         allowed = found.path.name in config.allow_pickle
         require_trust(found.path, allowed=allowed)
         identity = Identity(found.name, config.version or found.version, found.sha256)

@@ -22,8 +22,8 @@ from sluiceway_runtime.errors import ConfigurationError, StartupError
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.security import Security
 
-from sluiceway_detection.config import DetectionConfig
-from sluiceway_detection.service import SECTION, DetectionService
+from sluiceway_detection.config import KIND, DetectionConfig
+from sluiceway_detection.service import DetectionService
 
 __all__ = ["main", "try_one"]
 
@@ -49,11 +49,11 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; faults go to stderr, exit code 1."""
     parser = argparse.ArgumentParser(prog="python -m sluiceway_detection.trial", description="Try one worker.")
     parser.add_argument("--config", type=Path)
-    parser.add_argument("--stage", default=SECTION, help="which one, if not the default stage")
+    parser.add_argument("--stage", default=KIND, help="which one, if not the default stage")
     parsed = parser.parse_args(arguments)
     try:
         tables = read_file(parsed.config)
-        known = {name: entry for name, entry in load_stages(tables, os.environ).items() if entry.kind == "detection"}
+        known = {name: entry for name, entry in load_stages(tables, os.environ).items() if entry.kind == KIND}
         if parsed.stage not in known:
             raise ConfigurationError(f"stages.{parsed.stage}: is no detection stage; there are {', '.join(known)}")
         config = load_section(DetectionConfig, known[parsed.stage].section, tables=tables, environment=os.environ)

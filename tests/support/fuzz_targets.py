@@ -21,9 +21,9 @@ from sluiceway_detection.config import DetectionConfig
 from sluiceway_detection.job import DetectionJob
 from sluiceway_detection.postprocess import Selection
 from sluiceway_orchestrator.config import OrchestratorConfig
+from sluiceway_orchestrator.config.apis import load_apis
 from sluiceway_orchestrator.convert import job_from_proto
 from sluiceway_orchestrator.fetch.api import within
-from sluiceway_orchestrator.fetch.config import load_apis
 from sluiceway_orchestrator.fetch.content import is_image, resolve_pointer
 from sluiceway_orchestrator.fetch.document import chosen_detection, decode_image, parse_json, values_at
 from sluiceway_orchestrator.http.convert import request_from_image, request_from_json

@@ -160,7 +160,7 @@ def pixels_of(crop: RawCrop, limits: ImageLimits) -> RawPixels:
     if height * width > limits.max_pixels:
         raise ImageTooLarge(
             f"the crop has {height} x {width} pixels; at most {limits.max_pixels} are accepted",
-            metadata={"limit": "max_image_pixels", "max": str(limits.max_pixels)},
+            metadata={"limit": limits.keys[1], "max": str(limits.max_pixels)},
         )
     channels = channels_of(pixel_format)
     if len(data) != height * width * channels:

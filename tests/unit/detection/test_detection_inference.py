@@ -53,7 +53,7 @@ class Stage:
 
 
 async def infer(stage: Stage, *images: bytes) -> dict[str, Tensor]:
-    inference = DetectionInference(stage, stage)  # type: ignore[arg-type]
+    inference = DetectionInference(stage, stage, stage="detection")  # type: ignore[arg-type]
     (card,) = inference.cards()
     inputs = {"image": Tensor("image", "BYTES", (len(images),), images)}
     outputs = await inference.infer(card, inputs, {}, None)  # type: ignore[arg-type]
@@ -85,8 +85,14 @@ async def test_the_first_failure_ends_the_request_and_the_other_images() -> None
     assert stage.cancelled == 1
 
 
+def test_a_server_is_called_like_its_stage() -> None:
+    stage: Any = Stage()
+    names = [DetectionInference(stage, stage, stage=name).name for name in ("detection", "vehicles")]
+    assert names == ["sluiceway-detection", "sluiceway-vehicles"]
+
+
 def test_too_many_images() -> None:
-    (card,) = DetectionInference(Stage(), Stage()).cards()  # type: ignore[arg-type]
+    (card,) = DetectionInference(Stage(), Stage(), stage="vehicles").cards()  # type: ignore[arg-type]
     request = inference_pb.ModelInferRequest()
     images = request.inputs.add(name="image", datatype="BYTES", shape=[65])
     images.contents.bytes_contents.extend([b"one"] * 65)

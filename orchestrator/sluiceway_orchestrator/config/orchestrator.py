@@ -9,9 +9,9 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 from sluiceway_runtime.config import Port, ServerConfig
 
-from sluiceway_orchestrator.fetch.config import Network
-from sluiceway_orchestrator.http.config import HttpConfig
-from sluiceway_orchestrator.pipelines.config import DEFAULT_PIPELINE
+from sluiceway_orchestrator.config.apis import Network
+from sluiceway_orchestrator.config.http import HttpConfig
+from sluiceway_orchestrator.config.pipelines import DEFAULT_PIPELINE
 
 __all__ = ["OrchestratorConfig"]
 

@@ -1,8 +1,11 @@
-"""Homographies: from the pixels of a crop to those of the page. Pure, without numpy, which nothing else here needs."""
+"""Boxes, and homographies from the pixels of a crop to those of the page. Pure, and without numpy."""
 
 from __future__ import annotations
 
-__all__ = ["IDENTITY", "Matrix", "apply", "chain", "is_upright"]
+__all__ = ["IDENTITY", "Box", "Matrix", "apply", "chain", "is_upright"]
+
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom edge, in pixels."""
 
 Matrix = tuple[float, ...]
 """Nine numbers, row by row."""
