@@ -186,8 +186,8 @@ def from_the_future(
 ) -> Iterator[Response]:
     """What a newer server might send, and steps that a client did not ask for.
 
-    An unknown event, unknown fields, a shape that is not a box, a kind of value that no program prints, and a text of the
-    whole page, whose region means nothing.
+    An unknown event, unknown fields, a shape that is not a box, a kind of value that no program prints, and a text of
+    the whole page, whose region means nothing.
     """
     # Field 99, length-delimited: an event that this release does not know.
     yield Response.FromString(b"\x9a\x06\x03new")
@@ -199,7 +199,8 @@ def from_the_future(
             owner = pipeline_pb2.Value(region_id=event.values.values[0].region_id)
             owner.data.update({"owner": "somebody", "fines": [1, None, {"paid": True}]})
             yield Response(
-                source_id=event.source_id, values=pipeline_pb2.Values(values=[owner], step="owner", page=event.values.page)
+                source_id=event.source_id,
+                values=pipeline_pb2.Values(values=[owner], step="owner", page=event.values.page),
             )
             page = pipeline_pb2.Value(text=value_pb2.Text(text="of the page", confidence=1))
             yield Response(

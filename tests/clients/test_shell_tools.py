@@ -45,7 +45,7 @@ def test_describes_them_with_their_comments(grpcurl: Path, address: str) -> None
     assert "RESOURCE_EXHAUSTED with RetryInfo" in described
     box = ask(grpcurl, "-plaintext", address, "describe", "sluiceway.common.v1.Box")
     assert "(x1, y1) is the outer corner, so the width is x1 - x0" in box
-    for message in ("pipeline.v1.Source", "detection.v1.DetectOptions", "recognition.v1.Text", "common.v1.Error"):
+    for message in ("pipeline.v1.Source", "pipeline.v1.DetectionOptions", "common.v1.Text", "common.v1.Error"):
         lines = ask(grpcurl, "-plaintext", address, "describe", f"sluiceway.{message}").splitlines()
         fields = [number for number, line in enumerate(lines) if "=" in line and line.strip().endswith(";")]
         assert fields
