@@ -1,5 +1,6 @@
 // Reads the text in images through a Sluiceway server and prints each event as it comes.
 
+#include <google/protobuf/util/time_util.h>
 #include <grpcpp/grpcpp.h>
 
 #include <chrono>
@@ -30,6 +31,7 @@ namespace pipeline = sluiceway::pipeline::v1;
 using pipeline::PipelineService;
 using pipeline::ProcessRequest;
 using pipeline::ProcessResponse;
+using google::protobuf::util::TimeUtil;
 
 // gRPC's own limit is 4 MB; a page with many regions, or an image sent back, is larger.
 constexpr int kMaxMessageBytes = 64 << 20;
@@ -39,7 +41,7 @@ constexpr char kUsage[] =
     "  --address HOST:PORT  the server (localhost:50051)\n"
     "  --ca FILE            use TLS and trust these certificates; the token in SLUICEWAY_TOKEN is sent\n"
     "  --cert FILE --key FILE  the client's own certificate (mutual TLS)\n"
-    "  --timeout SECONDS    deadline of the call\n"
+    "  --timeout SECONDS    deadline of the call, or of each job with --bulk\n"
     "  --cancel-after N     cancel the call after N events\n"
     "  --bulk N             one job an image over one stream, at most N jobs unfinished\n";
 
@@ -222,11 +224,19 @@ class Window {
 // Called with each event.
 using Receive = std::function<void(const ProcessResponse&)>;
 
+// 0 without a deadline.
+long long timeout_ms(const Options& options) {
+  return static_cast<long long>(std::stod(options.get("timeout", "0")) * 1000);
+}
+
 // Sends all images as one job.
 grpc::Status process(PipelineService::Stub& stub, grpc::ClientContext& context, const Options& options,
                      const Receive& receive) {
   ProcessRequest request;
   for (const auto& path : options.paths) add_source(request, path);
+  if (auto ms = timeout_ms(options); ms > 0) {
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(ms));
+  }
   // The server makes room for so much, and reads at once.
   context.AddMetadata("sluiceway-request-bytes", std::to_string(request.ByteSizeLong()));
   context.AddMetadata("sluiceway-priority", "normal");
@@ -256,6 +266,8 @@ grpc::Status process_stream(PipelineService::Stub& stub, grpc::ClientContext& co
       }
       request.mutable_job()->set_job_id("job-" + std::to_string(i));
       request.mutable_job()->mutable_options()->set_priority(sluiceway::common::v1::PRIORITY_BULK);
+      // The deadline of the stream would end it with all its jobs.
+      if (auto ms = timeout_ms(options); ms > 0) *request.mutable_job()->mutable_timeout() = TimeUtil::MillisecondsToDuration(ms);
       if (!stream->Write(request)) return;  // Finish says why.
     }
     stream->WritesDone();
@@ -275,10 +287,6 @@ grpc::Status process_stream(PipelineService::Stub& stub, grpc::ClientContext& co
 int run(const Options& options) {
   auto stub = PipelineService::NewStub(connect(options));
   grpc::ClientContext context;
-  if (double seconds = std::stod(options.get("timeout", "0")); seconds > 0) {
-    context.set_deadline(std::chrono::system_clock::now() +
-                         std::chrono::milliseconds(static_cast<long long>(seconds * 1000)));
-  }
   int failed = 0, count = 0;
   const int cancel_after = std::stoi(options.get("cancel-after", "0"));
   auto receive = [&](const ProcessResponse& event) {

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	common "github.com/sluiceway/sluiceway/gen/go/sluiceway/common/v1"
 	pipeline "github.com/sluiceway/sluiceway/gen/go/sluiceway/pipeline/v1"
@@ -35,13 +36,15 @@ type options struct {
 	cancelAfter, bulk      int
 }
 
+func (o options) duration() time.Duration { return time.Duration(o.timeout * float64(time.Second)) }
+
 func main() {
 	var o options
 	flag.StringVar(&o.address, "address", "localhost:50051", "`host:port` of the server")
 	flag.StringVar(&o.ca, "ca", "", "use TLS and trust this `file` of certificates; the token in SLUICEWAY_TOKEN is sent")
 	flag.StringVar(&o.cert, "cert", "", "`file` of the client's own certificate (mutual TLS)")
 	flag.StringVar(&o.key, "key", "", "`file` of its private key")
-	flag.Float64Var(&o.timeout, "timeout", 0, "deadline of the call in `seconds`")
+	flag.Float64Var(&o.timeout, "timeout", 0, "deadline of the call, or of each job with -bulk, in `seconds`")
 	flag.IntVar(&o.cancelAfter, "cancel-after", 0, "cancel the call after this many `events`")
 	flag.IntVar(&o.bulk, "bulk", 0, "one job an image over one stream, at most this many `jobs` unfinished")
 	flag.Parse()
@@ -69,8 +72,9 @@ func run(o options, paths []string) (failed int, err error) {
 	// Cancelling this context ends the call on the server, too; so does its deadline.
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	if o.timeout > 0 {
-		ctx, cancel = context.WithTimeout(ctx, time.Duration(o.timeout*float64(time.Second)))
+	// The deadline of a stream would end it with all its jobs.
+	if o.timeout > 0 && o.bulk == 0 {
+		ctx, cancel = context.WithTimeout(ctx, o.duration())
 		defer cancel()
 	}
 
@@ -79,7 +83,7 @@ func run(o options, paths []string) (failed int, err error) {
 	if o.bulk == 0 {
 		next = process
 	}
-	events, err := next(ctx, client, paths, o.bulk)
+	events, err := next(ctx, client, paths, o)
 	if err != nil {
 		return 0, err
 	}
@@ -139,7 +143,7 @@ func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]strin
 func (bearer) RequireTransportSecurity() bool { return true }
 
 // process sends all images as one job. The function that it returns gives one event after the other, then io.EOF.
-func process(ctx context.Context, client pipeline.PipelineServiceClient, paths []string, _ int) (func() (*pipeline.ProcessResponse, error), error) {
+func process(ctx context.Context, client pipeline.PipelineServiceClient, paths []string, _ options) (func() (*pipeline.ProcessResponse, error), error) {
 	request := &pipeline.ProcessRequest{}
 	for _, path := range paths {
 		source, err := readSource(path)
@@ -158,15 +162,15 @@ func process(ctx context.Context, client pipeline.PipelineServiceClient, paths [
 	return stream.Recv, nil
 }
 
-// processStream sends a job for each image over one stream. Two things bound what is in flight: `window` jobs that are
+// processStream sends a job for each image over one stream. Two things bound what is in flight: `bulk` jobs that are
 // not finished, and Send, which blocks while the server does not read. An image is read when its turn comes.
-func processStream(ctx context.Context, client pipeline.PipelineServiceClient, paths []string, window int) (func() (*pipeline.ProcessResponse, error), error) {
+func processStream(ctx context.Context, client pipeline.PipelineServiceClient, paths []string, o options) (func() (*pipeline.ProcessResponse, error), error) {
 	// How large the largest job is, is not known yet: files are read one by one.
 	stream, err := client.ProcessStream(metadata.AppendToOutgoingContext(ctx, "sluiceway-priority", "bulk"))
 	if err != nil {
 		return nil, err
 	}
-	slots := make(chan struct{}, window)
+	slots := make(chan struct{}, o.bulk)
 	unreadable := make(chan error, 1)
 	go func() {
 		defer stream.CloseSend()
@@ -185,6 +189,9 @@ func processStream(ctx context.Context, client pipeline.PipelineServiceClient, p
 				JobId:   fmt.Sprint("job-", i),
 				Sources: []*pipeline.Source{source},
 				Options: &pipeline.ProcessOptions{Priority: common.Priority_PRIORITY_BULK},
+			}
+			if o.timeout > 0 {
+				job.Timeout = durationpb.New(o.duration())
 			}
 			if stream.Send(&pipeline.ProcessStreamRequest{Action: &pipeline.ProcessStreamRequest_Job{Job: job}}) != nil {
 				return // Recv says why.

@@ -58,7 +58,7 @@ public final class SluicewayClient {
           + "  --address HOST:PORT  the server (localhost:50051)\n"
           + "  --ca FILE            use TLS and trust these certificates; the token in SLUICEWAY_TOKEN is sent\n"
           + "  --cert FILE --key FILE  the client's own certificate (mutual TLS)\n"
-          + "  --timeout SECONDS    deadline of the call\n"
+          + "  --timeout SECONDS    deadline of the call, or of each job with --bulk\n"
           + "  --cancel-after N     cancel the call after N events\n"
           + "  --bulk N             one job an image over one stream, at most N jobs unfinished";
 
@@ -170,11 +170,11 @@ public final class SluicewayClient {
 
   private <S extends AbstractStub<S>> S configure(S stub, Metadata metadata) {
     stub = stub.withInterceptors(MetadataUtils.newAttachHeadersInterceptor(metadata));
-    if (options.containsKey("timeout")) {
-      long millis = Math.round(Double.parseDouble(options.get("timeout")) * 1000);
-      stub = stub.withDeadlineAfter(millis, TimeUnit.MILLISECONDS);
-    }
     return bearer() == null ? stub : stub.withCallCredentials(bearer());
+  }
+
+  private long timeoutMillis() {
+    return Math.round(Double.parseDouble(options.get("timeout")) * 1000);
   }
 
   /** Sends all images as one job. */
@@ -187,6 +187,9 @@ public final class SluicewayClient {
     metadata.merge(metadata("sluiceway-request-bytes", String.valueOf(job.getSerializedSize())));
     PipelineServiceGrpc.PipelineServiceBlockingStub stub =
         configure(PipelineServiceGrpc.newBlockingStub(channel), metadata);
+    if (options.containsKey("timeout")) {
+      stub = stub.withDeadlineAfter(timeoutMillis(), TimeUnit.MILLISECONDS);
+    }
     stub.process(job).forEachRemaining(this::receive);
   }
 
@@ -238,6 +241,10 @@ public final class SluicewayClient {
     private void send() {
       while (!complete && requests.isReady() && sent - finished < window && more()) {
         ProcessRequest.Builder job = ProcessRequest.newBuilder().setJobId("job-" + sent).setOptions(BULK);
+        if (options.containsKey("timeout")) {
+          // The deadline of the stream would end it with all its jobs.
+          job.setTimeout(Durations.fromMillis(timeoutMillis()));
+        }
         try {
           job.addSources(readSource(paths.get(sent)));
         } catch (UncheckedIOException error) {

@@ -22,7 +22,11 @@ async def main() -> int:
             if arguments.bulk:
                 # One stream; images are read and results handed out only as fast as both sides work.
                 async for result in client.process_many(
-                    arguments.images, Options(priority=Priority.BULK), in_flight=arguments.bulk, ordered=False
+                    arguments.images,
+                    Options(priority=Priority.BULK),
+                    timeout_s=arguments.timeout,
+                    in_flight=arguments.bulk,
+                    ordered=False,
                 ):
                     failed += print_result(result)
                 return int(failed > 0)

@@ -82,10 +82,6 @@ class Client
     tls.compose(bearer)
   end
 
-  def call_options
-    @options[:timeout] ? { deadline: Time.now + @options[:timeout] } : {}
-  end
-
   def source(path)
     Pipeline::Source.new(source_id: File.basename(path), image: File.binread(path))
   end
@@ -96,7 +92,8 @@ class Client
     # The server makes room for so much, and reads at once.
     size_bytes = Pipeline::ProcessRequest.encode(request).bytesize
     metadata = { 'sluiceway-request-bytes' => size_bytes.to_s, 'sluiceway-priority' => 'normal' }
-    @stub.process(request, return_op: true, metadata: metadata, **call_options)
+    deadline = Time.now + @options[:timeout] if @options[:timeout]
+    @stub.process(request, return_op: true, metadata: metadata, deadline: deadline)
   end
 
   # Sends a job for each image over one stream. Two things bound what is in flight: the window of jobs that are not
@@ -108,16 +105,25 @@ class Client
       paths.each_with_index do |path, index|
         break unless window.enter
 
-        options = Pipeline::ProcessOptions.new(priority: :PRIORITY_BULK)
-        job = Pipeline::ProcessRequest.new(job_id: "job-#{index}", sources: [source(path)], options: options)
-        stream << Pipeline::ProcessStreamRequest.new(job: job)
+        stream << Pipeline::ProcessStreamRequest.new(job: bulk_job(index, path))
       end
     rescue SystemCallError => e
       @unreadable = e # Told once the jobs before it are finished.
     end
     # How large the largest job is, is not known yet: files are read one by one.
     metadata = { 'sluiceway-priority' => 'bulk' }
-    @stub.process_stream(requests, return_op: true, metadata: metadata, **call_options)
+    @stub.process_stream(requests, return_op: true, metadata: metadata)
+  end
+
+  def bulk_job(index, path)
+    options = Pipeline::ProcessOptions.new(priority: :PRIORITY_BULK)
+    job = Pipeline::ProcessRequest.new(job_id: "job-#{index}", sources: [source(path)], options: options)
+    if @options[:timeout]
+      # The deadline of the stream would end it with all its jobs.
+      seconds, rest = @options[:timeout].divmod(1)
+      job.timeout = Google::Protobuf::Duration.new(seconds: seconds, nanos: (rest * 1e9).round)
+    end
+    job
   end
 
   # Writes a line for each thing that an event tells. Returns how many sources or jobs it says have failed.
@@ -189,7 +195,7 @@ parser = OptionParser.new do |o|
   o.on('--ca FILE', 'use TLS and trust these certificates; the token in SLUICEWAY_TOKEN is sent')
   o.on('--cert FILE', "the client's own certificate (mutual TLS)")
   o.on('--key FILE', 'its private key')
-  o.on('--timeout SECONDS', Float, 'deadline of the call')
+  o.on('--timeout SECONDS', Float, 'deadline of the call, or of each job with --bulk')
   o.on('--cancel-after N', Integer, 'cancel the call after N events')
   o.on('--bulk N', Integer, 'one job an image over one stream, at most N jobs unfinished')
 end

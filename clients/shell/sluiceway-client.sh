@@ -9,7 +9,7 @@ usage() {
 	  --address HOST:PORT  the server (localhost:50051)
 	  --ca FILE            use TLS and trust these certificates; the token in SLUICEWAY_TOKEN is sent
 	  --cert FILE --key FILE  the client's own certificate (mutual TLS)
-	  --timeout SECONDS    deadline of the call
+	  --timeout SECONDS    deadline of the call, or of each job with --bulk
 	  --cancel-after N     cancel the call after N events
 	  --bulk N             one job an image over one stream, at most N jobs unfinished
 	END
@@ -18,7 +18,7 @@ usage() {
 
 here=$(dirname "$(readlink -f "$0")")
 service=sluiceway.pipeline.v1.PipelineService
-address=localhost:50051 ca='' cancel_after=0 bulk=0
+address=localhost:50051 ca='' timeout='' cancel_after=0 bulk=0
 # gRPC's own limit is 4 MB; a page with many regions, or an image sent back, is larger.
 options=(-format-error -emit-defaults -max-msg-sz $((64 * 1024 * 1024)))
 images=()
@@ -28,7 +28,7 @@ while (($#)); do
 	--ca) ca=$2 options+=(-cacert "$2") ;;
 	--cert) options+=(-cert "$2") ;;
 	--key) options+=(-key "$2") ;;
-	--timeout) options+=(-max-time "$2") ;;
+	--timeout) timeout=$2 ;;
 	--cancel-after) cancel_after=$2 ;;
 	--bulk) bulk=$2 ;;
 	-*) usage ;;
@@ -57,7 +57,10 @@ source_of() {
 }
 
 job() { # ID IMAGE...; the server makes an id up where it is empty
-	printf '{"job_id": "%s", "options": {"priority": "PRIORITY_%s"}, "sources": [' "$1" "${priority^^}"
+	printf '{"job_id": "%s", "options": {"priority": "PRIORITY_%s"}, ' "$1" "${priority^^}"
+	# The deadline of a stream would end it with all its jobs.
+	((bulk == 0)) || [[ -z $timeout ]] || printf '"timeout": "%ss", ' "$timeout"
+	printf '"sources": ['
 	shift
 	local separator=''
 	for image; do
@@ -79,6 +82,7 @@ else
 		size_bytes=$((size_bytes + $(stat -Lc %s "$image") + name + 32))
 	done
 	options+=(-rpc-header "sluiceway-request-bytes: $size_bytes")
+	[[ -z $timeout ]] || options+=(-max-time "$timeout")
 fi
 options+=(-rpc-header "sluiceway-priority: $priority")
 

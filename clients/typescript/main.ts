@@ -32,7 +32,7 @@ const USAGE = `usage: sluiceway-client [options] IMAGE...
   --address HOST:PORT  the server (localhost:50051)
   --ca FILE            use TLS and trust these certificates; the token in SLUICEWAY_TOKEN is sent
   --cert FILE --key FILE  the client's own certificate (mutual TLS)
-  --timeout SECONDS    deadline of the call
+  --timeout SECONDS    deadline of the call, or of each job with --bulk
   --cancel-after N     cancel the call after N events
   --bulk N             one job an image over one stream, at most N jobs unfinished`;
 
@@ -56,11 +56,11 @@ async function run(options: Options, paths: string[]): Promise<boolean> {
   const client = new PipelineServiceClient(options.address, await channelCredentials(options), {
     "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
   });
-  const deadline = options.timeout ? Date.now() + Number(options.timeout) * 1000 : undefined;
+  const timeoutMs = options.timeout ? Number(options.timeout) * 1000 : undefined;
   try {
     const call = options.bulk
-      ? processStream(client, paths, Number(options.bulk), { deadline })
-      : await process_(client, paths, { deadline });
+      ? processStream(client, paths, Number(options.bulk), timeoutMs)
+      : await process_(client, paths, timeoutMs);
     let failed = 0;
     let count = 0;
     for await (const event of call.events) {
@@ -101,7 +101,7 @@ async function readSource(path: string): Promise<Partial<Source>> {
 async function process_(
   client: PipelineServiceClient,
   paths: string[],
-  callOptions: { deadline?: number },
+  timeoutMs: number | undefined,
 ): Promise<Call> {
   const sources = await Promise.all(paths.map(readSource));
   const request = ProcessRequest.fromPartial({ sources });
@@ -109,7 +109,9 @@ async function process_(
   // The server makes room for so much, and reads at once.
   metadata.set("sluiceway-request-bytes", String(ProcessRequest.encode(request).finish().length));
   metadata.set("sluiceway-priority", "normal");
-  const stream: ClientReadableStream<ProcessResponse> = client.process(request, metadata, callOptions);
+  const stream: ClientReadableStream<ProcessResponse> = client.process(request, metadata, {
+    deadline: timeoutMs && Date.now() + timeoutMs,
+  });
   return { events: stream, cancel: () => stream.cancel() };
 }
 
@@ -121,12 +123,12 @@ function processStream(
   client: PipelineServiceClient,
   paths: string[],
   window: number,
-  callOptions: { deadline?: number },
+  timeoutMs: number | undefined,
 ): Call {
   const metadata = new Metadata();
   // How large the largest job is, is not known yet: files are read one by one.
   metadata.set("sluiceway-priority", "bulk");
-  const stream = client.processStream(metadata, callOptions);
+  const stream = client.processStream(metadata);
   let unfinished = 0;
   let ended = false;
   let wake = (): void => {};
@@ -140,6 +142,8 @@ function processStream(
         jobId: `job-${index}`,
         sources: [await readSource(path)],
         options: { priority: Priority.PRIORITY_BULK },
+        // The deadline of the stream would end it with all its jobs.
+        timeout: timeoutMs && { seconds: Math.floor(timeoutMs / 1000), nanos: Math.round((timeoutMs % 1000) * 1e6) },
       });
       if (!stream.write({ action: { $case: "job", value: job } })) await once(stream, "drain");
     }

@@ -117,11 +117,14 @@ def test_says_how_much_and_how_urgent_before_it_is_read(
 
 
 def test_a_stream_says_that_it_is_bulk(run: Run, pipeline: ScriptedPipeline, images: list[Path]) -> None:
-    assert run("--bulk", "2", *images[:2]).exit_code == 0
+    assert run("--bulk", "2", "--timeout", "30.5", *images[:2]).exit_code == 0
     [told] = pipeline.records.metadata
     # The size of the largest job is not known when a stream begins.
     assert (told.get("sluiceway-request-bytes"), told["sluiceway-priority"]) == (None, "bulk")
     assert [job.options.priority for job in pipeline.records.jobs] == [model_pb2.PRIORITY_BULK] * 2
+    # The time is that of each job; a deadline of the stream would end it with all of them.
+    assert [job.timeout.ToMilliseconds() for job in pipeline.records.jobs] == [30_500] * 2
+    assert (pipeline.records.time_remaining_s[0] or 1e9) > 1e6
 
 
 @pytest.mark.parametrize("mode", [(), ("--bulk", "2")], ids=["one job", "stream"])
