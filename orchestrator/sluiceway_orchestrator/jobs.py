@@ -117,6 +117,7 @@ async def read_by(runner: asyncio.Task[None], outbox: Outbox) -> AsyncIterator[N
         yield
         await runner
     finally:
-        runner.cancel()
         outbox.discard()
-        await asyncio.wait((runner,))
+        if not runner.done():
+            runner.cancel()
+            await asyncio.wait((runner,))

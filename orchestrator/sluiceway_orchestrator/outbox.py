@@ -37,12 +37,14 @@ class Addressed:
 
     Attributes:
         then: called when the reader has it.
+        size_bytes: that it takes up.
     """
 
     job_id: str
     source_id: str
     event: Event
     then: Callable[[], None] | None = None
+    size_bytes: int = EVENT_BYTES
 
 
 @dataclass(slots=True)
@@ -111,8 +113,9 @@ class Outbox:
             return
         if self._gathering:
             await self._flush(job_id, source_id)
-        await self._room(_size(event))
-        self._append(Addressed(job_id, source_id, event))
+        size = _size(event)
+        await self._room(size)
+        self._append(Addressed(job_id, source_id, event, size_bytes=size))
 
     def put_last(self, job_id: str, source_id: str, event: SourceDone | SourceFailed | JobDone) -> None:
         """Add the last event of a source or a job, room or not."""
@@ -153,7 +156,7 @@ class Outbox:
             self._gathering.pop(key).timer.cancel()
         dropped = [addressed for addressed in self._events if addressed.job_id == job_id]
         self._events = deque(addressed for addressed in self._events if addressed.job_id != job_id)
-        self._give_back(sum(_size(addressed.event) for addressed in dropped))
+        self._give_back(sum(addressed.size_bytes for addressed in dropped))
         told = self._told.setdefault(job_id, _Told())
         lost = [name for name in source_ids if name not in told.succeeded and name not in told.failed]
         for name in lost:
@@ -185,7 +188,7 @@ class Outbox:
         while True:
             while self._events:
                 addressed = self._events.popleft()
-                self._give_back(_size(addressed.event))
+                self._give_back(addressed.size_bytes)
                 self._note(addressed)
                 self._wake_writers()
                 yield addressed
@@ -203,6 +206,8 @@ class Outbox:
         """The client hears of it now."""
         if addressed.then is not None:
             addressed.then()
+        if isinstance(addressed.event, (RegionsFound, ValuesRead, SourceReady)):
+            return
         match addressed.event:
             case SourceDone():
                 self._told.setdefault(addressed.job_id, _Told()).succeeded.add(addressed.source_id)
@@ -226,7 +231,7 @@ class Outbox:
         if gathering is None and (last_s is None or now_s - last_s >= self._coalesce_s):
             await self._room(event.size_bytes)
             self._sent_s[key[:2]] = now_s
-            self._append(Addressed(job_id, source_id, event))
+            self._append(Addressed(job_id, source_id, event, size_bytes=_size(event)))
             return
         if gathering is None:
             assert last_s is not None
@@ -257,12 +262,11 @@ class Outbox:
             return
         gathering.timer.cancel()
         self._sent_s[key[:2]] = asyncio.get_running_loop().time()
-        self._append(Addressed(key[0], key[1], gathering.event))
+        self._append(Addressed(key[0], key[1], gathering.event, size_bytes=_size(gathering.event)))
 
     def _append(self, addressed: Addressed) -> None:
-        size = _size(addressed.event)
         self._events.append(addressed)
-        self._bytes += size
+        self._bytes += addressed.size_bytes
         if self._bytes > self._counted:
             self._count()
         self._wake_reader()
@@ -302,9 +306,8 @@ class Outbox:
 
 
 def _size(event: Event) -> int:
-    match event:
-        case SourceReady():
-            return EVENT_BYTES + len(event.image) + event.values_bytes
-        case RegionsFound() | ValuesRead():
-            return EVENT_BYTES + event.size_bytes
+    if isinstance(event, (RegionsFound, ValuesRead)):
+        return EVENT_BYTES + event.size_bytes
+    if isinstance(event, SourceReady):
+        return EVENT_BYTES + len(event.image) + event.values_bytes
     return EVENT_BYTES

@@ -94,12 +94,17 @@ class Executor:
         pipeline = self._pipelines[job.pipeline]
         if job.detect_only:
             pipeline = pipeline.detecting
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._counted(job, source, pipeline, outbox)) for source in job.sources]
-        succeeded = sum(task.result() for task in tasks)
+        if len(job.sources) == 1:
+            # As most jobs are: a task of its own would only wait for another.
+            succeeded = int(await self._counted(job, job.sources[0], pipeline, outbox))
+        else:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._counted(job, source, pipeline, outbox)) for source in job.sources]
+            succeeded = sum(task.result() for task in tasks)
+        failed = len(job.sources) - succeeded
         # The log line has the request id as well, which the stages log too.
-        log.debug("job %r: %d sources done, %d failed", job.job_id, succeeded, len(tasks) - succeeded)
-        outbox.put_last(job.job_id, "", JobDone(succeeded, len(tasks) - succeeded))
+        log.debug("job %r: %d sources done, %d failed", job.job_id, succeeded, failed)
+        outbox.put_last(job.job_id, "", JobDone(succeeded, failed))
 
     async def _counted(self, job: Job, source: Source, pipeline: Pipeline, outbox: Outbox) -> bool:
         self._admission.enter(job.client, job.priority, 1)
