@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from sluiceway_runtime.account import Account, Phase
@@ -58,11 +58,20 @@ class _Told:
     Attributes:
         succeeded, failed: sources by id whose last event it has.
         then: called when it has the job's last event.
+        timer: at whose end what it has not heard is dropped.
     """
 
     succeeded: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
     then: list[Callable[[], None]] = field(default_factory=list)
+    timer: asyncio.TimerHandle | None = None
+
+    def end(self) -> None:
+        """It has heard everything."""
+        if self.timer is not None:
+            self.timer.cancel()
+        for then in self.then:
+            then()
 
 
 class Outbox:
@@ -107,6 +116,8 @@ class Outbox:
         for key in [key for key in self._gathering if key[0] == job_id and key[1] == source_id]:
             self._release(key)
         self._sent_s.pop((job_id, source_id), None)
+        if isinstance(event, JobDone):
+            self._told.setdefault(job_id, _Told())
         self._append(Addressed(job_id, source_id, event))
 
     def refuse(self, job_id: str, error: SluicewayError, then: Callable[[], None]) -> None:
@@ -116,6 +127,16 @@ class Outbox:
     def when_told(self, job_id: str, then: Callable[[], None]) -> None:
         """Call a function once the client has the last event of a job."""
         self._told.setdefault(job_id, _Told()).then.append(then)
+
+    def is_told(self, job_id: str) -> bool:
+        """Whether the client has the last event of a job that has ended."""
+        return job_id not in self._told
+
+    def expire_later(self, job_id: str, source_ids: Sequence[str], error: SluicewayError, after_s: float) -> None:
+        """See `expire`; after so many seconds, unless the client has heard everything by then."""
+        told = self._told.setdefault(job_id, _Told())
+        loop = asyncio.get_running_loop()
+        told.timer = loop.call_later(max(0.0, after_s), self.expire, job_id, source_ids, error)
 
     def expire(self, job_id: str, source_ids: Iterable[str], error: SluicewayError) -> None:
         """The time of a job is over, and its client has not read all of it: what waits is dropped, and said to be lost.
@@ -146,7 +167,11 @@ class Outbox:
         """The reader is gone: drop what is there and end the timers."""
         for gathering in self._gathering.values():
             gathering.timer.cancel()
+        for told in self._told.values():
+            if told.timer is not None:
+                told.timer.cancel()
         self._gathering.clear()
+        self._told.clear()
         self._events.clear()
         self._bytes = 0
         self._account.close()
@@ -181,9 +206,8 @@ class Outbox:
             case SourceFailed():
                 self._told.setdefault(addressed.job_id, _Told()).failed.add(addressed.source_id)
             case JobDone():
-                told = self._told.pop(addressed.job_id, None)
-                for then in told.then if told is not None else ():
-                    then()
+                if (told := self._told.pop(addressed.job_id, None)) is not None:
+                    told.end()
 
     async def _flush(self, job_id: str, source_id: str) -> None:
         """Let go of the values of a source that were held back."""

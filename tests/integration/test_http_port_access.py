@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from http_port import IMAGE, port_of, serve
 from sluiceway_orchestrator.config import OrchestratorConfig
-from sluiceway_orchestrator.http.config import HttpConfig
+from sluiceway_orchestrator.config.http import HttpConfig
 from sluiceway_orchestrator.jobs import Jobs
 from sluiceway_orchestrator.testing import Cluster, picture
 from sluiceway_runtime.errors import StartupError

@@ -9,8 +9,8 @@ from typing import Any
 
 import aiohttp
 from sluiceway_orchestrator.config import OrchestratorConfig
+from sluiceway_orchestrator.config.http import HttpConfig
 from sluiceway_orchestrator.convert.job import JobLimits
-from sluiceway_orchestrator.http.config import HttpConfig
 from sluiceway_orchestrator.http.port import HttpPort
 from sluiceway_orchestrator.job import Job
 from sluiceway_orchestrator.jobs import Jobs

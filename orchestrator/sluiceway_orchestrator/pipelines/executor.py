@@ -20,9 +20,9 @@ from sluiceway_orchestrator.job import Job, Source
 from sluiceway_orchestrator.outbox import Outbox
 from sluiceway_orchestrator.pipelines.binding import Binder
 from sluiceway_orchestrator.pipelines.estimate import Estimate
-from sluiceway_orchestrator.pipelines.plan import Pipeline
 from sluiceway_orchestrator.pipelines.source_run import run_source
 from sluiceway_orchestrator.pipelines.source_state import Parts, SourceState
+from sluiceway_orchestrator.plan import Pipeline
 from sluiceway_orchestrator.stages.detection import DetectionClient
 from sluiceway_orchestrator.stages.recognition import RecognitionClient
 
@@ -129,11 +129,13 @@ class Executor:
             return SourceFailed(Internal("internal error"))
 
     async def _source(self, job: Job, source: Source, pipeline: Pipeline, outbox: Outbox) -> SourceDone | SourceFailed:
-        async with self._gate.slot(job.client, job.priority, job.deadline):
+        await self._gate.enter(job.client, job.priority, job.deadline)
+        try:
             with self._budget.account(job.priority) as account:
-                return await run_source(
-                    SourceState(job, source, pipeline, parts=self._parts, outbox=outbox, account=account)
-                )
+                state = SourceState(job, source, pipeline, parts=self._parts, outbox=outbox, account=account)
+                return await run_source(state)
+        finally:
+            self._gate.leave(job.client)
 
     def _estimate(self, pipeline: str, step: str) -> Estimate:
         known = self._estimates.get((pipeline, step))

@@ -6,7 +6,7 @@ import pytest
 from sluiceway_orchestrator.convert.job import JobLimits, job_from_request
 from sluiceway_orchestrator.convert.request import Request
 from sluiceway_orchestrator.job import Job
-from sluiceway_orchestrator.pipelines.config import ApiFacts, load_pipelines
+from sluiceway_orchestrator.pipelines.load import ApiFacts, load_pipelines
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import InvalidOption
 

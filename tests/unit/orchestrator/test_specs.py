@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sluiceway_orchestrator.convert.specs import crop_fields, misfits
 from sluiceway_orchestrator.pipelines.binding import Binder
-from sluiceway_orchestrator.pipelines.config import load_pipelines
-from sluiceway_orchestrator.pipelines.plan import Pipeline
+from sluiceway_orchestrator.pipelines.load import load_pipelines
+from sluiceway_orchestrator.plan import Pipeline
 from sluiceway_orchestrator.stages.group import Group
 from sluiceway_orchestrator.stages.stage import Stage
 from sluiceway_runtime.deadline import Deadline
