@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sluiceway_runtime.config import load_stages
+from sluiceway_runtime.config import load_stages, section_values
 from sluiceway_runtime.errors import ConfigurationError
 
 from sluiceway_orchestrator.config import OrchestratorConfig
@@ -83,7 +83,8 @@ def layout_of(
     facts = {name: ApiFacts(tuple(api.params), api.brings_values) for name, api in apis.items()}
     pipelines: dict[str, Pipeline] = {}
     try:
-        pipelines = load_pipelines(tables, {name: entry.kind for name, entry in entries.items()}, facts)
+        written = {"pipelines": section_values("pipelines", tables=tables, environment=environment)}
+        pipelines = load_pipelines(written, {name: entry.kind for name, entry in entries.items()}, facts)
     except ConfigurationError as error:
         faults.append(str(error))
     stages = {

@@ -40,6 +40,13 @@ SIGNS = [
     Sign("stamp", left_rgb=GREEN, right_rgb=SKY),
     Sign("word", "42"),
 ]
+READ = {"stage": "recognition", "of": "signs"}
+STEPS = [
+    {"name": "signs", "stage": "detection"},
+    {"name": "words", **READ, "classes": ["word"]},
+    {"name": "shades", **READ, "classes": ["banner", "stamp"], "model": "shade"},
+    {"name": "looks", **READ, "classes": ["stamp"], "model": "look"},
+]
 
 
 def probabilities(rgb: tuple[int, int, int]) -> np.ndarray:
@@ -82,7 +89,7 @@ def cluster(request: pytest.FixtureRequest, files: dict[str, Path], start_up_onc
         SLUICEWAY_DETECTION__WORKERS="1",
         SLUICEWAY_RECOGNITION__WORKERS="1",
         SLUICEWAY_RECOGNITION__MODELS=json.dumps(models),
-        SLUICEWAY_ORCHESTRATOR__ROUTES=json.dumps({"word": "default", "banner": "shade", "stamp": ["look", "shade"]}),
+        SLUICEWAY_PIPELINES__READ=json.dumps({"steps": STEPS}),
     )
 
 

@@ -34,7 +34,8 @@ from sluiceway_runtime.server.status import from_rpc_error
 
 MIB = 2**20
 PREFIX = "/sluiceway.t.v1.T/"
-# A message of 10 MiB is 20 MiB while it is read: at the door of the orchestrator is room for 54 in the normal class.
+# A message of 10 MiB is 20 MiB while it is read: at the door of the orchestrator is room for 54 in the normal class
+# (for 90 at a stage's).
 LIMITS = {"memory_bytes": 100 * MIB, "max_message_bytes": 10 * MIB, "port": 0, "operations_port": 0}
 ORCHESTRATOR = ServerConfig(**LIMITS, drain_notice_s=0)
 STAGE = StageConfig(**LIMITS, drain_notice_s=0)

@@ -218,8 +218,8 @@ class Door:
         self._waits = waits
         self._group = group
         worth_bytes = config.max_message_bytes * RECEIVE_COPIES
-        # An idle server has room for all of them, in any class: who finds none is kept out by what others hold.
-        room_bytes = budget.limit_bytes(Phase.DOOR, Priority.BULK)
+        # An idle server has room for all of them: who finds none is kept out by what others hold.
+        room_bytes = budget.limit_bytes(Phase.DOOR, Priority.NORMAL)
         self._reading = _Places(max(1, min(READING_PLACES, room_bytes // worth_bytes)))
         self._worth_bytes = worth_bytes
         self._questions = _Places(QUESTION_PLACES)
