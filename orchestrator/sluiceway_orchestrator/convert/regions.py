@@ -76,7 +76,7 @@ def plain_value(value: Any) -> Any:
             return {"text": value.text.text, "confidence": value.text.confidence}
         case "classification":
             labels = value.classification.labels
-            return {"labels": [{"label": item.class_name, "confidence": item.confidence} for item in labels]}
+            return {"labels": [{"class_name": item.class_name, "confidence": item.confidence} for item in labels]}
         case "embedding":
             return {"embedding": list(value.embedding.values)}
         case "data":
