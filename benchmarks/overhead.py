@@ -22,12 +22,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 
 from direct_pipeline import DirectPipeline, read_characters
+from sluiceway_cluster import Cluster, plan_cluster
 from sluiceway_detection.config import DEFAULT_MODEL
 from sluiceway_runtime import weights
 from sluiceway_runtime.cores import isa
 
 from sluiceway import AsyncClient
-from sluiceway.cluster import Cluster, plan_cluster
 
 # The bar: at most so many milliseconds at the median, on 2 cores.
 MAX_OVERHEAD_MS = 10.0

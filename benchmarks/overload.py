@@ -28,11 +28,11 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import psutil
+from sluiceway_cluster import Cluster, plan_cluster
 from sluiceway_runtime import weights
 from sluiceway_runtime.errors import QueueFull, SluicewayError
 from sluiceway_runtime.server.status import from_rpc_error
 
-from sluiceway.cluster import Cluster, plan_cluster
 from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
 
 FACTOR = 3.0

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined, to_jsonable_python
 from sluiceway_detection.config import DetectionConfig
 from sluiceway_orchestrator.config import OrchestratorConfig
-from sluiceway_orchestrator.fetch.config import ApiConfig
-from sluiceway_orchestrator.http.config import HttpConfig
+from sluiceway_orchestrator.config.apis import ApiConfig
+from sluiceway_orchestrator.config.http import HttpConfig
 from sluiceway_recognition.config import ModelConfig, RecognitionConfig
 from sluiceway_runtime.config import ModelsConfig, ServerConfig, StageConfig
 from sluiceway_runtime.server.security import ClientConfig, SecurityConfig
@@ -29,14 +29,33 @@ more underscores (`SLUICEWAY_ORCHESTRATOR__HTTP__PORT=0`), lists and tables as J
 (`SLUICEWAY_RECOGNITION__MODELS='["ppocrv6-tiny"]'`). Only `[api.NAME]` is read from the file alone. Whatever is wrong,
 also a name that nobody knows, is told by key before anything starts.
 """
+# What no model says: tables by name.
+STAGES = """\
+## [stages.NAME]
+
+A further stage by name. It takes every key of its kind's section, `[detection]` or `[recognition]`, and besides:
+
+| key | values | default | |
+|---|---|---|---|
+| `kind` | `detection` or `recognition` | must be given | What the stage is. |
+| `target` | text | | Where it is, like `orchestrator.detection`, unless `sluiceway up`, compose or the chart says. |
+
+A name is small letters, digits and single underscores. Variables are `SLUICEWAY_STAGES__NAME__KEY`; a stage may be
+there by its variables alone.
+"""
 # Written as text, where the schema of what it becomes would say otherwise.
 SHORT_FORMS = {"shapes": "list of text"}
 TABLE = ("| key | values | default | |", "|---|---|---|---|")
 # Above this, digits are grouped as TOML allows.
 GROUPED = 100_000
 SECTIONS: tuple[tuple[str, str, type[BaseModel], type[BaseModel] | None], ...] = (
-    ("Every server", "Keys of `[detection]`, `[recognition]` and `[orchestrator]` alike.", ServerConfig, None),
-    ("Both stages", "Keys of `[detection]` and `[recognition]` alike.", StageConfig, ServerConfig),
+    ("Every server", "Keys of every stage and of `[orchestrator]` alike.", ServerConfig, None),
+    (
+        "Every stage",
+        "Keys of `[detection]`, `[recognition]` and every `[stages.NAME]` alike.",
+        StageConfig,
+        ServerConfig,
+    ),
     ("[detection]", "", DetectionConfig, StageConfig),
     ("[recognition]", "", RecognitionConfig, StageConfig),
     (
@@ -136,6 +155,8 @@ def text() -> str:
             "| key | values | default | |",
             "|---|---|---|---|",
         ]
+        if model is OrchestratorConfig:
+            parts.append(STAGES)
         parts.append("\n".join([*lines, *rows(model, without)]) + "\n")
     return "\n".join(parts)
 

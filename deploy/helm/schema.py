@@ -15,9 +15,9 @@ from typing import Any
 
 from sluiceway_detection.config import DetectionConfig
 from sluiceway_orchestrator.config import OrchestratorConfig
-from sluiceway_orchestrator.http.config import HttpConfig
+from sluiceway_orchestrator.config.http import HttpConfig
 from sluiceway_recognition.config import RecognitionConfig
-from sluiceway_runtime.config import ServerConfig, StageConfig
+from sluiceway_runtime.config import STAGE_KINDS, ServerConfig, StageConfig
 
 Schema = dict[str, Any]
 
@@ -198,6 +198,33 @@ def stage(section: str) -> Schema:
     )
 
 
+def named_stages() -> Schema:
+    """Stages by name: the keys of their kind, and the kind itself."""
+    kinds = {kind: stage(kind) for kind in STAGE_KINDS}
+    taken = {
+        kind: schema | {"properties": {"kind": {"enum": [kind]}, **schema["properties"]}}
+        for kind, schema in kinds.items()
+    }
+    first, second = STAGE_KINDS
+    return {
+        "type": "object",
+        # It becomes part of the names of objects, which have 63 characters, and of environment variables.
+        "propertyNames": {
+            "pattern": "^[a-z][a-z0-9]*(_[a-z0-9]+)*$",
+            "maxLength": 22,
+            "not": {"enum": ["orchestrator", *STAGE_KINDS]},
+        },
+        "additionalProperties": {
+            "type": "object",
+            "required": ["kind"],
+            "properties": {"kind": {"enum": list(STAGE_KINDS)}},
+            "if": {"properties": {"kind": {"enum": [first]}}},
+            "then": taken[first],
+            "else": taken[second],
+        },
+    }
+
+
 def values() -> Schema:
     """The whole schema."""
     secret = table(secretName=STRING, key=STRING)
@@ -235,6 +262,8 @@ def values() -> Schema:
         ),
         detection=stage("detection"),
         recognition=stage("recognition"),
+        stages=named_stages(),
+        stageDefaults=table(**{kind: stage(kind) for kind in STAGE_KINDS}),
         security=table(
             tls=table(secretName=STRING),
             clients={

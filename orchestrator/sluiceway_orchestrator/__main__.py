@@ -5,7 +5,7 @@ from __future__ import annotations
 from sluiceway_runtime.server.main import Installation, run_service
 
 from sluiceway_orchestrator.config import OrchestratorConfig
-from sluiceway_orchestrator.fetch.config import load_apis
+from sluiceway_orchestrator.config.apis import load_apis
 from sluiceway_orchestrator.service import OrchestratorService
 
 

@@ -10,9 +10,9 @@ from sluiceway_runtime.config import load_stages
 from sluiceway_runtime.errors import ConfigurationError
 
 from sluiceway_orchestrator.config import OrchestratorConfig
-from sluiceway_orchestrator.fetch.config import ApiConfig
-from sluiceway_orchestrator.pipelines.config import ApiFacts, load_pipelines
-from sluiceway_orchestrator.pipelines.plan import Pipeline
+from sluiceway_orchestrator.config.apis import ApiConfig
+from sluiceway_orchestrator.pipelines.load import ApiFacts, load_pipelines
+from sluiceway_orchestrator.plan import Pipeline
 
 __all__ = ["Layout", "StagePlace", "api_facts", "layout_of"]
 

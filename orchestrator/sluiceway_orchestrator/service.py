@@ -17,10 +17,10 @@ from sluiceway_runtime.server.transport import open_channel
 
 from sluiceway_orchestrator.backlog import Ageing
 from sluiceway_orchestrator.config import OrchestratorConfig
+from sluiceway_orchestrator.config.apis import ApiConfig
 from sluiceway_orchestrator.convert.describe import description
 from sluiceway_orchestrator.convert.job import JobLimits
 from sluiceway_orchestrator.convert.specs import misfits
-from sluiceway_orchestrator.fetch.config import ApiConfig
 from sluiceway_orchestrator.fetch.fetcher import Fetcher
 from sluiceway_orchestrator.fetch.guard import LookUp, system_look_up
 from sluiceway_orchestrator.gate import Gate
@@ -31,7 +31,7 @@ from sluiceway_orchestrator.jobs import Jobs
 from sluiceway_orchestrator.metrics import OrchestratorCollector
 from sluiceway_orchestrator.pipelines.binding import Binder
 from sluiceway_orchestrator.pipelines.executor import Executor
-from sluiceway_orchestrator.pipelines.plan import Pipeline
+from sluiceway_orchestrator.plan import Pipeline
 from sluiceway_orchestrator.servicer import PipelineServicer
 from sluiceway_orchestrator.stages.detection import DetectionClient, DetectionWire
 from sluiceway_orchestrator.stages.recognition import RecognitionClient, RecognitionWire

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from sluiceway_runtime.config import Port, StageConfig
@@ -10,8 +10,10 @@ from sluiceway_runtime.images.limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXEL
 
 from sluiceway_detection.input_shapes import STRIDE, InputShape
 
-__all__ = ["DEFAULT_MODEL", "MAX_DETECTIONS", "DetectionConfig"]
+__all__ = ["DEFAULT_MODEL", "KIND", "MAX_DETECTIONS", "DetectionConfig"]
 
+# Of this stage; the default stage of the kind, and its section, are called like it.
+KIND: Final = "detection"
 DEFAULT_MODEL = "text-nano"
 MAX_DETECTIONS = 10_000  # the contract's bound
 _MAX_SIDE_PX = 4096
@@ -69,6 +71,9 @@ class DetectionConfig(StageConfig):
         None, gt=0, le=1, description="Overlap above which the weaker of two goes; default the model's own, else 0.7."
     )
     max_detections: int = Field(1000, ge=1, le=MAX_DETECTIONS, description="Most regions of an image.")
+    max_crops: int = Field(
+        64, ge=1, le=4096, description="Most crops in a request; no more than `queue_items` are taken."
+    )
     max_image_bytes: int = Field(DEFAULT_MAX_BYTES, ge=1, description="Largest image file.")
     max_image_pixels: int = Field(DEFAULT_MAX_PIXELS, ge=1, description="Largest width x height.")
     allow_pickle: tuple[str, ...] = Field(

@@ -1,4 +1,4 @@
-"""Cut regions out of an image, at the size that a recogniser asks for and never padded."""
+"""Cut regions out of an image, at the size that the next stage asks for and never padded."""
 
 from __future__ import annotations
 
@@ -15,54 +15,81 @@ from sluiceway_runtime.errors import InvalidOption
 
 from sluiceway_detection.types import Detections, ImageBgr, Polygon, RotatedBox, Shape
 
-__all__ = ["MAX_CROPS", "Crop", "CropPlan", "cut_crops"]
+__all__ = ["MAX_CROPS", "Crop", "CropPlan", "PixelFormat", "ResizeRule", "Transform", "channels_of", "cut_crops"]
 
 # In one answer, however small they are. Each costs microseconds and a kilobyte on the event loop of a front: 10,000
 # regions for 32 specs kept it busy for two seconds. All the default 1,000 regions may go to all of 32 specs.
 MAX_CROPS = 32_768
 
+# Shrunk to this and less, pixels are averaged: a mixture of the nearest four would leave out most of them.
+_AVERAGED_SCALE = 0.5
+# A side of what is warped before it is shrunk; OpenCV takes up to twice that.
+_MAX_WARPED_PX = 16_384
+# Of a quad that is a line or a point, the homography takes all of a crop to no area at all.
+_LEAST_DETERMINANT = 1e-9
+
+PixelFormat = Literal["bgr", "rgb", "gray"]
+ResizeRule = Literal["fit_height", "stretch", "fit_longest"]
+
 Quad = npt.NDArray[np.float32]
 """float32 [4, 2]: top left, top right, bottom right, bottom left of a region as it is to be read, in image pixels."""
 
+Transform = tuple[float, ...]
+"""Nine numbers, row by row: the homography from a crop's pixels to those of the image that it was cut from. The origin
+of both is the top left corner of the top left pixel."""
+
 
 class CropPlan(NamedTuple):
-    """A recogniser's wish, with class names already resolved.
+    """What the next stage wants, with class names already resolved.
 
     Attributes:
-        model: recognition model that the crops are for.
-        height_px: height of every crop.
-        max_width_px: greatest width.
+        name: of the spec.
+        height_px: height of every crop; without meaning for `fit_longest`.
+        max_width_px: greatest width; of `fit_longest` the greatest longer side.
         pixel_format: channel order.
-        stretch: to exactly max_width x height; otherwise the aspect ratio is kept up to max_width.
+        rule: `fit_height` keeps the aspect ratio up to max_width, `stretch` cuts to exactly max_width x height, and
+            `fit_longest` leaves a region as large as it is, or shrinks it, and says where the crop lies in the image.
         class_ids: classes wanted; None means every class.
     """
 
-    model: str
+    name: str
     height_px: int
     max_width_px: int
-    pixel_format: Literal["bgr", "rgb", "gray"] = "bgr"
-    stretch: bool = False
+    pixel_format: PixelFormat = "bgr"
+    rule: ResizeRule = "fit_height"
     class_ids: frozenset[int] | None = None
 
-    def width_px(self, region_height: float, region_width: float) -> int:
-        """Width of the crop of a region of this size."""
-        if self.stretch:
-            return self.max_width_px
-        return max(1, min(self.max_width_px, round(region_width * self.height_px / region_height)))
+    def size_px(self, region_height: float, region_width: float) -> tuple[int, int]:
+        """Height and width of the crop of a region of this size."""
+        if self.rule == "stretch":
+            return self.height_px, self.max_width_px
+        if self.rule == "fit_longest":
+            scale = min(1.0, self.max_width_px / max(region_height, region_width))
+            return max(1, round(region_height * scale)), max(1, round(region_width * scale))
+        return self.height_px, max(1, min(self.max_width_px, round(region_width * self.height_px / region_height)))
 
     @property
     def channels(self) -> int:
         """Bytes a pixel."""
-        return 1 if self.pixel_format == "gray" else 3
+        return channels_of(self.pixel_format)
+
+
+def channels_of(pixel_format: PixelFormat) -> int:
+    """Bytes a pixel."""
+    return 1 if pixel_format == "gray" else 3
 
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """Pixels of one region for one plan: uint8 [height, width, 3], or [height, width] for grey; contiguous."""
+    """Pixels of one region for one plan: uint8 [height, width, 3], or [height, width] for grey; contiguous.
+
+    `to_image` is there where the plan's rule is `fit_longest`.
+    """
 
     detection: int
     plan: int
     pixels: npt.NDArray[np.uint8]
+    to_image: Transform | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +98,11 @@ class _Cut:
 
     detection: int
     plan: int
+    height_px: int
     width_px: int
     window: tuple[int, int, int, int] | None
     quad: Quad | None
+    to_image: Transform | None
 
 
 def cut_crops(
@@ -83,7 +112,8 @@ def cut_crops(
 
     Args:
         image_bgr: uint8 [H, W, 3].
-        detections: in pixels of that image. A region thinner than a pixel gives no crop.
+        detections: in pixels of that image. A region thinner than a pixel gives no crop, and none for `fit_longest` if
+            its four corners are no convex outline, as no homography leads there.
         plans: what to cut.
         max_total_bytes: limit of all pixels together.
 
@@ -97,13 +127,13 @@ def cut_crops(
             "into an answer; ask for fewer regions (max_detections) or specs",
             metadata={"limit": "max_crops", "max": str(MAX_CROPS)},
         )
-    total = sum(cut.width_px * plans[cut.plan].height_px * plans[cut.plan].channels for cut in cuts)
+    total = sum(cut.width_px * cut.height_px * plans[cut.plan].channels for cut in cuts)
     if total > max_total_bytes:
         raise InvalidOption(
             f"the {len(cuts)} crops would take {total} bytes; at most {max_total_bytes} fit into an answer",
             metadata={"limit": "max_crop_bytes", "max": str(max_total_bytes)},
         )
-    return [Crop(cut.detection, cut.plan, _cut(image_bgr, cut, plans[cut.plan])) for cut in cuts]
+    return [Crop(cut.detection, cut.plan, _cut(image_bgr, cut, plans[cut.plan]), cut.to_image) for cut in cuts]
 
 
 def _plan_cuts(image_shape: tuple[int, ...], detections: Detections, plans: tuple[CropPlan, ...]) -> Iterator[_Cut]:
@@ -127,26 +157,81 @@ def _plan_cuts(image_shape: tuple[int, ...], detections: Detections, plans: tupl
             if not (math.isfinite(width) and math.isfinite(height)) or min(width, height) < 1:
                 continue
         for index, plan in enumerate(plans):
-            if plan.class_ids is None or class_id in plan.class_ids:
-                yield _Cut(row, index, plan.width_px(height, width), window, quad)
+            if plan.class_ids is not None and class_id not in plan.class_ids:
+                continue
+            to_image = None
+            size = plan.size_px(height, width)
+            if plan.rule == "fit_longest":
+                to_image = _from_window(size, window) if window is not None else _from_quad(size, quad)
+                if to_image is None:
+                    continue
+            yield _Cut(row, index, *size, window, quad, to_image)
 
 
 def _cut(image_bgr: ImageBgr, cut: _Cut, plan: CropPlan) -> npt.NDArray[np.uint8]:
-    size = (cut.width_px, plan.height_px)
+    size = (cut.width_px, cut.height_px)
     if cut.window is not None:
         x0, y0, x1, y1 = cut.window
-        pixels = cv2.resize(image_bgr[y0:y1, x0:x1], size, interpolation=cv2.INTER_LINEAR)
+        pixels = _resize(image_bgr[y0:y1, x0:x1], size, plan.rule)
     else:
-        width, height = size
-        corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
-        # Corners are edges of pixels, while warpPerspective counts from their centres: hence the half.
-        matrix = cv2.getPerspectiveTransform(np.asarray(cut.quad, np.float32) - 0.5, corners - 0.5)
-        pixels = cv2.warpPerspective(image_bgr, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        assert cut.quad is not None
+        pixels = _resize(_warp(image_bgr, cut.quad, _warped_size(image_bgr, cut, plan)), size, plan.rule)
     if plan.pixel_format == "rgb":
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     elif plan.pixel_format == "gray":
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
     return np.ascontiguousarray(pixels, np.uint8)
+
+
+def _resize(pixels: npt.NDArray[np.uint8], size: tuple[int, int], rule: ResizeRule) -> npt.NDArray[np.uint8]:
+    """Bring pixels to a width and height."""
+    height, width = pixels.shape[:2]
+    if (width, height) == size:
+        return pixels
+    averaged = rule == "fit_longest" and max(size) <= max(height, width) * _AVERAGED_SCALE
+    method = cv2.INTER_AREA if averaged else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(pixels, size, interpolation=method), np.uint8)
+
+
+def _warp(image_bgr: ImageBgr, quad: Quad, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Straighten a quad to a width and height."""
+    # Corners are edges of pixels, while warpPerspective counts from their centres: hence the half.
+    matrix = cv2.getPerspectiveTransform(np.asarray(quad, np.float32) - 0.5, _corners(*size) - 0.5)
+    pixels = cv2.warpPerspective(image_bgr, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(pixels, np.uint8)
+
+
+def _warped_size(image_bgr: ImageBgr, cut: _Cut, plan: CropPlan) -> tuple[int, int]:
+    """Width and height in which a quad is straightened: that of its crop, or its own where it is to be averaged."""
+    assert cut.quad is not None
+    width, height = _longer(cut.quad, (0, 1), (3, 2)), _longer(cut.quad, (0, 3), (1, 2))
+    longest, crop_longest = max(width, height), max(cut.width_px, cut.height_px)
+    # What lies within the image is no larger than that; a detector of the user's own may say anything.
+    within = longest <= _MAX_WARPED_PX and width * height <= image_bgr.shape[0] * image_bgr.shape[1]
+    if plan.rule == "fit_longest" and within and crop_longest <= longest * _AVERAGED_SCALE:
+        return round(width), round(height)
+    return cut.width_px, cut.height_px
+
+
+def _from_window(size: tuple[int, int], window: tuple[int, int, int, int]) -> Transform:
+    """From a crop of this height and width to the window that it shows."""
+    x0, y0, x1, y1 = window
+    return ((x1 - x0) / size[1], 0.0, float(x0), 0.0, (y1 - y0) / size[0], float(y0), 0.0, 0.0, 1.0)
+
+
+def _from_quad(size: tuple[int, int], quad: Quad | None) -> Transform | None:
+    """From a crop of this height and width to the quad that it shows; None if the quad is not convex."""
+    corners = _corners(size[1], size[0])
+    matrix = cv2.getPerspectiveTransform(corners, np.asarray(quad, np.float32))
+    # Within the crop a homography has no point at infinity if it has none between the corners.
+    depths = np.c_[corners, np.ones(4)] @ matrix[2]
+    if not np.isfinite(matrix).all() or not (depths > 0).all() or abs(np.linalg.det(matrix)) < _LEAST_DETERMINANT:
+        return None
+    return tuple(matrix.ravel().tolist())
+
+
+def _corners(width: int, height: int) -> Quad:
+    return np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
 
 
 def quad_of(shape: Shape) -> Quad:

@@ -20,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.errors import SluicewayError
-from sluiceway_runtime.images.decode import decode_image
 from sluiceway_runtime.images.limits import ImageLimits
 from sluiceway_runtime.pool.handler import Finish
 from sluiceway_runtime.pool.payload import Payload
@@ -34,6 +33,7 @@ from sluiceway_detection.input_shapes import InputShape
 from sluiceway_detection.job import DetectionAnswer, DetectionJob
 from sluiceway_detection.letterbox import Letterbox
 from sluiceway_detection.model_card import ModelCard
+from sluiceway_detection.pixels import image_of
 from sluiceway_detection.postprocess import DEFAULT_CONFIDENCE, DEFAULT_IOU, select_end_to_end, select_places
 from sluiceway_detection.types import ImageBgr
 
@@ -149,7 +149,7 @@ class DeviceHandler:
         """Have the files of a batch decoded, and send it to the device as soon as they are.
 
         Args:
-            batch: each with a `DetectionJob` and one buffer, the image file.
+            batch: each with a `DetectionJob` and one buffer, the image file or its pixels.
         """
         begun = _Batch(self.decode(batch))
         self._begun.append(begun)
@@ -212,7 +212,7 @@ class DeviceHandler:
         begun_s = time.perf_counter()
         job: DetectionJob = item.meta
         try:
-            image = decode_image(memoryview(item.buffers[0]), self._limits)
+            image = image_of(item, self._limits)
         except SluicewayError as error:
             return error
         decode_ms = (time.perf_counter() - begun_s) * 1000

@@ -15,7 +15,6 @@ import numpy as np
 from sluiceway_runtime import cores
 from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.errors import SluicewayError, StartupError
-from sluiceway_runtime.images.decode import decode_image
 from sluiceway_runtime.images.limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, ImageLimits
 from sluiceway_runtime.pool.payload import Payload
 
@@ -27,6 +26,7 @@ from sluiceway_detection.detector import Engine, YoloDetector, load_detector
 from sluiceway_detection.heap import settle_heap
 from sluiceway_detection.input_shapes import InputShape
 from sluiceway_detection.job import DetectionAnswer, DetectionJob
+from sluiceway_detection.pixels import image_of
 from sluiceway_detection.postprocess import DEFAULT_CONFIDENCE, DEFAULT_IOU, Selection
 from sluiceway_detection.precision import choose_precision
 from sluiceway_detection.types import ImageBgr
@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 FACTORY = "sluiceway_detection.handler:build"
 # What a user's detector is tried with: a drawn page of ordinary size.
 TRIAL_SHAPE = (480, 640)
+# What it is given of a region: it does not say in which size it looks, and most models take no more.
+USER_CROP_PX = 1280
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,11 @@ class DetectionFacts:
     confidence: float = DEFAULT_CONFIDENCE
     iou: float = DEFAULT_IOU
     precision_reason: str = ""
+
+    @property
+    def crop_longest_px(self) -> int:
+        """Longer side of the crops that the detector wants to look at: more would be shrunk anyway."""
+        return self.image_sizes[0] if self.image_sizes else USER_CROP_PX
 
 
 class DetectionHandler:
@@ -182,7 +189,7 @@ class DetectionHandler:
         """Compute one batch.
 
         Args:
-            batch: each with a `DetectionJob` and one buffer, the image file.
+            batch: each with a `DetectionJob` and one buffer, the image file or its pixels.
 
         Returns:
             For each a `DetectionAnswer` with crops as buffers, or what is wrong with that item.
@@ -193,7 +200,7 @@ class DetectionHandler:
         for index, item in enumerate(batch):
             begun_s = time.perf_counter()
             try:
-                image = decode_image(memoryview(item.buffers[0]), self._limits)
+                image = image_of(item, self._limits)
             except SluicewayError as error:
                 results[index] = error
                 continue

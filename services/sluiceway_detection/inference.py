@@ -12,6 +12,7 @@ from sluiceway_runtime.errors import InvalidOption
 from sluiceway_runtime.inference import ModelCard, Parameter, Tensor, TensorSpec
 
 from sluiceway.detection.v1 import detection_pb2 as pb
+from sluiceway_detection.convert import Request
 from sluiceway_detection.servicer import DetectionServicer, DetectionStage
 
 __all__ = ["DetectionInference"]
@@ -44,9 +45,8 @@ class Service(DetectionStage, Protocol):
 class DetectionInference:
     """Implements `sluiceway_runtime.inference.InferenceStage` over the stage's own servicer."""
 
-    name = "sluiceway-detection"
-
-    def __init__(self, service: Service, servicer: DetectionServicer) -> None:
+    def __init__(self, service: Service, servicer: DetectionServicer, *, stage: str) -> None:
+        self.name = f"sluiceway-{stage}"
         self._service = service
         self._servicer = servicer
 
@@ -88,7 +88,7 @@ class DetectionInference:
         try:
             async with asyncio.TaskGroup() as group:
                 calls = [
-                    group.create_task(self._servicer.Detect(pb.DetectRequest(image=image, options=options), context))
+                    group.create_task(self._servicer.detect(Request(pb.DetectRequest(options=options), image), context))
                     for image in images
                 ]
         except BaseExceptionGroup as errors:

@@ -10,30 +10,40 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from sluiceway_runtime.pool.payload import Payload
+from sluiceway_runtime.pool.payload import Buffer, Payload
 
-from sluiceway_detection.crops import Crop, CropPlan
+from sluiceway_detection.crops import Crop, CropPlan, PixelFormat, Transform
 from sluiceway_detection.postprocess import Selection
 from sluiceway_detection.types import Detections, ImageBgr, Shape
 
-__all__ = ["CropFacts", "DetectionAnswer", "DetectionJob"]
+__all__ = ["CropFacts", "DetectionAnswer", "DetectionJob", "RawPixels"]
+
+
+class RawPixels(NamedTuple):
+    """Of an image that comes as pixels and not as a file; they were found to be height x width x channels bytes."""
+
+    height_px: int
+    width_px: int
+    pixel_format: PixelFormat
 
 
 class DetectionJob(NamedTuple):
-    """How to detect in one image. The image itself is the payload's only buffer.
+    """How to detect in one image. The image itself, a file or its pixels, is the payload's only buffer.
 
     Attributes:
         selection: thresholds and classes.
         image_size_px: longer side of the input; None takes the default.
         crops: what to cut.
+        raw: where the image is pixels; None for a file.
     """
 
     selection: Selection
     image_size_px: int | None = None
     crops: tuple[CropPlan, ...] = ()
+    raw: RawPixels | None = None
 
-    def payload(self, image: bytes) -> Payload:
-        """This job for one image file."""
+    def payload(self, image: Buffer) -> Payload:
+        """This job for one image."""
         return Payload(self, (image,))
 
 
@@ -44,6 +54,7 @@ class CropFacts(NamedTuple):
     plan: int
     height_px: int
     width_px: int
+    to_image: Transform | None = None
 
 
 class DetectionAnswer(NamedTuple):
@@ -71,7 +82,9 @@ class DetectionAnswer(NamedTuple):
             class_ids=detections.class_ids.astype(np.int32).tobytes(),
             confidences=detections.confidences.astype(np.float32).tobytes(),
             shapes=tuple(detections.shapes.items()),
-            crops=tuple(CropFacts(c.detection, c.plan, c.pixels.shape[0], c.pixels.shape[1]) for c in crops),
+            crops=tuple(
+                CropFacts(c.detection, c.plan, c.pixels.shape[0], c.pixels.shape[1], c.to_image) for c in crops
+            ),
             decode_ms=decode_ms,
         )
         return Payload(answer, tuple(crop.pixels.data.cast("B") for crop in crops))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,23 +18,24 @@ from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.images.limits import DEFAULT_MAX_PIXELS
 from sluiceway_runtime.inference import SERVICE, add_inference
 from sluiceway_runtime.logs import LogStyle
-from sluiceway_runtime.pool import Placement, Pool, PoolLimits, PoolStatistics, WorkerSpec
+from sluiceway_runtime.pool import Placement, Pool, PoolLimits, WorkerSpec
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.metrics import PoolCollector
 
-from sluiceway.detection.v1 import detection_pb2_grpc
 from sluiceway_detection import device_handler, precision
 from sluiceway_detection.backends.base import require_trust, resolve_backend
-from sluiceway_detection.config import DetectionConfig
-from sluiceway_detection.convert import Identity
+from sluiceway_detection.config import KIND, DetectionConfig
 from sluiceway_detection.handler import FACTORY, DetectionFacts, WorkerSettings
+from sluiceway_detection.identity import Identity, group_of
 from sluiceway_detection.inference import DetectionInference
-from sluiceway_detection.servicer import DetectionServicer
+from sluiceway_detection.servicer import DetectionServicer, add_to_server
 
 __all__ = ["DetectionService"]
 
 log = logging.getLogger(__name__)
 
+# Of the default stage; the section of another one is `stages.NAME`.
+_KEY = re.compile(rf"(?<![\w.]){KIND}\.(?=[a-z_]+)")
 NAME = "sluiceway.detection.v1.DetectionService"
 # On a GPU: one batch is computed, the next one decoded or on its way there, and one more waits for the decoders.
 GPU_CREDITS = 3
@@ -53,12 +55,15 @@ class DetectionService:
 
     Args:
         config: of this stage.
-        installation: its table `models` says whether missing weights may be downloaded (`auto_pull`).
+        installation: its table `models` says whether missing weights may be downloaded (`auto_pull`). Without the name
+            of a stage this is the default one.
 
     Attributes:
+        stage: name of the stage, by which logs and metrics know it.
         pool: None until started.
         facts: what the workers loaded; None until started.
         identity: of the weights; None until started.
+        group: names the version, see `group_of`; empty until started.
         precision_reason: why this arithmetic.
     """
 
@@ -67,20 +72,23 @@ class DetectionService:
     def __init__(self, config: DetectionConfig, installation: Installation) -> None:
         self._config = config
         self._auto_pull = bool(installation.models.auto_pull)
+        self._registry: CollectorRegistry | None = None
+        self.stage = installation.stage or KIND
         self.pool: Pool | None = None
         self.facts: DetectionFacts | None = None
         self.identity: Identity | None = None
+        self.group = ""
         self.precision_reason = "configured"
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicers: the stage's own and the Open Inference Protocol's."""
         servicer = DetectionServicer(self, self._config)
-        detection_pb2_grpc.add_DetectionServiceServicer_to_server(servicer, server)
-        add_inference(server, DetectionInference(self, servicer))
+        add_to_server(servicer, server)
+        add_inference(server, DetectionInference(self, servicer, stage=self.stage))
 
     def collectors(self, registry: CollectorRegistry) -> None:
-        """Add the pool's metrics."""
-        registry.register(PoolCollector("detection", self._statistics))
+        """Have the pool's metrics shown, once there is a pool."""
+        self._registry = registry
 
     async def start(self) -> None:
         """Find the weights, choose the arithmetic, start the workers and have them warmed.
@@ -88,6 +96,15 @@ class DetectionService:
         Raises:
             StartupError: weights, backend, device or precision do not fit, or a worker cannot start.
         """
+        try:
+            await self._start()
+        except StartupError as error:
+            if self.stage == KIND:
+                raise
+            # Whoever finds a fault, often a worker, names the key of the default stage.
+            raise StartupError(_KEY.sub(f"stages.{self.stage}.", str(error))) from error
+
+    async def _start(self) -> None:
         config = self._config
         # It may have to ask a process that imports torch.
         found = await asyncio.to_thread(devices.resolve, config.device, least_free_bytes=GPU_FREE_BYTES)
@@ -113,7 +130,7 @@ class DetectionService:
                 placements,
                 credits=GPU_CREDITS if on_gpu else 1,
                 overlap=settings.overlap,
-                log=LogStyle("detection", config.log_level, config.log_format),
+                log=LogStyle(self.stage, config.log_level, config.log_format),
             ),
             PoolLimits(
                 max_batch=settings.max_batch,
@@ -126,13 +143,16 @@ class DetectionService:
                 start_timeout_s=self._start_timeout_s(on_gpu=on_gpu),
                 worker_memory_mb=config.worker_memory_mb,
             ),
-            name="detection",
+            name=self.stage,
         )
         self.pool = pool
+        if self._registry is not None:
+            self._registry.register(PoolCollector(self.stage, pool.statistics))
         await pool.start()
         facts = pool.facts[0]["detection"]
         assert isinstance(facts, DetectionFacts)
         self.identity, self.facts = identity, facts
+        self.group = group_of(identity, facts.classes, facts.crop_longest_px)
         self.precision_reason = facts.precision_reason or self.precision_reason
         log.info(
             "%s: %s %s on %s (%s), inputs %s",
@@ -158,6 +178,7 @@ class DetectionService:
                 "name": identity.name,
                 "version": identity.version,
                 "weights_sha256": identity.weights_sha256,
+                "group": self.group,
                 "backend": facts.backend,
                 "precision": facts.precision,
                 "precision_reason": self.precision_reason,
@@ -197,7 +218,7 @@ class DetectionService:
         )
         if config.detector is not None:
             return settings, Identity(config.detector, config.version, "")
-        found = weights.resolve(config.model, kind="detection", auto_pull=self._auto_pull)
+        found = weights.resolve(config.model, kind=KIND, auto_pull=self._auto_pull)
         allowed = found.path.name in config.allow_pickle
         require_trust(found.path, allowed=allowed)
         identity = Identity(found.name, config.version or found.version, found.sha256)
@@ -221,10 +242,6 @@ class DetectionService:
             choice = await _choose(precision.command(spec, placement.cores), self._config.start_timeout_s)
         self.precision_reason = choice.reason
         return replace(settings, precision=choice.precision)
-
-    def _statistics(self) -> PoolStatistics:
-        assert self.pool is not None
-        return self.pool.statistics()
 
 
 def _threads_of(pid: int | None, facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

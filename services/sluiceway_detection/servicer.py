@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import grpc
 import grpc.aio
-from sluiceway_runtime.errors import Unavailable
+from sluiceway_runtime.deadline import Deadline
+from sluiceway_runtime.errors import SluicewayError, Unavailable
 from sluiceway_runtime.images.header import ImageHeader
 from sluiceway_runtime.images.limits import ImageLimits, check_image
-from sluiceway_runtime.pool import Pool
+from sluiceway_runtime.pool import Pool, Priority, Work
 from sluiceway_runtime.server.calls import deadline_of, request_id_of
 from sluiceway_runtime.server.convert import set_load
 
 from sluiceway.detection.v1 import detection_pb2 as pb
-from sluiceway.detection.v1 import detection_pb2_grpc
 from sluiceway_detection import convert
 from sluiceway_detection.config import DetectionConfig
 from sluiceway_detection.detector import shape_for
+from sluiceway_detection.flow import answers_of
 from sluiceway_detection.handler import DetectionFacts
+from sluiceway_detection.identity import Identity
 from sluiceway_detection.input_shapes import InputShape
+from sluiceway_detection.job import DetectionJob
 
-__all__ = ["DetectionServicer", "DetectionStage"]
+__all__ = ["DetectionServicer", "DetectionStage", "add_to_server"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -40,40 +45,41 @@ class DetectionStage(Protocol):
         """None until started."""
 
     @property
-    def identity(self) -> convert.Identity | None:
+    def identity(self) -> Identity | None:
         """None until started."""
 
+    @property
+    def group(self) -> str:
+        """Of the version; empty until started."""
+        ...
 
-class DetectionServicer(detection_pb2_grpc.DetectionServiceServicer):
+
+class DetectionServicer:
     """Answers calls; holds nothing between them."""
 
     def __init__(self, stage: DetectionStage, config: DetectionConfig) -> None:
         self._stage = stage
         self._config = config
         self._limits = ImageLimits(config.max_image_bytes, config.max_image_pixels)
+        # All crops of a request have to find room in the queue.
+        self._max_crops = min(config.max_crops, config.queue_items)
 
-    async def Detect(self, request: pb.DetectRequest, context: Context) -> pb.DetectResponse:  # noqa: N802 - the contract's
-        """Detect the regions of one image; see the contract."""
+    async def detect(self, request: convert.Request, context: Context) -> pb.DetectResponse:
+        """Detect the regions of one image, or of several crops; see the contract's `Detect`."""
         arrived_s = time.monotonic()
         pool, facts, identity = self._stage.pool, self._stage.facts, self._stage.identity
         if pool is None or facts is None or identity is None:
             raise Unavailable("the server is starting", retry_after_s=1.0)
-        job = convert.job_of(request, self._defaults(facts))
-        priority = convert.priority_of(request.priority)
-        # Microseconds here spare a bad file the queue, and a worker the look at it.
-        header = check_image(request.image, self._limits)
-        group = _group(header, job.image_size_px, facts.shapes)
-        outcome = await pool.submit(
-            job.payload(request.image),
-            request_id=request_id_of(context),
-            deadline=deadline_of(context, self._config),
-            priority=priority,
-            group=group,
-            cost=header.width_px * header.height_px,
-        )
-        response = convert.response_of(
-            outcome, job, facts.classes, convert.model_message(identity), (time.monotonic() - arrived_s) * 1000
-        )
+        job = convert.job_of(request.message, self._defaults(facts))
+        priority = convert.priority_of(request.message.priority)
+        convert.check_crops(request, self._max_crops)
+        asked = _Asked(job, facts, request_id_of(context), deadline_of(context, self._config), priority)
+        response = pb.DetectResponse(model=convert.model_message(identity))
+        if request.crops:
+            await self._look_at_crops(request.crops, asked, pool, response)
+        else:
+            await self._look_at_image(request.image, asked, pool, response)
+        response.timings.total_ms = (time.monotonic() - arrived_s) * 1000
         set_load(response.load, pool.load())
         return response
 
@@ -91,6 +97,8 @@ class DetectionServicer(detection_pb2_grpc.DetectionServiceServicer):
             max_message_bytes=config.max_message_bytes,
             default_deadline_ms=round(config.default_deadline_s * 1000),
             max_deadline_ms=round(config.max_deadline_s * 1000),
+            group=self._stage.group,
+            max_crops=self._max_crops,
         )
         if facts is not None and identity is not None:
             response.model.CopyFrom(convert.model_message(identity))
@@ -99,12 +107,70 @@ class DetectionServicer(detection_pb2_grpc.DetectionServiceServicer):
             response.backend = facts.backend
             response.precision = facts.precision
             response.device = facts.device
+            response.crop_spec.CopyFrom(convert.crop_spec_message(facts.crop_longest_px))
             defaults = self._defaults(facts)
             response.default_options.confidence = defaults.confidence
             response.default_options.iou = defaults.iou
             if facts.image_sizes:
                 response.default_options.image_size = facts.image_sizes[0]
         return response
+
+    async def _look_at_image(
+        self, image: bytes | memoryview, asked: _Asked, pool: Pool, response: pb.DetectResponse
+    ) -> None:
+        payload, group, cost = self._work_of_file(image, asked)
+        outcome = await pool.submit(
+            payload,
+            request_id=asked.request_id,
+            deadline=asked.deadline,
+            priority=asked.priority,
+            group=group,
+            cost=cost,
+        )
+        convert.add_answer(response, outcome, asked.job.crops, asked.facts.classes)
+
+    async def _look_at_crops(
+        self,
+        crops: Sequence[convert.RawCrop | convert.EncodedCrop],
+        asked: _Asked,
+        pool: Pool,
+        response: pb.DetectResponse,
+    ) -> None:
+        work = [self._work_of(crop, asked) for crop in crops]
+        answers = await answers_of(
+            pool,
+            [item for item in work if isinstance(item, Work)],
+            request_id=asked.request_id,
+            deadline=asked.deadline,
+            priority=asked.priority,
+            max_bytes=self._config.max_crop_bytes,
+        )
+        coming = iter(answers)
+        for crop, item in zip(crops, work, strict=True):
+            answer = next(coming) if isinstance(item, Work) else item
+            if isinstance(answer, SluicewayError):
+                convert.add_failure(response, crop.id, answer)
+                continue
+            convert.add_answer(response, answer, asked.job.crops, asked.facts.classes, crop.id)
+            # Thousands of regions of one crop keep the loop for some milliseconds, and there may be many crops.
+            await asyncio.sleep(0)
+
+    def _work_of(self, crop: convert.RawCrop | convert.EncodedCrop, asked: _Asked) -> Work | SluicewayError:
+        """What the pool has to do for a crop, or the error of one that is known not to be computable."""
+        try:
+            if isinstance(crop, convert.EncodedCrop):
+                return self._work_of_file(convert.file_of(crop), asked)
+            raw = convert.pixels_of(crop, self._limits)
+        except SluicewayError as error:
+            return error
+        group = _batch_group((raw.height_px, raw.width_px), asked.job.image_size_px, asked.facts.shapes)
+        return Work(asked.job._replace(raw=raw).payload(crop.data), group, raw.height_px * raw.width_px)
+
+    def _work_of_file(self, data: bytes | memoryview, asked: _Asked) -> Work:
+        # Microseconds here spare a bad file the queue, and a worker the look at it.
+        header = check_image(data, self._limits)
+        group = _batch_group(_upright(header), asked.job.image_size_px, asked.facts.shapes)
+        return Work(asked.job.payload(data), group, header.width_px * header.height_px)
 
     def _defaults(self, facts: DetectionFacts) -> convert.Defaults:
         config = self._config
@@ -117,11 +183,46 @@ class DetectionServicer(detection_pb2_grpc.DetectionServiceServicer):
         )
 
 
-def _group(header: ImageHeader, image_size_px: int | None, shapes: tuple[InputShape, ...]) -> Hashable:
+class _Asked(NamedTuple):
+    """What holds for all images of a call."""
+
+    job: DetectionJob
+    facts: DetectionFacts
+    request_id: str
+    deadline: Deadline
+    priority: Priority
+
+
+def add_to_server(servicer: DetectionServicer, server: grpc.aio.Server) -> None:
+    """Serve the contract. As the generated function for this does, but images are not copied out of their requests."""
+    service = pb.DESCRIPTOR.services_by_name["DetectionService"].full_name
+    server.add_generic_rpc_handlers(
+        (
+            grpc.method_handlers_generic_handler(
+                service,
+                {
+                    "Detect": grpc.unary_unary_rpc_method_handler(
+                        servicer.detect,
+                        request_deserializer=convert.read_request,
+                        response_serializer=pb.DetectResponse.SerializeToString,
+                    ),
+                    "Describe": grpc.unary_unary_rpc_method_handler(
+                        servicer.Describe,
+                        request_deserializer=pb.DescribeRequest.FromString,
+                        response_serializer=pb.DescribeResponse.SerializeToString,
+                    ),
+                },
+            ),
+        )
+    )
+
+
+def _batch_group(image_shape: tuple[int, int], image_size_px: int | None, shapes: tuple[InputShape, ...]) -> Hashable:
     """What images of one batch have in common: their input, where the model has fixed ones."""
-    if not shapes:
-        return None
-    height, width = header.height_px, header.width_px
-    if header.orientation >= 5:  # lies on its side
-        height, width = width, height
-    return shape_for((height, width), image_size_px, shapes)
+    return shape_for(image_shape, image_size_px, shapes) if shapes else None
+
+
+def _upright(header: ImageHeader) -> tuple[int, int]:
+    """Height and width of an image, whose file may lie on its side."""
+    size = (header.height_px, header.width_px)
+    return size[::-1] if header.orientation >= 5 else size

@@ -37,6 +37,7 @@ class Phase(IntEnum):
     """What a stage is about to answer."""
 
 
+_PHASES = tuple(Phase)
 # All by phase or by class.
 # Of the whole budget, how much may be in use for bytes of a phase to be given out.
 PHASE_SHARES = (0.6, 0.8, 1.0)
@@ -75,6 +76,8 @@ class MemoryBudget:
         self._used_in = [0] * len(Phase)
         # By phase and class, each in the order of its arrivals.
         self._waiting: list[list[OrderedDict[int, _Waiter]]] = [[OrderedDict() for _ in Priority] for _ in Phase]
+        # How many there are in all of them; nearly always none.
+        self._in_line = 0
 
     def __repr__(self) -> str:
         return f"<MemoryBudget used={self._used} of={self.total_bytes} waiting={self.waiting}>"
@@ -110,8 +113,9 @@ class MemoryBudget:
 
     def try_take(self, size_bytes: int, phase: Phase, priority: Priority) -> bool:
         """Count bytes if there is room and nobody waits who goes first."""
-        lines = self._waiting[phase]
-        if any(lines[: priority + 1]) or not self.fits(size_bytes, phase, priority):
+        if self._in_line and any(self._waiting[phase][: priority + 1]):
+            return False
+        if not self.fits(size_bytes, phase, priority):
             return False
         self.take(size_bytes, phase)
         return True
@@ -124,6 +128,7 @@ class MemoryBudget:
         waiter = _Waiter(loop.time() + _HEAD_START_S[priority], size_bytes, priority, loop.create_future())
         line = self._waiting[phase][priority]
         line[id(waiter)] = waiter
+        self._in_line += 1
         try:
             await waiter.future
         except BaseException:
@@ -132,6 +137,7 @@ class MemoryBudget:
                 self.give_back(size_bytes, phase)
             else:
                 # Whom it kept back may go.
+                self._in_line -= 1
                 self._serve()
             raise
 
@@ -142,9 +148,10 @@ class MemoryBudget:
         self._serve()
 
     def _serve(self) -> None:
-        for phase in reversed(Phase):
-            while self._serve_one(phase):
-                pass
+        if self._in_line:
+            for phase in reversed(Phase):
+                while self._serve_one(phase):
+                    pass
 
     def _serve_one(self, phase: Phase) -> bool:
         lines = self._waiting[phase]
@@ -160,6 +167,7 @@ class MemoryBudget:
                 continue
             if self.fits(waiter.size_bytes, phase, waiter.priority):
                 del lines[waiter.priority][id(waiter)]
+                self._in_line -= 1
                 self.take(waiter.size_bytes, phase)
                 waiter.future.set_result(None)
                 return True
@@ -253,5 +261,6 @@ class Account:
     def close(self) -> None:
         """Give everything back."""
         self._closed = True
-        for phase in Phase:
-            self.remove(self._held[phase], phase)
+        for phase in _PHASES:
+            if self._held[phase]:
+                self.remove(self._held[phase], phase)

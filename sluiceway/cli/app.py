@@ -7,7 +7,8 @@ from importlib import metadata
 
 import typer
 
-from sluiceway.cli import doctor, models, run, serve, up
+from sluiceway.cli import run
+from sluiceway.cli.commands import CommandGroup
 from sluiceway.cli.terminal import EXIT_FAILED, EXIT_USAGE, errors
 from sluiceway.errors import SluicewayError
 
@@ -15,6 +16,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="sluiceway",
+    cls=CommandGroup,
     help="Read the text in images: a detector finds regions, a recogniser reads them, each in its own server.",
     epilog="Start with: sluiceway run photo.jpg",
     no_args_is_help=True,
@@ -23,11 +25,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run", no_args_is_help=True)(run.run)
-app.command("up")(up.up)
-app.add_typer(serve.app, name="serve")
-app.add_typer(models.models_app, name="models")
-app.add_typer(models.samples_app, name="samples")
-app.command("doctor")(doctor.doctor)
 
 
 @app.command("version")

@@ -8,18 +8,16 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from sluiceway.cli.embedded import embedded_cluster, plan_and_pull, stop_on_signals
+from sluiceway.cli.embedded import EmbeddedCluster, find_embedded
 from sluiceway.cli.inputs import Input, find_inputs
 from sluiceway.cli.report import Report
+from sluiceway.cli.signals import stop_on_signals
 from sluiceway.cli.terminal import EXIT_FAILED, EXIT_USAGE, errors, fail, image_progress, widen_stdout
 from sluiceway.client import AsyncClient, Options, Priority, Result, Source, Tls
-
-if TYPE_CHECKING:
-    from sluiceway.cluster import ClusterPlan
 
 __all__ = ["run"]
 
@@ -37,7 +35,7 @@ class Target:
     """Which cluster to use: a running one, or without an address one of its own, by plan."""
 
     address: str | None
-    plan: ClusterPlan | None
+    plan: EmbeddedCluster | None
     token: str | None
     tls: Tls | None
     show_logs: bool
@@ -139,7 +137,7 @@ def run(
     widen_stdout(data=json)
     report = Report(as_json=json, out=out, inputs=inputs)
     # Before there is a loop, which would hear an interrupt only after the last download.
-    plan = None if address else plan_and_pull("run without --address", config, free_ports=True)
+    plan = None if address else find_embedded("run without --address", config)
     target = Target(address, plan, token, Tls(ca=ca) if tls or ca else None, verbose)
     raise typer.Exit(asyncio.run(_run(Job(inputs, options, in_flight, pipeline, params), target, report)))
 
@@ -181,7 +179,7 @@ async def _cluster(target: Target) -> AsyncIterator[tuple[str, Tls | None]]:
         return
     plan = target.plan
     assert plan is not None
-    async with embedded_cluster(plan, show_logs=target.show_logs):
+    async with plan.running(show_logs=target.show_logs):
         yield plan.address, target.tls or (Tls(ca=plan.ca) if plan.encrypted else None)
 
 

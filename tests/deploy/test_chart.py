@@ -91,7 +91,7 @@ def test_every_object_is_valid(tmp_path: Path, name: str, version: str) -> None:
     assert list(faults(version, objects)) == []
 
 
-@pytest.mark.parametrize("name", ["scaled", "from-zero", "everything"])
+@pytest.mark.parametrize("name", ["scaled", "from-zero", "everything", "named"])
 def test_every_object_is_valid_with_keda(tmp_path: Path, name: str) -> None:
     objects = render(tmp_path, MATRIX[name], "--api-versions", KEDA, "--api-versions", OPERATOR)
     assert of_kind(objects, "ScaledObject")
@@ -170,6 +170,27 @@ def test_lint(tmp_path: Path) -> None:
         ({"networkPolicy": {"enabled": False}}, "security.clients: without network policies everybody could call"),
         ({"security": {"clients": {"a__b": {"secretName": "s", "key": "k"}}}}, "a__b"),
         ({"monitoring": {"prometheus": {"address": "prometheus:9090"}}}, "monitoring.prometheus.address"),
+        ({"stages": {"cars": {"replicas": 2}}}, "stages.cars: kind is required"),
+        ({"stages": {"cars": {"kind": "segmentation"}}}, "stages.cars.kind"),
+        ({"stages": {"cars": {"kind": "detection", "wrokers": 2}}}, "stages.cars: Additional property wrokers"),
+        (
+            {"stages": {"cars": {"kind": "recognition", "config": {"confidence": 0.5}}}},
+            "stages.cars.config: Additional property confidence",
+        ),
+        ({"stages": {"cars": {"kind": "recognition", "device": "cuda"}}}, "stages.cars.gpu.count: device cuda needs"),
+        (
+            {"stages": {"cars": {"kind": "detection", "autoscaling": {"enabled": True, "minReplicas": 99}}}},
+            "stages.cars.autoscaling.minReplicas: is above maxReplicas",
+        ),
+        ({"stages": {"orchestrator": {"kind": "detection"}}}, "orchestrator"),
+        ({"stages": {"a__b": {"kind": "detection"}}}, "a__b"),
+        (
+            {
+                "detection": {"variants": [{"name": "far", "share": 10}]},
+                "stages": {"detection_far": {"kind": "detection"}},
+            },
+            "stages: two Deployments would be called detection-far",
+        ),
     ],
 )
 def test_nonsense_is_refused_by_its_key(tmp_path: Path, values: Object, message: str) -> None:

@@ -85,7 +85,7 @@ def test_numbers_reach_the_server_as_they_are(tmp_path: Path) -> None:
     variables = environment(of_kind(render(tmp_path, EVERYTHING), "Deployment")["eye-orchestrator"])
     assert variables["SLUICEWAY_ORCHESTRATOR__MAX_MESSAGE_BYTES"] == "134217728"
     assert variables["SLUICEWAY_ORCHESTRATOR__URL_SOURCES"] == "false"
-    assert json.loads(variables["SLUICEWAY_ORCHESTRATOR__ROUTES"]) == {"*": "default"}
+    assert json.loads(variables["SLUICEWAY_ORCHESTRATOR__URL_ALLOW_HOSTS"]) == ["*.example.org"]
 
 
 def test_gpu_pod(tmp_path: Path) -> None:

@@ -81,13 +81,17 @@ class Starter:
     def __init__(self) -> None:
         self._running: list[Up] = []
 
-    def __call__(self, **variables: str) -> Up:
+    def __call__(self, config: Path | None = None, **variables: str) -> Up:
         ports = free_ports(7)
         names = [f"SLUICEWAY_{section}__{key}".upper() for section in SECTIONS for key in ("port", "operations_port")]
         names.append("SLUICEWAY_ORCHESTRATOR__HTTP__PORT")
         environment = os.environ | dict(zip(names, map(str, ports), strict=True)) | variables
         process = subprocess.Popen(
-            [*COMMAND, "up"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+            [*COMMAND, "up", *(("--config", str(config)) if config else ())],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
         operations = dict(zip(SECTIONS, ports[1:6:2], strict=True))
         up = Up(process, f"127.0.0.1:{ports[4]}", f"127.0.0.1:{ports[6]}", operations)

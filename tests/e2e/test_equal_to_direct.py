@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from direct_pipeline import DirectPipeline, Region, read_characters
 from PIL import Image
+from sluiceway_cluster import Cluster, plan_cluster
 from sluiceway_detection.config import DEFAULT_MODEL
 from sluiceway_runtime import weights
 
 from sluiceway import AsyncClient
-from sluiceway.cluster import Cluster, plan_cluster
 
 SAMPLES = ("bus.jpg", "zidane.jpg", "page.png", "text.png")
 

@@ -46,6 +46,9 @@ def test_the_client_alone_needs_no_server_library(tmp_path: Path) -> None:
     call(python, "-m", "pip", "install", "--quiet", "--no-compile", ROOT, cwd=tmp_path)
     call(python, "-c", "import sluiceway; sluiceway.Client('localhost:1').close()", cwd=tmp_path)
     call(sluiceway, "run", "--help", cwd=tmp_path)
+    listed = call(sluiceway, "--help", cwd=tmp_path)
+    assert " run " in listed
+    assert " doctor " not in listed, "commands about servers are for those who have some"
     done = subprocess.run([sluiceway, "up"], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
     assert done.returncode == 2
     assert "pip install 'sluiceway[cpu]'" in done.stderr

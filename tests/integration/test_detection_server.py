@@ -76,7 +76,7 @@ async def test_it_describes_itself(stub: Any) -> None:
 
 
 async def test_it_detects_and_cuts(stub: Any) -> None:
-    spec = crop_pb2.CropSpec(model="text", height=16, max_width=64, classes=["0"])
+    spec = crop_pb2.CropSpec(name="text", height=16, max_width=64, classes=["0"])
     response = await stub.Detect(pb.DetectRequest(image=PICTURE, options=LOW, crop_specs=[spec]))
     assert (response.width, response.height) == (64, 96)
     confidences = [detection.confidence for detection in response.detections]
@@ -87,7 +87,7 @@ async def test_it_detects_and_cuts(stub: Any) -> None:
     assert wanted
     assert {crop.id for crop in response.crops} <= set(wanted)
     for crop in response.crops:
-        assert crop.model == "text"
+        assert crop.spec == "text"
         assert crop.raw.height == 16
         assert len(crop.raw.data) == crop.raw.height * crop.raw.width * 3
     assert response.timings.compute_ms > 0

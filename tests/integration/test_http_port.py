@@ -14,8 +14,8 @@ import pytest
 from http_port import IMAGE, serve
 from openapi_spec_validator import validate
 from sluiceway_orchestrator.config import OrchestratorConfig
+from sluiceway_orchestrator.config.http import HttpConfig
 from sluiceway_orchestrator.events import ImageReady
-from sluiceway_orchestrator.http.config import HttpConfig
 from sluiceway_orchestrator.http.port import HttpPort
 from sluiceway_orchestrator.job import Job
 from sluiceway_orchestrator.outbox import Addressed

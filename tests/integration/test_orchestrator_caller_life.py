@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 from fetching import fetching, use_caller
 from sluiceway_orchestrator.config import OrchestratorConfig
+from sluiceway_orchestrator.config.apis import load_apis
 from sluiceway_orchestrator.fetch import Answer, Call
-from sluiceway_orchestrator.fetch.config import load_apis
 from sluiceway_orchestrator.fetch.fetcher import Fetcher
 from sluiceway_runtime.errors import ConfigurationError
 

@@ -68,13 +68,35 @@ EVERYTHING: Object = {
     "image": {"registry": "registry.example.org/team/", "tag": "1.2.3", "pullSecrets": ["pull"]},
     "monitoring": {"podMonitor": {"enabled": True, "labels": {"release": "prometheus"}}},
     "orchestrator": {
-        "config": {"max_message_bytes": 134217728, "routes": {"*": "default"}, "url_sources": False},
+        "config": {"max_message_bytes": 134217728, "url_allow_hosts": ["*.example.org"], "url_sources": False},
         "env": [{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "api", "key": "key"}}}],
         "envFrom": [{"secretRef": {"name": "api"}}],
         "service": {"type": "LoadBalancer", "annotations": {"a": "b"}},
         "podAnnotations": {"a": "b"},
         "affinity": {"nodeAffinity": {}},
         "priorityClassName": "high",
+    },
+}
+NAMED: Object = {
+    "config": '[pipelines.parking]\nsteps = [{ name = "vehicles", stage = "vehicles" }]\n',
+    # What is set for the default stage is not for the others.
+    "detection": {"replicas": 7, "config": {"confidence": 0.5}, "nodeSelector": {"disk": "fast"}},
+    "stages": {
+        "vehicles": {
+            "kind": "detection",
+            "replicas": 3,
+            "config": {"model": "coco-v8n"},
+            "variants": [{"name": "canary", "share": 25, "tag": "0.2.0"}],
+            "autoscaling": {"enabled": True, "queueTime": {"enabled": True}},
+            "podDisruptionBudget": {"maxUnavailable": 2},
+        },
+        "far_plates": {
+            "kind": "recognition",
+            "device": "cuda",
+            "gpu": {"count": 1},
+            "resources": {"limits": {"cpu": None}},
+            "podDisruptionBudget": {"enabled": False},
+        },
     },
 }
 MATRIX = {
@@ -87,6 +109,7 @@ MATRIX = {
     "compiled": {"detection": {"device": "cuda", "gpu": {"count": 2, "cache": {"claimName": "compiled"}}}},
     "from-zero": FROM_ZERO,
     "canary": CANARY,
+    "named": NAMED,
     "everything": EVERYTHING | SCALED | {"security": SECURE["security"]},
 }
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from sluiceway_orchestrator.config import OrchestratorConfig
+from sluiceway_orchestrator.config.apis import load_apis
 from sluiceway_orchestrator.fetch import Answer, Call, Region
-from sluiceway_orchestrator.fetch.config import load_apis
 from sluiceway_orchestrator.fetch.fetcher import CallContext, Fetched, Fetcher
 from sluiceway_orchestrator.fetch.guard import LookUp, system_look_up
 from sluiceway_orchestrator.job import ApiCall, Source

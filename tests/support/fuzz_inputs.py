@@ -95,6 +95,9 @@ def messages() -> list[bytes]:
         detection_pb2.DetectRequest(
             image=b"\x89PNG", options=options, crop_specs=[spec], priority=model_pb2.PRIORITY_NORMAL
         ),
+        detection_pb2.DetectRequest(
+            crops=[crop_pb2.Crop(id=1, raw=raw), crop_pb2.Crop(id=2, encoded=b"\xff\xd8")], options=options
+        ),
         recognition_pb2.RecognizeRequest(
             crops=[crop_pb2.Crop(id=1, raw=raw), crop_pb2.Crop(id=2, encoded=b"\xff\xd8")], options=head
         ),

@@ -21,9 +21,9 @@ from sluiceway_detection.config import DetectionConfig
 from sluiceway_detection.job import DetectionJob
 from sluiceway_detection.postprocess import Selection
 from sluiceway_orchestrator.config import OrchestratorConfig
+from sluiceway_orchestrator.config.apis import load_apis
 from sluiceway_orchestrator.convert import job_from_proto
 from sluiceway_orchestrator.fetch.api import within
-from sluiceway_orchestrator.fetch.config import load_apis
 from sluiceway_orchestrator.fetch.content import is_image, resolve_pointer
 from sluiceway_orchestrator.fetch.document import chosen_detection, decode_image, parse_json, values_at
 from sluiceway_orchestrator.http.convert import request_from_image, request_from_json
@@ -84,9 +84,20 @@ def protobuf(data: bytes) -> None:
             if isinstance(message, pipeline_pb2.ProcessRequest):
                 job_from_proto(message, client="c", deadline=Deadline.after(1), request_id="r", config=config)
             elif isinstance(message, detection_pb2.DetectRequest):
-                detection_convert.job_of(message, defaults)
-                detection_convert.priority_of(message.priority)
-                check_image(message.image, LIMITS)
+                asked = detection_convert.request_of(message)
+                found = detection_convert.read_request(data)
+                assert (found.image, list(found.crops)) == (asked.image, asked.crops)
+                assert found.message.SerializeToString() == asked.message.SerializeToString()
+                detection_convert.job_of(found.message, defaults)
+                detection_convert.priority_of(found.message.priority)
+                detection_convert.check_crops(found, 16)
+                for crop in found.crops:
+                    if isinstance(crop, detection_convert.RawCrop):
+                        detection_convert.pixels_of(crop, LIMITS)
+                    else:
+                        check_image(detection_convert.file_of(crop), LIMITS)
+                if not found.crops:
+                    check_image(found.image, LIMITS)
             else:
                 request = recognition_convert.request_of(message)
                 assert recognition_convert.read_request(data) == request

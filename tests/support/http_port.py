@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 from sluiceway_orchestrator.config import OrchestratorConfig
-from sluiceway_orchestrator.http.config import HttpConfig
+from sluiceway_orchestrator.config.http import HttpConfig
 from sluiceway_orchestrator.http.port import HttpPort
 from sluiceway_orchestrator.jobs import Jobs
 from sluiceway_orchestrator.testing import Cluster, FakeDetection

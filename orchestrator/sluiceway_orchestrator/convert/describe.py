@@ -9,7 +9,7 @@ from sluiceway.common.v1 import model_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2
 from sluiceway.recognition.v1 import recognition_pb2
 from sluiceway_orchestrator.config import OrchestratorConfig
-from sluiceway_orchestrator.pipelines.plan import Pipeline, Step
+from sluiceway_orchestrator.plan import Pipeline, Step
 from sluiceway_orchestrator.stages.detection import DetectionDescription
 from sluiceway_orchestrator.stages.group import Group
 from sluiceway_orchestrator.stages.recognition import RecognitionDescription

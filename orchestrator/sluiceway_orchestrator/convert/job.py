@@ -17,7 +17,7 @@ from sluiceway.pipeline.v1 import pipeline_pb2
 from sluiceway.recognition.v1 import recognition_pb2
 from sluiceway_orchestrator.convert.request import Request
 from sluiceway_orchestrator.job import ApiCall, Job, Source
-from sluiceway_orchestrator.pipelines.plan import Pipeline, Step, StepKind
+from sluiceway_orchestrator.plan import Pipeline, Step, StepKind
 
 __all__ = ["JobLimits", "job_from_request"]
 

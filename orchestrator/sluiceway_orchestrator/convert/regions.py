@@ -10,12 +10,10 @@ from google.protobuf import json_format
 
 from sluiceway.common.v1 import geometry_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2
-from sluiceway_orchestrator import transform
-from sluiceway_orchestrator.pipelines.reading_order import Box
-from sluiceway_orchestrator.pipelines.tree import RegionNode
-from sluiceway_orchestrator.transform import Matrix
+from sluiceway_orchestrator import geometry as geo
+from sluiceway_orchestrator.geometry import Box, Matrix
 
-__all__ = ["boxes_of", "data_value", "keep", "node_of", "number_values", "place", "plain_value", "to_page"]
+__all__ = ["boxes_of", "data_value", "keep", "number_values", "place", "plain_value", "to_page"]
 
 
 def boxes_of(regions: pipeline_pb2.Regions) -> list[Box]:
@@ -61,12 +59,6 @@ def number_values(values: pipeline_pb2.Values, ids: Sequence[int]) -> None:
     """Give values the ids of the source: position in `ids` is the id of the crop."""
     for value in values.values:
         value.region_id = ids[value.region_id]
-
-
-def node_of(region: Any, step: str) -> RegionNode:
-    """A region as APIs are told of it."""
-    parent = region.parent_id if region.HasField("parent_id") else None
-    return RegionNode(region.id, parent, step, region.class_name, region.confidence, _upright(region.geometry))
 
 
 def plain_value(value: Any) -> Any:
@@ -117,12 +109,12 @@ def _upright(geometry: geometry_pb2.Geometry) -> Box:
 def _move(geometry: geometry_pb2.Geometry, matrix: Matrix) -> None:
     """Move a shape; where an upright box would not stay one it becomes a polygon of its corners."""
     kind = geometry.WhichOneof("shape")
-    if kind == "box" and transform.is_upright(matrix):
+    if kind == "box" and geo.is_upright(matrix):
         box = geometry.box
-        box.x0, box.y0 = transform.apply(matrix, box.x0, box.y0)
-        box.x1, box.y1 = transform.apply(matrix, box.x1, box.y1)
+        box.x0, box.y0 = geo.apply(matrix, box.x0, box.y0)
+        box.x1, box.y1 = geo.apply(matrix, box.x1, box.y1)
     elif kind is not None:
-        points = [transform.apply(matrix, x, y) for x, y in _CORNERS[kind](geometry)]
+        points = [geo.apply(matrix, x, y) for x, y in _CORNERS[kind](geometry)]
         geometry.polygon.points.clear()
         for x, y in points:
             geometry.polygon.points.add(x=x, y=y)

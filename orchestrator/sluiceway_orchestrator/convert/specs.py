@@ -8,7 +8,7 @@ from typing import Any
 from sluiceway.common.v1 import crop_pb2
 from sluiceway.detection.v1 import detection_pb2
 from sluiceway.recognition.v1 import recognition_pb2
-from sluiceway_orchestrator.pipelines.plan import Pipeline, Step, StepKind
+from sluiceway_orchestrator.plan import Pipeline, Step, StepKind
 from sluiceway_orchestrator.stages.detection import DetectionDescription
 from sluiceway_orchestrator.stages.recognition import RecognitionDescription
 

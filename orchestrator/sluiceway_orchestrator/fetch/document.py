@@ -10,8 +10,8 @@ from typing import Any
 
 from sluiceway_runtime.errors import UpstreamFailed
 
+from sluiceway_orchestrator.config.apis import DetectionOption
 from sluiceway_orchestrator.fetch.caller import DetectionChoice
-from sluiceway_orchestrator.fetch.config import DetectionOption
 from sluiceway_orchestrator.fetch.content import resolve_pointer
 from sluiceway_orchestrator.fetch.values import checked_values
 

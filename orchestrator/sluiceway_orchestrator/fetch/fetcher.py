@@ -23,9 +23,9 @@ from sluiceway_runtime.errors import (
 )
 
 from sluiceway_orchestrator.config import OrchestratorConfig
+from sluiceway_orchestrator.config.apis import ApiConfig
 from sluiceway_orchestrator.fetch.api import Api, Brought, within
 from sluiceway_orchestrator.fetch.caller import Answer, Call, DetectionChoice, Region
-from sluiceway_orchestrator.fetch.config import ApiConfig
 from sluiceway_orchestrator.fetch.content import is_image
 from sluiceway_orchestrator.fetch.guard import LookUp, UrlPolicy, system_look_up
 from sluiceway_orchestrator.fetch.http import Attempts, HttpClient, Request, open_session

@@ -10,8 +10,8 @@ from time import monotonic
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import DeadlineExceeded, SluicewayError, UpstreamFailed
 
+from sluiceway_orchestrator.config.apis import ApiConfig
 from sluiceway_orchestrator.fetch.breaker import Breaker
-from sluiceway_orchestrator.fetch.config import ApiConfig
 from sluiceway_orchestrator.fetch.room import Estimate, Room
 from sluiceway_orchestrator.fetch.slots import Slots
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from sluiceway_runtime.errors import ConfigurationError, InvalidOption
 
-from sluiceway_orchestrator.fetch.config import PLACEHOLDER, ApiConfig
+from sluiceway_orchestrator.config.apis import PLACEHOLDER, ApiConfig
 from sluiceway_orchestrator.fetch.http import Request
 
 __all__ = ["RequestTemplate"]

@@ -19,9 +19,9 @@ from sluiceway_runtime.errors import (
     UrlNotAllowed,
 )
 
+from sluiceway_orchestrator.config.apis import ApiConfig
 from sluiceway_orchestrator.fetch.api import Brought, check_params, within
 from sluiceway_orchestrator.fetch.caller import Call
-from sluiceway_orchestrator.fetch.config import ApiConfig
 from sluiceway_orchestrator.fetch.document import chosen_detection, decode_image, image_at, parse_json, values_at
 from sluiceway_orchestrator.fetch.guard import LookUp, UrlPolicy
 from sluiceway_orchestrator.fetch.http import Attempts, HttpClient, Request, open_session

@@ -16,9 +16,9 @@ from sluiceway_runtime.errors import (
 )
 from sluiceway_runtime.server.convert import error_to_proto
 
+from sluiceway_orchestrator.config.apis import ApiConfig
 from sluiceway_orchestrator.fetch.api import Brought, check_params, within
 from sluiceway_orchestrator.fetch.caller import Answer, Call, DetectionChoice
-from sluiceway_orchestrator.fetch.config import ApiConfig
 from sluiceway_orchestrator.fetch.content import encodable
 from sluiceway_orchestrator.fetch.http import open_session
 from sluiceway_orchestrator.fetch.limits import Limits

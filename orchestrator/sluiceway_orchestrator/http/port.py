@@ -28,8 +28,8 @@ from sluiceway_runtime.server.calls import REQUEST_ID_KEY, current_request_id
 from sluiceway_runtime.server.security import ANONYMOUS, Security
 
 from sluiceway_orchestrator.config import OrchestratorConfig
+from sluiceway_orchestrator.config.http import HttpConfig
 from sluiceway_orchestrator.convert.job import JobLimits, job_from_request
-from sluiceway_orchestrator.http.config import HttpConfig
 from sluiceway_orchestrator.http.convert import event_to_json, request_from_image, request_from_json
 from sluiceway_orchestrator.http.openapi import document
 from sluiceway_orchestrator.http.origin import OriginGuard

@@ -11,9 +11,9 @@ from sluiceway_runtime.errors import InvalidOption, SluicewayError
 from sluiceway_orchestrator.fetch.caller import Region
 from sluiceway_orchestrator.fetch.fetcher import CallContext, Fetcher
 from sluiceway_orchestrator.job import ApiCall, Job, Source
-from sluiceway_orchestrator.pipelines.plan import Pipeline, Step
 from sluiceway_orchestrator.pipelines.template import fill
 from sluiceway_orchestrator.pipelines.tree import RegionNode, RegionTree
+from sluiceway_orchestrator.plan import Pipeline, Step
 
 __all__ = ["StepCaller"]
 

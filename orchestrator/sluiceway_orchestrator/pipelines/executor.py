@@ -20,9 +20,9 @@ from sluiceway_orchestrator.job import Job, Source
 from sluiceway_orchestrator.outbox import Outbox
 from sluiceway_orchestrator.pipelines.binding import Binder
 from sluiceway_orchestrator.pipelines.estimate import Estimate
-from sluiceway_orchestrator.pipelines.plan import Pipeline
 from sluiceway_orchestrator.pipelines.source_run import run_source
 from sluiceway_orchestrator.pipelines.source_state import Parts, SourceState
+from sluiceway_orchestrator.plan import Pipeline
 from sluiceway_orchestrator.stages.detection import DetectionClient
 from sluiceway_orchestrator.stages.recognition import RecognitionClient
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sluiceway_orchestrator.pipelines.plan import Pipeline, Step
+from sluiceway_orchestrator.plan import Pipeline, Step
 
 __all__ = ["Progress"]
 

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-__all__ = ["Box", "reading_order"]
+from sluiceway_orchestrator.geometry import Box
 
-Box = tuple[float, float, float, float]
+__all__ = ["reading_order"]
+
 
 # Two neighbours are on one line if they share at least this part of the height of the lower of the two: words of very
 # different height still do, lines that touch with ascenders and descenders do not.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from time import monotonic
 
 from sluiceway_orchestrator.events import Model, StageTimings, StepReport
-from sluiceway_orchestrator.pipelines.plan import Step
+from sluiceway_orchestrator.plan import Step
 
 __all__ = ["StepNotes", "reports"]
 

@@ -9,11 +9,11 @@ from sluiceway_runtime.errors import Unavailable
 from sluiceway_orchestrator.convert.specs import detection_options
 from sluiceway_orchestrator.events import SourceDone, SourceReady
 from sluiceway_orchestrator.fetch.fetcher import Fetched
-from sluiceway_orchestrator.pipelines.plan import StepKind
 from sluiceway_orchestrator.pipelines.progress import Progress
 from sluiceway_orchestrator.pipelines.reports import reports
 from sluiceway_orchestrator.pipelines.source_state import SourceState
 from sluiceway_orchestrator.pipelines.steps import Steps
+from sluiceway_orchestrator.plan import StepKind
 from sluiceway_orchestrator.stages.group import GroupGone
 
 __all__ = ["run_source"]

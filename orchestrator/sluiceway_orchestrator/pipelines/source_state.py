@@ -18,10 +18,10 @@ from sluiceway_orchestrator.outbox import Outbox
 from sluiceway_orchestrator.pipelines.binding import Binder, Binding
 from sluiceway_orchestrator.pipelines.calls import StepCaller
 from sluiceway_orchestrator.pipelines.estimate import Estimate
-from sluiceway_orchestrator.pipelines.plan import Pipeline, Step
 from sluiceway_orchestrator.pipelines.progress import Progress
 from sluiceway_orchestrator.pipelines.reports import StepNotes
 from sluiceway_orchestrator.pipelines.tree import WHOLE, RegionTree
+from sluiceway_orchestrator.plan import Pipeline, Step
 from sluiceway_orchestrator.stages.detection import DetectionClient
 from sluiceway_orchestrator.stages.recognition import RecognitionClient, failed_values
 from sluiceway_orchestrator.stages.stage import Ticket

@@ -20,13 +20,13 @@ from sluiceway_runtime.server.convert import error_from_proto
 from sluiceway_orchestrator.convert import regions as convert
 from sluiceway_orchestrator.events import Page, StageTimings, Subject, ValuesRead
 from sluiceway_orchestrator.fetch.fetcher import Fetched
-from sluiceway_orchestrator.pipelines.plan import Step, StepKind
+from sluiceway_orchestrator.geometry import IDENTITY, Matrix, chain
 from sluiceway_orchestrator.pipelines.source_state import SourceState
 from sluiceway_orchestrator.pipelines.together import nursery, together
-from sluiceway_orchestrator.pipelines.tree import WHOLE
+from sluiceway_orchestrator.pipelines.tree import WHOLE, RegionNode
+from sluiceway_orchestrator.plan import Step, StepKind
 from sluiceway_orchestrator.stages.detection import Found
 from sluiceway_orchestrator.stages.recognition import Crops
-from sluiceway_orchestrator.transform import IDENTITY, Matrix, chain
 from sluiceway_orchestrator.wire import Buffers, CropSpan, bytes_field, span_buffers
 
 __all__ = ["Steps"]
@@ -151,11 +151,12 @@ class Steps:
         if origin.to_page is not None:
             convert.to_page(regions, origin.to_page)
         parents = [origin.parents[crop] for crop in crops_of] if origin.parents is not None else None
-        placed = state.tree.place(step, convert.boxes_of(regions), parents)
+        boxes = convert.boxes_of(regions)
+        placed = state.tree.place(step, boxes, parents)
         convert.place(regions, placed.ids, origin.parents)
         if state.pipeline.tells_callers:
-            for region in regions.regions:
-                state.tree.nodes.setdefault(region.id, convert.node_of(region, step.name))
+            for region, box in zip(regions.regions, boxes, strict=True):
+                state.tree.nodes.setdefault(region.id, RegionNode.of(region, step.name, box))
         children = state.pipeline.children[step.index]
         works: list[Coroutine[Any, Any, None]] = []
         recognizing: dict[int, None] = {}

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sluiceway_orchestrator.pipelines.plan import Step
-from sluiceway_orchestrator.pipelines.reading_order import Box, reading_order
+from sluiceway_orchestrator.geometry import Box
+from sluiceway_orchestrator.pipelines.reading_order import reading_order
+from sluiceway_orchestrator.plan import Step
 
 __all__ = ["WHOLE", "Placed", "RegionNode", "RegionTree"]
 
@@ -41,6 +42,12 @@ class RegionNode:
     confidence: float
     box_xyxy_px: Box
     values: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, region: Any, step: str, box: Box) -> RegionNode:
+        """The node for a `Region` message."""
+        parent = region.parent_id if region.HasField("parent_id") else None
+        return cls(region.id, parent, step, region.class_name, region.confidence, box)
 
 
 class RegionTree:

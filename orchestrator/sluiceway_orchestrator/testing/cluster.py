@@ -14,7 +14,7 @@ from sluiceway_runtime.server.app import Server
 from sluiceway.common.v1 import error_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
 from sluiceway_orchestrator.config import OrchestratorConfig
-from sluiceway_orchestrator.fetch.config import ApiConfig
+from sluiceway_orchestrator.config.apis import ApiConfig
 from sluiceway_orchestrator.service import OrchestratorService
 from sluiceway_orchestrator.testing.stages import FakeDetection, FakeRecognition, FakeServer
 

@@ -22,7 +22,6 @@ __all__ = [
     "Precision",
     "export_command",
     "input_shapes",
-    "open_backend",
     "require_fine_boxes",
     "require_trust",
     "resolve_backend",
@@ -133,25 +132,6 @@ def resolve_backend(wanted: str, weights: Path, device: str) -> BackendName:
         if importlib.util.find_spec(library) is None:
             raise StartupError(f"detection.backend: {wanted} needs {library}; install sluiceway[{extra}]")
     return wanted  # type: ignore[return-value]  # one of the three keys above
-
-
-def open_backend(name: BackendName, spec: BackendSpec) -> Backend:
-    """Load a model; its shapes are compiled and warm when this returns.
-
-    Raises:
-        StartupError: unreadable weights, another task, a precision or shape that the backend or model does not have.
-    """
-    if name == "openvino":
-        from sluiceway_detection.backends.openvino import OpenVinoBackend  # noqa: PLC0415 - only where it is used
-
-        return OpenVinoBackend(spec)
-    if name == "onnx":
-        from sluiceway_detection.backends.onnx import OnnxBackend  # noqa: PLC0415
-
-        return OnnxBackend(spec)
-    from sluiceway_detection.backends.torch import TorchBackend  # noqa: PLC0415
-
-    return TorchBackend(spec)
 
 
 def input_shapes(card: ModelCard, spec: BackendSpec) -> tuple[InputShape, ...]:

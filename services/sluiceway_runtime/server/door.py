@@ -56,9 +56,14 @@ class _Places:
         self._leaving: set[asyncio.Future[None]] = set()
         self.reading = 0
 
+    def try_take(self) -> bool:
+        if not self._free or self._line:
+            return False
+        self._free -= 1
+        return True
+
     async def take(self) -> None:
-        if self._free and not self._line:
-            self._free -= 1
+        if self.try_take():
             return
         turn = asyncio.get_running_loop().create_future()
         self._line.append(turn)
@@ -157,6 +162,13 @@ class Entry:
         """What is read are messages of a stream."""
         self._learn = learn
 
+    def try_take(self, places: _Places) -> bool:
+        """Take one of the places if it is free."""
+        if not places.try_take():
+            return False
+        self._places = places
+        return True
+
     async def take(self, places: _Places) -> None:
         """Wait for one of the places, and keep it until the request has been read."""
         await places.take()
@@ -245,7 +257,7 @@ class Door:
         question = method.endswith(QUESTIONS)
         self._require_ready(question=question)
         self.identify(method, metadata)
-        declared = self._declared(metadata)
+        declared = self._declared(metadata, SMALL_BYTES if question else self._max_message_bytes)
         priority = self._priority(metadata)
         leave = self._access.enter(current_client.get())
         entry = Entry(self._budget.account(priority), declared, leave)
@@ -253,7 +265,7 @@ class Door:
             self._require_group(metadata)
             if question:
                 entry.patience_s = QUESTION_S
-                if declared is None:
+                if declared is None and not entry.try_take(self._questions):
                     await self._wait(entry.take(self._questions), question=True)
             elif streams:
                 entry.learn(self._learn)
@@ -265,7 +277,11 @@ class Door:
                 await self._reserve(entry.account, declared * RECEIVE_COPIES)
             else:
                 entry.patience_s = self._patience_s
-                await self._wait(self._take_place(entry))
+                at_once = entry.try_take(self._reading)
+                if at_once and entry.account.try_reserve(self._worth_bytes, Phase.DOOR):
+                    entry.begin(self._reading)
+                else:
+                    await self._wait(self._take_place(entry, has_one=at_once))
         except BaseException:
             entry.close()
             raise
@@ -291,7 +307,8 @@ class Door:
         if wanted and (own := self._group()) and wanted != own:
             raise WrongGroup("another version is served here", metadata={"group": own})
 
-    def _declared(self, metadata: Mapping[str, Any]) -> int | None:
+    @staticmethod
+    def _declared(metadata: Mapping[str, Any], most_bytes: int) -> int | None:
         text = metadata.get(REQUEST_BYTES_KEY)
         if text is None:
             return None
@@ -299,10 +316,10 @@ class Door:
         if not (isinstance(text, str) and text.isascii() and text.isdigit() and len(text) <= 18):
             raise InvalidOption(f"{REQUEST_BYTES_KEY} is the size of the request in bytes, in decimal")
         size_bytes = int(text)
-        if size_bytes > self._max_message_bytes:
+        if size_bytes > most_bytes:
             raise ImageTooLarge(
-                f"a request of {size_bytes} bytes is larger than {self._max_message_bytes}",
-                metadata={"max_message_bytes": str(self._max_message_bytes)},
+                f"a request of {size_bytes} bytes is larger than {most_bytes}",
+                metadata={"max_message_bytes": str(most_bytes)},
             )
         return size_bytes
 
@@ -322,13 +339,13 @@ class Door:
         else:
             account.require(size_bytes, Phase.DOOR)
 
-    async def _take_place(self, entry: Entry) -> None:
+    async def _take_place(self, entry: Entry, *, has_one: bool) -> None:
         """Wait for a place, and for the room that it is worth, for a call that does not say how large it is."""
-        await entry.take(self._reading)
+        if not has_one:
+            await entry.take(self._reading)
         if self._waits:
             await entry.account.reserve(self._worth_bytes, Phase.DOOR)
-            return
-        while not entry.account.try_reserve(self._worth_bytes, Phase.DOOR):
+        while not self._waits and not entry.account.try_reserve(self._worth_bytes, Phase.DOOR):
             # Others that are being read will soon be known to be smaller than their places.
             if not self._reading.reading:
                 entry.account.require(self._worth_bytes, Phase.DOOR)

@@ -7,12 +7,20 @@ import contextvars
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 import grpc.aio
 
-from sluiceway_runtime.errors import Internal, InvalidOption, SluicewayError, Unauthenticated
+from sluiceway_runtime.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    Internal,
+    InvalidOption,
+    SluicewayError,
+    Unauthenticated,
+)
 from sluiceway_runtime.server.calls import REQUEST_ID_KEY, begin_request, current_request_id
 from sluiceway_runtime.server.door import Door, Entry, current_account
 from sluiceway_runtime.server.metrics import CallMetrics
@@ -33,35 +41,41 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class _Call:
     """One call of ours, from the door to its end."""
 
-    __slots__ = ("_ended", "_interceptor", "_task", "_watch", "code", "entry", "method", "refusal", "started_s")
+    __slots__ = ("_ended", "_interceptor", "code", "entry", "method", "refusal", "started_s")
 
     def __init__(self, interceptor: CallInterceptor, method: str) -> None:
         self._interceptor = interceptor
         self._ended = False
-        self._task = asyncio.current_task()
-        self._watch: asyncio.TimerHandle | None = None
         self.method = method
         self.started_s = time.monotonic()
         # Of a call that never comes to its handler, because its client has left.
         self.code = grpc.StatusCode.CANCELLED
         self.entry: Entry | None = None
         self.refusal: SluicewayError | None = None
-        if self._task is not None:
+        if (task := asyncio.current_task()) is not None:
             # Whatever becomes of a call, gRPC's task for it ends.
-            self._task.add_done_callback(self._close)
+            task.add_done_callback(self._close)
 
     def admitted(self, entry: Entry) -> None:
         """From now on its request is read."""
         self.entry = entry
         current_account.set(entry.account)
-        if entry.patience_s is not None:
-            self._watch = asyncio.get_running_loop().call_later(entry.patience_s, self._give_up)
 
     def received(self, size_bytes: int) -> None:
         """Its request, or a message of it, is here."""
-        self._stop_watching()
         if self.entry is not None:
             self.entry.received(size_bytes)
+
+    async def read(self, context: Context) -> Any:
+        """Read its one request, for as long as its entry allows."""
+        try:
+            async with asyncio.timeout(self.entry.patience_s if self.entry is not None else None):
+                request = await context.read()
+        except TimeoutError:
+            raise DeadlineExceeded("the request did not come in time") from None
+        if request is grpc.aio.EOF:
+            raise Cancelled("the call has no request")
+        return request
 
     def require_read(self) -> None:
         """Raise what was wrong with its request."""
@@ -73,7 +87,6 @@ class _Call:
         self.code = code
         if not self._ended:
             self._ended = True
-            self._stop_watching()
             self._interceptor.left(self.method, code, time.monotonic() - self.started_s)
 
     def _close(self, _: asyncio.Task[Any]) -> None:
@@ -81,16 +94,19 @@ class _Call:
         if self.entry is not None:
             self.entry.close()
 
-    def _give_up(self) -> None:
-        # Its client says that it sends a request, and does not.
-        self.code = grpc.StatusCode.DEADLINE_EXCEEDED
-        if self._task is not None:
-            self._task.cancel()
 
-    def _stop_watching(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+@dataclass(frozen=True, slots=True)
+class _Handlers:
+    """One method, wrapped.
+
+    Attributes:
+        plain: gRPC reads the request, before anything of ours runs.
+        watched: for one request that is read here, so that a client that does not send it can be told. gRPC takes it
+            for a stream; on the wire there is no difference.
+    """
+
+    plain: grpc.RpcMethodHandler[Any, Any]
+    watched: grpc.RpcMethodHandler[Any, Any]
 
 
 _current_call: contextvars.ContextVar[_Call] = contextvars.ContextVar("call")
@@ -110,7 +126,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._door = door
         self._metrics = metrics
         # By method: what was wrapped, and what came of it. Servers have few methods, and the same handler each time.
-        self._wrapped: dict[str, tuple[object, grpc.RpcMethodHandler[Any, Any]]] = {}
+        self._wrapped: dict[str, tuple[object, _Handlers]] = {}
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -142,13 +158,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         call = self._begin(method)
         _current_call.set(call)
         try:
-            call.admitted(await self._door.admit(method, metadata, streams=handler.request_streaming))
+            entry = await self._door.admit(method, metadata, streams=handler.request_streaming)
         except SluicewayError as error:
             return _refusal(call, error)
+        call.admitted(entry)
         known = self._wrapped.get(method)
         if known is None or known[0] is not handler:
             known = self._wrapped[method] = (handler, _wrap(handler))
-        return known[1]
+        return known[1].plain if entry.patience_s is None else known[1].watched
 
     def _begin(self, method: str) -> _Call:
         self._running += 1
@@ -175,26 +192,30 @@ def _refusal(call: _Call, error: SluicewayError) -> grpc.RpcMethodHandler[Any, A
     return grpc.stream_stream_rpc_method_handler(refuse)
 
 
-def _wrap(handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
-    make: Any
-    behaviour: Any
-    if handler.request_streaming:
-        if handler.response_streaming:
-            make, behaviour = grpc.stream_stream_rpc_method_handler, _streaming(handler.stream_stream)
-        else:
-            make, behaviour = grpc.stream_unary_rpc_method_handler, _unary(handler.stream_unary)
-    elif handler.response_streaming:
-        make, behaviour = grpc.unary_stream_rpc_method_handler, _streaming(handler.unary_stream)
+def _wrap(handler: grpc.RpcMethodHandler[Any, Any]) -> _Handlers:
+    make_plain: Any
+    make_watched: Any
+    if handler.response_streaming:
+        wrap: Any = _streaming
+        behaviour = handler.stream_stream if handler.request_streaming else handler.unary_stream
+        make_plain, make_watched = grpc.unary_stream_rpc_method_handler, grpc.stream_stream_rpc_method_handler
     else:
-        make, behaviour = grpc.unary_unary_rpc_method_handler, _unary(handler.unary_unary)
-    read = _reading(handler.request_deserializer, streams=handler.request_streaming)
-    wrapped: grpc.RpcMethodHandler[Any, Any] = make(
-        behaviour, request_deserializer=read, response_serializer=handler.response_serializer
+        wrap = _unary
+        behaviour = handler.stream_unary if handler.request_streaming else handler.unary_unary
+        make_plain, make_watched = grpc.unary_unary_rpc_method_handler, grpc.stream_unary_rpc_method_handler
+    serialise = handler.response_serializer
+    read_by_us = _reading(handler.request_deserializer, raises=True)
+    if handler.request_streaming:
+        plain = make_watched(wrap(behaviour), request_deserializer=read_by_us, response_serializer=serialise)
+        return _Handlers(plain, plain)
+    read_by_grpc = _reading(handler.request_deserializer, raises=False)
+    return _Handlers(
+        make_plain(wrap(behaviour), request_deserializer=read_by_grpc, response_serializer=serialise),
+        make_watched(wrap(behaviour, reads=True), request_deserializer=read_by_us, response_serializer=serialise),
     )
-    return wrapped
 
 
-def _reading(deserialise: Any, *, streams: bool) -> Callable[[bytes], Any]:
+def _reading(deserialise: Any, *, raises: bool) -> Callable[[bytes], Any]:
     def read(raw: bytes) -> Any:
         call = _current_call.get()
         try:
@@ -208,8 +229,7 @@ def _reading(deserialise: Any, *, streams: bool) -> Callable[[bytes], Any]:
             except Exception as error:
                 raise InvalidOption("the request is no message of this method") from error
         except SluicewayError as error:
-            if streams:
-                # The handler is there, and reads.
+            if raises:
                 raise
             # gRPC has words of its own for what is raised here.
             call.refusal = error
@@ -218,16 +238,20 @@ def _reading(deserialise: Any, *, streams: bool) -> Callable[[bytes], Any]:
     return read
 
 
-def _unary(behaviour: Any) -> Callable[[Any, Context], Awaitable[Any]]:
+def _unary(behaviour: Any, *, reads: bool = False) -> Callable[[Any, Context], Awaitable[Any]]:
     async def serve(request: Any, context: Context) -> Any:
         call = _current_call.get()
         begin_request(context)
         code = grpc.StatusCode.OK
         try:
+            if reads:
+                request = await call.read(context)
             call.require_read()
             return await behaviour(request, context)
         except BaseException as error:
             code = _code(context, error)
+            # gRPC keeps what is raised from here on, and with it what this frame holds.
+            del request
             await _tell(call.method, context, error)
             raise
         finally:
@@ -236,14 +260,17 @@ def _unary(behaviour: Any) -> Callable[[Any, Context], Awaitable[Any]]:
     return serve
 
 
-def _streaming(behaviour: Any) -> Callable[[Any, Context], AsyncIterator[Any]]:
+def _streaming(behaviour: Any, *, reads: bool = False) -> Callable[[Any, Context], AsyncIterator[Any]]:
     async def serve(request: Any, context: Context) -> AsyncIterator[Any]:
         call = _current_call.get()
         begin_request(context)
         code = grpc.StatusCode.OK
-        answers = behaviour(request, context)
+        answers = None
         try:
+            if reads:
+                request = await call.read(context)
             call.require_read()
+            answers = behaviour(request, context)
             async for answer in answers:
                 yield answer
         except GeneratorExit:
@@ -251,12 +278,15 @@ def _streaming(behaviour: Any) -> Callable[[Any, Context], AsyncIterator[Any]]:
             raise
         except BaseException as error:
             code = _code(context, error)
+            # gRPC keeps what is raised from here on, and with it what this frame holds.
+            del request
             await _tell(call.method, context, error)
             raise
         finally:
             try:
                 # Here and now rather than by the garbage collector, so that a client that left frees its work.
-                await answers.aclose()
+                if answers is not None:
+                    await answers.aclose()
             finally:
                 call.end(code)
 
@@ -279,7 +309,20 @@ async def _tell(method: str, context: Context, error: BaseException) -> None:
         return
     if not isinstance(error, SluicewayError):
         log.error("%s failed", method, exc_info=error)
+        _forget_frames(error)
         error = Internal("internal error", metadata={"request_id": current_request_id.get()})
+    else:
+        _forget_frames(error)
     await context.abort(
         code_of(error), brief(error.message), (*trailers(error), (REQUEST_ID_KEY, current_request_id.get()))
     )
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Let go of the frames that an error passed, and of the requests in them.
+
+    They are part of a circle with gRPC's own error, so they would stay until the next search for garbage.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

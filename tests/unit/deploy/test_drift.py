@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from prometheus_client import CollectorRegistry
 from sluiceway_detection.config import DetectionConfig
 from sluiceway_orchestrator.config import OrchestratorConfig
-from sluiceway_orchestrator.http.config import HttpConfig
+from sluiceway_orchestrator.config.http import HttpConfig
 from sluiceway_orchestrator.service import OrchestratorService
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_runtime.config import ServerConfig, StageConfig, load_section

@@ -48,7 +48,7 @@ def test_every_pixel_that_a_box_touches_is_cut() -> None:
 
 
 def test_stretching_ignores_the_aspect_ratio() -> None:
-    plan = CropPlan("class", height_px=64, max_width_px=32, stretch=True)
+    plan = CropPlan("class", height_px=64, max_width_px=32, rule="stretch")
     (crop,) = cut_crops(photograph(), detections((0, 0, 200, 10)), (plan,), PLENTY)
     assert crop.pixels.shape == (64, 32, 3)
 
@@ -148,3 +148,105 @@ def test_polygons() -> None:
 def test_degenerate_shapes_are_survived(shape: RotatedBox | Polygon) -> None:
     crops = cut_crops(photograph(), with_shape(shape), (LINE,), PLENTY)
     assert all(crop.pixels.shape[0] == 48 for crop in crops)
+
+
+WHOLE = CropPlan("region", height_px=0, max_width_px=100, rule="fit_longest")
+
+
+def test_a_region_that_fits_is_cut_as_it_is() -> None:
+    image = photograph()
+    (crop,) = cut_crops(image, detections((10.7, 20.2, 30.1, 44.9)), (WHOLE,), PLENTY)
+    assert (crop.pixels == image[20:45, 10:31]).all()
+    assert crop.to_image == (1, 0, 10, 0, 1, 20, 0, 0, 1)
+
+
+def test_a_full_width_region_is_contiguous() -> None:
+    (crop,) = cut_crops(photograph()[:, :90], detections((0, 0, 90, 40)), (WHOLE,), PLENTY)
+    assert crop.pixels.flags.c_contiguous
+    assert crop.pixels.shape == (40, 90, 3)
+
+
+@pytest.mark.parametrize(
+    ("box", "size", "method"),
+    [
+        ((0, 0, 150, 30), (100, 20), cv2.INTER_LINEAR),
+        ((50, 0, 90, 199), (20, 100), cv2.INTER_LINEAR),
+        ((20, 10, 220, 70), (100, 30), cv2.INTER_AREA),
+        ((0, 0, 300, 200), (100, 67), cv2.INTER_AREA),
+        ((0, 5, 300, 6), (100, 1), cv2.INTER_AREA),
+    ],
+)
+def test_a_larger_region_is_shrunk_to_its_longer_side(
+    box: tuple[int, int, int, int], size: tuple[int, int], method: int
+) -> None:
+    image = photograph()
+    (crop,) = cut_crops(image, detections(box), (WHOLE,), PLENTY)
+    x0, y0, x1, y1 = box
+    assert crop.pixels.shape == (size[1], size[0], 3)
+    assert (crop.pixels == cv2.resize(image[y0:y1, x0:x1], size, interpolation=method)).all()
+    # The corners of the crop are those of the window, exactly.
+    matrix = np.array(crop.to_image).reshape(3, 3)
+    corners = np.array([[0, 0, 1], [*size, 1]])
+    np.testing.assert_allclose((corners @ matrix.T)[:, :2], [[x0, y0], [x1, y1]], rtol=1e-12)
+
+
+def test_other_rules_say_nothing_of_where_a_crop_lies() -> None:
+    plans = (LINE, CropPlan("class", 32, 32, rule="stretch"), WHOLE)
+    crops = cut_crops(photograph(), detections((10, 10, 58, 34)), plans, PLENTY)
+    assert [crop.to_image is None for crop in crops] == [True, True, False]
+
+
+SHAPES = [
+    RotatedBox((150, 100), 80, 24, 30),
+    RotatedBox((150, 100), 90, 80, 200),
+    Polygon(((60.0, 40.0), (230.0, 55.0), (210.0, 150.0), (80.0, 160.0))),
+    Polygon(((90.0, 40.0), (120.0, 35.0), (260.0, 190.0), (5.0, 180.0))),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("longest", [400, 70, 33])
+def test_a_warped_region_says_where_each_of_its_pixels_lies(shape: RotatedBox | Polygon, longest: int) -> None:
+    # A picture of its own coordinates: what a crop shows is where it says that it lies.
+    rows, columns = np.mgrid[0:200, 0:300]
+    image = np.dstack([columns * 255 / 300, rows * 255 / 200, np.zeros((200, 300))]).round().astype(np.uint8)
+    (crop,) = cut_crops(image, with_shape(shape), (WHOLE._replace(max_width_px=longest),), PLENTY)
+    height, width = crop.pixels.shape[:2]
+    assert max(height, width) <= longest
+    matrix = np.array(crop.to_image).reshape(3, 3)
+    corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]]) @ matrix.T
+    np.testing.assert_allclose(corners[:, :2] / corners[:, 2:], quad_of(shape), atol=1e-3)
+    x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    places = np.dstack([x, y, np.ones_like(x)]) @ matrix.T
+    expected = (places[..., :2] / places[..., 2:] - 0.5) * [255 / 300, 255 / 200]
+    inner = slice(1, -1), slice(1, -1)  # beyond the edge of the image the last pixel is repeated
+    assert np.abs(crop.pixels[..., :2].astype(float) - expected)[inner].max() < 2.5
+
+
+def test_a_turned_region_is_averaged_where_it_is_shrunk_much() -> None:
+    # Single white columns: a mixture of the nearest pixels would show some of them and leave others out.
+    image = np.zeros((200, 300, 3), np.uint8)
+    image[:, ::4] = 255
+    box = RotatedBox((150, 100), 240, 120, 0)
+    (crop,) = cut_crops(image, with_shape(box), (WHOLE._replace(max_width_px=60),), PLENTY)
+    assert crop.pixels.shape == (30, 60, 3)
+    assert np.abs(crop.pixels[2:-2, 2:-2].astype(int) - 64).max() <= 2
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Polygon(((10.0, 10.0), (90.0, 10.0), (10.0, 10.0), (90.0, 10.0))),
+        Polygon(((10.0, 10.0), (90.0, 90.0), (90.0, 10.0), (10.0, 90.0))),
+        Polygon(((10.0, 10.0), (90.0, 10.0), (20.0, 20.0), (10.0, 90.0))),
+        Polygon(((10.0, 10.0), (90.0, 10.0), (90.0, 10.0), (10.0, 10.0))),
+    ],
+)
+def test_what_no_homography_covers_gives_no_crop_of_its_own_size(shape: Polygon) -> None:
+    assert cut_crops(photograph(), with_shape(shape), (WHOLE,), PLENTY) == []
+
+
+def test_a_region_far_larger_than_the_image_is_not_drawn_in_full() -> None:
+    far = Polygon(((-1e5, -1e5), (1e5, -1e5), (1e5, 1e5), (-1e5, 1e5)))
+    (crop,) = cut_crops(photograph(), with_shape(far), (WHOLE,), PLENTY)
+    assert crop.pixels.shape == (100, 100, 3)

@@ -21,6 +21,7 @@ def test_defaults() -> None:
         1000,
     )  # the model decides the first two
     assert config.max_crop_bytes < config.max_message_bytes
+    assert config.max_crops == 64
 
 
 def test_shapes_are_written_as_text() -> None:
@@ -40,6 +41,7 @@ def test_shapes_are_written_as_text() -> None:
         ({"confidence": 0}, "detection.confidence"),
         ({"iou": 1.5}, "detection.iou"),
         ({"max_detections": 10_001}, "detection.max_detections"),
+        ({"max_crops": 0}, "detection.max_crops"),
         ({"backend": "tensorrt"}, "detection.backend"),
         ({"precision": "fp8"}, "detection.precision"),
         ({"max_image_bytes": 2**30}, "must fit into max_message_bytes"),

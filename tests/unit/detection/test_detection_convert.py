@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from sluiceway_detection.convert import Defaults, Identity, job_of, model_message, priority_of, response_of
-from sluiceway_detection.crops import Crop, CropPlan
+from sluiceway_detection.convert import Defaults, add_answer, job_of, model_message, priority_of
+from sluiceway_detection.crops import MAX_CROPS, Crop, CropPlan
+from sluiceway_detection.identity import Identity
 from sluiceway_detection.job import DetectionAnswer, DetectionJob
 from sluiceway_detection.postprocess import Selection
 from sluiceway_detection.types import Detections, Polygon, RotatedBox
@@ -26,9 +27,9 @@ def test_what_is_given_counts() -> None:
             confidence=0.5, iou=1, classes=["image", "image"], max_detections=10_000, image_size=1280
         ),
         crop_specs=[
-            crop_pb2.CropSpec(model="a", height=48, max_width=320, classes=["textline", "of another model"]),
+            crop_pb2.CropSpec(name="a", height=48, max_width=320, classes=["textline", "of another model"]),
             crop_pb2.CropSpec(
-                model="b",
+                name="b",
                 height=4096,
                 max_width=16384,
                 format=crop_pb2.PIXEL_FORMAT_GRAY,
@@ -41,7 +42,7 @@ def test_what_is_given_counts() -> None:
         1280,
         (
             CropPlan("a", 48, 320, class_ids=frozenset({0})),
-            CropPlan("b", 4096, 16384, pixel_format="gray", stretch=True),
+            CropPlan("b", 4096, 16384, pixel_format="gray", rule="stretch"),
         ),
     )
 
@@ -59,6 +60,8 @@ def test_what_is_given_counts() -> None:
         ({"classes": ["dog"]}, "classes"),
         ({"max_detections": 0}, "max_detections"),
         ({"max_detections": 10_001}, "max_detections"),
+        ({"max_detections": -1}, "max_detections"),
+        ({"image_size": -640}, "image_size"),
         ({"image_size": 641}, "image_size"),
         ({"image_size": 0}, "image_size"),
     ],
@@ -74,13 +77,17 @@ def test_bad_options_are_named(options: dict[str, object], option: str) -> None:
     [
         [{"height": 0, "max_width": 320}],
         [{"height": 4097, "max_width": 320}],
+        [{"height": -48, "max_width": 320}],
+        [{"height": 48, "max_width": -320}],
+        [{"height": 48, "max_width": 32, "format": -1}],
+        [{"height": 48, "max_width": 0, "resize_rule": crop_pb2.RESIZE_RULE_FIT_LONGEST}],
         [{"height": 48, "max_width": 0}],
         [{"height": 48, "max_width": 16_385}],
         [{"height": 48, "max_width": 32, "format": 77}],
         [{"height": 48, "max_width": 32, "resize_rule": 77}],
         [{"height": 48, "max_width": 32}] * 2,
-        [{"model": str(number), "height": 48, "max_width": 32} for number in range(33)],
-        [{"model": "m" * 101, "height": 48, "max_width": 32}],
+        [{"name": str(number), "height": 48, "max_width": 32} for number in range(33)],
+        [{"name": "m" * 101, "height": 48, "max_width": 32}],
     ],
 )
 def test_bad_crop_specs_are_refused(specs: list[dict[str, object]]) -> None:
@@ -88,14 +95,21 @@ def test_bad_crop_specs_are_refused(specs: list[dict[str, object]]) -> None:
         job_of(pb.DetectRequest(crop_specs=[crop_pb2.CropSpec(**spec) for spec in specs]), DEFAULTS)
 
 
+def test_a_height_means_nothing_where_a_region_keeps_its_size() -> None:
+    for height in (0, -7, 10_000):
+        spec = crop_pb2.CropSpec(height=height, max_width=1280, resize_rule=crop_pb2.RESIZE_RULE_FIT_LONGEST)
+        (plan,) = job_of(pb.DetectRequest(crop_specs=[spec]), DEFAULTS).crops
+        assert (plan.rule, plan.max_width_px) == ("fit_longest", 1280)
+
+
 def test_the_name_in_every_crop_is_bounded() -> None:
     # As recognition bounds the names of its models: an answer may hold thousands of copies.
-    spec = crop_pb2.CropSpec(model="m" * 100, height=48, max_width=32)
+    spec = crop_pb2.CropSpec(name="m" * 100, height=48, max_width=32)
     assert job_of(pb.DetectRequest(crop_specs=[spec]), DEFAULTS).crops == (CropPlan("m" * 100, 48, 32),)
-    spec.model += "m"
+    spec.name += "m"
     with pytest.raises(InvalidOption, match="101") as caught:
         job_of(pb.DetectRequest(crop_specs=[spec]), DEFAULTS)
-    assert caught.value.metadata == {"option": "crop_specs.model"}
+    assert caught.value.metadata == {"option": "crop_specs.name"}
 
 
 def test_an_error_does_not_repeat_all_that_was_sent() -> None:
@@ -109,8 +123,9 @@ def test_priorities() -> None:
     assert priority_of(model_pb2.PRIORITY_UNSPECIFIED) is Priority.NORMAL
     assert priority_of(model_pb2.PRIORITY_INTERACTIVE) is Priority.INTERACTIVE
     assert priority_of(model_pb2.PRIORITY_BULK) is Priority.BULK
-    with pytest.raises(InvalidOption):
-        priority_of(99)
+    for unknown in (99, -1):
+        with pytest.raises(InvalidOption):
+            priority_of(unknown)
 
 
 def test_every_geometry_reaches_the_client() -> None:
@@ -122,25 +137,62 @@ def test_every_geometry_reaches_the_client() -> None:
     )
     crops = [Crop(0, 0, np.full((2, 3, 3), 7, np.uint8)), Crop(2, 0, np.full((2, 1, 3), 8, np.uint8))]
     payload = DetectionAnswer.payload(np.zeros((100, 120, 3), np.uint8), found, crops, 1.5)
-    job = DetectionJob(Selection(), None, (CropPlan("text", 2, 9, pixel_format="rgb"),))
-    response = response_of(
-        Outcome(payload, 2.0, 30.0, 0), job, ("textline", "image"), model_message(Identity("m", "1", "ab")), 40.0
-    )
+    plans = (CropPlan("text", 2, 9, pixel_format="rgb"),)
+    response = pb.DetectResponse(model=model_message(Identity("m", "1", "ab")))
+    add_answer(response, Outcome(payload, 2.0, 30.0, 0), plans, ("textline", "image"))
     assert (response.width, response.height) == (120, 100)
     first, second, third = response.detections
     assert [detection.id for detection in response.detections] == [0, 1, 2]
     assert (first.geometry.box.x0, first.geometry.box.y1) == (1, 4.5)
     assert (first.class_id, first.class_name) == (1, "image")
     assert first.confidence == pytest.approx(0.9)
+    assert not first.HasField("parent_id")
     assert second.geometry.rotated_box.angle_degrees == -170
     assert second.geometry.rotated_box.center.y == 40
     assert len(third.geometry.polygon.points) == 3
     assert third.class_name == "class5"
-    assert [(crop.id, crop.model, crop.raw.height, crop.raw.width) for crop in response.crops] == [
+    assert [(crop.id, crop.spec, crop.raw.height, crop.raw.width) for crop in response.crops] == [
         (0, "text", 2, 3),
         (2, "text", 2, 1),
     ]
     assert response.crops[0].raw.data == b"\x07" * 18
     assert response.crops[0].raw.format == crop_pb2.PIXEL_FORMAT_RGB
+    assert not response.crops[0].HasField("to_image")
     assert (response.timings.queue_ms, response.timings.compute_ms, response.timings.decode_ms) == (2, 30, 1.5)
     assert response.model.weights_sha256 == "ab"
+
+
+def outcome(count: int, crops: list[Crop], queue_ms: float = 1.0) -> Outcome:
+    found = Detections(
+        np.tile(np.array([[1, 2, 3, 4]], np.float32), (count, 1)),
+        np.zeros(count, np.int32),
+        np.linspace(0.9, 0.1, count, dtype=np.float32),
+    )
+    return Outcome(DetectionAnswer.payload(np.zeros((100, 120, 3), np.uint8), found, crops, 1.5), queue_ms, 30.0, 0)
+
+
+def test_answers_to_several_crops_follow_each_other() -> None:
+    response = pb.DetectResponse()
+    pixels = np.zeros((2, 3, 3), np.uint8)
+    where = (1.0, 0.0, 7.0, 0.0, 1.0, 8.0, 0.0, 0.0, 1.0)
+    plans = (CropPlan("inner", 0, 9, rule="fit_longest"),)
+    add_answer(response, outcome(2, [Crop(1, 0, pixels, where)], 5.0), plans, ("x",), parent_id=40)
+    add_answer(response, outcome(0, []), plans, ("x",), parent_id=0)
+    add_answer(response, outcome(1, [Crop(0, 0, pixels, where)]), plans, ("x",), parent_id=7)
+    assert [(found.id, found.parent_id) for found in response.detections] == [(0, 40), (1, 40), (2, 7)]
+    assert all(found.HasField("parent_id") for found in response.detections)
+    assert [(crop.id, crop.spec) for crop in response.crops] == [(1, "inner"), (2, "inner")]
+    assert tuple(response.crops[1].to_image.matrix) == where
+    assert (response.width, response.height) == (0, 0)
+    assert response.timings.queue_ms == 5
+
+
+def test_an_answer_to_several_crops_holds_no_more_crops_than_to_an_image() -> None:
+    pixels = np.zeros((1, 1, 3), np.uint8)
+    plans, many = (CropPlan("a", 1, 1),), outcome(1, [Crop(0, 0, pixels)] * (MAX_CROPS // 2))
+    response = pb.DetectResponse()
+    for number in range(2):
+        add_answer(response, many, plans, ("x",), parent_id=number)
+    with pytest.raises(InvalidOption) as caught:
+        add_answer(response, outcome(1, [Crop(0, 0, pixels)]), plans, ("x",), parent_id=2)
+    assert caught.value.metadata == {"limit": "max_crops", "max": "32768"}

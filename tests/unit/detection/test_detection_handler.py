@@ -10,7 +10,7 @@ from detection_answers import detections_of
 from sluiceway_detection import detector
 from sluiceway_detection.crops import CropPlan
 from sluiceway_detection.handler import DetectionFacts, DetectionHandler, WorkerSettings, build
-from sluiceway_detection.job import DetectionAnswer, DetectionJob
+from sluiceway_detection.job import DetectionAnswer, DetectionJob, RawPixels
 from sluiceway_detection.letterbox import Letterbox
 from sluiceway_detection.postprocess import Selection, select_classic
 from sluiceway_runtime.errors import ImageTooLarge, InvalidImage, InvalidOption, StartupError
@@ -69,7 +69,7 @@ def test_bytes_in_regions_out(handler: DetectionHandler) -> None:
 
 def test_a_bad_item_fails_alone(handler: DetectionHandler) -> None:
     job = DetectionJob(EVERYTHING)
-    greedy = DetectionJob(EVERYTHING, None, (CropPlan("big", 200, 400, stretch=True),))
+    greedy = DetectionJob(EVERYTHING, None, (CropPlan("big", 200, 400, rule="stretch"),))
     good = png(image())
     results = handler.run(
         [
@@ -103,6 +103,57 @@ def test_images_of_different_shapes_share_a_batch(handler: DetectionHandler) -> 
 def test_memoryviews_are_taken(handler: DetectionHandler) -> None:
     (result,) = handler.run([Payload(DetectionJob(EVERYTHING), (memoryview(png(image())).toreadonly(),))])
     assert len(detections_of(answer(result))) > 0
+
+
+def test_pixels_are_detected_in_like_the_file_that_holds_them(handler: DetectionHandler) -> None:
+    job, pixels = DetectionJob(EVERYTHING), image()
+    gray = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
+    raw = {"bgr": pixels, "rgb": np.ascontiguousarray(pixels[:, :, ::-1]), "gray": gray}
+    (file,) = handler.run([job.payload(png(pixels))])
+    (gray_file,) = handler.run([job.payload(png(gray))])
+    results = handler.run(
+        [job._replace(raw=RawPixels(96, 64, name)).payload(memoryview(its.tobytes())) for name, its in raw.items()]
+    )
+    expected = [answer(file), answer(file), answer(gray_file)]
+    assert answer(file).boxes_xyxy_px != answer(gray_file).boxes_xyxy_px
+    for result, its in zip(results, expected, strict=True):
+        assert answer(result)._replace(decode_ms=0) == its._replace(decode_ms=0)
+
+
+def test_crops_of_their_own_size_say_where_they_lie(handler: DetectionHandler) -> None:
+    job = DetectionJob(EVERYTHING, None, (CropPlan("region", 0, 1000, rule="fit_longest"),))
+    (result,) = handler.run([job.payload(png(image()))])
+    found = answer(result)
+    assert len(found.crops) > 0
+    for crop, pixels in zip(found.crops, result.buffers, strict=True):
+        assert crop.to_image is not None
+        x0, y0 = int(crop.to_image[2]), int(crop.to_image[5])
+        assert crop.to_image == (1, 0, x0, 0, 1, y0, 0, 0, 1)
+        cut = image()[y0 : y0 + crop.height_px, x0 : x0 + crop.width_px]
+        assert bytes(pixels) == cut.tobytes()
+    assert pickle.loads(pickle.dumps(found)) == found
+
+
+class Painter:
+    """A user's detector that draws on what it is given."""
+
+    classes = ("x",)
+
+    def __call__(self, batch: list[np.ndarray]) -> list[list[object]]:
+        for picture in batch:
+            assert picture.flags.c_contiguous
+            picture[:] = 0
+        return [[] for _ in batch]
+
+
+@pytest.mark.parametrize("name", ["bgr", "rgb", "gray"])
+def test_a_users_detector_may_draw_on_pixels(name: str) -> None:
+    made = build(SETTINGS.mapping())
+    made._engine = detector.UserDetector(Painter())  # type: ignore[arg-type]
+    data = bytes([9]) * (2 * 3 * (1 if name == "gray" else 3))
+    (result,) = made.run([DetectionJob(EVERYTHING, raw=RawPixels(2, 3, name)).payload(data)])  # type: ignore[arg-type]
+    assert (answer(result).height_px, answer(result).width_px) == (2, 3)
+    assert set(data) == {9}
 
 
 class Nonsense:

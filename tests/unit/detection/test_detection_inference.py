@@ -6,8 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from sluiceway_detection.convert import Identity
+from sluiceway_detection.convert import Request
 from sluiceway_detection.handler import DetectionFacts
+from sluiceway_detection.identity import Identity
 from sluiceway_detection.inference import DetectionInference, options_of
 from sluiceway_runtime.errors import InvalidImage, InvalidOption
 from sluiceway_runtime.inference import Tensor
@@ -23,6 +24,7 @@ class Stage:
 
     pool = None
     identity = Identity("finder", "3", "a" * 64)
+    group = "g"
     facts = DetectionFacts("onnx", "f32", "cpu", ("x", "y"), (640,), ())
 
     def __init__(self) -> None:
@@ -31,7 +33,7 @@ class Stage:
     def ready(self) -> bool:
         return True
 
-    async def Detect(self, request: pb.DetectRequest, context: Any) -> pb.DetectResponse:
+    async def detect(self, request: Request, context: Any) -> pb.DetectResponse:
         if request.image == b"bad":
             raise InvalidImage("not an image")
         if request.image == b"slow":
@@ -51,7 +53,7 @@ class Stage:
 
 
 async def infer(stage: Stage, *images: bytes) -> dict[str, Tensor]:
-    inference = DetectionInference(stage, stage)  # type: ignore[arg-type]
+    inference = DetectionInference(stage, stage, stage="detection")  # type: ignore[arg-type]
     (card,) = inference.cards()
     inputs = {"image": Tensor("image", "BYTES", (len(images),), images)}
     outputs = await inference.infer(card, inputs, {}, None)  # type: ignore[arg-type]
@@ -83,8 +85,14 @@ async def test_the_first_failure_ends_the_request_and_the_other_images() -> None
     assert stage.cancelled == 1
 
 
+def test_a_server_is_called_like_its_stage() -> None:
+    stage: Any = Stage()
+    names = [DetectionInference(stage, stage, stage=name).name for name in ("detection", "vehicles")]
+    assert names == ["sluiceway-detection", "sluiceway-vehicles"]
+
+
 def test_too_many_images() -> None:
-    (card,) = DetectionInference(Stage(), Stage()).cards()  # type: ignore[arg-type]
+    (card,) = DetectionInference(Stage(), Stage(), stage="vehicles").cards()  # type: ignore[arg-type]
     request = inference_pb.ModelInferRequest()
     images = request.inputs.add(name="image", datatype="BYTES", shape=[65])
     images.contents.bytes_contents.extend([b"one"] * 65)
@@ -100,7 +108,7 @@ def test_parameters() -> None:
     assert options == pb.DetectOptions(confidence=0.5, max_detections=3, classes=["x", "y"])
 
 
-@pytest.mark.parametrize("parameters", [{"max_detections": "many"}, {"image_size": -32}, {"confidence": "high"}])
+@pytest.mark.parametrize("parameters", [{"max_detections": "many"}, {"image_size": 2**31}, {"confidence": "high"}])
 def test_parameters_of_another_type(parameters: dict[str, Any]) -> None:
     with pytest.raises(InvalidOption, match=next(iter(parameters))):
         options_of(parameters)

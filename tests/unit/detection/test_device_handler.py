@@ -11,7 +11,7 @@ from detection_answers import detections_of
 from sluiceway_detection.crops import CropPlan
 from sluiceway_detection.device_handler import DeviceHandler, build
 from sluiceway_detection.handler import WorkerSettings
-from sluiceway_detection.job import DetectionAnswer, DetectionJob
+from sluiceway_detection.job import DetectionAnswer, DetectionJob, RawPixels
 from sluiceway_detection.letterbox import Letterbox
 from sluiceway_detection.model_card import ModelCard
 from sluiceway_detection.postprocess import Selection, select_classic, select_places
@@ -97,6 +97,11 @@ def test_answers_come_in_order(handler: DeviceHandler) -> None:
     assert detections_of(found).class_ids.tolist() == [1]
 
 
+def test_pixels_go_to_the_device_beside_files(handler: DeviceHandler) -> None:
+    raw = job()._replace(raw=RawPixels(*WIDE, "gray")).payload(bytes([120]) * (64 * 96))
+    assert confidences(handler.run([raw, job().payload(picture(90))])) == [120, 90]
+
+
 def test_images_of_one_shape_go_to_the_device_together(handler: DeviceHandler, device: Device) -> None:
     shapes = {100: WIDE, 101: TALL, 102: WIDE, 103: TALL}
     results = handler.run([job().payload(picture(grey, shape)) for grey, shape in shapes.items()])
@@ -134,7 +139,7 @@ def test_a_file_that_is_no_image_fails_alone(handler: DeviceHandler, device: Dev
 
 
 def test_crops_over_the_limit_fail_alone(handler: DeviceHandler) -> None:
-    large, small = CropPlan("text", 64, 640, stretch=True), CropPlan("text", 16, 64)
+    large, small = CropPlan("text", 64, 640, rule="stretch"), CropPlan("text", 16, 64)
     results = handler.run([job(plan).payload(picture(100)) for plan in (small, large)])
     assert isinstance(results[0], Payload)
     assert len(results[0].buffers) == 1

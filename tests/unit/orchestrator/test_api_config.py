@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from sluiceway_orchestrator.config import OrchestratorConfig
-from sluiceway_orchestrator.fetch.config import ApiConfig, load_apis
+from sluiceway_orchestrator.config.apis import ApiConfig, load_apis
 from sluiceway_orchestrator.fetch.fetcher import Fetcher
 from sluiceway_runtime.errors import ConfigurationError
 

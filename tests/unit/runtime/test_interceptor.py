@@ -80,7 +80,7 @@ async def test_a_stream_that_cannot_be_closed_counts_as_ended_all_the_same(inter
 
     class Details:
         method = "/sluiceway.X/Y"
-        invocation_metadata = ()
+        invocation_metadata = (("sluiceway-request-bytes", "0"),)
 
     wrapped = await interceptor.intercept_service(handler, Details())
     answers = wrapped.unary_stream(None, Context())

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
+from sluiceway_cluster import plan_cluster
 
 from sluiceway.client import Box, Page, Region, Result, StageTimings, Timings
-from sluiceway.cluster import plan_cluster
 
 ROOT = Path(__file__).parents[3]
 

@@ -78,8 +78,8 @@ def test_a_parameter_that_is_none(param: str) -> None:
 PULLING = textwrap.dedent(
     """
     import signal, sys, time
-    from sluiceway.cli import embedded
     from sluiceway.cli.app import main
+    from sluiceway_cluster.commands import embedded
 
     def pull(_):
         print("pulling", flush=True)

@@ -56,15 +56,23 @@
 {{- end }}
 {{- end }}
 
-{{/* What only one of the components is told. Takes {root, component, values}. */}}
+{{/* What only one of the components is told. Takes {root, stage}. */}}
 {{- define "sluiceway.role" -}}
-{{- if eq .component "orchestrator" -}}
+{{- $stage := .stage -}}
+{{- $values := $stage.values -}}
+{{- if eq $stage.kind "orchestrator" -}}
 {{- $fullname := include "sluiceway.fullname" .root -}}
-{{- range $stage := list "detection" "recognition" }}
-- name: {{ printf "SLUICEWAY_ORCHESTRATOR__%s" (upper $stage) }}
-  value: dns:///{{ $fullname }}-{{ $stage }}.{{ $.root.Release.Namespace }}.svc:{{ (include "sluiceway.ports" $stage | fromJson).grpc }}
+{{- range $stage := (include "sluiceway.stages" .root | fromJson).stages }}
+{{- if $stage.default }}
+- name: {{ printf "SLUICEWAY_ORCHESTRATOR__%s" (upper $stage.name) }}
+{{- else }}
+- name: {{ printf "SLUICEWAY_%s__KIND" $stage.section | upper }}
+  value: {{ $stage.kind }}
+- name: {{ printf "SLUICEWAY_%s__TARGET" $stage.section | upper }}
 {{- end }}
-{{- with .values.http }}
+  value: dns:///{{ $fullname }}-{{ $stage.component }}.{{ $.root.Release.Namespace }}.svc:{{ (include "sluiceway.ports" $stage.kind | fromJson).grpc }}
+{{- end }}
+{{- with $values.http }}
 - name: SLUICEWAY_ORCHESTRATOR__HTTP__ENABLED
   value: {{ .enabled | quote }}
 {{- if .enabled }}
@@ -79,16 +87,20 @@
 {{- end }}
 {{- end }}
 {{- else -}}
-{{- $prefix := printf "SLUICEWAY_%s__" (upper .component) -}}
+{{- $prefix := printf "SLUICEWAY_%s__" (upper $stage.section) -}}
+{{- if not $stage.default -}}
+- name: {{ $prefix }}KIND
+  value: {{ $stage.kind }}
+{{ end -}}
 - name: {{ $prefix }}DEVICE
-  value: {{ .values.device | quote }}
+  value: {{ $values.device | quote }}
 - name: {{ $prefix }}GOAL
-  value: {{ .values.goal | quote }}
-{{- if ne (toString .values.workers) "auto" }}
+  value: {{ $values.goal | quote }}
+{{- if ne (toString $values.workers) "auto" }}
 - name: {{ $prefix }}WORKERS
-  value: {{ .values.workers | quote }}
+  value: {{ $values.workers | quote }}
 {{- end }}
-{{- $resources := .values.resources }}
+{{- $resources := $values.resources }}
 {{- $has := dict "limits" (hasKey (default dict $resources.limits) "cpu") "requests" (hasKey (default dict $resources.requests) "cpu") }}
 {{- if or $has.limits $has.requests }}
 # What the server plans its workers and threads for: the limit, or where there is none the share that is promised, and

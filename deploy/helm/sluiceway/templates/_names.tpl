@@ -29,19 +29,19 @@ app.kubernetes.io/part-of: sluiceway
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end }}
 
-{{/* Ports by component; a test compares them with the configuration models. */}}
+{{/* Ports by kind of server; a test compares them with the configuration models. */}}
 {{- define "sluiceway.ports" -}}
 {{- $ports := dict "orchestrator" (dict "grpc" 50051 "operations" 9051 "http" 8080) "detection" (dict "grpc" 50052 "operations" 9052) "recognition" (dict "grpc" 50053 "operations" 9053) -}}
 {{ get $ports . | toJson }}
 {{- end }}
 
-{{/* Takes {root, component, values, variant}. */}}
+{{/* Takes {root, kind, values, variant}. */}}
 {{- define "sluiceway.image" -}}
 {{- $variant := default dict .variant -}}
 {{- $image := default .values.image $variant.image -}}
 {{- if not $image -}}
 {{- $onCpus := dict "detection" "sluiceway/detection" "recognition" "sluiceway/recognition-cpu" -}}
-{{- $image = ternary (printf "sluiceway/%s-gpu" .component) (get $onCpus .component) (gt (int .values.gpu.count) 0) -}}
+{{- $image = ternary (printf "sluiceway/%s-gpu" .kind) (get $onCpus .kind) (gt (int .values.gpu.count) 0) -}}
 {{- end -}}
 {{- $tag := default .root.Chart.AppVersion (default .root.Values.image.tag $variant.tag) -}}
 {{ with .root.Values.image.registry }}{{ trimSuffix "/" . }}/{{ end }}{{ $image }}:{{ $tag }}

@@ -2,8 +2,11 @@
 {{- define "sluiceway.validate" -}}
 {{- $root := . -}}
 {{- $faults := list -}}
-{{- range $stage := list "detection" "recognition" -}}
-{{- $values := get $root.Values $stage -}}
+{{- $deployments := list -}}
+{{- range $item := (include "sluiceway.stages" $root | fromJson).stages -}}
+{{- $stage := $item.key -}}
+{{- $values := $item.values -}}
+{{- $deployments = append $deployments $item.component -}}
 {{- $gpus := int $values.gpu.count -}}
 {{- if and (hasPrefix "cuda" $values.device) (eq $gpus 0) -}}
 {{- $faults = append $faults (printf "%s.gpu.count: device %s needs the limit of at least 1 GPU" $stage $values.device) -}}
@@ -22,6 +25,7 @@
 {{- $faults = append $faults (printf "%s.variants: two are called %s" $stage $variant.name) -}}
 {{- end -}}
 {{- $names = append $names $variant.name -}}
+{{- $deployments = append $deployments (printf "%s-%s" $item.component $variant.name) -}}
 {{- end -}}
 {{- if gt $shares 90 -}}
 {{- $faults = append $faults (printf "%s.variants: the shares add up to %d, and the main one keeps at least 10 percent" $stage $shares) -}}
@@ -40,10 +44,17 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- range $component := list "orchestrator" "detection" "recognition" -}}
-{{- $scaling := (get $root.Values $component).autoscaling -}}
+{{- range $component := (include "sluiceway.components" $root | fromJson).components -}}
+{{- $scaling := $component.values.autoscaling -}}
 {{- if and $scaling.enabled (gt (int $scaling.minReplicas) (int $scaling.maxReplicas)) -}}
-{{- $faults = append $faults (printf "%s.autoscaling.minReplicas: is above maxReplicas" $component) -}}
+{{- $faults = append $faults (printf "%s.autoscaling.minReplicas: is above maxReplicas" $component.key) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name := $deployments | uniq -}}
+{{- $same := 0 -}}
+{{- range $other := $deployments }}{{ if eq $name $other }}{{ $same = add1 $same }}{{ end }}{{ end -}}
+{{- if gt (int $same) 1 -}}
+{{- $faults = append $faults (printf "stages: two Deployments would be called %s; rename the stage or the variant" $name) -}}
 {{- end -}}
 {{- end -}}
 {{- $ingress := .Values.orchestrator.ingress -}}

@@ -1,15 +1,18 @@
 {{/*
-A Deployment. Takes {root, component, values, variant, replicas}; variant is empty for the main one of a stage.
+A Deployment. Takes {root, stage, variant, replicas}; stage is one of "sluiceway.components", variant is empty for the main
+one of a stage.
 All the variants of a stage stand behind its one headless Service.
 */}}
 {{- define "sluiceway.workload" -}}
 {{- $root := .root -}}
-{{- $values := .values -}}
+{{- $stage := .stage -}}
+{{- $component := $stage.component -}}
+{{- $values := $stage.values -}}
 {{- $variant := default dict .variant -}}
 {{- $track := default "main" $variant.name -}}
 {{- $fullname := include "sluiceway.fullname" $root -}}
-{{- $ports := include "sluiceway.ports" .component | fromJson -}}
-{{- $selector := include "sluiceway.selector" (dict "root" $root "component" .component) -}}
+{{- $ports := include "sluiceway.ports" $stage.kind | fromJson -}}
+{{- $selector := include "sluiceway.selector" (dict "root" $root "component" $component) -}}
 {{- $drain := $root.Values.drain -}}
 {{- $tls := $root.Values.security.tls.secretName -}}
 {{- $gpus := 0 -}}
@@ -22,9 +25,9 @@ All the variants of a stage stand behind its one headless Service.
 apiVersion: apps/v1
 kind: Deployment
 metadata:
-  name: {{ $fullname }}-{{ .component }}{{ if $variant }}-{{ $track }}{{ end }}
+  name: {{ $fullname }}-{{ $component }}{{ if $variant }}-{{ $track }}{{ end }}
   labels:
-    {{- include "sluiceway.labels" (dict "root" $root "component" .component) | nindent 4 }}
+    {{- include "sluiceway.labels" (dict "root" $root "component" $component) | nindent 4 }}
     sluiceway.dev/variant: {{ $track }}
 spec:
   {{- if not (and $values.autoscaling.enabled (not $variant)) }}
@@ -80,17 +83,19 @@ spec:
           type: RuntimeDefault
       containers:
         - name: server
-          image: {{ include "sluiceway.image" (dict "root" $root "component" .component "values" $values "variant" $variant) }}
+          image: {{ include "sluiceway.image" (dict "root" $root "kind" $stage.kind "values" $values "variant" $variant) }}
           imagePullPolicy: {{ $root.Values.image.pullPolicy }}
-          {{- if $root.Values.config }}
-          args: ["--config", "/etc/sluiceway/sluiceway.toml"]
+          {{- $args := ternary (list) (list "--stage" $stage.name) $stage.default }}
+          {{- if $root.Values.config }}{{ $args = concat $args (list "--config" "/etc/sluiceway/sluiceway.toml") }}{{ end }}
+          {{- with $args }}
+          args: [{{ range $number, $arg := . }}{{ if $number }}, {{ end }}{{ $arg | quote }}{{ end }}]
           {{- end }}
           env:
-            {{- include "sluiceway.environment" (dict "section" .component "config" (dict "host" "0.0.0.0" "port" (toString $ports.grpc) "operations_port" (toString $ports.operations) "drain_grace_s" (toString $drain.graceSeconds))) | trim | nindent 12 }}
-            {{- include "sluiceway.role" (dict "root" $root "component" .component "values" $values) | trim | nindent 12 }}
-            {{- include "sluiceway.security" (dict "root" $root "component" .component) | nindent 12 }}
+            {{- include "sluiceway.environment" (dict "section" $stage.section "config" (dict "host" "0.0.0.0" "port" (toString $ports.grpc) "operations_port" (toString $ports.operations) "drain_grace_s" (toString $drain.graceSeconds))) | trim | nindent 12 }}
+            {{- include "sluiceway.role" (dict "root" $root "stage" $stage) | trim | nindent 12 }}
+            {{- include "sluiceway.security" (dict "root" $root "component" $component) | nindent 12 }}
             {{- with merge dict (default dict $variant.config) $values.config }}
-            {{- include "sluiceway.environment" (dict "section" $.component "config" .) | trim | nindent 12 }}
+            {{- include "sluiceway.environment" (dict "section" $stage.section "config" .) | trim | nindent 12 }}
             {{- end }}
             {{- with $values.env }}
             {{- toYaml . | nindent 12 }}

@@ -1,0 +1,218 @@
+"""The embedded cluster: the servers of one machine with one owner, who starts, watches and stops them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Literal, Self
+
+from sluiceway_cluster.process import LogCallback, ServerProcess, ServerSpec
+
+__all__ = ["Cluster", "ClusterError", "ServerState"]
+
+PROBE_INTERVAL_S = 0.05
+# A server that keeps dying is not helped by starting it for ever.
+MAX_RESTARTS = 5
+RESTART_WINDOW_S = 60.0
+FIRST_RESTART_DELAY_S = 0.5
+# Stops first: it takes no more jobs and finishes those it has while the stages still serve them.
+FIRST_TO_STOP = "orchestrator"
+PARENT_PIPE = "SLUICEWAY_PARENT_PIPE"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """What a display shows of one server."""
+
+    name: str
+    state: Literal["starting", "ready", "died", "stopping", "stopped"]
+    detail: str = ""
+
+
+StateCallback = Callable[[ServerState], None]
+
+
+class ClusterError(Exception):
+    """The cluster cannot start or go on; the message has the dead server's last lines."""
+
+
+class Cluster:
+    """Runs the servers.
+
+    Args:
+        specs: what to run.
+        on_state: told of every change.
+        on_log: told every line that a server writes.
+
+    Resource handling: leaving `async with` stops every server, orchestrator first. If this process dies without that,
+    the servers notice the end of a pipe and stop by themselves.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[ServerSpec],
+        *,
+        on_state: StateCallback = lambda _: None,
+        on_log: LogCallback = lambda _name, _line: None,
+    ) -> None:
+        self._specs = specs
+        self._on_state = on_state
+        self._on_log = on_log
+        self._servers: dict[str, ServerProcess] = {}
+        self._restarts: dict[str, list[float]] = {spec.name: [] for spec in specs}
+        self._pipe: tuple[int, int] | None = None
+
+    @property
+    def pids(self) -> dict[str, int | None]:
+        """Process ids of the servers by name."""
+        return {name: server.pid for name, server in self._servers.items()}
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Start all servers at once and return when every one takes work.
+
+        That may take as long as they allow themselves: one that compiles for a GPU takes many minutes, and each ends
+        itself when its own `start_timeout_s` has passed.
+
+        Raises:
+            ClusterError: one died, or a port is taken.
+        """
+        _require_free_ports(self._specs)
+        self._pipe = os.pipe()
+        # Servers first import and load for seconds; none has to wait for another to do so.
+        async with asyncio.TaskGroup() as group:
+            for spec in self._specs:
+                group.create_task(self._launch(spec))
+        waits = [asyncio.create_task(self._wait_ready(server)) for server in self._servers.values()]
+        try:
+            await asyncio.gather(*waits)
+        finally:
+            for task in waits:
+                task.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    async def _launch(self, spec: ServerSpec) -> ServerProcess:
+        assert self._pipe is not None
+        environment = {**spec.environment, PARENT_PIPE: str(self._pipe[0])}
+        server = ServerProcess(
+            replace(spec, environment=environment),
+            self._on_log,
+        )
+        self._servers[spec.name] = server
+        self._on_state(ServerState(spec.name, "starting"))
+        await server.start(self._pipe[0])
+        return server
+
+    async def _wait_ready(self, server: ServerProcess) -> None:
+        name = server.spec.name
+        while True:
+            if server.exit_code is not None:
+                code = await server.wait()
+                self._on_state(ServerState(name, "died"))
+                raise ClusterError(_last_words(server, f"the {name} server could not start (exit code {code})"))
+            ready, state = await server.probe()
+            if ready:
+                took_s = time.monotonic() - server.started_at_s
+                self._on_state(ServerState(name, "ready", f"{took_s:.1f} s, {server.spec.address}"))
+                return
+            # What it last logged says best what it is at.
+            self._on_state(ServerState(name, "starting", server.last_lines[-1] if server.last_lines else state))
+            await asyncio.sleep(PROBE_INTERVAL_S)
+
+    async def watch(self) -> None:
+        """Replace servers that die, until cancelled.
+
+        Raises:
+            ClusterError: one died too often.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                for spec in self._specs:
+                    group.create_task(self._watch_one(spec))
+        except ExceptionGroup as faults:
+            raise faults.exceptions[0] from None
+
+    async def _watch_one(self, spec: ServerSpec) -> None:
+        while True:
+            server = self._servers[spec.name]
+            code = await server.wait()
+            words = _last_words(server, f"the {spec.name} server died (exit code {code})")
+            self._on_state(ServerState(spec.name, "died", words))
+            now = time.monotonic()
+            recent = [at for at in self._restarts[spec.name] if now - at < RESTART_WINDOW_S]
+            if len(recent) >= MAX_RESTARTS:
+                raise ClusterError(f"{words}\nIt died {MAX_RESTARTS + 1} times within {RESTART_WINDOW_S:.0f} s.")
+            self._restarts[spec.name] = [*recent, now]
+            await asyncio.sleep(FIRST_RESTART_DELAY_S * 2 ** len(recent))
+            await server.stop()
+            server = await self._launch(spec)
+            # One that dies again is counted by the next turn of the loop.
+            with contextlib.suppress(ClusterError):
+                await self._wait_ready(server)
+
+    async def stop(self) -> None:
+        """Stop every server in order; waits for what they have accepted."""
+        stages = [server for name, server in self._servers.items() if name != FIRST_TO_STOP]
+        first = [server for name, server in self._servers.items() if name == FIRST_TO_STOP]
+        for servers in (first, stages):
+            for server in servers:
+                self._on_state(ServerState(server.spec.name, "stopping"))
+            await asyncio.gather(*(server.stop() for server in servers))
+            for server in servers:
+                self._on_state(ServerState(server.spec.name, "stopped"))
+        if self._pipe:
+            for descriptor in self._pipe:
+                os.close(descriptor)
+            self._pipe = None
+
+    def kill(self) -> None:
+        """End every server at once, for a second Ctrl-C. `stop` must still follow."""
+        for server in self._servers.values():
+            server.signal(signal.SIGKILL)
+
+
+def _require_free_ports(specs: Sequence[ServerSpec]) -> None:
+    """Refuse to start where others listen: their probes would answer for servers that are dying of it."""
+    taken = []
+    for spec in specs:
+        host, _, port = spec.address.rpartition(":")
+        for key, place in (("port", (host.strip("[]"), int(port))), ("operations_port", spec.operations)):
+            if _is_taken(*place):
+                taken.append(f"port {place[1]} ({spec.name}.{key}) is in use by another program")
+    if taken:
+        advice = "Is a cluster running? `sluiceway run --address` uses it; one beside it needs other ports configured."
+        raise ClusterError("\n".join([*taken, advice]))
+
+
+def _is_taken(host: str, port: int) -> bool:
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            return False
+    except OSError as error:
+        # Any other fault the server will tell better.
+        return error.errno == errno.EADDRINUSE
+
+
+def _last_words(server: ServerProcess, headline: str) -> str:
+    lines = [f"    {line}" for line in server.last_lines]
+    return "\n".join([f"{headline}. Its last lines:", *lines]) if lines else f"{headline}; it wrote nothing."

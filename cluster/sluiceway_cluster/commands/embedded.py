@@ -1,0 +1,97 @@
+"""Starting the cluster of this machine for `up` and `run`, with a display."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sluiceway.cli.requirements import require_servers
+from sluiceway.cli.signals import stop_on_signals
+from sluiceway.cli.terminal import ServerDisplay, errors
+from sluiceway_cluster.commands.models import pull_missing
+
+if TYPE_CHECKING:
+    from sluiceway_cluster import Cluster, ClusterPlan, ServerState
+
+__all__ = ["PlannedCluster", "embedded_cluster", "plan_and_pull", "plan_for_run"]
+
+
+def plan_and_pull(what: str, config: Path | None, *, free_ports: bool) -> ClusterPlan:
+    """Check the configuration and bring in the weights, before anything starts."""
+    require_servers(what)
+    from sluiceway_cluster import plan_cluster  # noqa: PLC0415 - not there in a client-only installation
+
+    plan = plan_cluster(config, os.environ, free_ports=free_ports)
+    if plan.auto_pull:
+        pull_missing(plan.weights)
+    return plan
+
+
+@dataclass(frozen=True)
+class PlannedCluster:
+    """What `run` knows of its cluster: a `sluiceway.cli.embedded.EmbeddedCluster`."""
+
+    plan: ClusterPlan
+
+    @property
+    def address(self) -> str:
+        """Of the orchestrator, once it runs."""
+        return self.plan.address
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether its servers show certificates."""
+        return self.plan.encrypted
+
+    @property
+    def ca(self) -> Path | None:
+        """The authorities that signed those."""
+        return self.plan.ca
+
+    def running(self, *, show_logs: bool) -> AbstractAsyncContextManager[object]:
+        """Run its servers: ready inside, gone after."""
+        return embedded_cluster(self.plan, show_logs=show_logs)
+
+
+def plan_for_run(config: Path | None) -> PlannedCluster:
+    """The entry point `sluiceway.embedded`: a cluster on ports that are free, beside any other."""
+    return PlannedCluster(plan_and_pull("run without --address", config, free_ports=True))
+
+
+@asynccontextmanager
+async def embedded_cluster(plan: ClusterPlan, *, show_logs: bool) -> AsyncIterator[Cluster]:
+    """Run the servers of a plan; they are ready inside, and gone after.
+
+    From the start of the first, SIGINT and SIGTERM cancel the task that is inside, and a second one kills the servers.
+    """
+    from sluiceway_cluster import Cluster  # noqa: PLC0415
+
+    display = ServerDisplay()
+
+    def show(state: ServerState) -> None:
+        display.show(state.name, state.state, state.detail)
+
+    def log(name: str, line: str) -> None:
+        if show_logs:
+            errors.print(f"{name:<13} {line}", markup=False, soft_wrap=True, style="dim")
+
+    cluster = Cluster(plan.servers, on_state=show, on_log=log)
+    stop_on_signals(cluster.kill)
+    with display:
+        await _start(cluster)
+    try:
+        yield cluster
+    finally:
+        await cluster.stop()
+
+
+async def _start(cluster: Cluster) -> None:
+    try:
+        await cluster.start()
+    except BaseException:
+        await cluster.stop()
+        raise

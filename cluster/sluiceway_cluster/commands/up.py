@@ -1,0 +1,50 @@
+"""`sluiceway up`: the whole cluster on this machine, until it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sluiceway.cli.options import ConfigOption
+from sluiceway.cli.terminal import errors
+from sluiceway_cluster.commands.embedded import embedded_cluster, plan_and_pull
+
+if TYPE_CHECKING:
+    from sluiceway_cluster import ClusterPlan
+
+__all__ = ["up"]
+
+
+def up(
+    config: ConfigOption = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show what the servers log.")] = False,
+) -> None:
+    """Run the whole cluster on this machine: the stages and the orchestrator, each its own server process.
+
+    Without pipelines in the configuration the stages are detection and recognition, else those that a pipeline uses.
+    The machine's cores are divided between them. A server that dies is started again. Ctrl-C finishes what is
+    running and stops everything; a second Ctrl-C stops at once.
+
+    [dim]Example: sluiceway up, and in another terminal: sluiceway run photo.jpg --address localhost:50051[/]
+    """
+    asyncio.run(_up(plan_and_pull("up", config, free_ports=False), show_logs=not quiet))
+
+
+async def _up(plan: ClusterPlan, *, show_logs: bool) -> None:
+    try:
+        async with embedded_cluster(plan, show_logs=show_logs) as cluster:
+            _announce(plan)
+            await cluster.watch()
+    except asyncio.CancelledError:
+        # Somebody asked for it: that is how `up` is meant to end.
+        errors.print("stopped")
+
+
+def _announce(plan: ClusterPlan) -> None:
+    if plan.division and not plan.division.shared:
+        shares = (f"{name} has {len(cores)}" for name, cores in plan.division.cores.items())
+        errors.print(f"cores: {', '.join(shares)}", style="dim")
+    errors.print(f"ready on {plan.address}; Ctrl-C stops it", style="bold")
+    errors.print(f"try: sluiceway run photo.jpg --address {plan.address}", style="dim")

@@ -1,0 +1,155 @@
+"""Where each server of the embedded cluster listens, and where the orchestrator finds the stages."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sluiceway_orchestrator.config import OrchestratorConfig
+from sluiceway_runtime.config import ServerConfig, section_values
+
+from sluiceway_cluster.stages import MODULES, ConfiguredStage
+
+__all__ = ["ORCHESTRATOR", "PlacedServer", "Written", "place_servers", "stage_targets", "variable"]
+
+ORCHESTRATOR = "orchestrator"
+# Ports of stages that have no default ones of their own: the first is after those of the default stages.
+FIRST_PORT, FIRST_OPERATIONS_PORT = 50054, 9054
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedServer:
+    """One server with its ports.
+
+    Attributes:
+        name: of the stage, or orchestrator.
+        section: of its configuration.
+        config: that section.
+        module: its program.
+        arguments: what the program is told besides the configuration.
+        host: where it is reached from this machine.
+        port: of gRPC.
+        operations_port: of its probes.
+    """
+
+    name: str
+    section: str
+    config: ServerConfig
+    module: str
+    arguments: tuple[str, ...]
+    host: str
+    port: int
+    operations_port: int
+
+    @property
+    def target(self) -> str:
+        """Its gRPC address."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def variable(section: str, key: str) -> str:
+    """Name the variable of a key; the section of a stage is `stages.NAME`."""
+    return f"SLUICEWAY_{section.replace('.', '__')}__{key}".upper()
+
+
+class Written:
+    """Which keys somebody has set."""
+
+    def __init__(self, tables: Mapping[str, Any], variables: Mapping[str, str]) -> None:
+        self._tables = tables
+        self._variables = variables
+
+    def has(self, section: str, key: str) -> bool:
+        """Whether the file or a variable says it."""
+        outer, _, name = section.partition(".")
+        values = section_values(outer, tables=self._tables, environment=self._variables)
+        return key in (values.get(name, {}) if name else values)
+
+    def is_variable(self, section: str, key: str) -> bool:
+        """Whether a variable says it."""
+        return variable(section, key) in self._variables
+
+
+def place_servers(
+    stages: Sequence[ConfiguredStage], orchestrator: OrchestratorConfig, written: Written, *, free_ports: bool
+) -> list[PlacedServer]:
+    """Give every server its ports: the stages', then the orchestrator's."""
+    ports = _Ports(free=free_ports)
+    # Default ports of a kind are those of its default stage.
+    taken: set[int] = {orchestrator.port, orchestrator.operations_port, orchestrator.http.port}
+    for stage in stages:
+        for key in ("port", "operations_port"):
+            if stage.is_default or written.has(stage.entry.section, key):
+                taken.add(getattr(stage.config, key))
+
+    def place(stage: ConfiguredStage, key: str, first: int) -> int:
+        if stage.is_default or written.has(stage.entry.section, key):
+            return ports.take(getattr(stage.config, key))
+        number = next(number for number in range(first, 2**16) if number not in taken)
+        taken.add(number)
+        return ports.take(number)
+
+    servers = [
+        PlacedServer(
+            stage.name,
+            stage.entry.section,
+            stage.config,
+            MODULES[stage.entry.kind],
+            stage.arguments,
+            _reachable(stage.config.host),
+            place(stage, "port", FIRST_PORT),
+            place(stage, "operations_port", FIRST_OPERATIONS_PORT),
+        )
+        for stage in stages
+    ]
+    own = (ports.take(orchestrator.port), ports.take(orchestrator.operations_port))
+    module = "sluiceway_orchestrator"
+    return [
+        *servers,
+        PlacedServer(ORCHESTRATOR, ORCHESTRATOR, orchestrator, module, (), _reachable(orchestrator.host), *own),
+    ]
+
+
+def stage_targets(stages: Sequence[ConfiguredStage], targets: Mapping[str, str], written: Written) -> dict[str, str]:
+    """Tell the orchestrator where the stages are, unless the operator says it is elsewhere.
+
+    For a named stage only a variable says so: its `target` in the file is where it is when nobody starts it here.
+    """
+    found = {}
+    for stage in stages:
+        if stage.is_default:
+            if not written.has(ORCHESTRATOR, stage.name):
+                found[variable(ORCHESTRATOR, stage.name)] = targets[stage.name]
+        elif not written.is_variable(stage.entry.section, "target"):
+            found[variable(stage.entry.section, "target")] = targets[stage.name]
+    return found
+
+
+def _reachable(host: str) -> str:
+    """Where a server that listens on every address is reached from this machine."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not listened on
+
+
+class _Ports:
+    """Hands out ports: as configured, or free ones.
+
+    Free ports stay reserved by a bound socket until all are found, so that no two servers get the same.
+    """
+
+    def __init__(self, *, free: bool) -> None:
+        self._free = free
+        self._held: list[socket.socket] = []
+
+    def take(self, configured: int) -> int:
+        if not self._free and configured != 0:
+            return configured
+        held = socket.socket()
+        held.bind(("127.0.0.1", 0))
+        self._held.append(held)
+        return int(held.getsockname()[1])
+
+    def __del__(self) -> None:
+        for held in self._held:
+            held.close()

@@ -1,0 +1,194 @@
+"""What the embedded cluster consists of, from the configuration and the machine; every fault found before a start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sluiceway_orchestrator.config import OrchestratorConfig
+from sluiceway_orchestrator.config.apis import load_apis
+from sluiceway_orchestrator.plan import Pipeline
+from sluiceway_runtime import cores, devices
+from sluiceway_runtime.config import (
+    ModelsConfig,
+    StageConfig,
+    load_section,
+    load_stages,
+    read_file,
+    require_known_variables,
+)
+from sluiceway_runtime.errors import ConfigurationError
+from sluiceway_runtime.server.security import SecurityConfig, load_security
+
+from sluiceway_cluster.division import Division, StageLoad, divide, format_cores
+from sluiceway_cluster.pipelines import needed_pipelines
+from sluiceway_cluster.placement import ORCHESTRATOR, Written, place_servers, stage_targets, variable
+from sluiceway_cluster.process import ServerSpec
+from sluiceway_cluster.stages import ConfiguredStage, configured_stages
+
+__all__ = ["ClusterPlan", "plan_cluster"]
+
+Loaded = TypeVar("Loaded")
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterPlan:
+    """What to start.
+
+    Attributes:
+        servers: the stages that some pipeline uses, then the orchestrator.
+        address: of the orchestrator, for clients on this machine.
+        weights: names of the registry that the servers will load.
+        division: cores of the stages; None where the configuration or a CPU quota decides.
+        auto_pull: whether missing weights may be downloaded before the start (`models.auto_pull`).
+        encrypted: whether the servers show certificates.
+        ca: the authorities that signed them, where the configuration names any.
+        stages: those of `servers`, with their sections as configured.
+        pipelines: those that are configured, and the default one.
+        unused: stages that no pipeline uses; they are not started.
+    """
+
+    servers: tuple[ServerSpec, ...]
+    address: str
+    weights: tuple[str, ...]
+    division: Division | None
+    auto_pull: bool
+    encrypted: bool
+    ca: Path | None
+    stages: tuple[ConfiguredStage, ...] = ()
+    pipelines: tuple[Pipeline, ...] = ()
+    unused: tuple[ConfiguredStage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Sections:
+    """All that the configuration says."""
+
+    stages: Mapping[str, ConfiguredStage]
+    pipelines: tuple[Pipeline, ...]
+    orchestrator: OrchestratorConfig
+    models: ModelsConfig
+    security: SecurityConfig
+
+
+def plan_cluster(
+    config: Path | None, environment: Mapping[str, str], *, free_ports: bool, overrides: Mapping[str, str] | None = None
+) -> ClusterPlan:
+    """Read the configuration of all servers and divide the machine.
+
+    Args:
+        config: file; None takes `sluiceway.toml` of the working directory if there is one.
+        environment: what the servers inherit; its `SLUICEWAY_…` variables count.
+        free_ports: take ports that are free instead of the configured ones.
+        overrides: variables that win over `environment`.
+
+    Raises:
+        ConfigurationError: every fault of every section, one a line.
+    """
+    variables = {**environment, **(overrides or {})}
+    tables = read_file(config)
+    sections = _sections(tables, variables)
+    used = {name for pipeline in sections.pipelines for name in pipeline.stages}
+    stages = tuple(stage for stage in sections.stages.values() if stage.name in used)
+    written = Written(tables, variables)
+    servers = place_servers(stages, sections.orchestrator, written, free_ports=free_ports)
+    division = _division(stages)
+    settings: dict[str, dict[str, str]] = {}
+    for server in servers:
+        own = settings[server.name] = {
+            variable(server.section, "port"): str(server.port),
+            variable(server.section, "operations_port"): str(server.operations_port),
+        }
+        if not written.has(server.section, "drain_notice_s"):
+            # There is no balancer in front that would have to notice first.
+            own[variable(server.section, "drain_notice_s")] = "0"
+        if division and server.name in division.cores:
+            own[variable(server.section, "cores")] = format_cores(division.cores[server.name])
+    if free_ports:
+        # Two runs at a time must not meet on the public HTTP port; nobody was told of it either.
+        settings[ORCHESTRATOR][variable(ORCHESTRATOR, "http__enabled")] = "false"
+    targets = {server.name: server.target for server in servers}
+    settings[ORCHESTRATOR] |= stage_targets(stages, targets, written)
+    file = config or (Path("sluiceway.toml") if tables else None)
+    return ClusterPlan(
+        tuple(
+            ServerSpec(
+                server.name,
+                server.module,
+                server.target,
+                (server.host, server.operations_port),
+                variables | settings[server.name],
+                file,
+                server.config.drain_grace_s,
+                server.arguments,
+            )
+            for server in servers
+        ),
+        targets[ORCHESTRATOR],
+        tuple(dict.fromkeys(name for stage in stages for name in stage.weights)),
+        division,
+        sections.models.auto_pull is not False,
+        encrypted=sections.security.certificate is not None,
+        ca=sections.security.ca,
+        stages=stages,
+        pipelines=sections.pipelines,
+        unused=tuple(stage for stage in sections.stages.values() if stage.name not in used),
+    )
+
+
+def _sections(tables: Mapping[str, Any], variables: Mapping[str, str]) -> _Sections:
+    faults: list[str] = []
+
+    def read(load: Callable[[], Loaded]) -> Loaded:
+        try:
+            return load()
+        except ConfigurationError as error:
+            faults.extend(str(error).splitlines())
+            # Never looked at: the faults are raised first.
+            return None  # type: ignore[return-value]
+
+    def section(model: type[Any], name: str) -> Any:
+        return read(lambda: load_section(model, name, tables=tables, environment=variables))
+
+    apis = read(lambda: load_apis(tables)) or {}
+    sections = _Sections(
+        read(lambda: configured_stages(tables, variables)),
+        read(lambda: needed_pipelines(tables, variables, load_stages(tables, variables).values(), apis)),
+        section(OrchestratorConfig, ORCHESTRATOR),
+        section(ModelsConfig, "models"),
+        read(lambda: load_security(tables, variables)),
+    )
+    read(lambda: require_known_variables(variables))
+    if faults:
+        # A fault of the stages' names is met more than once: others name stages as well.
+        raise ConfigurationError("\n".join(dict.fromkeys(faults)))
+    return sections
+
+
+def _division(stages: Sequence[ConfiguredStage]) -> Division | None:
+    if not stages or any(stage.config.cores for stage in stages):
+        return None
+    facts = cores.read_cpu_facts()
+    if facts.quota_cpus is not None and facts.quota_cpus < len(facts.allowed):
+        # Under a shared quota nothing is pinned; each server caps its threads by the quota.
+        return None
+    near = sorted(facts.topology, key=lambda cpu: (cpu.node, cpu.package, cpu.core, cpu.cpu))
+    on_gpu = _StagesOnGpu()
+    loads = {stage.name: StageLoad(stage.cost_ms, on_gpu.asks(stage.config)) for stage in stages}
+    return divide([cpu.cpu for cpu in near], loads)
+
+
+class _StagesOnGpu:
+    """Looks for a GPU at most once: that may take importing torch."""
+
+    def __init__(self) -> None:
+        self._devices: int | None = None
+
+    def asks(self, section: StageConfig) -> bool:
+        if section.device == "cpu":
+            return False
+        if self._devices is None:
+            self._devices = devices.find_cuda().devices
+        return self._devices > 0

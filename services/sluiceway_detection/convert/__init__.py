@@ -1,0 +1,32 @@
+"""Between the contract's messages and the stage's own values; beside the servicer, all that knows them."""
+
+from sluiceway_detection.convert.answers import add_answer, add_failure, crop_spec_message, model_message
+from sluiceway_detection.convert.images import (
+    EncodedCrop,
+    RawCrop,
+    Request,
+    check_crops,
+    file_of,
+    pixels_of,
+    read_request,
+    request_of,
+)
+from sluiceway_detection.convert.options import Defaults, job_of, priority_of
+
+__all__ = [
+    "Defaults",
+    "EncodedCrop",
+    "RawCrop",
+    "Request",
+    "add_answer",
+    "add_failure",
+    "check_crops",
+    "crop_spec_message",
+    "file_of",
+    "job_of",
+    "model_message",
+    "pixels_of",
+    "priority_of",
+    "read_request",
+    "request_of",
+]
