@@ -18,8 +18,8 @@ __all__ = ["reading_order"]
 _SHARED_HEIGHT = 0.5
 # A box this many times as tall as the typical one is no word of a line, but a figure (or an initial) beside some.
 _TALL = 3.0
-# Two neighbours say how much a line rises or falls if neither is more than so many times as tall as the other: the middle
-# of a small figure says nothing about the slope of the line that goes on from it.
+# Two neighbours say how much a line rises or falls if neither is more than so many times as tall as the other: the
+# middle of a small figure says nothing about the slope of the line that goes on from it.
 _LIKE_HEIGHT = 2.0
 
 
@@ -64,9 +64,9 @@ def reading_order(boxes_xyxy_px: Sequence[Box]) -> list[int]:
     """Order boxes as a person reads them in a script that runs from left to right.
 
     Boxes are taken from left to right; each joins the line whose last word lies most level with it, or begins one.
-    Lines are then ordered from top to bottom, along the slope that the lines themselves have. Boxes that are much taller
-    than the typical one take no part in this: a figure comes before the lines right of it, after those left of it, and
-    the lines stay as they are without it.
+    Lines are then ordered from top to bottom, along the slope that the lines themselves have. Boxes that are much
+    taller than the typical one take no part in this: a figure comes before the lines right of it, after those left of
+    it, and the lines stay as they are without it.
 
     Args:
         boxes_xyxy_px: upright boxes, image pixels, finite.
@@ -91,7 +91,7 @@ def reading_order(boxes_xyxy_px: Sequence[Box]) -> list[int]:
 def _lines(
     boxes_xyxy_px: Sequence[Box], indices: Sequence[int], typical_px: float
 ) -> tuple[list[tuple[float, list[int]]], float]:
-    """Lines from top to bottom, each with the height at which it would cross the left edge of the image; their slope."""
+    """Lines from top to bottom, each with the height at which it would cross the left edge, and their slope."""
     ends = _Ends(typical_px)
     lines: list[_Line] = []
     slopes: list[float] = []
@@ -127,7 +127,7 @@ def _lines(
 def _joined(
     boxes_xyxy_px: Sequence[Box], lines: Sequence[tuple[float, list[int]]], slope: float, tall: Sequence[int]
 ) -> list[int]:
-    """Lines with the tall boxes between them; each of these in its turn, and one that is beside a single line within it."""
+    """Lines with the tall boxes between them; within a line those that are beside no other."""
     tops = [top for top, _ in lines]
     before: defaultdict[int, list[int]] = defaultdict(list)
     within: defaultdict[int, list[int]] = defaultdict(list)

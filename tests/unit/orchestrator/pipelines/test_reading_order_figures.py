@@ -75,7 +75,9 @@ def test_lines_of_words_beside_figures_keep_the_order_that_they_have_alone() -> 
 @pytest.mark.parametrize("tall", [0, 50, 499])
 def test_a_thousand_boxes_of_any_heights_take_milliseconds(tall: int) -> None:
     """5 ms on an idle core; what is tested is that heights do not multiply it, which once made it seconds."""
-    words: list[Box] = [(60.0 * (i % 10), 12.0 * (i // 10), 60.0 * (i % 10) + 50, 12.0 * (i // 10) + 10) for i in range(1000)]
+    words: list[Box] = [
+        (60.0 * (i % 10), 12.0 * (i // 10), 60.0 * (i % 10) + 50, 12.0 * (i // 10) + 10) for i in range(1000)
+    ]
     words[:tall] = [(float(i), 0.0, i + 5.0, 10_000.0) for i in range(tall)]
     random.Random(6).shuffle(words)
     took = []
