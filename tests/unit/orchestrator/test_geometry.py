@@ -25,7 +25,8 @@ def test_chain_and_apply_are_those_of_linear_algebra(outer: Matrix, inner: Matri
     u, v, w = np.array(outer).reshape(3, 3) @ (x, y, 1.0)
     if abs(w) > 1e-3:
         assert np.allclose(apply(outer, x, y), (u / w, v / w))
-    assert chain(IDENTITY, inner) == inner and chain(outer, IDENTITY) == outer
+    assert chain(IDENTITY, inner) == inner
+    assert chain(outer, IDENTITY) == outer
     assert all(map(math.isfinite, apply(outer, x, y)))
 
 

@@ -155,7 +155,8 @@ def test_without_any_configuration_text_is_found_and_read() -> None:
     assert (words.name, words.kind, words.stage, words.of, words.on_error) == (
         "words", StepKind.RECOGNIZE, "recognition", 0, "skip",
     )  # fmt: skip
-    assert words.wants("textline") and not words.wants("image")
+    assert words.wants("textline")
+    assert not words.wants("image")
     # It can be written anew, and others beside it leave it as it is.
     assert [step.name for step in loaded(TEXT)["read"].steps] == ["text", "words"]
     own = loaded(TEXT, read={"steps": [TEXT | {"name": "own"}]})
@@ -194,7 +195,8 @@ def test_classes_of_a_step_on_the_page_are_its_options_and_those_of_others_choos
     )["p"].steps
     assert page.options == {"confidence": 0.5, "classes": ("car",)}
     assert inside.options == {}
-    assert inside.wants("car") and not inside.wants("bus")
+    assert inside.wants("car")
+    assert not inside.wants("bus")
 
 
 def test_a_job_that_wants_regions_alone_runs_what_finds_some_and_what_that_begins_with() -> None:

@@ -94,7 +94,8 @@ def test_what_was_said_stands_and_what_was_promised_and_not_said_is_known() -> N
     assert not tree.is_answered(WORDS, 1)
     assert tree.broken_promises() == {}
     tree.begin_again()
-    assert tree.is_answered(WORDS, 1) and not tree.is_answered(WORDS, 0)
+    assert tree.is_answered(WORDS, 1)
+    assert not tree.is_answered(WORDS, 0)
     told(tree, TEXT, [row(0)])
     tree.promise(WORDS, [0])
     tree.answered(WORDS, [0])
@@ -106,4 +107,5 @@ def test_what_was_said_of_the_whole_is_not_mixed_up_with_regions() -> None:
     told(tree, TEXT, [row(0)])
     tree.answered(WORDS, [WHOLE])
     tree.begin_again()
-    assert tree.is_answered(WORDS, WHOLE) and not tree.is_answered(WORDS, 0)
+    assert tree.is_answered(WORDS, WHOLE)
+    assert not tree.is_answered(WORDS, 0)
