@@ -225,6 +225,12 @@ class Outbox:
             self._sent_s[key[:2]] = now_s
             self._append(Addressed(job_id, source_id, event))
             return
+        if (gathering.event.count if gathering is not None else 0) + event.count >= self._coalesce_items:
+            # Room first: whoever is cancelled while it waits has said nothing.
+            await self._room(event.size_bytes)
+            if self._gathering.get(key) is not gathering:
+                await self._put_values(job_id, source_id, event)
+                return
         if gathering is None:
             assert last_s is not None
             timer = asyncio.get_running_loop().call_at(last_s + self._coalesce_s, self._release, key)
@@ -244,7 +250,6 @@ class Outbox:
                 size_bytes=gathering.event.size_bytes + event.size_bytes,
             )
         if gathering.event.count >= self._coalesce_items:
-            await self._room(0)
             self._release(key)
 
     def _release(self, key: tuple[str, str, str]) -> None:

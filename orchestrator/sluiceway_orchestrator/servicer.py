@@ -108,21 +108,26 @@ class PipelineServicer:
         number = 0
         async with asyncio.TaskGroup() as group:
             while True:
-                await stream.slots.acquire()
                 data = await anext(requests, None)
                 if data is None:
                     break
                 number += 1
-                account = self._budget.account()
-                account.add(len(data), Phase.DOOR)
                 name = f"{request_id}.{number}"
+                account = self._budget.account()
                 try:
-                    action = read_action(data)
-                    if action.job is None:
-                        stream.cancel(action.cancel or "")
-                        stream.slots.release()
-                        account.close()
-                        continue
+                    action, fault = read_action(data), None
+                except SluicewayError as error:
+                    action, fault = None, error
+                if action is not None and action.job is None:
+                    # However many jobs run: it makes room.
+                    stream.cancel(action.cancel or "")
+                    continue
+                await stream.slots.acquire()
+                await stream.reserve(account, len(data))
+                try:
+                    if action is None or action.job is None:
+                        assert fault is not None
+                        raise fault
                     name = action.job.message.job_id or name
                     # From now, not from the beginning of the stream, which may be open for hours.
                     job = self._job(action.job, context, deadline_of(context, self._config), name)
@@ -146,6 +151,13 @@ class _Stream:
         self.slots = asyncio.Semaphore(most)
         self._outbox = outbox
         self._running: dict[str, asyncio.Task[None]] = {}
+
+    async def reserve(self, account: Account, size_bytes: int) -> None:
+        """Wait for room for a job that has been read; the next is not read before. One at a time always has it."""
+        if self._running:
+            await account.reserve(size_bytes, Phase.DOOR)
+        else:
+            account.add(size_bytes, Phase.DOOR)
 
     def require_free(self, job_id: str) -> None:
         """Raise InvalidOption if a job of this name runs."""

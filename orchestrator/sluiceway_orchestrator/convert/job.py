@@ -176,9 +176,13 @@ def _options(
     """The fields of requests to stages, by step: the steps' own options under those of the job."""
     if not (options.HasField("detection") or options.HasField("recognition") or options.steps):
         return _plain_options(pipeline, priority)
-    for name in options.steps:
-        if pipeline.step(name) is None:
+    for name, chosen in options.steps.items():
+        named = pipeline.step(name)
+        if named is None:
             raise InvalidOption(f"options.steps: the pipeline {pipeline.name} has no step {name[:64]!r}")
+        for key, kind in (("detection", StepKind.DETECT), ("recognition", StepKind.RECOGNIZE)):
+            if chosen.HasField(key) and named.kind is not kind:
+                raise InvalidOption(f"options.steps.{name}.{key}: this step does {named.kind.value!r}")
     detect, recognize = {}, {}
     for step in pipeline.steps:
         own = options.steps[step.name] if step.name in options.steps else pipeline_pb2.StepOptions()
