@@ -42,6 +42,10 @@ TABLE: dict[str, tuple[list[dict[str, Any]], list[str], Mapping[str, Sequence[st
         [WORDS | {"classes": ["b"]}, {"name": "logos", "model": "logo", "classes": ["b"]}], ["a", "b"], LOGO,
         {"words": ["b"], "logos": ["b"]},
     ),
+    "one class of a detector that does not say what it finds": (
+        [WORDS | {"classes": ["a"]}, {"name": "logos", "model": "logo"}], [], LOGO,
+        {"words": ["a"], "logos": ["brand"]},
+    ),
     "what a model is made for limits a step that names no classes": (
         [WORDS | {"model": "logo"}], ["brand", "line"], LOGO, {"words": ["brand"]},
     ),
