@@ -83,7 +83,7 @@ class Executor:
         Raises:
             QueueFull: with the time after which to try again.
         """
-        busy = self._saturated(self._pipelines[job.pipeline])
+        busy = self._saturated(self._pipeline(job))
         self._admission.check(job.client, job.priority, job.deadline.remaining_s(), monotonic(), busy=busy)
 
     async def run(self, job: Job, outbox: Outbox) -> None:
@@ -91,15 +91,17 @@ class Executor:
 
         Cancelling this cancels everything that runs for the job, before it returns.
         """
-        pipeline = self._pipelines[job.pipeline]
-        if job.detect_only:
-            pipeline = pipeline.detecting
+        pipeline = self._pipeline(job)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._counted(job, source, pipeline, outbox)) for source in job.sources]
         succeeded = sum(task.result() for task in tasks)
         # The log line has the request id as well, which the stages log too.
         log.debug("job %r: %d sources done, %d failed", job.job_id, succeeded, len(tasks) - succeeded)
         outbox.put_last(job.job_id, "", JobDone(succeeded, len(tasks) - succeeded))
+
+    def _pipeline(self, job: Job) -> Pipeline:
+        pipeline = self._pipelines[job.pipeline]
+        return pipeline.detecting if job.detect_only else pipeline
 
     async def _counted(self, job: Job, source: Source, pipeline: Pipeline, outbox: Outbox) -> bool:
         self._admission.enter(job.client, job.priority, 1)
