@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import grpc
 import pytest
@@ -18,6 +19,7 @@ from sluiceway_orchestrator.testing.cluster import account
 from sluiceway_runtime.errors import QueueFull, Unavailable
 
 from sluiceway.common.v1 import value_pb2
+from sluiceway.detection.v1 import detection_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2
 from sluiceway.recognition.v1 import recognition_pb2
 
@@ -131,6 +133,39 @@ async def test_only_crops_without_an_answer_are_sent_again() -> None:
         cluster.recognition.append(replacement)
     assert source.texts == {f"5:{region}": 1 for region in range(4)}
     assert sorted(region for _, _, region in second.seen) == [1, 2, 3]
+
+
+async def test_a_source_that_another_version_goes_on_with_is_told_as_one() -> None:
+    """The reader breaks off, and one with other models comes in its place: the source begins again from its image."""
+    hanging = asyncio.Event()
+
+    async def hang(_number: int, region: int) -> None:
+        if region > 0:
+            hanging.set()
+            await asyncio.Event().wait()
+
+    class Noting(FakeDetection):
+        async def Detect(self, request: detection_pb2.DetectRequest, context: Any) -> detection_pb2.DetectResponse:
+            answer = await super().Detect(request, context)
+            answer.notices.add(reason="SOMETHING", message="is worth knowing")
+            return answer
+
+    detector, second = Noting(), FakeRecognition(models=("fake-reader", "another"))
+    async with Cluster([detector], readers=[FakeRecognition(before=hang)]) as cluster:
+        job = asyncio.create_task(cluster.process(Source(image=picture(5, regions=4))))
+        await hanging.wait()
+        address = cluster.recognition[0].address
+        await cluster.recognition[0].stop()
+        replacement = FakeServer(second)
+        await replacement.start(address)
+        (source,) = (await job).values()
+        cluster.recognition.append(replacement)
+    assert detector.seen == {5: 2}
+    assert source.texts == {f"5:{region}": 1 for region in range(4)}
+    assert sorted(region for _, _, region in second.seen) == [1, 2, 3]
+    assert source.order.count("regions") == 1
+    assert source.done is not None
+    assert [notice.reason for notice in source.done.notices] == ["SOMETHING"]
 
 
 class Name:

@@ -34,6 +34,8 @@ async def run_source(state: SourceState) -> SourceDone:
         # The client may have heard of regions already: these keep their ids, and what was said of them stands.
         state.tree.begin_again()
         state.progress = Progress(state.pipeline)
+        # Of the image that is looked at once more.
+        state.notices.clear()
         try:
             await _attempt(state, await _fetch_again(state))
         except GroupGone:
