@@ -87,7 +87,11 @@ def split_field(message: bytes, number: int) -> tuple[bytes, bytes]:
             if is_field is not inside:
                 (taken if inside else rest).append(message[start:position])
                 start, inside = position, is_field
-            position = _skip(message, position)
+            if is_field and message[position + 1] < 0x80:
+                # As nearly all of them are: short, so that the length is a byte.
+                position += message[position + 1] + 2
+            else:
+                position = _skip(message, position)
     except IndexError as error:
         raise Internal("a stage sent a damaged message") from error
     if position != size:

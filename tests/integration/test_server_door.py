@@ -34,8 +34,8 @@ from sluiceway_runtime.server.status import from_rpc_error
 
 MIB = 2**20
 PREFIX = "/sluiceway.t.v1.T/"
-# A message of 10 MiB is 20 MiB while it is read: at the door of the orchestrator is room for 54 in the normal class
-# (for 90 at a stage's).
+# A message of 10 MiB is 20 MiB while it is read. In the normal class there is room for 54 MiB at the door of the
+# orchestrator, and for 90 at a stage's.
 LIMITS = {"memory_bytes": 100 * MIB, "max_message_bytes": 10 * MIB, "port": 0, "operations_port": 0}
 ORCHESTRATOR = ServerConfig(**LIMITS, drain_notice_s=0)
 STAGE = StageConfig(**LIMITS, drain_notice_s=0)
@@ -387,6 +387,19 @@ async def test_a_client_that_sends_no_request_does_not_keep_the_place_that_it_ha
                 await lazy
         await until(lambda: server._interceptor.running == 0)
         assert 'sluiceway_calls_total{code="DEADLINE_EXCEEDED",method="U"} 2.0' in await scrape(server)
+
+
+async def test_a_request_of_ordinary_size_that_never_comes_is_given_up(service: Held) -> None:
+    async with serving(ORCHESTRATOR.model_copy(update={"default_deadline_s": 0.3}), service) as (server, channel):
+        metadata = (("sluiceway-request-bytes", str(MIB // 2)),)
+        silent = channel.stream_unary(PREFIX + "U")(metadata=metadata)
+        await until(lambda: server._interceptor.running == 1)
+        assert server.budget.used_bytes == MIB
+        await until(lambda: server._interceptor.running == 0)
+        assert server.budget.used_bytes == 0
+        silent.cancel()
+        service.go.set()
+        assert await call(channel, MIB // 2, timeout=30) == str(MIB // 2).encode(), "one that comes is served"
 
 
 async def test_draining_refuses_those_who_still_wait_and_waits_for_the_others(service: Held) -> None:

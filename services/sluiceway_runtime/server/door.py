@@ -36,6 +36,9 @@ QUESTION_PLACES = 2
 QUESTION_S = 5.0
 # Requests that say that they are no larger are not watched while they are read.
 SMALL_BYTES = 64 * 2**10
+# Those that are no larger than this are given up without a word where they do not come: watching a request so that its
+# client can be told costs a twentieth of what the orchestrator does for an image.
+MEDIUM_BYTES = 2**20
 # What the messages of a stream are taken for until some have been seen.
 FIRST_ESTIMATE_BYTES = 64 * 2**10
 
@@ -115,9 +118,10 @@ class Entry:
     Attributes:
         account: its bytes.
         patience_s: how long its request may take to be read; None where nobody watches.
+        silent_s: likewise, where it is given up without a word.
     """
 
-    __slots__ = ("_declared", "_learn", "_leave", "_places", "_reads", "account", "patience_s")
+    __slots__ = ("_declared", "_learn", "_leave", "_places", "_reads", "account", "patience_s", "silent_s")
 
     def __init__(self, account: Account, declared: int | None, leave: Callable[[], None]) -> None:
         self._declared = declared
@@ -127,6 +131,7 @@ class Entry:
         self._reads = False
         self.account = account
         self.patience_s: float | None = None
+        self.silent_s: float | None = None
 
     def received(self, size_bytes: int) -> None:
         """A message has been read, and so large it is.
@@ -272,8 +277,10 @@ class Door:
                 largest = declared or min(self._max_message_bytes, int(self._stream_bytes))
                 await self._reserve(entry.account, largest * RECEIVE_COPIES)
             elif declared is not None:
-                if declared > SMALL_BYTES:
+                if declared > MEDIUM_BYTES:
                     entry.patience_s = self._patience_s
+                elif declared > SMALL_BYTES:
+                    entry.silent_s = self._patience_s
                 await self._reserve(entry.account, declared * RECEIVE_COPIES)
             else:
                 entry.patience_s = self._patience_s
