@@ -93,7 +93,7 @@ def job_from_request(
             "no pipeline of this name is configured",
             metadata={"pipeline": message.pipeline[:64], "pipelines": ", ".join(limits.pipelines)},
         )
-    sources = tuple(_source(index, source, request.images, pipeline) for index, source in enumerate(message.sources))
+    sources = tuple(_source(index, source, request.images) for index, source in enumerate(message.sources))
     repeated = [name for name, count in Counter(source.source_id for source in sources).items() if count > 1]
     if repeated:
         raise InvalidOption("source_id: must be unique within the job", metadata={"source_id": repeated[0]})
@@ -128,7 +128,7 @@ def _deadline(message: pipeline_pb2.ProcessRequest, otherwise: Deadline) -> Dead
     return Deadline.after(seconds)
 
 
-def _source(index: int, source: pipeline_pb2.Source, images: Mapping[int, memoryview], pipeline: Pipeline) -> Source:
+def _source(index: int, source: pipeline_pb2.Source, images: Mapping[int, memoryview]) -> Source:
     source_id = source.source_id or str(index)
     if len(source_id) > _MAX_SOURCE_ID:
         raise InvalidOption(f"source_id: at most {_MAX_SOURCE_ID} characters")
@@ -137,8 +137,6 @@ def _source(index: int, source: pipeline_pb2.Source, images: Mapping[int, memory
     if len(source.params) > _MAX_PARAMS:
         raise InvalidOption(f"params: at most {_MAX_PARAMS} for a source")
     kind = source.WhichOneof("content")
-    if kind is None and not source.calls and not pipeline.first_calls:
-        raise InvalidOption("source: one of image, url and api_call must be set, or a call that brings the image")
     image: bytes | memoryview | None = None
     if kind == "image":
         image = images.get(index) or source.image

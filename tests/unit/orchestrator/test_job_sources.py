@@ -1,4 +1,4 @@
-"""Sources of a job: what must bring their image."""
+"""Sources of a job: those that do not say themselves where their image is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from sluiceway_orchestrator.convert.request import Request
 from sluiceway_orchestrator.job import Job
 from sluiceway_orchestrator.pipelines.load import ApiFacts, load_pipelines
 from sluiceway_runtime.deadline import Deadline
-from sluiceway_runtime.errors import InvalidOption
 
 from sluiceway.pipeline.v1 import pipeline_pb2
 
@@ -25,12 +24,8 @@ def job_of(source: pipeline_pb2.Source, pipeline: str) -> Job:
     )
 
 
-def test_a_pipeline_that_calls_an_api_first_may_bring_the_image_of_a_source_that_has_nothing() -> None:
-    (source,) = job_of(pipeline_pb2.Source(source_id="7"), "bringing").sources
+@pytest.mark.parametrize("pipeline", ["bringing", "read"])
+def test_whether_a_source_that_has_nothing_gets_its_image_is_not_judged_here(pipeline: str) -> None:
+    """The pipeline's own calls may bring it; where they do not, that is the end of this source and no other."""
+    (source,) = job_of(pipeline_pb2.Source(source_id="7"), pipeline).sources
     assert (source.image, source.url, source.api_call, source.calls) == (None, None, None, ())
-
-
-def test_where_nothing_is_called_a_source_must_say_where_its_image_is() -> None:
-    with pytest.raises(InvalidOption, match="must be set"):
-        job_of(pipeline_pb2.Source(source_id="7", params={"id": "7"}), "read")
-    assert job_of(pipeline_pb2.Source(calls=[pipeline_pb2.ApiCall(api="files")]), "read").sources[0].calls
