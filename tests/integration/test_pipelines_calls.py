@@ -247,7 +247,7 @@ async def test_an_answer_chooses_how_to_detect_and_the_job_has_the_last_word(boo
     seen: list[tuple[float, list[str]]] = []
 
     class Listening(FakeDetection):
-        async def Detect(self, request: Any, context: Any) -> Any:  # noqa: N802 - the contract's name
+        async def Detect(self, request: Any, context: Any) -> Any:
             seen.append((round(request.options.confidence, 4), list(request.options.classes)))
             return await super().Detect(request, context)
 

@@ -35,7 +35,7 @@ async def one(cluster: Cluster, image: bytes, **options: Any) -> SourceEvents:
 
 @pytest.mark.parametrize("at_once", [64, 2])
 async def test_regions_of_regions_of_regions(at_once: int) -> None:
-    """Three detectors in a row, and a reader of the last: coordinates are those of the page, ids those of the source."""
+    """Three detectors in a row, and a reader of the last: coordinates are of the page, ids of the source."""
     deep = {"name": "deep", "stage": "deepest", "of": "inside"}
     read = {"name": "words", "stage": "recognition", "of": "deep"}
     inner, deepest = FakeDetection(inside=3), FakeDetection(inside=2)

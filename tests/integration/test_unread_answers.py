@@ -146,10 +146,13 @@ async def test_a_client_that_reads_too_late_hears_that_its_time_is_over(big: dic
         await until(lambda: held(cluster)[0] == 1, lambda: held(cluster))
         await until_free(cluster)
         await until(lambda: held(cluster)[2] == 0, lambda: held(cluster))
+
+        async def read() -> None:
+            async for _ in call:
+                pass
+
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            async with asyncio.timeout(30):
-                async for _ in call:
-                    pass
+            await asyncio.wait_for(read(), 30)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
