@@ -11,9 +11,10 @@ import grpc
 import grpc.aio
 from sluiceway_runtime.account import Account, MemoryBudget, Phase
 from sluiceway_runtime.deadline import Deadline
-from sluiceway_runtime.errors import Cancelled, InvalidOption, SluicewayError
+from sluiceway_runtime.errors import Cancelled, DeadlineExceeded, InvalidOption, SluicewayError
 from sluiceway_runtime.server.calls import deadline_of, request_id_of
 from sluiceway_runtime.server.security import ANONYMOUS, current_client
+from sluiceway_runtime.server.status import code_of, trailers
 
 from sluiceway.pipeline.v1 import pipeline_pb2
 from sluiceway_orchestrator.config import OrchestratorConfig
@@ -25,6 +26,9 @@ from sluiceway_orchestrator.jobs import Jobs, read_by
 from sluiceway_orchestrator.outbox import Outbox
 
 __all__ = ["PipelineServicer"]
+
+# A client that has not read everything so long after the time of its job is given up.
+UNREAD_S = 0.5
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -45,6 +49,7 @@ class PipelineServicer:
         self._limits = limits
         self._budget = budget
         self._describe = describe
+        self._unread: set[asyncio.Task[None]] = set()
 
     def register(self, server: grpc.aio.Server) -> None:
         """Serve the contract. As the generated function for this does, but requests come as bytes."""
@@ -76,9 +81,15 @@ class PipelineServicer:
         runner, outbox = self._jobs.start(job)
         # The generator may be left lying when the client goes while a message is being written: this is not.
         _cancel_when_over(context, runner)
-        async with read_by(runner, outbox):
-            async for addressed in outbox:
-                yield event_to_proto(addressed)
+        unread = asyncio.get_running_loop().call_later(
+            max(0.0, job.deadline.remaining_s()) + UNREAD_S, self._give_up, context, asyncio.current_task()
+        )
+        try:
+            async with read_by(runner, outbox):
+                async for addressed in outbox:
+                    yield event_to_proto(addressed)
+        finally:
+            unread.cancel()
 
     async def process_stream(
         self, requests: AsyncIterator[bytes], context: Context
@@ -95,6 +106,23 @@ class PipelineServicer:
         """Say what this server offers."""
         del request, context
         return self._describe()
+
+    def _give_up(self, context: Context, call: asyncio.Task[None]) -> None:
+        """End a call whose client does not read, and has set no deadline that gRPC would end it at.
+
+        The status waits behind the message that is not read; nothing here waits for it.
+        """
+        error = DeadlineExceeded("the time ran out before the client had read it")
+        status = asyncio.create_task(context.abort(code_of(error), error.message, trailers(error)))
+        self._unread.add(status)
+        status.add_done_callback(self._forget)
+        call.cancel()
+
+    def _forget(self, status: asyncio.Task[None]) -> None:
+        self._unread.discard(status)
+        if not status.cancelled():
+            # It always ends with one.
+            status.exception()
 
     def _job(self, request: Request, context: Context, deadline: Deadline, request_id: str) -> Job:
         return job_from_request(

@@ -83,7 +83,8 @@ async def _begin(state: SourceState, fetched: Fetched) -> None:
         fields = dict(state.detect_fields)
         for step in state.pipeline.roots:
             if step.kind is StepKind.DETECT:
-                fields[step.name] = detection_options(fields[step.name], fetched.detection.chosen())
+                own = state.job.own_options.get(step.name, frozenset())
+                fields[step.name] = detection_options(fields[step.name], fetched.detection.chosen(), own)
         state.detect_fields = fields
     was_fetched = state.source.image is None
     image = fetched.image if state.job.return_images and was_fetched else b""
