@@ -25,6 +25,8 @@ __all__ = ["Addressed", "Outbox"]
 
 # Of the events that wait, whatever their number.
 MAX_BYTES = 8 * 2**20
+# In steps of so many they are counted in the account; the first step is not.
+COUNTED_BYTES = 64 * 2**10
 # What an event takes up besides what it carries.
 EVENT_BYTES = 512
 
@@ -88,6 +90,7 @@ class Outbox:
         self._account = account
         self._events: deque[Addressed] = deque()
         self._bytes = 0
+        self._counted = COUNTED_BYTES
         self._closed = False
         self._reader: asyncio.Future[None] | None = None
         self._writers: deque[asyncio.Future[None]] = deque()
@@ -265,12 +268,19 @@ class Outbox:
         size = _size(addressed.event)
         self._events.append(addressed)
         self._bytes += size
-        self._account.add(size, Phase.WORK)
+        if self._bytes > self._counted:
+            self._count()
         self._wake_reader()
 
     def _give_back(self, size: int) -> None:
         self._bytes -= size
-        self._account.remove(size, Phase.WORK)
+        if self._counted - self._bytes > 2 * COUNTED_BYTES:
+            self._count()
+
+    def _count(self) -> None:
+        """Bring the account up to date; in large steps, as most events are small and read at once."""
+        self._counted = max(1, -(-self._bytes // COUNTED_BYTES)) * COUNTED_BYTES
+        self._account.settle(self._counted - COUNTED_BYTES, Phase.WORK)
 
     async def _room(self, size: int) -> None:
         while self._events and (len(self._events) >= self._limit or self._bytes + size > MAX_BYTES):
@@ -299,7 +309,7 @@ class Outbox:
 def _size(event: Event) -> int:
     match event:
         case SourceReady():
-            return EVENT_BYTES + len(event.image)
+            return EVENT_BYTES + len(event.image) + event.values_bytes
         case RegionsFound() | ValuesRead():
             return EVENT_BYTES + event.size_bytes
     return EVENT_BYTES

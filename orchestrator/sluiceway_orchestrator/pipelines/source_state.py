@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sluiceway_runtime.account import Account
+from sluiceway_runtime.account import Account, Phase
 from sluiceway_runtime.errors import SluicewayError, Unavailable
 
 from sluiceway_orchestrator.convert import regions as convert
@@ -100,6 +100,7 @@ class SourceState:
             self.tree.answered(step, (WHOLE,))
             return
         if self.pipeline.tells_callers:
+            self.account.add(event.size_bytes, Phase.WORK)
             for value in event.values.values:
                 node = self.tree.nodes.get(value.region_id)
                 if node is not None:

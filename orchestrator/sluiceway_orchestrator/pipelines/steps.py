@@ -99,7 +99,8 @@ class Steps:
         estimate = state.parts.estimates(state.pipeline.name, step.name)
         # What is about to be sent, and what is about to come: a stage is not asked for what there is no room for.
         held = SEND_COPIES * len(image) + estimate.expected_bytes
-        await state.account.reserve(held, Phase.WORK)
+        if not state.account.try_reserve(held, Phase.WORK):
+            await state.account.reserve(held, Phase.WORK)
         try:
             try:
                 found = await self._detect(step, request, 1)

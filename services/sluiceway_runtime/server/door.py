@@ -202,6 +202,7 @@ class Door:
         config: the largest message, and how long a call without a deadline may wait.
         waits: whether calls wait for room. If not they are refused, and tried elsewhere by who sent them.
         group: of the models that are served; empty for any.
+        class_of: the class in which a client is served that asks for one.
     """
 
     def __init__(
@@ -213,6 +214,7 @@ class Door:
         *,
         waits: bool = True,
         group: Callable[[], str] = str,
+        class_of: Callable[[str, Priority], Priority] = lambda _, asked: asked,
     ) -> None:
         self._lifecycle = lifecycle
         self._access = security.access
@@ -220,6 +222,7 @@ class Door:
         self._budget = budget
         self._max_message_bytes = config.max_message_bytes
         self._patience_s = config.default_deadline_s
+        self._class_of = class_of
         self._waits = waits
         self._group = group
         worth_bytes = config.max_message_bytes * RECEIVE_COPIES
@@ -263,7 +266,7 @@ class Door:
         self._require_ready(question=question)
         self.identify(method, metadata)
         declared = self._declared(metadata, SMALL_BYTES if question else self._max_message_bytes)
-        priority = self._priority(metadata)
+        priority = self._class_of(current_client.get(), self._priority(metadata))
         leave = self._access.enter(current_client.get())
         entry = Entry(self._budget.account(priority), declared, leave)
         try:
