@@ -53,8 +53,8 @@ class Job:
         accepted_s: monotonic time.
         detect_options: the request's own options for each detection step, as serialised fields of `DetectRequest`; a
             step that is not in it has none.
-        own_options: names of the options of each detection step that the job sets itself; an answer of an API that chooses
-            options has its way with the others.
+        own_options: names of the options of each detection step that the job sets itself; an answer of an API that
+            chooses options has its way with the others.
         recognize_options: likewise for each recognition step, as fields of `RecognizeRequest`.
     """
 
