@@ -285,6 +285,35 @@ async def test_interactive_work_has_room_at_the_door_that_bulk_work_cannot_fill(
     await asyncio.gather(interactive, *calls)
 
 
+async def test_the_class_at_the_door_is_the_one_that_the_service_allows(service: Held) -> None:
+    """What only interactive work finds room for is refused to a client that may not be interactive."""
+    asked: list[tuple[str, Priority]] = []
+
+    def class_of(client: str, priority: Priority) -> Priority:
+        asked.append((client, priority))
+        return Priority.BULK
+
+    service.class_of = class_of  # type: ignore[attr-defined]
+    async with serving(STAGE, service) as (server, channel):
+        room = server.budget.limit_bytes(Phase.DOOR, Priority.BULK)
+        with server.budget.account() as account:
+            account.add(room, Phase.DOOR)
+            assert isinstance(await refusal(call(channel, MIB, priority="interactive")), QueueFull)
+            assert server.budget.fits(2 * MIB, Phase.DOOR, Priority.INTERACTIVE)
+    assert asked == [("anonymous", Priority.INTERACTIVE)]
+
+
+async def test_what_is_wrong_and_keeps_nothing_from_working_shows_at_readyz(service: Held) -> None:
+    service.problems = ("pipelines.read.steps.words.model: …",)  # type: ignore[attr-defined]
+    async with (
+        serving(STAGE, service) as (server, _),
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{server.operations_port}/readyz") as response,
+    ):
+        assert response.status == 200
+        assert await response.text() == "ready\npipelines.read.steps.words.model: …\n"
+
+
 @pytest.mark.parametrize("config", [ORCHESTRATOR, STAGE], ids=["orchestrator", "stage"])
 async def test_a_request_larger_than_it_said_is_refused_unread_by_the_handler(
     config: ServerConfig, service: Held
@@ -347,9 +376,9 @@ async def test_who_leaves_while_waiting_leaves_nothing_behind(
     held = [call(channel, 10 * MIB) for _ in range(4)]
     await until(lambda: len(service.read) == 4)
     leaving = [call(channel, 10 * MIB, declared=said) for said in (10 * MIB, None) for _ in range(6)]
-    short = [call(channel, 10 * MIB, timeout=0.3) for _ in range(3)]
     # Of those that do not say their size, two have the places that there are and wait for their bytes.
-    await until(lambda: server._interceptor.running == 4 + 12 + 3 and server.budget.waiting == 6 + 2 + 3)
+    await until(lambda: server._interceptor.running == 4 + 12 and server.budget.waiting == 6 + 2)
+    short = [call(channel, 10 * MIB, timeout=0.3) for _ in range(3)]
     for task in leaving:
         task.cancel()
     for task in short:
@@ -360,7 +389,10 @@ async def test_who_leaves_while_waiting_leaves_nothing_behind(
     service.go.set()
     assert await asyncio.gather(*held, call(channel, 1, declared=None))
     assert len(service.read) == 5
-    assert 'sluiceway_calls_total{code="CANCELLED",method="U"} 15.0' in await scrape(server)
+    # On a busy machine the time of a short one may be over before the server has heard of it.
+    cancelled = [f'sluiceway_calls_total{{code="CANCELLED",method="U"}} {count}.0' for count in (12, 13, 14, 15)]
+    text = await scrape(server)
+    assert any(line in text for line in cancelled)
 
 
 async def test_a_wait_without_a_deadline_has_an_end(service: Held) -> None:
