@@ -149,12 +149,15 @@ class Outbox:
             source_ids: all of its sources.
             error: why those fail whose last event the client does not have.
         """
+        told = self._told.get(job_id)
+        if told is None:
+            # The client had the last of it in the same moment.
+            return
         for key in [key for key in self._gathering if key[0] == job_id]:
             self._gathering.pop(key).timer.cancel()
         dropped = [addressed for addressed in self._events if addressed.job_id == job_id]
         self._events = deque(addressed for addressed in self._events if addressed.job_id != job_id)
         self._give_back(sum(_size(addressed.event) for addressed in dropped))
-        told = self._told.setdefault(job_id, _Told())
         lost = [name for name in source_ids if name not in told.succeeded and name not in told.failed]
         for name in lost:
             self._append(Addressed(job_id, name, SourceFailed(error)))
