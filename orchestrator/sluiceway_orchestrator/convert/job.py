@@ -181,7 +181,7 @@ def _options(
         if named is None:
             raise InvalidOption(f"options.steps: the pipeline {pipeline.name} has no step {name[:64]!r}")
         for key, kind in (("detection", StepKind.DETECT), ("recognition", StepKind.RECOGNIZE)):
-            if chosen.HasField(key) and named.kind is not kind:
+            if chosen.HasField(key) and named.kind is not kind:  # type: ignore[arg-type]  # the stubs want literals
                 raise InvalidOption(f"options.steps.{name}.{key}: this step does {named.kind.value!r}")
     detect, recognize = {}, {}
     for step in pipeline.steps:

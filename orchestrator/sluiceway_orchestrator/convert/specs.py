@@ -94,7 +94,7 @@ def detection_options(fields: bytes, chosen: Mapping[str, Any], own: frozenset[s
     request = detection_pb2.DetectRequest.FromString(fields)
     for name, value in chosen.items():
         if name not in own:
-            request.options.ClearField(name)
+            request.options.ClearField(name)  # type: ignore[arg-type]  # the stubs want literals
             request.options.MergeFrom(detection_pb2.DetectOptions(**{name: value}))
     return request.SerializeToString()
 

@@ -161,7 +161,7 @@ class Steps:
         children = state.pipeline.children[step.index]
         works: list[Coroutine[Any, Any, None]] = []
         recognizing: dict[int, None] = {}
-        promised: list[tuple[Step, Sequence[int]]] = []
+        promised: list[tuple[Step, list[int]]] = []
         for child in children:
             state.progress.begin(child)
             if child.kind is StepKind.CALL:
