@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from loop_time import pass_time
@@ -124,7 +125,7 @@ async def test_a_writer_that_gives_up_leaves_its_turn_to_the_next() -> None:
 async def test_discarding_frees_writers_and_ends_timers() -> None:
     budget = MemoryBudget(2**20)
     outbox = outbox_of(1, coalesce_s=60, coalesce_items=100, budget=budget)
-    await outbox.put("j", "s", read(0))
+    await outbox.put("j", "s", replace(read(0), size_bytes=2**18))
     await outbox.put("j", "s", read(1))
     assert budget.used_bytes > 0
     outbox.discard()

@@ -46,7 +46,7 @@ def stage_of(count: int) -> tuple[Stage[str], list[Replica[str]]]:
         ReadyReplica(f"replica {n}", channel, wire, Occupancy(1, 1), lambda: None) for n in range(count)
     ]
     for replica in replicas:
-        replica.description = VERSION.name
+        replica.versions[VERSION.name] = VERSION.name
         stage._set._replicas[replica.address] = replica
     stage._on_change()
     return stage, replicas
