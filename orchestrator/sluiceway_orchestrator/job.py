@@ -53,6 +53,8 @@ class Job:
         accepted_s: monotonic time.
         detect_options: the request's own options for each detection step, as serialised fields of `DetectRequest`; a
             step that is not in it has none.
+        own_options: names of the options of each detection step that the job sets itself; an answer of an API that
+            chooses options has its way with the others.
         recognize_options: likewise for each recognition step, as fields of `RecognizeRequest`.
     """
 
@@ -65,6 +67,7 @@ class Job:
     request_id: str
     accepted_s: float
     detect_options: Mapping[str, bytes] = field(default_factory=dict)
+    own_options: Mapping[str, frozenset[str]] = field(default_factory=dict)
     recognize_options: Mapping[str, bytes] = field(default_factory=dict)
     return_images: bool = False
     detect_only: bool = False

@@ -152,12 +152,15 @@ class Outbox:
             source_ids: all of its sources.
             error: why those fail whose last event the client does not have.
         """
+        told = self._told.get(job_id)
+        if told is None:
+            # The client had the last of it in the same moment.
+            return
         for key in [key for key in self._gathering if key[0] == job_id]:
             self._gathering.pop(key).timer.cancel()
         dropped = [addressed for addressed in self._events if addressed.job_id == job_id]
         self._events = deque(addressed for addressed in self._events if addressed.job_id != job_id)
         self._give_back(sum(addressed.size_bytes for addressed in dropped))
-        told = self._told.setdefault(job_id, _Told())
         lost = [name for name in source_ids if name not in told.succeeded and name not in told.failed]
         for name in lost:
             self._append(Addressed(job_id, name, SourceFailed(error)))
@@ -233,6 +236,12 @@ class Outbox:
             self._sent_s[key[:2]] = now_s
             self._append(Addressed(job_id, source_id, event, size_bytes=_size(event)))
             return
+        if (gathering.event.count if gathering is not None else 0) + event.count >= self._coalesce_items:
+            # Room first: whoever is cancelled while it waits has said nothing.
+            await self._room(event.size_bytes)
+            if self._gathering.get(key) is not gathering:
+                await self._put_values(job_id, source_id, event)
+                return
         if gathering is None:
             assert last_s is not None
             timer = asyncio.get_running_loop().call_at(last_s + self._coalesce_s, self._release, key)
@@ -252,7 +261,6 @@ class Outbox:
                 size_bytes=gathering.event.size_bytes + event.size_bytes,
             )
         if gathering.event.count >= self._coalesce_items:
-            await self._room(0)
             self._release(key)
 
     def _release(self, key: tuple[str, str, str]) -> None:

@@ -11,9 +11,10 @@ import grpc
 import grpc.aio
 from sluiceway_runtime.account import Account, MemoryBudget, Phase
 from sluiceway_runtime.deadline import Deadline
-from sluiceway_runtime.errors import Cancelled, InvalidOption, SluicewayError
+from sluiceway_runtime.errors import Cancelled, DeadlineExceeded, InvalidOption, SluicewayError
 from sluiceway_runtime.server.calls import deadline_of, request_id_of
 from sluiceway_runtime.server.security import ANONYMOUS, current_client
+from sluiceway_runtime.server.status import code_of, trailers
 
 from sluiceway.pipeline.v1 import pipeline_pb2
 from sluiceway_orchestrator.config import OrchestratorConfig
@@ -25,6 +26,9 @@ from sluiceway_orchestrator.jobs import Jobs, read_by
 from sluiceway_orchestrator.outbox import Outbox
 
 __all__ = ["PipelineServicer"]
+
+# A client that has not read everything so long after the time of its job is given up.
+UNREAD_S = 0.5
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -45,6 +49,7 @@ class PipelineServicer:
         self._limits = limits
         self._budget = budget
         self._describe = describe
+        self._unread: set[asyncio.Task[None]] = set()
 
     def register(self, server: grpc.aio.Server) -> None:
         """Serve the contract. As the generated function for this does, but requests come as bytes."""
@@ -76,9 +81,15 @@ class PipelineServicer:
         runner, outbox = self._jobs.start(job)
         # The generator may be left lying when the client goes while a message is being written: this is not.
         _cancel_when_over(context, runner)
-        async with read_by(runner, outbox):
-            async for addressed in outbox:
-                yield event_to_proto(addressed)
+        unread = asyncio.get_running_loop().call_later(
+            max(0.0, job.deadline.remaining_s()) + UNREAD_S, self._give_up, context, asyncio.current_task()
+        )
+        try:
+            async with read_by(runner, outbox):
+                async for addressed in outbox:
+                    yield event_to_proto(addressed)
+        finally:
+            unread.cancel()
 
     async def process_stream(
         self, requests: AsyncIterator[bytes], context: Context
@@ -96,6 +107,24 @@ class PipelineServicer:
         del request, context
         return self._describe()
 
+    def _give_up(self, context: Context, call: asyncio.Task[Any] | None) -> None:
+        """End a call whose client does not read, and has set no deadline that gRPC would end it at.
+
+        The status waits behind the message that is not read; nothing here waits for it.
+        """
+        error = DeadlineExceeded("the time ran out before the client had read it")
+        status = asyncio.create_task(context.abort(code_of(error), error.message, trailers(error)))
+        self._unread.add(status)
+        status.add_done_callback(self._forget)
+        if call is not None:
+            call.cancel()
+
+    def _forget(self, status: asyncio.Task[None]) -> None:
+        self._unread.discard(status)
+        if not status.cancelled():
+            # It always ends with one.
+            status.exception()
+
     def _job(self, request: Request, context: Context, deadline: Deadline, request_id: str) -> Job:
         return job_from_request(
             request, client=_client(context), deadline=deadline, request_id=request_id, limits=self._limits
@@ -108,21 +137,26 @@ class PipelineServicer:
         number = 0
         async with asyncio.TaskGroup() as group:
             while True:
-                await stream.slots.acquire()
                 data = await anext(requests, None)
                 if data is None:
                     break
                 number += 1
-                account = self._budget.account()
-                account.add(len(data), Phase.DOOR)
                 name = f"{request_id}.{number}"
+                account = self._budget.account()
                 try:
-                    action = read_action(data)
-                    if action.job is None:
-                        stream.cancel(action.cancel or "")
-                        stream.slots.release()
-                        account.close()
-                        continue
+                    action, fault = read_action(data), None
+                except SluicewayError as error:
+                    action, fault = None, error
+                if action is not None and action.job is None:
+                    # However many jobs run: it makes room.
+                    stream.cancel(action.cancel or "")
+                    continue
+                await stream.slots.acquire()
+                await stream.reserve(account, len(data))
+                try:
+                    if action is None or action.job is None:
+                        assert fault is not None
+                        raise fault
                     name = action.job.message.job_id or name
                     # From now, not from the beginning of the stream, which may be open for hours.
                     job = self._job(action.job, context, deadline_of(context, self._config), name)
@@ -133,19 +167,27 @@ class PipelineServicer:
                     outbox.refuse(name, error, stream.slots.release)
                     continue
                 stream.add(job, task, account)
-                # Not before the client has heard of its end: one that does not read has no more than so many.
-                outbox.when_told(job.job_id, stream.slots.release)
                 # Not kept while the next job is waited for: they hold the images.
                 del data, action, job, task, account
 
 
 class _Stream:
-    """The jobs of one stream that run."""
+    """The jobs of one stream that run, or whose end the client has not heard of.
+
+    A client that does not read has no more than so many, and no name stands for two of them.
+    """
 
     def __init__(self, most: int, outbox: Outbox) -> None:
         self.slots = asyncio.Semaphore(most)
         self._outbox = outbox
         self._running: dict[str, asyncio.Task[None]] = {}
+
+    async def reserve(self, account: Account, size_bytes: int) -> None:
+        """Wait for room for a job that has been read; the next is not read before. One at a time always has it."""
+        if self._running:
+            await account.reserve(size_bytes, Phase.DOOR)
+        else:
+            account.add(size_bytes, Phase.DOOR)
 
     def require_free(self, job_id: str) -> None:
         """Raise InvalidOption if a job of this name runs."""
@@ -156,14 +198,18 @@ class _Stream:
         """A job runs, and its request is held until it has ended."""
         self._running[job.job_id] = task
         task.add_done_callback(partial(self._ended, job, account))
+        self._outbox.when_told(job.job_id, partial(self._told, job.job_id))
 
     def cancel(self, job_id: str) -> None:
         """End a job; nothing if none of this name runs."""
         if job_id in self._running:
             self._running[job_id].cancel()
 
+    def _told(self, job_id: str) -> None:
+        del self._running[job_id]
+        self.slots.release()
+
     def _ended(self, job: Job, account: Account, task: asyncio.Task[None]) -> None:
-        del self._running[job.job_id]
         account.close()
         if task.cancelled():
             names = [source.source_id for source in job.sources]

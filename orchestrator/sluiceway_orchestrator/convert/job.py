@@ -103,6 +103,7 @@ def job_from_request(
         raise InvalidOption(f"options.priority: {options.priority} is unknown")
     priority = limits.class_of(client, asked)
     detect, recognize = _options(pipeline, options, priority)
+    own = {step.name: _own(_layers(step, options)) for step in pipeline.steps if step.kind is StepKind.DETECT}
     return Job(
         job_id=message.job_id or request_id,
         pipeline=pipeline.name,
@@ -113,6 +114,7 @@ def job_from_request(
         request_id=request_id,
         accepted_s=monotonic(),
         detect_options=detect,
+        own_options=own,
         recognize_options=recognize,
         return_images=options.return_images,
         detect_only=options.detect_only,
@@ -137,8 +139,6 @@ def _source(index: int, source: pipeline_pb2.Source, images: Mapping[int, memory
     if len(source.params) > _MAX_PARAMS:
         raise InvalidOption(f"params: at most {_MAX_PARAMS} for a source")
     kind = source.WhichOneof("content")
-    if kind is None and not source.calls and not source.params:
-        raise InvalidOption("source: one of image, url and api_call must be set, or a call that brings the image")
     image: bytes | memoryview | None = None
     if kind == "image":
         image = images.get(index) or source.image
@@ -176,18 +176,31 @@ def _options(
     """The fields of requests to stages, by step: the steps' own options under those of the job."""
     if not (options.HasField("detection") or options.HasField("recognition") or options.steps):
         return _plain_options(pipeline, priority)
-    for name in options.steps:
-        if pipeline.step(name) is None:
+    for name, chosen in options.steps.items():
+        named = pipeline.step(name)
+        if named is None:
             raise InvalidOption(f"options.steps: the pipeline {pipeline.name} has no step {name[:64]!r}")
+        for key, kind in (("detection", StepKind.DETECT), ("recognition", StepKind.RECOGNIZE)):
+            if chosen.HasField(key) and named.kind is not kind:  # type: ignore[arg-type]  # the stubs want literals
+                raise InvalidOption(f"options.steps.{name}.{key}: this step does {named.kind.value!r}")
     detect, recognize = {}, {}
     for step in pipeline.steps:
         own = options.steps[step.name] if step.name in options.steps else pipeline_pb2.StepOptions()
         if step.kind is StepKind.DETECT:
-            layers = [own.detection] if step.of is not None else [options.detection, own.detection]
-            detect[step.name] = _detect_fields(step, layers, priority)
+            detect[step.name] = _detect_fields(step, _layers(step, options), priority)
         elif step.kind is StepKind.RECOGNIZE:
             recognize[step.name] = _recognize_fields(step, [options.recognition, own.recognition], priority)
     return detect, recognize
+
+
+def _layers(step: Step, options: pipeline_pb2.ProcessOptions) -> list[pipeline_pb2.DetectionOptions]:
+    """What a job says of a detection step, the last word last."""
+    layers = [options.detection] if step.of is None else []
+    return [*layers, options.steps[step.name].detection] if step.name in options.steps else layers
+
+
+def _own(layers: Sequence[pipeline_pb2.DetectionOptions]) -> frozenset[str]:
+    return frozenset(field.name for layer in layers for field, _ in layer.ListFields())
 
 
 @lru_cache(maxsize=1024)

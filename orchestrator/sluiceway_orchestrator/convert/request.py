@@ -90,8 +90,9 @@ def _taken_apart(view: memoryview) -> Request:
     number = position = 0
     while position < len(view):
         end = _skip(view, position)
-        if view[position] == _SOURCES_TAG:
-            length, start = _varint(view, position + 1)
+        tag, start = _varint(view, position)
+        if tag == _SOURCES_TAG:
+            length, start = _varint(view, start)
             source, image = _without_image(view[start : start + length])
             if image is not None:
                 images[number] = image
@@ -110,8 +111,9 @@ def _without_image(source: memoryview) -> tuple[bytes, memoryview | None]:
     position = 0
     while position < len(source):
         end = _skip(source, position)
-        if source[position] == _IMAGE_TAG:
-            _, start = _varint(source, position + 1)
+        tag, start = _varint(source, position)
+        if tag == _IMAGE_TAG:
+            _, start = _varint(source, start)
             image = source[start:end]
             rest.append(bytes((_IMAGE_TAG, 0)))
         else:

@@ -55,7 +55,11 @@ def crop_fields(pipeline: Pipeline, step: Step, descriptions: Mapping[str, objec
         if detection.classes and not wanted:
             continue
         spec.name = child.name
-        spec.classes[:] = () if len(wanted) == len(detection.classes) else wanted
+        if detection.classes:
+            spec.classes[:] = () if len(wanted) == len(detection.classes) else wanted
+        elif child.classes:
+            # It does not say what it finds.
+            spec.classes[:] = child.classes
         request.crop_specs.append(spec)
     return request.SerializeToString()
 
@@ -85,14 +89,13 @@ def head_fields(model: str) -> bytes:
     return recognition_pb2.RecognizeRequest(options=options).SerializeToString()
 
 
-def detection_options(fields: bytes, chosen: Mapping[str, Any]) -> bytes:
-    """Fields of a `DetectRequest` with options that an API chose under those that the job has itself."""
+def detection_options(fields: bytes, chosen: Mapping[str, Any], own: frozenset[str]) -> bytes:
+    """Fields of a `DetectRequest` with options that an API chose: over those of the step, under the job's own."""
     request = detection_pb2.DetectRequest.FromString(fields)
-    options = detection_pb2.DetectOptions(**chosen)
-    if request.options.classes:
-        options.ClearField("classes")
-    options.MergeFrom(request.options)
-    request.options.CopyFrom(options)
+    for name, value in chosen.items():
+        if name not in own:
+            request.options.ClearField(name)  # type: ignore[arg-type]  # the stubs want literals
+            request.options.MergeFrom(detection_pb2.DetectOptions(**{name: value}))
     return request.SerializeToString()
 
 

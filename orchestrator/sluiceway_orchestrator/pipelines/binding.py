@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +11,7 @@ from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import UnknownModel
 
 from sluiceway_orchestrator.convert.specs import crop_fields, head_fields, model_for, serves
+from sluiceway_orchestrator.pipelines.together import nursery
 from sluiceway_orchestrator.plan import Pipeline, StepKind
 from sluiceway_orchestrator.stages.group import Group
 from sluiceway_orchestrator.stages.stage import Stage
@@ -70,8 +70,9 @@ class Binder:
 
     async def _wait(self, pipeline: Pipeline, deadline: Deadline) -> Sequence[Group[Any] | None]:
         waits = [self._stages[name].bind(deadline, partial(serves, pipeline, name)) for name in pipeline.stages]
-        found: list[Group[Any]] = await asyncio.gather(*waits)
-        return found
+        async with nursery() as group:
+            tasks = [group.create_task(wait) for wait in waits]
+        return [task.result() for task in tasks]
 
 
 def _bound(pipeline: Pipeline, groups: Mapping[str, Group[Any]]) -> Binding:

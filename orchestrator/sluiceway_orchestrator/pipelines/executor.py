@@ -83,7 +83,7 @@ class Executor:
         Raises:
             QueueFull: with the time after which to try again.
         """
-        busy = self._saturated(self._pipelines[job.pipeline])
+        busy = self._saturated(self._pipeline(job))
         self._admission.check(job.client, job.priority, job.deadline.remaining_s(), monotonic(), busy=busy)
 
     async def run(self, job: Job, outbox: Outbox) -> None:
@@ -91,9 +91,7 @@ class Executor:
 
         Cancelling this cancels everything that runs for the job, before it returns.
         """
-        pipeline = self._pipelines[job.pipeline]
-        if job.detect_only:
-            pipeline = pipeline.detecting
+        pipeline = self._pipeline(job)
         if len(job.sources) == 1:
             # As most jobs are: a task of its own would only wait for another.
             succeeded = int(await self._counted(job, job.sources[0], pipeline, outbox))
@@ -105,6 +103,10 @@ class Executor:
         # The log line has the request id as well, which the stages log too.
         log.debug("job %r: %d sources done, %d failed", job.job_id, succeeded, failed)
         outbox.put_last(job.job_id, "", JobDone(succeeded, failed))
+
+    def _pipeline(self, job: Job) -> Pipeline:
+        pipeline = self._pipelines[job.pipeline]
+        return pipeline.detecting if job.detect_only else pipeline
 
     async def _counted(self, job: Job, source: Source, pipeline: Pipeline, outbox: Outbox) -> bool:
         self._admission.enter(job.client, job.priority, 1)

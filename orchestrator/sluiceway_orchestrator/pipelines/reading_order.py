@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,11 @@ __all__ = ["reading_order"]
 # Two neighbours are on one line if they share at least this part of the height of the lower of the two: words of very
 # different height still do, lines that touch with ascenders and descenders do not.
 _SHARED_HEIGHT = 0.5
+# A box this many times as tall as the typical one is no word of a line, but a figure (or an initial) beside some.
+_TALL = 3.0
+# Two neighbours say how much a line rises or falls if neither is more than so many times as tall as the other: the
+# middle of a small figure says nothing about the slope of the line that goes on from it.
+_LIKE_HEIGHT = 2.0
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +64,9 @@ def reading_order(boxes_xyxy_px: Sequence[Box]) -> list[int]:
     """Order boxes as a person reads them in a script that runs from left to right.
 
     Boxes are taken from left to right; each joins the line whose last word lies most level with it, or begins one.
-    Lines are then ordered from top to bottom, along the slope that the lines themselves have.
+    Lines are then ordered from top to bottom, along the slope that the lines themselves have. Boxes that are much
+    taller than the typical one take no part in this: a figure comes before the lines right of it, after those left of
+    it, and the lines stay as they are without it.
 
     Args:
         boxes_xyxy_px: upright boxes, image pixels, finite.
@@ -68,10 +76,26 @@ def reading_order(boxes_xyxy_px: Sequence[Box]) -> list[int]:
     """
     if not boxes_xyxy_px:
         return []
-    ends = _Ends(max(1.0, median(box[3] - box[1] for box in boxes_xyxy_px)))
+    typical_px = max(1.0, median(box[3] - box[1] for box in boxes_xyxy_px))
+    tall = [i for i, box in enumerate(boxes_xyxy_px) if box[3] - box[1] > _TALL * typical_px]
+    if not tall:
+        return [index for _, line in _lines(boxes_xyxy_px, range(len(boxes_xyxy_px)), typical_px)[0] for index in line]
+    left_out = set(tall)
+    words = [index for index in range(len(boxes_xyxy_px)) if index not in left_out]
+    lines, slope = _lines(boxes_xyxy_px, words, typical_px)
+    # At least half of all boxes are words, so this ends soon.
+    ordered = [tall[index] for index in reading_order([boxes_xyxy_px[index] for index in tall])]
+    return _joined(boxes_xyxy_px, lines, slope, ordered)
+
+
+def _lines(
+    boxes_xyxy_px: Sequence[Box], indices: Sequence[int], typical_px: float
+) -> tuple[list[tuple[float, list[int]]], float]:
+    """Lines from top to bottom, each with the height at which it would cross the left edge, and their slope."""
+    ends = _Ends(typical_px)
     lines: list[_Line] = []
     slopes: list[float] = []
-    for index in sorted(range(len(boxes_xyxy_px)), key=lambda i: boxes_xyxy_px[i][:2]):
+    for index in sorted(indices, key=lambda i: boxes_xyxy_px[i][:2]):
         box = boxes_xyxy_px[index]
         line, shared = None, _SHARED_HEIGHT
         for candidate in ends.beside(box):
@@ -84,7 +108,7 @@ def reading_order(boxes_xyxy_px: Sequence[Box]) -> list[int]:
             lines.append(line)
         else:
             across = _middle_x(box) - _middle_x(line.end)
-            if across > 0:
+            if across > 0 and _are_alike(box, line.end):
                 slopes.append((_middle_y(box) - _middle_y(line.end)) / across)
             ends.remove(line)
             line.indices.append(index)
@@ -93,11 +117,40 @@ def reading_order(boxes_xyxy_px: Sequence[Box]) -> list[int]:
     slope = median(slopes) if slopes else 0.0
 
     def top(line: _Line) -> float:
-        """Where the line would cross the left edge of the image."""
         boxes = [boxes_xyxy_px[index] for index in line.indices]
         return sum(_middle_y(box) - slope * _middle_x(box) for box in boxes) / len(boxes)
 
-    return [index for line in sorted(lines, key=top) for index in line.indices]
+    found = [(top(line), line.indices) for line in lines]
+    return sorted(found, key=lambda item: item[0]), slope
+
+
+def _joined(
+    boxes_xyxy_px: Sequence[Box], lines: Sequence[tuple[float, list[int]]], slope: float, tall: Sequence[int]
+) -> list[int]:
+    """Lines with the tall boxes between them; within a line those that are beside no other."""
+    tops = [top for top, _ in lines]
+    before: defaultdict[int, list[int]] = defaultdict(list)
+    within: defaultdict[int, list[int]] = defaultdict(list)
+    for index in tall:
+        box = boxes_xyxy_px[index]
+        fall = slope * _middle_x(box)
+        first, end = bisect_left(tops, box[1] - fall), bisect_right(tops, box[3] - fall)
+        if end - first == 1:
+            within[first].append(index)
+        elif end == first or boxes_xyxy_px[lines[first][1][0]][0] >= _middle_x(box):
+            before[first].append(index)
+        else:
+            before[end].append(index)
+    order: list[int] = []
+    for place, (_, line) in enumerate(lines):
+        order += before[place]
+        order += sorted((*line, *within[place]), key=lambda i: boxes_xyxy_px[i][0]) if place in within else line
+    return order + before[len(lines)]
+
+
+def _are_alike(first: Box, second: Box) -> bool:
+    low, high = sorted((first[3] - first[1], second[3] - second[1]))
+    return high <= _LIKE_HEIGHT * low
 
 
 def _level(left: Box, right: Box) -> float:

@@ -36,6 +36,8 @@ async def run_source(state: SourceState) -> SourceDone:
         # The client may have heard of regions already: these keep their ids, and what was said of them stands.
         state.tree.begin_again()
         state.progress = Progress(state.pipeline)
+        # Of the image that is looked at once more.
+        state.notices.clear()
         try:
             await _attempt(state, await _fetch_again(state))
         except GroupGone:
@@ -85,7 +87,8 @@ async def _begin(state: SourceState, fetched: Fetched) -> None:
         fields = dict(state.detect_fields)
         for step in state.pipeline.roots:
             if step.kind is StepKind.DETECT:
-                fields[step.name] = detection_options(fields[step.name], fetched.detection.chosen())
+                own = state.job.own_options.get(step.name, frozenset())
+                fields[step.name] = detection_options(fields[step.name], fetched.detection.chosen(), own)
         state.detect_fields = fields
     was_fetched = state.source.image is None
     image = fetched.image if state.job.return_images and was_fetched else b""

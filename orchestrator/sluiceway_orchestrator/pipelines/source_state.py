@@ -20,7 +20,7 @@ from sluiceway_orchestrator.pipelines.calls import StepCaller
 from sluiceway_orchestrator.pipelines.estimate import Estimate
 from sluiceway_orchestrator.pipelines.progress import Progress
 from sluiceway_orchestrator.pipelines.reports import StepNotes
-from sluiceway_orchestrator.pipelines.tree import RegionTree
+from sluiceway_orchestrator.pipelines.tree import WHOLE, RegionTree
 from sluiceway_orchestrator.plan import Pipeline, Step
 from sluiceway_orchestrator.stages.detection import DetectionClient
 from sluiceway_orchestrator.stages.recognition import RecognitionClient, failed_values
@@ -87,15 +87,17 @@ class SourceState:
     ) -> None:
         """Tell of regions, of those that the client has not heard of."""
         if fresh is not None:
-            if not any(fresh):
+            if not any(fresh) and self.tree.has_told(step):
                 return
             regions = convert.keep(regions, fresh)
         await self.tell(RegionsFound(step.name, page, regions, recognizing, regions.ByteSize()))
+        self.tree.told(step, [region.id for region in regions.regions])
 
     async def tell_values(self, step: Step, event: ValuesRead, ids: Sequence[int]) -> None:
         """Tell what a step said of these, and remember it for APIs that are called with it."""
         if event.subject is not Subject.REGION:
             await self.tell(event)
+            self.tree.answered(step, (WHOLE,))
             return
         if self.pipeline.tells_callers:
             self.account.add(event.size_bytes, Phase.WORK)

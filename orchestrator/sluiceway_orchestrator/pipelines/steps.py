@@ -23,7 +23,7 @@ from sluiceway_orchestrator.fetch.fetcher import Fetched
 from sluiceway_orchestrator.geometry import IDENTITY, Matrix, chain
 from sluiceway_orchestrator.pipelines.source_state import SourceState
 from sluiceway_orchestrator.pipelines.together import nursery, together
-from sluiceway_orchestrator.pipelines.tree import RegionNode
+from sluiceway_orchestrator.pipelines.tree import WHOLE, RegionNode
 from sluiceway_orchestrator.plan import Step, StepKind
 from sluiceway_orchestrator.stages.detection import Found
 from sluiceway_orchestrator.stages.recognition import Crops
@@ -122,6 +122,9 @@ class Steps:
             state.account.remove(held, Phase.WORK)
 
     async def _read_page(self, step: Step) -> None:
+        if self._state.tree.is_answered(step, WHOLE):
+            self._end(step)
+            return
         state, image = self._state, self._fetched.image
         encoded = (bytes_field(_ENCODED_FIELD, len(image)), image)
         size = sum(map(len, encoded))
@@ -158,6 +161,7 @@ class Steps:
         children = state.pipeline.children[step.index]
         works: list[Coroutine[Any, Any, None]] = []
         recognizing: dict[int, None] = {}
+        promised: list[tuple[Step, list[int]]] = []
         for child in children:
             state.progress.begin(child)
             if child.kind is StepKind.CALL:
@@ -168,7 +172,7 @@ class Steps:
             chunks = (spans[at : at + state.parts.max_crops] for at in range(0, len(spans), state.parts.max_crops))
             if child.kind is StepKind.RECOGNIZE:
                 told = [placed.ids[span.crop_id] for span in spans]
-                state.tree.promise(child, told)
+                promised.append((child, told))
                 recognizing.update(dict.fromkeys(told))
                 works += [self._read(child, Crops(found.message, chunk), placed.ids) for chunk in chunks]
             else:
@@ -176,6 +180,8 @@ class Steps:
                 works += [self._detect_inside(child, outer, chunk) for chunk in chunks]
         try:
             await state.tell_regions(step, origin.page, regions, tuple(recognizing), placed.fresh)
+            for child, told in promised:
+                state.tree.promise(child, told)
             self._end(step)
         except BaseException:
             for work in works:
@@ -276,6 +282,9 @@ class Steps:
         await self._called(step, region_id, answer, Subject.REGION)
 
     async def _call_source(self, step: Step) -> None:
+        if self._state.tree.is_answered(step, WHOLE):
+            self._end(step)
+            return
         self._state.notes[step.index].begin()
         answer = await self._state.caller.about_source(step)
         await self._called(step, 0, answer, Subject.SOURCE)

@@ -10,11 +10,13 @@ from sluiceway_orchestrator.geometry import Box
 from sluiceway_orchestrator.pipelines.reading_order import reading_order
 from sluiceway_orchestrator.plan import Step
 
-__all__ = ["Placed", "RegionNode", "RegionTree"]
+__all__ = ["WHOLE", "Placed", "RegionNode", "RegionTree"]
 
 # Regions of two detections of one image are the same if they share at least this part of both (intersection over
 # union): another version of a detector moves edges, and finds what the one before it found.
 _SAME_IOU = 0.5
+# In place of a region where something was said of the page, or of the source.
+WHOLE = -1
 
 
 class Placed(NamedTuple):
@@ -62,6 +64,9 @@ class RegionTree:
         self._again = False
         # By step, of the detection before: what has not been found again yet.
         self._missing: dict[int, list[int]] = {}
+        # What the client has heard of; an attempt may end between finding a region and telling of it.
+        self._told: set[int] = set()
+        self._steps_told: set[int] = set()
         self._answered: set[tuple[int, int]] = set()
         self._promised: set[tuple[int, int]] = set()
         self.nodes: dict[int, RegionNode] = {}
@@ -105,7 +110,7 @@ class RegionTree:
             if known is not None and _iou(self._boxes[known], box) >= _SAME_IOU:
                 missing.remove(known)
                 ids.append(known)
-                fresh.append(False)
+                fresh.append(known not in self._told)
                 continue
             ids.append(len(self._boxes))
             fresh.append(True)
@@ -113,6 +118,15 @@ class RegionTree:
             self._parents.append(parents[index] if parents is not None else None)
             self._steps.append(step.index)
         return Placed(ids, fresh)
+
+    def told(self, step: Step, ids: Iterable[int]) -> None:
+        """The client has heard of these regions, or that a step found none."""
+        self._told.update(ids)
+        self._steps_told.add(step.index)
+
+    def has_told(self, step: Step) -> bool:
+        """Whether the client has heard of anything that a step found."""
+        return step.index in self._steps_told
 
     def promise(self, step: Step, ids: Iterable[int]) -> None:
         """The client was told that a step will say something of these regions."""
@@ -135,10 +149,11 @@ class RegionTree:
         return broken
 
     def order(self) -> list[int]:
-        """Ids of all regions in reading order, the children of a region right behind it."""
+        """Ids of all regions that the client knows in reading order, the children of a region right behind it."""
         children: dict[int | None, list[int]] = {}
         for region_id, parent in enumerate(self._parents):
-            children.setdefault(parent, []).append(region_id)
+            if region_id in self._told:
+                children.setdefault(parent, []).append(region_id)
         if len(children) <= 1:
             return self._ordered(children.get(None, []))
         found: list[int] = []

@@ -50,8 +50,9 @@ MAX_BREAKS = 2
 MAX_SENDS = 3
 # Refusals of replicas that start or drain. They cost nothing but the way.
 MAX_TURNED_AWAY = 8
-# Replicas of another version met in a row behind an address that stands for several.
-MAX_STRAYS = 3
+# Refusals by replicas of another version, behind an address that stands for several. They come before anything is read,
+# and of two versions in equal parts one in 256 calls meets so many before its own.
+MAX_STRAYS = 8
 # After the first refusal (queue full) without a hint of the replica's own; longer after each further one.
 BUSY_HOLD_S = 0.02
 BUSY_GROWTH = 4.0
@@ -98,10 +99,11 @@ def remaining_s(deadline: Deadline) -> float:
 
 
 class Failures:
-    """Decides about the failed calls of one request."""
+    """Decides about the failed calls of one request for a version of a stage."""
 
-    def __init__(self, stage: Stage[Any]) -> None:
+    def __init__(self, stage: Stage[Any], group: Group[Any]) -> None:
         self._stage = stage
+        self._group = group
         self._breaks = 0
         self._refusals = 0
         self._turned_away = 0
@@ -138,8 +140,9 @@ class Failures:
 
     def _stray(self, lease: Lease[Any]) -> None:
         self._strays += 1
-        lease.replica.look_again()
-        if self._strays >= MAX_STRAYS:
+        gone = self._strays >= MAX_STRAYS
+        lease.replica.look_again(self._group.name if gone else None)
+        if gone:
             raise GroupGone(self._stage.name) from None
 
     def _broke(self, lease: Lease[Any], error: SluicewayError) -> None:

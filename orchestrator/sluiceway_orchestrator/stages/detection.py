@@ -120,7 +120,7 @@ class DetectionClient:
             ImageTooLarge: the request, or the answer with its crops, fits in no message.
             SluicewayError: the stage's own error, or Unavailable, DeadlineExceeded, QueueFull.
         """
-        failures = Failures(self.stage)
+        failures = Failures(self.stage, group)
         metadata = call_metadata(ticket, group, request.size_bytes)
         while True:
             with await self.stage.lease(ticket, cost, group, avoid=failures.avoid) as lease:

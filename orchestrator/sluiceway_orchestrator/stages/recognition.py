@@ -150,7 +150,7 @@ class RecognitionClient:
         """
         pending = dict.fromkeys(crops.ids)
         spans = {span.crop_id: span for span in crops.spans}
-        failures = Failures(self.stage)
+        failures = Failures(self.stage, group)
         try:
             while pending:
                 with await self.stage.lease(ticket, len(pending), group, avoid=failures.avoid) as lease:

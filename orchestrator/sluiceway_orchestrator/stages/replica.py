@@ -79,7 +79,10 @@ class Replica(Generic[Description]):
         self.channel = channel
         self.call = wire.bind(channel)
         self.occupancy = occupancy
-        self.description: Description | None = None
+        # What it serves, by version. One at an address is one; behind an address that stands for several, and changes
+        # from call to call, those that were met.
+        self.versions: dict[str, Description] = {}
+        self._doubted: set[str] = set()
         self.leaving = False
         # Calls that have not ended. The last item of a call may be done before, and closing the channel cancels it.
         self.leases = 0
@@ -127,25 +130,39 @@ class Replica(Generic[Description]):
         """A call was answered."""
         self._failures = 0
 
-    def look_again(self) -> None:
-        """It refused a call for another version: ask what it serves now. Behind one address others may answer."""
+    def look_again(self, doubted: str | None = None) -> None:
+        """It refused a call for another version: ask what it serves now. Behind one address others may answer.
+
+        Args:
+            doubted: a version that was asked for again and again, and is taken to be gone unless it is what answers.
+        """
+        if doubted is not None:
+            self._doubted.add(doubted)
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask_again(), name=f"describe {self.address}")
 
     async def _ask_again(self) -> None:
+        before = set(self.versions)
         try:
             await self._describe()
         except grpc.aio.AioRpcError as error:
             log.info("%s does not describe itself: %s", self.address, error.code().name)
-        else:
+        for name in self._doubted:
+            if len(self.versions) > 1:
+                self.versions.pop(name, None)
+        self._doubted.clear()
+        if set(self.versions) != before:
             self._on_change()
 
     async def _watch(self) -> None:
         while True:
             try:
                 async for serving in self._wire.watch(self.channel):
+                    before = set(self.versions)
                     if serving:
-                        await self._describe()
+                        await self._describe(anew=True)
+                    if serving and self._serving and set(self.versions) != before:
+                        self._on_change()
                     self._set(serving=serving)
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.UNIMPLEMENTED:
@@ -155,9 +172,14 @@ class Replica(Generic[Description]):
             self._set(serving=False)
             await asyncio.sleep(WATCH_PAUSE_S)
 
-    async def _describe(self) -> None:
-        self.description = await self._wire.describe(self.channel, DESCRIBE_TIMEOUT_S)
-        self.occupancy.workers = self._wire.workers(self.description)
+    async def _describe(self, *, anew: bool = False) -> None:
+        description = await self._wire.describe(self.channel, DESCRIBE_TIMEOUT_S)
+        if anew:
+            self.versions.clear()
+        name = self._wire.group(description)
+        self.versions[name] = description
+        self._doubted.discard(name)
+        self.occupancy.workers = self._wire.workers(description)
 
     async def _poll(self) -> None:
         """For a server without health checks: it serves while it describes itself."""

@@ -206,7 +206,16 @@ class Stage(Generic[Description]):
         if not self._members:
             return None
         names = [name for name in self._members if able(self._groups[name].description)] or list(self._members)
-        weights = {name: sum(member.occupancy.capacity for member in self._members[name]) for name in names}
+        if len(names) == 1:
+            return self._groups[names[0]]
+        # A replica that has not answered yet is taken for one like the others. Taken for the least that it may be, it
+        # would get next to nothing, and so never answer.
+        reported = [replica.occupancy.report.capacity for replica in self._usable]
+        known = [capacity for capacity in reported if capacity]
+        usual = sum(known) / len(known) if known else 1.0
+        weights = {
+            name: sum(member.occupancy.report.capacity or usual for member in self._members[name]) for name in names
+        }
         return self._groups[self._shares.choose(weights)]
 
     async def bind(
@@ -321,11 +330,10 @@ class Stage(Generic[Description]):
         self._usable = self._set.ready
         members: dict[str, list[Replica[Description]]] = {}
         for replica in self._usable:
-            assert replica.description is not None
-            name = self._wire.group(replica.description)
-            if name not in self._groups:
-                self._groups[name] = Group(name, self._wire.declared_group(replica.description), replica.description)
-            members.setdefault(name, []).append(replica)
+            for name, description in replica.versions.items():
+                if name not in self._groups:
+                    self._groups[name] = Group(name, self._wire.declared_group(description), description)
+                members.setdefault(name, []).append(replica)
         self._members = {name: tuple(found) for name, found in members.items()}
         if self._members:
             self._groups = {name: self._groups[name] for name in self._members}

@@ -1,0 +1,111 @@
+"""Ids of regions, their order, and what becomes of them when a source is detected anew."""
+
+from __future__ import annotations
+
+import pytest
+from sluiceway_orchestrator.geometry import Box
+from sluiceway_orchestrator.pipelines.tree import WHOLE, RegionTree
+from sluiceway_orchestrator.plan import Step, StepKind
+
+TEXT = Step(0, "text", StepKind.DETECT, stage="d")
+PLATES = Step(1, "plates", StepKind.DETECT, stage="p", of=0)
+WORDS = Step(2, "words", StepKind.RECOGNIZE, stage="r", of=0)
+
+
+def row(index: float, left: float = 0) -> Box:
+    return left, index * 20, left + 100, index * 20 + 16
+
+
+def told(
+    tree: RegionTree, step: Step, boxes: list[Box], parents: list[int] | None = None
+) -> tuple[list[int], list[bool] | None]:
+    """Place regions, and tell the client of those that it does not know."""
+    placed = tree.place(step, boxes, parents)
+    ids = list(placed.ids)
+    tree.told(step, ids)
+    return ids, None if placed.fresh is None else list(placed.fresh)
+
+
+def test_ids_follow_each_other_over_all_steps() -> None:
+    tree = RegionTree()
+    assert told(tree, TEXT, [row(0), row(1)]) == ([0, 1], None)
+    assert told(tree, PLATES, [row(1, 10)], [1]) == ([2], None)
+    assert told(tree, TEXT, []) == ([], None)
+    assert told(tree, PLATES, [row(0, 10), row(0, 20)], [0, 0]) == ([3, 4], None)
+    assert len(tree) == 5
+
+
+def test_children_are_read_right_behind_their_region() -> None:
+    tree = RegionTree()
+    told(tree, TEXT, [row(5), row(1), row(3)])
+    told(tree, PLATES, [row(5, 50), row(5, 10), row(1, 10)], [0, 0, 1])
+    told(tree, PLATES, [(52, 102, 60, 110)], [3])
+    assert tree.order() == [1, 5, 2, 0, 4, 3, 6]
+
+
+def test_deep_trees_are_no_matter_of_the_stack() -> None:
+    tree = RegionTree()
+    told(tree, TEXT, [row(0)])
+    for depth in range(3000):
+        told(tree, PLATES, [row(0)], [depth])
+    assert tree.order() == list(range(3001))
+
+
+def test_regions_that_are_found_again_keep_their_ids_and_others_are_new() -> None:
+    tree = RegionTree()
+    told(tree, TEXT, [row(0), row(1), row(2)])
+    tree.begin_again()
+    ids, fresh = told(tree, TEXT, [row(2.1), row(7), row(0.1), row(0.1)])
+    # Moved by a little, new, moved by a little, and a second one there, which is new.
+    assert ids == [2, 3, 0, 4]
+    assert fresh == [False, True, False, True]
+
+
+def test_a_region_is_not_taken_for_that_of_another_step() -> None:
+    tree = RegionTree()
+    told(tree, TEXT, [row(0)])
+    told(tree, PLATES, [row(0)], [0])
+    tree.begin_again()
+    assert told(tree, PLATES, [row(0)], [0]) == ([1], [False])
+    assert told(tree, TEXT, [row(0)]) == ([0], [False])
+
+
+@pytest.mark.parametrize("found_again", [True, False])
+def test_a_region_that_the_client_never_heard_of_is_new_to_it_or_nothing(found_again: bool) -> None:
+    """The attempt before ended between finding it and telling of it."""
+    tree = RegionTree()
+    told(tree, TEXT, [row(0)])
+    tree.place(PLATES, [row(0, 10)], [0])
+    tree.begin_again()
+    assert told(tree, TEXT, [row(0)]) == ([0], [False])
+    if found_again:
+        assert told(tree, PLATES, [row(0, 10)], [0]) == ([1], [True])
+        assert tree.order() == [0, 1]
+    else:
+        assert tree.order() == [0]
+
+
+def test_what_was_said_stands_and_what_was_promised_and_not_said_is_known() -> None:
+    tree = RegionTree()
+    told(tree, TEXT, [row(0), row(1), row(2)])
+    tree.promise(WORDS, [0, 1, 2])
+    tree.answered(WORDS, [1])
+    # Nothing counts before the source was begun again: the way without faults pays for none of it.
+    assert not tree.is_answered(WORDS, 1)
+    assert tree.broken_promises() == {}
+    tree.begin_again()
+    assert tree.is_answered(WORDS, 1)
+    assert not tree.is_answered(WORDS, 0)
+    told(tree, TEXT, [row(0)])
+    tree.promise(WORDS, [0])
+    tree.answered(WORDS, [0])
+    assert tree.broken_promises() == {WORDS.index: [2]}
+
+
+def test_what_was_said_of_the_whole_is_not_mixed_up_with_regions() -> None:
+    tree = RegionTree()
+    told(tree, TEXT, [row(0)])
+    tree.answered(WORDS, [WHOLE])
+    tree.begin_again()
+    assert tree.is_answered(WORDS, WHOLE)
+    assert not tree.is_answered(WORDS, 0)
