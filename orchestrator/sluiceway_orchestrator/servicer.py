@@ -107,7 +107,7 @@ class PipelineServicer:
         del request, context
         return self._describe()
 
-    def _give_up(self, context: Context, call: asyncio.Task[None]) -> None:
+    def _give_up(self, context: Context, call: asyncio.Task[Any] | None) -> None:
         """End a call whose client does not read, and has set no deadline that gRPC would end it at.
 
         The status waits behind the message that is not read; nothing here waits for it.
@@ -116,6 +116,7 @@ class PipelineServicer:
         status = asyncio.create_task(context.abort(code_of(error), error.message, trailers(error)))
         self._unread.add(status)
         status.add_done_callback(self._forget)
+        assert call is not None
         call.cancel()
 
     def _forget(self, status: asyncio.Task[None]) -> None:
