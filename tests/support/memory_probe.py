@@ -1,7 +1,7 @@
 """`python memory_probe.py orchestrator|stages ...`: an orchestrator whose memory is watched, and stages beside it.
 
-Each runs in a process of its own, so that what one holds is not counted with another. Lines on standard output say where
-they are and how much they hold; they end when standard input does.
+Each runs in a process of its own, so that what one holds is not counted with another. Lines on standard output say
+where they are and how much they hold; they end when standard input does.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def held_bytes() -> int:
 
 def say(**facts: object) -> None:
     """A line for whoever started this."""
-    print(json.dumps(facts), flush=True)  # noqa: T201 - that is what it is for
+    print(json.dumps(facts), flush=True)
 
 
 async def _until_left() -> None:
@@ -54,10 +54,12 @@ async def _orchestrator(options: dict[str, object]) -> None:
         left = asyncio.create_task(_until_left())
         most = 0
         while not left.done():
-            most = max(most, held_bytes() - begun)
+            held = held_bytes() - begun
+            most = max(most, held)
             service = cluster.service
             say(
                 most_bytes=most,
+                held_bytes=held,
                 used_bytes=service.budget.used_bytes,
                 jobs=service.status()["jobs"],
                 at_s=time.monotonic(),

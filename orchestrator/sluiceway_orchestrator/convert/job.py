@@ -32,6 +32,7 @@ _PRIORITIES = {
     model_pb2.PRIORITY_NORMAL: Priority.NORMAL,
     model_pb2.PRIORITY_BULK: Priority.BULK,
 }
+_OPTIONS_OF = {StepKind.DETECT: "detection", StepKind.RECOGNIZE: "recognition"}
 _PRIORITY_MESSAGES = {
     Priority.INTERACTIVE: model_pb2.PRIORITY_INTERACTIVE,
     Priority.NORMAL: model_pb2.PRIORITY_NORMAL,
@@ -180,9 +181,10 @@ def _options(
         named = pipeline.step(name)
         if named is None:
             raise InvalidOption(f"options.steps: the pipeline {pipeline.name} has no step {name[:64]!r}")
-        for key, kind in (("detection", StepKind.DETECT), ("recognition", StepKind.RECOGNIZE)):
-            if chosen.HasField(key) and named.kind is not kind:  # type: ignore[arg-type]  # the stubs want literals
-                raise InvalidOption(f"options.steps.{name}.{key}: this step does {named.kind.value!r}")
+        given = {field.name for field, _ in chosen.ListFields()}
+        wrong = given - {_OPTIONS_OF.get(named.kind, "")}
+        if wrong:
+            raise InvalidOption(f"options.steps.{name}.{min(wrong)}: this step does {named.kind.value!r}")
     detect, recognize = {}, {}
     for step in pipeline.steps:
         own = options.steps[step.name] if step.name in options.steps else pipeline_pb2.StepOptions()

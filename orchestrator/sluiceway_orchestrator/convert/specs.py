@@ -92,10 +92,10 @@ def head_fields(model: str) -> bytes:
 def detection_options(fields: bytes, chosen: Mapping[str, Any], own: frozenset[str]) -> bytes:
     """Fields of a `DetectRequest` with options that an API chose: over those of the step, under the job's own."""
     request = detection_pb2.DetectRequest.FromString(fields)
-    for name, value in chosen.items():
-        if name not in own:
-            request.options.ClearField(name)  # type: ignore[arg-type]  # the stubs want literals
-            request.options.MergeFrom(detection_pb2.DetectOptions(**{name: value}))
+    others = {name: value for name, value in chosen.items() if name not in own}
+    if "classes" in others:
+        request.options.ClearField("classes")
+    request.options.MergeFrom(detection_pb2.DetectOptions(**others))
     return request.SerializeToString()
 
 

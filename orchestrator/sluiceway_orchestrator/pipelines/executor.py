@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 
 # What an answer of detection is taken to be before the first one came; less where the budget is small, so that some
 # sources may always begin.
-ASSUMED_ANSWER_BYTES = 16 * 2**20
-ASSUMED_ANSWER_PART = 1 / 16
+ASSUMED_ANSWER_BYTES = 24 * 2**20
+ASSUMED_ANSWER_PART = 1 / 10
 
 
 @dataclass(slots=True)

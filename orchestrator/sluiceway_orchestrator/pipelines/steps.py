@@ -180,8 +180,8 @@ class Steps:
                 works += [self._detect_inside(child, outer, chunk) for chunk in chunks]
         try:
             await state.tell_regions(step, origin.page, regions, tuple(recognizing), placed.fresh)
-            for child, told in promised:
-                state.tree.promise(child, told)
+            for child, promises in promised:
+                state.tree.promise(child, promises)
             self._end(step)
         except BaseException:
             for work in works:

@@ -23,6 +23,8 @@ KEEPALIVE_TIMEOUT_MS = 5_000
 MIN_PING_INTERVAL_MS = 5_000
 # A replica that comes back is used again within about a second instead of gRPC's two minutes.
 MAX_RECONNECT_BACKOFF_MS = 1_000
+# Of a request, what a client may send before the server asks for it. A larger one costs a round trip more.
+UNASKED_BYTES = 512 * 2**10
 
 
 def make_server(config: ServerConfig, interceptors: Sequence[grpc.aio.ServerInterceptor]) -> grpc.aio.Server:
@@ -37,6 +39,10 @@ def make_server(config: ServerConfig, interceptors: Sequence[grpc.aio.ServerInte
             ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.max_ping_strikes", 0),
+            # Otherwise the window follows the speed of the connection, up to a gigabyte for each call, and what calls
+            # that wait at the door send is here although nobody has asked for it.
+            ("grpc.http2.bdp_probe", 0),
+            ("grpc.http2.lookahead_bytes", UNASKED_BYTES),
         ],
     )
 
