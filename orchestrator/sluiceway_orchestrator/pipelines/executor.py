@@ -22,7 +22,7 @@ from sluiceway_orchestrator.pipelines.binding import Binder
 from sluiceway_orchestrator.pipelines.estimate import Estimate
 from sluiceway_orchestrator.pipelines.source_run import run_source
 from sluiceway_orchestrator.pipelines.source_state import Parts, SourceState
-from sluiceway_orchestrator.plan import Pipeline
+from sluiceway_orchestrator.plan import Pipeline, Step
 from sluiceway_orchestrator.stages.detection import DetectionClient
 from sluiceway_orchestrator.stages.recognition import RecognitionClient
 
@@ -72,8 +72,10 @@ class Executor:
         self._gate = gate
         self._budget = budget
         self._saturated = saturated
-        self._admission = Admission()
-        self._estimates: dict[tuple[str, str], Estimate] = {}
+        # How fast sources leave says something of their own pipeline alone: others may find its stages idle.
+        self._admissions = {name: Admission() for name in pipelines}
+        # What is detected alone brings no crops, and is a pipeline of its own here.
+        self._estimates: dict[tuple[Pipeline, int], Estimate] = {}
         self.statistics = ExecutorStatistics()
         self._parts = Parts(fetcher, binder, detectors, readers, self._estimate, max_crops_per_call, self._values_read)
 
@@ -84,7 +86,8 @@ class Executor:
             QueueFull: with the time after which to try again.
         """
         busy = self._saturated(self._pipeline(job))
-        self._admission.check(job.client, job.priority, job.deadline.remaining_s(), monotonic(), busy=busy)
+        admission = self._admissions[job.pipeline]
+        admission.check(job.client, job.priority, job.deadline.remaining_s(), monotonic(), busy=busy)
 
     async def run(self, job: Job, outbox: Outbox) -> None:
         """Run a job to its end and put its events into the outbox, the last one `JobDone`.
@@ -109,12 +112,13 @@ class Executor:
         return pipeline.detecting if job.detect_only else pipeline
 
     async def _counted(self, job: Job, source: Source, pipeline: Pipeline, outbox: Outbox) -> bool:
-        self._admission.enter(job.client, job.priority, 1)
+        admission = self._admissions[job.pipeline]
+        admission.enter(job.client, job.priority, 1)
         try:
             last = await self._bounded(job, source, pipeline, outbox)
         finally:
             busy = self._saturated(pipeline)
-            self._admission.leave(job.client, job.priority, monotonic(), busy=busy)
+            admission.leave(job.client, job.priority, monotonic(), busy=busy)
         if isinstance(last, SourceFailed):
             self.statistics.sources_failed[last.error.reason] += 1
         else:
@@ -144,11 +148,11 @@ class Executor:
         finally:
             self._gate.leave(job.client)
 
-    def _estimate(self, pipeline: str, step: str) -> Estimate:
-        known = self._estimates.get((pipeline, step))
+    def _estimate(self, pipeline: Pipeline, step: Step) -> Estimate:
+        known = self._estimates.get((pipeline, step.index))
         if known is None:
             assumed = min(ASSUMED_ANSWER_BYTES, self._budget.total_bytes * ASSUMED_ANSWER_PART)
-            known = self._estimates[pipeline, step] = Estimate(assumed)
+            known = self._estimates[pipeline, step.index] = Estimate(assumed)
         return known
 
     def _values_read(self, count: int, failed: int) -> None:

@@ -35,7 +35,7 @@ class Parts:
 
     Attributes:
         detectors, readers: by stage.
-        estimates: of the answers of each detection step, by pipeline and step.
+        estimates: of the answers of each detection step of a pipeline.
         max_crops: in one call of a stage.
         values_read: told of values of stages as they come: how many, and how many of them failed.
     """
@@ -44,7 +44,7 @@ class Parts:
     binder: Binder
     detectors: Mapping[str, DetectionClient]
     readers: Mapping[str, RecognitionClient]
-    estimates: Callable[[str, str], Estimate]
+    estimates: Callable[[Pipeline, Step], Estimate]
     max_crops: int
     values_read: Callable[[int, int], None]
 
