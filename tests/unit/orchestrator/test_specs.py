@@ -102,3 +102,26 @@ async def test_a_model_that_is_not_served_is_named() -> None:
     (problem,) = misfits(pipeline, descriptions)
     assert "pipelines.read.steps.words.model" in problem
     assert "missing" in problem
+
+
+async def test_what_was_chosen_before_a_wait_is_chosen_again_after_it() -> None:
+    """While one stage is waited for, the version that was chosen of another may go away."""
+    pipeline = pipeline_of([WORDS])
+    descriptions = descriptions_of(["a"], TEXT)
+    groups: dict[str, Group[Any] | None] = {"detection": Group("old", "", descriptions["detection"])}
+    new = Group("new", "", descriptions["detection"])
+
+    class Comes(Stage[Any]):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def bind_now(self, able: object = None) -> Group[Any] | None:
+            del able
+            return groups.get(self.name)
+
+        async def wait_there(self, deadline: Deadline) -> None:
+            if self.name == "recognition":
+                groups.update(recognition=Group("v", "", descriptions["recognition"]), detection=new)
+
+    binding = await Binder({name: Comes(name) for name in descriptions}).bind(pipeline, Deadline.after(30))
+    assert binding.groups["detection"] is new

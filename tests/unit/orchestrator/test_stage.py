@@ -129,3 +129,20 @@ async def test_who_leaves_the_line_before_its_place_comes_takes_none() -> None:
         await leaves
     await asyncio.wait_for(stays, 30)
     assert (stage.backlog_items, replica.occupancy.in_flight, replica.occupancy.sent) == (0, 1, 2)
+
+
+async def test_who_was_refused_waits_in_line_for_another_replica() -> None:
+    stage, (full, other) = stage_of(2)
+    ticket = Ticket("client", Priority.NORMAL, Deadline.after(30), 0.0, "request")
+    busy = [await stage.lease(ticket, 1, VERSION), await stage.lease(ticket, 1, VERSION)]
+    waiting = asyncio.create_task(stage.lease(ticket, 1, VERSION, avoid=full))
+    while not stage.backlog_items:
+        await asyncio.sleep(0)
+    # Both have room in the same moment, and the one that refused it looks no worse than the other.
+    for replica in (full, other):
+        replica.occupancy.in_flight = 0
+    stage.pump()
+    assert (await waiting).replica is other
+    for replica in (full, other):
+        replica.occupancy.in_flight = 1
+    del busy
