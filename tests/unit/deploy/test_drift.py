@@ -19,8 +19,10 @@ from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.config.http import HttpConfig
 from sluiceway_orchestrator.service import OrchestratorService
 from sluiceway_recognition.config import RecognitionConfig
+from sluiceway_runtime.account import MemoryBudget
 from sluiceway_runtime.config import ServerConfig, StageConfig, load_section
 from sluiceway_runtime.pool import Counters, PoolStatistics, WorkerState, WorkerStatistics
+from sluiceway_runtime.server.budget import show_budget
 from sluiceway_runtime.server.metrics import CallMetrics, PoolCollector
 from sluiceway_runtime.server.security import SecurityConfig
 
@@ -227,6 +229,7 @@ def known_metrics() -> set[str]:
     worker = WorkerStatistics(0, 1, WorkerState.READY, 1, 1, 0)
     registry.register(PoolCollector("detection", lambda: PoolStatistics(0, 0, 0, 1, 0.0, (worker,), Counters())))
     OrchestratorService(OrchestratorConfig()).collectors(registry)
+    show_budget(MemoryBudget(1), registry)
     return {sample.name for family in registry.collect() for sample in family.samples}
 
 
