@@ -69,7 +69,7 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel], type[BaseModel] | None], ...] =
     ("[orchestrator.http]", "The public HTTP port, see [http.md](http.md).", HttpConfig, None),
     (
         "[pipelines.NAME]",
-        "`steps` is a list of such tables; see [pipelines.md](pipelines.md). `read` is there without being written down.",
+        "`steps` is a list of such tables, see [pipelines.md](pipelines.md). `read` is there without being written.",
         StepConfig,
         None,
     ),
