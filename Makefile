@@ -107,7 +107,7 @@ test-kubernetes: $(VENV)/.deploy ## test the chart in the cluster of KUBECONFIG,
 # Each prints a table, writes its ratios by name to out/, and fails below its bar.
 # A Python with torch and onnx, for the naive variant of bench-detection; without one, an environment is made (5 GB).
 TORCH_PYTHON ?= $(TORCH_VENV)/bin/python
-.PHONY: bench bench-detection bench-detection-gpu bench-overhead bench-client bench-orchestrator bench-overload bench-priority bench-recognition bench-wire
+.PHONY: bench bench-beside bench-detection bench-detection-gpu bench-overhead bench-client bench-orchestrator bench-overload bench-priority bench-recognition bench-wire
 bench: bench-overhead bench-client bench-orchestrator ## the quick benchmarks (4 minutes; want a quiet machine)
 
 bench-detection: dev $(if $(filter $(TORCH_VENV)/%,$(TORCH_PYTHON)),$(TORCH_VENV)/.ready) ## detection beside its bare backend and beside torch's defaults; draws docs/collapse.svg (8 minutes)
@@ -115,6 +115,10 @@ bench-detection: dev $(if $(filter $(TORCH_VENV)/%,$(TORCH_PYTHON)),$(TORCH_VENV
 
 bench-overhead: dev ## the cluster beside the same models called directly
 	$(BIN)/python benchmarks/overhead.py --json out/bench-overhead.json
+
+# OTHER is the checkout of another version: git worktree add ../other VERSION
+bench-beside: dev ## this checkout beside another one (OTHER=path), in turns: orchestrator, client and overhead (15 minutes)
+	$(BIN)/python benchmarks/beside.py --other $(OTHER) --json out/bench-beside.json
 
 bench-client: dev ## the Python library beside bare stubs
 	$(BIN)/python benchmarks/client.py --json out/bench-client.json

@@ -31,7 +31,7 @@ import grpc.aio
 import psutil
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from sluiceway.common.v1 import crop_pb2, model_pb2
+from sluiceway.common.v1 import crop_pb2, model_pb2, value_pb2
 from sluiceway.detection.v1 import detection_pb2, detection_pb2_grpc
 from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
 from sluiceway.recognition.v1 import recognition_pb2, recognition_pb2_grpc
@@ -65,7 +65,7 @@ def detect_response() -> bytes:
         found = response.detections.add(id=index, class_name="textline", confidence=0.9)
         found.geometry.box.x1, found.geometry.box.y0, found.geometry.box.y1 = 200, 40 * index, 40 * index + 30
         raw = crop_pb2.RawImage(height=48, width=CROP_BYTES // 144, data=bytes(CROP_BYTES))
-        response.crops.add(id=index, model="reader", raw=raw)
+        response.crops.add(id=index, spec="words", raw=raw)
     return response.SerializeToString()
 
 
@@ -76,7 +76,7 @@ def recognize_response() -> bytes:
         load=model_pb2.Load(running=16, capacity=4096),
     )
     for index in range(CROPS):
-        response.recognitions.add(crop_id=index, text=recognition_pb2.Text(text="fourteen chars", confidence=0.9))
+        response.recognitions.add(crop_id=index, text=value_pb2.Text(text="fourteen chars", confidence=0.9))
     return response.SerializeToString()
 
 
@@ -107,7 +107,7 @@ async def serve_stage(kind: str) -> None:
 
         method = RECOGNIZE, grpc.unary_stream_rpc_method_handler(recognize)  # type: ignore[arg-type]
         model = recognition_pb2.ModelDescription(
-            model=model_pb2.Model(name="reader"), crop_spec=crop_pb2.CropSpec(model="reader", height=48, max_width=320)
+            model=model_pb2.Model(name="reader"), crop_spec=crop_pb2.CropSpec(name="reader", height=48, max_width=320)
         )
         described = recognition_pb2.DescribeResponse(models=[model]).SerializeToString()
 
@@ -137,13 +137,19 @@ async def serve_proxy(detection: str, recognition: str) -> None:
             self, request: pipeline_pb2.ProcessRequest, _context: Any
         ) -> AsyncIterator[pipeline_pb2.ProcessResponse]:
             image = request.sources[0].image
-            yield pipeline_pb2.ProcessResponse(image_ready=pipeline_pb2.ImageReady(size_bytes=len(image)))
+            yield pipeline_pb2.ProcessResponse(source_ready=pipeline_pb2.SourceReady(size_bytes=len(image)))
             found = await stubs[0].Detect(detection_pb2.DetectRequest(image=image))
-            yield pipeline_pb2.ProcessResponse(detections=pipeline_pb2.Detections(detections=found.detections))
+            # Detections are the beginning of regions, and recognitions that of values: the same bytes.
+            only = detection_pb2.DetectResponse(detections=found.detections)
+            regions = pipeline_pb2.Regions.FromString(only.SerializeToString())
+            regions.step, regions.page.width, regions.page.height = "text", found.width, found.height
+            yield pipeline_pb2.ProcessResponse(regions=regions)
             read = stubs[1].Recognize(recognition_pb2.RecognizeRequest(crops=found.crops))
             async for answer in read:
-                recognitions = pipeline_pb2.Recognitions(recognitions=answer.recognitions)
-                yield pipeline_pb2.ProcessResponse(recognitions=recognitions)
+                read_here = recognition_pb2.RecognizeResponse(recognitions=answer.recognitions)
+                values = pipeline_pb2.Values.FromString(read_here.SerializeToString())
+                values.step, values.subject = "words", pipeline_pb2.SUBJECT_REGION
+                yield pipeline_pb2.ProcessResponse(values=values)
             yield pipeline_pb2.ProcessResponse(done=pipeline_pb2.SourceDone(reading_order=range(CROPS)))
             yield pipeline_pb2.ProcessResponse(job_done=pipeline_pb2.JobDone(succeeded=1))
 

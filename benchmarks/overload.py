@@ -63,7 +63,7 @@ async def ask(stub: pipeline_pb2_grpc.PipelineServiceStub, image: bytes, deadlin
     try:
         async for response in call:
             if response.HasField("done"):
-                kind = "regions failed" if response.done.failed_recognitions else "ok"
+                kind = "regions failed" if any(report.failed for report in response.done.steps) else "ok"
             elif response.HasField("failed"):
                 kind = response.failed.error.reason
     except grpc.aio.AioRpcError as error:

@@ -262,7 +262,11 @@ async def idle_status(orchestrator: Member) -> dict[str, object]:
     """What the orchestrator still holds once every client is done."""
     for _ in range(100):
         status = await asyncio.to_thread(orchestrator.status)
-        held = {"jobs": status["jobs"], "bytes": status["fetch_bytes"], "sources_waiting": status["sources_waiting"]}
+        held = {
+            "jobs": status["jobs"],
+            "bytes": status["memory"]["held_bytes"],
+            "sources_waiting": status["sources_waiting"],
+        }
         if not any(held.values()):
             break
         await asyncio.sleep(0.05)

@@ -13,6 +13,7 @@ from sluiceway_detection.config import DetectionConfig
 from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.config.apis import ApiConfig
 from sluiceway_orchestrator.config.http import HttpConfig
+from sluiceway_orchestrator.config.pipelines import StepConfig, StepOptionsConfig
 from sluiceway_recognition.config import ModelConfig, RecognitionConfig
 from sluiceway_runtime.config import ModelsConfig, ServerConfig, StageConfig
 from sluiceway_runtime.server.security import ClientConfig, SecurityConfig
@@ -66,6 +67,13 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel], type[BaseModel] | None], ...] =
     ),
     ("[orchestrator]", "", OrchestratorConfig, ServerConfig),
     ("[orchestrator.http]", "The public HTTP port, see [http.md](http.md).", HttpConfig, None),
+    (
+        "[pipelines.NAME]",
+        "`steps` is a list of tables with these keys. The pipeline `read` is there without being written down.",
+        StepConfig,
+        None,
+    ),
+    ("options of a step", "As in the contract; each kind of stage takes its own.", StepOptionsConfig, None),
     ("[api.NAME]", "A source `api:NAME?param=value`.", ApiConfig, None),
     ("[models]", "", ModelsConfig, None),
     ("[security]", "See [security.md](security.md).", SecurityConfig, None),

@@ -1,5 +1,6 @@
 // Reads the text in images through a Sluiceway server and prints each event as it comes.
 
+#include <google/protobuf/util/time_util.h>
 #include <grpcpp/grpcpp.h>
 
 #include <chrono>
@@ -30,6 +31,7 @@ namespace pipeline = sluiceway::pipeline::v1;
 using pipeline::PipelineService;
 using pipeline::ProcessRequest;
 using pipeline::ProcessResponse;
+using google::protobuf::util::TimeUtil;
 
 // gRPC's own limit is 4 MB; a page with many regions, or an image sent back, is larger.
 constexpr int kMaxMessageBytes = 64 << 20;
@@ -39,7 +41,7 @@ constexpr char kUsage[] =
     "  --address HOST:PORT  the server (localhost:50051)\n"
     "  --ca FILE            use TLS and trust these certificates; the token in SLUICEWAY_TOKEN is sent\n"
     "  --cert FILE --key FILE  the client's own certificate (mutual TLS)\n"
-    "  --timeout SECONDS    deadline of the call\n"
+    "  --timeout SECONDS    deadline of the call, or of each job with --bulk\n"
     "  --cancel-after N     cancel the call after N events\n"
     "  --bulk N             one job an image over one stream, at most N jobs unfinished\n";
 
@@ -109,28 +111,33 @@ void add_source(ProcessRequest& job, const std::string& path) {
 int print_event(const ProcessResponse& event) {
   const char* source = event.source_id().c_str();
   switch (event.event_case()) {
-    case ProcessResponse::kImageReady:
-      std::printf("image_ready\t%s\t%llu\n", source, static_cast<unsigned long long>(event.image_ready().size_bytes()));
+    case ProcessResponse::kSourceReady:
+      std::printf("source_ready\t%s\t%lld\n", source, static_cast<long long>(event.source_ready().size_bytes()));
       break;
-    case ProcessResponse::kDetections: {
-      const auto& found = event.detections();
-      std::printf("detections\t%s\t%u\t%u\t%d\n", source, found.width(), found.height(), found.detections_size());
-      for (const auto& detection : found.detections()) {
+    case ProcessResponse::kRegions: {
+      const auto& found = event.regions();
+      std::printf("regions\t%s\t%d\t%d\t%d\n", source, found.page().width(), found.page().height(),
+                  found.regions_size());
+      for (const auto& region : found.regions()) {
         // A newer server may know shapes that this program does not.
-        if (!detection.geometry().has_box()) continue;
-        const auto& box = detection.geometry().box();
-        std::printf("box\t%s\t%u\t%.2f %.2f %.2f %.2f\t%s\t%.4f\n", source, detection.id(), box.x0(), box.y0(),
-                    box.x1(), box.y1(), detection.class_name().c_str(), detection.confidence());
+        if (!region.geometry().has_box()) continue;
+        const auto& box = region.geometry().box();
+        std::printf("box\t%s\t%d\t%.2f %.2f %.2f %.2f\t%s\t%.4f\n", source, region.id(), box.x0(), box.y0(),
+                    box.x1(), box.y1(), region.class_name().c_str(), region.confidence());
       }
       break;
     }
-    case ProcessResponse::kRecognitions:
-      for (const auto& recognition : event.recognitions().recognitions()) {
-        if (!recognition.has_text()) continue;
-        std::printf("text\t%s\t%u\t%.4f\t%s\n", source, recognition.crop_id(), recognition.text().confidence(),
-                    recognition.text().text().c_str());
+    case ProcessResponse::kValues: {
+      // What is about a page or the source names no region.
+      const auto subject = event.values().subject();
+      if (subject != pipeline::SUBJECT_UNSPECIFIED && subject != pipeline::SUBJECT_REGION) break;
+      for (const auto& value : event.values().values()) {
+        if (!value.has_text()) continue;
+        std::printf("text\t%s\t%d\t%.4f\t%s\n", source, value.region_id(), value.text().confidence(),
+                    value.text().text().c_str());
       }
       break;
+    }
     case ProcessResponse::kDone: {
       std::ostringstream order;
       for (auto id : event.done().reading_order()) order << (order.tellp() > 0 ? " " : "") << id;
@@ -141,12 +148,14 @@ int print_event(const ProcessResponse& event) {
       std::printf("failed\t%s\t%s\t%s\n", source, event.failed().error().reason().c_str(),
                   event.failed().error().message().c_str());
       return 1;
-    case ProcessResponse::kJobDone: {
-      const auto& done = event.job_done();
-      std::printf("job_done\t%s\t%u\t%u\n", event.job_id().c_str(), done.succeeded(), done.failed());
-      if (!done.has_error()) break;
-      std::printf("refused\t%s\t%s\t%u\t%s\n", event.job_id().c_str(), done.error().reason().c_str(),
-                  done.error().retry_after_ms(), done.error().message().c_str());
+    case ProcessResponse::kJobDone:
+      std::printf("job_done\t%s\t%d\t%d\n", event.job_id().c_str(), event.job_done().succeeded(),
+                  event.job_done().failed());
+      break;
+    case ProcessResponse::kJobRefused: {
+      const auto& error = event.job_refused().error();
+      std::printf("refused\t%s\t%s\t%d\t%s\n", event.job_id().c_str(), error.reason().c_str(),
+                  error.retry_after_ms(), error.message().c_str());
       return 1;
     }
     case ProcessResponse::EVENT_NOT_SET:  // also every event that this program is too old for
@@ -215,11 +224,22 @@ class Window {
 // Called with each event.
 using Receive = std::function<void(const ProcessResponse&)>;
 
+// 0 without a deadline.
+long long timeout_ms(const Options& options) {
+  return static_cast<long long>(std::stod(options.get("timeout", "0")) * 1000);
+}
+
 // Sends all images as one job.
 grpc::Status process(PipelineService::Stub& stub, grpc::ClientContext& context, const Options& options,
                      const Receive& receive) {
   ProcessRequest request;
   for (const auto& path : options.paths) add_source(request, path);
+  if (auto ms = timeout_ms(options); ms > 0) {
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(ms));
+  }
+  // The server makes room for so much, and reads at once.
+  context.AddMetadata("sluiceway-request-bytes", std::to_string(request.ByteSizeLong()));
+  context.AddMetadata("sluiceway-priority", "normal");
   auto reader = stub.Process(&context, request);
   ProcessResponse event;
   while (reader->Read(&event)) receive(event);
@@ -230,6 +250,8 @@ grpc::Status process(PipelineService::Stub& stub, grpc::ClientContext& context, 
 // finished, and Write, which blocks while the server does not read. An image is read when its turn comes.
 grpc::Status process_stream(PipelineService::Stub& stub, grpc::ClientContext& context, const Options& options,
                             const Receive& receive) {
+  // How large the largest job is, is not known yet: files are read one by one.
+  context.AddMetadata("sluiceway-priority", "bulk");
   auto stream = stub.ProcessStream(&context);
   Window window(std::stoi(options.get("bulk")));
   std::exception_ptr unreadable;
@@ -243,6 +265,9 @@ grpc::Status process_stream(PipelineService::Stub& stub, grpc::ClientContext& co
         break;
       }
       request.mutable_job()->set_job_id("job-" + std::to_string(i));
+      request.mutable_job()->mutable_options()->set_priority(sluiceway::common::v1::PRIORITY_BULK);
+      // The deadline of the stream would end it with all its jobs.
+      if (auto ms = timeout_ms(options); ms > 0) *request.mutable_job()->mutable_timeout() = TimeUtil::MillisecondsToDuration(ms);
       if (!stream->Write(request)) return;  // Finish says why.
     }
     stream->WritesDone();
@@ -250,7 +275,7 @@ grpc::Status process_stream(PipelineService::Stub& stub, grpc::ClientContext& co
   pipeline::ProcessStreamResponse response;
   while (stream->Read(&response)) {
     receive(response.event());
-    if (response.event().has_job_done()) window.leave();
+    if (response.event().has_job_done() || response.event().has_job_refused()) window.leave();
   }
   window.close();
   writer.join();
@@ -262,10 +287,6 @@ grpc::Status process_stream(PipelineService::Stub& stub, grpc::ClientContext& co
 int run(const Options& options) {
   auto stub = PipelineService::NewStub(connect(options));
   grpc::ClientContext context;
-  if (double seconds = std::stod(options.get("timeout", "0")); seconds > 0) {
-    context.set_deadline(std::chrono::system_clock::now() +
-                         std::chrono::milliseconds(static_cast<long long>(seconds * 1000)));
-  }
   int failed = 0, count = 0;
   const int cancel_after = std::stoi(options.get("cancel-after", "0"));
   auto receive = [&](const ProcessResponse& event) {

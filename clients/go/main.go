@@ -11,15 +11,20 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
-	pipeline "sluiceway-client/gen/sluiceway/pipeline/v1"
+	common "github.com/sluiceway/sluiceway/gen/go/sluiceway/common/v1"
+	pipeline "github.com/sluiceway/sluiceway/gen/go/sluiceway/pipeline/v1"
 )
 
 // gRPC's own limit is 4 MB; a page with many regions, or an image sent back, is larger.
@@ -31,13 +36,15 @@ type options struct {
 	cancelAfter, bulk      int
 }
 
+func (o options) duration() time.Duration { return time.Duration(o.timeout * float64(time.Second)) }
+
 func main() {
 	var o options
 	flag.StringVar(&o.address, "address", "localhost:50051", "`host:port` of the server")
 	flag.StringVar(&o.ca, "ca", "", "use TLS and trust this `file` of certificates; the token in SLUICEWAY_TOKEN is sent")
 	flag.StringVar(&o.cert, "cert", "", "`file` of the client's own certificate (mutual TLS)")
 	flag.StringVar(&o.key, "key", "", "`file` of its private key")
-	flag.Float64Var(&o.timeout, "timeout", 0, "deadline of the call in `seconds`")
+	flag.Float64Var(&o.timeout, "timeout", 0, "deadline of the call, or of each job with -bulk, in `seconds`")
 	flag.IntVar(&o.cancelAfter, "cancel-after", 0, "cancel the call after this many `events`")
 	flag.IntVar(&o.bulk, "bulk", 0, "one job an image over one stream, at most this many `jobs` unfinished")
 	flag.Parse()
@@ -55,7 +62,7 @@ func main() {
 }
 
 // run processes the images and returns how many of them failed.
-func run(o options, paths []string) (failed uint32, err error) {
+func run(o options, paths []string) (failed int, err error) {
 	connection, err := connect(o)
 	if err != nil {
 		return 0, err
@@ -65,8 +72,9 @@ func run(o options, paths []string) (failed uint32, err error) {
 	// Cancelling this context ends the call on the server, too; so does its deadline.
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	if o.timeout > 0 {
-		ctx, cancel = context.WithTimeout(ctx, time.Duration(o.timeout*float64(time.Second)))
+	// The deadline of a stream would end it with all its jobs.
+	if o.timeout > 0 && o.bulk == 0 {
+		ctx, cancel = context.WithTimeout(ctx, o.duration())
 		defer cancel()
 	}
 
@@ -75,7 +83,7 @@ func run(o options, paths []string) (failed uint32, err error) {
 	if o.bulk == 0 {
 		next = process
 	}
-	events, err := next(ctx, client, paths, o.bulk)
+	events, err := next(ctx, client, paths, o)
 	if err != nil {
 		return 0, err
 	}
@@ -135,7 +143,7 @@ func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]strin
 func (bearer) RequireTransportSecurity() bool { return true }
 
 // process sends all images as one job. The function that it returns gives one event after the other, then io.EOF.
-func process(ctx context.Context, client pipeline.PipelineServiceClient, paths []string, _ int) (func() (*pipeline.ProcessResponse, error), error) {
+func process(ctx context.Context, client pipeline.PipelineServiceClient, paths []string, _ options) (func() (*pipeline.ProcessResponse, error), error) {
 	request := &pipeline.ProcessRequest{}
 	for _, path := range paths {
 		source, err := readSource(path)
@@ -144,6 +152,9 @@ func process(ctx context.Context, client pipeline.PipelineServiceClient, paths [
 		}
 		request.Sources = append(request.Sources, source)
 	}
+	// The server makes room for so much, and reads at once.
+	ctx = metadata.AppendToOutgoingContext(ctx,
+		"sluiceway-request-bytes", strconv.Itoa(proto.Size(request)), "sluiceway-priority", "normal")
 	stream, err := client.Process(ctx, request)
 	if err != nil {
 		return nil, err
@@ -151,14 +162,15 @@ func process(ctx context.Context, client pipeline.PipelineServiceClient, paths [
 	return stream.Recv, nil
 }
 
-// processStream sends a job for each image over one stream. Two things bound what is in flight: `window` jobs that are
+// processStream sends a job for each image over one stream. Two things bound what is in flight: `bulk` jobs that are
 // not finished, and Send, which blocks while the server does not read. An image is read when its turn comes.
-func processStream(ctx context.Context, client pipeline.PipelineServiceClient, paths []string, window int) (func() (*pipeline.ProcessResponse, error), error) {
-	stream, err := client.ProcessStream(ctx)
+func processStream(ctx context.Context, client pipeline.PipelineServiceClient, paths []string, o options) (func() (*pipeline.ProcessResponse, error), error) {
+	// How large the largest job is, is not known yet: files are read one by one.
+	stream, err := client.ProcessStream(metadata.AppendToOutgoingContext(ctx, "sluiceway-priority", "bulk"))
 	if err != nil {
 		return nil, err
 	}
-	slots := make(chan struct{}, window)
+	slots := make(chan struct{}, o.bulk)
 	unreadable := make(chan error, 1)
 	go func() {
 		defer stream.CloseSend()
@@ -173,8 +185,15 @@ func processStream(ctx context.Context, client pipeline.PipelineServiceClient, p
 				unreadable <- err // Told once the jobs before it are finished.
 				return
 			}
-			job := &pipeline.ProcessRequest{JobId: fmt.Sprint("job-", i), Sources: []*pipeline.Source{source}}
-			if stream.Send(&pipeline.ProcessStreamRequest{Job: job}) != nil {
+			job := &pipeline.ProcessRequest{
+				JobId:   fmt.Sprint("job-", i),
+				Sources: []*pipeline.Source{source},
+				Options: &pipeline.ProcessOptions{Priority: common.Priority_PRIORITY_BULK},
+			}
+			if o.timeout > 0 {
+				job.Timeout = durationpb.New(o.duration())
+			}
+			if stream.Send(&pipeline.ProcessStreamRequest{Action: &pipeline.ProcessStreamRequest_Job{Job: job}}) != nil {
 				return // Recv says why.
 			}
 		}
@@ -187,7 +206,7 @@ func processStream(ctx context.Context, client pipeline.PipelineServiceClient, p
 		if err != nil {
 			return nil, err
 		}
-		if response.GetEvent().GetJobDone() != nil {
+		if event := response.GetEvent(); event.GetJobDone() != nil || event.GetJobRefused() != nil {
 			<-slots
 		}
 		return response.GetEvent(), nil
@@ -203,26 +222,31 @@ func readSource(path string) (*pipeline.Source, error) {
 }
 
 // printEvent writes a line for each thing that an event tells and returns how many sources or jobs it says have failed.
-func printEvent(response *pipeline.ProcessResponse) uint32 {
+func printEvent(response *pipeline.ProcessResponse) int {
 	source := response.GetSourceId()
 	switch event := response.GetEvent().(type) {
-	case *pipeline.ProcessResponse_ImageReady:
-		line("image_ready", source, event.ImageReady.GetSizeBytes())
-	case *pipeline.ProcessResponse_Detections:
-		found := event.Detections
-		line("detections", source, found.GetWidth(), found.GetHeight(), len(found.GetDetections()))
-		for _, detection := range found.GetDetections() {
+	case *pipeline.ProcessResponse_SourceReady:
+		line("source_ready", source, event.SourceReady.GetSizeBytes())
+	case *pipeline.ProcessResponse_Regions:
+		found := event.Regions
+		line("regions", source, found.GetPage().GetWidth(), found.GetPage().GetHeight(), len(found.GetRegions()))
+		for _, region := range found.GetRegions() {
 			// A newer server may know shapes that this program does not.
-			if box := detection.GetGeometry().GetBox(); box != nil {
-				line("box", source, detection.GetId(),
+			if box := region.GetGeometry().GetBox(); box != nil {
+				line("box", source, region.GetId(),
 					fmt.Sprintf("%.2f %.2f %.2f %.2f", box.GetX0(), box.GetY0(), box.GetX1(), box.GetY1()),
-					detection.GetClassName(), fmt.Sprintf("%.4f", detection.GetConfidence()))
+					region.GetClassName(), fmt.Sprintf("%.4f", region.GetConfidence()))
 			}
 		}
-	case *pipeline.ProcessResponse_Recognitions:
-		for _, recognition := range event.Recognitions.GetRecognitions() {
-			if text := recognition.GetText(); text != nil {
-				line("text", source, recognition.GetCropId(), fmt.Sprintf("%.4f", text.GetConfidence()), text.GetText())
+	case *pipeline.ProcessResponse_Values:
+		// What is about a page or the source names no region.
+		subject := event.Values.GetSubject()
+		if subject != pipeline.Subject_SUBJECT_UNSPECIFIED && subject != pipeline.Subject_SUBJECT_REGION {
+			break
+		}
+		for _, value := range event.Values.GetValues() {
+			if text := value.GetText(); text != nil {
+				line("text", source, value.GetRegionId(), fmt.Sprintf("%.4f", text.GetConfidence()), text.GetText())
 			}
 		}
 	case *pipeline.ProcessResponse_Done:
@@ -231,12 +255,11 @@ func printEvent(response *pipeline.ProcessResponse) uint32 {
 		line("failed", source, event.Failed.GetError().GetReason(), event.Failed.GetError().GetMessage())
 		return 1
 	case *pipeline.ProcessResponse_JobDone:
-		done := event.JobDone
-		line("job_done", response.GetJobId(), done.GetSucceeded(), done.GetFailed())
-		if err := done.GetError(); err != nil {
-			line("refused", response.GetJobId(), err.GetReason(), err.GetRetryAfterMs(), err.GetMessage())
-			return 1
-		}
+		line("job_done", response.GetJobId(), event.JobDone.GetSucceeded(), event.JobDone.GetFailed())
+	case *pipeline.ProcessResponse_JobRefused:
+		err := event.JobRefused.GetError()
+		line("refused", response.GetJobId(), err.GetReason(), err.GetRetryAfterMs(), err.GetMessage())
+		return 1
 	}
 	return 0
 }

@@ -4,6 +4,20 @@ import com.google.protobuf.InvalidProtocolBufferException;
 import com.google.protobuf.util.Durations;
 import com.google.rpc.ErrorInfo;
 import com.google.rpc.RetryInfo;
+import com.sluiceway.common.v1.Box;
+import com.sluiceway.common.v1.Error;
+import com.sluiceway.common.v1.Priority;
+import com.sluiceway.pipeline.v1.PipelineServiceGrpc;
+import com.sluiceway.pipeline.v1.ProcessOptions;
+import com.sluiceway.pipeline.v1.ProcessRequest;
+import com.sluiceway.pipeline.v1.ProcessResponse;
+import com.sluiceway.pipeline.v1.ProcessStreamRequest;
+import com.sluiceway.pipeline.v1.ProcessStreamResponse;
+import com.sluiceway.pipeline.v1.Region;
+import com.sluiceway.pipeline.v1.Regions;
+import com.sluiceway.pipeline.v1.Source;
+import com.sluiceway.pipeline.v1.Subject;
+import com.sluiceway.pipeline.v1.Value;
 import io.grpc.CallCredentials;
 import io.grpc.Context;
 import io.grpc.ManagedChannel;
@@ -15,6 +29,7 @@ import io.grpc.protobuf.StatusProto;
 import io.grpc.stub.AbstractStub;
 import io.grpc.stub.ClientCallStreamObserver;
 import io.grpc.stub.ClientResponseObserver;
+import io.grpc.stub.MetadataUtils;
 import io.netty.handler.ssl.SslContextBuilder;
 import java.io.File;
 import java.io.IOException;
@@ -35,17 +50,6 @@ import java.util.concurrent.Executor;
 import java.util.concurrent.TimeUnit;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
-import sluiceway.common.v1.GeometryOuterClass.Box;
-import sluiceway.detection.v1.DetectionOuterClass.Detection;
-import sluiceway.pipeline.v1.Pipeline.Detections;
-import sluiceway.pipeline.v1.Pipeline.JobDone;
-import sluiceway.pipeline.v1.Pipeline.ProcessRequest;
-import sluiceway.pipeline.v1.Pipeline.ProcessResponse;
-import sluiceway.pipeline.v1.Pipeline.ProcessStreamRequest;
-import sluiceway.pipeline.v1.Pipeline.ProcessStreamResponse;
-import sluiceway.pipeline.v1.Pipeline.Source;
-import sluiceway.pipeline.v1.PipelineServiceGrpc;
-import sluiceway.recognition.v1.RecognitionOuterClass.Recognition;
 
 /** Reads the text in images through a Sluiceway server and prints each event as it comes. */
 public final class SluicewayClient {
@@ -54,12 +58,14 @@ public final class SluicewayClient {
           + "  --address HOST:PORT  the server (localhost:50051)\n"
           + "  --ca FILE            use TLS and trust these certificates; the token in SLUICEWAY_TOKEN is sent\n"
           + "  --cert FILE --key FILE  the client's own certificate (mutual TLS)\n"
-          + "  --timeout SECONDS    deadline of the call\n"
+          + "  --timeout SECONDS    deadline of the call, or of each job with --bulk\n"
           + "  --cancel-after N     cancel the call after N events\n"
           + "  --bulk N             one job an image over one stream, at most N jobs unfinished";
 
   // gRPC's own limit is 4 MB; a page with many regions, or an image sent back, is larger.
   private static final int MAX_MESSAGE_BYTES = 64 << 20;
+
+  private static final ProcessOptions BULK = ProcessOptions.newBuilder().setPriority(Priority.PRIORITY_BULK).build();
 
   // The platform's default may not be able to print what was read.
   private static final PrintStream OUT = new PrintStream(System.out, true, StandardCharsets.UTF_8);
@@ -137,14 +143,18 @@ public final class SluicewayClient {
     return new CallCredentials() {
       @Override
       public void applyRequestMetadata(RequestInfo call, Executor executor, MetadataApplier applier) {
-        Metadata metadata = new Metadata();
-        metadata.put(Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER), "Bearer " + token);
-        applier.apply(metadata);
+        applier.apply(metadata("authorization", "Bearer " + token));
       }
 
       @Override
       public void thisUsesUnstableApi() {}
     };
+  }
+
+  private static Metadata metadata(String key, String value) {
+    Metadata metadata = new Metadata();
+    metadata.put(Metadata.Key.of(key, Metadata.ASCII_STRING_MARSHALLER), value);
+    return metadata;
   }
 
   private static Source readSource(String path) {
@@ -158,26 +168,37 @@ public final class SluicewayClient {
     }
   }
 
-  private <S extends AbstractStub<S>> S configure(S stub) {
-    if (options.containsKey("timeout")) {
-      long millis = Math.round(Double.parseDouble(options.get("timeout")) * 1000);
-      stub = stub.withDeadlineAfter(millis, TimeUnit.MILLISECONDS);
-    }
+  private <S extends AbstractStub<S>> S configure(S stub, Metadata metadata) {
+    stub = stub.withInterceptors(MetadataUtils.newAttachHeadersInterceptor(metadata));
     return bearer() == null ? stub : stub.withCallCredentials(bearer());
+  }
+
+  private long timeoutMillis() {
+    return Math.round(Double.parseDouble(options.get("timeout")) * 1000);
   }
 
   /** Sends all images as one job. */
   private void process(ManagedChannel channel) {
     ProcessRequest.Builder request = ProcessRequest.newBuilder();
     paths.forEach(path -> request.addSources(readSource(path)));
-    PipelineServiceGrpc.PipelineServiceBlockingStub stub = configure(PipelineServiceGrpc.newBlockingStub(channel));
-    stub.process(request.build()).forEachRemaining(this::receive);
+    ProcessRequest job = request.build();
+    Metadata metadata = metadata("sluiceway-priority", "normal");
+    // The server makes room for so much, and reads at once.
+    metadata.merge(metadata("sluiceway-request-bytes", String.valueOf(job.getSerializedSize())));
+    PipelineServiceGrpc.PipelineServiceBlockingStub stub =
+        configure(PipelineServiceGrpc.newBlockingStub(channel), metadata);
+    if (options.containsKey("timeout")) {
+      stub = stub.withDeadlineAfter(timeoutMillis(), TimeUnit.MILLISECONDS);
+    }
+    stub.process(job).forEachRemaining(this::receive);
   }
 
   /** Sends a job for each image over one stream. */
   private void processStream(ManagedChannel channel) {
     Bulk bulk = new Bulk(Integer.parseInt(options.get("bulk")));
-    configure(PipelineServiceGrpc.newStub(channel)).processStream(bulk);
+    // How large the largest job is, is not known yet: files are read one by one.
+    Metadata metadata = metadata("sluiceway-priority", "bulk");
+    configure(PipelineServiceGrpc.newStub(channel), metadata).processStream(bulk);
     try {
       bulk.done.join();
       if (bulk.unreadable != null) {
@@ -219,7 +240,11 @@ public final class SluicewayClient {
 
     private void send() {
       while (!complete && requests.isReady() && sent - finished < window && more()) {
-        ProcessRequest.Builder job = ProcessRequest.newBuilder().setJobId("job-" + sent);
+        ProcessRequest.Builder job = ProcessRequest.newBuilder().setJobId("job-" + sent).setOptions(BULK);
+        if (options.containsKey("timeout")) {
+          // The deadline of the stream would end it with all its jobs.
+          job.setTimeout(Durations.fromMillis(timeoutMillis()));
+        }
         try {
           job.addSources(readSource(paths.get(sent)));
         } catch (UncheckedIOException error) {
@@ -238,7 +263,7 @@ public final class SluicewayClient {
 
     @Override
     public void onNext(ProcessStreamResponse response) {
-      if (response.getEvent().hasJobDone()) {
+      if (response.getEvent().hasJobDone() || response.getEvent().hasJobRefused()) {
         finished++;
         send();
       }
@@ -268,27 +293,30 @@ public final class SluicewayClient {
   private static int printEvent(ProcessResponse response) {
     String source = response.getSourceId();
     switch (response.getEventCase()) {
-      case IMAGE_READY:
-        line("image_ready", source, response.getImageReady().getSizeBytes());
+      case SOURCE_READY:
+        line("source_ready", source, response.getSourceReady().getSizeBytes());
         return 0;
-      case DETECTIONS:
-        Detections found = response.getDetections();
-        line("detections", source, found.getWidth(), found.getHeight(), found.getDetectionsCount());
-        for (Detection detection : found.getDetectionsList()) {
+      case REGIONS:
+        Regions found = response.getRegions();
+        line("regions", source, found.getPage().getWidth(), found.getPage().getHeight(), found.getRegionsCount());
+        for (Region region : found.getRegionsList()) {
           // A newer server may know shapes that this program does not.
-          if (detection.getGeometry().hasBox()) {
-            Box box = detection.getGeometry().getBox();
+          if (region.getGeometry().hasBox()) {
+            Box box = region.getGeometry().getBox();
             String corners = format("%.2f %.2f %.2f %.2f", box.getX0(), box.getY0(), box.getX1(), box.getY1());
-            String confidence = format("%.4f", detection.getConfidence());
-            line("box", source, detection.getId(), corners, detection.getClassName(), confidence);
+            line("box", source, region.getId(), corners, region.getClassName(), format("%.4f", region.getConfidence()));
           }
         }
         return 0;
-      case RECOGNITIONS:
-        for (Recognition recognition : response.getRecognitions().getRecognitionsList()) {
-          if (recognition.hasText()) {
-            String confidence = format("%.4f", recognition.getText().getConfidence());
-            line("text", source, recognition.getCropId(), confidence, recognition.getText().getText());
+      case VALUES:
+        Subject subject = response.getValues().getSubject();
+        if (subject != Subject.SUBJECT_UNSPECIFIED && subject != Subject.SUBJECT_REGION) {
+          return 0; // what is about a page or the source names no region
+        }
+        for (Value value : response.getValues().getValuesList()) {
+          if (value.hasText()) {
+            String confidence = format("%.4f", value.getText().getConfidence());
+            line("text", source, value.getRegionId(), confidence, value.getText().getText());
           }
         }
         return 0;
@@ -299,13 +327,11 @@ public final class SluicewayClient {
         line("failed", source, response.getFailed().getError().getReason(), response.getFailed().getError().getMessage());
         return 1;
       case JOB_DONE:
-        JobDone done = response.getJobDone();
-        line("job_done", response.getJobId(), done.getSucceeded(), done.getFailed());
-        if (!done.hasError()) {
-          return 0;
-        }
-        line("refused", response.getJobId(), done.getError().getReason(), done.getError().getRetryAfterMs(),
-            done.getError().getMessage());
+        line("job_done", response.getJobId(), response.getJobDone().getSucceeded(), response.getJobDone().getFailed());
+        return 0;
+      case JOB_REFUSED:
+        Error error = response.getJobRefused().getError();
+        line("refused", response.getJobId(), error.getReason(), error.getRetryAfterMs(), error.getMessage());
         return 1;
       default: // an event that this program is too old for
         return 0;

@@ -35,7 +35,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--cert", type=Path, help="the client's own certificate (mutual TLS)")
     parser.add_argument("--key", type=Path, help="its private key")
-    parser.add_argument("--timeout", type=float, default=60, metavar="SECONDS", help="deadline of the call")
+    parser.add_argument(
+        "--timeout", type=float, default=60, metavar="SECONDS", help="deadline of the call, or of each job with --bulk"
+    )
     parser.add_argument("--cancel-after", type=int, metavar="N", help="cancel the call after N events")
     parser.add_argument("--bulk", type=int, metavar="N", help="all images over one stream, at most N unfinished")
     arguments = parser.parse_args()

@@ -7,7 +7,8 @@ from contextlib import closing
 
 from printing import connection, line, parse, print_error, print_event, print_result
 
-from sluiceway import Client
+from sluiceway import Client, Options
+from sluiceway.client import Priority
 from sluiceway.errors import SluicewayError
 
 
@@ -19,7 +20,13 @@ def main() -> int:
         with Client(**connection(arguments)) as client:
             if arguments.bulk:
                 # One stream; images are read and results handed out only as fast as both sides work.
-                for result in client.process_many(arguments.images, in_flight=arguments.bulk, ordered=False):
+                for result in client.process_many(
+                    arguments.images,
+                    Options(priority=Priority.BULK),
+                    timeout_s=arguments.timeout,
+                    in_flight=arguments.bulk,
+                    ordered=False,
+                ):
                     failed += print_result(result)
                 return int(failed > 0)
             with closing(client.events(*arguments.images)) as events:

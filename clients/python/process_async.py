@@ -8,7 +8,8 @@ from contextlib import aclosing
 
 from printing import connection, line, parse, print_error, print_event, print_result
 
-from sluiceway import AsyncClient
+from sluiceway import AsyncClient, Options
+from sluiceway.client import Priority
 from sluiceway.errors import SluicewayError
 
 
@@ -20,7 +21,13 @@ async def main() -> int:
         async with AsyncClient(**connection(arguments)) as client:
             if arguments.bulk:
                 # One stream; images are read and results handed out only as fast as both sides work.
-                async for result in client.process_many(arguments.images, in_flight=arguments.bulk, ordered=False):
+                async for result in client.process_many(
+                    arguments.images,
+                    Options(priority=Priority.BULK),
+                    timeout_s=arguments.timeout,
+                    in_flight=arguments.bulk,
+                    ordered=False,
+                ):
                     failed += print_result(result)
                 return int(failed > 0)
             count = 0

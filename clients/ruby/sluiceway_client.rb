@@ -56,7 +56,7 @@ class Client
     operation.execute.each do |message|
       event = message.is_a?(Pipeline::ProcessStreamResponse) ? message.event : message
       @failed += print_event(event)
-      @window&.leave if event.event == :job_done
+      @window&.leave if %i[job_done job_refused].include?(event.event)
       operation.cancel if (count += 1) == @options[:'cancel-after']
     end
     raise @unreadable if @unreadable
@@ -82,10 +82,6 @@ class Client
     tls.compose(bearer)
   end
 
-  def call_options
-    @options[:timeout] ? { deadline: Time.now + @options[:timeout] } : {}
-  end
-
   def source(path)
     Pipeline::Source.new(source_id: File.basename(path), image: File.binread(path))
   end
@@ -93,7 +89,11 @@ class Client
   # Sends all images as one job.
   def process(paths)
     request = Pipeline::ProcessRequest.new(sources: paths.map { |path| source(path) })
-    @stub.process(request, return_op: true, **call_options)
+    # The server makes room for so much, and reads at once.
+    size_bytes = Pipeline::ProcessRequest.encode(request).bytesize
+    metadata = { 'sluiceway-request-bytes' => size_bytes.to_s, 'sluiceway-priority' => 'normal' }
+    deadline = Time.now + @options[:timeout] if @options[:timeout]
+    @stub.process(request, return_op: true, metadata: metadata, deadline: deadline)
   end
 
   # Sends a job for each image over one stream. Two things bound what is in flight: the window of jobs that are not
@@ -105,56 +105,70 @@ class Client
       paths.each_with_index do |path, index|
         break unless window.enter
 
-        job = Pipeline::ProcessRequest.new(job_id: "job-#{index}", sources: [source(path)])
-        stream << Pipeline::ProcessStreamRequest.new(job: job)
+        stream << Pipeline::ProcessStreamRequest.new(job: bulk_job(index, path))
       end
     rescue SystemCallError => e
       @unreadable = e # Told once the jobs before it are finished.
     end
-    @stub.process_stream(requests, return_op: true, **call_options)
+    # How large the largest job is, is not known yet: files are read one by one.
+    metadata = { 'sluiceway-priority' => 'bulk' }
+    @stub.process_stream(requests, return_op: true, metadata: metadata)
+  end
+
+  def bulk_job(index, path)
+    options = Pipeline::ProcessOptions.new(priority: :PRIORITY_BULK)
+    job = Pipeline::ProcessRequest.new(job_id: "job-#{index}", sources: [source(path)], options: options)
+    if @options[:timeout]
+      # The deadline of the stream would end it with all its jobs.
+      seconds, rest = @options[:timeout].divmod(1)
+      job.timeout = Google::Protobuf::Duration.new(seconds: seconds, nanos: (rest * 1e9).round)
+    end
+    job
   end
 
   # Writes a line for each thing that an event tells. Returns how many sources or jobs it says have failed.
   def print_event(response)
     source = response.source_id
     case response.event
-    when :image_ready
-      line 'image_ready', source, response.image_ready.size_bytes
-    when :detections
-      print_detections(source, response.detections)
-    when :recognitions
-      response.recognitions.recognitions.select(&:text).each do |recognition|
-        text = recognition.text
-        line 'text', source, recognition.crop_id, format('%.4f', text.confidence), text.text
-      end
+    when :source_ready
+      line 'source_ready', source, response.source_ready.size_bytes
+    when :regions
+      print_regions(source, response.regions)
+    when :values
+      print_values(source, response.values)
     when :done
       line 'done', source, response.done.reading_order.to_a.join(' ')
     when :failed
       line 'failed', source, response.failed.error.reason, response.failed.error.message
       return 1
     when :job_done
-      return print_job_done(response.job_id, response.job_done)
+      line 'job_done', response.job_id, response.job_done.succeeded, response.job_done.failed
+    when :job_refused
+      error = response.job_refused.error
+      line 'refused', response.job_id, error.reason, error.retry_after_ms, error.message
+      return 1
     end # anything else is an event that this program is too old for
     0
   end
 
-  def print_detections(source, found)
-    line 'detections', source, found.width, found.height, found.detections.size
-    found.detections.each do |detection|
+  def print_regions(source, found)
+    line 'regions', source, found.page.width, found.page.height, found.regions.size
+    found.regions.each do |region|
       # A newer server may know shapes that this program does not.
-      next unless (box = detection.geometry&.box)
+      next unless (box = region.geometry&.box)
 
       corners = format('%.2f %.2f %.2f %.2f', box.x0, box.y0, box.x1, box.y1)
-      line 'box', source, detection.id, corners, detection.class_name, format('%.4f', detection.confidence)
+      line 'box', source, region.id, corners, region.class_name, format('%.4f', region.confidence)
     end
   end
 
-  def print_job_done(job_id, done)
-    line 'job_done', job_id, done.succeeded, done.failed
-    return 0 unless (error = done.error)
+  def print_values(source, said)
+    # What is about a page or the source names no region.
+    return unless %i[SUBJECT_UNSPECIFIED SUBJECT_REGION].include?(said.subject)
 
-    line 'refused', job_id, error.reason, error.retry_after_ms, error.message
-    1
+    said.values.select(&:text).each do |value|
+      line 'text', source, value.region_id, format('%.4f', value.text.confidence), value.text.text
+    end
   end
 end
 
@@ -181,7 +195,7 @@ parser = OptionParser.new do |o|
   o.on('--ca FILE', 'use TLS and trust these certificates; the token in SLUICEWAY_TOKEN is sent')
   o.on('--cert FILE', "the client's own certificate (mutual TLS)")
   o.on('--key FILE', 'its private key')
-  o.on('--timeout SECONDS', Float, 'deadline of the call')
+  o.on('--timeout SECONDS', Float, 'deadline of the call, or of each job with --bulk')
   o.on('--cancel-after N', Integer, 'cancel the call after N events')
   o.on('--bulk N', Integer, 'one job an image over one stream, at most N jobs unfinished')
 end

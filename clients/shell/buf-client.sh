@@ -6,7 +6,7 @@ set -euo pipefail
 
 here=$(dirname "$(readlink -f "$0")")
 address=localhost:50051 scheme=http
-options=(--protocol grpc --http2-prior-knowledge --emit-defaults)
+options=(--protocol grpc --http2-prior-knowledge --emit-defaults -H 'sluiceway-priority: normal')
 while [[ ${1:-} == --* ]]; do
 	case $1 in
 	--address) address=$2 ;;
@@ -18,6 +18,8 @@ while [[ ${1:-} == --* ]]; do
 done
 image=${1:?which image?}
 [[ -r $image ]] || { echo "$image: cannot be read" >&2; exit 1; }
+# buf makes the message, so this is what is surely enough; the server makes room for it and reads at once.
+options+=(-H "sluiceway-request-bytes: $(($(stat -Lc %s "$image") + $(basename "$image" | wc -c) + 64))")
 
 files=$(mktemp -d)
 trap 'rm -rf "$files"' EXIT

@@ -7,19 +7,20 @@ def fields: map(tostring) | join("\t");
 walk(if type == "object"
   then with_entries(.key |= gsub("(?<letter>[A-Z])"; "_" + (.letter | ascii_downcase))) else . end)
 | (.event? // .) as $event | $event.source_id as $source
-| if $event.image_ready then ["image_ready", $source, $event.image_ready.size_bytes] | fields
-  elif $event.detections then $event.detections
-    | (["detections", $source, .width, .height, (.detections | length)] | fields),
-      (.detections[]
+| if $event.source_ready then ["source_ready", $source, $event.source_ready.size_bytes] | fields
+  elif $event.regions then $event.regions
+    | (["regions", $source, .page.width, .page.height, (.regions | length)] | fields),
+      (.regions[]
         # A newer server may know shapes that this program does not.
         | select(.geometry.box)
         | [.geometry.box | .x0, .y0, .x1, .y1 | fixed(2)] as $corners
         | ["box", $source, .id, ($corners | join(" ")), .class_name, (.confidence | fixed(4))] | fields)
-  elif $event.recognitions then $event.recognitions.recognitions[]
-    | select(.text) | ["text", $source, .crop_id, (.text.confidence | fixed(4)), .text.text] | fields
+  # What is about a page or the source names no region.
+  elif $event.values then $event.values | select(.subject | IN("SUBJECT_UNSPECIFIED", "SUBJECT_REGION")) | .values[]
+    | select(.text) | ["text", $source, .region_id, (.text.confidence | fixed(4)), .text.text] | fields
   elif $event.done then ["done", $source, ($event.done.reading_order | map(tostring) | join(" "))] | fields
   elif $event.failed then ["failed", $source, $event.failed.error.reason, $event.failed.error.message] | fields
-  elif $event.job_done then
-    (["job_done", $event.job_id, $event.job_done.succeeded, $event.job_done.failed] | fields),
-    ($event.job_done.error // empty | ["refused", $event.job_id, .reason, .retry_after_ms, .message] | fields)
+  elif $event.job_done then ["job_done", $event.job_id, $event.job_done.succeeded, $event.job_done.failed] | fields
+  elif $event.job_refused then $event.job_refused.error
+    | ["refused", $event.job_id, .reason, .retry_after_ms, .message] | fields
   else empty end

@@ -9,7 +9,7 @@ usage() {
 	  --address HOST:PORT  the server (localhost:50051)
 	  --ca FILE            use TLS and trust these certificates; the token in SLUICEWAY_TOKEN is sent
 	  --cert FILE --key FILE  the client's own certificate (mutual TLS)
-	  --timeout SECONDS    deadline of the call
+	  --timeout SECONDS    deadline of the call, or of each job with --bulk
 	  --cancel-after N     cancel the call after N events
 	  --bulk N             one job an image over one stream, at most N jobs unfinished
 	END
@@ -18,7 +18,7 @@ usage() {
 
 here=$(dirname "$(readlink -f "$0")")
 service=sluiceway.pipeline.v1.PipelineService
-address=localhost:50051 ca='' cancel_after=0 bulk=0
+address=localhost:50051 ca='' timeout='' cancel_after=0 bulk=0
 # gRPC's own limit is 4 MB; a page with many regions, or an image sent back, is larger.
 options=(-format-error -emit-defaults -max-msg-sz $((64 * 1024 * 1024)))
 images=()
@@ -28,7 +28,7 @@ while (($#)); do
 	--ca) ca=$2 options+=(-cacert "$2") ;;
 	--cert) options+=(-cert "$2") ;;
 	--key) options+=(-key "$2") ;;
-	--timeout) options+=(-max-time "$2") ;;
+	--timeout) timeout=$2 ;;
 	--cancel-after) cancel_after=$2 ;;
 	--bulk) bulk=$2 ;;
 	-*) usage ;;
@@ -56,8 +56,12 @@ source_of() {
 	printf '"}'
 }
 
-job() {
-	printf '{"sources": ['
+job() { # ID IMAGE...; the server makes an id up where it is empty
+	printf '{"job_id": "%s", "options": {"priority": "PRIORITY_%s"}, ' "$1" "${priority^^}"
+	# The deadline of a stream would end it with all its jobs.
+	((bulk == 0)) || [[ -z $timeout ]] || printf '"timeout": "%ss", ' "$timeout"
+	printf '"sources": ['
+	shift
 	local separator=''
 	for image; do
 		printf '%s' "$separator"
@@ -67,11 +71,26 @@ job() {
 	printf ']}\n'
 }
 
+# What the server needs to know before it reads. grpcurl makes the message, so the size is what is surely enough: the
+# files, their names, and what stands around them. Of a stream, whose largest job counts, none is told.
+if ((bulk)); then
+	priority=bulk
+else
+	priority=normal size_bytes=32
+	for image in "${images[@]}"; do
+		name=$(basename "$image" | wc -c)
+		size_bytes=$((size_bytes + $(stat -Lc %s "$image") + name + 32))
+	done
+	options+=(-rpc-header "sluiceway-request-bytes: $size_bytes")
+	[[ -z $timeout ]] || options+=(-max-time "$timeout")
+fi
+options+=(-rpc-header "sluiceway-priority: $priority")
+
 # The next job of the stream, or its end.
 sent=0 finished=0
 send_more() {
 	while ((sent < ${#images[@]} && sent - finished < bulk)); do
-		printf '{"job": %s}\n' "$(job "${images[sent]}")" 2>/dev/null >&"$requests" || break
+		printf '{"job": %s}\n' "$(job "job-$sent" "${images[sent]}")" 2>/dev/null >&"$requests" || break
 		sent=$((sent + 1))
 	done
 	if ((sent == ${#images[@]})) && [[ -n $requests ]]; then
@@ -92,7 +111,7 @@ exec {events}< <(jq --unbuffered -c . <&"${CALL[0]}")
 if ((bulk)); then
 	send_more
 else
-	job "${images[@]}" 2>/dev/null >&"$requests" || true
+	job '' "${images[@]}" 2>/dev/null >&"$requests" || true
 	exec {requests}>&-
 	requests=''
 fi
@@ -102,10 +121,11 @@ while read -r event <&"$events"; do
 	lines=$(jq -r -f "$here/event.jq" <<<"$event")
 	[[ -z $lines ]] || printf '%s\n' "$lines"
 	case $lines in
-	failed*) failed=1 ;;
-	job_done*) finished=$((finished + 1)) && { ((bulk == 0)) || send_more; } ;;
+	failed* | refused*) failed=1 ;;
 	esac
-	[[ $lines != *$'\n'refused$'\t'* ]] || failed=1
+	case $lines in
+	job_done* | refused*) finished=$((finished + 1)) && { ((bulk == 0)) || send_more; } ;;
+	esac
 	if ((++count == cancel_after)); then
 		# When grpcurl ends, so does the call on the server.
 		kill "$pid"

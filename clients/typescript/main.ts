@@ -16,11 +16,13 @@ import {
 
 import { ErrorInfo, RetryInfo } from "./gen/google/rpc/error_details.js";
 import { Status } from "./gen/google/rpc/status.js";
+import { Priority } from "./gen/sluiceway/common/v1/model.js";
 import {
   PipelineServiceClient,
   ProcessRequest,
   type ProcessResponse,
   type Source,
+  Subject,
 } from "./gen/sluiceway/pipeline/v1/pipeline.js";
 
 // gRPC's own limit is 4 MB; a page with many regions, or an image sent back, is larger.
@@ -30,7 +32,7 @@ const USAGE = `usage: sluiceway-client [options] IMAGE...
   --address HOST:PORT  the server (localhost:50051)
   --ca FILE            use TLS and trust these certificates; the token in SLUICEWAY_TOKEN is sent
   --cert FILE --key FILE  the client's own certificate (mutual TLS)
-  --timeout SECONDS    deadline of the call
+  --timeout SECONDS    deadline of the call, or of each job with --bulk
   --cancel-after N     cancel the call after N events
   --bulk N             one job an image over one stream, at most N jobs unfinished`;
 
@@ -54,11 +56,11 @@ async function run(options: Options, paths: string[]): Promise<boolean> {
   const client = new PipelineServiceClient(options.address, await channelCredentials(options), {
     "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
   });
-  const deadline = options.timeout ? Date.now() + Number(options.timeout) * 1000 : undefined;
+  const timeoutMs = options.timeout ? Number(options.timeout) * 1000 : undefined;
   try {
     const call = options.bulk
-      ? processStream(client, paths, Number(options.bulk), { deadline })
-      : await process_(client, paths, { deadline });
+      ? processStream(client, paths, Number(options.bulk), timeoutMs)
+      : await process_(client, paths, timeoutMs);
     let failed = 0;
     let count = 0;
     for await (const event of call.events) {
@@ -99,14 +101,17 @@ async function readSource(path: string): Promise<Partial<Source>> {
 async function process_(
   client: PipelineServiceClient,
   paths: string[],
-  callOptions: { deadline?: number },
+  timeoutMs: number | undefined,
 ): Promise<Call> {
   const sources = await Promise.all(paths.map(readSource));
-  const stream: ClientReadableStream<ProcessResponse> = client.process(
-    ProcessRequest.fromPartial({ sources }),
-    new Metadata(),
-    callOptions,
-  );
+  const request = ProcessRequest.fromPartial({ sources });
+  const metadata = new Metadata();
+  // The server makes room for so much, and reads at once.
+  metadata.set("sluiceway-request-bytes", String(ProcessRequest.encode(request).finish().length));
+  metadata.set("sluiceway-priority", "normal");
+  const stream: ClientReadableStream<ProcessResponse> = client.process(request, metadata, {
+    deadline: timeoutMs && Date.now() + timeoutMs,
+  });
   return { events: stream, cancel: () => stream.cancel() };
 }
 
@@ -118,9 +123,12 @@ function processStream(
   client: PipelineServiceClient,
   paths: string[],
   window: number,
-  callOptions: { deadline?: number },
+  timeoutMs: number | undefined,
 ): Call {
-  const stream = client.processStream(new Metadata(), callOptions);
+  const metadata = new Metadata();
+  // How large the largest job is, is not known yet: files are read one by one.
+  metadata.set("sluiceway-priority", "bulk");
+  const stream = client.processStream(metadata);
   let unfinished = 0;
   let ended = false;
   let wake = (): void => {};
@@ -130,8 +138,14 @@ function processStream(
       while (unfinished >= window && !ended) await new Promise<void>((resolve) => (wake = resolve));
       if (ended) return;
       unfinished++;
-      const job = ProcessRequest.fromPartial({ jobId: `job-${index}`, sources: [await readSource(path)] });
-      if (!stream.write({ job })) await once(stream, "drain");
+      const job = ProcessRequest.fromPartial({
+        jobId: `job-${index}`,
+        sources: [await readSource(path)],
+        options: { priority: Priority.PRIORITY_BULK },
+        // The deadline of the stream would end it with all its jobs.
+        timeout: timeoutMs && { seconds: Math.floor(timeoutMs / 1000), nanos: Math.round((timeoutMs % 1000) * 1e6) },
+      });
+      if (!stream.write({ action: { $case: "job", value: job } })) await once(stream, "drain");
     }
     stream.end();
   }
@@ -142,7 +156,7 @@ function processStream(
     try {
       for await (const { event } of stream) {
         if (!event) continue;
-        if (event.event?.$case === "jobDone") {
+        if (event.event?.$case === "jobDone" || event.event?.$case === "jobRefused") {
           unfinished--;
           wake();
         }
@@ -161,12 +175,13 @@ function processStream(
 /** Writes a line for each thing that an event tells. Returns how many sources or jobs it says have failed. */
 function printEvent({ jobId, sourceId, event }: ProcessResponse): number {
   switch (event?.$case) {
-    case "imageReady":
-      line("image_ready", sourceId, event.value.sizeBytes);
+    case "sourceReady":
+      line("source_ready", sourceId, event.value.sizeBytes);
       return 0;
-    case "detections":
-      line("detections", sourceId, event.value.width, event.value.height, event.value.detections.length);
-      for (const { id, geometry, className, confidence } of event.value.detections) {
+    case "regions": {
+      const { page, regions } = event.value;
+      line("regions", sourceId, page?.width, page?.height, regions.length);
+      for (const { id, geometry, className, confidence } of regions) {
         // A newer server may know shapes that this program does not.
         if (geometry?.shape?.$case !== "box") continue;
         const { x0, y0, x1, y1 } = geometry.shape.value;
@@ -174,10 +189,13 @@ function printEvent({ jobId, sourceId, event }: ProcessResponse): number {
         line("box", sourceId, id, corners, className, confidence.toFixed(4));
       }
       return 0;
-    case "recognitions":
-      for (const { cropId, result } of event.value.recognitions) {
+    }
+    case "values":
+      // What is about a page or the source names no region.
+      if (![Subject.SUBJECT_UNSPECIFIED, Subject.SUBJECT_REGION].includes(event.value.subject)) return 0;
+      for (const { regionId, result } of event.value.values) {
         if (result?.$case !== "text") continue;
-        line("text", sourceId, cropId, result.value.confidence.toFixed(4), result.value.text);
+        line("text", sourceId, regionId, result.value.confidence.toFixed(4), result.value.text);
       }
       return 0;
     case "done":
@@ -186,11 +204,13 @@ function printEvent({ jobId, sourceId, event }: ProcessResponse): number {
     case "failed":
       line("failed", sourceId, event.value.error?.reason, event.value.error?.message);
       return 1;
-    case "jobDone": {
-      const { succeeded, failed, error } = event.value;
-      line("job_done", jobId, succeeded, failed);
-      if (error) line("refused", jobId, error.reason, error.retryAfterMs, error.message);
-      return error ? 1 : 0;
+    case "jobDone":
+      line("job_done", jobId, event.value.succeeded, event.value.failed);
+      return 0;
+    case "jobRefused": {
+      const { error } = event.value;
+      line("refused", jobId, error?.reason, error?.retryAfterMs, error?.message);
+      return 1;
     }
     default: // an event that this program is too old for
       return 0;

@@ -7,9 +7,11 @@ from typing import Any
 
 from sluiceway_orchestrator.config.apis import ApiConfig
 from sluiceway_orchestrator.config.pipelines import DEFAULT_PIPELINE
-from sluiceway_orchestrator.pipelines.load import ApiFacts, load_pipelines
+from sluiceway_orchestrator.installation import api_facts
+from sluiceway_orchestrator.pipelines.load import load_pipelines
 from sluiceway_orchestrator.plan import Pipeline
 from sluiceway_runtime.config import StageEntry, section_values
+from sluiceway_runtime.errors import ConfigurationError
 
 __all__ = ["needed_pipelines", "steps_in_words"]
 
@@ -33,11 +35,12 @@ def needed_pipelines(
     """
     configured = section_values("pipelines", tables=tables, environment=environment)
     kinds = {stage.name: stage.kind for stage in stages}
-    # A class of the user's own tells only when it runs what it wants.
-    facts = {name: ApiFacts(params=None if api.caller else api.params) for name, api in apis.items()}
-    found = load_pipelines({"pipelines": configured}, kinds, facts)
+    found = load_pipelines({"pipelines": configured}, kinds, api_facts(apis))
     orchestrator = section_values("orchestrator", tables=tables, environment=environment)
     default = orchestrator.get("default_pipeline", DEFAULT_PIPELINE)
+    if default not in found:
+        known = ", ".join(found)
+        raise ConfigurationError(f"orchestrator.default_pipeline: no pipeline is called {default!r}; there are {known}")
     return tuple(pipeline for name, pipeline in found.items() if name in configured or name == default)
 
 

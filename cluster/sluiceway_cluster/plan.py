@@ -152,17 +152,21 @@ def _sections(tables: Mapping[str, Any], variables: Mapping[str, str]) -> _Secti
     def section(model: type[Any], name: str) -> Any:
         return read(lambda: load_section(model, name, tables=tables, environment=variables))
 
-    apis = read(lambda: load_apis(tables)) or {}
+    def pipelines() -> tuple[Pipeline, ...]:
+        # Nothing can be said of steps whose stages or APIs are faulty themselves.
+        stages, apis = load_stages(tables, variables), load_apis(tables)
+        return needed_pipelines(tables, variables, stages.values(), apis)
+
     sections = _Sections(
         read(lambda: configured_stages(tables, variables)),
-        read(lambda: needed_pipelines(tables, variables, load_stages(tables, variables).values(), apis)),
+        read(pipelines),
         section(OrchestratorConfig, ORCHESTRATOR),
         section(ModelsConfig, "models"),
         read(lambda: load_security(tables, variables)),
     )
     read(lambda: require_known_variables(variables))
     if faults:
-        # A fault of the stages' names is met more than once: others name stages as well.
+        # Faults of stages and APIs are met more than once: others name them as well.
         raise ConfigurationError("\n".join(dict.fromkeys(faults)))
     return sections
 

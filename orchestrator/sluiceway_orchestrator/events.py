@@ -71,13 +71,18 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class SourceReady:
-    """A source is here, with what APIs said of it."""
+    """A source is here, with what APIs said of it.
+
+    Attributes:
+        values_bytes: of the values, about.
+    """
 
     size_bytes: int
     fetch_ms: float = 0.0
     values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     call_errors: Mapping[str, SluicewayError] = field(default_factory=dict)
     image: Buffer = b""
+    values_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,22 +39,35 @@ class Gate:
         """Sources that wait for a slot."""
         return len(self._line) + sum(len(parked) for parked in self._parked.values())
 
-    @asynccontextmanager
-    async def slot(self, client: Hashable, priority: Priority, deadline: Deadline) -> AsyncIterator[None]:
-        """Hold a slot; waits for one, and cancelling the wait gives up the place in the line.
+    async def enter(self, client: Hashable, priority: Priority, deadline: Deadline) -> None:
+        """Take a slot; waits for one, and cancelling the wait gives up the place in the line. `leave` gives it back.
 
         Raises:
             DeadlineExceeded: the wait was too long.
         """
+        if self._free and self._held[client] < self._per_client:
+            self._held[client] += 1
+            self._free -= 1
+            return
         try:
             async with asyncio.timeout(deadline.remaining_s()):
                 await self._enter(client, priority)
         except TimeoutError:
             raise DeadlineExceeded("the time ran out in the line for admission") from None
+
+    def leave(self, client: Hashable) -> None:
+        """Give a slot back."""
+        self._give_slot(client)
+        self._give_share(client)
+
+    @asynccontextmanager
+    async def slot(self, client: Hashable, priority: Priority, deadline: Deadline) -> AsyncIterator[None]:
+        """Hold a slot inside the block; see `enter`."""
+        await self.enter(client, priority, deadline)
         try:
             yield
         finally:
-            self._leave(client)
+            self.leave(client)
 
     async def _enter(self, client: Hashable, priority: Priority) -> None:
         if self._held[client] >= self._per_client:
@@ -94,10 +107,6 @@ class Gate:
                 # It was this waiter's turn already: the turn goes on to the next.
                 give_back(client)
             raise
-
-    def _leave(self, client: Hashable) -> None:
-        self._give_slot(client)
-        self._give_share(client)
 
     def _give_slot(self, _client: Hashable) -> None:
         entry = self._line.pop()

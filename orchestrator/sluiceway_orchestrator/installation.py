@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sluiceway_runtime.config import load_stages
+from sluiceway_runtime.config import load_stages, section_values
 from sluiceway_runtime.errors import ConfigurationError
 
 from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.config.apis import ApiConfig
+from sluiceway_orchestrator.config.pipelines import DEFAULT_PIPELINE
 from sluiceway_orchestrator.pipelines.load import ApiFacts, load_pipelines
 from sluiceway_orchestrator.plan import Pipeline
 
@@ -32,7 +33,7 @@ class Layout:
 
     Attributes:
         stages: every stage that is configured, by name; the default ones always are.
-        pipelines: by name; `read` always is there.
+        pipelines: by name; `read` is there without being configured, as long as it is the default.
     """
 
     stages: Mapping[str, StagePlace]
@@ -82,10 +83,14 @@ def layout_of(
     default = {"detection": config.detection, "recognition": config.recognition}
     facts = {name: ApiFacts(tuple(api.params), api.brings_values) for name, api in apis.items()}
     pipelines: dict[str, Pipeline] = {}
+    written = {"pipelines": section_values("pipelines", tables=tables, environment=environment)}
     try:
-        pipelines = load_pipelines(tables, {name: entry.kind for name, entry in entries.items()}, facts)
+        pipelines = load_pipelines(written, {name: entry.kind for name, entry in entries.items()}, facts)
     except ConfigurationError as error:
         faults.append(str(error))
+    if config.default_pipeline != DEFAULT_PIPELINE and DEFAULT_PIPELINE not in written["pipelines"]:
+        # Nobody asked for it, and its stages may not be there.
+        pipelines.pop(DEFAULT_PIPELINE, None)
     stages = {
         name: StagePlace(name, entry.kind, entry.target or default.get(name, "")) for name, entry in entries.items()
     }

@@ -93,16 +93,13 @@ class Jobs:
                 yield addressed
 
     async def _run(self, job: Job, outbox: Outbox) -> None:
-        """Run a job until its client has heard all of it, or its time is over: then nothing of it is kept."""
-        told = asyncio.Event()
-        outbox.when_told(job.job_id, told.set)
+        """Run a job. What its client has not heard when its time is over is not kept any longer."""
         await self._executor.run(job, outbox)
-        try:
-            async with asyncio.timeout(max(0.0, job.deadline.remaining_s())):
-                await told.wait()
-        except TimeoutError:
-            error = DeadlineExceeded("the time ran out before the client had read it")
-            outbox.expire(job.job_id, [source.source_id for source in job.sources], error)
+        if outbox.is_told(job.job_id):
+            return
+        error = DeadlineExceeded("the time ran out before the client had read it")
+        names = [source.source_id for source in job.sources]
+        outbox.expire_later(job.job_id, names, error, job.deadline.remaining_s())
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del task
@@ -120,6 +117,7 @@ async def read_by(runner: asyncio.Task[None], outbox: Outbox) -> AsyncIterator[N
         yield
         await runner
     finally:
-        runner.cancel()
         outbox.discard()
-        await asyncio.wait((runner,))
+        if not runner.done():
+            runner.cancel()
+            await asyncio.wait((runner,))

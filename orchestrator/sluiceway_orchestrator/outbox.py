@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from sluiceway_runtime.account import Account, Phase
@@ -25,6 +25,8 @@ __all__ = ["Addressed", "Outbox"]
 
 # Of the events that wait, whatever their number.
 MAX_BYTES = 8 * 2**20
+# In steps of so many they are counted in the account; the first step is not.
+COUNTED_BYTES = 64 * 2**10
 # What an event takes up besides what it carries.
 EVENT_BYTES = 512
 
@@ -35,12 +37,14 @@ class Addressed:
 
     Attributes:
         then: called when the reader has it.
+        size_bytes: that it takes up.
     """
 
     job_id: str
     source_id: str
     event: Event
     then: Callable[[], None] | None = None
+    size_bytes: int = EVENT_BYTES
 
 
 @dataclass(slots=True)
@@ -58,11 +62,20 @@ class _Told:
     Attributes:
         succeeded, failed: sources by id whose last event it has.
         then: called when it has the job's last event.
+        timer: at whose end what it has not heard is dropped.
     """
 
     succeeded: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
     then: list[Callable[[], None]] = field(default_factory=list)
+    timer: asyncio.TimerHandle | None = None
+
+    def end(self) -> None:
+        """It has heard everything."""
+        if self.timer is not None:
+            self.timer.cancel()
+        for then in self.then:
+            then()
 
 
 class Outbox:
@@ -79,6 +92,7 @@ class Outbox:
         self._account = account
         self._events: deque[Addressed] = deque()
         self._bytes = 0
+        self._counted = COUNTED_BYTES
         self._closed = False
         self._reader: asyncio.Future[None] | None = None
         self._writers: deque[asyncio.Future[None]] = deque()
@@ -99,14 +113,17 @@ class Outbox:
             return
         if self._gathering:
             await self._flush(job_id, source_id)
-        await self._room(_size(event))
-        self._append(Addressed(job_id, source_id, event))
+        size = _size(event)
+        await self._room(size)
+        self._append(Addressed(job_id, source_id, event, size_bytes=size))
 
     def put_last(self, job_id: str, source_id: str, event: SourceDone | SourceFailed | JobDone) -> None:
         """Add the last event of a source or a job, room or not."""
         for key in [key for key in self._gathering if key[0] == job_id and key[1] == source_id]:
             self._release(key)
         self._sent_s.pop((job_id, source_id), None)
+        if isinstance(event, JobDone):
+            self._told.setdefault(job_id, _Told())
         self._append(Addressed(job_id, source_id, event))
 
     def refuse(self, job_id: str, error: SluicewayError, then: Callable[[], None]) -> None:
@@ -116,6 +133,16 @@ class Outbox:
     def when_told(self, job_id: str, then: Callable[[], None]) -> None:
         """Call a function once the client has the last event of a job."""
         self._told.setdefault(job_id, _Told()).then.append(then)
+
+    def is_told(self, job_id: str) -> bool:
+        """Whether the client has the last event of a job that has ended."""
+        return job_id not in self._told
+
+    def expire_later(self, job_id: str, source_ids: Sequence[str], error: SluicewayError, after_s: float) -> None:
+        """See `expire`; after so many seconds, unless the client has heard everything by then."""
+        told = self._told.setdefault(job_id, _Told())
+        loop = asyncio.get_running_loop()
+        told.timer = loop.call_later(max(0.0, after_s), self.expire, job_id, source_ids, error)
 
     def expire(self, job_id: str, source_ids: Iterable[str], error: SluicewayError) -> None:
         """The time of a job is over, and its client has not read all of it: what waits is dropped, and said to be lost.
@@ -133,7 +160,7 @@ class Outbox:
             self._gathering.pop(key).timer.cancel()
         dropped = [addressed for addressed in self._events if addressed.job_id == job_id]
         self._events = deque(addressed for addressed in self._events if addressed.job_id != job_id)
-        self._give_back(sum(_size(addressed.event) for addressed in dropped))
+        self._give_back(sum(addressed.size_bytes for addressed in dropped))
         lost = [name for name in source_ids if name not in told.succeeded and name not in told.failed]
         for name in lost:
             self._append(Addressed(job_id, name, SourceFailed(error)))
@@ -149,7 +176,11 @@ class Outbox:
         """The reader is gone: drop what is there and end the timers."""
         for gathering in self._gathering.values():
             gathering.timer.cancel()
+        for told in self._told.values():
+            if told.timer is not None:
+                told.timer.cancel()
         self._gathering.clear()
+        self._told.clear()
         self._events.clear()
         self._bytes = 0
         self._account.close()
@@ -160,7 +191,7 @@ class Outbox:
         while True:
             while self._events:
                 addressed = self._events.popleft()
-                self._give_back(_size(addressed.event))
+                self._give_back(addressed.size_bytes)
                 self._note(addressed)
                 self._wake_writers()
                 yield addressed
@@ -178,15 +209,16 @@ class Outbox:
         """The client hears of it now."""
         if addressed.then is not None:
             addressed.then()
+        if isinstance(addressed.event, (RegionsFound, ValuesRead, SourceReady)):
+            return
         match addressed.event:
             case SourceDone():
                 self._told.setdefault(addressed.job_id, _Told()).succeeded.add(addressed.source_id)
             case SourceFailed():
                 self._told.setdefault(addressed.job_id, _Told()).failed.add(addressed.source_id)
             case JobDone():
-                told = self._told.pop(addressed.job_id, None)
-                for then in told.then if told is not None else ():
-                    then()
+                if (told := self._told.pop(addressed.job_id, None)) is not None:
+                    told.end()
 
     async def _flush(self, job_id: str, source_id: str) -> None:
         """Let go of the values of a source that were held back."""
@@ -202,7 +234,7 @@ class Outbox:
         if gathering is None and (last_s is None or now_s - last_s >= self._coalesce_s):
             await self._room(event.size_bytes)
             self._sent_s[key[:2]] = now_s
-            self._append(Addressed(job_id, source_id, event))
+            self._append(Addressed(job_id, source_id, event, size_bytes=_size(event)))
             return
         if (gathering.event.count if gathering is not None else 0) + event.count >= self._coalesce_items:
             # Room first: whoever is cancelled while it waits has said nothing.
@@ -238,18 +270,24 @@ class Outbox:
             return
         gathering.timer.cancel()
         self._sent_s[key[:2]] = asyncio.get_running_loop().time()
-        self._append(Addressed(key[0], key[1], gathering.event))
+        self._append(Addressed(key[0], key[1], gathering.event, size_bytes=_size(gathering.event)))
 
     def _append(self, addressed: Addressed) -> None:
-        size = _size(addressed.event)
         self._events.append(addressed)
-        self._bytes += size
-        self._account.add(size, Phase.WORK)
+        self._bytes += addressed.size_bytes
+        if self._bytes > self._counted:
+            self._count()
         self._wake_reader()
 
     def _give_back(self, size: int) -> None:
         self._bytes -= size
-        self._account.remove(size, Phase.WORK)
+        if self._counted - self._bytes > 2 * COUNTED_BYTES:
+            self._count()
+
+    def _count(self) -> None:
+        """Bring the account up to date; in large steps, as most events are small and read at once."""
+        self._counted = max(1, -(-self._bytes // COUNTED_BYTES)) * COUNTED_BYTES
+        self._account.settle(self._counted - COUNTED_BYTES, Phase.WORK)
 
     async def _room(self, size: int) -> None:
         while self._events and (len(self._events) >= self._limit or self._bytes + size > MAX_BYTES):
@@ -276,9 +314,8 @@ class Outbox:
 
 
 def _size(event: Event) -> int:
-    match event:
-        case SourceReady():
-            return EVENT_BYTES + len(event.image)
-        case RegionsFound() | ValuesRead():
-            return EVENT_BYTES + event.size_bytes
+    if isinstance(event, (RegionsFound, ValuesRead)):
+        return EVENT_BYTES + event.size_bytes
+    if isinstance(event, SourceReady):
+        return EVENT_BYTES + len(event.image) + event.values_bytes
     return EVENT_BYTES

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 import grpc.aio
 from prometheus_client import CollectorRegistry
 from sluiceway_runtime.account import MemoryBudget
+from sluiceway_runtime.priority import Priority
 from sluiceway_runtime.server.security import Security
 from sluiceway_runtime.server.transport import open_channel
 
@@ -78,6 +78,12 @@ class OrchestratorService:
             config.max_sources_per_client,
             Ageing(config.age_normal_s, config.age_bulk_s),
         )
+        self._limits = JobLimits(
+            self._layout.pipelines,
+            config.default_pipeline,
+            max_sources=config.max_sources,
+            interactive=config.interactive_clients,
+        )
         self._problems: frozenset[str] = frozenset()
         self.use_budget(MemoryBudget(DEFAULT_BUDGET_BYTES))
 
@@ -97,21 +103,14 @@ class OrchestratorService:
             saturated=self._is_saturated,
         )
         self._jobs = Jobs(config, self.executor, budget)
-        limits = JobLimits(
-            self._layout.pipelines,
-            config.default_pipeline,
-            max_sources=config.max_sources,
-            interactive=config.interactive_clients,
-        )
-        describe = partial(self._description)
-        self._servicer = PipelineServicer(config, self._jobs, limits, budget, describe)
+        self._servicer = PipelineServicer(config, self._jobs, self._limits, budget, self._description)
         self.http = HttpPort(
             config,
             config.http,
-            limits=limits,
+            limits=self._limits,
             budget=budget,
             run=self._jobs.run,
-            describe=lambda: message_to_json(describe()),
+            describe=lambda: message_to_json(self._description()),
             security=self._security,
         )
 
@@ -142,6 +141,10 @@ class OrchestratorService:
         """Whether it takes work now. What running stages show to be wrong with a pipeline is logged as it is found."""
         self._look_at_problems()
         return self._started
+
+    def class_of(self, client: str, asked: Priority) -> Priority:
+        """The class in which a client is served that asks for one."""
+        return self._limits.class_of(client, asked)
 
     @property
     def problems(self) -> tuple[str, ...]:

@@ -116,8 +116,8 @@ class PipelineServicer:
         status = asyncio.create_task(context.abort(code_of(error), error.message, trailers(error)))
         self._unread.add(status)
         status.add_done_callback(self._forget)
-        assert call is not None
-        call.cancel()
+        if call is not None:
+            call.cancel()
 
     def _forget(self, status: asyncio.Task[None]) -> None:
         self._unread.discard(status)
@@ -167,14 +167,15 @@ class PipelineServicer:
                     outbox.refuse(name, error, stream.slots.release)
                     continue
                 stream.add(job, task, account)
-                # Not before the client has heard of its end: one that does not read has no more than so many.
-                outbox.when_told(job.job_id, stream.slots.release)
                 # Not kept while the next job is waited for: they hold the images.
                 del data, action, job, task, account
 
 
 class _Stream:
-    """The jobs of one stream that run."""
+    """The jobs of one stream that run, or whose end the client has not heard of.
+
+    A client that does not read has no more than so many, and no name stands for two of them.
+    """
 
     def __init__(self, most: int, outbox: Outbox) -> None:
         self.slots = asyncio.Semaphore(most)
@@ -197,14 +198,18 @@ class _Stream:
         """A job runs, and its request is held until it has ended."""
         self._running[job.job_id] = task
         task.add_done_callback(partial(self._ended, job, account))
+        self._outbox.when_told(job.job_id, partial(self._told, job.job_id))
 
     def cancel(self, job_id: str) -> None:
         """End a job; nothing if none of this name runs."""
         if job_id in self._running:
             self._running[job_id].cancel()
 
+    def _told(self, job_id: str) -> None:
+        del self._running[job_id]
+        self.slots.release()
+
     def _ended(self, job: Job, account: Account, task: asyncio.Task[None]) -> None:
-        del self._running[job.job_id]
         account.close()
         if task.cancelled():
             names = [source.source_id for source in job.sources]

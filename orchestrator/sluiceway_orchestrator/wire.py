@@ -21,6 +21,7 @@ _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _CROPS_TAG = 15 << 3 | _LENGTH
 _CROP_ID_TAG = 1 << 3 | _VARINT
 _CROP_SPEC_TAG = 2 << 3 | _LENGTH
+_CROP_RAW_TAG = 3 << 3 | _LENGTH
 _CROP_TRANSFORM_TAG = 5 << 3 | _LENGTH
 # A `Transform` with its nine numbers, packed as every serialiser writes them.
 _TRANSFORM = struct.Struct("<BB9f")
@@ -87,7 +88,11 @@ def split_field(message: bytes, number: int) -> tuple[bytes, bytes]:
             if is_field is not inside:
                 (taken if inside else rest).append(message[start:position])
                 start, inside = position, is_field
-            position = _skip(message, position)
+            if is_field and message[position + 1] < 0x80:
+                # As nearly all of them are: short, so that the length is a byte.
+                position += message[position + 1] + 2
+            else:
+                position = _skip(message, position)
     except IndexError as error:
         raise Internal("a stage sent a damaged message") from error
     if position != size:
@@ -160,7 +165,10 @@ def _crop_facts(message: bytes, position: int, end: int) -> tuple[int, str, Matr
     crop_id, spec, to_image = 0, "", None
     while position < end:
         tag = message[position]
-        if tag == _CROP_ID_TAG:
+        if tag == _CROP_RAW_TAG:
+            length, position = _varint(message, position + 1)
+            position += length
+        elif tag == _CROP_ID_TAG:
             crop_id, position = _varint(message, position + 1)
         elif tag == _CROP_SPEC_TAG:
             length, position = _varint(message, position + 1)

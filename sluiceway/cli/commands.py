@@ -48,11 +48,13 @@ def _load(entry: metadata.EntryPoint) -> Any:
         if error.name is None or error.name.startswith("sluiceway."):
             raise
         missing_servers(entry.name, error.name)
-    # Ways of showing things are the application's, also for what is added to it.
-    app = found
-    if not isinstance(found, typer.Typer):
+    if isinstance(found, typer.Typer):
+        # Also where it has one command only, which Typer would take for the whole.
+        command: Any = typer.main.get_group(found)
+    else:
+        # Ways of showing things are the application's, also for what is added to it.
         app = typer.Typer(rich_markup_mode="rich", pretty_exceptions_enable=False, add_completion=False)
         app.command(entry.name)(found)
-    command = typer.main.get_command(app)
+        command = typer.main.get_command(app)
     command.name = entry.name
     return command

@@ -96,7 +96,7 @@ class ScriptedPipeline(pipeline_pb2_grpc.PipelineServiceServicer):
                 if not waiting:
                     break
             for event in self.script(self, waiting[0], context):
-                if event.HasField("job_done"):
+                if event.WhichOneof("event") in ("job_done", "job_refused"):
                     # Before the client can know: otherwise a fast client would look as if it sent too early.
                     with self.received:
                         waiting.pop(0)
@@ -162,6 +162,17 @@ def fail_first(
         yield event
 
 
+def refuse_first(
+    server: ScriptedPipeline, request: pipeline_pb2.ProcessRequest, context: grpc.ServicerContext
+) -> Iterator[Response]:
+    """The first job of a stream is refused for good, the others run."""
+    if request.job_id == server.records.jobs[0].job_id:
+        error = error_pb2.Error(code=3, reason="UNKNOWN_PIPELINE", message="no such pipeline")
+        yield Response(job_id=request.job_id, job_refused=pipeline_pb2.JobRefused(error=error))
+    else:
+        yield from answer(server, request, context)
+
+
 def queue_full(
     _: ScriptedPipeline, __: pipeline_pb2.ProcessRequest, context: grpc.ServicerContext
 ) -> Iterator[Response]:
@@ -173,13 +184,29 @@ def queue_full(
 def from_the_future(
     server: ScriptedPipeline, request: pipeline_pb2.ProcessRequest, context: grpc.ServicerContext
 ) -> Iterator[Response]:
-    """What a newer server might send: an unknown event, unknown fields, a shape that is not a box."""
+    """What a newer server might send, and steps that a client did not ask for.
+
+    An unknown event, unknown fields, a shape that is not a box, a kind of value that no program prints, and a text of
+    the whole page, whose region means nothing.
+    """
     # Field 99, length-delimited: an event that this release does not know.
     yield Response.FromString(b"\x9a\x06\x03new")
     for event in answer(server, request, context):
         if event.HasField("regions"):
             polygon = geometry_pb2.Polygon(points=[geometry_pb2.Point(x=1, y=1)] * 3)
             event.regions.regions.add(id=2, geometry=geometry_pb2.Geometry(polygon=polygon), class_name="new")
+        elif event.HasField("values"):
+            owner = pipeline_pb2.Value(region_id=event.values.values[0].region_id)
+            owner.data.update({"owner": "somebody", "fines": [1, None, {"paid": True}]})
+            yield Response(
+                source_id=event.source_id,
+                values=pipeline_pb2.Values(values=[owner], step="owner", page=event.values.page),
+            )
+            page = pipeline_pb2.Value(text=value_pb2.Text(text="of the page", confidence=1))
+            yield Response(
+                source_id=event.source_id,
+                values=pipeline_pb2.Values(values=[page], step="page", subject=pipeline_pb2.SUBJECT_PAGE),
+            )
         yield Response.FromString(event.SerializeToString() + b"\x9a\x06\x03new")
 
 

@@ -131,9 +131,9 @@ def test_http_gives_what_the_python_client_gets(
         request = urllib.request.Request(url, picture.read_bytes(), headers)
         with urllib.request.urlopen(request, timeout=60, context=trust) as answer:
             events = [json.loads(line) for line in answer]
-        found = {item["id"]: item for event in events for item in event.get("detections", {}).get("detections", ())}
-        read = [item for event in events for item in event.get("recognitions", {}).get("recognitions", ())]
-        texts = {item["crop_id"]: item["text"]["text"] for item in read}
+        found = {item["id"]: item for event in events for item in event.get("regions", {}).get("regions", ())}
+        read = [item for event in events for item in event.get("values", {}).get("values", ())]
+        texts = {item["region_id"]: item["text"]["text"] for item in read}
         result = expected[picture.name]
         assert next(event["done"]["reading_order"] for event in events if "done" in event) == [
             region.id for region in result.regions

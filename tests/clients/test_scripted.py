@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sluiceway.common.v1 import model_pb2
 from tests.clients import scripted_pipeline
 from tests.clients.conftest import Run, code_name
 from tests.clients.scripted_pipeline import TEXTS, ScriptedPipeline
@@ -91,6 +92,41 @@ def test_bulk_sends_no_more_than_its_window(run: Run, pipeline: ScriptedPipeline
     assert pipeline.records.most_unfinished == 3
 
 
+def test_a_refused_job_is_told_and_leaves_the_stream(run: Run, pipeline: ScriptedPipeline, images: list[Path]) -> None:
+    pipeline.script = scripted_pipeline.refuse_first
+    # With a window of one job, a client that waits for the end of the refused one would send no other.
+    output = run("--bulk", "1", *images[:3])
+    assert output.exit_code == 1
+    assert [line[0] for line in output.of("done")] == ["1.png", "2.png"]
+    # The Python library names the source that it was, and the others the job.
+    [told] = output.of("refused") or output.of("failed")
+    assert "UNKNOWN_PIPELINE" in told
+    assert told[-1] == "no such pipeline"
+
+
+def test_says_how_much_and_how_urgent_before_it_is_read(
+    run: Run, program: Path, pipeline: ScriptedPipeline, images: list[Path]
+) -> None:
+    assert run(*images[:2]).exit_code == 0
+    [told] = pipeline.records.metadata
+    size_bytes = pipeline.records.jobs[0].ByteSize()
+    # grpcurl makes the message, so that the script can only say what is surely enough.
+    surely = size_bytes + 200 if program.parent.name == "shell" else size_bytes
+    assert size_bytes <= int(told["sluiceway-request-bytes"]) <= surely
+    assert told["sluiceway-priority"] == "normal"
+
+
+def test_a_stream_says_that_it_is_bulk(run: Run, pipeline: ScriptedPipeline, images: list[Path]) -> None:
+    assert run("--bulk", "2", "--timeout", "30.5", *images[:2]).exit_code == 0
+    [told] = pipeline.records.metadata
+    # The size of the largest job is not known when a stream begins.
+    assert (told.get("sluiceway-request-bytes"), told["sluiceway-priority"]) == (None, "bulk")
+    assert [job.options.priority for job in pipeline.records.jobs] == [model_pb2.PRIORITY_BULK] * 2
+    # The time is that of each job; a deadline of the stream would end it with all of them.
+    assert [job.timeout.ToMilliseconds() for job in pipeline.records.jobs] == [30_500] * 2
+    assert (pipeline.records.time_remaining_s[0] or 1e9) > 1e6
+
+
 @pytest.mark.parametrize("mode", [(), ("--bulk", "2")], ids=["one job", "stream"])
 def test_a_file_that_is_not_there_is_told(run: Run, mode: tuple[str, ...], images: list[Path]) -> None:
     output = run(*mode, images[0], images[1].with_name("missing.png"))
@@ -104,7 +140,7 @@ def test_ignores_what_a_newer_server_adds(run: Run, pipeline: ScriptedPipeline, 
     assert output.exit_code == 0, output
     # The third shape is no box: a client may leave it out, or draw what surrounds it.
     assert [line[1] for line in output.of("box")][:2] == ["0", "1"]
-    assert len(output.of("text")) == 2
+    assert [line[-1] for line in output.of("text")] == list(TEXTS)
 
 
 @pytest.fixture(params=["server certificate", "mutual"])

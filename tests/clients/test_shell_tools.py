@@ -45,20 +45,23 @@ def test_describes_them_with_their_comments(grpcurl: Path, address: str) -> None
     assert "RESOURCE_EXHAUSTED with RetryInfo" in described
     box = ask(grpcurl, "-plaintext", address, "describe", "sluiceway.common.v1.Box")
     assert "(x1, y1) is the outer corner, so the width is x1 - x0" in box
-    for message in ("pipeline.v1.Source", "detection.v1.DetectOptions", "recognition.v1.Text", "common.v1.Error"):
+    for message in ("pipeline.v1.Source", "pipeline.v1.DetectionOptions", "common.v1.Text", "common.v1.Error"):
         lines = ask(grpcurl, "-plaintext", address, "describe", f"sluiceway.{message}").splitlines()
         fields = [number for number, line in enumerate(lines) if "=" in line and line.strip().endswith(";")]
         assert fields
         assert all(lines[number - 1].strip().startswith("//") for number in fields), lines
 
 
-def test_buf_prints_the_events(buf: Path, address: str, images: list[Path]) -> None:
+def test_buf_prints_the_events(buf: Path, address: str, pipeline: ScriptedPipeline, images: list[Path]) -> None:
     output = run_client(buf, images[0], server=address)
     assert output.exit_code == 0, output
     assert [line[-1] for line in output.of("text")] == list(TEXTS)
+    [told] = pipeline.records.metadata
+    assert int(told["sluiceway-request-bytes"]) >= pipeline.records.jobs[0].ByteSize()
+    assert told["sluiceway-priority"] == "normal"
     assert [line[0] for line in output.lines] == [
-        "image_ready",
-        "detections",
+        "source_ready",
+        "regions",
         "box",
         "box",
         "text",

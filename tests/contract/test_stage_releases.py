@@ -42,7 +42,7 @@ class NewerDetection(FakeDetection):
         answer = await super().Detect(request, context)
         answer.detections[0].MergeFromString(ADDED)
         answer.detections[0].geometry.MergeFromString(ADDED)
-        answer.detections.add(id=77, class_name="textline", confidence=0.1).geometry.MergeFromString(ADDED)
+        answer.detections.add(id=3, class_name="textline", confidence=0.1).geometry.MergeFromString(ADDED)
         answer.load.MergeFromString(ADDED)
         for crop in answer.crops:
             crop.MergeFromString(ADDED)
@@ -66,7 +66,7 @@ class NewerRecognition(FakeRecognition):
     async def Describe(self, request: Any, context: Any) -> recognition_pb2.DescribeResponse:
         description = await super().Describe(request, context)
         added = description.models.add()
-        added.model.name, added.crop_spec.model = "from-the-future", "from-the-future"
+        added.model.name, added.crop_spec.name = "from-the-future", "from-the-future"
         added.head, added.crop_spec.resize_rule = 99, 99  # type: ignore[assignment]
         added.crop_spec.height, added.crop_spec.max_width = 48, 320
         added.crop_spec.classes.append("nothing that is found")
@@ -89,11 +89,11 @@ async def test_stages_that_say_more() -> None:
     assert source.error is None
     assert source.texts == {f"5:{region}": 1 for region in range(3)}
     assert source.detections is not None
-    assert [found.id for found in source.detections.detections] == [0, 1, 2, 77]
+    assert [found.id for found in source.detections.regions] == [0, 1, 2, 3]
     # What this release does not know reaches a client that may.
-    assert ADDED in source.detections.detections[0].SerializeToString()
+    assert ADDED in source.detections.regions[0].SerializeToString()
     assert source.done is not None
-    assert set(source.done.reading_order) == {0, 1, 2, 77}
+    assert set(source.done.reading_order) == {0, 1, 2, 3}
 
 
 async def test_a_request_with_what_this_release_does_not_know() -> None:
@@ -102,4 +102,4 @@ async def test_a_request_with_what_this_release_does_not_know() -> None:
         request.options.MergeFromString(ADDED)
         request = pipeline_pb2.ProcessRequest.FromString(request.SerializeToString() + ADDED)
         kinds = [event.WhichOneof("event") async for event in cluster.stub.Process(request, timeout=20)]
-    assert kinds == ["image_ready", "detections", "recognitions", "done", "job_done"]
+    assert kinds == ["source_ready", "regions", "values", "done", "job_done"]

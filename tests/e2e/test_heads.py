@@ -40,6 +40,13 @@ SIGNS = [
     Sign("stamp", left_rgb=GREEN, right_rgb=SKY),
     Sign("word", "42"),
 ]
+READ = {"stage": "recognition", "of": "signs"}
+STEPS = [
+    {"name": "signs", "stage": "detection"},
+    {"name": "words", **READ, "classes": ["word"]},
+    {"name": "shades", **READ, "classes": ["banner", "stamp"], "model": "shade"},
+    {"name": "looks", **READ, "classes": ["stamp"], "model": "look"},
+]
 
 
 def probabilities(rgb: tuple[int, int, int]) -> np.ndarray:
@@ -82,7 +89,7 @@ def cluster(request: pytest.FixtureRequest, files: dict[str, Path], start_up_onc
         SLUICEWAY_DETECTION__WORKERS="1",
         SLUICEWAY_RECOGNITION__WORKERS="1",
         SLUICEWAY_RECOGNITION__MODELS=json.dumps(models),
-        SLUICEWAY_ORCHESTRATOR__ROUTES=json.dumps({"word": "default", "banner": "shade", "stamp": ["look", "shade"]}),
+        SLUICEWAY_PIPELINES__READ=json.dumps({"steps": STEPS}),
     )
 
 
@@ -175,7 +182,7 @@ def test_over_http_and_on_the_command_line(cluster: Any, tmp_path: Path) -> None
     )
     with urllib.request.urlopen(request, timeout=30) as answer:
         events = [json.loads(line) for line in answer]
-    found = [item for event in events for item in event.get("recognitions", {}).get("recognitions", [])]
+    found = [item for event in events for item in event.get("values", {}).get("values", [])]
     kinds = sorted(kind for item in found for kind in ("text", "classification", "embedding") if kind in item)
     assert kinds == ["classification", "classification", "embedding", "text"]
     assert sorted(len(item["classification"]["labels"]) for item in found if "classification" in item) == [2, 2]
@@ -198,11 +205,13 @@ def test_over_http_and_on_the_command_line(cluster: Any, tmp_path: Path) -> None
 def test_each_head_is_described(cluster: Any) -> None:
     with urllib.request.urlopen(f"http://{cluster.http}/v1/describe", timeout=10) as answer:
         described = json.load(answer)
-    assert {route["detection_class"]: route["model"] for route in described["routes"]}.keys() >= {
-        "word",
-        "banner",
-        "stamp",
-    }
+    (read,) = described["pipelines"]
+    assert {step["name"]: step["classes"] for step in read["steps"] if step["of"]} == {
+        "words": ["word"], "shades": ["banner", "stamp"], "looks": ["stamp"],
+    }  # fmt: skip
+    (recognition,) = (stage for stage in described["stages"] if stage["kind"] == "recognition")
+    assert [model["head"] for model in recognition["groups"][0]["models"]] == ["text", "classes", "embedding"]
+    assert described["problems"] == []
     status = cluster.status("recognition")
     assert {model["name"]: model["kind"] for model in status["models"]} == {
         "ppocrv6-tiny": "text", "shade": "classify", "look": "embed",

@@ -67,9 +67,13 @@ async def test_recognition_down_for_ten_seconds(tmp_path: Path) -> None:
             # those whose deadlines are near, and not from all of them, as no two have the same.
             hasty = await asyncio.gather(*(caller.ask(200 + n, timeout_s=0.8 + n / 10) for n in range(20)))
             assert not any(task.done() for task in patient)
-            told = [answer for answer in hasty if answer.region_errors == {"UNAVAILABLE": 2}]
+            # An image whose words nobody can read is not looked for words: only those that were asked before it was
+            # noticed have boxes.
+            told = [answer for answer in hasty if answer.reason == "UNAVAILABLE" or answer.region_errors]
             assert len(told) >= 10, hasty
-            assert all(answer.boxes == 2 for answer in told), "detection was there, and its answers come"
+            assert all(answer.region_errors in ({}, {"UNAVAILABLE": 2}) for answer in told), told
+            assert all(answer.boxes == (2 if answer.region_errors else 0) for answer in told), told
+            assert sum(not answer.boxes for answer in told) >= 5, told
             for answer in hasty:
                 ends = {answer.reason, answer.code, *answer.region_errors}
                 assert answer in told or "DEADLINE_EXCEEDED" in ends, answer

@@ -81,9 +81,9 @@ async def test_waiting_work_of_a_client_that_left_never_starts() -> None:
         jobs = [Request(sources=[Source(image=picture(n)) for n in range(start, start + 50)]) for start in (0, 100)]
         calls = [cluster.stub.Process(job, timeout=60) for job in jobs]
         tasks = [asyncio.create_task(call.read()) for call in calls]
-        await until(lambda: cluster.service.detection.backlog_items > 80)
+        await until(lambda: cluster.service.stages["detection"].backlog_items > 80)
         calls[1].cancel()
-        await until(lambda: cluster.service.detection.backlog_items < 50)
+        await until(lambda: cluster.service.stages["detection"].backlog_items < 50)
         seen_then = {number for number in detector.seen if number >= 100}
         release.set()
         while await calls[0].read() is not grpc.aio.EOF:
@@ -179,11 +179,11 @@ async def test_a_greedy_client_does_not_push_out_a_modest_one() -> None:
         await cluster.process(Source(image=picture(9999)))
         detector.before = work
         greedy = asyncio.create_task(cluster.process(*(Source(image=picture(n)) for n in range(300)), timeout_s=100))
-        await until(lambda: cluster.service.detection.backlog_items == 64 - 3)
+        await until(lambda: cluster.service.stages["detection"].backlog_items == 64 - 3)
         modest = pipeline_pb2_grpc.PipelineServiceStub(other)
         job = Request(sources=[Source(image=picture(n)) for n in range(1000, 1005)])
         reading = asyncio.create_task(account(modest.Process(job, timeout=100)))
-        await until(lambda: cluster.service.detection.backlog_items == 64 - 3 + 5)
+        await until(lambda: cluster.service.stages["detection"].backlog_items == 64 - 3 + 5)
         release.set()
         assert all(source.done is not None for source in (await reading)[None].values())
         assert all(source.done is not None for source in (await greedy).values())
@@ -234,7 +234,7 @@ async def test_interactive_work_overtakes_bulk_work() -> None:
         for number in range(30):
             before = 2 + 3 * number
             await until(lambda count=before: len(begun) == count and len(line) == 2)
-            assert cluster.service.detection.backlog_items > 50, "bulk work no longer saturates the stage"
+            assert cluster.service.stages["detection"].backlog_items > 50, "bulk work no longer saturates the stage"
             call = asyncio.create_task(
                 cluster.process(Source(image=picture(number)), priority=model_pb2.PRIORITY_INTERACTIVE, timeout_s=60)
             )

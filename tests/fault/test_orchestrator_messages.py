@@ -41,7 +41,7 @@ async def test_what_fits_in_no_message_of_detection_is_told_after_one_call(
     stage = FakeDetection()
     async with serving(stage, stage_limit) as address, Cluster([], detection=address, **options) as cluster:
         events = await cluster.process(Source(image=large), Source(image=picture(2)), timeout_s=60)
-        (replica,) = cluster.service.detection.replicas
+        (replica,) = cluster.service.stages["detection"].replicas
         # No fault of the replica: it is not left alone for it.
         assert replica.occupancy.held_until_s == float("-inf")
     assert events["0"].error is not None
@@ -55,7 +55,7 @@ async def test_crops_that_fit_in_no_message_of_recognition_are_told_after_one_ca
     stage = FakeRecognition()
     async with serving(stage, SMALL_STAGE) as address, Cluster(readers=[], recognition=address) as cluster:
         events = await cluster.process(Source(image=picture(1, regions=30, crop_bytes=60_000)), timeout_s=60)
-        (replica,) = cluster.service.recognition.replicas
+        (replica,) = cluster.service.stages["recognition"].replicas
         assert replica.occupancy.sent == 1
     assert events["0"].done is not None
     assert {error.reason for error in events["0"].region_errors.values()} == {"IMAGE_TOO_LARGE"}

@@ -11,12 +11,11 @@ from typing import Any
 import aiohttp
 import grpc.aio
 import pytest
-from http_port import IMAGE, serve
+from http_port import IMAGE, port_of, serve
 from openapi_spec_validator import validate
 from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.config.http import HttpConfig
-from sluiceway_orchestrator.events import ImageReady
-from sluiceway_orchestrator.http.port import HttpPort
+from sluiceway_orchestrator.events import SourceReady
 from sluiceway_orchestrator.job import Job
 from sluiceway_orchestrator.outbox import Addressed
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, picture
@@ -25,7 +24,7 @@ from sluiceway_runtime.server.status import from_rpc_error
 
 from sluiceway.pipeline.v1 import pipeline_pb2
 
-KINDS = {"image_ready", "detections", "recognitions", "done", "failed", "job_done"}
+KINDS = {"source_ready", "regions", "values", "done", "failed", "job_done"}
 
 
 def kind_of(event: dict[str, Any]) -> str:
@@ -38,10 +37,10 @@ async def test_an_image_comes_back_as_lines_of_events() -> None:
         status, headers, events = await http.post(picture(7, regions=2), **IMAGE)
     assert status == 200
     assert headers["X-Content-Type-Options"] == "nosniff"
-    assert [kind_of(event) for event in events] == ["image_ready", "detections", "recognitions", "done", "job_done"]
-    assert [item["text"]["text"] for item in events[2]["recognitions"]["recognitions"]] == ["7:0", "7:1"]
+    assert [kind_of(event) for event in events] == ["source_ready", "regions", "values", "done", "job_done"]
+    assert [item["text"]["text"] for item in events[2]["values"]["values"]] == ["7:0", "7:1"]
     # Every field is there, also when it is zero: whoever reads JSON knows no defaults.
-    assert events[1]["detections"]["detections"][0]["id"] == 0
+    assert events[1]["regions"]["regions"][0]["id"] == 0
     assert events[-1]["job_done"]["failed"] == 0
 
 
@@ -52,7 +51,7 @@ async def test_a_json_job_with_several_sources_and_options() -> None:
         status, _, events = await http.post(json.dumps(body).encode(), **{"Content-Type": "application/json"})
     assert status == 200
     assert {event["job_id"] for event in events} == {"mine"}
-    assert not [event for event in events if "recognitions" in event]
+    assert not [event for event in events if "values" in event]
     assert events[-1]["job_done"] == {"succeeded": 3, "failed": 0}
 
 
@@ -66,7 +65,7 @@ async def test_server_sent_events() -> None:
         assert response.content_type == "text/event-stream"
         frames = (await response.text()).strip().split("\n\n")
     names = [frame.split("\n")[0] for frame in frames]
-    assert names == [f"event: {kind}" for kind in ("image_ready", "detections", "recognitions", "done", "job_done")]
+    assert names == [f"event: {kind}" for kind in ("source_ready", "regions", "values", "done", "job_done")]
     assert all(json.loads(frame.split("\n")[1].removeprefix("data: ")) for frame in frames)
 
 
@@ -82,7 +81,7 @@ async def test_events_are_streamed_while_the_stage_still_works() -> None:
         asyncio.timeout(30),
         http.session.post(f"{http.url}/v1/process", data=picture(1), headers=IMAGE) as response,
     ):
-        assert kind_of(json.loads(await response.content.readline())) == "image_ready"
+        assert kind_of(json.loads(await response.content.readline())) == "source_ready"
         acknowledged.set()
         assert kind_of(json.loads((await response.read()).splitlines()[-1])) == "job_done"
 
@@ -214,15 +213,15 @@ async def test_a_job_that_breaks_is_a_problem_before_its_first_event_and_an_even
 
     async def run(_job: Job) -> AsyncGenerator[Addressed]:
         for number in range(events_before):
-            yield Addressed("j", str(number), ImageReady(number))
+            yield Addressed("j", str(number), SourceReady(number))
         raise error
 
-    config, headers = OrchestratorConfig(), {**IMAGE, "Accept": accept}
-    port = HttpPort(config, HttpConfig(port=0), run=run, describe=lambda: "{}")
-    await port.start()
-    url = f"http://127.0.0.1:{port.port}/v1/process"
-    try:
-        async with aiohttp.ClientSession() as session:
+    headers = {**IMAGE, "Accept": accept}
+    async with Cluster([], []) as cluster, aiohttp.ClientSession() as session:
+        port = port_of(cluster, OrchestratorConfig(), HttpConfig(port=0), run)
+        await port.start()
+        url = f"http://127.0.0.1:{port.port}/v1/process"
+        try:
             async with session.post(url, data=picture(1), headers=headers) as response:
                 problem = await response.json(content_type="application/problem+json")
                 assert (response.status, problem["status"], problem["reason"]) == (status, status, reason)
@@ -231,21 +230,23 @@ async def test_a_job_that_breaks_is_a_problem_before_its_first_event_and_an_even
             async with session.post(url, data=picture(1), headers=headers) as response:
                 assert (response.status, response.content_type) == (200, accept)
                 text = await response.text()
-        lines = [line.removeprefix("data: ") for line in text.splitlines() if line and not line.startswith("event: ")]
-        assert [set(json.loads(line)) & {"image_ready", "problem"} for line in lines] == [
-            {"image_ready"},
-            {"image_ready"},
-            {"problem"},
-        ]
-        assert ("event: problem" in text) == (accept == "text/event-stream")
-        late = json.loads(lines[-1])["problem"]
-        assert (late["status"], late["reason"]) == (status, reason)
-        assert "a detail" not in told + text
-        assert ("a detail" in caplog.text) == (reason == "INTERNAL")
-        # Neither is left as a job that runs.
-        assert await port.drain(0)
-    finally:
-        await port.close()
+            lines = [
+                line.removeprefix("data: ") for line in text.splitlines() if line and not line.startswith("event: ")
+            ]
+            assert [set(json.loads(line)) & {"source_ready", "problem"} for line in lines] == [
+                {"source_ready"},
+                {"source_ready"},
+                {"problem"},
+            ]
+            assert ("event: problem" in text) == (accept == "text/event-stream")
+            late = json.loads(lines[-1])["problem"]
+            assert (late["status"], late["reason"]) == (status, reason)
+            assert "a detail" not in told + text
+            assert ("a detail" in caplog.text) == (reason == "INTERNAL")
+            # Neither is left as a job that runs.
+            assert await port.drain(0)
+        finally:
+            await port.close()
 
 
 async def test_a_failed_source_is_an_event() -> None:
@@ -300,7 +301,7 @@ async def test_jobs_of_all_ports_count_together() -> None:
             async with session.post(url, data=picture(2), headers=IMAGE) as response:
                 problem = await response.json()
             named = from_rpc_error(refused.value).reason
-            return [named, *(event.job_done.error.reason for event in events), problem["reason"]]
+            return [named, *(event.job_refused.error.reason for event in events), problem["reason"]]
 
         async def free() -> None:
             while cluster.service.status()["jobs"]:
@@ -328,7 +329,7 @@ async def test_what_could_not_be_done_in_time_is_refused(monkeypatch: pytest.Mon
         raise QueueFull("too much is waiting", retry_after_s=2.5)
 
     async with serve() as http:
-        monkeypatch.setattr(http.cluster.service.flow, "admit", refuse)
+        monkeypatch.setattr(http.cluster.service.executor, "admit", refuse)
         status, headers, problem = await http.post(picture(1), **IMAGE)
     assert (status, headers["Retry-After"], problem["retry_after_ms"]) == (429, "3", 2500)
     assert not http.cluster.detection[0].stage.seen
@@ -348,7 +349,7 @@ async def test_the_openapi_document_is_valid_and_describes_the_events() -> None:
     validate(document)
     event = document["components"]["schemas"]["sluiceway.pipeline.v1.ProcessResponse"]["properties"]
     assert set(event) >= KINDS
-    size = document["components"]["schemas"]["sluiceway.pipeline.v1.ImageReady"]["properties"]["size_bytes"]
+    size = document["components"]["schemas"]["sluiceway.pipeline.v1.SourceReady"]["properties"]["size_bytes"]
     assert size["type"] == "string"
 
 

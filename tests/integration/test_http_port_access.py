@@ -7,10 +7,9 @@ import ssl
 from pathlib import Path
 
 import pytest
-from http_port import IMAGE, serve
+from http_port import IMAGE, port_of, serve
 from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.config.http import HttpConfig
-from sluiceway_orchestrator.http.port import HttpPort
 from sluiceway_orchestrator.jobs import Jobs
 from sluiceway_orchestrator.testing import Cluster, picture
 from sluiceway_runtime.errors import StartupError
@@ -76,8 +75,8 @@ async def test_pages_of_other_origins_may_not_call() -> None:
 async def test_is_not_open_to_a_network_by_accident() -> None:
     async with Cluster([], []) as cluster:
         config = OrchestratorConfig()
-        jobs = Jobs(config, cluster.service.flow)
-        port = HttpPort(config, HttpConfig(port=0, host="0.0.0.0"), run=jobs.run, describe=lambda: "{}")
+        jobs = Jobs(config, cluster.service.executor, cluster.service.budget)
+        port = port_of(cluster, config, HttpConfig(port=0, host="0.0.0.0"), jobs.run)
         with pytest.raises(StartupError, match="no token"):
             await port.start()
 

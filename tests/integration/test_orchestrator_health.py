@@ -55,7 +55,7 @@ async def test_a_stage_without_health_checks_is_asked_for_its_description_instea
     async with without_health(stage) as address, Cluster([], detection=address) as cluster:
 
         def ready() -> bool:
-            return any(replica.ready for replica in cluster.service.detection.replicas)
+            return any(replica.ready for replica in cluster.service.stages["detection"].replicas)
 
         (source,) = (await cluster.process(Source(image=picture(1)))).values()
         assert source.texts == {"1:0": 1, "1:1": 1}
@@ -66,7 +66,7 @@ async def test_a_stage_without_health_checks_is_asked_for_its_description_instea
         await until(lambda: not ready())
         # Work waits for it, as for a stage that says that it does not serve.
         job = asyncio.create_task(cluster.process(Source(image=picture(2)), timeout_s=60))
-        await until(lambda: cluster.service.detection.backlog_items == 1)
+        await until(lambda: cluster.service.stages["detection"].backlog_items == 1)
         assert 2 not in stage.seen
         stage.describes = True
         (source,) = (await job).values()

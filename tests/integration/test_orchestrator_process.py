@@ -7,15 +7,15 @@ import asyncio
 import grpc
 import grpc.aio
 import pytest
-from sluiceway_orchestrator.events import Detected
-from sluiceway_orchestrator.stages.clients import DetectionClient
+from sluiceway_orchestrator.stages.detection import DetectionClient, Found
+from sluiceway_orchestrator.stages.group import Group
 from sluiceway_orchestrator.stages.stage import Ticket
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, picture
 from sluiceway_orchestrator.testing.cluster import account
+from sluiceway_orchestrator.wire import Buffers
 from sluiceway_runtime.errors import InvalidImage, ModelFailed, QueueFull
 
 from sluiceway.common.v1 import model_pb2
-from sluiceway.detection.v1 import detection_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2
 
 Source = pipeline_pb2.Source
@@ -24,40 +24,44 @@ Source = pipeline_pb2.Source
 async def test_one_image_gives_every_event_once_and_in_order() -> None:
     async with Cluster() as cluster:
         (source,) = (await cluster.process(Source(image=picture(7, regions=3)))).values()
-    assert source.order == ["image_ready", "detections", "recognitions", "done"]
+    assert source.order == ["source_ready", "regions", "values", "done"]
     assert source.ready is not None
     assert source.ready.size_bytes == len(picture(7))
     assert source.detections is not None
-    assert (source.detections.width, source.detections.height) == (640, 480)
+    assert source.detections.step == "text"
+    assert (source.detections.page.width, source.detections.page.height) == (640, 480)
     assert list(source.detections.recognizing) == [0, 1, 2]
     assert source.texts == {"7:0": 1, "7:1": 1, "7:2": 1}
     assert source.done is not None
     assert list(source.done.reading_order) == [2, 1, 0]
-    assert [(model.name, model.weights_sha256[:1]) for model in source.done.models] == [
+    reports = {report.step: report for report in source.done.steps}
+    assert list(reports) == ["text", "words"]
+    assert [(model.name, model.weights_sha256[:1]) for report in reports.values() for model in report.models] == [
         ("fake-detector", "d"),
         ("fake-reader", "e"),
     ]
-    assert source.done.detection.total_ms == 2
-    assert source.done.total_ms >= source.done.recognition.total_ms > 0
+    assert reports["text"].timings.compute_ms == 1
+    assert source.done.total_ms >= reports["words"].timings.total_ms > 0
+    assert [report.failed for report in reports.values()] == [0, 0]
 
 
 async def test_no_region_is_a_normal_result() -> None:
     async with Cluster() as cluster:
         (source,) = (await cluster.process(Source(image=picture(1, regions=0)))).values()
-        assert source.order == ["image_ready", "detections", "done"]
+        assert source.order == ["source_ready", "regions", "done"]
         assert cluster.recognition[0].stage.seen == {}
 
 
 async def test_detect_only_cuts_and_reads_nothing() -> None:
     async with Cluster() as cluster:
         (source,) = (await cluster.process(Source(image=picture(1)), detect_only=True)).values()
-        assert source.order == ["image_ready", "detections", "done"]
+        assert source.order == ["source_ready", "regions", "done"]
         assert source.detections is not None
-        assert len(source.detections.detections) == 2
+        assert len(source.detections.regions) == 2
         assert not source.detections.recognizing
 
 
-async def test_recognitions_are_streamed_while_the_stage_still_reads() -> None:
+async def test_values_are_streamed_while_the_stage_still_reads() -> None:
     """The recogniser holds crop 2 until the client has crop 1: only a real stream ends at all."""
     acknowledged = asyncio.Event()
 
@@ -69,7 +73,7 @@ async def test_recognitions_are_streamed_while_the_stage_still_reads() -> None:
         call = cluster.stub.Process(pipeline_pb2.ProcessRequest(sources=[Source(image=picture(5))]), timeout=30)
         texts = []
         async for event in call:
-            for item in event.recognitions.recognitions:
+            for item in event.values.values:
                 texts.append(item.text.text)
                 acknowledged.set()
     assert texts == ["5:0", "5:1"]
@@ -106,7 +110,8 @@ async def test_a_failed_source_leaves_its_neighbours_alone() -> None:
             Source(source_id="nothing"),
             Source(source_id="also good", image=picture(3)),
         )
-        counted = {family.name: family.samples for family in cluster.service.metrics()}["sluiceway_sources"]
+        families = {family.name: family.samples for family in cluster.server.registry.collect()}
+        counted = [sample for sample in families["sluiceway_sources"] if sample.name == "sluiceway_sources_total"]
     assert {(sample.labels["result"], sample.labels["reason"]): sample.value for sample in counted} == {
         ("done", ""): 2,
         ("failed", "INVALID_IMAGE"): 2,
@@ -134,7 +139,7 @@ async def test_recognition_that_fails_is_an_error_for_each_region() -> None:
         2: "MODEL_FAILED",
     }
     assert source.done is not None
-    assert source.done.failed_recognitions == 2
+    assert [(report.step, report.failed) for report in source.done.steps] == [("text", 0), ("words", 2)]
 
 
 async def test_a_bug_in_one_source_is_an_internal_error_of_that_source(
@@ -143,19 +148,19 @@ async def test_a_bug_in_one_source_is_an_internal_error_of_that_source(
     """It leaves its neighbours and every count of the server as they were, and its text goes to the log alone."""
     detect = DetectionClient.detect
 
-    async def buggy(self: DetectionClient, image: bytes, tail: bytes, ticket: Ticket) -> Detected:
-        detected = await detect(self, image, tail, ticket)
-        if image == picture(2):
+    async def buggy(self: DetectionClient, request: Buffers, cost: int, ticket: Ticket, group: Group) -> Found:
+        found = await detect(self, request, cost, ticket, group)
+        if picture(2) in request.join():
             raise ZeroDivisionError("a detail of the program")
-        return detected
+        return found
 
     monkeypatch.setattr(DetectionClient, "detect", buggy)
     async with Cluster() as cluster:
         sources = await cluster.process(*(Source(image=picture(number)) for number in range(1, 4)))
         assert (await cluster.process(Source(image=picture(4))))["0"].done is not None
         assert cluster.service.status()["jobs"] == 0
-        assert not any(cluster.service.flow._admission._counts)
-        assert cluster.service.flow.statistics.sources_failed == {"INTERNAL": 1}
+        assert not any(cluster.service.executor._admission._counts)
+        assert cluster.service.executor.statistics.sources_failed == {"INTERNAL": 1}
         forging = pipeline_pb2.ProcessRequest(job_id="x\nERROR all is lost", sources=[Source(image=picture(2))])
         await account(cluster.stub.Process(forging))
     assert not [record for record in caplog.records if "\n" in record.getMessage()], "names are no lines of the log"
@@ -169,18 +174,34 @@ async def test_a_bug_in_one_source_is_an_internal_error_of_that_source(
 
 
 async def test_a_full_stage_is_back_pressure_and_no_error() -> None:
-    refusals = 0
+    detector = FakeDetection()
 
-    async def full_at_first(_number: int) -> None:
-        nonlocal refusals
-        if refusals < 5:
-            refusals += 1
+    async def full_at_first(number: int) -> None:
+        if detector.seen[number] <= 2:
             raise QueueFull("full", retry_after_s=0.01)
 
-    async with Cluster([FakeDetection(before=full_at_first)]) as cluster:
+    detector.before = full_at_first
+    async with Cluster([detector]) as cluster:
         sources = await cluster.process(*(Source(image=picture(number)) for number in range(8)))
         assert all(source.done is not None for source in sources.values())
-    assert refusals == 5
+    assert detector.seen == dict.fromkeys(range(8), 3)
+
+
+async def test_a_stage_that_stays_full_is_told_after_three_tries() -> None:
+    """Each sends the bytes of the image again, so the client is the one to wait, and hears for how long."""
+
+    async def full(_number: int) -> None:
+        raise QueueFull("full", retry_after_s=0.01)
+
+    detector = FakeDetection(before=full)
+    async with Cluster([detector]) as cluster:
+        (source,) = (await cluster.process(Source(image=picture(1)))).values()
+        tokens = repr(cluster.service.stages["detection"].retries)
+    assert source.error is not None
+    assert (source.error.code, source.error.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], "QUEUE_FULL")
+    assert source.error.retry_after_ms > 0
+    assert detector.seen == {1: 3}
+    assert tokens == "<RetryBudget tokens=510.0>", "each further try costs one"
 
 
 @pytest.mark.parametrize(
@@ -188,18 +209,20 @@ async def test_a_full_stage_is_back_pressure_and_no_error() -> None:
     [
         (pipeline_pb2.ProcessRequest(), "sources"),
         (pipeline_pb2.ProcessRequest(sources=[Source(image=b"x")] * 5), "limit"),
-        (pipeline_pb2.ProcessRequest(sources=[Source(source_id="a"), Source(source_id="a")]), "unique"),
         (
-            pipeline_pb2.ProcessRequest(
-                sources=[Source(image=b"x", metadata_calls=[pipeline_pb2.ApiCall(api="a")] * 65)]
-            ),
-            "metadata_calls",
+            pipeline_pb2.ProcessRequest(sources=[Source(source_id="a", image=b"x"), Source(source_id="a", image=b"x")]),
+            "unique",
         ),
+        (
+            pipeline_pb2.ProcessRequest(sources=[Source(image=b"x", calls=[pipeline_pb2.ApiCall(api="a")] * 65)]),
+            "calls",
+        ),
+        (pipeline_pb2.ProcessRequest(sources=[Source(image=b"x")], pipeline="none"), "pipeline"),
         (pipeline_pb2.ProcessRequest(job_id="x" * 129, sources=[Source(image=b"x")]), "job_id"),
         (
             pipeline_pb2.ProcessRequest(
                 sources=[Source(image=b"x")],
-                options=pipeline_pb2.ProcessOptions(detect=detection_pb2.DetectOptions(confidence=1.5)),
+                options=pipeline_pb2.ProcessOptions(detection=pipeline_pb2.DetectionOptions(confidence=1.5)),
             ),
             "confidence",
         ),
@@ -228,20 +251,28 @@ async def test_a_job_that_cannot_run_is_refused_and_the_next_one_served(
 async def test_classes_go_to_their_models_and_each_pair_comes_once() -> None:
     reader = FakeRecognition(models=("words", "logos"))
     detector = FakeDetection(classes=("textline", "image", "logo"), class_of=lambda region: region % 3)
-    routes = {"*": "default", "image": "none", "logo": ["logos", "words"]}
-    async with Cluster([detector], [reader], routes=routes) as cluster:
+    steps = [
+        {"name": "text", "stage": "detection"},
+        {"name": "read", "stage": "recognition", "of": "text", "except_classes": ["image"]},
+        {"name": "marks", "stage": "recognition", "of": "text", "model": "logos", "classes": ["logo"]},
+    ]
+    async with Cluster([detector], [reader], pipelines={"read": {"steps": steps}}) as cluster:
         (source,) = (await cluster.process(Source(image=picture(9, regions=6)))).values()
         described = await cluster.stub.Describe(pipeline_pb2.DescribeRequest())
     assert source.detections is not None
     assert sorted(source.detections.recognizing) == [0, 2, 3, 5]
     assert source.texts == {"9:0": 1, "9:3": 1, "9:2": 2, "9:5": 2}
     assert set(reader.seen) == {("words", 9, n) for n in (0, 2, 3, 5)} | {("logos", 9, n) for n in (2, 5)}
-    assert {(route.detection_class, route.model) for route in described.routes} == {
-        ("*", "default"),
-        ("image", ""),
-        ("logo", "logos"),
-        ("logo", "words"),
+    assert {key for key, value in source.values.items() if value.HasField("text")} == {
+        *(("read", region) for region in (0, 2, 3, 5)),
+        *(("marks", region) for region in (2, 5)),
     }
+    (pipeline,) = described.pipelines
+    assert [(step.name, step.model, list(step.classes), list(step.except_classes)) for step in pipeline.steps] == [
+        ("text", "", [], []),
+        ("read", "", [], ["image"]),
+        ("marks", "logos", ["logo"], []),
+    ]
 
 
 async def test_describe_tells_stages_limits_and_no_secrets() -> None:
@@ -261,8 +292,13 @@ async def test_describe_tells_stages_limits_and_no_secrets() -> None:
         ("recognition", [True]),
     ]
     assert described.stages[0].endpoints[0].load.capacity == 64
-    assert list(described.detection.classes) == ["textline", "image"]
-    assert described.recognition.models[0].model.name == "fake-reader"
+    ((detector,), (reader,)) = [
+        [model for group in stage.groups for model in group.models] for stage in described.stages
+    ]
+    assert (list(detector.classes), detector.head) == (["textline", "image"], "regions")
+    assert (reader.model.name, reader.head) == ("fake-reader", "text")
+    assert described.default_pipeline == "read"
+    assert not described.problems
     assert [(api.name, list(api.params)) for api in described.apis] == [("files", ["id"])]
     assert described.max_sources == 3
     assert b"geheim" not in described.SerializeToString()
@@ -282,7 +318,7 @@ async def test_priority_and_options_reach_the_stages() -> None:
         await cluster.process(Source(image=picture(1)), priority=model_pb2.PRIORITY_BULK)
         await cluster.process(Source(image=picture(2)))
     assert isinstance(stage, FakeDetection)
-    assert stage.priorities == [model_pb2.PRIORITY_BULK, model_pb2.PRIORITY_UNSPECIFIED]
+    assert stage.priorities == [model_pb2.PRIORITY_BULK, model_pb2.PRIORITY_NORMAL]
 
 
 async def test_first_result_of_a_large_job_comes_as_fast_as_that_of_a_small_one() -> None:
@@ -305,7 +341,7 @@ async def test_first_result_of_a_large_job_comes_as_fast_as_that_of_a_small_one(
         request = pipeline_pb2.ProcessRequest(sources=[Source(image=picture(n)) for n in numbers])
         texts = []
         async for event in cluster.stub.Process(request, timeout=30):
-            for item in event.recognitions.recognitions:
+            for item in event.values.values:
                 if not texts:
                     # A window of twice its capacity and one, and one more for the one that is answered.
                     assert detector.seen.total() <= 6

@@ -217,7 +217,7 @@ async def test_describe_shows_pipelines_stages_and_what_does_not_fit(monkeypatch
                 described = await cluster.stub.Describe(pipeline_pb2.DescribeRequest())
     assert described.default_pipeline == "p"
     pipelines = {pipeline.name: {step.name: step for step in pipeline.steps} for pipeline in described.pipelines}
-    assert set(pipelines) == {"read", "p"}
+    assert set(pipelines) == {"p"}
     steps = pipelines["p"]
     assert list(steps) == ["first", "text", "inside", "words", "last"]
     assert [step.kind for step in steps.values()] == ["call", "detect", "detect", "recognize", "call"]

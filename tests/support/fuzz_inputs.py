@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from sluiceway.common.v1 import crop_pb2, model_pb2
+from sluiceway.common.v1 import crop_pb2, error_pb2, model_pb2, value_pb2
 from sluiceway.detection.v1 import detection_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2
 from sluiceway.recognition.v1 import recognition_pb2
@@ -82,16 +82,46 @@ def messages() -> list[bytes]:
     options = detection_pb2.DetectOptions(confidence=0.3, iou=0.5, classes=["row"], max_detections=9, image_size=640)
     raw = crop_pb2.RawImage(data=bytes(24), height=2, width=4)
     head = recognition_pb2.RecognizeOptions(model="m", characters=True, top_k=3)
+    detection = pipeline_pb2.DetectionOptions.FromString(options.SerializeToString())
+    reading = pipeline_pb2.RecognitionOptions(characters=True, top_k=3)
     process = pipeline_pb2.ProcessOptions(
-        detect=options, recognize=head, priority=model_pb2.PRIORITY_BULK, return_images=True, detect_only=True
+        detection=detection,
+        recognition=reading,
+        priority=model_pb2.PRIORITY_BULK,
+        return_images=True,
+        detect_only=True,
+        steps={"text": pipeline_pb2.StepOptions(detection=detection)},
     )
     sources = [
         pipeline_pb2.Source(source_id="a", image=b"\xff\xd8\xff"),
         pipeline_pb2.Source(source_id="b", url="https://example.org/a.png?x=1"),
         pipeline_pb2.Source(source_id="c", api_call=pipeline_pb2.ApiCall(api="x", params={"k": "v"})),
+        pipeline_pb2.Source(calls=[pipeline_pb2.ApiCall(api="x", name="y"), pipeline_pb2.ApiCall(api="x")]),
     ]
+    looked_up = pipeline_pb2.ProcessRequest(sources=[pipeline_pb2.Source(params={"id": "7"})], pipeline="looked_up")
+    looked_up.timeout.FromMilliseconds(1500)
+    job = pipeline_pb2.ProcessRequest(job_id="j", sources=sources, options=process)
+    answer = detection_pb2.DetectResponse(
+        width=3, height=4, crops=[crop_pb2.Crop(id=1, spec="m", raw=raw), crop_pb2.Crop(id=7, encoded=b"x")]
+    )
+    answer.crops[0].to_image.matrix.extend(range(9))
+    for index in range(3):
+        region = answer.detections.add(id=index, class_name="row", confidence=0.5)
+        region.geometry.box.x1 = region.geometry.box.y1 = 3
+    answer.detections[1].geometry.polygon.points.add(x=1, y=2)
+    answer.detections[2].geometry.rotated_box.angle_degrees = 30
+    read = recognition_pb2.RecognizeResponse(
+        recognitions=[
+            recognition_pb2.Recognition(crop_id=0, text=value_pb2.Text(text="a", confidence=0.5)),
+            recognition_pb2.Recognition(crop_id=2, error=error_pb2.Error(code=13, reason="INTERNAL")),
+        ],
+        model=model_pb2.Model(name="m"),
+    )
     found = [
-        pipeline_pb2.ProcessRequest(job_id="j", sources=sources, options=process),
+        job,
+        looked_up,
+        pipeline_pb2.ProcessStreamRequest(job=job),
+        pipeline_pb2.ProcessStreamRequest(cancel=pipeline_pb2.CancelJob(job_id="j")),
         detection_pb2.DetectRequest(
             image=b"\x89PNG", options=options, crop_specs=[spec], priority=model_pb2.PRIORITY_NORMAL
         ),
@@ -104,9 +134,8 @@ def messages() -> list[bytes]:
         recognition_pb2.RecognizeRequest(
             crops=[crop_pb2.Crop(spec=label, raw=raw) for label in ("a", "a", "\u00e4" * 100)]
         ),
-        detection_pb2.DetectResponse(
-            width=3, height=4, crops=[crop_pb2.Crop(id=1, spec="m", raw=raw), crop_pb2.Crop(id=7, encoded=b"x")]
-        ),
+        answer,
+        read,
         pipeline_pb2.ProcessResponse(job_id="j", source_id="0", done=pipeline_pb2.SourceDone(reading_order=[1, 2])),
     ]
     return [message.SerializeToString() for message in found]
@@ -118,12 +147,18 @@ def configurations() -> list[bytes]:
         (
             b'[detection]\nport = 1\nworkers = "auto"\nshapes = ["640x640"]\ncores = "0-3"\nconfidence = 0.2\n'
             b'[recognition]\nmodels = ["ppocrv6-tiny", {name = "x", kind = "embed", std = 2.0}]\n'
-            b'[orchestrator]\nroutes = {"*" = "default"}\nurl_allow_cidrs = ["10.0.0.0/8"]\n'
+            b'[orchestrator]\ndefault_pipeline = "read"\nurl_allow_cidrs = ["10.0.0.0/8"]\n'
             b'[security.clients.a]\ntoken_sha256 = "' + b"0" * 64 + b'"\nrate_per_s = 3\n'
         ),
         (
             b'[api.a]\nurl = "https://h/{p}"\nparams = ["p"]\nimage = "base64"\nimage_pointer = "/a/0"\n'
-            b'headers = {X = "{secret.S}"}\nsecrets = {S = "ENV"}\nmetadata = {m = "/m"}\n'
+            b'headers = {X = "{secret.S}"}\nsecrets = {S = "ENV"}\nvalues = {m = "/m"}\n'
+        ),
+        (
+            b'[stages.figures]\nkind = "detection"\ntarget = "127.0.0.1:9"\n[[pipelines.p.steps]]\nname = "text"\n'
+            b'stage = "figures"\nclasses = ["row"]\n[[pipelines.p.steps]]\nname = "words"\nstage = "recognition"\n'
+            b'of = "text"\nmodel = "m"\noptions = {top_k = 3}\n[[pipelines.p.steps]]\nname = "tell"\napi = "a"\n'
+            b'after = ["words"]\nparams = {p = "{values} {param.q}"}\non_error = "fail"\n'
         ),
         b"[detection]\nport = -1\nunknown = 1\nmax_image_bytes = 1e99\n[detection.x]\n",
         b'detection = 3\nrecognition = []\n"" = 1\n',
@@ -134,7 +169,7 @@ def documents() -> list[bytes]:
     """Answers of APIs, and bodies of HTTP requests."""
     answers = [
         {"a": [{"image": "data:image/png;base64,iVBORw0KGgo="}], "m": {"k": [1, None, "x", 1.5, True]}},
-        {"sources": [{"sourceId": "s", "image": "AAAA"}], "options": {"detect": {"confidence": 0.5}, "priority": 2}},
+        {"sources": [{"sourceId": "s", "image": "AAAA"}], "options": {"detection": {"confidence": 0.5}, "priority": 2}},
         {"sources": [{"url": "https://x"}, {"apiCall": {"api": "a", "params": {"k": "v"}}}], "jobId": "j"},
         ["a", {"b": "\ud83d\ude00"}, [[[[]]]]],
     ]

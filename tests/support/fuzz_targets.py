@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fuzz_inputs import Mutator, configurations, documents, images, messages
+from fuzz_orchestrator import orchestrator_messages
 from google.protobuf.message import DecodeError
 from ledger_models import LedgerRecognizer
 from multidict import MultiDict
@@ -22,18 +23,17 @@ from sluiceway_detection.job import DetectionJob
 from sluiceway_detection.postprocess import Selection
 from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.config.apis import load_apis
-from sluiceway_orchestrator.convert import job_from_proto
 from sluiceway_orchestrator.fetch.api import within
 from sluiceway_orchestrator.fetch.content import is_image, resolve_pointer
 from sluiceway_orchestrator.fetch.document import chosen_detection, decode_image, parse_json, values_at
 from sluiceway_orchestrator.http.convert import request_from_image, request_from_json
-from sluiceway_orchestrator.wire import join_spans, split_crops
+from sluiceway_orchestrator.pipelines.load import ApiFacts, load_pipelines
 from sluiceway_recognition import convert as recognition_convert
 from sluiceway_recognition import handler as recognition_handler
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_recognition.plan import ModelPlan, Normalisation
 from sluiceway_recognition.types import CropTask, Head
-from sluiceway_runtime.config import load_section
+from sluiceway_runtime.config import load_section, load_stages
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import ConfigurationError, ImageTooLarge, InvalidImage, SluicewayError
 from sluiceway_runtime.images.limits import ImageLimits, check_image
@@ -73,17 +73,15 @@ class Finding(Exception):
 
 def protobuf(data: bytes) -> None:
     """Requests and answers as bytes, through every conversion that servers and client make."""
-    config = OrchestratorConfig()
     defaults = detection_convert.Defaults(0.25, 0.7, 300, ("row",), (640,))
-    for kind in (pipeline_pb2.ProcessRequest, detection_pb2.DetectRequest, recognition_pb2.RecognizeRequest):
+    orchestrator_messages(data)
+    for kind in (detection_pb2.DetectRequest, recognition_pb2.RecognizeRequest):
         try:
             message = kind.FromString(data)
         except DecodeError:
             continue
         try:
-            if isinstance(message, pipeline_pb2.ProcessRequest):
-                job_from_proto(message, client="c", deadline=Deadline.after(1), request_id="r", config=config)
-            elif isinstance(message, detection_pb2.DetectRequest):
+            if isinstance(message, detection_pb2.DetectRequest):
                 asked = detection_convert.request_of(message)
                 found = detection_convert.read_request(data)
                 assert (found.image, list(found.crops)) == (asked.image, asked.crops)
@@ -111,11 +109,6 @@ def protobuf(data: bytes) -> None:
                         recognition_convert.file_of(crop, LIMITS)
         except SluicewayError:
             pass
-    try:
-        rest, spans = split_crops(data)
-        join_spans(data, spans, prefix=rest)
-    except SluicewayError:
-        pass
     with suppress(DecodeError, ClientError):
         from_response(pipeline_pb2.ProcessResponse.FromString(data), ["a"])
 
@@ -139,6 +132,9 @@ def configuration(data: bytes) -> None:
                 load_section(model, name, tables=tables, environment=environment)
     with suppress(ConfigurationError):
         load_apis(tables)
+    with suppress(ConfigurationError):
+        stages = {name: entry.kind for name, entry in load_stages(tables, {}).items()}
+        load_pipelines(tables, stages, {"a": ApiFacts(("p",), True)})
 
 
 def documents_of_others(data: bytes) -> None:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.config.http import HttpConfig
+from sluiceway_orchestrator.convert.job import JobLimits
 from sluiceway_orchestrator.http.port import HttpPort
+from sluiceway_orchestrator.job import Job
 from sluiceway_orchestrator.jobs import Jobs
+from sluiceway_orchestrator.outbox import Addressed
 from sluiceway_orchestrator.testing import Cluster, FakeDetection
 from sluiceway_runtime.server.security import Security
 
-__all__ = ["IMAGE", "Http", "serve"]
+__all__ = ["IMAGE", "Http", "port_of", "serve"]
 
 IMAGE = {"Content-Type": "image/jpeg"}
+Run = Callable[[Job], AsyncGenerator[Addressed]]
 
 
 class Http:
@@ -43,6 +47,22 @@ class Http:
             return response.status, response.headers, json.loads(text)
 
 
+def port_of(
+    cluster: Cluster, config: OrchestratorConfig, http: HttpConfig, run: Run, security: Security | None = None
+) -> HttpPort:
+    """A port that is not started, with the pipelines and the budget of a cluster."""
+    pipelines = cluster.service.executor._pipelines
+    return HttpPort(
+        config,
+        http,
+        limits=JobLimits(pipelines, config.default_pipeline, max_sources=config.max_sources),
+        budget=cluster.service.budget,
+        run=run,
+        describe=lambda: '{"server_version": "test"}',
+        security=security,
+    )
+
+
 @asynccontextmanager
 async def serve(
     http: dict[str, Any] | None = None,
@@ -53,14 +73,8 @@ async def serve(
     """Start a port; `http` has its keys, `options` those of `[orchestrator]`."""
     config = OrchestratorConfig.model_validate(options)
     async with Cluster([detector or FakeDetection()], **options) as cluster:
-        jobs = Jobs(config, cluster.service.flow)
-        port = HttpPort(
-            config,
-            HttpConfig(port=0, **(http or {})),
-            run=jobs.run,
-            describe=lambda: '{"server_version": "test"}',
-            security=security,
-        )
+        jobs = Jobs(config, cluster.service.executor, cluster.service.budget)
+        port = port_of(cluster, config, HttpConfig(port=0, **(http or {})), jobs.run, security)
         await port.start()
         async with aiohttp.ClientSession() as session:
             yield Http(cluster, port, jobs, session)

@@ -41,10 +41,10 @@ class Answer:
     def add(self, response: pipeline_pb2.ProcessResponse) -> None:
         """Take one event down."""
         kind = response.WhichOneof("event")
-        if kind == "detections":
-            self.boxes += len(response.detections.detections)
-        elif kind == "recognitions":
-            for item in response.recognitions.recognitions:
+        if kind == "regions":
+            self.boxes += len(response.regions.regions)
+        elif kind == "values":
+            for item in response.values.values:
                 if item.HasField("error"):
                     self.region_errors[item.error.reason] += 1
                 else:
@@ -57,9 +57,10 @@ class Answer:
             self.reason, self.retry_after_s = response.failed.error.reason, response.failed.error.retry_after_ms / 1000
         elif kind == "job_done":
             self.ends["job"] += 1
-            if response.job_done.HasField("error"):
-                self.ends["source"] += 1
-                self.reason = response.job_done.error.reason
+        elif kind == "job_refused":
+            self.ends["job"] += 1
+            self.ends["source"] += 1
+            self.reason = response.job_refused.error.reason
 
     def is_right(self, number: int, regions: int) -> bool:
         """Whether every region was answered exactly once, with what was in the picture, and nothing else came."""

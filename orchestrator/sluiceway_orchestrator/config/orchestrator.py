@@ -91,7 +91,7 @@ def _steps_for(routes: object) -> str:
             continue
         for model in models:
             steps.setdefault(str(model), []).append(str(name))
-    named = [name for names in steps.values() for name in names]
+    named = list(dict.fromkeys(name for names in steps.values() for name in names))
     lines = [
         f'{{ name = "read_{index}", stage = "recognition", of = "text", classes = {json.dumps(names)}'
         + (f', model = "{model}" }}' if model != "default" else " }")

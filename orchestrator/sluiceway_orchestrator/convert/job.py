@@ -140,8 +140,6 @@ def _source(index: int, source: pipeline_pb2.Source, images: Mapping[int, memory
     if len(source.params) > _MAX_PARAMS:
         raise InvalidOption(f"params: at most {_MAX_PARAMS} for a source")
     kind = source.WhichOneof("content")
-    if kind is None and not source.calls and not source.params:
-        raise InvalidOption("source: one of image, url and api_call must be set, or a call that brings the image")
     image: bytes | memoryview | None = None
     if kind == "image":
         image = images.get(index) or source.image

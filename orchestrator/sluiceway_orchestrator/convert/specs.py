@@ -55,7 +55,11 @@ def crop_fields(pipeline: Pipeline, step: Step, descriptions: Mapping[str, objec
         if detection.classes and not wanted:
             continue
         spec.name = child.name
-        spec.classes[:] = () if len(wanted) == len(detection.classes) else wanted
+        if detection.classes:
+            spec.classes[:] = () if len(wanted) == len(detection.classes) else wanted
+        elif child.classes:
+            # It does not say what it finds.
+            spec.classes[:] = child.classes
         request.crop_specs.append(spec)
     return request.SerializeToString()
 

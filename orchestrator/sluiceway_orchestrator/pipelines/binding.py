@@ -53,12 +53,12 @@ class Binder:
             Unavailable: one had none within the deadline.
             UnknownModel: a step names a model that no version of its stage serves.
         """
-        chosen: Sequence[Group[Any] | None] = [
-            self._stages[name].bind_now(partial(serves, pipeline, name)) for name in pipeline.stages
-        ]
-        if None in chosen:
-            # At once, so that all of them are woken where they are scaled to zero.
-            chosen = await self._wait(pipeline, deadline)
+        chosen = self._choose(pipeline)
+        while None in chosen:
+            # For all at once, so that each is woken where they are scaled to zero. What was chosen is chosen again, as
+            # it may be gone when the last of them is there.
+            await self._wait(pipeline, deadline)
+            chosen = self._choose(pipeline)
         groups = [group for group in chosen if group is not None]
         key = (pipeline, *groups)
         known = self._known.get(key)
@@ -68,11 +68,13 @@ class Binder:
             known = self._known[key] = _bound(pipeline, dict(zip(pipeline.stages, groups, strict=True)))
         return known
 
-    async def _wait(self, pipeline: Pipeline, deadline: Deadline) -> Sequence[Group[Any] | None]:
-        waits = [self._stages[name].bind(deadline, partial(serves, pipeline, name)) for name in pipeline.stages]
+    def _choose(self, pipeline: Pipeline) -> Sequence[Group[Any] | None]:
+        return [self._stages[name].bind_now(partial(serves, pipeline, name)) for name in pipeline.stages]
+
+    async def _wait(self, pipeline: Pipeline, deadline: Deadline) -> None:
         async with nursery() as group:
-            tasks = [group.create_task(wait) for wait in waits]
-        return [task.result() for task in tasks]
+            for name in pipeline.stages:
+                group.create_task(self._stages[name].wait_there(deadline))
 
 
 def _bound(pipeline: Pipeline, groups: Mapping[str, Group[Any]]) -> Binding:

@@ -22,7 +22,7 @@ from sluiceway_orchestrator.pipelines.binding import Binder
 from sluiceway_orchestrator.pipelines.estimate import Estimate
 from sluiceway_orchestrator.pipelines.source_run import run_source
 from sluiceway_orchestrator.pipelines.source_state import Parts, SourceState
-from sluiceway_orchestrator.plan import Pipeline
+from sluiceway_orchestrator.plan import Pipeline, Step
 from sluiceway_orchestrator.stages.detection import DetectionClient
 from sluiceway_orchestrator.stages.recognition import RecognitionClient
 
@@ -72,8 +72,10 @@ class Executor:
         self._gate = gate
         self._budget = budget
         self._saturated = saturated
-        self._admission = Admission()
-        self._estimates: dict[tuple[str, str], Estimate] = {}
+        # How fast sources leave says something of their own pipeline alone: others may find its stages idle.
+        self._admissions = {name: Admission() for name in pipelines}
+        # What is detected alone brings no crops, and is a pipeline of its own here.
+        self._estimates: dict[tuple[Pipeline, int], Estimate] = {}
         self.statistics = ExecutorStatistics()
         self._parts = Parts(fetcher, binder, detectors, readers, self._estimate, max_crops_per_call, self._values_read)
 
@@ -83,31 +85,40 @@ class Executor:
         Raises:
             QueueFull: with the time after which to try again.
         """
-        busy = self._saturated(self._pipelines[job.pipeline])
-        self._admission.check(job.client, job.priority, job.deadline.remaining_s(), monotonic(), busy=busy)
+        busy = self._saturated(self._pipeline(job))
+        admission = self._admissions[job.pipeline]
+        admission.check(job.client, job.priority, job.deadline.remaining_s(), monotonic(), busy=busy)
 
     async def run(self, job: Job, outbox: Outbox) -> None:
         """Run a job to its end and put its events into the outbox, the last one `JobDone`.
 
         Cancelling this cancels everything that runs for the job, before it returns.
         """
-        pipeline = self._pipelines[job.pipeline]
-        if job.detect_only:
-            pipeline = pipeline.detecting
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._counted(job, source, pipeline, outbox)) for source in job.sources]
-        succeeded = sum(task.result() for task in tasks)
+        pipeline = self._pipeline(job)
+        if len(job.sources) == 1:
+            # As most jobs are: a task of its own would only wait for another.
+            succeeded = int(await self._counted(job, job.sources[0], pipeline, outbox))
+        else:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._counted(job, source, pipeline, outbox)) for source in job.sources]
+            succeeded = sum(task.result() for task in tasks)
+        failed = len(job.sources) - succeeded
         # The log line has the request id as well, which the stages log too.
-        log.debug("job %r: %d sources done, %d failed", job.job_id, succeeded, len(tasks) - succeeded)
-        outbox.put_last(job.job_id, "", JobDone(succeeded, len(tasks) - succeeded))
+        log.debug("job %r: %d sources done, %d failed", job.job_id, succeeded, failed)
+        outbox.put_last(job.job_id, "", JobDone(succeeded, failed))
+
+    def _pipeline(self, job: Job) -> Pipeline:
+        pipeline = self._pipelines[job.pipeline]
+        return pipeline.detecting if job.detect_only else pipeline
 
     async def _counted(self, job: Job, source: Source, pipeline: Pipeline, outbox: Outbox) -> bool:
-        self._admission.enter(job.client, job.priority, 1)
+        admission = self._admissions[job.pipeline]
+        admission.enter(job.client, job.priority, 1)
         try:
             last = await self._bounded(job, source, pipeline, outbox)
         finally:
             busy = self._saturated(pipeline)
-            self._admission.leave(job.client, job.priority, monotonic(), busy=busy)
+            admission.leave(job.client, job.priority, monotonic(), busy=busy)
         if isinstance(last, SourceFailed):
             self.statistics.sources_failed[last.error.reason] += 1
         else:
@@ -132,17 +143,19 @@ class Executor:
             return SourceFailed(Internal("internal error"))
 
     async def _source(self, job: Job, source: Source, pipeline: Pipeline, outbox: Outbox) -> SourceDone | SourceFailed:
-        async with self._gate.slot(job.client, job.priority, job.deadline):
+        await self._gate.enter(job.client, job.priority, job.deadline)
+        try:
             with self._budget.account(job.priority) as account:
-                return await run_source(
-                    SourceState(job, source, pipeline, parts=self._parts, outbox=outbox, account=account)
-                )
+                state = SourceState(job, source, pipeline, parts=self._parts, outbox=outbox, account=account)
+                return await run_source(state)
+        finally:
+            self._gate.leave(job.client)
 
-    def _estimate(self, pipeline: str, step: str) -> Estimate:
-        known = self._estimates.get((pipeline, step))
+    def _estimate(self, pipeline: Pipeline, step: Step) -> Estimate:
+        known = self._estimates.get((pipeline, step.index))
         if known is None:
             assumed = min(ASSUMED_ANSWER_BYTES, self._budget.total_bytes * ASSUMED_ANSWER_PART)
-            known = self._estimates[pipeline, step] = Estimate(assumed)
+            known = self._estimates[pipeline, step.index] = Estimate(assumed)
         return known
 
     def _values_read(self, count: int, failed: int) -> None:

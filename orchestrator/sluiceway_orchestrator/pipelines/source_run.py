@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from time import monotonic
 
+from sluiceway_runtime.account import Phase
 from sluiceway_runtime.errors import Unavailable
 
 from sluiceway_orchestrator.convert.specs import detection_options
@@ -34,6 +36,8 @@ async def run_source(state: SourceState) -> SourceDone:
         # The client may have heard of regions already: these keep their ids, and what was said of them stands.
         state.tree.begin_again()
         state.progress = Progress(state.pipeline)
+        # Of the image that is looked at once more.
+        state.notices.clear()
         try:
             await _attempt(state, await _fetch_again(state))
         except GroupGone:
@@ -77,6 +81,8 @@ async def _begin(state: SourceState, fetched: Fetched) -> None:
         if step.on_error == "fail" and step.name in fetched.call_errors:
             raise fetched.call_errors[step.name]
     state.caller.values = fetched.values
+    size = len(json.dumps(fetched.values)) if fetched.values else 0
+    state.account.add(size, Phase.FETCH)
     if fetched.detection is not None:
         fields = dict(state.detect_fields)
         for step in state.pipeline.roots:
@@ -86,4 +92,6 @@ async def _begin(state: SourceState, fetched: Fetched) -> None:
         state.detect_fields = fields
     was_fetched = state.source.image is None
     image = fetched.image if state.job.return_images and was_fetched else b""
-    await state.tell(SourceReady(len(fetched.image), fetched.fetch_ms, fetched.values, fetched.call_errors, image))
+    await state.tell(
+        SourceReady(len(fetched.image), fetched.fetch_ms, fetched.values, fetched.call_errors, image, size)
+    )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sluiceway_runtime.account import Account
+from sluiceway_runtime.account import Account, Phase
 from sluiceway_runtime.errors import SluicewayError, Unavailable
 
 from sluiceway_orchestrator.convert import regions as convert
@@ -35,7 +35,7 @@ class Parts:
 
     Attributes:
         detectors, readers: by stage.
-        estimates: of the answers of each detection step, by pipeline and step.
+        estimates: of the answers of each detection step of a pipeline.
         max_crops: in one call of a stage.
         values_read: told of values of stages as they come: how many, and how many of them failed.
     """
@@ -44,7 +44,7 @@ class Parts:
     binder: Binder
     detectors: Mapping[str, DetectionClient]
     readers: Mapping[str, RecognitionClient]
-    estimates: Callable[[str, str], Estimate]
+    estimates: Callable[[Pipeline, Step], Estimate]
     max_crops: int
     values_read: Callable[[int, int], None]
 
@@ -100,6 +100,7 @@ class SourceState:
             self.tree.answered(step, (WHOLE,))
             return
         if self.pipeline.tells_callers:
+            self.account.add(event.size_bytes, Phase.WORK)
             for value in event.values.values:
                 node = self.tree.nodes.get(value.region_id)
                 if node is not None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sluiceway_runtime.account import Phase
-from sluiceway_runtime.errors import SluicewayError
+from sluiceway_runtime.errors import Internal, SluicewayError
 from sluiceway_runtime.server.convert import error_from_proto
 
 from sluiceway_orchestrator.convert import regions as convert
@@ -96,10 +96,11 @@ class Steps:
         state, image = self._state, self._fetched.image
         fields = (state.detect_fields[step.name], state.binding.crop_fields[step.index])
         request = Buffers((bytes_field(_IMAGE_FIELD, len(image)), image, *fields))
-        estimate = state.parts.estimates(state.pipeline.name, step.name)
+        estimate = state.parts.estimates(state.pipeline, step)
         # What is about to be sent, and what is about to come: a stage is not asked for what there is no room for.
         held = SEND_COPIES * len(image) + estimate.expected_bytes
-        await state.account.reserve(held, Phase.WORK)
+        if not state.account.try_reserve(held, Phase.WORK):
+            await state.account.reserve(held, Phase.WORK)
         try:
             try:
                 found = await self._detect(step, request, 1)
@@ -157,10 +158,12 @@ class Steps:
         if state.pipeline.tells_callers:
             for region, box in zip(regions.regions, boxes, strict=True):
                 state.tree.nodes.setdefault(region.id, RegionNode.of(region, step.name, box))
+        if any(span.crop_id >= len(boxes) for spans in found.crops.values() for span in spans):
+            raise Internal("a stage sent crops of regions that it did not find")
         children = state.pipeline.children[step.index]
         works: list[Coroutine[Any, Any, None]] = []
         recognizing: dict[int, None] = {}
-        promised: list[tuple[Step, Sequence[int]]] = []
+        promised: list[tuple[Step, list[int]]] = []
         for child in children:
             state.progress.begin(child)
             if child.kind is StepKind.CALL:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -63,7 +64,7 @@ class RegionTree:
         self._steps: list[int] = []
         self._again = False
         # By step, of the detection before: what has not been found again yet.
-        self._missing: dict[int, list[int]] = {}
+        self._missing: dict[int, _Missing] = {}
         # What the client has heard of; an attempt may end between finding a region and telling of it.
         self._told: set[int] = set()
         self._steps_told: set[int] = set()
@@ -85,9 +86,10 @@ class RegionTree:
     def begin_again(self) -> None:
         """All that follows is of a new detection of the same source."""
         self._again = True
-        self._missing = {}
+        by_step: dict[int, dict[int, Box]] = {}
         for region_id, step in enumerate(self._steps):
-            self._missing.setdefault(step, []).append(region_id)
+            by_step.setdefault(step, {})[region_id] = self._boxes[region_id]
+        self._missing = {step: _Missing(boxes) for step, boxes in by_step.items()}
 
     def place(self, step: Step, boxes: Sequence[Box], parents: Sequence[int] | None) -> Placed:
         """Take in the regions of one answer.
@@ -104,11 +106,10 @@ class RegionTree:
             self._steps += [step.index] * len(boxes)
             return Placed(range(first, first + len(boxes)), None)
         ids, fresh = [], []
-        missing = self._missing.get(step.index, [])
+        missing = self._missing.get(step.index)
         for index, box in enumerate(boxes):
-            known = max(missing, key=lambda other: _iou(self._boxes[other], box), default=None)
-            if known is not None and _iou(self._boxes[known], box) >= _SAME_IOU:
-                missing.remove(known)
+            known = missing.take(box) if missing is not None else None
+            if known is not None:
                 ids.append(known)
                 fresh.append(known not in self._told)
                 continue
@@ -167,6 +168,38 @@ class RegionTree:
 
     def _ordered(self, ids: Sequence[int]) -> list[int]:
         return [ids[index] for index in reading_order([self._boxes[region_id] for region_id in ids])]
+
+
+class _Missing:
+    """Regions of one step that have not been found again, by the heights at which they lie.
+
+    Two boxes that share half of their union have centres less than half of either's height apart, so each box is
+    compared with those alone whose centres are so near.
+    """
+
+    def __init__(self, boxes: Mapping[int, Box]) -> None:
+        self._boxes = dict(boxes)
+        self._middles = sorted((_middle(box), region_id) for region_id, box in boxes.items())
+
+    def take(self, box: Box) -> int | None:
+        """The region that is the same as this box, which is then not missing any more; None if there is none."""
+        near = (box[3] - box[1]) / 2
+        start = bisect_left(self._middles, (_middle(box) - near, -1))
+        best, shared = None, _SAME_IOU
+        for index in range(start, len(self._middles)):
+            middle, region_id = self._middles[index]
+            if middle > _middle(box) + near:
+                break
+            known = self._boxes.get(region_id)
+            if known is not None and (iou := _iou(known, box)) >= shared:
+                best, shared = region_id, iou
+        if best is not None:
+            del self._boxes[best]
+        return best
+
+
+def _middle(box: Box) -> float:
+    return (box[1] + box[3]) / 2
 
 
 def _iou(first: Box, second: Box) -> float:

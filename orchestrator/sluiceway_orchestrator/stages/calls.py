@@ -18,6 +18,7 @@ from sluiceway_runtime.errors import (
     Unavailable,
     WrongGroup,
 )
+from sluiceway_runtime.priority import Priority
 from sluiceway_runtime.server.status import DETAILS_KEY, from_rpc_error
 
 from sluiceway.common.v1 import model_pb2
@@ -80,12 +81,13 @@ async def watch(channel: grpc.aio.Channel, service: str) -> AsyncIterator[bool]:
 
 def call_metadata(ticket: Ticket, group: Group[Any], size_bytes: int) -> tuple[tuple[str, str], ...]:
     """What a call to a stage carries, so that it is admitted before it is read; see common/v1/error.proto."""
-    carried = (
-        ("x-request-id", ticket.request_id),
-        ("sluiceway-request-bytes", str(size_bytes)),
-        ("sluiceway-priority", ticket.priority.name.lower()),
-    )
-    return (*carried, ("sluiceway-group", group.declared)) if group.declared else carried
+    carried = [("x-request-id", ticket.request_id), ("sluiceway-request-bytes", str(size_bytes))]
+    # What is not said is normal.
+    if ticket.priority is not Priority.NORMAL:
+        carried.append(("sluiceway-priority", ticket.priority.name.lower()))
+    if group.declared:
+        carried.append(("sluiceway-group", group.declared))
+    return tuple(carried)
 
 
 def remaining_s(deadline: Deadline) -> float:

@@ -94,7 +94,20 @@ class Lease(Generic[Description]):
         self.replica.occupancy.reported(report, monotonic())
 
 
-Line = Backlog[asyncio.Future[Lease[Description]]]
+@dataclass(frozen=True, slots=True, eq=False)
+class Place(Generic[Description]):
+    """A place in a line.
+
+    Attributes:
+        lease: set when it is its turn.
+        avoid: a replica that just failed it, and gets it again only if there is no other.
+    """
+
+    lease: asyncio.Future[Lease[Description]]
+    avoid: Replica[Description] | None
+
+
+Line = Backlog[Place[Description]]
 
 
 class Stage(Generic[Description]):
@@ -194,8 +207,8 @@ class Stage(Generic[Description]):
         await self._set.close()
         for line in self._lines.values():
             while (entry := line.pop()) is not None:
-                if not entry.item.done():
-                    entry.item.set_exception(Unavailable("shutting down"))
+                if not entry.item.lease.done():
+                    entry.item.lease.set_exception(Unavailable("shutting down"))
 
     def bind_now(self, able: Callable[[Description], bool] = lambda _: True) -> Group[Description] | None:
         """Choose a version for a source by its share of the ready capacity; None while no replica is there.
@@ -218,10 +231,8 @@ class Stage(Generic[Description]):
         }
         return self._groups[self._shares.choose(weights)]
 
-    async def bind(
-        self, deadline: Deadline, able: Callable[[Description], bool] = lambda _: True
-    ) -> Group[Description]:
-        """Choose a version for a source; waits while no replica is there.
+    async def wait_there(self, deadline: Deadline) -> None:
+        """Wait until a replica is there; whoever waits counts in the backlog, by which the stage is scaled.
 
         Raises:
             Unavailable: none came within the deadline.
@@ -229,14 +240,13 @@ class Stage(Generic[Description]):
         self._binding += 1
         try:
             async with asyncio.timeout(_patience_s(deadline)):
-                while (group := self.bind_now(able)) is None:
+                while not self._members:
                     self._set.look_again()
                     await self._changed.wait()
         except TimeoutError:
             raise self._no_replica() from None
         finally:
             self._binding -= 1
-        return group
 
     async def lease(
         self, ticket: Ticket, cost: int, group: Group[Description], *, avoid: Replica[Description] | None = None
@@ -264,7 +274,9 @@ class Stage(Generic[Description]):
             if replica is not None:
                 return self._give(replica, cost)
         future: asyncio.Future[Lease[Description]] = asyncio.get_running_loop().create_future()
-        entry = line.push(future, client=ticket.client, priority=ticket.priority, cost=cost, now_s=ticket.arrived_s)
+        entry = line.push(
+            Place(future, avoid), client=ticket.client, priority=ticket.priority, cost=cost, now_s=ticket.arrived_s
+        )
         self.pump()
         if not self._usable:
             self._set.look_again()
@@ -294,16 +306,16 @@ class Stage(Generic[Description]):
         members = self._members.get(name, ())
         chosen: list[Replica[Description]] = []
 
-        def fits(entry: Entry[asyncio.Future[Lease[Description]]]) -> bool:
-            replica = choose(members, entry.priority, now_s)
+        def fits(entry: Entry[Place[Description]]) -> bool:
+            replica = choose(members, entry.priority, now_s, avoid=entry.item.avoid)
             if replica is not None:
                 chosen.append(replica)
             return replica is not None
 
         while (entry := line.pop(fits)) is not None:
             replica = chosen.pop()
-            if not entry.item.done():
-                entry.item.set_result(self._give(replica, entry.cost))
+            if not entry.item.lease.done():
+                entry.item.lease.set_result(self._give(replica, entry.cost))
         held = [member.occupancy.held_until_s for member in members if member.occupancy.held_until_s > now_s]
         if line and held and min(held) < self._pump_at_s:
             # Nothing else wakes the line when the only replica with room is one that asked to be left alone.
@@ -347,8 +359,8 @@ class Stage(Generic[Description]):
     def _dismiss(self, name: str) -> None:
         line = self._lines.pop(name)
         while (entry := line.pop()) is not None:
-            if not entry.item.done():
-                entry.item.set_exception(GroupGone(f"{self.name}: {name}"))
+            if not entry.item.lease.done():
+                entry.item.lease.set_exception(GroupGone(f"{self.name}: {name}"))
 
 
 def _patience_s(deadline: Deadline) -> float:

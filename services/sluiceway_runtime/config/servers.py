@@ -24,7 +24,7 @@ class ServerConfig(BaseModel):
     max_message_bytes: int = Field(64 * 2**20, ge=2**16, le=2**31 - 1, description="Largest gRPC message, both ways.")
     memory_bytes: Annotated[int, Field(ge=2**20)] | Literal["auto"] = Field(
         "auto",
-        description="Most bytes of requests, images and answers held at once; `auto`: `queue_bytes` and 128 MiB in a "
+        description="Most bytes of requests, images and answers held at once; `auto`: `queue_bytes` and 64 MiB in a "
         "stage, in an orchestrator two fifths of the memory that it may use.",
     )
     default_deadline_s: float = Field(30, gt=0, description="For calls that come without a deadline.")

@@ -43,6 +43,8 @@ class Service(Protocol):
 
     - `group: str`, the version of what it serves: a call that asks for another is refused before it is read.
     - `use_budget(budget: MemoryBudget) -> None`, called before anything else: what it holds, it reserves there.
+    - `class_of(client: str, asked: Priority) -> Priority`: the class in which a client is served that asks for one.
+    - `problems: Sequence[str]`, what is wrong and does not keep it from working; `/readyz` shows it.
     """
 
     names: tuple[str, ...]
@@ -113,10 +115,13 @@ class Server:
             config,
             waits=self.waits,
             group=lambda: getattr(service, "group", ""),
+            class_of=getattr(service, "class_of", lambda _, asked: asked),
         )
         self._interceptor = CallInterceptor(self._door, self._metrics)
         self._health = health.aio.HealthServicer()
-        self._operations = OperationsPort(self.lifecycle, self.ready, self.registry, self._status)
+        self._operations = OperationsPort(
+            self.lifecycle, self.ready, self.registry, self._status, lambda: getattr(service, "problems", ())
+        )
         self._grpc: grpc.aio.Server | None = None
         self._monitor: asyncio.Task[None] | None = None
         self._leaving = False

@@ -19,8 +19,10 @@ log = logging.getLogger(__name__)
 RECEIVE_COPIES = 2
 # Of what an orchestrator may use: bytes are copied on their way, by gRPC and by what parses and fetches them.
 ORCHESTRATOR_SHARE = 0.4
-# Above what waits in a stage's queue: what its workers have, and what is being read.
-STAGE_MARGIN_BYTES = 128 * 2**20
+# Above what waits in a stage's queue: what its workers have, and what is being read. The process is larger than its
+# budget by Python and gRPC (60 MiB), by one more copy of the message that just becomes an object, and by what is under
+# way in connections. With all of it, it stays within the queue and 256 MiB.
+STAGE_MARGIN_BYTES = 64 * 2**20
 # A stage holds what it reads, and nothing that comes later.
 STAGE_SHARES = (1.0, 1.0, 1.0)
 

@@ -36,6 +36,9 @@ QUESTION_PLACES = 2
 QUESTION_S = 5.0
 # Requests that say that they are no larger are not watched while they are read.
 SMALL_BYTES = 64 * 2**10
+# Those that are no larger than this are given up without a word where they do not come: watching a request so that its
+# client can be told costs a twentieth of what the orchestrator does for an image.
+MEDIUM_BYTES = 2**20
 # What the messages of a stream are taken for until some have been seen.
 FIRST_ESTIMATE_BYTES = 64 * 2**10
 
@@ -115,9 +118,10 @@ class Entry:
     Attributes:
         account: its bytes.
         patience_s: how long its request may take to be read; None where nobody watches.
+        silent_s: likewise, where it is given up without a word.
     """
 
-    __slots__ = ("_declared", "_learn", "_leave", "_places", "_reads", "account", "patience_s")
+    __slots__ = ("_declared", "_learn", "_leave", "_places", "_reads", "account", "patience_s", "silent_s")
 
     def __init__(self, account: Account, declared: int | None, leave: Callable[[], None]) -> None:
         self._declared = declared
@@ -127,6 +131,7 @@ class Entry:
         self._reads = False
         self.account = account
         self.patience_s: float | None = None
+        self.silent_s: float | None = None
 
     def received(self, size_bytes: int) -> None:
         """A message has been read, and so large it is.
@@ -197,6 +202,7 @@ class Door:
         config: the largest message, and how long a call without a deadline may wait.
         waits: whether calls wait for room. If not they are refused, and tried elsewhere by who sent them.
         group: of the models that are served; empty for any.
+        class_of: the class in which a client is served that asks for one.
     """
 
     def __init__(
@@ -208,6 +214,7 @@ class Door:
         *,
         waits: bool = True,
         group: Callable[[], str] = str,
+        class_of: Callable[[str, Priority], Priority] = lambda _, asked: asked,
     ) -> None:
         self._lifecycle = lifecycle
         self._access = security.access
@@ -215,11 +222,12 @@ class Door:
         self._budget = budget
         self._max_message_bytes = config.max_message_bytes
         self._patience_s = config.default_deadline_s
+        self._class_of = class_of
         self._waits = waits
         self._group = group
         worth_bytes = config.max_message_bytes * RECEIVE_COPIES
-        # An idle server has room for all of them, in any class: who finds none is kept out by what others hold.
-        room_bytes = budget.limit_bytes(Phase.DOOR, Priority.BULK)
+        # An idle server has room for all of them: who finds none is kept out by what others hold.
+        room_bytes = budget.limit_bytes(Phase.DOOR, Priority.NORMAL)
         self._reading = _Places(max(1, min(READING_PLACES, room_bytes // worth_bytes)))
         self._worth_bytes = worth_bytes
         self._questions = _Places(QUESTION_PLACES)
@@ -258,7 +266,7 @@ class Door:
         self._require_ready(question=question)
         self.identify(method, metadata)
         declared = self._declared(metadata, SMALL_BYTES if question else self._max_message_bytes)
-        priority = self._priority(metadata)
+        priority = self._class_of(current_client.get(), self._priority(metadata))
         leave = self._access.enter(current_client.get())
         entry = Entry(self._budget.account(priority), declared, leave)
         try:
@@ -272,8 +280,10 @@ class Door:
                 largest = declared or min(self._max_message_bytes, int(self._stream_bytes))
                 await self._reserve(entry.account, largest * RECEIVE_COPIES)
             elif declared is not None:
-                if declared > SMALL_BYTES:
+                if declared > MEDIUM_BYTES:
                     entry.patience_s = self._patience_s
+                elif declared > SMALL_BYTES:
+                    entry.silent_s = self._patience_s
                 await self._reserve(entry.account, declared * RECEIVE_COPIES)
             else:
                 entry.patience_s = self._patience_s

@@ -41,7 +41,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class _Call:
     """One call of ours, from the door to its end."""
 
-    __slots__ = ("_ended", "_interceptor", "code", "entry", "method", "refusal", "started_s")
+    __slots__ = ("_ended", "_interceptor", "_task", "_timer", "code", "entry", "method", "refusal", "started_s")
 
     def __init__(self, interceptor: CallInterceptor, method: str) -> None:
         self._interceptor = interceptor
@@ -52,17 +52,24 @@ class _Call:
         self.code = grpc.StatusCode.CANCELLED
         self.entry: Entry | None = None
         self.refusal: SluicewayError | None = None
-        if (task := asyncio.current_task()) is not None:
+        self._timer: asyncio.TimerHandle | None = None
+        self._task = asyncio.current_task()
+        if self._task is not None:
             # Whatever becomes of a call, gRPC's task for it ends.
-            task.add_done_callback(self._close)
+            self._task.add_done_callback(self._close)
 
     def admitted(self, entry: Entry) -> None:
         """From now on its request is read."""
         self.entry = entry
         current_account.set(entry.account)
+        if entry.silent_s is not None and self._task is not None:
+            self._timer = asyncio.get_running_loop().call_later(entry.silent_s, self._task.cancel)
 
     def received(self, size_bytes: int) -> None:
         """Its request, or a message of it, is here."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self.entry is not None:
             self.entry.received(size_bytes)
 
@@ -90,6 +97,8 @@ class _Call:
             self._interceptor.left(self.method, code, time.monotonic() - self.started_s)
 
     def _close(self, _: asyncio.Task[Any]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         self.end(self.code)
         if self.entry is not None:
             self.entry.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -23,6 +23,7 @@ class OperationsPort:
         ready: decides `/readyz`.
         registry: what `/metrics` shows.
         status: what `/statusz` shows, as JSON.
+        problems: what `/readyz` shows besides the state, a line each.
     """
 
     def __init__(
@@ -31,11 +32,13 @@ class OperationsPort:
         ready: Callable[[], bool],
         registry: CollectorRegistry,
         status: Callable[[], Mapping[str, Any]],
+        problems: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._lifecycle = lifecycle
         self._ready = ready
         self._registry = registry
         self._status = status
+        self._problems = problems
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -74,7 +77,8 @@ class OperationsPort:
         return web.Response(text=self._lifecycle.state.value + "\n", status=200 if alive else 503)
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        return web.Response(text=self._lifecycle.state.value + "\n", status=200 if self._ready() else 503)
+        lines = (self._lifecycle.state.value, *self._problems())
+        return web.Response(text="".join(f"{line}\n" for line in lines), status=200 if self._ready() else 503)
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -169,6 +169,19 @@ def test_faults_of_pipelines_are_told_by_key(tmp_path: Path) -> None:
         planned(tmp_path, '[pipelines.read]\nsteps = [{ name = "cars", stage = "boats" }]\n')
 
 
+def test_a_default_that_nobody_has_is_told_by_key(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"orchestrator\.default_pipeline: no pipeline is called 'fast'"):
+        planned(tmp_path, '[orchestrator]\ndefault_pipeline = "fast"\n')
+
+
+def test_a_faulty_api_is_told_once_and_not_as_one_that_is_missing(tmp_path: Path) -> None:
+    text = PARKING.replace("https://registry.example.org/{plate}", "ftp://registry.example.org/{plate}")
+    with pytest.raises(ConfigurationError) as caught:
+        planned(tmp_path, text)
+    assert str(caught.value).count("api.registry") == 1
+    assert "no API" not in str(caught.value)
+
+
 def test_faults_of_stages_are_told_with_the_others(tmp_path: Path) -> None:
     (tmp_path / "sluiceway.toml").write_text(
         '[detection]\nwrkers = 1\n[stages.cars]\nkind = "detection"\nmodle = "x"\n'

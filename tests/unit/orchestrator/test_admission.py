@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 import pytest
 from sluiceway_orchestrator.admission import REMEMBER_S, SHARE, Admission, Throughput
+from sluiceway_orchestrator.plan import Pipeline
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, picture
 from sluiceway_runtime.errors import QueueFull
 from sluiceway_runtime.priority import Priority
@@ -175,3 +176,18 @@ async def test_three_times_the_load_costs_no_goodput() -> None:
     assert kinds["refused"] >= 20, kinds
     # Next to none of what was accepted comes too late, and no worker is busy with what does.
     assert kinds["ok"] >= 0.8 * begun, (kinds, begun)
+
+
+async def test_a_job_that_only_detects_is_judged_by_the_stage_that_it_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody serves recognition, which would otherwise pass for a stage that may be back at any moment."""
+    judged: list[tuple[str, ...]] = []
+
+    def saturated(pipeline: Pipeline) -> bool:
+        judged.append(pipeline.stages)
+        return False
+
+    async with Cluster(readers=[]) as cluster:
+        monkeypatch.setattr(cluster.service.executor, "_saturated", saturated)
+        (source,) = (await cluster.process(pipeline_pb2.Source(image=picture(1)), detect_only=True)).values()
+    assert source.done is not None
+    assert judged == [("detection",)] * 2

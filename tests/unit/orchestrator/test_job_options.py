@@ -175,7 +175,6 @@ def test_calls_are_named_by_their_api_with_numbers_or_by_themselves() -> None:
 @pytest.mark.parametrize(
     ("sources", "words"),
     [
-        ([pipeline_pb2.Source()], "one of image, url and api_call"),
         ([PICTURE, pipeline_pb2.Source(source_id="0", image=b"x")], "unique within the job"),
         ([PICTURE] * 4, "more than the limit"),
         ([pipeline_pb2.Source(image=b"x", calls=[call("a")] * 65)], "at most 64"),

@@ -14,17 +14,33 @@ from sluiceway_runtime.errors import ConfigurationError
 def test_the_section_reads_lists_and_tables_from_the_environment() -> None:
     environment = {
         "SLUICEWAY_ORCHESTRATOR__URL_ALLOW_HOSTS": '["a.org"]',
-        "SLUICEWAY_ORCHESTRATOR__ROUTES": '{"*": "none", "line": ["a", "b"]}',
+        "SLUICEWAY_ORCHESTRATOR__HTTP": '{"port": 8081, "allow_hosts": ["a.example"]}',
     }
     config = load_section(OrchestratorConfig, "orchestrator", tables={}, environment=environment)
     assert config.url_allow_hosts == ("a.org",)
-    assert config.routes == {"*": "none", "line": ("a", "b")}
+    assert (config.http.port, config.http.allow_hosts) == (8081, ("a.example",))
 
 
-@pytest.mark.parametrize("keys", [{"fetch_bytes": 2**20}, {"max_image_bytes": 2**27}, {"url_allow_cidrs": ["x"]}])
+@pytest.mark.parametrize("keys", [{"max_message_bytes": 2**20}, {"max_image_bytes": 2**27}, {"url_allow_cidrs": ["x"]}])
 def test_limits_that_contradict_each_other(keys: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="orchestrator"):
         load_section(OrchestratorConfig, "orchestrator", tables={"orchestrator": keys}, environment={})
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"fetch_bytes": 2**30}, ("fetch_bytes", "memory_bytes")),
+        (
+            {"routes": {"*": "none", "line": ["default", "logos"]}},
+            ("pipelines.read", 'classes = ["line"] }', 'classes = ["line"], model = "logos"'),
+        ),
+    ],
+)
+def test_keys_of_before_say_what_has_become_of_them(keys: dict[str, Any], words: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_section(OrchestratorConfig, "orchestrator", tables={"orchestrator": keys}, environment={})
+    assert [word for word in words if word not in str(caught.value)] == []
 
 
 @pytest.mark.parametrize(

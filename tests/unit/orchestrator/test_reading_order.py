@@ -7,7 +7,7 @@ import random
 from time import perf_counter
 
 import pytest
-from sluiceway_orchestrator.reading_order import reading_order
+from sluiceway_orchestrator.pipelines.reading_order import reading_order
 
 Box = tuple[float, float, float, float]
 

@@ -53,11 +53,11 @@ def test_a_stage_has_its_queue_and_a_margin_and_an_orchestrator_a_share_of_the_m
 ) -> None:
     monkeypatch.setattr("sluiceway_runtime.server.budget.memory_limit_bytes", lambda: GIB)
     stage = memory_budget(StageConfig(port=0, operations_port=0, queue_bytes=GIB))
-    assert stage.total_bytes == GIB + 128 * 2**20
-    # All that a stage is sent comes by the door, and bulk work can still fill its queue.
+    assert stage.total_bytes == GIB + 64 * 2**20
+    # All that a stage is sent comes by the door, and fills its queue.
     assert stage.limit_bytes(Phase.DOOR, Priority.INTERACTIVE) == stage.total_bytes
     default = memory_budget(StageConfig(port=0, operations_port=0))
-    assert default.limit_bytes(Phase.DOOR, Priority.BULK) >= 256 * 2**20
+    assert default.limit_bytes(Phase.DOOR, Priority.NORMAL) >= 256 * 2**20
     orchestrator = memory_budget(ServerConfig(port=0, operations_port=0))
     assert orchestrator.total_bytes == int(0.4 * GIB)
     assert orchestrator.limit_bytes(Phase.DOOR, Priority.INTERACTIVE) < orchestrator.total_bytes

@@ -20,6 +20,8 @@ TABLE = {
     errors.InvalidOption: ("INVALID_OPTION", "INVALID_ARGUMENT"),
     errors.UnknownApi: ("UNKNOWN_API", "INVALID_ARGUMENT"),
     errors.UnknownModel: ("UNKNOWN_MODEL", "INVALID_ARGUMENT"),
+    errors.UnknownPipeline: ("UNKNOWN_PIPELINE", "INVALID_ARGUMENT"),
+    errors.WrongGroup: ("WRONG_GROUP", "FAILED_PRECONDITION"),
     errors.QueueFull: ("QUEUE_FULL", "RESOURCE_EXHAUSTED"),
     errors.Unavailable: ("UNAVAILABLE", "UNAVAILABLE"),
     errors.DeadlineExceeded: ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED"),

@@ -63,6 +63,13 @@ def test_each_has_help(name: str) -> None:
     assert f"sluiceway {name}" in result.output.replace("root", "sluiceway")
 
 
+@pytest.mark.parametrize("name", ["models list", "models pull", "models calibrate", "samples pull"])
+def test_commands_of_commands(name: str) -> None:
+    result = CliRunner().invoke(app, [*name.split(), "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    assert f" {name} " in result.output
+
+
 # What a client is installed without, and what cannot be imported where the packages of servers are not there at all.
 ALONE = {
     "dependencies": ("prometheus_client", "aiohttp", "cv2", "numpy"),

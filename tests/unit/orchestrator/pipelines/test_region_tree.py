@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sluiceway_orchestrator.geometry import Box
+from sluiceway_orchestrator.pipelines import tree as tree_module
 from sluiceway_orchestrator.pipelines.tree import WHOLE, RegionTree
 from sluiceway_orchestrator.plan import Step, StepKind
 
@@ -109,3 +114,42 @@ def test_what_was_said_of_the_whole_is_not_mixed_up_with_regions() -> None:
     tree.begin_again()
     assert tree.is_answered(WORDS, WHOLE)
     assert not tree.is_answered(WORDS, 0)
+
+
+@given(
+    st.lists(st.tuples(*[st.integers(0, 60)] * 2, *[st.integers(1, 30)] * 2), min_size=1, max_size=25),
+    st.lists(st.tuples(*[st.integers(0, 60)] * 2, *[st.integers(1, 30)] * 2), max_size=25),
+)
+def test_a_region_is_found_again_as_if_all_were_compared(
+    before: list[tuple[int, int, int, int]], after: list[tuple[int, int, int, int]]
+) -> None:
+    boxes = {index: (x, y, x + w, y + h) for index, (x, y, w, h) in enumerate(before)}
+    missing = tree_module._Missing(boxes)
+    left = dict(boxes)
+    for x, y, w, h in after:
+        box = (x, y, x + w, y + h)
+        overlaps = {index: tree_module._iou(other, box) for index, other in left.items()}
+        best = max(overlaps.values(), default=0.0)
+        found = missing.take(box)
+        if best >= 0.5:
+            assert found is not None
+            assert overlaps[found] == best
+            del left[found]
+        else:
+            assert found is None
+
+
+def test_ten_thousand_regions_are_found_again_without_comparing_all_with_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = 0
+    plain = tree_module._iou
+
+    def counted(first: Any, second: Any) -> float:
+        nonlocal compared
+        compared += 1
+        return plain(first, second)
+
+    monkeypatch.setattr(tree_module, "_iou", counted)
+    boxes = [(x * 40.0, y * 20.0, x * 40.0 + 30, y * 20.0 + 15) for y in range(100) for x in range(100)]
+    missing = tree_module._Missing(dict(enumerate(boxes)))
+    assert [missing.take(box) for box in boxes] == list(range(10_000))
+    assert compared < 10_000 * 101
