@@ -132,6 +132,9 @@ class Executor:
             async with asyncio.timeout(job.deadline.remaining_s()):
                 return await self._source(job, source, pipeline, outbox)
         except SluicewayError as error:
+            # Without the frames that it came through. They know the tasks that it came out of, and the image: a circle,
+            # which would keep it until somebody looks for garbage.
+            error.__traceback__ = error.__context__ = error.__cause__ = None
             return SourceFailed(error)
         except TimeoutError:
             return SourceFailed(DeadlineExceeded("the time ran out"))

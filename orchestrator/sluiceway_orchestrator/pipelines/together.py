@@ -27,11 +27,18 @@ async def together(works: Sequence[Coroutine[Any, Any, None]]) -> None:
 @asynccontextmanager
 async def nursery() -> AsyncIterator[asyncio.TaskGroup]:
     """A task group that raises the first error itself, as one of the steps would have."""
+    first: BaseException | None = None
     try:
         async with asyncio.TaskGroup() as group:
             yield group
     except BaseExceptionGroup as faults:
-        first: BaseException = faults
+        first = faults
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
-        raise first from None
+    if first is not None:
+        try:
+            # Not within the handler: the group would be its context, and it is in the group. Such a circle keeps all
+            # that the frames of its traceback know, the image among them, until somebody looks for garbage.
+            raise first
+        finally:
+            first = None

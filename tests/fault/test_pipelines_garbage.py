@@ -1,0 +1,58 @@
+"""What a source that failed had is gone when it is over, and not when somebody looks for garbage."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sluiceway_orchestrator.job import Job
+from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, picture
+from sluiceway_runtime.errors import InvalidImage, ModelFailed
+
+from sluiceway.pipeline.v1 import pipeline_pb2
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+async def _bad_image(_number: int) -> None:
+    raise InvalidImage("no image")
+
+
+async def _bad_model(_number: int, _region: int) -> None:
+    raise ModelFailed("it raised")
+
+
+STEPS = [
+    {"name": "text", "stage": "detection"},
+    {"name": "words", "stage": "recognition", "of": "text", "on_error": "fail"},
+    {"name": "page", "stage": "recognition", "on_error": "fail"},
+]
+FAULTS: dict[str, dict[str, Any]] = {
+    "no stage is there": {"detectors": [], "readers": []},
+    "detection refuses the image": {"detectors": [FakeDetection(before=_bad_image)]},
+    "two steps fail at once": {"readers": [FakeRecognition(before=_bad_model)]},
+}
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_no_job_is_left_after_it_failed(fault: str) -> None:
+    async with Cluster(**FAULTS[fault], pipelines={"p": {"steps": STEPS}}) as cluster:
+        for number in range(3):
+            source = pipeline_pb2.Source(image=picture(number, size_bytes=100_000))
+            heard = await cluster.process(source, pipeline="p", timeout_s=0.7 if fault == "no stage is there" else 20)
+            assert heard["0"].error is not None
+        async with asyncio.timeout(20):
+            while any(isinstance(found, Job) for found in gc.get_objects()):
+                await asyncio.sleep(0.05)
