@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 from sluiceway_runtime.account import MemoryBudget
 from sluiceway_runtime.errors import DeadlineExceeded, QueueFull
@@ -52,16 +53,25 @@ class Jobs:
             account=self._budget.account(priority),
         )
 
-    def begin(
-        self, job: Job, outbox: Outbox, create_task: Callable[..., asyncio.Task[None]] = asyncio.create_task
-    ) -> asyncio.Task[None]:
-        """Begin a job, whose events go into the outbox; the task is the caller's to end.
+    def begin(self, job: Job, outbox: Outbox, create_task: Callable[..., asyncio.Task[None]]) -> asyncio.Task[None]:
+        """Begin a job of a stream, whose outbox it shares with others; the task is the caller's to end.
+
+        What its client has not heard when its time is over is not kept any longer.
 
         Raises:
             QueueFull: every job slot is taken.
         """
-        self.check()
-        task = create_task(self._run(job, outbox), name=f"job {job.job_id}")
+        return self._begin(job, self._run_shared(job, outbox), create_task)
+
+    def _begin(
+        self, job: Job, run: Coroutine[Any, Any, None], create_task: Callable[..., asyncio.Task[None]]
+    ) -> asyncio.Task[None]:
+        try:
+            self.check()
+        except QueueFull:
+            run.close()
+            raise
+        task = create_task(run, name=f"job {job.job_id}")
         # Counted outside of the task: one that is cancelled before its first step runs none of its own.
         self._running += 1
         task.add_done_callback(self._ended)
@@ -70,13 +80,15 @@ class Jobs:
     def start(self, job: Job) -> tuple[asyncio.Task[None], Outbox]:
         """Begin a job that has a line of its own, for a call that would rather be refused than wait; see `read_by`.
 
+        Whoever reads the line discards it when the time of the job is over, and with it what was not heard.
+
         Raises:
             QueueFull: every job slot is taken, or the job could not be done in time.
         """
         self._executor.admit(job)
         outbox = self.outbox(job.priority)
         try:
-            return self.begin(job, outbox), outbox
+            return self._begin(job, self._executor.run(job, outbox), asyncio.create_task), outbox
         except QueueFull:
             outbox.discard()
             raise
@@ -92,8 +104,7 @@ class Jobs:
             async for addressed in outbox:
                 yield addressed
 
-    async def _run(self, job: Job, outbox: Outbox) -> None:
-        """Run a job. What its client has not heard when its time is over is not kept any longer."""
+    async def _run_shared(self, job: Job, outbox: Outbox) -> None:
         await self._executor.run(job, outbox)
         if outbox.is_told(job.job_id):
             return

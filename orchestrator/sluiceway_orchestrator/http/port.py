@@ -58,7 +58,7 @@ _CLOSE_S = 0.5
 IMAGE_COPIES, JSON_COPIES = 2, 4
 _LIMIT = web.AppKey("limit", int)
 # A client that reads none of this for so long after the time of its job is cut off.
-_UNREAD_S = 1.0
+_UNREAD_S = 0.5
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from statistics import median
 
 from sluiceway_orchestrator.geometry import Box
@@ -30,34 +31,12 @@ class _Line:
     Attributes:
         end: the last box, which a further word is compared with, so that a line may rise or fall slowly (a page that
             was scanned askew).
+        rows: of the page, in units of the typical height, that the last box lies in.
     """
 
     indices: list[int]
     end: Box
-
-
-class _Ends:
-    """The ends of all lines, by height on the page, so that a box meets only the few that lie beside it."""
-
-    def __init__(self, step_px: float) -> None:
-        self._step_px = step_px
-        self._rows: defaultdict[int, list[_Line]] = defaultdict(list)
-
-    def beside(self, box: Box) -> Iterable[_Line]:
-        """Lines that may share height with the box; some come twice."""
-        for row in self._span(box):
-            yield from self._rows.get(row, ())
-
-    def add(self, line: _Line) -> None:
-        for row in self._span(line.end):
-            self._rows[row].append(line)
-
-    def remove(self, line: _Line) -> None:
-        for row in self._span(line.end):
-            self._rows[row].remove(line)
-
-    def _span(self, box: Box) -> range:
-        return range(int(box[1] // self._step_px), int(box[3] // self._step_px) + 1)
+    rows: range
 
 
 def reading_order(boxes_xyxy_px: Sequence[Box]) -> list[int]:
@@ -76,10 +55,11 @@ def reading_order(boxes_xyxy_px: Sequence[Box]) -> list[int]:
     """
     if not boxes_xyxy_px:
         return []
-    typical_px = max(1.0, median(box[3] - box[1] for box in boxes_xyxy_px))
-    tall = [i for i, box in enumerate(boxes_xyxy_px) if box[3] - box[1] > _TALL * typical_px]
-    if not tall:
+    heights_px = sorted([box[3] - box[1] for box in boxes_xyxy_px])
+    typical_px = max(1.0, (heights_px[(len(heights_px) - 1) // 2] + heights_px[len(heights_px) // 2]) / 2)
+    if heights_px[-1] <= _TALL * typical_px:
         return [index for _, line in _lines(boxes_xyxy_px, range(len(boxes_xyxy_px)), typical_px)[0] for index in line]
+    tall = [i for i, box in enumerate(boxes_xyxy_px) if box[3] - box[1] > _TALL * typical_px]
     left_out = set(tall)
     words = [index for index in range(len(boxes_xyxy_px)) if index not in left_out]
     lines, slope = _lines(boxes_xyxy_px, words, typical_px)
@@ -92,36 +72,46 @@ def _lines(
     boxes_xyxy_px: Sequence[Box], indices: Sequence[int], typical_px: float
 ) -> tuple[list[tuple[float, list[int]]], float]:
     """Lines from top to bottom, each with the height at which it would cross the left edge, and their slope."""
-    ends = _Ends(typical_px)
+    # The ends of all lines, by height on the page, so that a box meets only the few that lie beside it.
+    beside: defaultdict[int, list[_Line]] = defaultdict(list)
     lines: list[_Line] = []
     slopes: list[float] = []
     for index in sorted(indices, key=lambda i: boxes_xyxy_px[i][:2]):
         box = boxes_xyxy_px[index]
+        rows = range(int(box[1] // typical_px), int(box[3] // typical_px) + 1)
         line, shared = None, _SHARED_HEIGHT
-        for candidate in ends.beside(box):
-            level = _level(candidate.end, box)
-            # Of two lines that are equally level the one that ends nearer goes on here.
-            if level > shared or (level == shared and (line is None or candidate.end[2] > line.end[2])):
-                line, shared = candidate, level
+        for row in rows:
+            for candidate in beside[row]:
+                level = _level(candidate.end, box)
+                # Of two lines that are equally level the one that ends nearer goes on here.
+                if level > shared or (level == shared and (line is None or candidate.end[2] > line.end[2])):
+                    line, shared = candidate, level
         if line is None:
-            line = _Line([index], box)
+            line = _Line([index], box, rows)
             lines.append(line)
         else:
             across = _middle_x(box) - _middle_x(line.end)
             if across > 0 and _are_alike(box, line.end):
                 slopes.append((_middle_y(box) - _middle_y(line.end)) / across)
-            ends.remove(line)
+            for row in line.rows:
+                beside[row].remove(line)
             line.indices.append(index)
-            line.end = box
-        ends.add(line)
+            line.end, line.rows = box, rows
+        for row in rows:
+            beside[row].append(line)
     slope = median(slopes) if slopes else 0.0
 
-    def top(line: _Line) -> float:
-        boxes = [boxes_xyxy_px[index] for index in line.indices]
-        return sum(_middle_y(box) - slope * _middle_x(box) for box in boxes) / len(boxes)
+    found = [(_top(boxes_xyxy_px, line.indices, slope), line.indices) for line in lines]
+    return sorted(found, key=itemgetter(0)), slope
 
-    found = [(top(line), line.indices) for line in lines]
-    return sorted(found, key=lambda item: item[0]), slope
+
+def _top(boxes_xyxy_px: Sequence[Box], indices: Sequence[int], slope: float) -> float:
+    """Where a line would cross the left edge of the image."""
+    total = 0.0
+    for index in indices:
+        x0, y0, x1, y1 = boxes_xyxy_px[index]
+        total += (y0 + y1 - slope * (x0 + x1)) / 2
+    return total / len(indices)
 
 
 def _joined(

@@ -143,7 +143,7 @@ class Server:
         self.lifecycle.to(State.STARTING)
         try:
             self.operations_port = await self._operations.start(self._config.host, self._config.operations_port)
-            self._grpc = make_server(self._config, [self._interceptor])
+            self._grpc = make_server(self._config, [self._interceptor], waits=self.waits)
             self._service.register(self._grpc)
             collectors = OnceStarted()
             self._service.collectors(collectors.registry)

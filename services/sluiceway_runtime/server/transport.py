@@ -27,8 +27,19 @@ MAX_RECONNECT_BACKOFF_MS = 1_000
 UNASKED_BYTES = 512 * 2**10
 
 
-def make_server(config: ServerConfig, interceptors: Sequence[grpc.aio.ServerInterceptor]) -> grpc.aio.Server:
-    """An unstarted server with the limits of its configuration."""
+def make_server(
+    config: ServerConfig, interceptors: Sequence[grpc.aio.ServerInterceptor], *, waits: bool = False
+) -> grpc.aio.Server:
+    """An unstarted server with the limits of its configuration.
+
+    Args:
+        config: of the server.
+        interceptors: what surrounds every call.
+        waits: whether calls wait at its door, with what they may send without being asked.
+    """
+    # Otherwise the window follows the speed of the connection, up to a gigabyte for each call, and what calls that wait
+    # at the door send is here although nobody has asked for it. Where none waits, large messages travel faster so.
+    windows = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", UNASKED_BYTES)] if waits else []
     return grpc.aio.server(
         interceptors=list(interceptors),
         options=[
@@ -39,10 +50,7 @@ def make_server(config: ServerConfig, interceptors: Sequence[grpc.aio.ServerInte
             ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.max_ping_strikes", 0),
-            # Otherwise the window follows the speed of the connection, up to a gigabyte for each call, and what calls
-            # that wait at the door send is here although nobody has asked for it.
-            ("grpc.http2.bdp_probe", 0),
-            ("grpc.http2.lookahead_bytes", UNASKED_BYTES),
+            *windows,
         ],
     )
 
