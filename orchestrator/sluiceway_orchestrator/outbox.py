@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from sluiceway_runtime.account import Account, Phase
 from sluiceway_runtime.errors import SluicewayError
@@ -31,8 +32,7 @@ COUNTED_BYTES = 64 * 2**10
 EVENT_BYTES = 512
 
 
-@dataclass(frozen=True, slots=True)
-class Addressed:
+class Addressed(NamedTuple):
     """An event with the job and source that it belongs to.
 
     Attributes:

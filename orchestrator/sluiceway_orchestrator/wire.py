@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sluiceway_runtime.errors import Internal
 from sluiceway_runtime.varint import encode_varint
@@ -31,8 +32,7 @@ Matrix = tuple[float, ...]
 """Nine numbers, row by row."""
 
 
-@dataclass(frozen=True, slots=True)
-class CropSpan:
+class CropSpan(NamedTuple):
     """Where one crop lies in a serialised message, tag and length included.
 
     Attributes:
