@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from sluiceway_runtime.errors import SluicewayError
 
@@ -32,8 +32,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
+class Model(NamedTuple):
     """Identity of the weights behind an answer."""
 
     name: str
@@ -41,8 +40,7 @@ class Model:
     weights_sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class StageTimings:
+class StageTimings(NamedTuple):
     """Milliseconds inside a stage."""
 
     queue_ms: float = 0.0

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from sluiceway_runtime.errors import Internal
@@ -47,8 +46,7 @@ class CropSpan(NamedTuple):
     to_image: Matrix | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Buffers:
+class Buffers(NamedTuple):
     """A request in pieces, which are joined only when it is sent."""
 
     parts: Sequence[bytes | memoryview]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc.aio
 
@@ -75,8 +74,7 @@ class DetectionWire:
         return watch(channel, _SERVICE)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What detection answered. Ids are those of the stage, local to this answer.
 
     Attributes:

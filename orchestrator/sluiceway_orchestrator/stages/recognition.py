@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc.aio
 from sluiceway_runtime.errors import SluicewayError, Unavailable
@@ -84,8 +83,7 @@ class RecognitionWire:
         return watch(channel, _SERVICE)
 
 
-@dataclass(frozen=True, slots=True)
-class Crops:
+class Crops(NamedTuple):
     """Crops on their way to a reader: still inside the message that brought them, or an image as it came.
 
     Attributes:
@@ -104,8 +102,7 @@ class Crops:
         return [span.crop_id for span in self.spans] if self.spans else [0]
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(NamedTuple):
     """Some of the answers.
 
     Attributes:

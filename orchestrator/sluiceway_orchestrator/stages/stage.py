@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from time import monotonic
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, NamedTuple, Self, TypeVar
 
 import grpc.aio
 from sluiceway_runtime.deadline import Deadline
@@ -32,8 +32,7 @@ UNAVAILABLE_NOTICE_S = 0.1
 UNAVAILABLE_NOTICE_PART = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
+class Ticket(NamedTuple):
     """For whom a stage works.
 
     Attributes:
