@@ -287,7 +287,7 @@ class Outbox:
     def _count(self) -> None:
         """Bring the account up to date; in large steps, as most events are small and read at once."""
         self._counted = max(1, -(-self._bytes // COUNTED_BYTES)) * COUNTED_BYTES
-        self._account.settle(self._counted - COUNTED_BYTES, Phase.WORK)
+        self._account.settle(self._counted - COUNTED_BYTES, Phase.FETCH)
 
     async def _room(self, size: int) -> None:
         while self._events and (len(self._events) >= self._limit or self._bytes + size > MAX_BYTES):

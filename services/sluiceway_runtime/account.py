@@ -32,7 +32,7 @@ class Phase(IntEnum):
     DOOR = 0
     """A request that is about to be read."""
     FETCH = 1
-    """An image that is about to be fetched."""
+    """An image that is about to be fetched, and what was made of sources and is not read yet."""
     WORK = 2
     """What a stage is about to answer."""
 
@@ -41,6 +41,9 @@ _PHASES = tuple(Phase)
 # All by phase or by class.
 # Of the whole budget, how much may be in use for bytes of a phase to be given out.
 PHASE_SHARES = (0.6, 0.8, 1.0)
+# What a phase may always use of it, whatever the others hold: images and answers that clients do not take shut the door
+# to nobody, and keep nobody's work waiting.
+_GUARANTEED_SHARES = (0.15, 0.0, 0.15)
 # Of that, how much for a class: interactive work finds room that bulk work cannot fill.
 _CLASS_SHARES = (1.0, 0.9, 0.75)
 # Seconds that an interactive request is older than it is, so to say, when it is compared with one of another class.
@@ -72,6 +75,7 @@ class MemoryBudget:
     def __init__(self, total_bytes: int, phase_shares: Sequence[float] = PHASE_SHARES) -> None:
         self.total_bytes = total_bytes
         self._limits = [[total_bytes * share * of for of in _CLASS_SHARES] for share in phase_shares]
+        self._guaranteed = [[total_bytes * share * of for of in _CLASS_SHARES] for share in _GUARANTEED_SHARES]
         self._used = 0
         self._used_in = [0] * len(Phase)
         # By phase and class, each in the order of its arrivals.
@@ -98,7 +102,12 @@ class MemoryBudget:
 
     def fits(self, size_bytes: int, phase: Phase, priority: Priority) -> bool:
         """Whether so many bytes could be given out now, were nobody waiting."""
-        return self._used + size_bytes <= self._limits[phase][priority] or not self._used_in[phase]
+        own_bytes = self._used_in[phase]
+        return (
+            self._used + size_bytes <= self._limits[phase][priority]
+            or own_bytes + size_bytes <= self._guaranteed[phase][priority]
+            or not own_bytes
+        )
 
     def limit_bytes(self, phase: Phase, priority: Priority) -> int:
         """Up to how much may be in use for bytes to be given out."""

@@ -18,8 +18,8 @@ from sluiceway_orchestrator.testing import Cluster, picture
 from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
 
 IMAGE_BYTES = 900_000
-# Room for all that clients may have in flight at once, so that nobody waits for bytes.
-BUDGET_BYTES = 2 * 2**30
+# What the orchestrator has in a container of a gigabyte.
+BUDGET_BYTES = 400 * 2**20
 # What connections and the names of lost sources take up: far less than an image for each of them.
 SMALL_BYTES = 3 * 2**20
 Source, Request = pipeline_pb2.Source, pipeline_pb2.ProcessRequest
@@ -120,7 +120,8 @@ async def test_a_stream_that_is_read_late_hears_of_every_job_what_became_of_it(b
             job = Request(job_id=f"j{number}", sources=sources(4), options=RETURNED)
             await call.write(pipeline_pb2.ProcessStreamRequest(job=job))
         await call.done_writing()
-        await until(lambda: held(cluster)[0] == 20, lambda: held(cluster))
+        # On a busy machine the time of the first ones may be over before the last are read.
+        await until(lambda: held(cluster)[0] > 0, lambda: held(cluster))
         await until_free(cluster)
         ends: dict[tuple[str, str], str] = {}
         async with asyncio.timeout(30):

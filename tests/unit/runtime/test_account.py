@@ -77,14 +77,27 @@ async def test_who_waits_is_served_by_phase_then_by_age(budget: MemoryBudget) ->
             await account.reserve(1, phase)
             order.append(name)
 
-    # Something is in use in that phase, or it would be let through.
-    holder.add(1, WORK)
+    # More is in use in that phase than it may always have, or it would be let through.
+    holder.add(200, WORK)
     tasks = [asyncio.create_task(wait(name, *which)) for name, which in waiters.items()]
     await settled()
     assert (order, budget.waiting) == ([], 4)
     holder.close()
     await asyncio.gather(*tasks)
     assert order == ["work", "interactive", "normal", "bulk"]
+
+
+async def test_each_phase_but_fetching_may_use_its_part_whatever_the_others_hold(budget: MemoryBudget) -> None:
+    """Images and answers that clients do not take shut the door to nobody, and keep nobody's work waiting."""
+    with budget.account() as unread, budget.account() as other:
+        unread.add(2000, Phase.FETCH)
+        for phase in (DOOR, WORK):
+            other.require(100, phase)
+            other.require(35, phase)
+            with pytest.raises(QueueFull):
+                other.require(1, phase)
+        with pytest.raises(QueueFull):
+            other.require(1, Phase.FETCH)
 
 
 async def test_a_large_one_is_not_passed_by_small_ones_of_its_class_or_a_later_one(budget: MemoryBudget) -> None:
