@@ -10,7 +10,7 @@ __all__ = ["keep_freed_memory", "settle"]
 # From glibc's malloc.h. Setting any of them also stops its guessing.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8
 # Freed memory above this goes back to the system.
-KEEP_BYTES = 256 * 2**20
+KEEP_BYTES = 128 * 2**20
 # Larger blocks are mapped and unmapped by themselves; the most that glibc allows.
 MAP_ABOVE_BYTES = 32 * 2**20
 GROW_BYTES = 16 * 2**20
