@@ -43,7 +43,10 @@ BENCHMARKS = {
     ),
     "client": Benchmark(
         ("--rounds", "60"),
-        lambda found: {"library_images_per_s": found["library_images_per_s"], "per_ms": 1 / found["bare_ms"]},
+        lambda found: {
+            "library_images_per_s": found["library_images_per_s"],
+            "library_per_ms": 1 / (found["bare_ms"] + found["added_ms"]),
+        },
     ),
     "overhead": Benchmark(
         ("--rounds", "12"),

@@ -30,6 +30,11 @@ class EmbeddedCluster(Protocol):
     def ca(self) -> Path | None:
         """The authorities that signed those."""
 
+    @property
+    def pipelines(self) -> tuple[str, ...]:
+        """Names of its pipelines."""
+        ...
+
     def running(self, *, show_logs: bool) -> AbstractAsyncContextManager[object]:
         """Run its servers: ready inside, gone after. SIGINT and SIGTERM cancel the task that is inside."""
 

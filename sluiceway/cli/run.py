@@ -138,6 +138,9 @@ def run(
     report = Report(as_json=json, out=out, inputs=inputs)
     # Before there is a loop, which would hear an interrupt only after the last download.
     plan = None if address else find_embedded("run without --address", config)
+    if plan is not None and pipeline is not None and pipeline not in plan.pipelines:
+        known = ", ".join(plan.pipelines)
+        fail(f"--pipeline: no pipeline is called {pipeline!r}; the configuration has {known}", EXIT_USAGE)
     target = Target(address, plan, token, Tls(ca=ca) if tls or ca else None, verbose)
     raise typer.Exit(asyncio.run(_run(Job(inputs, options, in_flight, pipeline, params), target, report)))
 

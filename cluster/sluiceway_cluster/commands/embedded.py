@@ -52,6 +52,11 @@ class PlannedCluster:
         """The authorities that signed those."""
         return self.plan.ca
 
+    @property
+    def pipelines(self) -> tuple[str, ...]:
+        """Names of its pipelines."""
+        return tuple(pipeline.name for pipeline in self.plan.pipelines)
+
     def running(self, *, show_logs: bool) -> AbstractAsyncContextManager[object]:
         """Run its servers: ready inside, gone after."""
         return embedded_cluster(self.plan, show_logs=show_logs)

@@ -110,3 +110,10 @@ def test_samples_cannot_be_written_where_a_file_is(tmp_path: Path, monkeypatch: 
     result = CliRunner().invoke(app, ["samples", "pull", "page.png", "--to", "page.png"])
     assert result.exit_code == 1, result.exception
     assert "cannot write page.png/page.png: File exists" in result.output
+
+
+def test_a_pipeline_that_the_configuration_does_not_have(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"x")
+    (tmp_path / "own.toml").write_text('[pipelines.own]\nsteps = [{ name = "parts", stage = "detection" }]\n')
+    said = refused(["run", "x.png", "--config", "own.toml", "--pipeline", "nope"])
+    assert "no pipeline is called 'nope'; the configuration has read, own" in said
