@@ -158,7 +158,7 @@ async def test_a_bug_in_one_source_is_an_internal_error_of_that_source(
         sources = await cluster.process(*(Source(image=picture(number)) for number in range(1, 4)))
         assert (await cluster.process(Source(image=picture(4))))["0"].done is not None
         assert cluster.service.status()["jobs"] == 0
-        assert not any(cluster.service.executor._admission._counts)
+        assert not any(cluster.service.executor._admissions["read"]._counts)
         assert cluster.service.executor.statistics.sources_failed == {"INTERNAL": 1}
         forging = pipeline_pb2.ProcessRequest(job_id="x\nERROR all is lost", sources=[Source(image=picture(2))])
         await account(cluster.stub.Process(forging))
