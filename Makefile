@@ -86,7 +86,7 @@ $(VENV)/.deploy: $(VENV)/.dev
 	@touch $@
 
 test-compose: $(VENV)/.deploy ## build the images and test the stack in containers (needs a Docker engine)
-	$(BIN)/python -m pytest -m slow tests/deploy/test_compose_override.py tests/deploy/test_compose.py
+	$(BIN)/python -m pytest -m slow tests/deploy/test_compose_override.py tests/deploy/test_compose.py tests/deploy/test_compose_memory.py
 
 test-gpu-image: $(VENV)/.deploy ## build the image with CUDA and test it without a GPU (25 GB of disk, 5 minutes)
 	$(BIN)/python -m pytest -m slow tests/deploy/test_gpu_image.py

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from sluiceway_runtime.account import Account, MemoryBudget, Phase
+from sluiceway_runtime.account import Account, MemoryBudget, phase_of_request
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import Cancelled, DeadlineExceeded, InvalidOption, SluicewayError
 from sluiceway_runtime.server.calls import deadline_of, request_id_of
@@ -185,9 +185,9 @@ class _Stream:
     async def reserve(self, account: Account, size_bytes: int) -> None:
         """Wait for room for a job that has been read; the next is not read before. One at a time always has it."""
         if self._running:
-            await account.reserve(size_bytes, Phase.DOOR)
+            await account.reserve(size_bytes, phase_of_request(size_bytes))
         else:
-            account.add(size_bytes, Phase.DOOR)
+            account.add(size_bytes, phase_of_request(size_bytes))
 
     def require_free(self, job_id: str) -> None:
         """Raise InvalidOption if a job of this name runs."""

@@ -17,7 +17,15 @@ from typing import Self
 from sluiceway_runtime.errors import QueueFull
 from sluiceway_runtime.priority import Priority
 
-__all__ = ["PHASE_SHARES", "RETRY_AFTER_S", "Account", "MemoryBudget", "Phase"]
+__all__ = [
+    "PHASE_SHARES",
+    "RETRY_AFTER_S",
+    "SMALL_REQUEST_BYTES",
+    "Account",
+    "MemoryBudget",
+    "Phase",
+    "phase_of_request",
+]
 
 # After a refusal for want of room.
 RETRY_AFTER_S = 0.25
@@ -35,19 +43,31 @@ class Phase(IntEnum):
     """An image that is about to be fetched, and what was made of sources and is not read yet."""
     WORK = 2
     """What a stage is about to answer."""
+    SMALL = 3
+    """A small request that is about to be read. A line of large ones does not hold it up, nor do images that are
+    fetched without end."""
 
 
 _PHASES = tuple(Phase)
 # All by phase or by class.
 # Of the whole budget, how much may be in use for bytes of a phase to be given out.
-PHASE_SHARES = (0.6, 0.8, 1.0)
+PHASE_SHARES = (0.6, 0.8, 1.0, 1.0)
 # What a phase may always use of it, whatever the others hold: images and answers that clients do not take shut the door
 # to nobody, and keep nobody's work waiting.
-_GUARANTEED_SHARES = (0.15, 0.0, 0.15)
+_GUARANTEED_SHARES = (0.15, 0.0, 0.15, 0.05)
+# Requests up to this are small: photographs as most clients send them.
+SMALL_REQUEST_BYTES = 2**20
+# Of the whole budget, what small requests may hold together: less than large ones may, which must not wait for ever.
+_SMALL_SHARE = 0.25
 # Of that, how much for a class: interactive work finds room that bulk work cannot fill.
 _CLASS_SHARES = (1.0, 0.9, 0.75)
 # Seconds that an interactive request is older than it is, so to say, when it is compared with one of another class.
 _HEAD_START_S = (0.0, 2.0, 10.0)
+
+
+def phase_of_request(size_bytes: int) -> Phase:
+    """In which phase room for a request is asked for."""
+    return Phase.SMALL if size_bytes <= SMALL_REQUEST_BYTES else Phase.DOOR
 
 
 @dataclass(slots=True)
@@ -76,6 +96,7 @@ class MemoryBudget:
         self.total_bytes = total_bytes
         self._limits = [[total_bytes * share * of for of in _CLASS_SHARES] for share in phase_shares]
         self._guaranteed = [[total_bytes * share * of for of in _CLASS_SHARES] for share in _GUARANTEED_SHARES]
+        self._small_limit = total_bytes * _SMALL_SHARE
         self._used = 0
         self._used_in = [0] * len(Phase)
         # By phase and class, each in the order of its arrivals.
@@ -103,11 +124,11 @@ class MemoryBudget:
     def fits(self, size_bytes: int, phase: Phase, priority: Priority) -> bool:
         """Whether so many bytes could be given out now, were nobody waiting."""
         own_bytes = self._used_in[phase]
-        return (
-            self._used + size_bytes <= self._limits[phase][priority]
-            or own_bytes + size_bytes <= self._guaranteed[phase][priority]
-            or not own_bytes
-        )
+        if not own_bytes or own_bytes + size_bytes <= self._guaranteed[phase][priority]:
+            return True
+        if phase is Phase.SMALL and own_bytes + size_bytes > self._small_limit:
+            return False
+        return self._used + size_bytes <= self._limits[phase][priority]
 
     def limit_bytes(self, phase: Phase, priority: Priority) -> int:
         """Up to how much may be in use for bytes to be given out."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
 from sluiceway_runtime.weights import pull_samples
 
@@ -99,6 +100,13 @@ def wait_for(what: str, condition: Callable[[], Any], timeout_s: float, every_s:
         assert waited_s < timeout_s, f"no {what} within {timeout_s:g} s"
         time.sleep(every_s)
     return time.monotonic() - begin
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[docker.DockerClient]:
+    client = docker.from_env()
+    yield client
+    client.close()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ weights.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ import docker
 import pytest
 import trustme
 import yaml
+from compose_stack import ADDRESS, OPERATIONS_PORT, PROMETHEUS_PORT, ROOT, Compose, replicas
 from docker.models.containers import Container
 
 from sluiceway.client import Client, Tls
@@ -28,62 +28,13 @@ from sluiceway.errors import Unauthenticated
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-ROOT = Path(__file__).resolve().parents[2]
-PROJECT = "sluiceway-test"
 BASE = "python:3.11-slim-bookworm"
-PORT, OPERATIONS_PORT, HTTP_PORT, PROMETHEUS_PORT = 50951, 9951, 8981, 9990
-ADDRESS = f"localhost:{PORT}"
 MEGABYTE = 1_000_000
 LIMITS = {"orchestrator": 120, "detection": 600, "recognition-cpu": 600}
 VERSION = "0.1.0"
 # A replica has to have been given work this long after it said that it is ready.
 USED_WITHIN_S = 20.0
 Report = Callable[[str], None]
-
-
-class Compose:
-    """One compose project with its overlays."""
-
-    def __init__(self, *overlays: str, **environment: str) -> None:
-        files = [ROOT / "docker-compose.yml", *(ROOT / "deploy" / "compose" / f"{name}.yml" for name in overlays)]
-        self._command = ["docker", "compose", "--project-name", PROJECT]
-        for file in files:
-            self._command += ["--file", str(file)]
-        ports = {
-            "SLUICEWAY_PORT": PORT,
-            "SLUICEWAY_OPERATIONS_PORT": OPERATIONS_PORT,
-            "PROMETHEUS_PORT": PROMETHEUS_PORT,
-            "SLUICEWAY_HTTP_PORT": HTTP_PORT,
-        }
-        self._environment = os.environ | {key: str(value) for key, value in ports.items()} | environment
-
-    def __call__(self, *arguments: str) -> str:
-        done = subprocess.run(
-            [*self._command, *arguments],
-            cwd=ROOT,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"docker compose {' '.join(arguments)}:\n{done.stdout}{done.stderr}"
-        return done.stdout
-
-    def down(self) -> None:
-        self("down", "--volumes", "--remove-orphans")
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[docker.DockerClient]:
-    client = docker.from_env()
-    yield client
-    client.close()
-
-
-def replicas(engine: docker.DockerClient, service: str) -> list[Container]:
-    labels = [f"com.docker.compose.project={PROJECT}", f"com.docker.compose.service={service}"]
-    found: list[Container] = engine.containers.list(filters={"label": labels})
-    return found
 
 
 def health(container: Container) -> str:

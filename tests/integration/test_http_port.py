@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import json
+import tracemalloc
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
@@ -19,11 +21,14 @@ from sluiceway_orchestrator.events import SourceReady
 from sluiceway_orchestrator.job import Job
 from sluiceway_orchestrator.outbox import Addressed
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, picture
+from sluiceway_runtime.account import Phase
 from sluiceway_runtime.errors import QueueFull, Unavailable
+from sluiceway_runtime.priority import Priority
 from sluiceway_runtime.server.status import from_rpc_error
 
 from sluiceway.pipeline.v1 import pipeline_pb2
 
+MIB = 2**20
 KINDS = {"source_ready", "regions", "values", "done", "failed", "job_done"}
 
 
@@ -165,6 +170,33 @@ async def test_a_body_of_unknown_length_is_read_up_to_the_limit(kind: str, above
             assert (response.status, first["failed"]["error"]["reason"]) == (200, "IMAGE_TOO_LARGE")
         assert not http.cluster.detection[0].stage.seen
         assert (await http.post(picture(1), **IMAGE))[0] == 200
+
+
+async def test_a_connection_that_is_idle_holds_no_body() -> None:
+    """One that was answered; the client keeps it for the next one."""
+    image = picture(1, size_bytes=8 * MIB)
+    async with serve() as http:
+        assert (await http.post(picture(1), **IMAGE))[0] == 200
+        tracemalloc.start()
+        try:
+            assert (await http.post(image, **IMAGE))[0] == 200
+            assert tracemalloc.get_traced_memory()[0] < 4 * MIB
+        finally:
+            tracemalloc.stop()
+
+
+async def test_a_packed_body_takes_room_for_the_longest() -> None:
+    """What it says of its length is that of the packed one."""
+    packed = gzip.compress(picture(1, size_bytes=8 * MIB))
+    assert len(packed) < MIB
+    headers = {**IMAGE, "Content-Encoding": "gzip"}
+    async with serve(memory_bytes=512 * MIB) as http:
+        budget = http.cluster.service.budget
+        with budget.account() as other:
+            other.add(budget.limit_bytes(Phase.DOOR, Priority.NORMAL) - 4 * MIB, Phase.DOOR)
+            assert (await http.post(picture(1), **IMAGE))[0] == 200
+            assert (await http.post(packed, "/v1/process?timeout_s=0.2", **headers))[0] == 504
+        assert (await http.post(packed, **headers))[0] == 200
 
 
 @pytest.mark.parametrize("kind", ["image/jpeg", "application/json"])

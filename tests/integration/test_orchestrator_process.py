@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
 from sluiceway_orchestrator.stages.detection import DetectionClient, Found
-from sluiceway_orchestrator.stages.group import Group
-from sluiceway_orchestrator.stages.stage import Ticket
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, picture
 from sluiceway_orchestrator.testing.cluster import account
 from sluiceway_orchestrator.wire import Buffers
@@ -148,8 +147,8 @@ async def test_a_bug_in_one_source_is_an_internal_error_of_that_source(
     """It leaves its neighbours and every count of the server as they were, and its text goes to the log alone."""
     detect = DetectionClient.detect
 
-    async def buggy(self: DetectionClient, request: Buffers, cost: int, ticket: Ticket, group: Group) -> Found:
-        found = await detect(self, request, cost, ticket, group)
+    async def buggy(self: DetectionClient, request: Buffers, *others: Any) -> Found:
+        found = await detect(self, request, *others)
         if picture(2) in request.join():
             raise ZeroDivisionError("a detail of the program")
         return found

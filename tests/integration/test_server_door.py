@@ -231,6 +231,19 @@ async def test_an_orchestrators_calls_wait_at_the_door_and_nothing_of_them_is_re
     assert service.read == [10 * MIB] * 12
 
 
+async def test_a_small_call_passes_the_line_of_large_ones(
+    orchestrator: tuple[Server, grpc.aio.Channel], service: Held
+) -> None:
+    server, channel = orchestrator
+    calls = [call(channel, 10 * MIB) for _ in range(6)]
+    await until(lambda: len(service.read) == 4 and server.budget.waiting == 2)
+    small = call(channel, MIB // 2)
+    await until(lambda: MIB // 2 in service.read)
+    assert server.budget.waiting == 2
+    service.go.set()
+    await asyncio.gather(small, *calls)
+
+
 async def test_a_stage_refuses_what_it_has_no_room_for_at_once(
     stage: tuple[Server, grpc.aio.Channel], service: Held
 ) -> None:
@@ -399,6 +412,8 @@ async def test_a_wait_without_a_deadline_has_an_end(service: Held) -> None:
     async with serving(ORCHESTRATOR.model_copy(update={"default_deadline_s": 0.2}), service) as (server, channel):
         with server.budget.account() as account:
             account.add(100 * MIB, Phase.DOOR)
+            # One small request would be let in alone.
+            account.add(1, Phase.SMALL)
             for said in (10, None):
                 metadata = () if said is None else (("sluiceway-request-bytes", str(said)),)
                 error = await refusal(channel.unary_unary(PREFIX + "U")(b"x" * 10, metadata=metadata))
@@ -457,12 +472,12 @@ async def test_questions_are_answered_whatever_waits(
     server, channel = orchestrator
     with server.budget.account(Priority.INTERACTIVE) as account:
         account.add(200 * MIB, Phase.DOOR)
-        waiting = call(channel, 1)
+        waiting = call(channel, 10 * MIB)
         await until(lambda: server.budget.waiting == 1)
         for declared in (0, None):
             assert await call(channel, 0, declared=declared, method="Describe") == b"0"
     service.go.set()
-    assert await waiting == b"1"
+    assert await waiting == str(10 * MIB).encode()
 
 
 async def test_every_kind_of_method_is_wrapped_as_what_it_is(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -40,7 +41,7 @@ class Http:
 
     async def post(self, data: bytes, path: str = "/v1/process", **headers: str) -> tuple[int, Any, Any]:
         """Status, headers, and events or problem."""
-        async with self.session.post(self.url + path, data=data, headers=headers) as response:
+        async with self.session.post(self.url + path, data=io.BytesIO(data), headers=headers) as response:
             text = await response.text()
             if response.content_type == "application/x-ndjson":
                 return response.status, response.headers, [json.loads(line) for line in text.splitlines()]

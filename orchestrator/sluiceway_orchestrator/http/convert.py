@@ -57,21 +57,21 @@ QUERY: Mapping[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
 }
 
 
-def request_from_json(body: bytes) -> Request:
+def request_from_json(body: bytes | bytearray) -> Request:
     """Read a job from the JSON form of a `ProcessRequest`.
 
     Raises:
         InvalidOption: it is none.
     """
     try:
-        message = json_format.Parse(body, pipeline_pb2.ProcessRequest(), max_recursion_depth=16)
+        message = json_format.Parse(body.decode(), pipeline_pb2.ProcessRequest(), max_recursion_depth=16)
     except (json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
         # The error may hold all that was sent.
         raise InvalidOption(f"body: {str(error)[:_MAX_ECHO]}") from None
     return Request(message, {})
 
 
-def request_from_image(image: bytes, query: MultiMapping[str]) -> Request:
+def request_from_image(image: bytes | bytearray, query: MultiMapping[str]) -> Request:
     """Make a job of one image and the parameters of its URL.
 
     Raises:

@@ -13,7 +13,7 @@ from importlib.metadata import version
 
 from aiohttp import web
 from multidict import MultiDict
-from sluiceway_runtime.account import Account, MemoryBudget, Phase
+from sluiceway_runtime.account import Account, MemoryBudget, Phase, phase_of_request
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import (
     DeadlineExceeded,
@@ -30,6 +30,7 @@ from sluiceway_runtime.server.security import ANONYMOUS, Security
 from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.config.http import HttpConfig
 from sluiceway_orchestrator.convert.job import JobLimits, job_from_request
+from sluiceway_orchestrator.http.body import BODY_COPIES, length_of, read_body
 from sluiceway_orchestrator.http.convert import event_to_json, request_from_image, request_from_json
 from sluiceway_orchestrator.http.openapi import document
 from sluiceway_orchestrator.http.origin import OriginGuard
@@ -53,9 +54,8 @@ _PARSE_ELSEWHERE_BYTES = 256 * 2**10
 # Connections that are idle are not worth waiting for.
 _CLOSE_S = 0.5
 
-# Of a body, while it is read and taken apart: its chunks and what they are joined to; of JSON also its text, and the
-# images that come out of it.
-IMAGE_COPIES, JSON_COPIES = 2, 4
+# Of JSON, while it is taken apart: also its text, and the images that come out of it.
+JSON_COPIES = 4
 _LIMIT = web.AppKey("limit", int)
 # A client that reads none of this for so long after the time of its job is cut off.
 _UNREAD_S = 0.5
@@ -233,20 +233,22 @@ class HttpPort:
         deadline = Deadline.after(
             min(_timeout_s(query.pop("timeout_s", None), self._config), self._config.max_deadline_s)
         )
+        length = length_of(request)
+        phase = Phase.DOOR if length is None else phase_of_request(length)
         if request.content_type == "application/json":
             if query:
                 raise InvalidOption(f"{next(iter(query))}: options of a JSON request go into its body")
-            body = await self._body(request, deadline, account, JSON_COPIES)
+            body = await self._body(request, deadline, account, phase, JSON_COPIES)
             parse = request_from_json
             parsed = parse(body) if len(body) < _PARSE_ELSEWHERE_BYTES else await asyncio.to_thread(parse, body)
         elif request.content_type == "application/octet-stream" or request.content_type.startswith("image/"):
             limit = self._config.max_image_bytes
             if (request.content_length or 0) > limit:
                 raise ImageTooLarge("the image is larger than the limit", metadata={"max_image_bytes": str(limit)})
-            parsed = request_from_image(await self._body(request, deadline, account, IMAGE_COPIES), query)
+            parsed = request_from_image(await self._body(request, deadline, account, phase, BODY_COPIES), query)
         else:
             raise web.HTTPUnsupportedMediaType(reason="send an image (image/*) or application/json")
-        account.settle(parsed.size_bytes, Phase.DOOR)
+        account.settle(parsed.size_bytes, phase)
         return job_from_request(
             parsed,
             client=client if client != ANONYMOUS else request.remote or ANONYMOUS,
@@ -255,17 +257,20 @@ class HttpPort:
             limits=self._limits,
         )
 
-    async def _body(self, request: web.Request, deadline: Deadline, account: Account, copies: int) -> bytes:
+    async def _body(
+        self, request: web.Request, deadline: Deadline, account: Account, phase: Phase, copies: int
+    ) -> bytearray:
         """Read the body once there is room for it, and in the time of the job.
 
         A client that stopped sending must not keep its place for ever. A body that does not say how long it is takes
         room for the longest.
         """
-        expected = request.content_length if request.content_length is not None else request.app[_LIMIT]
+        limit = request.app[_LIMIT]
+        expected = length_of(request)
         try:
             async with asyncio.timeout(deadline.remaining_s()):
-                await account.reserve(copies * min(expected, request.app[_LIMIT]), Phase.DOOR)
-                return await request.read()
+                await account.reserve(copies * min(limit if expected is None else expected, limit), phase)
+                return await read_body(request, limit)
         except TimeoutError:
             raise DeadlineExceeded("the time ran out before the body was here") from None
         except web.RequestPayloadError:

@@ -27,6 +27,10 @@ class Estimate:
         """What to be prepared for."""
         return round(self._mean + _DEVIATIONS * (self._deviation or 0.0))
 
+    def is_within(self, most_bytes: float) -> bool:
+        """Whether that is still enough to be prepared for."""
+        return self.expected_bytes <= most_bytes
+
     def learn(self, size_bytes: int) -> None:
         """One was so large."""
         if self._deviation is None:

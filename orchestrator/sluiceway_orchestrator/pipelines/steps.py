@@ -8,9 +8,10 @@ never for each region.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sluiceway_runtime.account import Phase
@@ -25,7 +26,7 @@ from sluiceway_orchestrator.pipelines.source_state import SourceState
 from sluiceway_orchestrator.pipelines.together import nursery, together
 from sluiceway_orchestrator.pipelines.tree import WHOLE, RegionNode
 from sluiceway_orchestrator.plan import Step, StepKind
-from sluiceway_orchestrator.stages.detection import Found
+from sluiceway_orchestrator.stages.detection import Found, Outgrown
 from sluiceway_orchestrator.stages.recognition import Crops
 from sluiceway_orchestrator.wire import Buffers, CropSpan, bytes_field, span_buffers
 
@@ -33,6 +34,9 @@ __all__ = ["Steps"]
 
 # Copies of an image while it is sent: the message, and the one that gRPC makes of it.
 SEND_COPIES = 2
+# A source whose turn comes when answers have grown by so much since it reserved room for its own reserves anew: many
+# reserve at once, before the first answer of their kind is known.
+OUTGROWN = 1.5
 _IMAGE_FIELD, _CROPS_FIELD, _ENCODED_FIELD = 1, 15, 4
 
 
@@ -98,16 +102,25 @@ class Steps:
         request = Buffers((bytes_field(_IMAGE_FIELD, len(image)), image, *fields))
         estimate = state.parts.estimates(state.pipeline, step)
         # What is about to be sent, and what is about to come: a stage is not asked for what there is no room for.
-        held = SEND_COPIES * len(image) + estimate.expected_bytes
-        if not state.account.try_reserve(held, Phase.WORK):
-            await state.account.reserve(held, Phase.WORK)
+        held = 0
         try:
-            try:
-                found = await self._detect(step, request, 1)
-            except SluicewayError as error:
-                await state.failed(step, (0,), error, Subject.PAGE)
-                self._end(step)
-                return
+            found: Found | None = None
+            while found is None:
+                expected = estimate.expected_bytes
+                wanted = SEND_COPIES * len(image) + expected
+                if not state.account.try_reserve(wanted, Phase.WORK):
+                    await state.account.reserve(wanted, Phase.WORK)
+                held = wanted
+                try:
+                    found = await self._detect(step, request, 1, partial(estimate.is_within, OUTGROWN * expected))
+                except Outgrown:
+                    # Nothing is held while it waits again, so those whose answers are here have room to go on.
+                    state.account.remove(held, Phase.WORK)
+                    held = 0
+                except SluicewayError as error:
+                    await state.failed(step, (0,), error, Subject.PAGE)
+                    self._end(step)
+                    return
             del image, request
             estimate.learn(len(found.message))
             # What has arrived is counted as it is, room or not: it is what makes room again.
@@ -136,11 +149,13 @@ class Steps:
             state.account.remove(held, Phase.WORK)
         self._end(step)
 
-    async def _detect(self, step: Step, request: Buffers, cost: int) -> Found:
+    async def _detect(
+        self, step: Step, request: Buffers, cost: int, has_room: Callable[[], bool] = lambda: True
+    ) -> Found:
         state, notes = self._state, self._state.notes[step.index]
         notes.begin()
         detector = state.parts.detectors[step.stage]
-        found = await detector.detect(request, cost, state.ticket, state.binding.groups[step.stage])
+        found = await detector.detect(request, cost, state.ticket, state.binding.groups[step.stage], has_room)
         notes.answered(found.timings, found.model)
         state.notices += found.notices
         return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import grpc.aio
@@ -25,7 +25,7 @@ from sluiceway_orchestrator.stages.group import Group
 from sluiceway_orchestrator.stages.stage import Stage, Ticket
 from sluiceway_orchestrator.wire import Buffers, CropSpan, split_crops, split_field
 
-__all__ = ["DetectionClient", "DetectionDescription", "DetectionWire", "Found"]
+__all__ = ["DetectionClient", "DetectionDescription", "DetectionWire", "Found", "Outgrown"]
 
 _SERVICE = "sluiceway.detection.v1.DetectionService"
 _DETECTIONS_FIELD = 3
@@ -98,13 +98,24 @@ class Found(NamedTuple):
     timings: StageTimings
 
 
+class Outgrown(Exception):
+    """While a call waited for its turn, answers grew beyond what was reserved for its own: nothing was sent."""
+
+
 class DetectionClient:
     """Detects in images and in crops, anywhere in the stage. The bytes are copied once, into the message."""
 
     def __init__(self, stage: Stage[DetectionDescription]) -> None:
         self.stage = stage
 
-    async def detect(self, request: Buffers, cost: int, ticket: Ticket, group: Group[DetectionDescription]) -> Found:
+    async def detect(
+        self,
+        request: Buffers,
+        cost: int,
+        ticket: Ticket,
+        group: Group[DetectionDescription],
+        has_room: Callable[[], bool] = lambda: True,
+    ) -> Found:
         """Detect in one image, or in several crops.
 
         Args:
@@ -112,8 +123,10 @@ class DetectionClient:
             cost: images, or crops.
             ticket: for whom.
             group: the version that the source is bound to.
+            has_room: asked before it is sent, whether there is still room for the answer.
 
         Raises:
+            Outgrown: there is none.
             GroupGone: that version is not there any more.
             ImageTooLarge: the request, or the answer with its crops, fits in no message.
             SluicewayError: the stage's own error, or Unavailable, DeadlineExceeded, QueueFull.
@@ -122,6 +135,8 @@ class DetectionClient:
         metadata = call_metadata(ticket, group, request.size_bytes)
         while True:
             with await self.stage.lease(ticket, cost, group, avoid=failures.avoid) as lease:
+                if not has_room():
+                    raise Outgrown
                 try:
                     message: bytes = await lease.replica.call(
                         request.join(), timeout=remaining_s(ticket.deadline), metadata=metadata

@@ -24,7 +24,7 @@ ORCHESTRATOR_SHARE = 0.4
 # way in connections. With all of it, it stays within the queue and 256 MiB.
 STAGE_MARGIN_BYTES = 64 * 2**20
 # A stage holds what it reads, and nothing that comes later.
-STAGE_SHARES = (1.0, 1.0, 1.0)
+STAGE_SHARES = (1.0, 1.0, 1.0, 1.0)
 
 
 def memory_budget(config: ServerConfig) -> MemoryBudget:

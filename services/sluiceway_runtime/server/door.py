@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sluiceway_runtime.account import RETRY_AFTER_S, Account, MemoryBudget, Phase
+from sluiceway_runtime.account import RETRY_AFTER_S, Account, MemoryBudget, Phase, phase_of_request
 from sluiceway_runtime.config import ServerConfig
 from sluiceway_runtime.errors import ImageTooLarge, InvalidOption, QueueFull, Unavailable, WrongGroup
 from sluiceway_runtime.priority import Priority
@@ -117,11 +117,12 @@ class Entry:
 
     Attributes:
         account: its bytes.
+        phase: in which they are counted while they are those of the request.
         patience_s: how long its request may take to be read; None where nobody watches.
         silent_s: likewise, where it is given up without a word.
     """
 
-    __slots__ = ("_declared", "_learn", "_leave", "_places", "_reads", "account", "patience_s", "silent_s")
+    __slots__ = ("_declared", "_learn", "_leave", "_places", "_reads", "account", "patience_s", "phase", "silent_s")
 
     def __init__(self, account: Account, declared: int | None, leave: Callable[[], None]) -> None:
         self._declared = declared
@@ -130,6 +131,7 @@ class Entry:
         self._places: _Places | None = None
         self._reads = False
         self.account = account
+        self.phase = Phase.DOOR
         self.patience_s: float | None = None
         self.silent_s: float | None = None
 
@@ -140,7 +142,7 @@ class Entry:
             InvalidOption: it is larger than the call said.
         """
         if self._learn is None:
-            self.account.settle(size_bytes, Phase.DOOR)
+            self.account.settle(size_bytes, self.phase)
             self._give_back_place()
         else:
             # A message of a stream is for an account of its own. Here is the room that the next one is read into, which
@@ -284,7 +286,10 @@ class Door:
                     entry.patience_s = self._patience_s
                 elif declared > SMALL_BYTES:
                     entry.silent_s = self._patience_s
-                await self._reserve(entry.account, declared * RECEIVE_COPIES)
+                if self._waits:
+                    # Where nobody waits, there is no line that small ones could pass.
+                    entry.phase = phase_of_request(declared)
+                await self._reserve(entry.account, declared * RECEIVE_COPIES, entry.phase)
             else:
                 entry.patience_s = self._patience_s
                 at_once = entry.try_take(self._reading)
@@ -342,12 +347,12 @@ class Door:
             raise InvalidOption(f"{PRIORITY_KEY} is one of {', '.join(_PRIORITIES)}")
         return _PRIORITIES[text]
 
-    async def _reserve(self, account: Account, size_bytes: int) -> None:
+    async def _reserve(self, account: Account, size_bytes: int, phase: Phase = Phase.DOOR) -> None:
         if self._waits:
-            if not account.try_reserve(size_bytes, Phase.DOOR):
-                await self._wait(account.reserve(size_bytes, Phase.DOOR))
+            if not account.try_reserve(size_bytes, phase):
+                await self._wait(account.reserve(size_bytes, phase))
         else:
-            account.require(size_bytes, Phase.DOOR)
+            account.require(size_bytes, phase)
 
     async def _take_place(self, entry: Entry, *, has_one: bool) -> None:
         """Wait for a place, and for the room that it is worth, for a call that does not say how large it is."""

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
-from sluiceway_runtime.account import Account, MemoryBudget, Phase
+from sluiceway_runtime.account import SMALL_REQUEST_BYTES, Account, MemoryBudget, Phase, phase_of_request
 from sluiceway_runtime.errors import QueueFull
 from sluiceway_runtime.priority import Priority
 
-DOOR, FETCH, WORK = Phase
+DOOR, FETCH, WORK, SMALL = Phase
 INTERACTIVE, NORMAL, BULK = Priority
 
 
@@ -120,6 +120,36 @@ async def test_a_large_one_is_not_passed_by_small_ones_of_its_class_or_a_later_o
     large.close()
     await late
     bulk.close()
+
+
+async def test_small_requests_pass_the_line_of_large_ones_and_images_that_are_fetched(budget: MemoryBudget) -> None:
+    with budget.account() as fetched, budget.account() as held, budget.account() as large, budget.account() as small:
+        held.add(10, SMALL)
+        fetched.require(700, FETCH)
+        large.add(1, DOOR)
+        task = waiting(large, 200, DOOR)
+        await settled()
+        small.require(100, SMALL)
+        assert not task.done()
+        fetched.close()
+        await task
+
+
+async def test_small_requests_together_hold_a_part_and_then_wait(budget: MemoryBudget) -> None:
+    with budget.account(INTERACTIVE) as many, budget.account(INTERACTIVE) as one:
+        many.require(250, SMALL)
+        task = waiting(one, 10, SMALL)
+        await settled()
+        assert not task.done()
+        with budget.account() as large:
+            large.require(290, DOOR)
+        many.remove(10, SMALL)
+        await task
+
+
+def test_the_size_of_a_request_says_in_which_line_it_is() -> None:
+    assert phase_of_request(SMALL_REQUEST_BYTES) is SMALL
+    assert phase_of_request(SMALL_REQUEST_BYTES + 1) is DOOR
 
 
 async def test_when_room_comes_all_who_have_some_go_and_none_passes_one_before_it(budget: MemoryBudget) -> None:
@@ -305,9 +335,8 @@ class Accounts(RuleBasedStateMachine):
         # Once all that is held comes back, everybody has had a turn.
         for _ in range(len(self.tasks) + 1):
             for account in self.open:
-                account.remove(10**9, DOOR)
-                account.remove(10**9, FETCH)
-                account.remove(10**9, WORK)
+                for phase in Phase:
+                    account.remove(10**9, phase)
             self.run()
         assert all(task.done() for task, *_ in self.tasks)
         for account in self.open:
