@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Hashable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -44,13 +44,13 @@ class Jobs:
         if self._running >= self._config.max_jobs:
             raise QueueFull("every job slot is taken", retry_after_s=BUSY_RETRY_S)
 
-    def outbox(self, priority: Priority = Priority.NORMAL) -> Outbox:
-        """A line for the events of one call; whoever reads it discards it."""
+    def outbox(self, client: Hashable, priority: Priority = Priority.NORMAL) -> Outbox:
+        """A line for the events of one call of a client; whoever reads it discards it."""
         return Outbox(
             self._config.events_ahead,
             coalesce_s=self._config.coalesce_ms / 1000,
             coalesce_items=self._config.coalesce_items,
-            account=self._budget.account(priority),
+            account=self._budget.account(priority, client),
         )
 
     def begin(self, job: Job, outbox: Outbox, create_task: Callable[..., asyncio.Task[None]]) -> asyncio.Task[None]:
@@ -86,7 +86,7 @@ class Jobs:
             QueueFull: every job slot is taken, or the job could not be done in time.
         """
         self._executor.admit(job)
-        outbox = self.outbox(job.priority)
+        outbox = self.outbox(job.client, job.priority)
         try:
             return self._begin(job, self._executor.run(job, outbox), asyncio.create_task), outbox
         except QueueFull:

@@ -95,7 +95,7 @@ class PipelineServicer:
         self, requests: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[pipeline_pb2.ProcessStreamResponse]:
         """Run many jobs; the next is read when there is room for it."""
-        outbox = self._jobs.outbox()
+        outbox = self._jobs.outbox(_client(context))
         runner = asyncio.create_task(self._run_stream(requests, context, outbox), name="stream of jobs")
         _cancel_when_over(context, runner)
         async with read_by(runner, outbox):
@@ -142,7 +142,7 @@ class PipelineServicer:
                     break
                 number += 1
                 name = f"{request_id}.{number}"
-                account = self._budget.account()
+                account = self._budget.account(client=_client(context))
                 try:
                     action, fault = read_action(data), None
                 except SluicewayError as error:

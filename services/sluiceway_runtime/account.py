@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from types import TracebackType
@@ -75,7 +75,47 @@ class _Waiter:
     at_s: float
     size_bytes: int
     priority: Priority
+    client: Hashable
     future: asyncio.Future[None]
+
+
+class _Line:
+    """Who waits for bytes of one phase in one class: by client, each in the order of their arrivals.
+
+    Invariant: no client is here without a waiter.
+    """
+
+    def __init__(self) -> None:
+        self._by_client: dict[Hashable, OrderedDict[int, _Waiter]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._by_client)
+
+    def __iter__(self) -> Iterator[_Waiter]:
+        for waiters in self._by_client.values():
+            yield from waiters.values()
+
+    def push(self, waiter: _Waiter) -> None:
+        self._by_client.setdefault(waiter.client, OrderedDict())[id(waiter)] = waiter
+
+    def remove(self, waiter: _Waiter) -> bool:
+        """Take a waiter out; False if it is out already."""
+        waiters = self._by_client.get(waiter.client)
+        if waiters is None or waiters.pop(id(waiter), None) is None:
+            return False
+        if not waiters:
+            del self._by_client[waiter.client]
+        return True
+
+    def head(self, held: Mapping[Hashable, int]) -> _Waiter | None:
+        """Whose turn it is: of the clients the one that holds the least, and its waiter that is here the longest."""
+        heads = [
+            head
+            for waiters in self._by_client.values()
+            # One that is cancelled takes itself out when its task runs.
+            if (head := next((w for w in waiters.values() if not w.future.done()), None)) is not None
+        ]
+        return min(heads, key=lambda head: (held.get(head.client, 0), head.at_s), default=None)
 
 
 class MemoryBudget:
@@ -84,8 +124,9 @@ class MemoryBudget:
     Nothing that asks can be asked too much of: in each phase one that wants more than its share is let through when
     nothing else of that phase is here.
 
-    Who waits is served as soon as there is room for it: later phases first, then by age. Within a phase none passes
-    one that waits in its own class or in one that goes before it, however little it wants.
+    Who waits is served as soon as there is room for it: later phases first, then by age. Of one class the client that
+    holds the least goes first, so that one with much to do does not keep the others waiting. Within a phase no other
+    waiter of the class, or of one after it, passes the one whose turn it is, however little it wants.
 
     Args:
         total_bytes: all that may be held.
@@ -99,8 +140,10 @@ class MemoryBudget:
         self._small_limit = total_bytes * _SMALL_SHARE
         self._used = 0
         self._used_in = [0] * len(Phase)
-        # By phase and class, each in the order of its arrivals.
-        self._waiting: list[list[OrderedDict[int, _Waiter]]] = [[OrderedDict() for _ in Priority] for _ in Phase]
+        # By phase and class.
+        self._waiting = [[_Line() for _ in Priority] for _ in Phase]
+        # What clients hold; not of those who hold nothing.
+        self._held: dict[Hashable, int] = {}
         # How many there are in all of them; nearly always none.
         self._in_line = 0
 
@@ -115,11 +158,16 @@ class MemoryBudget:
     @property
     def waiting(self) -> int:
         """How many wait for room."""
-        return sum(not item.future.done() for lines in self._waiting for line in lines for item in line.values())
+        return sum(not item.future.done() for lines in self._waiting for line in lines for item in line)
 
-    def account(self, priority: Priority = Priority.NORMAL) -> Account:
-        """Open an account; whoever opens it closes it."""
-        return Account(self, priority)
+    def account(self, priority: Priority = Priority.NORMAL, client: Hashable = None) -> Account:
+        """Open an account; whoever opens it closes it.
+
+        Args:
+            priority: the class in which it waits.
+            client: whose it is; those of nobody in particular are as of one client.
+        """
+        return Account(self, priority, client)
 
     def fits(self, size_bytes: int, phase: Phase, priority: Priority) -> bool:
         """Whether so many bytes could be given out now, were nobody waiting."""
@@ -136,45 +184,51 @@ class MemoryBudget:
 
     # The following are for accounts alone.
 
-    def take(self, size_bytes: int, phase: Phase) -> None:
+    def take(self, size_bytes: int, phase: Phase, client: Hashable) -> None:
         """Count bytes, room or not."""
         self._used += size_bytes
         self._used_in[phase] += size_bytes
+        if size_bytes:
+            self._held[client] = self._held.get(client, 0) + size_bytes
 
-    def try_take(self, size_bytes: int, phase: Phase, priority: Priority) -> bool:
+    def try_take(self, size_bytes: int, phase: Phase, priority: Priority, client: Hashable) -> bool:
         """Count bytes if there is room and nobody waits who goes first."""
         if self._in_line and any(self._waiting[phase][: priority + 1]):
             return False
         if not self.fits(size_bytes, phase, priority):
             return False
-        self.take(size_bytes, phase)
+        self.take(size_bytes, phase, client)
         return True
 
-    async def wait_and_take(self, size_bytes: int, phase: Phase, priority: Priority) -> None:
+    async def wait_and_take(self, size_bytes: int, phase: Phase, priority: Priority, client: Hashable) -> None:
         """Count bytes once there is room."""
-        if self.try_take(size_bytes, phase, priority):
+        if self.try_take(size_bytes, phase, priority, client):
             return
         loop = asyncio.get_running_loop()
-        waiter = _Waiter(loop.time() + _HEAD_START_S[priority], size_bytes, priority, loop.create_future())
+        waiter = _Waiter(loop.time() + _HEAD_START_S[priority], size_bytes, priority, client, loop.create_future())
         line = self._waiting[phase][priority]
-        line[id(waiter)] = waiter
+        line.push(waiter)
         self._in_line += 1
         try:
             await waiter.future
         except BaseException:
-            if line.pop(id(waiter), None) is None:
+            if not line.remove(waiter):
                 # It was its turn in the moment in which it was cancelled.
-                self.give_back(size_bytes, phase)
+                self.give_back(size_bytes, phase, client)
             else:
                 # Whom it kept back may go.
                 self._in_line -= 1
                 self._serve()
             raise
 
-    def give_back(self, size_bytes: int, phase: Phase) -> None:
+    def give_back(self, size_bytes: int, phase: Phase, client: Hashable) -> None:
         """Bytes are free."""
         self._used -= size_bytes
         self._used_in[phase] -= size_bytes
+        if size_bytes:
+            self._held[client] -= size_bytes
+            if not self._held[client]:
+                del self._held[client]
         self._serve()
 
     def _serve(self) -> None:
@@ -185,20 +239,15 @@ class MemoryBudget:
 
     def _serve_one(self, phase: Phase) -> bool:
         lines = self._waiting[phase]
-        # One that is cancelled takes itself out of its line when its task runs.
-        heads = [
-            head
-            for line in lines
-            if (head := next((w for w in line.values() if not w.future.done()), None)) is not None
-        ]
+        heads = [head for line in lines if (head := line.head(self._held)) is not None]
         kept_back = len(lines)
         for waiter in sorted(heads, key=lambda head: (head.at_s, head.priority)):
             if waiter.priority >= kept_back:
                 continue
             if self.fits(waiter.size_bytes, phase, waiter.priority):
-                del lines[waiter.priority][id(waiter)]
+                lines[waiter.priority].remove(waiter)
                 self._in_line -= 1
-                self.take(waiter.size_bytes, phase)
+                self.take(waiter.size_bytes, phase, waiter.client)
                 waiter.future.set_result(None)
                 return True
             kept_back = waiter.priority
@@ -212,12 +261,13 @@ class Account:
     or is refused (`require`). An account that is closed takes nothing more: what arrives late is not counted.
     """
 
-    __slots__ = ("_budget", "_closed", "_held", "priority")
+    __slots__ = ("_budget", "_client", "_closed", "_held", "priority")
 
-    def __init__(self, budget: MemoryBudget, priority: Priority) -> None:
+    def __init__(self, budget: MemoryBudget, priority: Priority, client: Hashable = None) -> None:
         self._budget = budget
         self._held = [0] * len(Phase)
         self._closed = False
+        self._client = client
         self.priority = priority
 
     def __repr__(self) -> str:
@@ -240,9 +290,9 @@ class Account:
         """Wait for room for so many more bytes. Bound the wait by the deadline; cancelling it takes nothing."""
         if self._closed:
             return
-        await self._budget.wait_and_take(size_bytes, phase, self.priority)
+        await self._budget.wait_and_take(size_bytes, phase, self.priority, self._client)
         if self._closed:
-            self._budget.give_back(size_bytes, phase)
+            self._budget.give_back(size_bytes, phase, self._client)
         else:
             self._held[phase] += size_bytes
 
@@ -262,7 +312,7 @@ class Account:
     def try_reserve(self, size_bytes: int, phase: Phase) -> bool:
         """Take room for so many more bytes now, if there is any."""
         if not self._closed:
-            if not self._budget.try_take(size_bytes, phase, self.priority):
+            if not self._budget.try_take(size_bytes, phase, self.priority, self._client):
                 return False
             self._held[phase] += size_bytes
         return True
@@ -270,7 +320,7 @@ class Account:
     def add(self, size_bytes: int, phase: Phase) -> None:
         """Count bytes that are here."""
         if not self._closed:
-            self._budget.take(size_bytes, phase)
+            self._budget.take(size_bytes, phase, self._client)
             self._held[phase] += size_bytes
 
     def remove(self, size_bytes: int, phase: Phase) -> None:
@@ -278,7 +328,7 @@ class Account:
         size_bytes = min(size_bytes, self._held[phase])
         if size_bytes:
             self._held[phase] -= size_bytes
-            self._budget.give_back(size_bytes, phase)
+            self._budget.give_back(size_bytes, phase, self._client)
 
     def settle(self, size_bytes: int, phase: Phase) -> None:
         """What was estimated is known now: hold exactly this much for the phase, room or not."""

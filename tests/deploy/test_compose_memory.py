@@ -207,7 +207,7 @@ async def test_a_job_of_128_urls_of_20_mb(orchestrator: Container, photo: bytes,
 async def test_a_job_of_128_dense_pages(orchestrator: Container, photo: bytes, dense: bytes, report: Report) -> None:
     sources = [pipeline_pb2.Source(image=dense)] * SOURCES
     async with (
-        watched(orchestrator, photo, report, "128 dense pages", may_lose=BY_AGE) as ended,
+        watched(orchestrator, photo, report, "128 dense pages") as ended,
         grpc.aio.insecure_channel(ADDRESS) as channel,
     ):
         ends = await job(channel, pipeline_pb2.ProcessRequest(sources=sources), TIMEOUT_S)

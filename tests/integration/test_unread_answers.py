@@ -14,6 +14,7 @@ import pytest
 from fetching import given_by
 from sluiceway_orchestrator.fetch import Answer, Call
 from sluiceway_orchestrator.testing import Cluster, picture
+from sluiceway_orchestrator.testing.cluster import account
 
 from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
 
@@ -71,9 +72,11 @@ async def until_free(cluster: Cluster) -> None:
 
 
 async def is_served(cluster: Cluster, within_s: float = 15) -> None:
-    """Another client, with an image in its request."""
-    heard = await cluster.process(Source(image=picture(1)), timeout_s=within_s)
-    assert heard["0"].done is not None, heard["0"].error
+    """Another client, with an image in its request; it says how large that is, as ours do."""
+    request = Request(sources=[Source(image=picture(1))])
+    size = (("sluiceway-request-bytes", str(request.ByteSize())),)
+    (heard,) = (await account(cluster.stub.Process(request, timeout=within_s, metadata=size)))[None].values()
+    assert heard.done is not None, heard.error
 
 
 @asynccontextmanager

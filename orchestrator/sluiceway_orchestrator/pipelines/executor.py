@@ -145,7 +145,7 @@ class Executor:
     async def _source(self, job: Job, source: Source, pipeline: Pipeline, outbox: Outbox) -> SourceDone | SourceFailed:
         await self._gate.enter(job.client, job.priority, job.deadline)
         try:
-            with self._budget.account(job.priority) as account:
+            with self._budget.account(job.priority, job.client) as account:
                 state = SourceState(job, source, pipeline, parts=self._parts, outbox=outbox, account=account)
                 return await run_source(state)
         finally:

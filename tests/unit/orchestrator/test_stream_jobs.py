@@ -50,7 +50,7 @@ async def read_until_over(outbox: Outbox) -> list[Event]:
 async def test_a_job_that_is_cancelled_before_it_begins_is_told_to_have_failed() -> None:
     budget = MemoryBudget(2**20)
     jobs = jobs_of(budget)
-    outbox, job = jobs.outbox(), job_of("j")
+    outbox, job = jobs.outbox("client"), job_of("j")
     stream = _Stream(1, outbox)
     await stream.slots.acquire()
     task = jobs.begin(job, outbox, asyncio.create_task)
@@ -70,7 +70,7 @@ async def test_a_name_is_free_once_the_end_of_its_job_was_heard() -> None:
     """Two jobs of one name would be one to whoever reads, and to the clock that ends what is not read."""
     budget = MemoryBudget(2**20)
     jobs = jobs_of(budget)
-    outbox, job = jobs.outbox(), job_of("j")
+    outbox, job = jobs.outbox("client"), job_of("j")
     stream = _Stream(2, outbox)
     task = jobs.begin(job, outbox, asyncio.create_task)
     stream.add(job, task, budget.account())

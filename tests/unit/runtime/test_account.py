@@ -100,6 +100,30 @@ async def test_each_phase_but_fetching_may_use_its_part_whatever_the_others_hold
             other.require(1, Phase.FETCH)
 
 
+async def test_of_one_class_the_client_that_holds_the_least_goes_first(budget: MemoryBudget) -> None:
+    """One with much to do does not keep another waiting for all of it."""
+    order: list[str] = []
+    holder = budget.account()
+    holder.add(1000, WORK)
+
+    async def work(client: str, number: int) -> None:
+        with budget.account(client=client) as account:
+            await account.reserve(200, WORK)
+            order.append(f"{client}{number}")
+            await asyncio.sleep(0)
+
+    many = [asyncio.create_task(work("many", number)) for number in range(20)]
+    await settled()
+    few = [asyncio.create_task(work("few", number)) for number in range(2)]
+    await settled()
+    assert (order, budget.waiting) == ([], 22)
+    holder.close()
+    await asyncio.gather(*many, *few)
+    assert order.index("few0") < 4
+    assert order.index("few1") < 8
+    assert (budget.used_bytes, budget._held) == (0, {})
+
+
 async def test_a_large_one_is_not_passed_by_small_ones_of_its_class_or_a_later_one(budget: MemoryBudget) -> None:
     holder = budget.account()
     holder.add(100, DOOR)
