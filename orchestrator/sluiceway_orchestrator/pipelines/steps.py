@@ -81,7 +81,9 @@ class Steps:
             SluicewayError: a step failed, and the source with it.
         """
         state = self._state
-        works = [
+        # The calls first: they are open before anything can end that others wait for.
+        works = self._calls_again()
+        works += [
             self._detect_page(step) if step.kind is StepKind.DETECT else self._read_page(step)
             for step in state.pipeline.roots
         ]
@@ -262,6 +264,23 @@ class Steps:
                     self._call_with(step, [key for key in told if key not in failed], group)
 
     # Calls of APIs.
+
+    def _calls_again(self) -> list[Coroutine[Any, Any, None]]:
+        """Calls with what was read in the attempt before: that is not read again, and they may have had no answer."""
+        tree, pipeline = self._state.tree, self._state.pipeline
+        works: list[Coroutine[Any, Any, None]] = []
+        for step in pipeline.steps if tree.again else ():
+            if step.kind is not StepKind.RECOGNIZE:
+                continue
+            read = [
+                node
+                for node in tree.nodes.values()
+                if tree.is_answered(step, node.id) and "error" not in node.values.get(step.name, {})
+            ]
+            for call in pipeline.children[step.index]:
+                wanted = [node.id for node in read if call.wants(node.class_name)]
+                works += [self._call_each(call, wanted)] if wanted else []
+        return works
 
     def _call_with(self, step: Step, ids: Sequence[int], group: asyncio.TaskGroup) -> None:
         """Begin with the calls that work on regions that were just read."""
