@@ -11,7 +11,7 @@ import pytest
 from fetching import given_by
 from sluiceway_orchestrator.fetch import Answer, Call
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, SourceEvents, picture
-from sluiceway_runtime.errors import WrongGroup
+from sluiceway_runtime.errors import InvalidOption, WrongGroup
 from sluiceway_runtime.server.status import code_of, trailers
 
 from sluiceway.pipeline.v1 import pipeline_pb2
@@ -230,6 +230,40 @@ async def test_calls_that_a_version_took_with_it_are_made_once_more(monkeypatch:
         told = {region: source.values["owner", region].data["item"] for region in range(3)}
         assert told == {region: f"{number}:{region}" for region in range(3)}
     assert sorted(Counter(called).values()) == [1, 1, 1, 1, 1, 2]
+
+
+async def test_what_was_said_of_the_page_is_not_said_again() -> None:
+    """A step on the page that failed, and may, before the version of another step went away."""
+
+    async def refuse(_number: int) -> None:
+        raise InvalidOption("not this one")
+
+    tables = {"p": {"steps": [
+        {"name": "text", "stage": "detection"},
+        {"name": "parts", "stage": "other", "on_error": "skip"},
+        {"name": "words", "stage": "recognition", "of": "text"},
+    ]}}  # fmt: skip
+    stuck = asyncio.Event()
+
+    async def stop(_number: int, _region: int) -> None:
+        stuck.set()
+        await asyncio.Event().wait()
+
+    leaving, staying = FakeRecognition(models=("old",), before=stop), FakeRecognition(models=("new",))
+    other = FakeDetection(before=refuse)
+    async with Cluster(readers=[leaving, staying], stages={"other": [other]}, pipelines=tables) as cluster:
+        await both_are_there(cluster, "recognition")
+        work = [
+            asyncio.create_task(cluster.process(Source(image=picture(n)), pipeline="p", timeout_s=60)) for n in range(2)
+        ]
+        await stuck.wait()
+        await until(lambda: other.seen.total() == 2 and not other.running)
+        await cluster.recognition[0].stop()
+        heard = [(await each)["0"] for each in work]
+    for number, source in enumerate(heard):
+        check_complete(source, number, 2)
+        assert source.page_values["parts"].error.reason == "INVALID_OPTION"
+    assert other.seen == {0: 1, 1: 1}
 
 
 async def _right_group(context: Any, own: str) -> None:

@@ -95,6 +95,10 @@ class Steps:
             await together(works)
 
     async def _detect_page(self, step: Step) -> None:
+        if self._state.tree.is_answered(step, WHOLE):
+            # It failed in the attempt before, which the client has heard.
+            self._end(step)
+            return
         state, image = self._state, self._fetched.image
         fields = (state.detect_fields[step.name], state.binding.crop_fields[step.index])
         request = Buffers((bytes_field(_IMAGE_FIELD, len(image)), image, *fields))
