@@ -51,7 +51,7 @@ MAX_SENDS = 3
 # Refusals of replicas that start or drain. They cost nothing but the way.
 MAX_TURNED_AWAY = 8
 # Refusals by replicas of another version, behind an address that stands for several. They come before anything is read,
-# so they cost little; by chance nobody meets so many, but calls that are tried in step with each other may meet a dozen.
+# so they cost little. By chance nobody meets so many, but calls that are tried in step with each other meet a dozen.
 MAX_STRAYS = 24
 # After the first refusal (queue full) without a hint of the replica's own; longer after each further one.
 BUSY_HOLD_S = 0.02
