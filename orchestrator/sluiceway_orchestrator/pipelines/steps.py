@@ -211,8 +211,10 @@ class Steps:
         parents = {span.crop_id: outer.ids[span.crop_id] for span in spans}
         to_page: dict[int, Matrix] = {}
         for span in spans:
+            if span.to_image is None:
+                raise Internal("a stage does not say where its crops lie, so nothing that is found in them has a place")
             before = origin.to_page[outer.crops_of[span.crop_id]] if origin.to_page is not None else IDENTITY
-            to_page[span.crop_id] = chain(before, span.to_image or IDENTITY)
+            to_page[span.crop_id] = chain(before, span.to_image)
         fields = (state.detect_fields[step.name], state.binding.crop_fields[step.index])
         request = Buffers((*span_buffers(outer.message, spans), *fields))
         state.progress.begin(step)
