@@ -255,3 +255,22 @@ async def test_crops_that_do_not_say_where_they_lie_are_not_looked_at() -> None:
     assert source.error.reason == "INTERNAL"
     assert "where its crops lie" in source.error.message
     assert not inner.crops_seen
+
+
+async def test_a_detector_gets_no_more_crops_at_a_time_than_it_takes() -> None:
+    asked: list[int] = []
+
+    class Narrow(FakeDetection):
+        async def Detect(self, request: Any, context: Any) -> Any:
+            asked.append(len(request.crops))
+            return await super().Detect(request, context)
+
+        async def Describe(self, request: Any, context: Any) -> Any:
+            described = await super().Describe(request, context)
+            described.max_crops = 3
+            return described
+
+    async with Cluster(stages={"inner": [Narrow()]}, pipelines=steps(TEXT, INSIDE)) as cluster:
+        source = await one(cluster, picture(1, regions=8))
+    assert source.error is None
+    assert sorted(asked) == [2, 3, 3]

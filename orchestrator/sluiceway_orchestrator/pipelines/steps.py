@@ -177,7 +177,8 @@ class Steps:
                 works += [self._call_each(child, wanted)] if wanted else []
                 continue
             spans = self._unanswered(child, found, placed.ids)
-            chunks = (spans[at : at + state.parts.max_crops] for at in range(0, len(spans), state.parts.max_crops))
+            most = self._most_crops(child)
+            chunks = (spans[at : at + most] for at in range(0, len(spans), most))
             if child.kind is StepKind.RECOGNIZE:
                 told = [placed.ids[span.crop_id] for span in spans]
                 promised.append((child, told))
@@ -198,6 +199,12 @@ class Steps:
         await together(works)
         for child in children:
             self._end(child)
+
+    def _most_crops(self, step: Step) -> int:
+        """In one call; a stage that detects says itself how many it takes, and may be configured to take few."""
+        most = self._state.parts.max_crops
+        taken = self._state.binding.groups[step.stage].description.max_crops if step.kind is StepKind.DETECT else 0
+        return min(most, taken) if taken > 0 else most
 
     def _unanswered(self, step: Step, found: Found, ids: Sequence[int]) -> tuple[CropSpan, ...]:
         """Crops for a step, but for those of regions that the client has its values of from an attempt before."""
