@@ -158,6 +158,9 @@ class Outbox:
             return
         for key in [key for key in self._gathering if key[0] == job_id]:
             self._gathering.pop(key).timer.cancel()
+        for sent in [sent for sent in self._sent_s if sent[0] == job_id]:
+            # A job that was cancelled has put no last event of its sources.
+            del self._sent_s[sent]
         dropped = [addressed for addressed in self._events if addressed.job_id == job_id]
         self._events = deque(addressed for addressed in self._events if addressed.job_id != job_id)
         self._give_back(sum(addressed.size_bytes for addressed in dropped))

@@ -232,3 +232,45 @@ async def test_regions_alone_are_found_at_every_depth_and_nothing_is_read() -> N
         assert inner.crops_seen == 2
         # And the whole of it after that.
         assert len((await one(cluster, picture(1))).values) == 6
+
+
+async def test_crops_that_do_not_say_where_they_lie_are_not_looked_at() -> None:
+    """Rather than regions with coordinates that are not those of the page."""
+
+    class Silent(FakeDetection):
+        async def Detect(self, request: Any, context: Any) -> Any:
+            answer = await super().Detect(request, context)
+            for crop in answer.crops:
+                crop.ClearField("to_image")
+            return answer
+
+    tables = {"p": {"steps": [
+        {"name": "text", "stage": "detection"},
+        {"name": "inside", "stage": "inner", "of": "text"},
+    ]}}  # fmt: skip
+    inner = FakeDetection()
+    async with Cluster([Silent()], stages={"inner": [inner]}, pipelines=tables) as cluster:
+        source = (await cluster.process(Source(image=picture(1)), pipeline="p"))["0"]
+    assert source.error is not None
+    assert source.error.reason == "INTERNAL"
+    assert "where its crops lie" in source.error.message
+    assert not inner.crops_seen
+
+
+async def test_a_detector_gets_no_more_crops_at_a_time_than_it_takes() -> None:
+    asked: list[int] = []
+
+    class Narrow(FakeDetection):
+        async def Detect(self, request: Any, context: Any) -> Any:
+            asked.append(len(request.crops))
+            return await super().Detect(request, context)
+
+        async def Describe(self, request: Any, context: Any) -> Any:
+            described = await super().Describe(request, context)
+            described.max_crops = 3
+            return described
+
+    async with Cluster(stages={"inner": [Narrow()]}, pipelines=steps(TEXT, INSIDE)) as cluster:
+        source = await one(cluster, picture(1, regions=8))
+    assert source.error is None
+    assert sorted(asked) == [2, 3, 3]

@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from fetching import given_by
+from sluiceway_orchestrator.fetch import Answer, Call
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, SourceEvents, picture
-from sluiceway_runtime.errors import WrongGroup
+from sluiceway_runtime.errors import InvalidOption, WrongGroup
 from sluiceway_runtime.server.status import code_of, trailers
 
 from sluiceway.pipeline.v1 import pipeline_pb2
@@ -187,6 +189,81 @@ async def test_what_another_version_does_not_find_again_is_told_as_an_error_of_i
     assert {error.reason for error in again.region_errors.values()} == {"UNAVAILABLE"}
     assert set(again.region_errors) | {kept[1]} == {0, 1, 2}
     assert sorted(again.done.reading_order) == [0, 1, 2]
+
+
+async def test_calls_that_a_version_took_with_it_are_made_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read stands, and is not read again; the call that was under way with it has not been answered."""
+    called: list[str] = []
+
+    async def stop(_number: int, region: int) -> None:
+        if region:
+            await asyncio.Event().wait()
+
+    leaving, staying = FakeRecognition(models=("old",), before=stop), FakeRecognition(models=("new",))
+
+    async def answer(call: Call) -> Answer:
+        item = call.params["item"]
+        called.append(item)
+        number, region = map(int, item.split(":"))
+        if not region and leaving.seen["old", number, 0] and called.count(item) == 1:
+            await asyncio.Event().wait()
+        return Answer(None, {"item": item})
+
+    tables = {"p": {"steps": [
+        {"name": "text", "stage": "detection"},
+        {"name": "words", "stage": "recognition", "of": "text"},
+        {"name": "owner", "api": "book", "of": "words", "params": {"item": "{text}"}},
+    ]}}  # fmt: skip
+    apis = {"book": {"caller": given_by(monkeypatch, answer, ("item",))}}
+    async with Cluster(readers=[leaving, staying], pipelines=tables, apis=apis) as cluster:
+        await both_are_there(cluster, "recognition")
+        # One for each version.
+        work = [
+            asyncio.create_task(cluster.process(Source(image=picture(n, regions=3)), pipeline="p", timeout_s=60))
+            for n in range(2)
+        ]
+        await until(lambda: any(f"{number}:0" in called for _, number, _ in leaving.seen))
+        await cluster.recognition[0].stop()
+        heard = [(await each)["0"] for each in work]
+    for number, source in enumerate(heard):
+        check_complete(source, number, 3)
+        told = {region: source.values["owner", region].data["item"] for region in range(3)}
+        assert told == {region: f"{number}:{region}" for region in range(3)}
+    assert sorted(Counter(called).values()) == [1, 1, 1, 1, 1, 2]
+
+
+async def test_what_was_said_of_the_page_is_not_said_again() -> None:
+    """A step on the page that failed, and may, before the version of another step went away."""
+
+    async def refuse(_number: int) -> None:
+        raise InvalidOption("not this one")
+
+    tables = {"p": {"steps": [
+        {"name": "text", "stage": "detection"},
+        {"name": "parts", "stage": "other", "on_error": "skip"},
+        {"name": "words", "stage": "recognition", "of": "text"},
+    ]}}  # fmt: skip
+    stuck = asyncio.Event()
+
+    async def stop(_number: int, _region: int) -> None:
+        stuck.set()
+        await asyncio.Event().wait()
+
+    leaving, staying = FakeRecognition(models=("old",), before=stop), FakeRecognition(models=("new",))
+    other = FakeDetection(before=refuse)
+    async with Cluster(readers=[leaving, staying], stages={"other": [other]}, pipelines=tables) as cluster:
+        await both_are_there(cluster, "recognition")
+        work = [
+            asyncio.create_task(cluster.process(Source(image=picture(n)), pipeline="p", timeout_s=60)) for n in range(2)
+        ]
+        await stuck.wait()
+        await until(lambda: other.seen.total() == 2 and not other.running)
+        await cluster.recognition[0].stop()
+        heard = [(await each)["0"] for each in work]
+    for number, source in enumerate(heard):
+        check_complete(source, number, 2)
+        assert source.page_values["parts"].error.reason == "INVALID_OPTION"
+    assert other.seen == {0: 1, 1: 1}
 
 
 async def _right_group(context: Any, own: str) -> None:

@@ -85,7 +85,9 @@ class Steps:
             SluicewayError: a step failed, and the source with it.
         """
         state = self._state
-        works = [
+        # The calls first: they are open before anything can end that others wait for.
+        works = self._calls_again()
+        works += [
             self._detect_page(step) if step.kind is StepKind.DETECT else self._read_page(step)
             for step in state.pipeline.roots
         ]
@@ -97,6 +99,10 @@ class Steps:
             await together(works)
 
     async def _detect_page(self, step: Step) -> None:
+        if self._state.tree.is_answered(step, WHOLE):
+            # It failed in the attempt before, which the client has heard.
+            self._end(step)
+            return
         state, image = self._state, self._fetched.image
         fields = (state.detect_fields[step.name], state.binding.crop_fields[step.index])
         request = Buffers((bytes_field(_IMAGE_FIELD, len(image)), image, *fields))
@@ -186,7 +192,8 @@ class Steps:
                 works += [self._call_each(child, wanted)] if wanted else []
                 continue
             spans = self._unanswered(child, found, placed.ids)
-            chunks = (spans[at : at + state.parts.max_crops] for at in range(0, len(spans), state.parts.max_crops))
+            most = self._most_crops(child)
+            chunks = (spans[at : at + most] for at in range(0, len(spans), most))
             if child.kind is StepKind.RECOGNIZE:
                 told = [placed.ids[span.crop_id] for span in spans]
                 promised.append((child, told))
@@ -208,6 +215,12 @@ class Steps:
         for child in children:
             self._end(child)
 
+    def _most_crops(self, step: Step) -> int:
+        """In one call; a stage that detects says itself how many it takes, and may be configured to take few."""
+        most = self._state.parts.max_crops
+        taken = self._state.binding.groups[step.stage].description.max_crops if step.kind is StepKind.DETECT else 0
+        return min(most, taken) if taken > 0 else most
+
     def _unanswered(self, step: Step, found: Found, ids: Sequence[int]) -> tuple[CropSpan, ...]:
         """Crops for a step, but for those of regions that the client has its values of from an attempt before."""
         spans = found.crops.get(step.name, ())
@@ -220,8 +233,10 @@ class Steps:
         parents = {span.crop_id: outer.ids[span.crop_id] for span in spans}
         to_page: dict[int, Matrix] = {}
         for span in spans:
+            if span.to_image is None:
+                raise Internal("a stage does not say where its crops lie, so nothing that is found in them has a place")
             before = origin.to_page[outer.crops_of[span.crop_id]] if origin.to_page is not None else IDENTITY
-            to_page[span.crop_id] = chain(before, span.to_image or IDENTITY)
+            to_page[span.crop_id] = chain(before, span.to_image)
         fields = (state.detect_fields[step.name], state.binding.crop_fields[step.index])
         request = Buffers((*span_buffers(outer.message, spans), *fields))
         state.progress.begin(step)
@@ -277,6 +292,23 @@ class Steps:
                     self._call_with(step, [key for key in told if key not in failed], group)
 
     # Calls of APIs.
+
+    def _calls_again(self) -> list[Coroutine[Any, Any, None]]:
+        """Calls with what was read in the attempt before: that is not read again, and they may have had no answer."""
+        tree, pipeline = self._state.tree, self._state.pipeline
+        works: list[Coroutine[Any, Any, None]] = []
+        for step in pipeline.steps if tree.again else ():
+            if step.kind is not StepKind.RECOGNIZE:
+                continue
+            read = [
+                node
+                for node in tree.nodes.values()
+                if tree.is_answered(step, node.id) and "error" not in node.values.get(step.name, {})
+            ]
+            for call in pipeline.children[step.index]:
+                wanted = [node.id for node in read if call.wants(node.class_name)]
+                works += [self._call_each(call, wanted)] if wanted else []
+        return works
 
     def _call_with(self, step: Step, ids: Sequence[int], group: asyncio.TaskGroup) -> None:
         """Begin with the calls that work on regions that were just read."""

@@ -112,6 +112,9 @@ class RegionTree:
             if known is not None:
                 ids.append(known)
                 fresh.append(known not in self._told)
+                if fresh[-1] and parents is not None:
+                    # The client hears of it with this one, and not with that of the attempt before.
+                    self._parents[known] = parents[index]
                 continue
             ids.append(len(self._boxes))
             fresh.append(True)

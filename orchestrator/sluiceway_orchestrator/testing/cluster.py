@@ -76,8 +76,10 @@ class SourceEvents:
         self.models.add(values.model)
         for item in values.values:
             if values.subject == pipeline_pb2.SUBJECT_PAGE:
+                assert values.step not in self.page_values, "something was said twice of the page"
                 self.page_values[values.step] = item
             elif values.subject == pipeline_pb2.SUBJECT_SOURCE:
+                assert values.step not in self.source_values, "something was said twice of the source"
                 self.source_values[values.step] = item
             else:
                 key = (values.step, item.region_id)

@@ -10,6 +10,7 @@ from loop_time import pass_time
 from sluiceway_orchestrator.events import Event, JobDone, SourceReady, ValuesRead
 from sluiceway_orchestrator.outbox import Outbox
 from sluiceway_runtime.account import MemoryBudget
+from sluiceway_runtime.errors import Cancelled
 
 from sluiceway.pipeline.v1 import pipeline_pb2
 
@@ -132,3 +133,13 @@ async def test_discarding_frees_writers_and_ends_timers() -> None:
     assert await take(outbox, 1) == []
     assert len(outbox) == 0
     assert budget.used_bytes == 0
+
+
+async def test_nothing_is_kept_of_a_job_that_was_cancelled() -> None:
+    outbox = outbox_of(8, coalesce_s=60, coalesce_items=10)
+    outbox.when_told("j", lambda: None)
+    await outbox.put("j", "s", read(0))
+    outbox.expire("j", ["s"], Cancelled("the job was cancelled"))
+    await take(outbox, 2)
+    assert not outbox._sent_s
+    assert outbox.is_told("j")

@@ -90,6 +90,18 @@ def test_a_region_that_the_client_never_heard_of_is_new_to_it_or_nothing(found_a
         assert tree.order() == [0]
 
 
+def test_a_region_that_the_client_never_heard_of_is_told_with_its_present_parent() -> None:
+    tree = RegionTree()
+    told(tree, TEXT, [row(0), row(5)])
+    tree.place(PLATES, [row(0, 10)], [0])
+    tree.begin_again()
+    # What holds it now is another region than before.
+    assert told(tree, TEXT, [row(5), (0, 0, 400, 16)]) == ([1, 3], [False, True])
+    assert told(tree, PLATES, [row(0, 10)], [3]) == ([2], [True])
+    order = tree.order()
+    assert order.index(2) == order.index(3) + 1
+
+
 def test_what_was_said_stands_and_what_was_promised_and_not_said_is_known() -> None:
     tree = RegionTree()
     told(tree, TEXT, [row(0), row(1), row(2)])
