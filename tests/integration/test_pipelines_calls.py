@@ -263,3 +263,31 @@ async def test_an_answer_chooses_how_to_detect_and_the_job_has_the_last_word(boo
         await cluster.process(source, pipeline="p")
         await cluster.process(source, pipeline="p", detection=pipeline_pb2.DetectionOptions(confidence=0.25))
     assert seen == [(0.5, []), (0.75, ["image"]), (0.25, ["image"])]
+
+
+async def test_a_source_that_does_not_give_what_a_template_needs_fails_before_anything_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    called: list[Call] = []
+
+    async def answer(call: Call) -> Answer:
+        called.append(call)
+        return Answer(values={})
+
+    steps = [
+        {"name": "text", "stage": "detection"},
+        {"name": "owner", "api": "registry", "of": "text", "params": {"item": "{param.country}/{class}"}},
+    ]
+    detector = FakeDetection()
+    apis = {"registry": {"caller": given_by(monkeypatch, answer)}}
+    async with Cluster([detector], pipelines={"p": {"steps": steps}}, apis=apis) as cluster:
+        (failed,) = (await cluster.process(Source(image=picture(1)), pipeline="p")).values()
+        assert failed.error is not None
+        assert (failed.error.reason, failed.error.message) == ("INVALID_OPTION", "params: the step owner needs country")
+        assert not detector.seen
+        described = await cluster.stub.Describe(pipeline_pb2.DescribeRequest())
+        (owner,) = (step for p in described.pipelines for step in p.steps if step.name == "owner")
+        assert list(owner.params) == ["country"]
+        source = Source(image=picture(1), params={"country": "NL"})
+        assert (await cluster.process(source, pipeline="p"))["0"].done is not None
+    assert {call.params["item"] for call in called} == {"NL/textline"}

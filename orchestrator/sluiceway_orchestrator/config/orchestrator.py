@@ -56,7 +56,7 @@ class OrchestratorConfig(ServerConfig):
     coalesce_items: int = Field(32, ge=1, description="... or until there are this many.")
 
     resolve_interval_s: float = Field(2, gt=0, le=60, description="How often stage names are resolved again.")
-    max_crops_per_call: int = Field(64, ge=1, description="Crops in one call of recognition; more are split.")
+    max_crops_per_call: int = Field(64, ge=1, description="Crops in one call of a stage; more are split.")
     initial_window: int = Field(4, ge=1, description="Items sent to a replica that has not reported its capacity.")
     retry_ratio: float = Field(0.2, ge=0, le=1, description="Repeated stage calls for each call, over time.")
     age_normal_s: float = Field(2, ge=0, description="Head start of interactive work over normal work.")

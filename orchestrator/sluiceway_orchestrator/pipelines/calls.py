@@ -39,18 +39,18 @@ class StepCaller:
         job = self._job
         return CallContext(job.job_id, self._source.source_id, job.request_id, job.deadline, self.values)
 
-    def first(self, pipeline: Pipeline) -> tuple[ApiCall, ...]:
-        """The pipeline's own calls before anything else.
+    def require_params(self, pipeline: Pipeline) -> None:
+        """Raise InvalidOption if the source does not give a parameter that a call of its pipeline needs."""
+        for step in pipeline.steps:
+            missing = [name for name in step.needs if name not in self._source.params]
+            if missing:
+                raise InvalidOption(f"params: the step {step.name} needs {', '.join(missing)}")
 
-        Raises:
-            InvalidOption: the source does not give a parameter that one of them needs.
-        """
+    def first(self, pipeline: Pipeline) -> tuple[ApiCall, ...]:
+        """The pipeline's own calls before anything else."""
         return tuple(self._first(step) for step in pipeline.first_calls)
 
     def _first(self, step: Step) -> ApiCall:
-        missing = [name for name in step.source_params if name not in self._source.params]
-        if missing:
-            raise InvalidOption(f"params: the step {step.name} needs {', '.join(missing)}")
         given = {name: self._source.params[name] for name in step.source_params}
         return ApiCall(step.api, self._filled(step, {}) | given, step.name)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -246,6 +246,7 @@ def _step(
     default: Literal["fail", "skip"] = "fail" if on_page else "skip"
     declared = (apis[config.api].params or ()) if config.api is not None else ()
     first = kind is StepKind.CALL and config.of is None and not config.after
+    source_params = tuple(name for name in declared if name not in config.params) if first else ()
     options = config.options.model_dump(exclude_none=True)
     if on_page and config.classes:
         # On the page there is nothing to choose from but what it finds itself.
@@ -263,6 +264,13 @@ def _step(
         model=config.model or "",
         options=options,
         params=dict(config.params),
-        source_params=tuple(name for name in declared if name not in config.params) if first else (),
+        source_params=source_params,
+        needs=tuple(dict.fromkeys((*source_params, *_from_source(config.params.values())))),
         on_error=config.on_error or default,
     )
+
+
+def _from_source(templates: Iterable[str]) -> Iterator[str]:
+    """Parameters of the source that stand in templates."""
+    for template in templates:
+        yield from (word.removeprefix("param.") for word in placeholders(template) if word.startswith("param."))

@@ -27,24 +27,20 @@ async def run_source(state: SourceState) -> SourceDone:
     Raises:
         SluicewayError: the source failed.
     """
+    state.caller.require_params(state.pipeline)
     fetched = await _fetch(state)
     fetch_ms = fetched.fetch_ms
+    gone = False
     try:
         await _begin(state, fetched)
         await _attempt(state, fetched)
     except GroupGone:
-        # The client may have heard of regions already: these keep their ids, and what was said of them stands.
-        state.tree.begin_again()
-        state.progress = Progress(state.pipeline)
-        # Of the image that is looked at once more.
-        state.notices.clear()
-        try:
-            await _attempt(state, await _fetch_again(state))
-        except GroupGone:
-            raise Unavailable("the version that answered was replaced, twice", retry_after_s=1.0) from None
-        await state.tell_broken_promises()
+        # Left before anything else is done: what is being handled keeps the frames of the attempt, and its image.
+        gone = True
     finally:
         fetched.release()
+    if gone:
+        await _begin_again(state)
     return SourceDone(
         reading_order=state.tree.order(),
         fetch_ms=fetch_ms,
@@ -52,6 +48,22 @@ async def run_source(state: SourceState) -> SourceDone:
         steps=reports(state.pipeline.steps, state.notes),
         notices=state.notices,
     )
+
+
+async def _begin_again(state: SourceState) -> None:
+    """Run a source once more, with the versions that are there now.
+
+    The client may have heard of regions already: these keep their ids, and what was said of them stands.
+    """
+    state.tree.begin_again()
+    state.progress = Progress(state.pipeline)
+    # Of the image that is looked at once more.
+    state.notices.clear()
+    try:
+        await _attempt(state, await _fetch_again(state))
+    except GroupGone:
+        raise Unavailable("the version that answered was replaced, twice", retry_after_s=1.0) from None
+    await state.tell_broken_promises()
 
 
 async def _attempt(state: SourceState, fetched: Fetched) -> None:

@@ -27,7 +27,7 @@ def fill(template: str, facts: Mapping[str, Any], params: Mapping[str, str]) -> 
     Args:
         template: as configured, its placeholders known to be right.
         facts: by name; what is no text is written as JSON.
-        params: of the source.
+        params: of the source; it has those that the template names.
     """
 
     def value(match: re.Match[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
 from typing import Any, NamedTuple
 
 import grpc.aio
@@ -154,12 +155,13 @@ class RecognitionClient:
                     wanted = span_buffers(crops.message, [spans[key] for key in pending]) if spans else crops.image
                     request = Buffers((head, *wanted))
                     try:
-                        async for message in self._call(lease, request, ticket, group):
-                            read, load = _read(message, pending)
-                            lease.report(report_of(load))
-                            lease.settle(len(read.ids))
-                            if read.ids:
-                                yield read
+                        async with aclosing(self._call(lease, request, ticket, group)) as messages:
+                            async for message in messages:
+                                read, load = _read(message, pending)
+                                lease.report(report_of(load))
+                                lease.settle(len(read.ids))
+                                if read.ids:
+                                    yield read
                         if pending:
                             failures.handle(lease, Unavailable("the stage left crops unanswered"))
                         else:
@@ -172,7 +174,7 @@ class RecognitionClient:
 
     async def _call(
         self, lease: Lease[RecognitionDescription], request: Buffers, ticket: Ticket, group: Group[Any]
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         call = lease.replica.call(
             request.join(),
             timeout=remaining_s(ticket.deadline),

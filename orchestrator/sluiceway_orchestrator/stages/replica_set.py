@@ -160,8 +160,10 @@ class ReplicaSet(Generic[Description]):
             await asyncio.sleep(EAGER_RESOLVE_S)
             if not replica.leaving:
                 return
-        del self._replicas[address]
-        await replica.close()
+        # An address may have come back and left again, and another be at this already.
+        if self._replicas.get(address) is replica:
+            del self._replicas[address]
+            await replica.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=f"{self._name}: {name}")
