@@ -185,7 +185,7 @@ def test_a_photo_is_read_through_the_http_port(release: None) -> None:
     status, events = post(url)
     assert status == 200
     assert events[-1]["job_done"]["succeeded"] == 1
-    assert any("recognitions" in event for event in events)
+    assert any("values" in event for event in events)
     # A name that nobody gave it: a web page may have pointed it here.
     assert post(url, host="elsewhere.example.org")[0] == 421
 
