@@ -37,7 +37,7 @@ class Step:
         options: for the stage, by the names of the contract.
         params: of the API: their templates.
         source_params: of the API: those that the source gives.
-        needs: parameters that a source has to give, for these and for the templates.
+        needs: parameters that a source has to give; those that stand in templates may be left out.
         on_error: whether a failure fails the source, or is told and passed over.
     """
 

@@ -391,8 +391,8 @@ async def test_calls_for_values_find_no_room_necessary(monkeypatch: pytest.Monke
         await full(made)
         assert (await made.call(item("1"))).values == {"a": 1}
         assert (await made.fetch([item("1")], image=picture(1), within_s=8)).values == {"archive": {"a": 1}}
-        made.budget.give_back(900, Phase.FETCH)
+        made.budget.give_back(900, Phase.FETCH, "another")
 
 
 async def full(made: Fetching) -> None:
-    made.budget.take(900, Phase.FETCH)
+    made.budget.take(900, Phase.FETCH, "another")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -265,12 +265,6 @@ def _step(
         options=options,
         params=dict(config.params),
         source_params=source_params,
-        needs=tuple(dict.fromkeys((*source_params, *_from_source(config.params.values())))),
+        needs=source_params,
         on_error=config.on_error or default,
     )
-
-
-def _from_source(templates: Iterable[str]) -> Iterator[str]:
-    """Parameters of the source that stand in templates."""
-    for template in templates:
-        yield from (word.removeprefix("param.") for word in placeholders(template) if word.startswith("param."))

@@ -27,7 +27,7 @@ def fill(template: str, facts: Mapping[str, Any], params: Mapping[str, str]) -> 
     Args:
         template: as configured, its placeholders known to be right.
         facts: by name; what is no text is written as JSON.
-        params: of the source; it has those that the template names.
+        params: of the source; one that it does not give is empty.
     """
 
     def value(match: re.Match[str]) -> str:
