@@ -37,7 +37,6 @@ class Step:
         options: for the stage, by the names of the contract.
         params: of the API: their templates.
         source_params: of the API: those that the source gives.
-        needs: parameters that a source has to give; those that stand in templates may be left out.
         on_error: whether a failure fails the source, or is told and passed over.
     """
 
@@ -54,7 +53,6 @@ class Step:
     options: Mapping[str, Any] = field(default_factory=dict)
     params: Mapping[str, str] = field(default_factory=dict)
     source_params: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
     on_error: OnError = "skip"
 
     def wants(self, class_name: str) -> bool:

@@ -68,7 +68,7 @@ def _step(pipeline: Pipeline, step: Step) -> pipeline_pb2.Step:
         except_classes=step.except_classes,
         model=step.model,
         on_error=step.on_error,
-        params=step.needs,
+        params=step.source_params,
     )
 
 

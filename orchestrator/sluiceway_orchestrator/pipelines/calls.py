@@ -42,7 +42,7 @@ class StepCaller:
     def require_params(self, pipeline: Pipeline) -> None:
         """Raise InvalidOption if the source does not give a parameter that a call of its pipeline needs."""
         for step in pipeline.steps:
-            missing = [name for name in step.needs if name not in self._source.params]
+            missing = [name for name in step.source_params if name not in self._source.params]
             if missing:
                 raise InvalidOption(f"params: the step {step.name} needs {', '.join(missing)}")
 

@@ -246,7 +246,6 @@ def _step(
     default: Literal["fail", "skip"] = "fail" if on_page else "skip"
     declared = (apis[config.api].params or ()) if config.api is not None else ()
     first = kind is StepKind.CALL and config.of is None and not config.after
-    source_params = tuple(name for name in declared if name not in config.params) if first else ()
     options = config.options.model_dump(exclude_none=True)
     if on_page and config.classes:
         # On the page there is nothing to choose from but what it finds itself.
@@ -264,7 +263,6 @@ def _step(
         model=config.model or "",
         options=options,
         params=dict(config.params),
-        source_params=source_params,
-        needs=source_params,
+        source_params=tuple(name for name in declared if name not in config.params) if first else (),
         on_error=config.on_error or default,
     )
