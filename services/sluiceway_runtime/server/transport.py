@@ -39,7 +39,7 @@ def make_server(
     """
     # Otherwise the window follows the speed of the connection, up to a gigabyte for each call, and what calls that wait
     # at the door send is here although nobody has asked for it. Where none waits, large messages travel faster so.
-    windows = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", UNASKED_BYTES)] if waits else []
+    windows = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", UNASKED_BYTES), ("grpc.http2.max_frame_size", UNASKED_BYTES)] if waits else []
     return grpc.aio.server(
         interceptors=list(interceptors),
         options=[
