@@ -39,7 +39,12 @@ def make_server(
     """
     # Otherwise the window follows the speed of the connection, up to a gigabyte for each call, and what calls that wait
     # at the door send is here although nobody has asked for it. Where none waits, large messages travel faster so.
-    windows = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", UNASKED_BYTES), ("grpc.http2.max_frame_size", UNASKED_BYTES)] if waits else []
+    windows = [
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", UNASKED_BYTES),
+        # What may come unasked comes in one frame, not in frames of 16 KiB.
+        ("grpc.http2.max_frame_size", UNASKED_BYTES),
+    ]
     return grpc.aio.server(
         interceptors=list(interceptors),
         options=[
@@ -50,7 +55,7 @@ def make_server(
             ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.max_ping_strikes", 0),
-            *windows,
+            *(windows if waits else []),
         ],
     )
 
