@@ -51,6 +51,16 @@ class OrchestratorService:
     """Everything that the orchestrator is made of, from `start` to `close`.
 
     It is ready as soon as it listens: stages may come later (from zero replicas), and work waits for them.
+
+    Args:
+        config: its section.
+        apis: tables of `[api.NAME]`.
+        environment: variables, for secrets and configuration.
+        tables: the whole configuration.
+        security: with what it calls stages, and who may call it over HTTP.
+        stage_lookup: names of stages to addresses.
+        url_look_up: likewise, of URLs.
+        dial: opens the channel to an address of a stage, whose certificate is for the name given with it.
     """
 
     names: tuple[str, ...] = ("sluiceway.pipeline.v1.PipelineService",)
@@ -65,11 +75,13 @@ class OrchestratorService:
         security: Security | None = None,
         stage_lookup: Lookup = system_lookup,
         url_look_up: LookUp = system_look_up,
+        dial: Callable[[str, str | None], grpc.aio.Channel] | None = None,
     ) -> None:
         self._config = config
         self._started = False
         self._security = security
         self._stage_lookup = stage_lookup
+        self._dial = dial or self._open_channel
         self.fetcher = Fetcher(config, apis or {}, environment or {}, look_up=url_look_up)
         self._layout: Layout = layout_of(config, tables or {}, environment or {}, self.fetcher.apis)
         self.stages = {name: self._stage(name) for name in self._layout.used_stages}
@@ -205,22 +217,21 @@ class OrchestratorService:
             ageing=Ageing(config.age_normal_s, config.age_bulk_s),
         )
         security = self._security
-
-        def channel(target: str, authority: str | None) -> grpc.aio.Channel:
-            # A replica is dialled by its address, but its certificate is for the name that all replicas share.
-            return open_channel(
-                target, max_message_bytes=config.max_message_bytes, security=security, authority=authority
-            )
-
         return Stage(
             name,
             entry.kind,
             entry.target,
             _WIRES[entry.kind](),
             settings,
-            open_channel=channel,
+            open_channel=self._dial,
             lookup=self._stage_lookup,
             certificates=security.stamp if security is not None else lambda: None,
+        )
+
+    def _open_channel(self, target: str, authority: str | None) -> grpc.aio.Channel:
+        """A replica is dialled by its address, but its certificate is for the name that all replicas share."""
+        return open_channel(
+            target, max_message_bytes=self._config.max_message_bytes, security=self._security, authority=authority
         )
 
     def _of_kind(self, kind: str) -> Iterator[tuple[str, Stage[Any]]]:

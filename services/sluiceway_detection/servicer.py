@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Hashable, Sequence
 from importlib.metadata import version
 from typing import Any, NamedTuple, Protocol
 
 import grpc
 import grpc.aio
+from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import SluicewayError, Unavailable
 from sluiceway_runtime.images.header import ImageHeader
@@ -66,7 +66,7 @@ class DetectionServicer:
 
     async def detect(self, request: convert.Request, context: Context) -> pb.DetectResponse:
         """Detect the regions of one image, or of several crops; see the contract's `Detect`."""
-        arrived_s = time.monotonic()
+        arrived_s = monotonic()
         pool, facts, identity = self._stage.pool, self._stage.facts, self._stage.identity
         if pool is None or facts is None or identity is None:
             raise Unavailable("the server is starting", retry_after_s=1.0)
@@ -79,7 +79,7 @@ class DetectionServicer:
             await self._look_at_crops(request.crops, asked, pool, response)
         else:
             await self._look_at_image(request.image, asked, pool, response)
-        response.timings.total_ms = (time.monotonic() - arrived_s) * 1000
+        response.timings.total_ms = (monotonic() - arrived_s) * 1000
         set_load(response.load, pool.load())
         return response
 

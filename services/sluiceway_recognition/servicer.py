@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import AsyncGenerator, Callable, Hashable, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import version
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import grpc
 import grpc.aio
+from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.errors import SluicewayError, Unavailable
 from sluiceway_runtime.pool import Payload, PoolLoad, PoolStatistics, Work
 from sluiceway_runtime.server.calls import deadline_of, request_id_of
@@ -75,7 +75,7 @@ class RecognitionServicer:
 
     async def recognise(self, request: convert.Request, context: Context) -> AsyncGenerator[bytes, None]:
         """Recognise crops; see the contract's `Recognize`. The responses are serialised."""
-        arrived_s = time.monotonic()
+        arrived_s = monotonic()
         pool, models = self._stage.pool, self._stage.models
         if pool is None or not models:
             raise Unavailable("the server is starting", retry_after_s=1.0)
@@ -217,4 +217,4 @@ def add_to_server(servicer: RecognitionServicer, server: grpc.aio.Server) -> Non
 def _set_timings(timings: model_pb2.StageTimings, ready: Sequence[CropResult], arrived_s: float) -> None:
     timings.queue_ms = max([result.queue_ms for result in ready])
     timings.compute_ms = max([result.compute_ms for result in ready])
-    timings.total_ms = (time.monotonic() - arrived_s) * 1000
+    timings.total_ms = (monotonic() - arrived_s) * 1000

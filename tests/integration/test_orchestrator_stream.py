@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from time import monotonic
-from types import SimpleNamespace
 
 import grpc
 import grpc.aio
@@ -52,7 +51,7 @@ async def test_a_stream_outlives_the_deadline_of_its_jobs(monkeypatch: pytest.Mo
     Between two jobs more time passes on the clock of deadlines than a job has, and none for the machine.
     """
     passed_s, over = 0.0, asyncio.Event()
-    monkeypatch.setattr(deadline, "time", SimpleNamespace(monotonic=lambda: monotonic() + passed_s))
+    monkeypatch.setattr(deadline, "monotonic", lambda: monotonic() + passed_s)
 
     async def jobs() -> AsyncIterator[pipeline_pb2.ProcessStreamRequest]:
         nonlocal passed_s

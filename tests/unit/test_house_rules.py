@@ -72,3 +72,15 @@ def test_every_public_module_says_what_it_offers() -> None:
         and "__all__" not in path.read_text(encoding="utf-8")
     ]
     assert silent == []
+
+
+def test_time_is_told_by_one_clock() -> None:
+    """What a cluster decides by time can be simulated only if all of it asks the same clock.
+
+    Workers measure with the machine's own: their times are what a simulation takes from a profile.
+    """
+    fronts = [*(ROOT / "orchestrator").rglob("*.py"), *(ROOT / "services").rglob("servicer.py")]
+    fronts += [*(ROOT / "services").rglob("flow.py"), *(ROOT / "services/sluiceway_runtime/server").rglob("*.py")]
+    fronts += [ROOT / "services/sluiceway_runtime" / name for name in ("account.py", "deadline.py")]
+    clocks = {f"time.{name}" for name in ("monotonic", "perf_counter", "time", "sleep")} | {"time"}
+    assert {str(path.relative_to(ROOT)): found for path in fronts if (found := imports(path) & clocks)} == {}

@@ -7,9 +7,9 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from time import monotonic
 
 from sluiceway_runtime.account import MemoryBudget
+from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.errors import DeadlineExceeded, Internal, SluicewayError
 
 from sluiceway_orchestrator.admission import Admission

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from time import monotonic
+
+from sluiceway_runtime.clock import monotonic
 
 from sluiceway_orchestrator.events import Model, StageTimings, StepReport
 from sluiceway_orchestrator.plan import Step

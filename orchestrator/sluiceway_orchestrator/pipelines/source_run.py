@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from time import monotonic
 
 from sluiceway_runtime.account import Phase
+from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.errors import Unavailable
 
 from sluiceway_orchestrator.convert.specs import detection_options

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from time import monotonic
 from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 import grpc.aio
+from sluiceway_runtime.clock import monotonic
 
 from sluiceway_orchestrator.stages.balancer import Occupancy
 

@@ -6,11 +6,11 @@ import asyncio
 import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from time import monotonic
 from types import TracebackType
 from typing import Generic, NamedTuple, Self, TypeVar
 
 import grpc.aio
+from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import DeadlineExceeded, Unavailable
 from sluiceway_runtime.priority import Priority

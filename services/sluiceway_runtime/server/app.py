@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import grpc.aio
@@ -143,7 +143,7 @@ class Server:
         self.lifecycle.to(State.STARTING)
         try:
             self.operations_port = await self._operations.start(self._config.host, self._config.operations_port)
-            self._grpc = make_server(self._config, [self._interceptor], waits=self.waits)
+            self._grpc = self._make_grpc([self._interceptor])
             self._service.register(self._grpc)
             collectors = OnceStarted()
             self._service.collectors(collectors.registry)
@@ -153,7 +153,7 @@ class Server:
             if self._config.reflection:
                 names = (*self._service.names, health.SERVICE_NAME, reflection.SERVICE_NAME)
                 reflection.enable_server_reflection(names, self._grpc, documented_pool())
-            self.port = bind(self._grpc, self._config, self._security.server_credentials(self._section))
+            self.port = self._bind(self._grpc)
             await self._grpc.start()
             log.info("listening on %s:%d, operations on %d", self._config.host, self.port, self.operations_port)
             await self._service.start()
@@ -164,6 +164,14 @@ class Server:
         self.lifecycle.to(State.READY)
         self._monitor = asyncio.create_task(self._watch_readiness(), name="readiness")
         log.info("ready")
+
+    def _make_grpc(self, interceptors: Sequence[grpc.aio.ServerInterceptor]) -> grpc.aio.Server:
+        """What calls come through; the simulated server overrides this, and `_bind`."""
+        return make_server(self._config, interceptors, waits=self.waits)
+
+    def _bind(self, server: grpc.aio.Server) -> int:
+        """Take an address; returns its port."""
+        return bind(server, self._config, self._security.server_credentials(self._section))
 
     async def stop(self) -> bool:
         """Drain and close; returns whether everything that was accepted has been answered.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -47,7 +47,7 @@ class _Call:
         self._interceptor = interceptor
         self._ended = False
         self.method = method
-        self.started_s = time.monotonic()
+        self.started_s = monotonic()
         # Of a call that never comes to its handler, because its client has left.
         self.code = grpc.StatusCode.CANCELLED
         self.entry: Entry | None = None
@@ -94,7 +94,7 @@ class _Call:
         self.code = code
         if not self._ended:
             self._ended = True
-            self._interceptor.left(self.method, code, time.monotonic() - self.started_s)
+            self._interceptor.left(self.method, code, monotonic() - self.started_s)
 
     def _close(self, _: asyncio.Task[Any]) -> None:
         if self._timer is not None:

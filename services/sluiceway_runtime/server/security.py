@@ -12,7 +12,6 @@ import ipaddress
 import logging
 import os
 import ssl
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any, Self
 import grpc
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.config import DEFAULT_STAGES, load_section, load_stages
 from sluiceway_runtime.errors import ConfigurationError, QueueFull, StartupError, Unauthenticated
 
@@ -121,7 +121,7 @@ class _Allowance:
 
     config: ClientConfig
     tokens: float = field(init=False)
-    refilled_s: float = field(default_factory=time.monotonic)
+    refilled_s: float = field(default_factory=monotonic)
     running: int = 0
 
     def __post_init__(self) -> None:
@@ -137,7 +137,7 @@ class _Allowance:
             raise QueueFull("too many calls at a time", metadata={"max_concurrent": str(limit)}, retry_after_s=0.1)
         rate = self.config.rate_per_s
         if rate is not None:
-            now = time.monotonic()
+            now = monotonic()
             self.tokens = min(self._depth, self.tokens + (now - self.refilled_s) * rate)
             self.refilled_s = now
             if self.tokens < 1:

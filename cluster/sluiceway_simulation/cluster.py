@@ -1,0 +1,207 @@
+"""A whole cluster in memory: orchestrators, replicas of stages by name, and what happens to them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sluiceway_detection.config import DetectionConfig
+from sluiceway_orchestrator.config import OrchestratorConfig
+from sluiceway_orchestrator.config.apis import ApiConfig
+from sluiceway_orchestrator.service import OrchestratorService
+from sluiceway_recognition.config import RecognitionConfig
+
+from sluiceway_simulation.clients import Client
+from sluiceway_simulation.network.network import Network
+from sluiceway_simulation.network.wire import Wire
+from sluiceway_simulation.stages.process import Process
+from sluiceway_simulation.stages.service import DetectionService, RecognitionService, StagePlan
+
+__all__ = ["Cluster", "ClusterPlan"]
+
+_PORTS = {"detection": 50052, "recognition": 50053}
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterPlan:
+    """What a cluster is made of.
+
+    Attributes:
+        stages: by name, the kind of each and what its replicas are made of.
+        replicas: of each stage at the start.
+        orchestrator: keys of `[orchestrator]`.
+        tables: further tables of the configuration (`pipelines`).
+        apis: `[api.NAME]` tables.
+        wire: the network.
+    """
+
+    stages: Mapping[str, tuple[str, StagePlan]]
+    replicas: Mapping[str, int]
+    orchestrators: int = 1
+    orchestrator: Mapping[str, Any] = field(default_factory=dict)
+    tables: Mapping[str, Any] = field(default_factory=dict)
+    apis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    wire: Wire = field(default_factory=Wire)
+
+
+class _Orchestrator(OrchestratorService):
+    """The real one; its process has no workers that could vanish with it."""
+
+    def vanish(self) -> None:
+        """Nothing."""
+
+
+class Cluster:
+    """Lives within one simulated loop, from `start` to `stop`.
+
+    Attributes:
+        versions: of each stage, that new replicas serve.
+        replicas: of each stage, processes that its name stands for.
+        gone: processes that were killed or told to stop.
+        faults: what must never happen, and did.
+    """
+
+    def __init__(self, plan: ClusterPlan, seed: int, note: Callable[[str], None] = lambda _: None) -> None:
+        self.plan = plan
+        self.network = Network(plan.wire, random.Random(f"{seed}/network"), note)
+        self.versions = dict.fromkeys(plan.stages, 1)
+        self.replicas: dict[str, list[Process]] = {name: [] for name in plan.stages}
+        self.orchestrators: list[Process] = []
+        self.gone: list[Process] = []
+        self.faults: list[str] = []
+        self._seed = seed
+        self._made = 0
+        self._note = note
+
+    async def start(self) -> None:
+        """Start everything; returns when the orchestrators take calls. Stages come when they are ready."""
+        for name in self.plan.stages:
+            self.network.names[name] = []
+            for _ in range(self.plan.replicas[name]):
+                self.add(name)
+        for _ in range(self.plan.orchestrators):
+            process = self._orchestrator()
+            process.start()
+            await process.started()
+            self.orchestrators.append(process)
+
+    async def stop(self) -> None:
+        """Stop everything, the orchestrators first."""
+        for process in self.orchestrators:
+            process.terminate()
+        for process in self.orchestrators:
+            await process.ended()
+        for name, processes in self.replicas.items():
+            while processes:
+                self.terminate(name, processes[-1])
+        for process in self.gone:
+            await process.ended()
+
+    def client(self, name: str, orchestrator: int = 0) -> Client:
+        """A client of an orchestrator."""
+        return Client(self.network, self.orchestrators[orchestrator].address, name)
+
+    def add(self, stage: str) -> Process:
+        """Start one more replica, of the version that the stage is at."""
+        process = self._stage(stage)
+        self.replicas[stage].append(process)
+        process.start()
+        self._tell_names(stage)
+        return process
+
+    def terminate(self, stage: str, process: Process) -> None:
+        """Take a replica out of the name, and have it drain."""
+        self._leave(stage, process)
+        process.terminate()
+
+    def kill(self, stage: str, process: Process) -> None:
+        """Its process is gone at once; the name forgets it."""
+        self._leave(stage, process)
+        process.kill()
+
+    def leftovers(self) -> list[str]:
+        """What should be nothing once all jobs have ended, and is not."""
+        found = []
+        for process in (*self.orchestrators, *self.gone, *(p for group in self.replicas.values() for p in group)):
+            budget = process.server.budget
+            if budget.used_bytes or budget.waiting:
+                found.append(f"{process}: {budget}")
+            service = process.service
+            if isinstance(service, _Orchestrator):
+                found += _left_in(process, service)
+            elif (owed := service.leftovers) and not process.killed:
+                found.append(f"{process}: {owed}")
+        return found
+
+    def _leave(self, stage: str, process: Process) -> None:
+        self.replicas[stage].remove(process)
+        self.gone.append(process)
+        self._tell_names(stage)
+
+    def _tell_names(self, stage: str) -> None:
+        self.network.names[stage] = [process.host for process in self.replicas[stage]]
+
+    def _chance(self, purpose: str) -> random.Random:
+        return random.Random(f"{self._seed}/{purpose}")
+
+    def _stage(self, stage: str) -> Process:
+        kind, plan = self.plan.stages[stage]
+        self._made += 1
+        options: dict[str, Any] = {"port": _PORTS[kind], "reflection": False, "drain_notice_s": 0.5, **plan.options}
+        options |= {"queue_items": plan.limits.queue_items, "queue_bytes": plan.limits.queue_bytes}
+        facts: dict[str, Any] = {
+            "name": stage,
+            "version": self.versions[stage],
+            "chance": self._chance(f"{stage} {self._made}"),
+            "watched": self.faults.append,
+        }
+        if kind == "detection":
+            detection = DetectionConfig.model_validate(options)
+            return Process(DetectionService(plan, detection, **facts), detection, self.network, self.network.new_host())
+        reading = RecognitionConfig.model_validate(options)
+        return Process(RecognitionService(plan, reading, **facts), reading, self.network, self.network.new_host())
+
+    def _orchestrator(self) -> Process:
+        plan = self.plan
+        targets = {name: f"dns:///{name}:{_PORTS[kind]}" for name, (kind, _) in plan.stages.items()}
+        further = {
+            name: {"kind": kind, "target": targets[name]}
+            for name, (kind, _) in plan.stages.items()
+            if name not in _PORTS
+        }
+        config = OrchestratorConfig.model_validate(
+            {
+                "http": {"enabled": False},
+                "reflection": False,
+                "memory_bytes": 512 * 2**20,
+                **{name: target for name, target in targets.items() if name in _PORTS},
+                **plan.orchestrator,
+            }
+        )
+        service = _Orchestrator(
+            config,
+            {name: ApiConfig.model_validate(table) for name, table in plan.apis.items()},
+            {},
+            tables={"pipelines": {}, **plan.tables, "stages": further},
+            stage_lookup=self.network.look_up,
+            dial=self.network.dial,
+        )
+        return Process(service, config, self.network, self.network.new_host())
+
+
+def _left_in(process: Process, service: OrchestratorService) -> list[str]:
+    status = service.status()
+    found = []
+    if status["jobs"] or status["sources_waiting"]:
+        found.append(f"{process}: {status['jobs']} jobs run, {status['sources_waiting']} sources wait")
+    for stage in service.stages.values():
+        if stage.backlog_items:
+            found.append(f"{process}: {stage}")
+        found += [
+            f"{process}: {replica} with {replica.leases} leases"
+            for replica in stage.replicas
+            if replica.occupancy.in_flight or replica.leases
+        ]
+    return found

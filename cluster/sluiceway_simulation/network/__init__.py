@@ -1,0 +1,1 @@
+"""Servers, channels and names without a network: what of gRPC the code of the cluster uses, in memory and late."""

@@ -1,0 +1,280 @@
+"""One call: its client's half, its server's half, and messages on their way between them in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, NamedTuple
+
+import grpc
+import grpc.aio
+
+from sluiceway_simulation.network.wire import Weather
+
+__all__ = ["Call", "Context", "Status"]
+
+# Of answers that the client has not read; the server waits above it, as HTTP/2 has it wait.
+WINDOW_BYTES = 64 * 2**10
+# Between two messages of a call, at least.
+MOMENT_S = 1e-8
+Metadata = Sequence[tuple[str, str | bytes]]
+
+
+class Status(NamedTuple):
+    """How a call ended."""
+
+    code: grpc.StatusCode
+    details: str = ""
+    trailers: Metadata = ()
+
+
+OK = Status(grpc.StatusCode.OK)
+
+
+class Call:
+    """The client's half, as `grpc.aio` shows one that answers with a stream; others stand on it.
+
+    Attributes:
+        server_task: what serves it, once it has come there.
+    """
+
+    def __init__(
+        self,
+        weather: Weather,
+        address: str,
+        method: str,
+        metadata: Metadata,
+        *,
+        timeout_s: float | None,
+        deserialise: Callable[[bytes], Any] | None,
+    ) -> None:
+        self.address = address
+        self.method = method
+        self.metadata = metadata
+        self.server_task: asyncio.Task[None] | None = None
+        self.context = Context(self)
+        self.status: Status | None = None
+        self.cancelled_here = False
+        self._weather = weather
+        self._deserialise = deserialise
+        self._loop = asyncio.get_running_loop()
+        self.deadline_s = None if timeout_s is None else self._loop.time() + timeout_s
+        self._timer = None if timeout_s is None else self._loop.call_later(max(0.0, timeout_s), self._overdue)
+        self._came: deque[bytes] = deque()
+        self._reader: asyncio.Future[None] | None = None
+        self._there_s = self._here_s = 0.0
+        self._on_end: list[Callable[[Call], object]] = []
+
+    def __repr__(self) -> str:
+        return f"<Call {self.method} at {self.address} {self.status or 'running'}>"
+
+    def when_over(self, then: Callable[[Call], object]) -> None:
+        """Call once its client has its status."""
+        self._on_end.append(then)
+
+    # What clients use.
+
+    async def read(self) -> Any:
+        """The next answer, or `grpc.aio.EOF`. Raises AioRpcError, or CancelledError where it was cancelled here."""
+        while not self._came and self.status is None:
+            self._reader = self._loop.create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        if self._came:
+            message = self._came.popleft()
+            self.context.taken(len(message))
+            return message if self._deserialise is None else self._deserialise(message)
+        self.raise_status()
+        return grpc.aio.EOF
+
+    def raise_status(self) -> None:
+        """Raise what a client of gRPC sees of a call that went wrong."""
+        if self.cancelled_here:
+            raise asyncio.CancelledError
+        assert self.status is not None
+        if self.status.code is not grpc.StatusCode.OK:
+            trailing = grpc.aio.Metadata(*self.status.trailers)
+            raise grpc.aio.AioRpcError(self.status.code, grpc.aio.Metadata(), trailing, self.status.details)
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        while (message := await self.read()) is not grpc.aio.EOF:
+            yield message
+
+    def cancel(self) -> bool:
+        """End it from this side."""
+        if self.status is not None:
+            return False
+        self.cancelled_here = True
+        self.end(Status(grpc.StatusCode.CANCELLED, "cancelled here"))
+        self._send(0, self.context.leave)
+        return True
+
+    # What happens to it.
+
+    def end(self, status: Status) -> None:
+        """The client has its status; twice does no harm."""
+        if self.status is not None:
+            return
+        self.status = status
+        if self._timer is not None:
+            self._timer.cancel()
+        self._weather.note(f"{self.method} at {self.address}: {status.code.name}")
+        for then in self._on_end:
+            then(self)
+        self._wake()
+
+    def send(self, message: bytes | None) -> None:
+        """A request, or the end of the requests, goes to the server."""
+        self._send(len(message or b""), self.context.came, message)
+
+    def answer(self, message: bytes) -> None:
+        """An answer goes to the client."""
+        self._come(len(message), self._heard, message)
+
+    def conclude(self, status: Status) -> None:
+        """The server has ended it."""
+        self._come(0, self.end, status)
+
+    def _send(self, size_bytes: int, then: Callable[..., None], *arguments: Any) -> None:
+        self._there_s = self._deliver(self._there_s, size_bytes, then, *arguments)
+
+    def _come(self, size_bytes: int, then: Callable[..., None], *arguments: Any) -> None:
+        self._here_s = self._deliver(self._here_s, size_bytes, then, *arguments)
+
+    def _deliver(self, after_s: float, size_bytes: int, then: Callable[..., None], *arguments: Any) -> float:
+        """In order: no message passes the one before it. One into a cut vanishes, and what comes after it, too."""
+        if self.address in self._weather.cut:
+            return float("inf")
+        # Later by a moment: timers of one moment fire in any order.
+        at_s = max(after_s + MOMENT_S, self._loop.time() + self._weather.delay_s(self.address, size_bytes))
+        if at_s < float("inf"):
+            self._loop.call_at(at_s, then, *arguments)
+        return at_s
+
+    def _heard(self, message: bytes) -> None:
+        if self.status is None:
+            self._weather.note(f"{self.method} at {self.address}: {len(message)} bytes")
+            self._came.append(message)
+            self._wake()
+
+    def _overdue(self) -> None:
+        # Either side looks at the deadline by itself.
+        self.end(Status(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
+        self.context.leave()
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+
+class Context:
+    """The server's half: what servicers use of `grpc.aio.ServicerContext`."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._requests: deque[bytes | None] = deque()
+        self._reader: asyncio.Future[None] | None = None
+        self._unread_bytes = 0
+        self._writer: asyncio.Future[None] | None = None
+        self._callbacks: list[Callable[[Any], None]] = []
+        self._aborted: Status | None = None
+        self.left = False
+        self.deserialise: Callable[[bytes], Any] = bytes
+        self.serialise: Callable[[Any], bytes] = bytes
+
+    # What servicers use.
+
+    async def read(self) -> Any:
+        """The next request, or `grpc.aio.EOF`."""
+        raw = await self.raw()
+        return grpc.aio.EOF if raw is None else self.deserialise(raw)
+
+    async def write(self, message: Any) -> None:
+        """Answer; waits while the client has much to read."""
+        data = self.serialise(message)
+        self._unread_bytes += len(data)
+        self._call.answer(data)
+        while self._unread_bytes > WINDOW_BYTES:
+            self._writer = asyncio.get_running_loop().create_future()
+            try:
+                await self._writer
+            finally:
+                self._writer = None
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> None:
+        """End the call with an error, by raising."""
+        self._aborted = Status(code, details, tuple(trailing_metadata))
+        raise grpc.aio.AbortError("the call is aborted")
+
+    def code(self) -> grpc.StatusCode | None:
+        """As it was aborted."""
+        return None if self._aborted is None else self._aborted.code
+
+    def invocation_metadata(self) -> Metadata:
+        """What the client sent."""
+        return tuple(self._call.metadata)
+
+    def time_remaining(self) -> float | None:
+        """Until the client's deadline."""
+        deadline_s = self._call.deadline_s
+        return None if deadline_s is None else max(0.0, deadline_s - asyncio.get_running_loop().time())
+
+    def peer(self) -> str:
+        """Who calls."""
+        return next((str(value) for key, value in self._call.metadata if key == "peer"), "unknown")
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """Call once the call is over."""
+        self._callbacks.append(callback)
+
+    # What happens to it.
+
+    @property
+    def aborted(self) -> Status | None:
+        """How it was aborted, None if it was not."""
+        return self._aborted
+
+    async def raw(self) -> bytes | None:
+        """The next request as it came; None after the last."""
+        while not self._requests:
+            self._reader = asyncio.get_running_loop().create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        if self._requests[0] is None:
+            return None
+        return self._requests.popleft()
+
+    async def requests(self) -> AsyncIterator[Any]:
+        """All of them."""
+        while (message := await self.read()) is not grpc.aio.EOF:
+            yield message
+
+    def came(self, message: bytes | None) -> None:
+        """A request is here, or the last was."""
+        self._requests.append(message)
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    def taken(self, size_bytes: int) -> None:
+        """The client has read so much."""
+        self._unread_bytes -= size_bytes
+        if self._unread_bytes <= WINDOW_BYTES and self._writer is not None and not self._writer.done():
+            self._writer.set_result(None)
+
+    def leave(self) -> None:
+        """The client is gone, or its time is over."""
+        if not self.left:
+            self.left = True
+            if self._call.server_task is not None:
+                self._call.server_task.cancel()
+
+    def over(self) -> None:
+        """The server is done with it."""
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(self)

@@ -1,0 +1,109 @@
+"""Server processes of a simulated cluster: the runtime's own server on an address in memory, which can be killed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import grpc.aio
+from sluiceway_runtime.config import ServerConfig
+from sluiceway_runtime.server.app import Server, Service
+
+from sluiceway_simulation.network.network import Network
+from sluiceway_simulation.network.server import MemoryServer
+
+__all__ = ["Process", "SimulatedServer"]
+
+
+class _NoPort:
+    """Nobody asks for metrics."""
+
+    async def start(self, host: str, port: int) -> int:
+        del host, port
+        return 0
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+class SimulatedServer(Server):
+    """The real server, listening in memory."""
+
+    def __init__(self, service: Service, config: ServerConfig, network: Network, address: str) -> None:
+        super().__init__(service, config)
+        self._operations = _NoPort()  # type: ignore[assignment]
+        self._network = network
+        self._address = address
+        self.memory: MemoryServer | None = None
+
+    def _make_grpc(self, interceptors: Sequence[grpc.aio.ServerInterceptor]) -> grpc.aio.Server:
+        self.memory = MemoryServer(interceptors)
+        return self.memory  # type: ignore[return-value]  # what is used of one
+
+    def _bind(self, server: grpc.aio.Server) -> int:
+        del server
+        assert self.memory is not None
+        self._network.servers[self._address] = self.memory
+        return int(self._address.rpartition(":")[2])
+
+
+class Process:
+    """One server from its start to its end, whichever that is.
+
+    Attributes:
+        server: the server.
+        address: `host:port`.
+        ended: whether nothing of it runs any more.
+    """
+
+    def __init__(self, service: Any, config: ServerConfig, network: Network, host: str) -> None:
+        self.address = f"{host}:{config.port}"
+        self.host = host
+        self.service = service
+        self.server = SimulatedServer(service, config, network, self.address)
+        self.killed = False
+        self._work: asyncio.Task[Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Process {self.address} {self.server.lifecycle.state.value}>"
+
+    def start(self) -> None:
+        """Begin to start."""
+        self._work = asyncio.create_task(self.server.start(), name=f"start {self.address}")
+
+    async def started(self) -> None:
+        """Wait until it is ready. Raises StartupError."""
+        assert self._work is not None
+        await asyncio.shield(self._work)
+
+    def terminate(self) -> None:
+        """SIGTERM: it drains and ends by itself."""
+        self._work = asyncio.create_task(self._stop(self._work), name=f"stop {self.address}")
+
+    def kill(self) -> None:
+        """SIGKILL: from this moment on nothing is heard of it. What it held is taken apart out of sight."""
+        self.killed = True
+        if self.server.memory is not None:
+            self.server.memory.break_off()
+        self.service.vanish()
+        self._work = asyncio.create_task(self._close(self._work), name=f"bury {self.address}")
+
+    async def ended(self) -> None:
+        """Wait until nothing of it is left."""
+        if self._work is not None:
+            await asyncio.wait((self._work,))
+
+    async def _stop(self, starting: asyncio.Task[Any] | None) -> None:
+        if starting is not None and not starting.done():
+            starting.cancel()
+            await asyncio.wait((starting,))
+            await self.server.close()
+            return
+        await self.server.stop()
+
+    async def _close(self, before: asyncio.Task[Any] | None) -> None:
+        if before is not None and not before.done():
+            before.cancel()
+            await asyncio.wait((before,))
+        await self.server.close()

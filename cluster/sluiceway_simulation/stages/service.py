@@ -1,0 +1,183 @@
+"""The stages as services of the runtime: their own servicers and flows over pools of simulated workers."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc.aio
+from sluiceway_detection.config import DetectionConfig
+from sluiceway_detection.handler import DetectionFacts
+from sluiceway_detection.identity import Identity
+from sluiceway_detection.identity import group_of as detection_group
+from sluiceway_detection.servicer import DetectionServicer
+from sluiceway_detection.servicer import add_to_server as add_detection
+from sluiceway_recognition.config import RecognitionConfig
+from sluiceway_recognition.group import group_of as recognition_group
+from sluiceway_recognition.servicer import RecognitionServicer
+from sluiceway_recognition.servicer import add_to_server as add_recognition
+from sluiceway_recognition.types import CropSpec, Head, ModelFacts
+from sluiceway_runtime.cores.placement import Placement
+from sluiceway_runtime.pool import PoolLimits, Timing, WorkerSpec
+
+from sluiceway_simulation.stages.models import CLASSES, DetectionModel, RecognitionModel
+from sluiceway_simulation.stages.profile import Profile
+from sluiceway_simulation.stages.worker import SimulatedPool, Workbench
+
+__all__ = ["DetectionService", "RecognitionService", "StagePlan", "StageService"]
+
+BUCKETS = (64, 96, 128, 160, 192, 256, 320, 400, 512, 720, 1120, 1920)
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """What one replica of a stage is made of.
+
+    Attributes:
+        profile: of each worker.
+        workers: how many.
+        credits, overlap, limits, timing: of the pool.
+        backend: of a reader; crops of "torch" share a batch only with those of their bucket.
+        crop_height_px: of the reader's crops. Less than the real 48 makes bytes cheaper to simulate, and changes
+            nothing else.
+        options: further keys of the stage's configuration.
+    """
+
+    profile: Profile
+    workers: int = 1
+    credits: int = 1
+    overlap: int = 1
+    limits: PoolLimits = field(default_factory=PoolLimits)
+    timing: Timing | None = None
+    backend: str = "openvino"
+    crop_height_px: int = 4
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class StageService:
+    """Implements `sluiceway_runtime.server.app.Service`."""
+
+    names: tuple[str, ...] = ()
+
+    def __init__(
+        self, plan: StagePlan, model: Any, name: str, chance: random.Random, watched: Callable[[str], None]
+    ) -> None:
+        self.plan = plan
+        self.bench = Workbench(model, plan.profile, chance, watched)
+        placements = tuple(Placement(index, "cpu", None, 1) for index in range(plan.workers))
+        self._pool = SimulatedPool(
+            WorkerSpec("simulated", {}, placements, credits=plan.credits, overlap=plan.overlap),
+            plan.limits,
+            name=name,
+            bench=self.bench,
+            timing=plan.timing,
+        )
+        self.pool: SimulatedPool | None = None
+
+    def collectors(self, registry: Any) -> None:
+        """None."""
+
+    async def start(self) -> None:
+        """Start the workers. Raises StartupError."""
+        self.pool = self._pool
+        await self._pool.start()
+
+    def ready(self) -> bool:
+        """Whether a worker can take work."""
+        return self.pool is not None and self.pool.statistics().ready_workers > 0
+
+    def status(self) -> Mapping[str, Any]:
+        """Nobody asks."""
+        return {}
+
+    def refuse(self) -> None:
+        """Everything comes by gRPC."""
+
+    async def drain(self, grace_s: float) -> bool:
+        """Finish what was accepted."""
+        return await self._pool.drain(grace_s)
+
+    async def close(self) -> None:
+        """Stop the workers."""
+        await self._pool.close()
+
+    @property
+    def leftovers(self) -> str:
+        """What its pool still owes; empty if nothing."""
+        return self._pool.leftovers
+
+    def vanish(self) -> None:
+        """The process is gone, and its workers end with it."""
+        for worker in list(self.bench.workers):
+            worker.die("the front is gone")
+
+
+class DetectionService(StageService):
+    """A detector of one version."""
+
+    names = ("sluiceway.detection.v1.DetectionService",)
+
+    def __init__(
+        self,
+        plan: StagePlan,
+        config: DetectionConfig,
+        *,
+        name: str,
+        version: int,
+        chance: random.Random,
+        watched: Callable[[str], None],
+    ) -> None:
+        super().__init__(plan, DetectionModel(version), name, chance, watched)
+        self._config = config
+        self.facts = DetectionFacts("openvino", "f32", "cpu", CLASSES, (), ())
+        self.identity = Identity("simulated", str(version), _weights(name, version))
+        self.group = detection_group(self.identity, CLASSES, self.facts.crop_longest_px)
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add the stage's own servicer."""
+        add_detection(DetectionServicer(self, self._config), server)
+
+
+class RecognitionService(StageService):
+    """A reader of one version."""
+
+    names = ("sluiceway.recognition.v1.RecognitionService",)
+
+    def __init__(
+        self,
+        plan: StagePlan,
+        config: RecognitionConfig,
+        *,
+        name: str,
+        version: int,
+        chance: random.Random,
+        watched: Callable[[str], None],
+    ) -> None:
+        super().__init__(plan, RecognitionModel(version), name, chance, watched)
+        self._config = config
+        facts = ModelFacts(
+            name="simulated",
+            version=str(version),
+            weights_sha256=_weights(name, version),
+            head=Head.TEXT,
+            crop_spec=CropSpec(plan.crop_height_px, BUCKETS[-1]),
+            buckets=BUCKETS,
+            labels=(),
+            embedding_size=0,
+            backend="torch" if plan.backend == "torch" else "openvino",
+            precision="f32",
+            device="cpu",
+        )
+        self.models = {facts.name: facts}
+        self.group = recognition_group(self.models.values())
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add the stage's own servicer."""
+        add_recognition(RecognitionServicer(self, self._config), server)
+
+
+def _weights(name: str, version: int) -> str:
+    return hashlib.sha256(f"{name} {version}".encode()).hexdigest()

@@ -1,0 +1,216 @@
+"""Workers that take the time of a profile and no processor: the real pool has them in place of processes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from sluiceway_runtime.cores.placement import Placement
+from sluiceway_runtime.deadline import Deadline
+from sluiceway_runtime.pool import Answers, Pool, PoolLimits, Priority, Submission, Timing, Work, WorkerSpec
+from sluiceway_runtime.pool.link import Ended, Heard, Link
+from sluiceway_runtime.pool.messages import Leaving, Raised, Ready, Result, Run
+
+from sluiceway_simulation.stages.models import Model
+from sluiceway_simulation.stages.pictures import Harm
+from sluiceway_simulation.stages.profile import Profile
+
+__all__ = ["SimulatedPool", "SimulatedWorker", "Workbench"]
+
+
+@dataclass(slots=True)
+class Workbench:
+    """What the workers of one server have in common; faults change it.
+
+    Attributes:
+        slowness: by which every time is multiplied from now on.
+        broken: why no worker of this server can be started; empty if it can.
+        watched: told of every item that begins to be computed: is it overdue by that much?
+        workers: that are alive.
+    """
+
+    model: Model
+    profile: Profile
+    chance: random.Random
+    watched: Callable[[str], None]
+    slowness: float = 1.0
+    broken: str = ""
+    computed: int = 0
+    busy_s: float = 0.0
+    workers: list[SimulatedWorker] = field(default_factory=list)
+
+
+class SimulatedWorker:
+    """Implements `Link`. What it is told and what it tells take a turn of the loop, as through a socket."""
+
+    pid: int | None = None
+
+    def __init__(self, bench: Workbench, placement: Placement, overlap: int, heard: Heard, ended: Ended) -> None:
+        self._bench = bench
+        self._heard = heard
+        self._ended = ended
+        self._overlap = overlap
+        self._loop = asyncio.get_running_loop()
+        self._over = asyncio.Event()
+        self._waiting: deque[Run] = deque()
+        self._begun: deque[tuple[Run, asyncio.TimerHandle | None]] = deque()
+        self._free_s = 0.0
+        self._stopping = self._ready = self._hangs = False
+        self.index = placement.index
+        bench.workers.append(self)
+        self._timer = self._loop.call_later(bench.profile.start_s * bench.slowness, self._started)
+
+    def __repr__(self) -> str:
+        return f"<SimulatedWorker {self.index} begun={len(self._begun)} waiting={len(self._waiting)}>"
+
+    # What the pool does with it.
+
+    def send(self, run: Run) -> None:
+        """A batch comes."""
+        self._loop.call_soon(self._came, run)
+
+    def stop(self) -> None:
+        """Finish what was begun, and leave."""
+        self._loop.call_soon(self._leave)
+
+    def kill(self) -> None:
+        """End now."""
+        self._loop.call_soon(self.die, "it was ended by SIGKILL")
+
+    async def wait_ended(self) -> None:
+        """Until it is gone."""
+        await self._over.wait()
+
+    # What faults do to it.
+
+    def hang(self) -> None:
+        """Never answer again."""
+        self._hangs = True
+        for _, timer in self._begun:
+            if timer is not None:
+                timer.cancel()
+
+    def die(self, reason: str) -> None:
+        """The process is gone; nothing that it had is answered."""
+        if self._over.is_set():
+            return
+        self._over.set()
+        self._timer.cancel()
+        self._bench.workers.remove(self)
+        for _, timer in self._begun:
+            if timer is not None:
+                timer.cancel()
+        undelivered = frozenset(run.batch_id for run in self._waiting)
+        self._ended(reason, undelivered)
+
+    # Its own life.
+
+    def _started(self) -> None:
+        if self._bench.broken:
+            self.die(self._bench.broken)
+            return
+        self._ready = True
+        self._heard(Ready({}, self._bench.profile.memory_bytes))
+        if self._stopping:
+            self._leave()
+
+    def _came(self, run: Run) -> None:
+        if not self._over.is_set():
+            self._waiting.append(run)
+            self._begin()
+
+    def _begin(self) -> None:
+        while self._waiting and len(self._begun) < self._overlap and not self._stopping:
+            run = self._waiting.popleft()
+            bench = self._bench
+            widths = [bench.model.width_px(item) for item in run.batch]
+            seconds = bench.profile.batch_s(widths, bench.chance) * bench.slowness
+            # Batches overlap on the way to the device and are computed one after the other.
+            begun_s = max(self._free_s, self._loop.time())
+            self._free_s = begun_s + seconds
+            bench.busy_s += seconds
+            timer = None if self._hangs else self._loop.call_at(self._free_s, self._finish, seconds)
+            self._begun.append((run, timer))
+
+    def _finish(self, seconds: float) -> None:
+        run, _ = self._begun[0]
+        harms = [self._bench.model.harm(item) for item in run.batch]
+        if Harm.KILLS in harms:
+            self.die("it was ended by SIGSEGV")
+            return
+        self._begun.popleft()
+        self._bench.computed += len(run.batch)
+        if Harm.RAISES in harms:
+            self._heard(Raised(run.batch_id, "ValueError: the item says that it raises"))
+        else:
+            results = tuple([self._bench.model.answer(item) for item in run.batch])
+            self._heard(Result(run.batch_id, results, seconds * 1000, self._bench.profile.memory_bytes))
+        if self._over.is_set():
+            return
+        if self._stopping and not self._begun:
+            self._leave()
+        else:
+            self._begin()
+
+    def _leave(self) -> None:
+        if self._over.is_set():
+            return
+        if not self._stopping:
+            self._stopping = True
+            if self._ready:
+                self._heard(Leaving())
+        if not self._begun and not self._over.is_set():
+            self.die("it exited with code 0")
+
+
+class SimulatedPool(Pool):
+    """The real pool with other workers, watched: what it computes must still be wanted."""
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        limits: PoolLimits,
+        *,
+        name: str,
+        bench: Workbench,
+        timing: Timing | None = None,
+    ) -> None:
+        super().__init__(spec, limits, name=name, timing=timing)
+        self._bench = bench
+        self._deadlines: dict[int, float] = {}
+
+    @property
+    def leftovers(self) -> str:
+        """What it still owes; empty if nothing."""
+        owed = self._scheduler.unanswered
+        return f"{owed} items are unanswered" if owed else ""
+
+    def submit_many(
+        self,
+        work: Sequence[Work],
+        *,
+        request_id: str,
+        deadline: Deadline,
+        priority: Priority = Priority.NORMAL,
+        answered: Callable[[Answers], None],
+    ) -> Submission:
+        """As the base class, remembering deadlines."""
+        first_id = self._next_id
+        self._deadlines.update(dict.fromkeys(range(first_id, first_id + len(work)), deadline.at_s))
+        return super().submit_many(work, request_id=request_id, deadline=deadline, priority=priority, answered=answered)
+
+    def _dispatch(self, worker: int, batch_id: int, item_ids: tuple[int, ...]) -> None:
+        now_s = self._clock.now_s()
+        for item_id in item_ids:
+            late_s = now_s - self._deadlines[item_id]
+            if late_s >= 0:
+                self._bench.watched(f"item {item_id} goes to worker {worker} {late_s:.3f} s after its deadline")
+        if not 1 <= len(item_ids) <= self._limits.max_batch:
+            self._bench.watched(f"a batch of {len(item_ids)} goes to worker {worker}")
+        super()._dispatch(worker, batch_id, item_ids)
+
+    def _launch(self, placement: Placement, heard: Heard, ended: Ended) -> Link:
+        return SimulatedWorker(self._bench, placement, self._spec.overlap, heard, ended)
