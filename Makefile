@@ -70,7 +70,13 @@ $(TORCH_VENV)/.ready: pyproject.toml
 	$(TORCH_VENV)/bin/python $(PIP) install --quiet --editable '.[export,gpu,onnx]' --group dev $(TORCH)
 	touch $@
 
-.PHONY: soak fuzz licences
+.PHONY: soak torture torture-planted fuzz licences
+torture: dev ## 20,000 simulated clusters under faults, by seed, on two cores (one seed again: SEEDS=1 FIRST=17)
+	$(BIN)/python -m sluiceway_simulation.torture --seeds $(or $(SEEDS),20000) --first $(or $(FIRST),0) --jobs $(or $(JOBS),2)
+
+torture-planted: dev ## does torture find the faults that are planted on purpose?
+	$(BIN)/python -m pytest -m 'slow or not slow' tests/unit/simulation/test_torture.py
+
 soak: dev ## ten minutes of load, cancels, bad input and killed workers, with an account of every request
 	$(BIN)/python benchmarks/soak.py --requests 100000
 

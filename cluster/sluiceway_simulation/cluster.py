@@ -99,6 +99,11 @@ class Cluster:
         for process in self.gone:
             await process.ended()
 
+    @property
+    def max_jobs(self) -> int:
+        """Of one orchestrator."""
+        return int(self.plan.orchestrator.get("max_jobs", OrchestratorConfig.model_fields["max_jobs"].default))
+
     def client(self, name: str, orchestrator: int = 0) -> Client:
         """A client of an orchestrator."""
         return Client(self.network, self.orchestrators[orchestrator].address, name)
@@ -120,6 +125,20 @@ class Cluster:
         """Its process is gone at once; the name forgets it."""
         self._leave(stage, process)
         process.kill()
+
+    def kill_in_place(self, stage: str, process: Process) -> Callable[[], None]:
+        """Its process is gone at once, and its name keeps the address; what is returned starts another there."""
+        self.replicas[stage].remove(process)
+        self.gone.append(process)
+        process.kill()
+
+        def revive() -> None:
+            replacement = self._stage(stage, process.host)
+            self.replicas[stage].append(replacement)
+            replacement.start()
+            self._tell_names(stage)
+
+        return revive
 
     def leftovers(self) -> list[str]:
         """What should be nothing once all jobs have ended, and is not."""
@@ -146,8 +165,9 @@ class Cluster:
     def _chance(self, purpose: str) -> random.Random:
         return random.Random(f"{self._seed}/{purpose}")
 
-    def _stage(self, stage: str) -> Process:
+    def _stage(self, stage: str, host: str | None = None) -> Process:
         kind, plan = self.plan.stages[stage]
+        host = host or self.network.new_host()
         self._made += 1
         options: dict[str, Any] = {"port": _PORTS[kind], "reflection": False, "drain_notice_s": 0.5, **plan.options}
         options |= {"queue_items": plan.limits.queue_items, "queue_bytes": plan.limits.queue_bytes}
@@ -159,9 +179,9 @@ class Cluster:
         }
         if kind == "detection":
             detection = DetectionConfig.model_validate(options)
-            return Process(DetectionService(plan, detection, **facts), detection, self.network, self.network.new_host())
+            return Process(DetectionService(plan, detection, **facts), detection, self.network, host)
         reading = RecognitionConfig.model_validate(options)
-        return Process(RecognitionService(plan, reading, **facts), reading, self.network, self.network.new_host())
+        return Process(RecognitionService(plan, reading, **facts), reading, self.network, host)
 
     def _orchestrator(self) -> Process:
         plan = self.plan

@@ -139,19 +139,18 @@ class Call:
         self._come(0, self.end, status)
 
     def _send(self, size_bytes: int, then: Callable[..., None], *arguments: Any) -> None:
-        self._there_s = self._deliver(self._there_s, size_bytes, then, *arguments)
+        if not self._weather.hold(self.address, lambda: self._send(size_bytes, then, *arguments)):
+            self._there_s = self._deliver(self._there_s, size_bytes, then, *arguments)
 
     def _come(self, size_bytes: int, then: Callable[..., None], *arguments: Any) -> None:
-        self._here_s = self._deliver(self._here_s, size_bytes, then, *arguments)
+        if not self._weather.hold(self.address, lambda: self._come(size_bytes, then, *arguments)):
+            self._here_s = self._deliver(self._here_s, size_bytes, then, *arguments)
 
     def _deliver(self, after_s: float, size_bytes: int, then: Callable[..., None], *arguments: Any) -> float:
-        """In order: no message passes the one before it. One into a cut vanishes, and what comes after it, too."""
-        if self.address in self._weather.cut:
-            return float("inf")
+        """In order: no message passes the one before it."""
         # Later by a moment: timers of one moment fire in any order.
         at_s = max(after_s + MOMENT_S, self._loop.time() + self._weather.delay_s(self.address, size_bytes))
-        if at_s < float("inf"):
-            self._loop.call_at(at_s, then, *arguments)
+        self._loop.call_at(at_s, then, *arguments)
         return at_s
 
     def _heard(self, message: bytes) -> None:

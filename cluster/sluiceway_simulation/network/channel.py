@@ -92,6 +92,7 @@ class MemoryChannel:
             self._calls[call] = None
             call.when_over(self._forget)
             self._connect(call, wait=wait_for_ready)
+            self._keep_alive(call)
             if isinstance(request, AsyncIterable):
                 pump = asyncio.get_running_loop().create_task(_pump(call, request, serialise))
                 call.when_over(lambda _: pump.cancel())
@@ -107,17 +108,12 @@ class MemoryChannel:
 
     def _connect(self, call: Call, *, wait: bool) -> None:
         loop = asyncio.get_running_loop()
-        if call.status is not None:
-            return
-        if self._address in self._weather.cut:
-            # What was sent is lost; gRPC notices that it hears nothing, and not what was lost.
-            loop.call_later(KEEPALIVE_S, self._noticed, call)
+        if call.status is not None or self._weather.hold(self._address, lambda: self._connect(call, wait=wait)):
             return
         delay_s = self._weather.delay_s(self._address, 256)
         server = self._servers.get(self._address)
         if server is not None and server.listening:
             loop.call_later(delay_s, server.accept, call)
-            self._keep_alive(call)
         elif wait:
             loop.call_later(RECONNECT_S, lambda: self._connect(call, wait=True))
         else:
@@ -129,17 +125,14 @@ class MemoryChannel:
         def look() -> None:
             if call.status is not None:
                 return
-            if self._address in self._weather.cut:
-                self._noticed(call)
+            if self._weather.is_cut(self._address):
+                call.end(_SILENT)
+                call.context.leave()
             else:
                 timers[0] = asyncio.get_running_loop().call_later(KEEPALIVE_S, look)
 
         timers = [asyncio.get_running_loop().call_later(KEEPALIVE_S, look)]
         call.when_over(lambda _: timers[0].cancel())
-
-    def _noticed(self, call: Call) -> None:
-        call.end(_SILENT)
-        call.context.leave()
 
 
 async def _pump(call: Call, requests: AsyncIterable[Any], serialise: Callable[[Any], bytes]) -> None:

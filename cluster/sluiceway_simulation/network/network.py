@@ -18,13 +18,17 @@ class Network:
 
     Attributes:
         servers: by address; one that is gone may still stand here, and does not listen.
-        names: of stages, to hosts; a name that is not here cannot be resolved.
+        names: of stages, to hosts.
+        unknown: names that cannot be resolved now.
+        remembered: what a resolver answers instead, for names that it has in its cache.
     """
 
     def __init__(self, wire: Wire, chance: random.Random, note: Callable[[str], None]) -> None:
         self.weather = Weather(wire, chance, note)
         self.servers: dict[str, MemoryServer] = {}
         self.names: dict[str, list[str]] = {}
+        self.unknown: set[str] = set()
+        self.remembered: dict[str, tuple[str, ...]] = {}
         self._hosts = 0
 
     def __repr__(self) -> str:
@@ -38,9 +42,9 @@ class Network:
     async def look_up(self, name: str, port: int) -> tuple[str, ...]:
         """The addresses of a stage. Raises OSError if the name cannot be resolved."""
         del port
-        if name not in self.names:
+        if name in self.unknown:
             raise OSError(f"{name} cannot be resolved")
-        return tuple(self.names[name])
+        return self.remembered.get(name, tuple(self.names[name]))
 
     def dial(self, target: str, authority: str | None = None, *, peer: str = "orchestrator") -> Any:
         """Open a channel. `Any` as it is no `grpc.aio.Channel`, but what is used of one."""

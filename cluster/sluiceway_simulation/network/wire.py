@@ -29,16 +29,37 @@ class Weather:
 
     Attributes:
         slow: by address, by how much longer messages from and to it take.
-        cut: addresses whose messages vanish, while nobody is told.
+        messages: that went out.
     """
 
     def __init__(self, wire: Wire, chance: random.Random, note: Callable[[str], None]) -> None:
         self.note = note
         self.slow: dict[str, float] = {}
-        self.cut: set[str] = set()
         self.messages = 0
+        # What was sent into each cut; TCP sends it again once there is a way.
+        self._held: dict[str, list[Callable[[], None]]] = {}
         self._wire = wire
         self._chance = chance
+
+    def cut(self, address: str) -> None:
+        """From now on messages from and to this address get no further, and nobody is told."""
+        self._held.setdefault(address, [])
+
+    def heal(self, address: str) -> None:
+        """The way is there again, and with it all that was sent meanwhile, in its order."""
+        for go_on in self._held.pop(address, []):
+            go_on()
+
+    def is_cut(self, address: str) -> bool:
+        """Whether messages get no further."""
+        return address in self._held
+
+    def hold(self, address: str, go_on: Callable[[], None]) -> bool:
+        """Keep a message until the way is there again; False if it is."""
+        if address not in self._held:
+            return False
+        self._held[address].append(go_on)
+        return True
 
     def delay_s(self, address: str, size_bytes: int) -> float:
         """Of one message; counts it."""

@@ -10,7 +10,18 @@ from dataclasses import dataclass, field
 
 from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.deadline import Deadline
-from sluiceway_runtime.pool import Answers, Pool, PoolLimits, Priority, Submission, Timing, Work, WorkerSpec
+from sluiceway_runtime.pool import (
+    Answers,
+    Pool,
+    PoolLimits,
+    Priority,
+    Submission,
+    Timing,
+    Work,
+    WorkerSpec,
+    WorkerState,
+)
+from sluiceway_runtime.pool.events import Event
 from sluiceway_runtime.pool.link import Ended, Heard, Link
 from sluiceway_runtime.pool.messages import Leaving, Raised, Ready, Result, Run
 
@@ -181,12 +192,28 @@ class SimulatedPool(Pool):
         super().__init__(spec, limits, name=name, timing=timing)
         self._bench = bench
         self._deadlines: dict[int, float] = {}
+        self._withdrawn: set[int] = set()
 
     @property
     def leftovers(self) -> str:
         """What it still owes; empty if nothing."""
         owed = self._scheduler.unanswered
         return f"{owed} items are unanswered" if owed else ""
+
+    @property
+    def lost(self) -> int:
+        """Items that are owed an answer, and neither wait nor are with a worker."""
+        scheduler = self._scheduler
+        with_workers = sum(len(batch.items) for slot in scheduler.slots for batch in slot.in_flight)
+        return max(0, scheduler.unanswered - scheduler.queued - with_workers)
+
+    @property
+    def idle_for_no_reason(self) -> int:
+        """Workers that have nothing to do while items wait. One may be kept for a suspect, which runs alone."""
+        slots = self._scheduler.slots
+        idle = sum(slot.state is WorkerState.READY and not slot.in_flight for slot in slots)
+        suspected = any(slot.probing for slot in slots)
+        return 0 if suspected or not self._scheduler.queued else idle
 
     def submit_many(
         self,
@@ -202,10 +229,21 @@ class SimulatedPool(Pool):
         self._deadlines.update(dict.fromkeys(range(first_id, first_id + len(work)), deadline.at_s))
         return super().submit_many(work, request_id=request_id, deadline=deadline, priority=priority, answered=answered)
 
+    def _feed(self, *happened: Event) -> None:
+        super()._feed(*happened)
+        if not self._feeding and self.lost:
+            self._bench.watched(f"{self.lost} items are lost after {type(happened[-1]).__name__}")
+
+    def _cancel(self, submission: Submission) -> None:
+        self._withdrawn.update(range(submission.first_id, submission.first_id + len(submission.work)))
+        super()._cancel(submission)
+
     def _dispatch(self, worker: int, batch_id: int, item_ids: tuple[int, ...]) -> None:
         now_s = self._clock.now_s()
         for item_id in item_ids:
             late_s = now_s - self._deadlines[item_id]
+            if item_id in self._withdrawn:
+                self._bench.watched(f"item {item_id} goes to worker {worker}, and was withdrawn")
             if late_s >= 0:
                 self._bench.watched(f"item {item_id} goes to worker {worker} {late_s:.3f} s after its deadline")
         if not 1 <= len(item_ids) <= self._limits.max_batch:

@@ -1,0 +1,1 @@
+"""What must never happen, one concern a file. Each says what it found wrong; nothing found is an empty list."""
