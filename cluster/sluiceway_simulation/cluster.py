@@ -13,7 +13,7 @@ from sluiceway_orchestrator.config.apis import ApiConfig
 from sluiceway_orchestrator.service import OrchestratorService
 from sluiceway_recognition.config import RecognitionConfig
 
-from sluiceway_simulation.clients import Client
+from sluiceway_simulation.clients import Client, Stream
 from sluiceway_simulation.network.network import Network
 from sluiceway_simulation.network.wire import Wire
 from sluiceway_simulation.stages.process import Process
@@ -107,6 +107,10 @@ class Cluster:
     def client(self, name: str, orchestrator: int = 0) -> Client:
         """A client of an orchestrator."""
         return Client(self.network, self.orchestrators[orchestrator].address, name)
+
+    def stream(self, name: str, orchestrator: int = 0) -> Stream:
+        """A client of an orchestrator that has one call for all its jobs."""
+        return Stream(self.network, self.orchestrators[orchestrator].address, name)
 
     def add(self, stage: str) -> Process:
         """Start one more replica, of the version that the stage is at."""

@@ -213,7 +213,8 @@ class SimulatedPool(Pool):
         slots = self._scheduler.slots
         idle = sum(slot.state is WorkerState.READY and not slot.in_flight for slot in slots)
         suspected = any(slot.probing for slot in slots)
-        return 0 if suspected or not self._scheduler.queued else idle
+        # What was submitted in this moment is dispatched on the next turn, with what else comes in it.
+        return 0 if suspected or self._tick_due or not self._scheduler.queued else idle
 
     def submit_many(
         self,

@@ -52,6 +52,7 @@ class Trial:
     Attributes:
         pipelines: names of the pipelines that jobs use, with the steps that read regions of each.
         probes: how many jobs are asked for when all faults are over.
+        streams: whether each client has one stream for its jobs, and not a call for each.
     """
 
     seed: int
@@ -60,6 +61,7 @@ class Trial:
     faults: tuple[Fault, ...]
     pipelines: Mapping[str, tuple[str, ...]]
     probes: int = 6
+    streams: bool = False
 
     @property
     def sources(self) -> int:

@@ -73,7 +73,8 @@ def draw(seed: int) -> Trial:
     jobs = _jobs(
         chance, tuple(pipelines), lasts_s, chance.choice([500, 20_000] if is_small else [500, 20_000, 200_000])
     )
-    return Trial(seed, cluster, jobs, _faults(chance, tuple(stages), lasts_s), pipelines)
+    faults = _faults(chance, tuple(stages), lasts_s)
+    return Trial(seed, cluster, jobs, faults, pipelines, streams=chance.random() < 0.3)
 
 
 def _timing(chance: random.Random) -> Timing:

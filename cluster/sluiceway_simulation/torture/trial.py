@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
-from sluiceway_simulation.clients import Ask, Heard
+from sluiceway_simulation.clients import Ask, Heard, Stream
 from sluiceway_simulation.cluster import Cluster
 from sluiceway_simulation.stages.pictures import Picture
 from sluiceway_simulation.torture.checkers.answers import check_answer
@@ -81,6 +81,7 @@ class _Trial:
         self._cluster = Cluster(trial.cluster, trial.seed, self._story.note)
         self._loop = current_loop()
         self._heard: list[Heard] = []
+        self._streams: dict[str, Stream] = {}
 
     async def run(self) -> None:
         begun_s = self._loop.time()
@@ -110,6 +111,9 @@ class _Trial:
             await asyncio.wait(faults)
         if jobs:
             await asyncio.wait(jobs)
+        for stream in self._streams.values():
+            await stream.finish()
+            self._note_wrong(stream.faults)
         await asyncio.sleep(SETTLE_S)
         await self._probe()
         watch.cancel()
@@ -129,15 +133,24 @@ class _Trial:
 
     async def _ask(self, job: Job, begun_s: float) -> None:
         await asyncio.sleep(begun_s + job.at_s - self._loop.time())
-        client = self._cluster.client(job.client)
         ask = job.ask
         self._story.tell(f"{ask.job_id}: {len(ask.pictures)} sources, {ask.priority.name}, {ask.timeout_s:g} s")
-        heard = await client.ask(ask)
-        await client.close()
+        if self._trial.streams:
+            heard = await self._stream(job.client).ask(ask)
+        else:
+            client = self._cluster.client(job.client)
+            heard = await client.ask(ask)
+            await client.close()
         self._heard.append(heard)
         outcome = heard.reason or ("done" if heard.succeeded else "some failed")
         self._verdict.outcomes[outcome] = self._verdict.outcomes.get(outcome, 0) + 1
         self._story.tell(f"{ask.job_id}: {outcome} {dict(heard.failures()) or ''} after {heard.took_s:.4f} s")
+
+    def _stream(self, client: str) -> Stream:
+        known = self._streams.get(client)
+        if known is None:
+            known = self._streams[client] = self._cluster.stream(client)
+        return known
 
     async def _probe(self) -> None:
         """With all faults over, everything works."""
