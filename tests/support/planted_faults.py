@@ -5,7 +5,6 @@ Each is what a plausible slip would leave behind, as a patch of one attribute.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -138,15 +137,19 @@ def _a_discarded_entry_counts(before: Any) -> Any:
     return discard
 
 
-def _cancelled_in_the_line_keeps_its_slot(before: Any) -> Any:
-    async def enter(self: Any, client: Any, priority: Any, deadline: Any) -> None:
-        try:
-            await before(self, client, priority, deadline)
-        except asyncio.CancelledError:
-            self._free -= 1
-            raise
+def _one_credit_too_many(before: Any) -> Any:
+    def init(self: Any, workers: int, credits_per_worker: int, *arguments: Any, **options: Any) -> None:
+        before(self, workers, credits_per_worker + 1, *arguments, **options)
 
-    return enter
+    return init
+
+
+def _regions_are_mixed_up(before: Any) -> Any:
+    def place(self: Any, *arguments: Any) -> Any:
+        placed = before(self, *arguments)
+        return placed._replace(ids=list(reversed(placed.ids)))
+
+    return place
 
 
 def _nobody_is_killed(before: Any) -> Any:
@@ -167,12 +170,12 @@ PLANTED: Mapping[str, Plant] = {
     "an entry at the door is not closed": _does_nothing(Entry, "close"),
     "calls are for any version": _any_version_will_do,
     "who leaves a line is still counted": _replaced(Backlog, "discard", _a_discarded_entry_counts),
-    "a slot is kept by who left the line for it": _replaced(Gate, "enter", _cancelled_in_the_line_keeps_its_slot),
+    "the share of a client is not given back": _does_nothing(Gate, "_give_share"),
     "jobs that ended are counted as running": _does_nothing(Jobs, "_ended"),
     "regions are numbered from 0 in each answer": _does_nothing(RegionTree, "begin_again"),
-    "work for a version that is gone is not told": _does_nothing(Stage, "_dismiss"),
+    "a worker is given one batch too many": _replaced(Scheduler, "__init__", _one_credit_too_many),
     "no free worker is seen": _does_nothing(Scheduler, "_free_slots", []),
     "a worker that hangs is left alone": _replaced(Workforce, "watch", _nobody_is_killed),
     "nothing is withdrawn": _does_nothing(Callers, "leave", []),
-    "an answer that breaks off is not asked for again": lambda: patch.object(calls, "MAX_BREAKS", 0),
+    "values are given to other regions": _replaced(RegionTree, "place", _regions_are_mixed_up),
 }

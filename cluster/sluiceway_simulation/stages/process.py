@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc.aio
@@ -14,6 +14,9 @@ from sluiceway_simulation.network.network import Network
 from sluiceway_simulation.network.server import MemoryServer
 
 __all__ = ["Process", "SimulatedServer"]
+
+# Calls that are bound to a version.
+_BOUND_METHODS = ("/Detect", "/Recognize")
 
 
 class _NoPort:
@@ -27,6 +30,20 @@ class _NoPort:
         """Nothing is open."""
 
 
+class _VersionWatch(grpc.aio.ServerInterceptor):
+    """Stands behind the door: what comes here for another version was let in by mistake."""
+
+    def __init__(self, service: Any) -> None:
+        self._service = service
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
+        if details.method.endswith(_BOUND_METHODS):
+            wanted = dict(details.invocation_metadata).get("sluiceway-group")
+            if wanted != self._service.group:
+                self._service.bench.watched(f"a call for version {wanted} came to one of {self._service.group}")
+        return await continuation(details)
+
+
 class SimulatedServer(Server):
     """The real server, listening in memory."""
 
@@ -38,7 +55,8 @@ class SimulatedServer(Server):
         self.memory: MemoryServer | None = None
 
     def _make_grpc(self, interceptors: Sequence[grpc.aio.ServerInterceptor]) -> grpc.aio.Server:
-        self.memory = MemoryServer(interceptors)
+        watch = [_VersionWatch(self._service)] if hasattr(self._service, "group") else []
+        self.memory = MemoryServer([*interceptors, *watch])
         return self.memory  # type: ignore[return-value]  # what is used of one
 
     def _bind(self, server: grpc.aio.Server) -> int:

@@ -106,6 +106,10 @@ def _check_texts(trial: Trial, picture: Picture, source: SourceEvents) -> Iterat
         detector, _, reader = versions.partition("/")
         detectors.add(detector)
         readers.add(reader)
+    if set(source.found) == {"text"}:
+        for (_, key), value in source.values.items():
+            if value.HasField("text") and value.text.text.partition("@")[0] != f"{picture.number}:{key}":
+                yield f"region {key} was given {value.text.text}"
     # A version may go away under a source once; it is then detected anew.
     most = 2 if trial.kinds & ROLLOUTS else 1
     if len(detectors) > most or len(readers) > most:
