@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.config.apis import ApiConfig
 from sluiceway_orchestrator.service import OrchestratorService
 from sluiceway_recognition.config import RecognitionConfig
+from sluiceway_runtime.errors import StartupError
 
 from sluiceway_simulation.clients import Client, Stream
 from sluiceway_simulation.network.network import Network
@@ -21,6 +23,8 @@ from sluiceway_simulation.stages.service import DetectionService, RecognitionSer
 
 __all__ = ["Cluster", "ClusterPlan"]
 
+# After a failed start.
+START_AGAIN_S = 1.0
 _PORTS = {"detection": 50052, "recognition": 50053}
 
 
@@ -74,6 +78,7 @@ class Cluster:
         self._seed = seed
         self._made = 0
         self._note = note
+        self._watches: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Start everything; returns when the orchestrators take calls. Stages come when they are ready."""
@@ -89,6 +94,8 @@ class Cluster:
 
     async def stop(self) -> None:
         """Stop everything, the orchestrators first."""
+        for watch in self._watches:
+            watch.cancel()
         for process in self.orchestrators:
             process.terminate()
         for process in self.orchestrators:
@@ -114,11 +121,27 @@ class Cluster:
 
     def add(self, stage: str) -> Process:
         """Start one more replica, of the version that the stage is at."""
-        process = self._stage(stage)
+        return self._begin(stage, self._stage(stage))
+
+    def _begin(self, stage: str, process: Process) -> Process:
         self.replicas[stage].append(process)
         process.start()
         self._tell_names(stage)
+        watch = asyncio.create_task(self._supervise(stage, process), name=f"supervise {process.address}")
+        self._watches.add(watch)
+        watch.add_done_callback(self._watches.discard)
         return process
+
+    async def _supervise(self, stage: str, process: Process) -> None:
+        """A server that cannot start exits, and whoever looks after it starts it again."""
+        try:
+            await process.started()
+        except StartupError:
+            self._note(f"{process.address} cannot start")
+            if process in self.replicas[stage]:
+                self.kill(stage, process)
+                await asyncio.sleep(START_AGAIN_S)
+                self.add(stage)
 
     def terminate(self, stage: str, process: Process) -> None:
         """Take a replica out of the name, and have it drain."""
@@ -137,10 +160,7 @@ class Cluster:
         process.kill()
 
         def revive() -> None:
-            replacement = self._stage(stage, process.host)
-            self.replicas[stage].append(replacement)
-            replacement.start()
-            self._tell_names(stage)
+            self._begin(stage, self._stage(stage, process.host))
 
         return revive
 
