@@ -28,10 +28,17 @@ async def together(works: Sequence[Coroutine[Any, Any, None]]) -> None:
 async def nursery() -> AsyncIterator[asyncio.TaskGroup]:
     """A task group that raises the first error itself, as one of the steps would have."""
     first: BaseException | None = None
+    task = asyncio.current_task()
+    assert task is not None
+    cancelled = task.cancelling()
     try:
         async with asyncio.TaskGroup() as group:
             yield group
     except BaseExceptionGroup as faults:
+        # In Python 3.11 a group whose part fails while it waits for the others leaves its own cancelling of this task
+        # behind. Every later timeout of the task would then end it as if somebody had cancelled it.
+        if task.cancelling() > cancelled:
+            task.uncancel()
         first = faults
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
