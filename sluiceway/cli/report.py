@@ -61,7 +61,7 @@ class Report:
         else:
             self.failed += 1
         if self.console is None:
-            sys.stdout.write(shown(result.to_json()) + "\n")
+            sys.stdout.write(result.to_json() + "\n")
             sys.stdout.flush()
         else:
             self._print(self.console, result)

@@ -16,7 +16,8 @@ from sluiceway.cli.embedded import EmbeddedCluster, find_embedded
 from sluiceway.cli.inputs import Input, find_inputs
 from sluiceway.cli.report import Report
 from sluiceway.cli.signals import stop_on_signals
-from sluiceway.cli.terminal import EXIT_FAILED, EXIT_USAGE, errors, fail, image_progress, widen_stdout
+from sluiceway.cli.streams import require_stdout
+from sluiceway.cli.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, errors, fail, image_progress, widen_stdout
 from sluiceway.client import AsyncClient, Options, Priority, Result, Source, Tls
 
 __all__ = ["run"]
@@ -107,7 +108,8 @@ def run(
 
     Without --address, the cluster is started for this run and stopped after it.
 
-    Exit codes: 0 all images were processed, 1 some failed or their pictures could not be written, 2 wrong usage.
+    Exit codes: 0 all images were processed, 1 some failed or their pictures could not be written, 2 wrong usage,
+    3 standard input or output is closed or full, 130 interrupted.
 
     [dim]Examples:[/]
 
@@ -131,6 +133,7 @@ def run(
         detect_only=detect_only,
     )
     params = _params(param or ())
+    require_stdout()
     inputs = find_inputs(sources)
     if out:
         _make_folder(out)
@@ -169,7 +172,7 @@ async def _run(job: Job, target: Target, report: Report) -> int:
             await _process(job, report, AsyncClient(address, token=target.token, tls=tls))
     except asyncio.CancelledError:
         errors.print("stopped")
-        return 130
+        return EXIT_INTERRUPTED
     report.close()
     return EXIT_FAILED if report.failed or report.unwritten else 0
 
