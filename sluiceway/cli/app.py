@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import metadata
 
@@ -10,7 +11,7 @@ import typer
 from sluiceway.cli import run
 from sluiceway.cli.commands import CommandGroup
 from sluiceway.cli.streams import StreamFault, claim_streams, finish_streams
-from sluiceway.cli.terminal import EXIT_FAILED, EXIT_STREAMS, EXIT_USAGE, errors
+from sluiceway.cli.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STREAMS, EXIT_USAGE, errors
 from sluiceway.errors import SluicewayError
 
 __all__ = ["app", "main"]
@@ -51,6 +52,9 @@ def main() -> None:
         code = end.code
     except Exception as error:
         code = _explain(error)
+    if code == EXIT_INTERRUPTED:
+        # Whoever reads the results may have stopped reading; what was written whole is there.
+        os._exit(code)
     try:
         finish_streams()
     except StreamFault as fault:

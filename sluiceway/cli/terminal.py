@@ -70,9 +70,14 @@ def shown(text: str) -> str:
 class BesideResults(Progress):
     """Progress that leaves standard output alone: Rich would draw what is written there above the bar, on stderr."""
 
-    def __init__(self, *columns: str | ProgressColumn, console: Console = errors, disable: bool = False) -> None:
+    def __init__(self, *columns: str | ProgressColumn, console: Console | None = None, disable: bool = False) -> None:
         super().__init__(
-            *columns, console=console, disable=disable, transient=True, redirect_stdout=False, redirect_stderr=False
+            *columns,
+            console=console or errors,
+            disable=disable,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
 
 
