@@ -12,6 +12,7 @@ from typing import Self
 import grpc
 from google.protobuf.message import EncodeError
 
+from sluiceway.client.addresses import is_local, require_address
 from sluiceway.client.convert import JobRequest, call_metadata, error_from_rpc
 from sluiceway.client.options import Options, Tls
 from sluiceway.errors import ImageTooLarge, InvalidOption, SluicewayError, Unavailable
@@ -53,9 +54,13 @@ class Connection:
     def __init__(self, address: str, *, tls: Tls | None, token: str | None) -> None:
         if token and not (token.isascii() and token.isprintable()):
             raise InvalidOption("the token has characters other than printable ASCII, such as the end of a line")
-        self.address = address
+        self.address = require_address(address)
         self._closed = False
         options = list(_OPTIONS)
+        if is_local(address):
+            # As everybody expects of curl's `localhost`; gRPC would ask the proxy for it. Elsewhere gRPC goes by
+            # `grpc_proxy`, `https_proxy`, `http_proxy` and `no_grpc_proxy`, `no_proxy`.
+            options.append(("grpc.enable_http_proxy", 0))
         if tls is None:
             self._channel = grpc.aio.insecure_channel(address, options=options)
         else:
