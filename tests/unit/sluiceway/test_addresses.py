@@ -55,9 +55,26 @@ def test_addresses_that_are_taken(address: str) -> None:
         ("localhost:0", "0 is no port"),
     ],
 )
-async def test_addresses_that_are_none(address: str, said: str) -> None:
+def test_addresses_that_are_none(address: str, said: str) -> None:
     with pytest.raises(errors.InvalidOption, match=said):
-        AsyncClient(address)
+        require_address(address)
+
+
+async def test_a_client_refuses_them() -> None:
+    with pytest.raises(errors.InvalidOption, match="is a URL"):
+        AsyncClient("http://localhost:50051")
+
+
+async def test_the_address_of_the_environment(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLUICEWAY_ADDRESS", server.address)
+    async with AsyncClient() as client:
+        assert client.address == server.address
+        assert (await client.process(b"x")).ok
+    async with AsyncClient("127.0.0.1:1") as client:
+        assert client.address == "127.0.0.1:1"
+    monkeypatch.delenv("SLUICEWAY_ADDRESS")
+    async with AsyncClient() as client:
+        assert client.address == "localhost:50051"
 
 
 @pytest.mark.parametrize(
