@@ -12,8 +12,9 @@ from typing import Annotated
 
 import typer
 
-from sluiceway.cli.embedded import EmbeddedCluster, find_embedded
+from sluiceway.cli.embedded import Changes, EmbeddedCluster, find_embedded
 from sluiceway.cli.inputs import Input, find_inputs
+from sluiceway.cli.options import ModelOption, SetOption, WorkersOption
 from sluiceway.cli.report import Report
 from sluiceway.cli.resume import done_before, left_to_do
 from sluiceway.cli.signals import stop_on_signals
@@ -56,6 +57,7 @@ class Job:
     pipeline: str | None = None
     params: Mapping[str, str] = field(default_factory=dict)
     patience_s: float = PATIENCE_S
+    timeout_s: float | None = None
 
 
 def run(
@@ -96,6 +98,10 @@ def run(
         int | None, typer.Option("--image-size", min=1, help="Longer side that the detector sees.")
     ] = None,
     detect_only: Annotated[bool, typer.Option("--detect-only", help="Find regions and read nothing.")] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", metavar="SECONDS", help="Time for each image; default: what the cluster allows."),
+    ] = None,
     priority: Annotated[PriorityName, typer.Option("--priority", help="How urgent it is.")] = PriorityName.NORMAL,
     in_flight: Annotated[int, typer.Option("--in-flight", min=1, help="Images on their way at a time.")] = 16,
     patience: Annotated[
@@ -114,6 +120,9 @@ def run(
         Path | None,
         typer.Option("--config", exists=True, dir_okay=False, help="Configuration of the cluster that is started."),
     ] = None,
+    settings: SetOption = None,
+    model: ModelOption = None,
+    workers: WorkersOption = None,
     token: Annotated[
         str | None, typer.Option("--token", envvar="SLUICEWAY_TOKEN", help="Token of a running cluster.")
     ] = None,
@@ -123,6 +132,13 @@ def run(
     ca: Annotated[
         Path | None,
         typer.Option("--ca", exists=True, dir_okay=False, help="Authorities to trust instead (PEM); implies --tls."),
+    ] = None,
+    cert: Annotated[
+        Path | None,
+        typer.Option("--cert", exists=True, dir_okay=False, help="Certificate to show (PEM); implies --tls."),
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", exists=True, dir_okay=False, help="Its private key (PEM).")
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the started servers log.")] = False,
 ) -> None:
@@ -141,6 +157,10 @@ def run(
 
     [dim]sluiceway run https://example.org/sign.jpg --address localhost:50051[/]
     """
+    if (cert is None) != (key is None):
+        fail("--cert and --key belong together", EXIT_USAGE)
+    if timeout is not None and not timeout > 0:
+        fail(f"--timeout must be above 0, not {timeout:g}", EXIT_USAGE)
     for name, value in (("--conf", conf), ("--iou", iou)):
         if value is not None and not 0 < value <= 1:
             fail(f"{name} must be above 0 and at most 1, not {value:g}", EXIT_USAGE)
@@ -166,12 +186,22 @@ def run(
         report.close()
         raise typer.Exit
     # Before there is a loop, which would hear an interrupt only after the last download.
-    plan = None if address else find_embedded("run without --address", config)
+    changes = Changes(tuple(settings or ()), tuple(model or ()), workers)
+    if address and (changes or config):
+        fail(
+            f"--config, --set, --model and --workers are for a cluster that is started here, and {address} is running "
+            "(--address, or the variable SLUICEWAY_ADDRESS)",
+            EXIT_USAGE,
+        )
+    plan = None if address else find_embedded("run without --address", config, changes)
     if plan is not None and pipeline is not None and pipeline not in plan.pipelines:
         known = ", ".join(plan.pipelines)
         fail(f"--pipeline: no pipeline is called {pipeline!r}; the configuration has {known}", EXIT_USAGE)
-    target = Target(address, plan, token, Tls(ca=ca) if tls or ca else None, verbose)
-    raise typer.Exit(asyncio.run(_run(Job(inputs, options, in_flight, pipeline, params, patience), target, report)))
+    encryption = Tls(ca=ca, certificate=cert, key=key) if tls or ca or cert else None
+    target = Target(address, plan, token, encryption, verbose)
+    raise typer.Exit(
+        asyncio.run(_run(Job(inputs, options, in_flight, pipeline, params, patience, timeout), target, report))
+    )
 
 
 def _params(arguments: Sequence[str]) -> dict[str, str]:
@@ -230,7 +260,12 @@ async def _process(job: Job, report: Report, client: AsyncClient) -> None:
 
             sources = (Source(item.source, params=job.params) for item in job.inputs)
             results = client.process_many(
-                sources, job.options, pipeline=job.pipeline, in_flight=job.in_flight, patience_s=job.patience_s
+                sources,
+                job.options,
+                pipeline=job.pipeline,
+                timeout_s=job.timeout_s,
+                in_flight=job.in_flight,
+                patience_s=job.patience_s,
             )
             try:
                 async with waiting.watching(), contextlib.aclosing(results):
