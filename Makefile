@@ -38,7 +38,7 @@ dev: $(VENV)/.dev
 
 $(VENV)/.dev: $(VENV)/.ready
 	@$(BIN)/python $(PIP) install --quiet --upgrade 'pip>=25.1'
-	@$(BIN)/python $(PIP) install --quiet --editable '.[cpu,onnx,calibration]' --group dev
+	@$(BIN)/python $(PIP) install --quiet --editable '.[cpu,onnx,calibration,pdf]' --group dev
 	@touch $@
 
 test: dev ## run the tests (no torch needed)

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from sluiceway.cli.documents import FormatName
 from sluiceway.cli.embedded import Changes, EmbeddedCluster, find_embedded
 from sluiceway.cli.inputs import Input, find_inputs
 from sluiceway.cli.options import ModelOption, SetOption, WorkersOption
@@ -69,7 +70,14 @@ def run(
     ],
     *,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, and nothing else.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write annotated pictures here.")] = None,
+    form: Annotated[
+        FormatName | None,
+        typer.Option("--format", help="What to make of results, on stdout or in --out; default: tables for people."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Write annotated pictures here, or the documents of --format."),
+    ] = None,
     address: Annotated[
         str | None,
         typer.Option(
@@ -155,8 +163,13 @@ def run(
 
     [dim]sluiceway run scans/ --json > results.ndjson[/]
 
+    [dim]sluiceway run scans/ --format searchable-pdf --out searchable[/]
+
     [dim]sluiceway run https://example.org/sign.jpg --address localhost:50051[/]
     """
+    if json and form not in (None, FormatName.JSON):
+        fail(f"--json is --format json, and not --format {form}", EXIT_USAGE)
+    json = json or form is FormatName.JSON
     if (cert is None) != (key is None):
         fail("--cert and --key belong together", EXIT_USAGE)
     if timeout is not None and not timeout > 0:
@@ -171,7 +184,7 @@ def run(
         max_detections=max_detections,
         image_size=image_size,
         priority=Priority(priority.value),
-        return_images=out is not None,
+        return_images=out is not None or form is FormatName.SEARCHABLE_PDF,
         detect_only=detect_only,
     )
     params = _params(param or ())
@@ -180,8 +193,8 @@ def run(
     inputs = left_to_do(every, done_before(resume)) if resume else every
     if out:
         _make_folder(out)
-    widen_stdout(data=json)
-    report = Report(as_json=json, out=out, inputs=every, resume=resume)
+    widen_stdout(data=json or form is not None)
+    report = Report(as_json=json, out=out, inputs=every, resume=resume, form=None if json else form)
     if not inputs:
         report.close()
         raise typer.Exit
