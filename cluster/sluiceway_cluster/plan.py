@@ -22,10 +22,12 @@ from sluiceway_runtime.config import (
 from sluiceway_runtime.errors import ConfigurationError
 from sluiceway_runtime.server.security import SecurityConfig, load_security
 
-from sluiceway_cluster.division import Division, StageLoad, divide, format_cores
+from sluiceway_cluster.division import Division, StageLoad, divide
 from sluiceway_cluster.pipelines import needed_pipelines
 from sluiceway_cluster.placement import ORCHESTRATOR, Written, place_servers, stage_targets, variable
 from sluiceway_cluster.process import ServerSpec
+from sluiceway_cluster.scaling import read_scale
+from sluiceway_cluster.sharing import shares_of
 from sluiceway_cluster.stages import ConfiguredStage, configured_stages
 
 __all__ = ["ClusterPlan", "plan_cluster"]
@@ -39,7 +41,7 @@ class ClusterPlan:
 
     Attributes:
         servers: the stages that some pipeline uses, then the orchestrator.
-        address: of the orchestrator, for clients on this machine.
+        addresses: of the orchestrators, for clients on this machine.
         weights: names of the registry that the servers will load.
         division: cores of the stages; None where the configuration or a CPU quota decides.
         auto_pull: whether missing weights may be downloaded before the start (`models.auto_pull`).
@@ -51,7 +53,7 @@ class ClusterPlan:
     """
 
     servers: tuple[ServerSpec, ...]
-    address: str
+    addresses: tuple[str, ...]
     weights: tuple[str, ...]
     division: Division | None
     auto_pull: bool
@@ -60,6 +62,11 @@ class ClusterPlan:
     stages: tuple[ConfiguredStage, ...] = ()
     pipelines: tuple[Pipeline, ...] = ()
     unused: tuple[ConfiguredStage, ...] = ()
+
+    @property
+    def address(self) -> str:
+        """Of the first orchestrator."""
+        return self.addresses[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,12 @@ class _Sections:
 
 
 def plan_cluster(
-    config: Path | None, environment: Mapping[str, str], *, free_ports: bool, overrides: Mapping[str, str] | None = None
+    config: Path | None,
+    environment: Mapping[str, str],
+    *,
+    free_ports: bool,
+    overrides: Mapping[str, str] | None = None,
+    scale: Sequence[str] = (),
 ) -> ClusterPlan:
     """Read the configuration of all servers and divide the machine.
 
@@ -83,6 +95,7 @@ def plan_cluster(
         environment: what the servers inherit; its `SLUICEWAY_…` variables count.
         free_ports: take ports that are free instead of the configured ones.
         overrides: variables that win over `environment`.
+        scale: `NAME=NUMBER` of services to start several servers of.
 
     Raises:
         ConfigurationError: every fault of every section, one a line.
@@ -93,24 +106,34 @@ def plan_cluster(
     used = {name for pipeline in sections.pipelines for name in pipeline.stages}
     stages = tuple(stage for stage in sections.stages.values() if stage.name in used)
     written = Written(tables, variables)
-    servers = place_servers(stages, sections.orchestrator, written, free_ports=free_ports)
+    replicas = read_scale(scale, [*(stage.name for stage in stages), ORCHESTRATOR])
+    servers = place_servers(stages, sections.orchestrator, written, free_ports=free_ports, replicas=replicas)
     division = _division(stages)
+    shares = shares_of(stages, replicas, division, written)
     settings: dict[str, dict[str, str]] = {}
     for server in servers:
         own = settings[server.name] = {
             variable(server.section, "port"): str(server.port),
             variable(server.section, "operations_port"): str(server.operations_port),
+            **shares[server.service].pop(0),
         }
         if not written.has(server.section, "drain_notice_s"):
             # There is no balancer in front that would have to notice first.
             own[variable(server.section, "drain_notice_s")] = "0"
-        if division and server.name in division.cores:
-            own[variable(server.section, "cores")] = format_cores(division.cores[server.name])
-    if free_ports:
-        # Two runs at a time must not meet on the public HTTP port; nobody was told of it either.
-        settings[ORCHESTRATOR][variable(ORCHESTRATOR, "http__enabled")] = "false"
-    targets = {server.name: server.target for server in servers}
-    settings[ORCHESTRATOR] |= stage_targets(stages, targets, written)
+        if server.service != ORCHESTRATOR:
+            continue
+        if free_ports:
+            # Two runs at a time must not meet on the public HTTP port; nobody was told of it either.
+            own[variable(ORCHESTRATOR, "http__enabled")] = "false"
+        elif server.http_port != sections.orchestrator.http.port:
+            own[variable(ORCHESTRATOR, "http__port")] = str(server.http_port)
+    targets: dict[str, str] = {}
+    for server in servers:
+        targets[server.service] = ",".join(filter(None, (targets.get(server.service), server.target)))
+    told = stage_targets(stages, targets, written)
+    for server in servers:
+        if server.service == ORCHESTRATOR:
+            settings[server.name] |= told
     file = config or (Path("sluiceway.toml") if tables else None)
     return ClusterPlan(
         tuple(
@@ -126,7 +149,7 @@ def plan_cluster(
             )
             for server in servers
         ),
-        targets[ORCHESTRATOR],
+        tuple(server.target for server in servers if server.service == ORCHESTRATOR),
         tuple(dict.fromkeys(name for stage in stages for name in stage.weights)),
         division,
         sections.models.auto_pull is not False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 __all__ = ["PlannedCluster", "embedded_cluster", "plan_and_pull", "plan_for_run"]
 
 
-def plan_and_pull(what: str, config: Path | None, *, free_ports: bool) -> ClusterPlan:
+def plan_and_pull(what: str, config: Path | None, *, free_ports: bool, scale: Sequence[str] = ()) -> ClusterPlan:
     """Check the configuration and bring in the weights, before anything starts."""
     require_servers(what)
     from sluiceway_cluster import plan_cluster  # noqa: PLC0415 - not there in a client-only installation
 
-    plan = plan_cluster(config, os.environ, free_ports=free_ports)
+    plan = plan_cluster(config, os.environ, free_ports=free_ports, scale=scale)
     if plan.auto_pull:
         pull_missing(plan.weights)
     return plan
