@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sluiceway.cli.streams import read_stdin
 from sluiceway.cli.terminal import EXIT_USAGE, errors, fail
 from sluiceway.client.sources import Content
 
 __all__ = ["Input", "find_inputs"]
 
+# No message of gRPC can be larger.
+MAX_STDIN_BYTES = 2**31 - 1
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
 
@@ -38,7 +40,7 @@ def find_inputs(arguments: Iterable[str]) -> list[Input]:
 
 def _spell_out(argument: str) -> Iterator[Input]:
     if argument == "-":
-        yield Input("-", sys.stdin.buffer.read())
+        yield Input("-", read_stdin(MAX_STDIN_BYTES))
     elif os.path.isdir(argument):  # noqa: PTH112 - `Path` raises for what is too long for a name
         found = sorted(_images(argument), key=Path)
         if not found:

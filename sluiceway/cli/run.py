@@ -15,9 +15,14 @@ import typer
 from sluiceway.cli.embedded import EmbeddedCluster, find_embedded
 from sluiceway.cli.inputs import Input, find_inputs
 from sluiceway.cli.report import Report
+from sluiceway.cli.resume import done_before, left_to_do
 from sluiceway.cli.signals import stop_on_signals
-from sluiceway.cli.terminal import EXIT_FAILED, EXIT_USAGE, errors, fail, image_progress, widen_stdout
-from sluiceway.client import AsyncClient, Options, Priority, Result, Source, Tls
+from sluiceway.cli.streams import require_stdout
+from sluiceway.cli.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, errors, fail, image_progress, widen_stdout
+from sluiceway.cli.waiting import Waiting
+from sluiceway.client import PATIENCE_S, AsyncClient, Options, Priority, Result, Source, Tls
+from sluiceway.client.threads import in_thread
+from sluiceway.errors import InvalidOption, SluicewayError
 
 __all__ = ["run"]
 
@@ -50,6 +55,7 @@ class Job:
     in_flight: int
     pipeline: str | None = None
     params: Mapping[str, str] = field(default_factory=dict)
+    patience_s: float = PATIENCE_S
 
 
 def run(
@@ -87,6 +93,18 @@ def run(
     detect_only: Annotated[bool, typer.Option("--detect-only", help="Find regions and read nothing.")] = False,
     priority: Annotated[PriorityName, typer.Option("--priority", help="How urgent it is.")] = PriorityName.NORMAL,
     in_flight: Annotated[int, typer.Option("--in-flight", min=1, help="Images on their way at a time.")] = 16,
+    patience: Annotated[
+        float,
+        typer.Option(
+            "--patience", metavar="SECONDS", min=0, help="How long to wait for a cluster that cannot be reached."
+        ),
+    ] = PATIENCE_S,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            "--resume", metavar="FILE", dir_okay=False, help="Skip what has a good line in these results of --json."
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option("--config", exists=True, dir_okay=False, help="Configuration of the cluster that is started."),
@@ -107,7 +125,8 @@ def run(
 
     Without --address, the cluster is started for this run and stopped after it.
 
-    Exit codes: 0 all images were processed, 1 some failed or their pictures could not be written, 2 wrong usage.
+    Exit codes: 0 all images were processed, 1 some failed or their pictures could not be written, 2 wrong usage,
+    3 standard input or output is closed or full, 130 interrupted.
 
     [dim]Examples:[/]
 
@@ -131,18 +150,23 @@ def run(
         detect_only=detect_only,
     )
     params = _params(param or ())
-    inputs = find_inputs(sources)
+    require_stdout()
+    every = find_inputs(sources)
+    inputs = left_to_do(every, done_before(resume)) if resume else every
     if out:
         _make_folder(out)
     widen_stdout(data=json)
-    report = Report(as_json=json, out=out, inputs=inputs)
+    report = Report(as_json=json, out=out, inputs=every, resume=resume)
+    if not inputs:
+        report.close()
+        raise typer.Exit
     # Before there is a loop, which would hear an interrupt only after the last download.
     plan = None if address else find_embedded("run without --address", config)
     if plan is not None and pipeline is not None and pipeline not in plan.pipelines:
         known = ", ".join(plan.pipelines)
         fail(f"--pipeline: no pipeline is called {pipeline!r}; the configuration has {known}", EXIT_USAGE)
     target = Target(address, plan, token, Tls(ca=ca) if tls or ca else None, verbose)
-    raise typer.Exit(asyncio.run(_run(Job(inputs, options, in_flight, pipeline, params), target, report)))
+    raise typer.Exit(asyncio.run(_run(Job(inputs, options, in_flight, pipeline, params, patience), target, report)))
 
 
 def _params(arguments: Sequence[str]) -> dict[str, str]:
@@ -169,7 +193,7 @@ async def _run(job: Job, target: Target, report: Report) -> int:
             await _process(job, report, AsyncClient(address, token=target.token, tls=tls))
     except asyncio.CancelledError:
         errors.print("stopped")
-        return 130
+        return EXIT_INTERRUPTED
     report.close()
     return EXIT_FAILED if report.failed or report.unwritten else 0
 
@@ -187,15 +211,31 @@ async def _cluster(target: Target) -> AsyncIterator[tuple[str, Tls | None]]:
 
 
 async def _process(job: Job, report: Report, client: AsyncClient) -> None:
+    left = iter(job.inputs)
+    waiting = Waiting(client, job.pipeline, lambda why: errors.print(why, style="yellow", markup=False, soft_wrap=True))
     async with client:
         with image_progress(len(job.inputs), report.console) as progress:
+
+            async def give_out(result: Result, item: Input) -> None:
+                named: Result = replace(result, source=item.name)
+                # Drawing takes longer than a round trip; results go on arriving meanwhile. Whoever reads the results
+                # may stop reading, which must not keep this program from ending.
+                await in_thread(lambda: report.add(named, item))
+                progress.advance(progress.task_ids[0])
+
             sources = (Source(item.source, params=job.params) for item in job.inputs)
-            results = client.process_many(sources, job.options, pipeline=job.pipeline, in_flight=job.in_flight)
-            async with contextlib.aclosing(results):
-                names = iter(job.inputs)
-                async for result in results:
-                    item = next(names)
-                    named: Result = replace(result, source=item.name)
-                    # Drawing takes longer than a round trip; results go on arriving meanwhile.
-                    await asyncio.to_thread(report.add, named, item)
-                    progress.advance(progress.task_ids[0])
+            results = client.process_many(
+                sources, job.options, pipeline=job.pipeline, in_flight=job.in_flight, patience_s=job.patience_s
+            )
+            try:
+                async with waiting.watching(), contextlib.aclosing(results):
+                    async for result in results:
+                        waiting.heard()
+                        await give_out(result, next(left))
+            except InvalidOption:
+                # Wrong usage, for instance a token that no header can hold.
+                raise
+            except SluicewayError as error:
+                # Nobody could be asked any more; every image has its line all the same.
+                for item in left:
+                    await give_out(Result(item.name, error=error), item)

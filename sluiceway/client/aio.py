@@ -15,17 +15,22 @@ from sluiceway.client.connection import Connection
 from sluiceway.client.convert import from_describe, from_response, to_request
 from sluiceway.client.description import Description
 from sluiceway.client.events import Event
-from sluiceway.client.options import Options, RetryPolicy, Tls
+from sluiceway.client.files import MAX_SOURCE_BYTES, READ_TIMEOUT_S, UNASKED_BYTES
+from sluiceway.client.options import Options, Tls
+from sluiceway.client.patience import Patience, RetryPolicy
 from sluiceway.client.results import Result
-from sluiceway.client.sources import ApiCall, ChannelOrder, LoadedSource, SourceLike, load_source, with_calls
-from sluiceway.errors import DeadlineExceeded, SluicewayError, Unavailable
+from sluiceway.client.sources import ApiCall, ChannelOrder, LoadedSource, SourceLike, load_source, path_of, with_calls
+from sluiceway.client.threads import in_thread
+from sluiceway.errors import DeadlineExceeded, ImageTooLarge, InvalidImage, SluicewayError, Unavailable
 
-__all__ = ["DEFAULT_ADDRESS", "AsyncClient"]
+__all__ = ["DEFAULT_ADDRESS", "PATIENCE_S", "AsyncClient"]
 
 DEFAULT_ADDRESS = "localhost:50051"
 _DEFAULT_OPTIONS = Options()
 # For limits that are good to know; images wait for them meanwhile.
 ASK_TIMEOUT_S = 5.0
+# A node that is replaced, a rollout that pulls its images: what a run through the night should outlast.
+PATIENCE_S = 300.0
 Answer = TypeVar("Answer")
 
 
@@ -34,7 +39,8 @@ class AsyncClient:
 
     Args:
         address: `host:port`.
-        timeout_s: for each call that is given none of its own, retries included.
+        timeout_s: for each call that is given none of its own. A server that cannot be reached, or is on its way up or
+            down, is waited for and asked again as long as there is time.
         tls: for an encrypted connection; None connects in the clear.
         token: sent with every call, for servers that ask for one.
         retry: when to try again.
@@ -143,20 +149,17 @@ class AsyncClient:
             SluicewayError: the job as a whole could not run. It is tried again only while no event has come.
         """
         loaded = [await self._load(with_calls(source, calls, params)) for source in sources]
-        deadline_s = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
-        failures, begun = 0, False
+        patience, begun = self._patience(timeout_s), False
         while True:
             try:
-                remaining_s = deadline_s - time.monotonic()
-                async with aclosing(self._stream(loaded, options, pipeline, remaining_s)) as stream:
+                async with aclosing(self._stream(loaded, options, pipeline, patience.remaining_s)) as stream:
                     async for event in stream:
                         begun = True
                         yield event
             except SluicewayError as error:
-                failures += 1
-                delay_s = self._retry.delay_s(error, failures, deadline_s - time.monotonic())
-                if begun or delay_s is None:
+                if begun:
                     raise
+                delay_s = patience.failed(error)
             else:
                 return
             await asyncio.sleep(delay_s)
@@ -168,13 +171,14 @@ class AsyncClient:
         *,
         pipeline: str | None = None,
         timeout_s: float | None = None,
+        patience_s: float = PATIENCE_S,
         in_flight: int = 16,
         ordered: bool = True,
     ) -> AsyncGenerator[Result]:
         """Process any number of images over one stream.
 
         Sources are taken only as fast as the server works and as results are consumed, so an endless iterable is
-        fine. A broken connection is opened again and what was unfinished is sent again.
+        fine. A broken connection is opened again and what was unfinished is sent again, for as long as `patience_s`.
 
         Args:
             sources: each as in `process`; calls and parameters of its own come in a `Source`. A plain iterable must not
@@ -183,6 +187,8 @@ class AsyncClient:
             pipeline: the steps to run, by name; None for the server's default.
             timeout_s: for each image, from when the server has read it; None leaves it to the server. There is no limit
                 for all of them together.
+            patience_s: how long to go on while the server cannot be reached and nothing is finished, and for how long a
+                single image is tried again that the server has no room or no replica for.
             in_flight: at most this many images are on their way, or finished and not yet handed out.
             ordered: hand results out in the order of the sources; otherwise as they finish.
 
@@ -190,7 +196,7 @@ class AsyncClient:
             One result for each source. One that failed has `error` set; nothing is raised for it.
 
         Raises:
-            SluicewayError: the server could not be reached any more.
+            SluicewayError: the server could not be reached for `patience_s`.
         """
         run = BulkRun(
             open_call=lambda: self._connection.bulk(options),
@@ -200,6 +206,7 @@ class AsyncClient:
                 [source], options, pipeline=pipeline, job_id=job_id, timeout_s=timeout_s
             ),
             retry=self._retry,
+            patience_s=patience_s,
             in_flight=in_flight,
             ordered=ordered,
         )
@@ -251,7 +258,29 @@ class AsyncClient:
         if isinstance(source, bytes):
             return load_source(source)
         # Disk and encoders would hold up every other call of this loop.
-        return await asyncio.to_thread(load_source, source, channels=self._channels)
+        path = path_of(source)
+        if path is None:
+            return await asyncio.to_thread(load_source, source, channels=self._channels)
+
+        def load(most_bytes: int) -> LoadedSource:
+            return load_source(source, channels=self._channels, most_bytes=most_bytes)
+
+        try:
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                try:
+                    return await in_thread(lambda: load(UNASKED_BYTES))
+                except ImageTooLarge:
+                    most_bytes = await self._most_image_bytes()
+                return await in_thread(lambda: load(most_bytes))
+        except TimeoutError:
+            raise InvalidImage(f"cannot read {path}: it was not there to its end within {READ_TIMEOUT_S:g} s") from None
+
+    async def _most_image_bytes(self) -> int:
+        """The server's limit, so that no file is read for nothing; if it does not tell, all that can be sent."""
+        try:
+            return (await self._ask()).max_image_bytes or MAX_SOURCE_BYTES
+        except SluicewayError:
+            return MAX_SOURCE_BYTES
 
     async def _stream(
         self, sources: list[LoadedSource], options: Options, pipeline: str | None, timeout_s: float
@@ -264,16 +293,14 @@ class AsyncClient:
                 if event is not None:
                     yield event
 
+    def _patience(self, timeout_s: float | None) -> Patience:
+        return Patience(self._retry, self._timeout_s if timeout_s is None else timeout_s)
+
     async def _with_retries(self, once: Callable[[float], Awaitable[Answer]], timeout_s: float | None) -> Answer:
-        deadline_s = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
-        failures = 0
+        patience = self._patience(timeout_s)
         while True:
-            remaining_s = deadline_s - time.monotonic()
             try:
-                return await once(remaining_s)
+                return await once(patience.remaining_s)
             except SluicewayError as error:
-                failures += 1
-                delay_s = self._retry.delay_s(error, failures, deadline_s - time.monotonic())
-                if delay_s is None:
-                    raise
+                delay_s = patience.failed(error)
             await asyncio.sleep(delay_s)

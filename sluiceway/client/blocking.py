@@ -13,10 +13,11 @@ from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from sluiceway.client.aio import DEFAULT_ADDRESS, AsyncClient
+from sluiceway.client.aio import DEFAULT_ADDRESS, PATIENCE_S, AsyncClient
 from sluiceway.client.description import Description
 from sluiceway.client.events import Event
-from sluiceway.client.options import Options, RetryPolicy, Tls
+from sluiceway.client.options import Options, Tls
+from sluiceway.client.patience import RetryPolicy
 from sluiceway.client.results import Result
 from sluiceway.client.sources import ApiCall, ChannelOrder, SourceLike
 from sluiceway.errors import Cancelled, SluicewayError
@@ -218,7 +219,8 @@ class Client:
 
     Args:
         address: `host:port`.
-        timeout_s: for each call that is given none of its own, retries included.
+        timeout_s: for each call that is given none of its own. A server that cannot be reached, or is on its way up or
+            down, is waited for and asked again as long as there is time.
         tls: for an encrypted connection; None connects in the clear.
         token: sent with every call, for servers that ask for one.
         retry: when to try again.
@@ -298,6 +300,7 @@ class Client:
         *,
         pipeline: str | None = None,
         timeout_s: float | None = None,
+        patience_s: float = PATIENCE_S,
         in_flight: int = 16,
         ordered: bool = True,
     ) -> Iterator[Result]:
@@ -308,7 +311,13 @@ class Client:
         drawn = _from_thread(sources)
         return self._thread.iterate(
             self._client.process_many(
-                drawn, options, pipeline=pipeline, timeout_s=timeout_s, in_flight=in_flight, ordered=ordered
+                drawn,
+                options,
+                pipeline=pipeline,
+                timeout_s=timeout_s,
+                patience_s=patience_s,
+                in_flight=in_flight,
+                ordered=ordered,
             )
         )
 

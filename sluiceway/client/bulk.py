@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from sluiceway.client import events
 from sluiceway.client.assembly import Assembly
 from sluiceway.client.connection import BulkCall
 from sluiceway.client.convert import JobRequest, from_response, size_fault
 from sluiceway.client.description import Description
-from sluiceway.client.options import RetryPolicy
+from sluiceway.client.patience import Patience, RetryPolicy
 from sluiceway.client.results import Result
 from sluiceway.client.sources import LoadedSource, SourceLike, describe_source
 from sluiceway.errors import InvalidOption, SluicewayError, Unavailable
@@ -30,7 +31,8 @@ class _Job:
     index: int
     request: JobRequest
     assembly: Assembly
-    failures: int = 0
+    # From its first failure on.
+    patience: Patience | None = None
 
 
 class BulkRun:
@@ -48,6 +50,7 @@ class BulkRun:
         describe: Callable[[], Awaitable[Description]],
         to_job: Callable[[LoadedSource, str], JobRequest],
         retry: RetryPolicy,
+        patience_s: float,
         in_flight: int,
         ordered: bool,
     ) -> None:
@@ -58,6 +61,7 @@ class BulkRun:
         self._describe = describe
         self._to_job = to_job
         self._retry = retry
+        self._patience_s = patience_s
         self._ordered = ordered
         self._window = asyncio.Semaphore(in_flight)
         self._jobs: dict[str, _Job] = {}
@@ -71,7 +75,8 @@ class BulkRun:
 
     async def results(self, sources: Iterable[SourceLike] | AsyncIterable[SourceLike]) -> AsyncGenerator[Result]:
         """Yield one result for each source."""
-        tasks = [asyncio.create_task(self._guard(self._draw(sources))), asyncio.create_task(self._guard(self._talk()))]
+        halves: tuple[Callable[[], Awaitable[None]], ...] = (lambda: self._draw(sources), self._talk)
+        tasks = [asyncio.create_task(self._guard(half)) for half in halves]
         waiting: dict[int, Result] = {}
         handed_out = 0
         try:
@@ -92,28 +97,40 @@ class BulkRun:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _guard(self, work: Awaitable[None]) -> None:
-        """Hand a failure of one half to whoever iterates; it cancels the other half."""
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Hand a failure of one part to whoever iterates; it cancels the others."""
         try:
-            await work
+            await work()
         except Exception as error:  # of any kind: `results` raises it again
             self._finished.put_nowait(error)
 
     async def _draw(self, sources: Iterable[SourceLike] | AsyncIterable[SourceLike]) -> None:
-        async for source in _as_async(sources):
-            await self._window.acquire()
-            index, self._drawn = self._drawn, self._drawn + 1
-            try:
-                loaded = await self._load(source)
-                request = self._to_job(loaded, str(index))
-            except SluicewayError as error:
-                self._finish(index, Result(describe_source(source), error=error))
-                continue
-            job = _Job(index, request, Assembly(loaded.name))
-            self._jobs[str(index)] = job
-            self._to_send.put_nowait(job)
-        self._exhausted = True
-        self._end_if_complete()
+        # Side by side, so that a file on a mount that does not answer holds up nothing but itself.
+        loading: set[asyncio.Task[None]] = set()
+        try:
+            async for source in _as_async(sources):
+                await self._window.acquire()
+                index, self._drawn = self._drawn, self._drawn + 1
+                task = asyncio.create_task(self._guard(partial(self._prepare, index, source)))
+                loading.add(task)
+                task.add_done_callback(loading.discard)
+            self._exhausted = True
+            self._end_if_complete()
+            await asyncio.gather(*loading)
+        finally:
+            for task in loading:
+                task.cancel()
+
+    async def _prepare(self, index: int, source: SourceLike) -> None:
+        try:
+            loaded = await self._load(source)
+            request = self._to_job(loaded, str(index))
+        except SluicewayError as error:
+            self._finish(index, Result(describe_source(source), error=error))
+            return
+        job = _Job(index, request, Assembly(loaded.name))
+        self._jobs[str(index)] = job
+        self._to_send.put_nowait(job)
 
     def _finish(self, index: int, result: Result) -> None:
         self._finished.put_nowait((index, result))
@@ -126,7 +143,7 @@ class BulkRun:
             self._finished.put_nowait(None)
 
     async def _talk(self) -> None:
-        failures = 0
+        patience: Patience | None = None
         while not (self._exhausted and self._completed == self._drawn):
             before = self._completed
             try:
@@ -136,16 +153,15 @@ class BulkRun:
                 error = caught
             if self._exhausted and self._completed == self._drawn:
                 return
-            failures = 1 if self._completed > before else failures + 1
-            delay_s = self._retry.delay_s(error, failures, None)
-            if delay_s is None:
-                raise error
-            await asyncio.sleep(delay_s)
+            # It begins with a break, and anew with the next one if something came in between, or nothing was to come.
+            if patience is None or self._completed > before or not self._jobs:
+                patience = Patience(self._retry, self._patience_s)
+            await asyncio.sleep(patience.failed(error))
             self._send_again()
 
     async def _talk_once(self) -> None:
         async with self._open_call() as call:
-            writer = asyncio.create_task(self._guard(self._write(call)))
+            writer = asyncio.create_task(self._guard(partial(self._write, call)))
             try:
                 async with aclosing(call.read()) as responses:
                     async for response in responses:
@@ -187,9 +203,12 @@ class BulkRun:
             return
         result = job.assembly.result()
         if result.error is not None:
-            job.failures += 1
-            delay_s = self._retry.delay_s(result.error, job.failures, None)
-            if delay_s is not None:
+            job.patience = job.patience or Patience(self._retry, self._patience_s)
+            try:
+                delay_s = job.patience.failed(result.error)
+            except SluicewayError as final:
+                result = replace(result, error=final)
+            else:
                 self._later(delay_s, job)
                 return
         self._end(job, result)

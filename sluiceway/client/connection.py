@@ -10,10 +10,11 @@ from types import TracebackType
 from typing import Self
 
 import grpc
+from google.protobuf.message import EncodeError
 
 from sluiceway.client.convert import JobRequest, call_metadata, error_from_rpc
 from sluiceway.client.options import Options, Tls
-from sluiceway.errors import InvalidOption, SluicewayError, Unavailable
+from sluiceway.errors import ImageTooLarge, InvalidOption, SluicewayError, Unavailable
 from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
 
 __all__ = ["BulkCall", "Connection"]
@@ -72,7 +73,12 @@ class Connection:
         self, request: JobRequest, options: Options, timeout_s: float | None
     ) -> AsyncGenerator[pipeline_pb2.ProcessResponse]:
         """Run one job; `options` are those of the request."""
-        data = request.SerializeToString()
+        try:
+            data = request.SerializeToString()
+        except (EncodeError, ValueError) as error:
+            raise ImageTooLarge(
+                "the sources are larger together than a request can be: send them one by one"
+            ) from error
         call = self._process(data, timeout=timeout_s, metadata=self._metadata + call_metadata(options, len(data)))
         try:
             async for response in call:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from sluiceway.errors import QueueFull, SluicewayError, Unavailable
-
-__all__ = ["Options", "Priority", "RetryPolicy", "StepOptions", "Tls"]
+__all__ = ["Options", "Priority", "StepOptions", "Tls"]
 
 
 class Priority(StrEnum):
@@ -82,45 +79,3 @@ class Tls:
     certificate: Path | None = None
     key: Path | None = None
     server_name: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """When to try again: only what was not begun or can be repeated, never against the server's word.
-
-    `QueueFull` waits as long as the server asked; `Unavailable` waits twice as long each time, with jitter, so that
-    many clients do not come back together. Nothing else is tried again, and never past the deadline.
-
-    Attributes:
-        attempts: tries in all; 1 never tries again.
-        first_delay_s: before the second try.
-        max_delay_s: longest wait between two tries, unless the server asks for more.
-    """
-
-    attempts: int = 5
-    first_delay_s: float = 0.1
-    max_delay_s: float = 5.0
-    jitter: random.Random = field(default_factory=random.Random, repr=False, compare=False)
-
-    def delay_s(self, error: SluicewayError, failures: int, remaining_s: float | None) -> float | None:
-        """Say how long to wait before the next try.
-
-        Args:
-            error: what the last try ended with.
-            failures: tries that failed so far, at least 1.
-            remaining_s: time left for the whole call; None if it has no deadline.
-
-        Returns:
-            Seconds, or None to give up.
-        """
-        if failures >= self.attempts or not isinstance(error, QueueFull | Unavailable):
-            return None
-        if isinstance(error, QueueFull) and error.retry_after_s is None:
-            # Without a time the server does not want it back: the message is too large, or a proxy's quota is used up.
-            return None
-        # No power of two beyond what a float holds: whoever never gives up gets there.
-        doubled = self.first_delay_s * 2 ** min(failures - 1, 100)
-        backoff = min(doubled, self.max_delay_s) * self.jitter.uniform(0.5, 1.0)
-        asked = error.retry_after_s or 0.0
-        delay = max(backoff, asked * self.jitter.uniform(1.0, 1.2))
-        return None if remaining_s is not None and delay >= remaining_s else delay

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Block", "Line", "Model", "Notice", "Page", "Result", "StageTimings", "StepReport", "Timings", "to_pandas"]
+
+# Halves of a letter that stand alone, as in file names: JSON can name them, and no encoding of Unicode can hold them.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +236,13 @@ class Result:
         return plain
 
     def to_json(self) -> str:
-        """Return the same as `to_dict`, as one line of JSON."""
-        return json.dumps(self.to_dict(), ensure_ascii=False)
+        """Return the same as `to_dict`, as one line of JSON that UTF-8 can hold.
+
+        Bytes of file names that are not UTF-8 stay what Python made of them, written as JSON writes what it has no
+        letter for (`\\udcfc`): read back, `os.fsencode` gives the name as it was.
+        """
+        text = json.dumps(self.to_dict(), ensure_ascii=False)
+        return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row for each region; needs pandas."""

@@ -179,9 +179,10 @@ def test_an_empty_folder_is_wrong_usage(tmp_path: Path) -> None:
 
 
 def test_nobody_answers_at_the_address(samples: Path) -> None:
-    done = run(samples / "page.png", "--json", "--address", "127.0.0.1:1")
+    done = run(samples / "page.png", "--json", "--address", "127.0.0.1:1", "--patience", 3)
     assert done.returncode == 1
-    assert done.stdout == b""
+    [item] = objects(done)
+    assert "cannot reach 127.0.0.1:1" in item["error"]["message"]
     assert b"cannot reach 127.0.0.1:1" in done.stderr
     assert b"Traceback" not in done.stderr
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
 from sluiceway.cli.requirements import require_servers
-from sluiceway.cli.terminal import EXIT_FAILED, EXIT_USAGE, errors, fail, output, pulled
+from sluiceway.cli.terminal import EXIT_FAILED, EXIT_USAGE, BesideResults, errors, fail, output, pulled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,13 +32,11 @@ class PullDisplay:
     """Shows how a pull goes: bars on a terminal, a line for each step elsewhere."""
 
     def __init__(self) -> None:
-        self._progress = Progress(
+        self._progress = BesideResults(
             TextColumn("{task.description}"),
             BarColumn(),
             DownloadColumn(),
             TransferSpeedColumn(),
-            console=errors,
-            transient=True,
             disable=not errors.is_terminal,
         )
         self._task = self._progress.add_task("", visible=False)

@@ -16,6 +16,8 @@ DETAILS_KEY = "grpc-status-details-bin"
 _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 # What gRPC itself says where a stream ends while a message is being written: the server's own word is lost by then.
 _WRITE_FAILED = "Internal error from Core"
+# Of a stream that was under way when its connection went away; under one code or another.
+_REMOVED, _RESET = "Stream removed", "Received RST_STREAM"
 # What gRPC says of messages above its limit, on either side; a busy server's refusals carry details of their own.
 _TOO_LARGE = "message larger than max"
 
@@ -45,6 +47,8 @@ def error_from_rpc(error: grpc.aio.AioRpcError, address: str, *, closed: bool = 
             code, text = "UNAVAILABLE", "it stopped"
         elif code == "INTERNAL" and text == _WRITE_FAILED:
             code, text = "UNAVAILABLE", "it ended the stream"
+        elif text == _REMOVED or text.startswith(_RESET):
+            code, text = "UNAVAILABLE", "the connection broke"
         elif code == "RESOURCE_EXHAUSTED" and _TOO_LARGE in text.lower():
             return ImageTooLarge(text)
         if code == "UNAVAILABLE":
