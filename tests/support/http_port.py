@@ -77,6 +77,8 @@ async def serve(
         jobs = Jobs(config, cluster.service.executor, cluster.service.budget)
         port = port_of(cluster, config, HttpConfig(port=0, **(http or {})), jobs.run, security)
         await port.start()
-        async with aiohttp.ClientSession() as session:
-            yield Http(cluster, port, jobs, session)
-        await port.close()
+        try:
+            async with aiohttp.ClientSession() as session:
+                yield Http(cluster, port, jobs, session)
+        finally:
+            await port.close()

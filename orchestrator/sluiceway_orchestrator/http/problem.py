@@ -42,14 +42,14 @@ _TITLES = {
 CONTENT_TYPE = "application/problem+json"
 
 
-def status_of(error: SluicewayError) -> int:
-    """Return the HTTP status of an error."""
-    return 413 if error.reason == "IMAGE_TOO_LARGE" else STATUS.get(error.code, 500)
+def status_of(code: str, reason: str) -> int:
+    """Return the HTTP status of an error, of the name of its gRPC code and of its reason."""
+    return 413 if reason == "IMAGE_TOO_LARGE" else STATUS.get(code, 500)
 
 
 def problem_body(error: SluicewayError, request_id: str) -> dict[str, Any]:
     """Return an error as a problem: what ErrorInfo and RetryInfo say in gRPC, under the same names."""
-    status = status_of(error)
+    status = status_of(error.code, error.reason)
     body: dict[str, Any] = {
         "type": f"urn:sluiceway:reason:{error.reason}",
         "title": _TITLES.get(status, "Error"),
@@ -70,7 +70,7 @@ def problem_response(error: SluicewayError, request_id: str) -> web.Response:
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
-    status = status_of(error)
+    status = status_of(error.code, error.reason)
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     text = json.dumps(problem_body(error, request_id), ensure_ascii=False)
