@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -15,6 +16,8 @@ from sluiceway_recognition.types import MAX_HEIGHT_PX, MAX_NAME_CHARACTERS, MAX_
 __all__ = ["DEFAULT_MODEL", "ModelConfig", "RecognitionConfig"]
 
 DEFAULT_MODEL = "ppocrv6-tiny"
+# As PaddleOCR turns them. Boxes around a single narrow letter are below it.
+TURN_RATIO = 1.5
 # One number for all channels, or one for each.
 PerChannel = float | tuple[float, float, float]
 Bucket = Annotated[int, Field(ge=1, le=MAX_WIDTH_PX)]
@@ -37,6 +40,9 @@ class ModelConfig(BaseModel):
     max_width: int = Field(DEFAULT_MAX_WIDTH, ge=1, le=MAX_WIDTH_PX, description="Most columns of a crop.")
     format: Literal[PixelFormat.BGR, PixelFormat.RGB] = Field(PixelFormat.BGR, description="The model's channel order.")
     resize_rule: ResizeRule | None = Field(None, description="By default fit_height for text, else stretch.")
+    turn_ratio: float | None = Field(
+        None, description="Regions so many times as high as wide are turned by 90 degrees; by default 1.5 for text."
+    )
     buckets: tuple[Bucket, ...] | None = Field(None, description="Widths that crops are padded to, ascending.")
     mean: PerChannel = Field(127.5, description="Subtracted from pixels of 0 to 255.")
     std: PerChannel = Field(127.5, description="Pixels are then divided by this.")
@@ -55,6 +61,8 @@ class ModelConfig(BaseModel):
         stds = self.std if isinstance(self.std, tuple) else (self.std,)
         if any(value <= 0 for value in stds):
             raise ValueError("std must be greater than 0")
+        if self.turn_ratio is not None and self.turn_ratio != 0 and not 1 <= self.turn_ratio < inf:
+            raise ValueError("turn_ratio must be 0 or at least 1")
         if self.buckets is not None:
             if not self.buckets or list(self.buckets) != sorted(set(self.buckets)):
                 raise ValueError("buckets must ascend")
@@ -68,6 +76,13 @@ class ModelConfig(BaseModel):
         if self.resize_rule is not None:
             return self.resize_rule
         return ResizeRule.FIT_HEIGHT if self.kind is Head.TEXT else ResizeRule.STRETCH
+
+    @property
+    def turns_from(self) -> float:
+        """The ratio of height to width in force, from which regions are turned."""
+        if self.turn_ratio is not None:
+            return self.turn_ratio
+        return TURN_RATIO if self.kind is Head.TEXT else 0.0
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -40,7 +40,7 @@ def plan_models(
 
 
 def _plan(model: ModelConfig, find: Callable[[str], Weights]) -> ModelPlan:
-    spec = CropSpec(model.height, model.max_width, model.format, model.rule, model.classes)
+    spec = CropSpec(model.height, model.max_width, model.format, model.rule, model.classes, model.turns_from)
     normalisation = Normalisation(_each(model.mean), _each(model.std))
     if model.recognizer is not None:
         return ModelPlan(
