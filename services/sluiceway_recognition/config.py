@@ -106,7 +106,7 @@ class RecognitionConfig(StageConfig):
     models: tuple[Annotated[ModelConfig, BeforeValidator(_from_name)], ...] = Field(
         (ModelConfig(name=DEFAULT_MODEL),), min_length=1, description="What is served; the first is the default."
     )
-    max_batch: int = Field(0, ge=0, le=4096, description="Most crops in a batch; 0 takes 16 on a CPU, 128 on a GPU.")
+    max_batch: int = Field(0, ge=0, le=4096, description="Most crops in a batch; 0 takes 32 on a CPU, 128 on a GPU.")
     max_batch_px: int = Field(
         128 * 48 * 640, ge=1, description="Most pixels in a batch, padding included; a larger crop runs by itself."
     )

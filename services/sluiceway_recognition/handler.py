@@ -82,6 +82,10 @@ class RecognitionHandler:
                 cores.verify_threads(work, placement.threads, worker=placement.index)
         return {"models": tuple(model.facts for model in self._models.values())}
 
+    def recognizer(self, name: str) -> ModelRecognizer | Recognizer:
+        """What reads the crops of a model; once `setup` has ended."""
+        return self._models[name].recognizer
+
     def run(self, batch: Sequence[Payload]) -> Sequence[Payload | SluicewayError]:
         """Read the crops of a batch; a crop that is no image, or whose result makes no sense, fails alone."""
         return self.launch(batch)()

@@ -150,7 +150,7 @@ class RecognitionServicer:
         if not crop.rotation_degrees and turns(*size, spec):
             size = (crop.width, crop.height)
         _, width = fitted_size(*size, spec)
-        # OpenVINO computes the crops of a batch one by one, each in its own bucket: they need not share it.
+        # OpenVINO gains nothing by wide batches, and sorts what comes by bucket itself: crops need not share one.
         bucket = None if facts.backend == "openvino" else bucket_of(width, buckets)
         return _Plan(
             len(crop.data),
