@@ -48,6 +48,9 @@ class ModelConfig(BaseModel):
     std: PerChannel = Field(127.5, description="Pixels are then divided by this.")
     characters: Path | None = Field(None, description="inference.yml, or one character a line; for text.")
     labels: tuple[str, ...] = Field((), description="Class names, for classify.")
+    upright: Literal["ppocr-cls", "none"] | None = Field(
+        None, description="Finds text that stands on its head; by default ppocr-cls where the weights bring it."
+    )
     output: str | None = Field(None, description="Which output to read, of a model with several.")
     dynamic_shapes: bool = Field(False, description="One graph for all widths: less memory, 6 to 15% slower.")
     classes: tuple[str, ...] = Field((), description="Detection classes that this model wants; empty means all.")
@@ -56,6 +59,8 @@ class ModelConfig(BaseModel):
     def _belongs_together(self) -> Self:
         if self.recognizer is not None and self.weights is not None:
             raise ValueError("give either weights or recognizer, not both")
+        if self.upright == "ppocr-cls" and (self.kind is not Head.TEXT or self.recognizer is not None):
+            raise ValueError("upright is for networks that read text")
         if self.options and self.recognizer is None:
             raise ValueError("options are for a recognizer")
         stds = self.std if isinstance(self.std, tuple) else (self.std,)

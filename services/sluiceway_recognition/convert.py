@@ -248,4 +248,5 @@ def model_description(facts: ModelFacts) -> pb.ModelDescription:
         backend=facts.backend,
         precision=facts.precision,
         device=facts.device,
+        upright=facts.upright,
     )

@@ -203,4 +203,5 @@ def _facts(plan: ModelPlan, recognizer: ModelRecognizer | Recognizer, placement:
         backend=backend,
         precision=precision,
         device=device,
+        upright="ppocr-cls" if plan.upright is not None else "",
     )

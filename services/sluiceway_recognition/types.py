@@ -200,6 +200,7 @@ class ModelFacts:
         backend: what computes.
         precision: arithmetic in use; empty if unknown.
         device: where it computes.
+        upright: what finds text that stands on its head; empty where nothing does.
     """
 
     name: str
@@ -213,3 +214,4 @@ class ModelFacts:
     backend: Literal["openvino", "torch", "user"]
     precision: str
     device: str
+    upright: str = ""

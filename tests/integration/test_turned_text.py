@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pytest
-from rendered_lines import WORDS, render
+from rendered_lines import WORDS, render, rendered_lines
 from sluiceway_detection.crops import CropPlan, cut_crops
 from sluiceway_detection.types import Detections, Region, RotatedBox
 from sluiceway_recognition.config import RecognitionConfig
@@ -68,3 +68,35 @@ def test_words_that_run_down_are_read(reader: tuple[RecognitionHandler, ModelFac
         assert answer.meta.rotation_degrees == 90
         right += answer.meta.text == word
     assert right >= 95
+
+
+def read(handler: RecognitionHandler, model: str, pixels: np.ndarray, *, rotation_degrees: int = 0) -> TextAnswer:
+    task = CropTask(model, pixels.shape[0], PixelFormat.BGR, rotation_degrees=rotation_degrees)
+    (answer,) = handler.run([Payload(task, (np.ascontiguousarray(pixels).tobytes(),))])
+    assert isinstance(answer, Payload)
+    assert isinstance(answer.meta, TextAnswer)
+    return answer.meta
+
+
+def test_lines_that_stand_on_their_heads_are_read(reader: tuple[RecognitionHandler, ModelFacts]) -> None:
+    handler, facts = reader
+    assert facts.upright == "ppocr-cls"
+    lines = [(text, pixels) for text, pixels in rendered_lines(COUNT) if len(text) > 3]
+    as_they_are = [read(handler, facts.name, pixels) for _, pixels in lines]
+    turned = [read(handler, facts.name, np.rot90(pixels, 2)) for _, pixels in lines]
+    # None that is upright is turned.
+    assert {answer.rotation_degrees for answer in as_they_are} == {0}
+    same = sum(
+        answer.rotation_degrees == 180 and answer.text == upright.text
+        for answer, upright in zip(turned, as_they_are, strict=True)
+    )
+    assert same >= 0.97 * len(lines)
+
+
+def test_lines_that_run_up_are_read(reader: tuple[RecognitionHandler, ModelFacts]) -> None:
+    handler, facts = reader
+    # As detection cuts them: turned anticlockwise, after which they stand on their heads.
+    lines = [(text, np.rot90(pixels, 2)) for text, pixels in rendered_lines(20) if len(text) > 8]
+    answers = [read(handler, facts.name, pixels, rotation_degrees=90) for _, pixels in lines]
+    assert {answer.rotation_degrees for answer in answers} == {270}
+    assert sum(answer.text == text for answer, (text, _) in zip(answers, lines, strict=True)) >= 0.9 * len(lines)

@@ -75,6 +75,8 @@ def reader(
         assert recognizer.backend.batched_widths == (160, 320)
     words = [crop for _, crop in lines if crop.shape[1] <= 320][: WORDS // 2]
     words += [crop for crop in page_words if crop.shape[1] <= 320][: WORDS - len(words)]
+    # Some of them on their heads: these are read twice.
+    words[::4] = [np.ascontiguousarray(word[::-1, ::-1]) for word in words[::4]]
     noise = np.random.default_rng(4)
     # Mates that would leave traces: noise as wide as the bucket, all light, all dark, and next to nothing.
     mates = [noise.integers(0, 256, (48, width, 3), dtype=np.uint8) for width in (160, 320)]
