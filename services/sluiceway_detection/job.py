@@ -55,6 +55,7 @@ class CropFacts(NamedTuple):
     height_px: int
     width_px: int
     to_image: Transform | None = None
+    turned: bool = False
 
 
 class DetectionAnswer(NamedTuple):
@@ -83,7 +84,8 @@ class DetectionAnswer(NamedTuple):
             confidences=detections.confidences.astype(np.float32).tobytes(),
             shapes=tuple(detections.shapes.items()),
             crops=tuple(
-                CropFacts(c.detection, c.plan, c.pixels.shape[0], c.pixels.shape[1], c.to_image) for c in crops
+                CropFacts(c.detection, c.plan, c.pixels.shape[0], c.pixels.shape[1], c.to_image, c.turned)
+                for c in crops
             ),
             decode_ms=decode_ms,
         )

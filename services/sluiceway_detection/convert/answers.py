@@ -94,6 +94,8 @@ def _add_crop(message: crop_pb2.Crop, crop: CropFacts, plan: CropPlan, pixels: B
     raw.data = bytes(pixels)
     if crop.to_image is not None:
         message.to_image.matrix.extend(crop.to_image)
+    if crop.turned:
+        message.rotation_degrees = 90
 
 
 def _geometry(box: tuple[float, float, float, float], shape: Shape | None) -> geometry_pb2.Geometry:
