@@ -107,8 +107,8 @@ test-kubernetes: $(VENV)/.deploy ## test the chart in the cluster of KUBECONFIG,
 # Each prints a table, writes its ratios by name to out/, and fails below its bar.
 # A Python with torch and onnx, for the naive variant of bench-detection; without one, an environment is made (5 GB).
 TORCH_PYTHON ?= $(TORCH_VENV)/bin/python
-.PHONY: bench bench-beside bench-detection bench-detection-gpu bench-overhead bench-client bench-orchestrator bench-overload bench-priority bench-recognition bench-wire
-bench: bench-overhead bench-client bench-orchestrator ## the quick benchmarks (4 minutes; want a quiet machine)
+.PHONY: bench bench-beside bench-detection bench-detection-gpu bench-overhead bench-client bench-machine bench-orchestrator bench-overload bench-priority bench-recognition bench-wire
+bench: bench-overhead bench-client bench-machine bench-orchestrator ## the quick benchmarks (4 minutes; want a quiet machine)
 
 bench-detection: dev $(if $(filter $(TORCH_VENV)/%,$(TORCH_PYTHON)),$(TORCH_VENV)/.ready) ## detection beside its bare backend and beside torch's defaults; draws docs/collapse.svg (8 minutes)
 	$(BIN)/python benchmarks/detection.py --torch-python $(TORCH_PYTHON) --json out/bench-detection.json --chart docs/collapse.svg
@@ -142,6 +142,10 @@ bench-recognition: dev $(RECOGNITION_VENV)/.ready ## recognition bare, served an
 bench-detection-gpu: $(TORCH_VENV)/.ready dev ## detection on a GPU beside all cores of its machine (4 minutes; 6 at first)
 	$(BIN)/sluiceway models pull text-small
 	$(TORCH_VENV)/bin/python benchmarks/detection_gpu.py --json out/bench-detection-gpu.json
+
+bench-machine: dev ## what `sluiceway up` carries on this machine (SCALE="orchestrator=4 detection=2")
+	$(BIN)/sluiceway samples pull bus.jpg page.png --to out/samples
+	$(BIN)/python benchmarks/machine.py $(foreach item,$(SCALE),--scale $(item)) --json out/bench-machine.json
 
 bench-orchestrator: dev ## the orchestrator with stages that answer at once, beside a do-nothing proxy
 	$(BIN)/python benchmarks/orchestrator.py --json out/bench-orchestrator.json

@@ -26,7 +26,7 @@ from sluiceway_cluster.division import Division, StageLoad, divide
 from sluiceway_cluster.pipelines import needed_pipelines
 from sluiceway_cluster.placement import ORCHESTRATOR, Written, place_servers, stage_targets, variable
 from sluiceway_cluster.process import ServerSpec
-from sluiceway_cluster.scaling import read_scale
+from sluiceway_cluster.scaling import automatic_orchestrators, read_scale
 from sluiceway_cluster.sharing import shares_of
 from sluiceway_cluster.stages import ConfiguredStage, configured_stages
 
@@ -95,7 +95,7 @@ def plan_cluster(
         environment: what the servers inherit; its `SLUICEWAY_…` variables count.
         free_ports: take ports that are free instead of the configured ones.
         overrides: variables that win over `environment`.
-        scale: `NAME=NUMBER` of services to start several servers of.
+        scale: `NAME=NUMBER` of services to start so many servers of; `auto` for the others.
 
     Raises:
         ConfigurationError: every fault of every section, one a line.
@@ -106,9 +106,10 @@ def plan_cluster(
     used = {name for pipeline in sections.pipelines for name in pipeline.stages}
     stages = tuple(stage for stage in sections.stages.values() if stage.name in used)
     written = Written(tables, variables)
-    replicas = read_scale(scale, [*(stage.name for stage in stages), ORCHESTRATOR])
+    on_gpu = _StagesOnGpu()
+    replicas = read_scale(scale, _automatic(stages, on_gpu, one_address=free_ports))
     servers = place_servers(stages, sections.orchestrator, written, free_ports=free_ports, replicas=replicas)
-    division = _division(stages)
+    division = _division(stages, on_gpu)
     shares = shares_of(stages, replicas, division, written)
     settings: dict[str, dict[str, str]] = {}
     for server in servers:
@@ -194,7 +195,15 @@ def _sections(tables: Mapping[str, Any], variables: Mapping[str, str]) -> _Secti
     return sections
 
 
-def _division(stages: Sequence[ConfiguredStage]) -> Division | None:
+def _automatic(stages: Sequence[ConfiguredStage], on_gpu: _StagesOnGpu, *, one_address: bool) -> dict[str, int]:
+    counts = {stage.name: 1 for stage in stages}
+    facts = cores.read_cpu_facts()
+    usable = min(len(facts.allowed), facts.quota_cpus or len(facts.allowed))
+    on_gpus = not one_address and bool(stages) and all(on_gpu.asks(stage.config) for stage in stages)
+    return counts | {ORCHESTRATOR: automatic_orchestrators(usable, all_on_gpus=on_gpus)}
+
+
+def _division(stages: Sequence[ConfiguredStage], on_gpu: _StagesOnGpu) -> Division | None:
     if not stages or any(stage.config.cores for stage in stages):
         return None
     facts = cores.read_cpu_facts()
@@ -202,7 +211,6 @@ def _division(stages: Sequence[ConfiguredStage]) -> Division | None:
         # Under a shared quota nothing is pinned; each server caps its threads by the quota.
         return None
     near = sorted(facts.topology, key=lambda cpu: (cpu.node, cpu.package, cpu.core, cpu.cpu))
-    on_gpu = _StagesOnGpu()
     loads = {stage.name: StageLoad(stage.cost_ms, on_gpu.asks(stage.config)) for stage in stages}
     return divide([cpu.cpu for cpu in near], loads)
 

@@ -2,36 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from sluiceway_runtime.errors import ConfigurationError
 
-__all__ = ["read_scale", "replica_name", "service_of", "split_cores"]
+__all__ = ["AUTOMATIC_RULE", "automatic_orchestrators", "read_scale", "replica_name", "service_of", "split_cores"]
 
 # More servers of one kind than this on one machine is a typing error.
 MAX_REPLICAS = 64
+# Where GPUs compute, moving images about is what is left to the cores. On 16 cores and an H200 one orchestrator, which
+# is full then, passed 490 photographs a second and two passed 590 (60 at once); four passed 760 of 126 at once.
+CORES_PER_ORCHESTRATOR = 8
+MAX_AUTOMATIC = 4
+AUTOMATIC_RULE = f"one for every {CORES_PER_ORCHESTRATOR} cores where all stages compute on GPUs, else one"
 
 
-def read_scale(asked: Sequence[str], services: Sequence[str]) -> dict[str, int]:
+def automatic_orchestrators(cores: float, *, all_on_gpus: bool) -> int:
+    """How many orchestrators there are if nobody says.
+
+    Args:
+        cores: that may be used.
+        all_on_gpus: whether no stage computes on them.
+    """
+    return max(1, min(int(cores / CORES_PER_ORCHESTRATOR), MAX_AUTOMATIC)) if all_on_gpus else 1
+
+
+def read_scale(asked: Sequence[str], otherwise: Mapping[str, int]) -> dict[str, int]:
     """Read what was asked for.
 
     Args:
         asked: `NAME=NUMBER` each.
-        services: what there is: stages and the orchestrator.
+        otherwise: number of servers of every service that nothing is said of.
 
     Returns:
-        Number of servers by name, of every service; one of those that nothing was said of.
+        Number of servers of every service.
 
     Raises:
         ConfigurationError: every fault, one a line.
     """
-    found = dict.fromkeys(services, 1)
+    found = dict(otherwise)
     faults = []
     for item in asked:
         name, _, number = item.partition("=")
         if name not in found:
-            faults.append(f"--scale {item}: there is no {name}; there are {', '.join(services)}")
+            faults.append(f"--scale {item}: there is no {name}; there are {', '.join(otherwise)}")
         elif not number.isdecimal() or not 1 <= int(number) <= MAX_REPLICAS:
             faults.append(f"--scale {item}: wants NAME=NUMBER, a number from 1 to {MAX_REPLICAS}")
         else:

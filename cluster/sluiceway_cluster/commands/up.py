@@ -21,7 +21,7 @@ def up(
     config: ConfigOption = None,
     scale: Annotated[
         list[str] | None,
-        typer.Option("--scale", metavar="NAME=NUMBER", help="Start so many servers of a service; may be repeated."),
+        typer.Option("--scale", metavar="NAME=NUMBER", help="Start so many servers of a service."),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show what the servers log.")] = False,
 ) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from sluiceway_cluster import ClusterPlan, plan_cluster
-from sluiceway_cluster.scaling import read_scale, split_cores
-from sluiceway_runtime import cores
+from sluiceway_cluster.scaling import automatic_orchestrators, read_scale, split_cores
+from sluiceway_runtime import cores, devices
 from sluiceway_runtime.control_groups import memory_limit_bytes
 from sluiceway_runtime.cores import CpuFacts, LogicalCpu
 from sluiceway_runtime.cores.facts import parse_cpu_list
@@ -114,7 +114,7 @@ def test_more_replicas_than_cores_are_refused() -> None:
 )
 def test_what_cannot_be_meant_is_told(asked: Sequence[str], fault: str) -> None:
     with pytest.raises(ConfigurationError, match=f"(?s){fault}"):
-        read_scale(asked, ["detection", "recognition", "orchestrator"])
+        read_scale(asked, {"detection": 1, "recognition": 1, "orchestrator": 2})
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 7])
@@ -123,3 +123,21 @@ def test_parts_are_neighbours_and_miss_none(count: int) -> None:
     assert [core for part in parts for core in part] == list(range(7))
     assert len(parts) == count
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize(("count", "orchestrators"), [(1, 1), (7, 1), (8, 1), (16, 2), (40, 4), (256, 4)])
+def test_orchestrators_follow_the_cores_where_gpus_compute(count: int, orchestrators: int) -> None:
+    assert automatic_orchestrators(count, all_on_gpus=True) == orchestrators
+    assert automatic_orchestrators(count, all_on_gpus=False) == 1
+
+
+def test_up_starts_several_orchestrators_beside_a_gpu_and_run_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Found:
+        devices = 1
+
+    monkeypatch.setattr(devices, "find_cuda", Found)
+    gpu = {"SLUICEWAY_DETECTION__DEVICE": "auto", "SLUICEWAY_RECOGNITION__DEVICE": "auto"}
+    assert len(plan_cluster(None, gpu, free_ports=False).addresses) == 2
+    assert len(plan_cluster(None, gpu, free_ports=False, scale=["orchestrator=1"]).addresses) == 1
+    assert len(plan_cluster(None, gpu, free_ports=True).addresses) == 1, "`run` has one address"
+    assert len(plan_cluster(None, CPU, free_ports=False).addresses) == 1
