@@ -38,7 +38,7 @@ WARM_UP_S = 1.0
 
 
 async def keep_in_flight(addresses: Sequence[str], image: bytes, in_flight: int, seconds: float) -> list[float]:
-    """Keep jobs of one image, a file, in flight; returns the latencies, in seconds, of those that began within the time."""
+    """Keep jobs of one image file in flight; returns latencies, in seconds, of those that began within the time."""
     request = pipeline_pb2.ProcessRequest(sources=[pipeline_pb2.Source(image=image)])
     data = request.SerializeToString()
     metadata = (("sluiceway-request-bytes", str(len(data))),)
