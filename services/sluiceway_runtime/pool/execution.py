@@ -12,12 +12,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
-from sluiceway_runtime.errors import SluicewayError
+from sluiceway_runtime.errors import SluicewayError, describe
 from sluiceway_runtime.pool.handler import Finish, Handler, OverlappingHandler, checked
-from sluiceway_runtime.pool.messages import Raised, Result, Run, Undelivered
 from sluiceway_runtime.pool.payload import Payload
+from sluiceway_runtime.pool.transport.messages import Raised, Result, Run, Undelivered
 
-__all__ = ["Inbox", "describe", "resident_bytes", "serve"]
+__all__ = ["Inbox", "resident_bytes", "serve"]
 
 logger = logging.getLogger(__name__)
 
@@ -113,12 +113,6 @@ class _Begun:
     def _note(self, error: BaseException) -> None:
         logger.error("the handler raised on a batch of %d", len(self._run.batch), exc_info=error)
         self._fault = describe(error)
-
-
-def describe(error: BaseException) -> str:
-    """One line about an exception."""
-    text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def resident_bytes() -> int:

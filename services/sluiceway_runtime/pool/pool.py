@@ -10,18 +10,19 @@ from typing import Any, NamedTuple
 
 from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.deadline import Deadline
-from sluiceway_runtime.errors import SluicewayError, StartupError, Unavailable
-from sluiceway_runtime.pool import actions, events, messages
+from sluiceway_runtime.errors import SluicewayError, StartupError, Unavailable, describe
 from sluiceway_runtime.pool.clock import Clock, LoopClock, Timer
-from sluiceway_runtime.pool.execution import describe
-from sluiceway_runtime.pool.limits import PoolLimits, Timing, WorkerSpec
-from sluiceway_runtime.pool.link import Ended, Heard, Link
-from sluiceway_runtime.pool.messages import FromWorker
 from sluiceway_runtime.pool.payload import Payload
-from sluiceway_runtime.pool.process import WorkerProcess
-from sluiceway_runtime.pool.scheduler import Scheduler
-from sluiceway_runtime.pool.statistics import PoolLoad, PoolStatistics, WorkerState, WorkerStatistics
+from sluiceway_runtime.pool.policy import actions, events
+from sluiceway_runtime.pool.policy.limits import PoolLimits, Timing
+from sluiceway_runtime.pool.policy.scheduler import Scheduler
+from sluiceway_runtime.pool.policy.statistics import PoolLoad, PoolStatistics, WorkerState, WorkerStatistics
+from sluiceway_runtime.pool.spec import WorkerSpec
 from sluiceway_runtime.pool.submission import Answers, Callers, Submission, Work
+from sluiceway_runtime.pool.transport import messages
+from sluiceway_runtime.pool.transport.link import Ended, Heard, Link
+from sluiceway_runtime.pool.transport.messages import FromWorker
+from sluiceway_runtime.pool.transport.process import WorkerProcess
 from sluiceway_runtime.priority import Priority
 
 __all__ = ["Outcome", "Pool", "PoolLimits", "Timing", "WorkerSpec"]

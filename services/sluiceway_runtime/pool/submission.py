@@ -6,8 +6,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 from sluiceway_runtime.errors import SluicewayError
-from sluiceway_runtime.pool import actions
 from sluiceway_runtime.pool.payload import Payload
+from sluiceway_runtime.pool.policy import actions
 
 __all__ = ["Answers", "Callers", "Submission", "Work"]
 

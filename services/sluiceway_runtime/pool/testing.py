@@ -16,15 +16,24 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from sluiceway_runtime.cores.placement import Placement
-from sluiceway_runtime.errors import StartupError
-from sluiceway_runtime.pool.channel import Channel, pair
+from sluiceway_runtime.errors import StartupError, describe
 from sluiceway_runtime.pool.clock import Timer
-from sluiceway_runtime.pool.execution import describe, serve
+from sluiceway_runtime.pool.execution import serve
 from sluiceway_runtime.pool.handler import WorkerBroken, load_handler
-from sluiceway_runtime.pool.limits import WorkerSpec
-from sluiceway_runtime.pool.link import Ended, Heard, Link
-from sluiceway_runtime.pool.messages import FromWorker, Leaving, Raised, Ready, Result, Run, StartFailed, Undelivered
 from sluiceway_runtime.pool.pool import Pool
+from sluiceway_runtime.pool.spec import WorkerSpec
+from sluiceway_runtime.pool.transport.channel import Channel, pair
+from sluiceway_runtime.pool.transport.link import Ended, Heard, Link
+from sluiceway_runtime.pool.transport.messages import (
+    FromWorker,
+    Leaving,
+    Raised,
+    Ready,
+    Result,
+    Run,
+    StartFailed,
+    Undelivered,
+)
 
 __all__ = ["Crash", "FakeClock", "InProcessPool"]
 

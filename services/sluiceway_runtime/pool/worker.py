@@ -22,12 +22,21 @@ from typing import Any, NoReturn
 
 from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.cores.threads import apply_thread_caps, os_threads
-from sluiceway_runtime.errors import StartupError
+from sluiceway_runtime.errors import StartupError, describe
 from sluiceway_runtime.logs import configure_logging
-from sluiceway_runtime.pool.channel import Channel, ChannelClosed, LostMessage
-from sluiceway_runtime.pool.execution import describe, resident_bytes, serve
+from sluiceway_runtime.pool.execution import resident_bytes, serve
 from sluiceway_runtime.pool.handler import Handler, WorkerBroken, load_handler
-from sluiceway_runtime.pool.messages import Leaving, Raised, Ready, Result, Run, Start, StartFailed, Undelivered
+from sluiceway_runtime.pool.transport.channel import Channel, ChannelClosed, LostMessage
+from sluiceway_runtime.pool.transport.messages import (
+    Leaving,
+    Raised,
+    Ready,
+    Result,
+    Run,
+    Start,
+    StartFailed,
+    Undelivered,
+)
 
 __all__ = ["main"]
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from sluiceway_runtime.errors import SluicewayError
-from sluiceway_runtime.pool import actions, events
-from sluiceway_runtime.pool.limits import PoolLimits, Timing
-from sluiceway_runtime.pool.scheduler import Scheduler
-from sluiceway_runtime.pool.statistics import WorkerState
+from sluiceway_runtime.pool.policy import actions, events
+from sluiceway_runtime.pool.policy.limits import PoolLimits, Timing
+from sluiceway_runtime.pool.policy.scheduler import Scheduler
+from sluiceway_runtime.pool.policy.statistics import WorkerState
 from sluiceway_runtime.priority import Priority
 
 

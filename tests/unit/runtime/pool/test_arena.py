@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from sluiceway_runtime.pool import arena as module
-from sluiceway_runtime.pool.arena import Arenas
-from sluiceway_runtime.pool.channel import Channel, LostMessage, pack, pair
 from sluiceway_runtime.pool.payload import Payload
+from sluiceway_runtime.pool.transport import arena as module
+from sluiceway_runtime.pool.transport.arena import Arenas
+from sluiceway_runtime.pool.transport.channel import Channel, LostMessage, pack, pair
 
 
 def mappings() -> int:

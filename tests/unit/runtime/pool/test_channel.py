@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from sluiceway_runtime.errors import InvalidImage
-from sluiceway_runtime.pool.channel import INLINE_MAX_BYTES, Channel, ChannelClosed, LostMessage, pack, pair
 from sluiceway_runtime.pool.payload import Payload
+from sluiceway_runtime.pool.transport.channel import INLINE_MAX_BYTES, Channel, ChannelClosed, LostMessage, pack, pair
 
 
 def open_descriptors() -> set[str]:

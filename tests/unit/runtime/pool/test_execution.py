@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sluiceway_runtime.pool import Payload, Placement
 from sluiceway_runtime.pool.execution import serve
-from sluiceway_runtime.pool.messages import Raised, Result, Run, Undelivered
+from sluiceway_runtime.pool.transport.messages import Raised, Result, Run, Undelivered
 
 
 class Overlapping:

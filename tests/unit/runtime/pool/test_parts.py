@@ -8,11 +8,11 @@ import pytest
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import DeadlineExceeded, StartupError
 from sluiceway_runtime.pool import Payload, Placement, PoolLimits, WorkerSpec
-from sluiceway_runtime.pool.events import Item
 from sluiceway_runtime.pool.handler import checked, load_handler
-from sluiceway_runtime.pool.quarantine import Quarantine, Verdict
-from sluiceway_runtime.pool.queue import FairQueue
-from sluiceway_runtime.pool.rate import ServiceRate
+from sluiceway_runtime.pool.policy.events import Item
+from sluiceway_runtime.pool.policy.quarantine import Quarantine, Verdict
+from sluiceway_runtime.pool.policy.queue import FairQueue
+from sluiceway_runtime.pool.policy.rate import ServiceRate
 from sluiceway_runtime.pool.testing import FakeClock, InProcessPool
 from sluiceway_runtime.priority import Priority
 

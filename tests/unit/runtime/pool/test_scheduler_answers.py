@@ -10,8 +10,8 @@ from sluiceway_runtime.errors import (
     QueueFull,
     Unavailable,
 )
-from sluiceway_runtime.pool import actions, events
-from sluiceway_runtime.pool.limits import Timing
+from sluiceway_runtime.pool.policy import actions, events
+from sluiceway_runtime.pool.policy.limits import Timing
 from sluiceway_runtime.priority import Priority
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from sluiceway_runtime.errors import DeadlineExceeded, InvalidImage, ModelFailed, Quarantined, Unavailable
-from sluiceway_runtime.pool import events
-from sluiceway_runtime.pool.limits import Timing
-from sluiceway_runtime.pool.statistics import WorkerState
+from sluiceway_runtime.pool.policy import events
+from sluiceway_runtime.pool.policy.limits import Timing
+from sluiceway_runtime.pool.policy.statistics import WorkerState
 
 
 def test_items_of_a_dead_worker_are_run_again_alone_and_the_killer_is_quarantined(make_desk):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from sluiceway_runtime.errors import DeadlineExceeded, Quarantined, QueueFull, Unavailable
-from sluiceway_runtime.pool import events
-from sluiceway_runtime.pool.limits import WorkerSpec
+from sluiceway_runtime.pool.policy import events
+from sluiceway_runtime.pool.spec import WorkerSpec
 
 
 def in_hand(desk, worker=0):

@@ -8,9 +8,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sluiceway_runtime.errors import InvalidImage, SluicewayError, Unavailable
-from sluiceway_runtime.pool import actions, events
-from sluiceway_runtime.pool.limits import PoolLimits, Timing
-from sluiceway_runtime.pool.scheduler import Scheduler
+from sluiceway_runtime.pool.policy import actions, events
+from sluiceway_runtime.pool.policy.limits import PoolLimits, Timing
+from sluiceway_runtime.pool.policy.scheduler import Scheduler
 from sluiceway_runtime.priority import Priority
 
 BATCH_TIMEOUT_S = 5.0

@@ -25,8 +25,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sluiceway_runtime.pool.arena import Arenas
 from sluiceway_runtime.pool.payload import Buffer
+from sluiceway_runtime.pool.transport.arena import Arenas
 
 __all__ = ["Channel", "ChannelClosed", "LostMessage", "Packet", "pack", "pair"]
 

@@ -28,19 +28,19 @@ from sluiceway_runtime.errors import (
     SluicewayError,
     Unavailable,
 )
-from sluiceway_runtime.pool import actions, events
-from sluiceway_runtime.pool.actions import Action
-from sluiceway_runtime.pool.admission import Admission
-from sluiceway_runtime.pool.events import Event, Item
-from sluiceway_runtime.pool.ledger import Ledger
-from sluiceway_runtime.pool.limits import PoolLimits, Timing
-from sluiceway_runtime.pool.quarantine import Quarantine, Verdict
-from sluiceway_runtime.pool.queue import FairQueue
-from sluiceway_runtime.pool.rate import ServiceRate
-from sluiceway_runtime.pool.retries import Retries
-from sluiceway_runtime.pool.slots import Batch, Slot
-from sluiceway_runtime.pool.statistics import Counters
-from sluiceway_runtime.pool.workforce import Workforce
+from sluiceway_runtime.pool.policy import actions, events
+from sluiceway_runtime.pool.policy.actions import Action
+from sluiceway_runtime.pool.policy.admission import Admission
+from sluiceway_runtime.pool.policy.events import Event, Item
+from sluiceway_runtime.pool.policy.ledger import Ledger
+from sluiceway_runtime.pool.policy.limits import PoolLimits, Timing
+from sluiceway_runtime.pool.policy.quarantine import Quarantine, Verdict
+from sluiceway_runtime.pool.policy.queue import FairQueue
+from sluiceway_runtime.pool.policy.rate import ServiceRate
+from sluiceway_runtime.pool.policy.retries import Retries
+from sluiceway_runtime.pool.policy.slots import Batch, Slot
+from sluiceway_runtime.pool.policy.statistics import Counters
+from sluiceway_runtime.pool.policy.workforce import Workforce
 
 __all__ = ["Scheduler"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sluiceway_runtime.errors import DeadlineExceeded, QueueFull, SluicewayError, Unavailable
-from sluiceway_runtime.pool.events import Item
-from sluiceway_runtime.pool.limits import PoolLimits, Timing
-from sluiceway_runtime.pool.rate import ServiceRate
-from sluiceway_runtime.pool.workforce import Workforce
+from sluiceway_runtime.pool.policy.events import Item
+from sluiceway_runtime.pool.policy.limits import PoolLimits, Timing
+from sluiceway_runtime.pool.policy.rate import ServiceRate
+from sluiceway_runtime.pool.policy.workforce import Workforce
 
 __all__ = ["Admission", "Room"]
 

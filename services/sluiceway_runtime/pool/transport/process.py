@@ -14,12 +14,12 @@ from dataclasses import replace
 
 from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.cores.threads import thread_environment
-from sluiceway_runtime.pool.arena import Arenas
-from sluiceway_runtime.pool.channel import Channel, ChannelClosed, LostMessage, Packet, pack, pair
-from sluiceway_runtime.pool.execution import describe
-from sluiceway_runtime.pool.limits import WorkerSpec
-from sluiceway_runtime.pool.link import Ended, Heard
-from sluiceway_runtime.pool.messages import FromWorker, Raised, Result, Run, Start, Undelivered
+from sluiceway_runtime.errors import describe
+from sluiceway_runtime.pool.spec import WorkerSpec
+from sluiceway_runtime.pool.transport.arena import Arenas
+from sluiceway_runtime.pool.transport.channel import Channel, ChannelClosed, LostMessage, Packet, pack, pair
+from sluiceway_runtime.pool.transport.link import Ended, Heard
+from sluiceway_runtime.pool.transport.messages import FromWorker, Raised, Result, Run, Start, Undelivered
 
 __all__ = ["WorkerProcess"]
 

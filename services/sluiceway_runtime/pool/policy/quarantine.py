@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from enum import Enum
 
-from sluiceway_runtime.pool.events import Item
+from sluiceway_runtime.pool.policy.events import Item
 
 __all__ = ["Quarantine", "Verdict"]
 

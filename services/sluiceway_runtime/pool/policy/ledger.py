@@ -7,8 +7,8 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from sluiceway_runtime.pool.events import Item
-from sluiceway_runtime.pool.statistics import Counters
+from sluiceway_runtime.pool.policy.events import Item
+from sluiceway_runtime.pool.policy.statistics import Counters
 
 __all__ = ["Ledger"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from sluiceway_runtime.pool.actions import Action, GiveUp, KillWorker, Note, StartWorker, StopWorker
-from sluiceway_runtime.pool.limits import PoolLimits, Timing
-from sluiceway_runtime.pool.slots import Batch, Slot
-from sluiceway_runtime.pool.statistics import WorkerState
+from sluiceway_runtime.pool.policy.actions import Action, GiveUp, KillWorker, Note, StartWorker, StopWorker
+from sluiceway_runtime.pool.policy.limits import PoolLimits, Timing
+from sluiceway_runtime.pool.policy.slots import Batch, Slot
+from sluiceway_runtime.pool.policy.statistics import WorkerState
 
 __all__ = ["Workforce"]
 

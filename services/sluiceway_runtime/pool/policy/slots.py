@@ -7,9 +7,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from itertools import islice
 
-from sluiceway_runtime.pool.events import Item
-from sluiceway_runtime.pool.limits import Timing
-from sluiceway_runtime.pool.statistics import WorkerState
+from sluiceway_runtime.pool.policy.events import Item
+from sluiceway_runtime.pool.policy.limits import Timing
+from sluiceway_runtime.pool.policy.statistics import WorkerState
 
 __all__ = ["Batch", "Slot"]
 

@@ -19,7 +19,7 @@ from collections import Counter, deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
-from sluiceway_runtime.pool.events import Item
+from sluiceway_runtime.pool.policy.events import Item
 from sluiceway_runtime.priority import Priority
 
 __all__ = ["FairQueue"]

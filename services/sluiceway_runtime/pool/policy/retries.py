@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from sluiceway_runtime.pool.events import Item
+from sluiceway_runtime.pool.policy.events import Item
 
 __all__ = ["Retries", "Retry"]
 

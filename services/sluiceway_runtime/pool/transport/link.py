@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from sluiceway_runtime.pool.messages import FromWorker, Run
+from sluiceway_runtime.pool.transport.messages import FromWorker, Run
 
 __all__ = ["Ended", "Heard", "Link"]
 
