@@ -1,17 +1,14 @@
-"""The record of one item, and the batch that it is in: all that a pool knows of a piece of work stands here."""
+"""The record of one item, and what it may be part of: all that a pool knows of a piece of work stands here."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from sluiceway_runtime.priority import Priority
 
-if TYPE_CHECKING:
-    from sluiceway_runtime.pool.policy.retries import Retry
-
-__all__ = ["Batch", "Content", "Item"]
+__all__ = ["Batch", "Content", "Item", "Retry"]
 
 
 class Content(Protocol):
@@ -77,6 +74,14 @@ class Item:
             steps.append((self.batch.sent_s, f"to {self.batch}"))
         steps.append((now, "now"))
         return "; ".join(f"{at_s - self.accepted_s:.3g} s: {words}" for at_s, words in steps)
+
+
+@dataclass(slots=True, eq=False)
+class Retry:
+    """Items to be run together again; with `probe` a single suspect, to be run alone."""
+
+    items: tuple[Item, ...]
+    probe: bool
 
 
 @dataclass(slots=True, eq=False)

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-from sluiceway_runtime.pool.policy.items import Item
+from sluiceway_runtime.pool.policy.items import Item, Retry
 
-__all__ = ["Retries", "Retry"]
-
-
-@dataclass(slots=True, eq=False)
-class Retry:
-    """Items to be run together again; with `probe` a single suspect, to be run alone."""
-
-    items: tuple[Item, ...]
-    probe: bool
+__all__ = ["Retries"]
 
 
 class Retries:
