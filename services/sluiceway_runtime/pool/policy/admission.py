@@ -120,7 +120,8 @@ class Admission:
         return Room(
             self._limits,
             self._timing,
-            CLASS_SHARES[priority],
+            # One request is taken whole or not at all, so one may always fill an empty queue.
+            CLASS_SHARES[priority] if items else 1.0,
             items=items,
             size_bytes=size_bytes,
             begins_s=now + item_s * ahead,

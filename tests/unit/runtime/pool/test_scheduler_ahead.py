@@ -138,3 +138,11 @@ def test_bulk_work_cannot_fill_its_bytes_either(make_desk):
     items = [desk.submit(size=20, priority=Priority.BULK) for _ in range(5)]
     assert [desk.answer(item) is None for item in items] == [True, True, True, False, False]
     assert desk.answer(desk.submit(size=20, priority=Priority.INTERACTIVE)) is None
+
+
+def test_one_bulk_request_may_fill_an_empty_queue(make_desk):
+    """It is taken whole or not at all: with less room than that it would be refused for ever."""
+    desk = make_desk(queue_items=8)
+    items = desk.submit_many(8, priority=Priority.BULK)
+    assert [desk.answer(item) for item in items] == [None] * 8
+    assert isinstance(desk.error(desk.submit(priority=Priority.BULK)), QueueFull)
