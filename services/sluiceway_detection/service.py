@@ -166,7 +166,7 @@ class DetectionService:
 
     def ready(self) -> bool:
         """Whether a worker can take images."""
-        return self.pool is not None and self.facts is not None and self.pool.statistics().ready_workers > 0
+        return self.pool is not None and self.facts is not None and self.pool.able
 
     def status(self) -> Mapping[str, Any]:
         """Model and workers, for operators."""

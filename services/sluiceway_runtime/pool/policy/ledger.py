@@ -1,4 +1,4 @@
-"""Who is owed an answer: the accepted items, their deadlines, and the count of every outcome."""
+"""The one register of a pool: the accepted items that have no answer yet, their deadlines, the count of outcomes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from sluiceway_runtime.pool.events import Item
-from sluiceway_runtime.pool.statistics import Counters
+from sluiceway_runtime.pool.policy.items import Item
+from sluiceway_runtime.pool.policy.statistics import Counters
 
 __all__ = ["Ledger"]
 
@@ -48,22 +48,16 @@ class Ledger:
             self._deadlines = [entry for entry in self._deadlines if self._live(entry[2])]
             heapq.heapify(self._deadlines)
 
-    def close(self, item_ids: Sequence[int], outcome: str) -> None:
+    def close(self, items: Sequence[Item], outcome: str) -> None:
         """These items have their answer, or nobody wants one.
 
         Args:
-            item_ids: items that are here.
+            items: that are here.
             outcome: the counter to raise.
         """
-        for item_id in item_ids:
-            del self._accounts[item_id]
-        self.count(outcome, len(item_ids))
-
-    def dispatched(self, items: Sequence[Item], now: float) -> float:
-        """Note that these items go to a worker, and return how long the first of them had waited, in seconds."""
         for item in items:
-            item.dispatched_s = now
-        return now - items[0].accepted_s
+            del self._accounts[item.id]
+        self.count(outcome, len(items))
 
     def wanted(self, items: Iterable[Item]) -> tuple[Item, ...]:
         """Those of them that are still here."""

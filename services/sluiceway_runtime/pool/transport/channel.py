@@ -13,22 +13,19 @@ nothing behind. Both ends trust each other: workers run the operator's own code.
 from __future__ import annotations
 
 import array
-import ctypes
-import errno
-import mmap
 import os
 import pickle
 import socket
 import struct
-import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sluiceway_runtime.pool.arena import Arenas
 from sluiceway_runtime.pool.payload import Buffer
+from sluiceway_runtime.pool.transport.arena import Arena, Arenas
+from sluiceway_runtime.pool.transport.memory import map_shared
 
-__all__ = ["Channel", "ChannelClosed", "LostMessage", "Packet", "pack", "pair"]
+__all__ = ["Channel", "ChannelClosed", "Draft", "Packet", "UnusablePacket", "pack", "pair"]
 
 # Above this a memfd is cheaper than copying through the socket twice, and socket buffers (208 KiB) hold few packets.
 INLINE_MAX_BYTES = 64 * 1024
@@ -40,26 +37,13 @@ WORD = struct.Struct("<Q")
 # The kernel takes at most this many pieces in one writev.
 PIECES_MAX = 1024
 ZEROS = bytes(ALIGNMENT)
-MAP_FAILED = ctypes.c_void_p(-1).value
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = (
-    ctypes.c_void_p,
-    ctypes.c_size_t,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_long,
-)
-_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 
 
 class ChannelClosed(Exception):
     """The peer has closed its end or died."""
 
 
-class LostMessage(Exception):
+class UnusablePacket(Exception):
     """A packet came, but its message cannot be had.
 
     Attributes:
@@ -73,16 +57,16 @@ class LostMessage(Exception):
         self.unreadable = unreadable
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Packet:
-    """A message ready to be sent. It owns the descriptor until `close`.
+    """A message ready to be sent, once it has data. It owns the descriptor until `close`.
 
     Attributes:
         tag: as given to `pack`.
     """
 
     tag: int
-    data: bytes
+    data: bytes = b""
     descriptor: int | None = None
 
     def close(self) -> None:
@@ -97,42 +81,96 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def pack(message: object, tag: int = 0, arenas: Arenas | None = None) -> Packet:
-    """Make a packet of a message.
+class Draft:
+    """A message that is pickled and has not been copied yet.
 
     Args:
         message: picklable, buffers through `PickleBuffer` (as `Payload` does).
         tag: readable by the receiver even if the message is not.
+
+    Attributes:
+        tag: as given.
+        size: bytes of the body.
+
+    Raises:
+        Exception: the message cannot be pickled, or a buffer is not contiguous.
+    """
+
+    __slots__ = ("_buffers", "_head", "_offsets", "size", "tag")
+
+    def __init__(self, message: object, tag: int) -> None:
+        apart: list[pickle.PickleBuffer] = []
+        control = pickle.dumps(message, protocol=5, buffer_callback=apart.append)
+        self.tag = tag
+        self._buffers = [buffer.raw() for buffer in apart]
+        sizes = [buffer.nbytes for buffer in self._buffers]
+        self._head = struct.pack(f"<{len(sizes) + 2}Q", len(sizes), *sizes, len(control)) + control
+        self._offsets = []
+        end = len(self._head)
+        for size in sizes:
+            offset = end + -end % ALIGNMENT
+            self._offsets.append(offset)
+            end = offset + size
+        self.size = end
+
+    @property
+    def inline(self) -> bool:
+        """Whether it travels in the packet."""
+        return self.size <= INLINE_MAX_BYTES
+
+    def seal(self, packet: Packet, arena: Arena | None = None) -> Packet:
+        """Copy the message to where it travels, and make the packet that tells of it. May run in a thread.
+
+        Args:
+            packet: is given its data; of this tag.
+            arena: to copy it to; else what is large gets memory of its own.
+
+        Raises:
+            OSError: no descriptor or memory is left.
+        """
+        if arena is not None:
+            if not arena.made:
+                arena.make()
+            arena.write(((0, self._head), *zip(self._offsets, self._buffers, strict=True)))
+            packet.descriptor, arena.descriptor = arena.descriptor, None
+            place = IN_KNOWN_ARENA if packet.descriptor is None else IN_NEW_ARENA
+            packet.data = HEADER.pack(self.tag, self.size, place, arena.number)
+        elif self.inline:
+            packet.data = b"".join((HEADER.pack(self.tag, self.size, IN_PACKET, 0), *self._pieces()))
+        else:
+            packet.descriptor = _write_memory(self._pieces(), self.size)
+            packet.data = HEADER.pack(self.tag, self.size, IN_MEMFD, 0)
+        return packet
+
+    def _pieces(self) -> list[Buffer]:
+        pieces: list[Buffer] = [self._head]
+        at = len(self._head)
+        for offset, buffer in zip(self._offsets, self._buffers, strict=True):
+            pieces += (ZEROS[: offset - at], buffer)
+            at = offset + buffer.nbytes
+        return pieces
+
+
+def pack(message: object, tag: int = 0, arenas: Arenas | None = None) -> Packet:
+    """Make a packet of a message, at once.
+
+    Args:
+        message: see `Draft`.
+        tag: likewise.
         arenas: those of the receiver; the message may take one, under its tag.
 
     Raises:
-        OSError: no descriptor or memory is left.
-        Exception: the message cannot be pickled, or a buffer is not contiguous.
+        OSError: no descriptor or memory is left. The arena is free again.
+        Exception: as `Draft`.
     """
-    apart: list[pickle.PickleBuffer] = []
-    control = pickle.dumps(message, protocol=5, buffer_callback=apart.append)
-    buffers = [buffer.raw() for buffer in apart]
-    sizes = [buffer.nbytes for buffer in buffers]
-    head = struct.pack(f"<{len(buffers) + 2}Q", len(buffers), *sizes, len(control)) + control
-    offsets = []
-    end = len(head)
-    for size in sizes:
-        offset = end + -end % ALIGNMENT
-        offsets.append(offset)
-        end = offset + size
-    if end > INLINE_MAX_BYTES and arenas is not None and (arena := arenas.take(tag, end)) is not None:
-        arena.write(((0, head), *zip(offsets, buffers, strict=True)))
-        descriptor, arena.descriptor = arena.descriptor, None
-        place = IN_KNOWN_ARENA if descriptor is None else IN_NEW_ARENA
-        return Packet(tag, HEADER.pack(tag, end, place, arena.slot), descriptor)
-    pieces: list[Buffer] = [head]
-    at = len(head)
-    for offset, buffer in zip(offsets, buffers, strict=True):
-        pieces += (ZEROS[: offset - at], buffer)
-        at = offset + buffer.nbytes
-    if end <= INLINE_MAX_BYTES:
-        return Packet(tag, b"".join((HEADER.pack(tag, end, IN_PACKET, 0), *pieces)))
-    return Packet(tag, HEADER.pack(tag, end, IN_MEMFD, 0), _write_memory(pieces, end))
+    draft = Draft(message, tag)
+    arena = None if arenas is None or draft.inline else arenas.take(tag, draft.size)
+    try:
+        return draft.seal(Packet(tag), arena)
+    except BaseException:
+        if arenas is not None:
+            arenas.give_back(tag, whole=False)
+        raise
 
 
 def _write_memory(pieces: Sequence[Buffer], size: int) -> int:
@@ -222,10 +260,15 @@ class Channel:
         return True
 
     def _send(self, packet: Packet, flags: int) -> None:
-        rights = array.array("i", () if packet.descriptor is None else (packet.descriptor,))
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if rights else []
+        flags |= socket.MSG_NOSIGNAL
         try:
-            self._socket.sendmsg([packet.data], ancillary, flags | socket.MSG_NOSIGNAL)
+            if packet.descriptor is None:
+                self._socket.send(packet.data, flags)
+            else:
+                # Not `socket.send_fds`, nor `recv_fds` below: as of Python 3.13 both drop their flags, so that one may
+                # wait and the other gives descriptors to every process that is started later.
+                rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", (packet.descriptor,)))
+                self._socket.sendmsg([packet.data], [rights], flags)
         except (BrokenPipeError, ConnectionResetError) as error:
             raise ChannelClosed from error
 
@@ -235,7 +278,7 @@ class Channel:
         Raises:
             BlockingIOError: the socket does not block, and nothing is there.
             ChannelClosed: the peer is gone, and all it sent has been received.
-            LostMessage: a packet came that is no use. The next may be.
+            UnusablePacket: a packet came that is no use. The next may be.
         """
         try:
             data, ancillary, flags = self._receive()
@@ -252,22 +295,27 @@ class Channel:
             elif place == IN_KNOWN_ARENA and arena in self._arenas:
                 body = self._arenas[arena][:size]
             elif descriptor is None or flags & socket.MSG_CTRUNC:
-                raise LostMessage(tag, "no descriptor is left to receive shared memory", unreadable=False)
+                raise UnusablePacket(tag, "no descriptor is left to receive shared memory", unreadable=False)
             elif place == IN_NEW_ARENA:
                 self._arenas.pop(arena, None)  # unmapped first, unless somebody still looks into it
-                self._arenas[arena] = _map(descriptor, os.fstat(descriptor).st_size)
+                self._arenas[arena] = map_shared(descriptor, os.fstat(descriptor).st_size)
                 body = self._arenas[arena][:size]
             else:
-                body = _map(descriptor, size)
+                body = map_shared(descriptor, size)
         except OSError as error:
-            raise LostMessage(tag, f"shared memory cannot be mapped: {error}", unreadable=False) from error
+            raise UnusablePacket(tag, f"shared memory cannot be mapped: {error}", unreadable=False) from error
         finally:
             if descriptor is not None:
                 os.close(descriptor)
         try:
             return unpack(body)
         except Exception as error:
-            raise LostMessage(tag, f"{type(error).__name__}: {error}", unreadable=True) from error
+            raise UnusablePacket(tag, f"{type(error).__name__}: {error}", unreadable=True) from error
+
+    def unmap(self, arenas: Iterable[int]) -> None:
+        """The peer has let go of these arenas. They are unmapped, unless somebody still looks into one."""
+        for number in arenas:
+            self._arenas.pop(number, None)
 
     def _receive(self) -> tuple[bytes, list[tuple[int, int, bytes]], int]:
         room = socket.CMSG_SPACE(array.array("i").itemsize)
@@ -279,21 +327,3 @@ def _descriptor(ancillary: Sequence[tuple[int, int, bytes]]) -> int | None:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS and data:
             return array.array("i", data)[0]
     return None
-
-
-def _map(descriptor: int, size: int) -> memoryview:
-    """A read-only view of shared memory, which is unmapped when the last slice of the view is gone.
-
-    The standard library's mmap would do, but before Python 3.13 it keeps a descriptor open for each mapping: a thousand
-    answers that wait for slow clients would use up the usual limit.
-    """
-    if os.fstat(descriptor).st_size < size:
-        raise OSError(errno.EIO, "shared memory is smaller than announced")  # reading past its end would end us
-    # Filling the page table at once saves a fault for every page.
-    address = _libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED | mmap.MAP_POPULATE, descriptor, 0)
-    if address == MAP_FAILED:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    memory = (ctypes.c_ubyte * size).from_address(address)
-    # Not at exit: views may be alive then, and the system unmaps everything anyway.
-    weakref.finalize(memory, _libc.munmap, address, size).atexit = False
-    return memoryview(memory).cast("B").toreadonly()

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sluiceway_runtime.errors import SluicewayError
+    from sluiceway_runtime.pool.policy.items import Item
 
 __all__ = [
     "Action",
@@ -15,6 +18,7 @@ __all__ = [
     "GiveUp",
     "KillWorker",
     "Note",
+    "Recall",
     "Refuse",
     "StartWorker",
     "StopWorker",
@@ -49,14 +53,26 @@ class Dispatch:
 
     worker: int
     batch_id: int
-    item_ids: tuple[int, ...]
+    items: Sequence[Item]
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Tell a worker that nobody waits any more for the items at these positions of a batch that it may not have begun.
+
+    Its results come all the same, with `TAKEN_BACK` in the place of what it did not compute.
+    """
+
+    worker: int
+    batch_id: int
+    positions: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """These of the items just submitted are not accepted."""
+    """These of the items that just arrived are not accepted."""
 
-    item_ids: tuple[int, ...]
+    items: Sequence[Item]
     error: SluicewayError
 
 
@@ -65,14 +81,14 @@ class Succeed:
     """Answer accepted items that were computed together.
 
     Attributes:
-        item_ids: which.
+        items: which.
         results: one for each.
         queue_ms: how long each had waited.
         compute_ms: of the batch.
         worker: that computed it.
     """
 
-    item_ids: list[int]
+    items: list[Item]
     results: list[Any]
     queue_ms: list[float]
     compute_ms: float
@@ -83,7 +99,7 @@ class Succeed:
 class Fail:
     """Answer accepted items with an error."""
 
-    item_ids: tuple[int, ...]
+    items: Sequence[Item]
     error: SluicewayError
 
 
@@ -101,4 +117,4 @@ class Note:
     message: str
 
 
-Action = StartWorker | StopWorker | KillWorker | Dispatch | Refuse | Succeed | Fail | GiveUp | Note
+Action = StartWorker | StopWorker | KillWorker | Dispatch | Recall | Refuse | Succeed | Fail | GiveUp | Note

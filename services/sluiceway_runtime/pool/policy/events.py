@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from sluiceway_runtime.priority import Priority
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from sluiceway_runtime.errors import SluicewayError
+    from sluiceway_runtime.pool.policy.items import Item
 
 __all__ = [
+    "TAKEN_BACK",
     "BatchDone",
+    "BatchLost",
     "BatchRaised",
-    "BatchUndelivered",
     "CancelRequested",
     "CloseRequested",
     "DrainRequested",
     "Event",
-    "Item",
+    "ItemsArrived",
     "SetupFailed",
     "StartRequested",
-    "Submitted",
     "Tick",
     "WorkerDied",
     "WorkerLeaving",
@@ -30,38 +29,8 @@ __all__ = [
 ]
 
 
-@dataclass(slots=True, eq=False)
-class Item:
-    """One piece of work as the scheduler knows it; the payload stays outside.
-
-    Not frozen, as that doubles the time it takes to make one; whoever submits it leaves it alone.
-
-    Attributes:
-        id: never used twice in the life of a pool.
-        request_id: items are served fairly between requests.
-        group: only items of one group share a batch.
-        cost: counts against `max_batch_cost`.
-        size_bytes: counts against `queue_bytes`.
-        deadline_s: on the scheduler's clock.
-        digest: the content's hash. It is called only where a worker has died, as hashing costs time.
-        accepted_s: the ledger's note of when it was taken.
-        dispatched_s: the ledger's note of its last try, None while it has not been with a worker.
-        level: the queue's note of the class that it waits in, None while it does not wait there.
-        entered_s: the queue's note of when it came into that class.
-    """
-
-    id: int
-    request_id: str
-    deadline_s: float
-    priority: Priority = Priority.NORMAL
-    group: Hashable = None
-    cost: int = 1
-    size_bytes: int = 0
-    digest: Callable[[], str] = lambda: ""
-    accepted_s: float = 0.0
-    dispatched_s: float | None = None
-    level: int | None = None
-    entered_s: float = 0.0
+# In the place of a result.
+TAKEN_BACK: Final = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +39,7 @@ class StartRequested:
 
 
 @dataclass(frozen=True, slots=True)
-class Submitted:
+class ItemsArrived:
     """New items of one request, deadline and priority. Each is queued or refused.
 
     Once one is refused for want of room or time, those after it are refused with it. Dispatching waits for the next
@@ -110,7 +79,11 @@ class SetupFailed:
 
 @dataclass(frozen=True, slots=True)
 class BatchDone:
-    """A batch was computed. `results` has one entry per item, a `SluicewayError` where the item failed."""
+    """A batch was computed.
+
+    `results` has one entry per item: a `SluicewayError` where the item failed, `TAKEN_BACK` where it was not computed
+    as nobody waited for it any more.
+    """
 
     worker: int
     batch_id: int
@@ -129,7 +102,7 @@ class BatchRaised:
 
 
 @dataclass(frozen=True, slots=True)
-class BatchUndelivered:
+class BatchLost:
     """The batch or its results could not be passed on, which says nothing about the items."""
 
     worker: int
@@ -149,12 +122,14 @@ class WorkerDied:
     """A worker's process has ended. Everything that it had sent before has been reported.
 
     Attributes:
-        undelivered: batches dispatched to it that never reached it, and so have no part in its end.
+        never_reached: batches dispatched to it that did not come to it, and so have no part in its end.
+        broken: it said before that it can compute no more, as a device does that is lost.
     """
 
     worker: int
     reason: str
-    undelivered: frozenset[int] = frozenset()
+    never_reached: frozenset[int] = frozenset()
+    broken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,14 +144,14 @@ class CloseRequested:
 
 Event = (
     StartRequested
-    | Submitted
+    | ItemsArrived
     | CancelRequested
     | Tick
     | WorkerReady
     | SetupFailed
     | BatchDone
     | BatchRaised
-    | BatchUndelivered
+    | BatchLost
     | WorkerLeaving
     | WorkerDied
     | DrainRequested

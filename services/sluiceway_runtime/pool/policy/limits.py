@@ -1,46 +1,10 @@
-"""What a pool is made of and what bounds it: values only."""
+"""What bounds a pool: values only."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
 
-from sluiceway_runtime.cores.placement import Placement
-from sluiceway_runtime.logs import LogStyle
-
-__all__ = ["PoolLimits", "Timing", "WorkerSpec"]
-
-
-@dataclass(frozen=True)
-class WorkerSpec:
-    """The workers of a pool.
-
-    Attributes:
-        factory: the handler as `module:callable`; the callable takes `config`.
-        config: picklable, handed to every worker.
-        placements: one for each worker.
-        credits: batches that a worker may hold. 1 on a CPU. With 2 or 3 the next batch is already there when the worker
-            finishes one, which matters where the gap is long beside the computation (GPUs).
-        overlap: batches that a worker may have begun at once, if its handler can `launch`; at most `credits`.
-        log: of the front; a worker logs likewise.
-    """
-
-    factory: str
-    config: Mapping[str, Any]
-    placements: tuple[Placement, ...]
-    credits: int = 1
-    overlap: int = 1
-    log: LogStyle = field(default_factory=partial(LogStyle, "pool"))
-
-    def __post_init__(self) -> None:
-        if not self.placements:
-            raise ValueError("a pool needs at least one placement")
-        if self.credits < 1:
-            raise ValueError("credits must be at least 1")
-        if not 1 <= self.overlap <= self.credits:
-            raise ValueError("overlap must be at least 1 and at most credits")
+__all__ = ["PoolLimits", "Timing"]
 
 
 @dataclass(frozen=True)
@@ -53,11 +17,13 @@ class PoolLimits:
         side_by_side: items that a worker computes at once, where more of them take longer in proportion; None where
             larger batches always pay. Workers then share what waits in batches that shrink with it, to no less than
             this, so that they end together.
-        queue_items: most items waiting.
-        queue_bytes: most payload bytes waiting. An item above it is accepted while nothing else waits.
+        queue_items: most items waiting. Bulk work fills three quarters of it, so that other work finds room, or all of it
+            with one request while nothing else waits.
+        queue_bytes: most payload bytes waiting, likewise. An item above it is accepted while nothing else waits.
         batch_timeout_s: a worker that computes one batch for longer is replaced.
         start_timeout_s: a worker that is not ready by then is killed, and its start counts as failed.
-        worker_memory_mb: a worker with more resident memory than this after a batch is replaced; None for no bound.
+        worker_memory_mb: a worker with more memory of its own than this after a batch is replaced; None for no bound.
+            Memory that it shares with the front does not count, nor do the pages of files.
     """
 
     max_batch: int = 1
@@ -84,8 +50,11 @@ class Timing:
         ageing_s: an item that waited this long in its priority class moves up one.
         restart_delay_s: wait before the second restart in a row; the first is immediate, each further one waits double.
         restart_delay_max_s: most wait between restarts.
-        start_attempts: failed starts in a row after which a pool that was never ready gives up, and after which one
-            that was ready refuses work while no worker is alive.
+        start_attempts: failed starts in a row after which a pool that was never ready gives up.
+        recycle_delay_s: a worker that was replaced for its size is not replaced for it again before this; after twice
+            that, if it is too large again by then, and so on.
+        recycle_delay_max_s: most wait between two such replacements.
+        verdict_s: how long an item is refused that ended a worker while alone with it.
         stop_grace_s: from SIGTERM to SIGKILL.
         retry_after_min_s: least `retry_after_s` of a refusal, so that clients do not spin.
         retry_after_max_s: most.
@@ -96,5 +65,8 @@ class Timing:
     restart_delay_max_s: float = 30.0
     start_attempts: int = 3
     stop_grace_s: float = 5.0
+    recycle_delay_s: float = 30.0
+    recycle_delay_max_s: float = 3600.0
+    verdict_s: float = 600.0
     retry_after_min_s: float = 0.02
     retry_after_max_s: float = 10.0

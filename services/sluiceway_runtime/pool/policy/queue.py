@@ -19,7 +19,7 @@ from collections import Counter, deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
-from sluiceway_runtime.pool.events import Item
+from sluiceway_runtime.pool.policy.items import Item
 from sluiceway_runtime.priority import Priority
 
 __all__ = ["FairQueue"]
@@ -57,8 +57,8 @@ class _Level:
         self._groups: dict[Hashable, _Group] = {}
         self._shares: dict[str, _Share] = {}
 
-    def enter(self, items: Sequence[Item], now: float) -> None:
-        """Add items of one request."""
+    def enter(self, items: Sequence[Item], now: float) -> list[int]:
+        """Add items of one request; returns their ids."""
         share = self._shares.setdefault(items[0].request_id, _Share())
         # Whole turns, so that of items at about the same turn the one that has waited longest goes first.
         turn = max(int(self.clock), share.last_turn)
@@ -77,7 +77,9 @@ class _Level:
             item.level = self._number
             item.entered_s = now
             self.waiting[item.id] = item
-        self._entered.extend([item.id for item in items])
+        ids = [item.id for item in items]
+        self._entered.extend(ids)
+        return ids
 
     def leave(self, item: Item) -> None:
         del self.waiting[item.id]
@@ -169,6 +171,8 @@ class FairQueue:
         self._levels = [_Level(int(priority)) for priority in Priority]
         self._count = 0
         self._by_group: Counter[Hashable] = Counter()
+        # When items came into the pool, and the ids of those that came together. What has left is skipped, or swept.
+        self._arrived: deque[tuple[float, list[int]]] = deque()
         self.size_bytes = 0
         self.cost = 0
 
@@ -177,8 +181,11 @@ class FairQueue:
 
     def push(self, items: Sequence[Item], now: float) -> None:
         """Add items of one request to the class of their priority."""
-        self._levels[items[0].priority].enter(items, now)
+        ids = self._levels[items[0].priority].enter(items, now)
+        self._arrived.append((items[0].accepted_s, ids))
         self._count += len(items)
+        if len(self._arrived) > max(SWEEP_AT_LEAST, 2 * self._count):
+            self._arrived = deque(entry for entry in self._arrived if self._waits(entry[1]))
         self._by_group.update([item.group for item in items])
         self.size_bytes += sum([item.size_bytes for item in items])
         self.cost += sum([item.cost for item in items])
@@ -221,10 +228,8 @@ class FairQueue:
         Returns:
             At least one item, unless the queue is empty.
         """
-        for level in self._levels:
-            if (seed := level.first()) is not None:
-                break
-        else:
+        seed = self._first()
+        if seed is None:
             return []
         max_items = min(max_items, math.ceil(self._by_group[seed.group] / workers))
         limit = math.inf if max_cost is None else max_cost
@@ -242,6 +247,35 @@ class FairQueue:
         self.cost -= sum([item.cost for item in batch])
         return batch
 
+    def next_group(self) -> tuple[int, int]:
+        """Of the group whose turn it is, how many items wait and about what they cost; nothing of an empty queue.
+
+        The items of a group are much alike, so the cost is reckoned from the first.
+        """
+        seed = self._first()
+        if seed is None:
+            return 0, 0
+        items = self._by_group[seed.group]
+        return items, items * seed.cost
+
+    def oldest_s(self) -> float | None:
+        """When the item was taken into the pool that waits here the longest, None if none waits."""
+        while self._arrived and not self._waits(self._arrived[0][1]):
+            self._arrived.popleft()
+        return self._arrived[0][0] if self._arrived else None
+
     def ahead_of(self, priority: Priority) -> int:
         """How many items wait in this class and those before it."""
         return sum(len(level.waiting) for level in self._levels[: priority + 1])
+
+    def _waits(self, ids: list[int]) -> bool:
+        """Whether any of them is still here; drops those that are not from the end."""
+        while ids and not any(ids[-1] in level.waiting for level in self._levels):
+            ids.pop()
+        return bool(ids)
+
+    def _first(self) -> Item | None:
+        for level in self._levels:
+            if (first := level.first()) is not None:
+                return first
+        return None

@@ -13,7 +13,21 @@ from sluiceway_runtime.errors import SluicewayError
 from sluiceway_runtime.logs import LogStyle
 from sluiceway_runtime.pool.payload import Payload
 
-__all__ = ["FromWorker", "Leaving", "Raised", "Ready", "Result", "Run", "Start", "StartFailed", "Undelivered"]
+__all__ = [
+    "FromWorker",
+    "ToWorker",
+    "Broken",
+    "Leaving",
+    "Lost",
+    "Raised",
+    "Ready",
+    "Recall",
+    "Result",
+    "Run",
+    "Start",
+    "StartFailed",
+    "Unmap",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +68,21 @@ def _run(batch_id: int, metas: list[Any], counts: list[int], buffers: list[Any])
 
 
 @dataclass(frozen=True, slots=True)
+class Recall:
+    """Front to worker: nobody waits any more for the items at these positions of a batch, if it has not begun it."""
+
+    batch_id: int
+    positions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unmap:
+    """Front to worker: these arenas are gone."""
+
+    arenas: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """Worker to front: warmed up."""
 
@@ -70,41 +99,41 @@ class StartFailed:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Worker to front: the batch was computed."""
+    """Worker to front: the batch was computed; None stands for an item that was recalled before."""
 
     batch_id: int
-    results: tuple[Payload | SluicewayError, ...]
+    results: tuple[Payload | SluicewayError | None, ...]
     compute_ms: float
     memory_bytes: int
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # By columns, as in `Run`; an error stands in the place of the facts, and says so by its count.
+        # By columns, as in `Run`; what is no payload stands in the place of the facts, and says so by its count.
         metas: list[Any] = []
         counts: list[int] = []
         buffers: list[PickleBuffer] = []
         for result in self.results:
-            if isinstance(result, SluicewayError):
-                metas.append(result)
-                counts.append(_ERROR)
-            else:
+            if isinstance(result, Payload):
                 meta, its = result
                 metas.append(meta)
                 counts.append(len(its))
                 buffers += map(PickleBuffer, its)
+            else:
+                metas.append(result)
+                counts.append(_NO_PAYLOAD)
         return _result, (self.batch_id, (metas, counts, buffers), self.compute_ms, self.memory_bytes)
 
 
-_ERROR = -1
+_NO_PAYLOAD = -1
 
 
 def _result(
     batch_id: int, columns: tuple[list[Any], list[int], list[Any]], compute_ms: float, memory_bytes: int
 ) -> Result:
     metas, counts, buffers = columns
-    if buffers or _ERROR in counts:
+    if buffers or _NO_PAYLOAD in counts:
         left = iter(buffers)
         results = [
-            meta if count == _ERROR else Payload(meta, tuple(islice(left, count)))
+            meta if count == _NO_PAYLOAD else Payload(meta, tuple(islice(left, count)))
             for meta, count in zip(metas, counts, strict=True)
         ]
     else:
@@ -121,7 +150,7 @@ class Raised:
 
 
 @dataclass(frozen=True, slots=True)
-class Undelivered:
+class Lost:
     """The batch or its results were lost on the way for want of descriptors or memory. Either side may find it."""
 
     batch_id: int
@@ -133,4 +162,10 @@ class Leaving:
     """Worker to front: asked to exit; no further batch is begun."""
 
 
-FromWorker = Ready | StartFailed | Result | Raised | Undelivered | Leaving
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Worker to front: it can compute no more, as where its device is lost, and ends."""
+
+
+FromWorker = Ready | StartFailed | Result | Raised | Lost | Leaving | Broken
+ToWorker = Start | Run | Recall | Unmap

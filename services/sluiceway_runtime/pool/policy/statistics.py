@@ -74,8 +74,8 @@ class PoolStatistics:
         queued: items waiting.
         queued_bytes: their payloads.
         running: items with workers.
-        capacity: items that the ready workers can hold at once.
-        queue_ms: wait of the item dispatched last.
+        capacity: items that the ready workers can hold at once; 0 on a machine that is taken to be ill.
+        queue_ms: wait of the item that waits the longest; 0 while none does.
         workers: by index.
         counters: totals.
         item_ms: smoothed time that one worker takes for one item, its share of a batch; 0 until known.

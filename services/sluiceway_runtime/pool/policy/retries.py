@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterable
 
-from sluiceway_runtime.pool.events import Item
+from sluiceway_runtime.pool.policy.items import Item, Retry
 
-__all__ = ["Retries", "Retry"]
-
-
-@dataclass(slots=True, eq=False)
-class Retry:
-    """Items to be run together again; with `probe` a single suspect, to be run alone."""
-
-    items: tuple[Item, ...]
-    probe: bool
+__all__ = ["Retries"]
 
 
 class Retries:
-    """They go before everything that is queued: they have waited longest."""
+    """They go before everything that is queued: they have waited longest. An item that is here knows its `retry`."""
 
     def __init__(self) -> None:
         self._waiting: deque[Retry] = deque()
-        self._retry_of: dict[int, Retry] = {}
+        self._count = 0
         self.size_bytes = 0
 
     def __len__(self) -> int:
-        return len(self._retry_of)
-
-    def __contains__(self, item_id: int) -> bool:
-        return item_id in self._retry_of
+        return self._count
 
     def add(self, groups: list[tuple[Item, ...]], *, probe: bool = False) -> None:
         """Put batches in front, the first of them first."""
@@ -40,14 +29,16 @@ class Retries:
             retry = Retry(items, probe)
             self._waiting.appendleft(retry)
             for item in items:
-                self._retry_of[item.id] = retry
+                item.retry = retry
+                self._count += 1
                 self.size_bytes += item.size_bytes
 
-    def remove(self, item_id: int) -> None:
+    def remove(self, item: Item) -> None:
         """Take one item out of the batch that it waits in."""
-        retry = self._retry_of.pop(item_id)
-        self.size_bytes -= next(item.size_bytes for item in retry.items if item.id == item_id)
-        retry.items = tuple(item for item in retry.items if item.id != item_id)
+        retry = item.retry
+        assert retry is not None, "it waits here"
+        self._left((item,))
+        retry.items = tuple(other for other in retry.items if other is not item)
         if not retry.items:
             self._waiting.remove(retry)
 
@@ -58,7 +49,15 @@ class Retries:
     def pop(self, retry: Retry) -> tuple[Item, ...]:
         """Take a batch out to run it."""
         self._waiting.remove(retry)
-        for item in retry.items:
-            del self._retry_of[item.id]
-            self.size_bytes -= item.size_bytes
+        self._left(retry.items)
         return retry.items
+
+    def oldest_s(self) -> float | None:
+        """When the item was taken that has been in the pool the longest, None if none is here."""
+        return min((item.accepted_s for retry in self._waiting for item in retry.items), default=None)
+
+    def _left(self, items: Iterable[Item]) -> None:
+        for item in items:
+            item.retry = None
+            self._count -= 1
+            self.size_bytes -= item.size_bytes

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from sluiceway_runtime.pool.messages import FromWorker, Run
+from sluiceway_runtime.pool.transport.messages import FromWorker, Recall, Run
 
-__all__ = ["Ended", "Heard", "Link"]
+__all__ = ["End", "Ended", "Heard", "Link"]
 
-# Called on the event loop, in the order in which things happened; `Ended` last, once, with the reason and the ids of
-# batches that were handed over and never reached the worker.
+
+class End(NamedTuple):
+    """How a worker ended.
+
+    Attributes:
+        reason: for people.
+        never_reached: ids of batches that were handed over and did not come to it.
+        broken: it had said that it can compute no more.
+    """
+
+    reason: str
+    never_reached: frozenset[int] = frozenset()
+    broken: bool = False
+
+
+# Called on the event loop, in the order in which things happened; `Ended` last, and once.
 Heard = Callable[[FromWorker], None]
-Ended = Callable[[str, frozenset[int]], None]
+Ended = Callable[[End], None]
 
 
 class Link(Protocol):
@@ -30,6 +44,10 @@ class Link(Protocol):
             OSError: no descriptor or memory is left for it.
             Exception: it cannot be pickled.
         """
+        ...
+
+    def recall(self, recall: Recall) -> None:
+        """Say what is not wanted any more of a batch that was handed over."""
         ...
 
     def stop(self) -> None:
