@@ -57,7 +57,7 @@ class DetectionConfig(StageConfig):
         ge=STRIDE,
         le=_MAX_SIDE_PX,
         multiple_of=STRIDE,
-        description="Longer side of the input; default the model's.",
+        description="Longer side of the input; default the model's, 1280 for DB models.",
     )
     shapes: tuple[Shape, ...] = Field(
         (),
