@@ -37,6 +37,8 @@ _STEEPEST_DEGREES = 60.0
 _LEVEL = 0.1
 # A pixel whose centre lies on an edge is inside, whatever the last digits of OpenCV's float32 say.
 _EDGE_PX = 0.01
+# Coordinates lie within the image, whatever becomes of their last digits on the way.
+_INSET_PX = 0.01
 # No number is divided by 0.
 _TINY = 1e-9
 
@@ -157,6 +159,30 @@ def _grown(boxes: _Boxes, unclip: float) -> _Boxes:
     return boxes._replace(width=boxes.width + 2 * distance, height=boxes.height + 2 * distance)
 
 
+def _inside(boxes: _Boxes, image_shape: tuple[int, int]) -> _Boxes:
+    """Pull in the sides that lie beyond the image, each by itself. One that lies there as a whole has no size then.
+
+    Each corner is the farthest one in one direction: to the right of a box that is turned clockwise, for example, its
+    upper right one. So first the ends are pulled in, as if all of the height stayed, and then the upper and lower side.
+    """
+    x, y, width, height, angle = boxes
+    cos, sin = np.cos(angle), np.abs(np.sin(angle))
+    beyond = sin * height / 2
+    right = np.minimum(width / 2, (image_shape[1] - _INSET_PX - x - beyond) / cos)
+    left = np.minimum(width / 2, (x - _INSET_PX - beyond) / cos)
+    clockwise = angle >= 0
+    bottom = np.minimum(height / 2, (image_shape[0] - _INSET_PX - y - sin * np.where(clockwise, right, left)) / cos)
+    top = np.minimum(height / 2, (y - _INSET_PX - sin * np.where(clockwise, left, right)) / cos)
+    along, down = (right - left) / 2, (bottom - top) / 2
+    return _Boxes(
+        x + along * np.cos(angle) - down * np.sin(angle),
+        y + along * np.sin(angle) + down * np.cos(angle),
+        np.maximum(right + left, 0),
+        np.maximum(bottom + top, 0),
+        angle,
+    )
+
+
 def _detections(boxes: _Boxes, confidences: FloatArray, letterbox: Letterbox, at_most: int) -> Detections:
     """Bring boxes from the map to the image."""
     order = np.argsort(-confidences, kind="stable")
@@ -172,12 +198,12 @@ def _detections(boxes: _Boxes, confidences: FloatArray, letterbox: Letterbox, at
     angle = np.arctan2(sin * gain_y, cos * gain_x)
     longer, shorter = np.maximum(boxes.width, boxes.height), np.minimum(boxes.width, boxes.height)
     level = np.abs(sin) * longer < _LEVEL * shorter
-    tilt = np.where(level, 0, angle)
-    half_width = (np.cos(tilt) * width + np.abs(np.sin(tilt)) * height) / 2
-    half_height = (np.abs(np.sin(tilt)) * width + np.cos(tilt) * height) / 2
+    x, y, width, height, angle = _inside(_Boxes(x, y, width, height, np.where(level, 0, angle)), letterbox.image_shape)
+    half_width = (np.cos(angle) * width + np.abs(np.sin(angle)) * height) / 2
+    half_height = (np.abs(np.sin(angle)) * width + np.cos(angle) * height) / 2
     upright = np.stack((x - half_width, y - half_height, x + half_width, y + half_height), axis=1).astype(np.float32)
     upright = clip_boxes(upright, *letterbox.image_shape)
-    kept = np.flatnonzero(has_area(upright))
+    kept = np.flatnonzero(has_area(upright) & (np.minimum(width, height) > 0))
     shapes: dict[int, Shape] = {
         row: RotatedBox((centre_x, centre_y), its_width, its_height, degrees)
         for row, (centre_x, centre_y, its_width, its_height, degrees, straight) in enumerate(
