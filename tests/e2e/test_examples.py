@@ -110,6 +110,16 @@ def test_layout(folder: Path, report: Path) -> None:
     assert {model["name"] for model in answer["models"]} == {"doclaynet-v8n", "ppocrv6-tiny-det", "ppocrv6-tiny"}
 
 
+def test_objects(folder: Path, samples: Path) -> None:
+    answer = run("objects", samples / "bus.jpg", folder)
+    things, lettering = of_step(answer, "objects"), of_step(answer, "text")
+    (bus,) = [thing for thing in things if thing["class"] == "bus"]
+    assert {thing["class"] for thing in things} >= {"bus", "person"}
+    assert {region["parent"] for region in lettering} == {bus["id"]}
+    assert {"cero", "emisiones"} <= words_in(answer, bus)
+    assert {model["name"] for model in answer["models"]} == {"coco-v8n", "ppocrv6-tiny-det", "ppocrv6-tiny"}
+
+
 def test_vehicles(folder: Path, samples: Path) -> None:
     subprocess.run([sys.executable, "-W", "error", "colour_model.py"], cwd=folder, check=True, capture_output=True)
     answer = run("vehicles", samples / "bus.jpg", folder)
