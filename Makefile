@@ -27,10 +27,13 @@ $(VENV)/.ready: pyproject.toml
 	@$(BIN)/python $(PIP) install --quiet --no-compile --editable '.[cpu]'
 	@touch $@
 
-demo: setup ## run the cluster on a photograph and a page of text
+demo: setup ## read a page, then find the things in a photograph and read what stands on them
 	@$(BIN)/sluiceway models pull --defaults
-	@$(BIN)/sluiceway samples pull bus.jpg page.png --to out/samples
-	@$(BIN)/sluiceway run out/samples/bus.jpg out/samples/page.png --out out/demo
+	@$(BIN)/sluiceway samples pull page.png bus.jpg --to out/samples
+	@$(BIN)/sluiceway run out/samples/page.png --out out/demo
+	@echo "now a YOLO model, whose weights have a licence of their own:"
+	@$(BIN)/sluiceway models pull coco-v8n
+	@$(BIN)/sluiceway run out/samples/bus.jpg --config examples/objects.toml --out out/demo
 
 # --- check it -------------------------------------------------------------------------------------------------------
 .PHONY: dev test lint types check test-torch test-cuda

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sluiceway_detection.input_shapes import InputShape, scale_to_fit
+from sluiceway_detection.input_shapes import Inputs, InputShape, scale_to_fit
 from sluiceway_detection.types import ImageBgr, clip_boxes
 
 __all__ = ["Letterbox"]
@@ -39,13 +39,26 @@ class Letterbox:
     left_px: int
 
     @classmethod
-    def fit(cls, image_shape: tuple[int, int], input_shape: InputShape) -> Letterbox:
-        """Plan the placement; no pixels are touched."""
+    def fit(cls, image_shape: tuple[int, int], input_shape: InputShape, *, enlarge: bool = True) -> Letterbox:
+        """Plan the placement; no pixels are touched.
+
+        Args:
+            image_shape: height and width of the image.
+            input_shape: of the model.
+            enlarge: whether a small image is enlarged until it fills the input.
+        """
         scale = scale_to_fit(image_shape, input_shape)
+        if not enlarge:
+            scale = min(scale, 1.0)
         height, width = (max(round(side * scale), 1) for side in image_shape)
         top = round((input_shape[0] - height) / 2 - 0.1)
         left = round((input_shape[1] - width) / 2 - 0.1)
         return cls(input_shape, image_shape, (height, width), top, left)
+
+    @classmethod
+    def place(cls, image_shape: tuple[int, int], inputs: Inputs, image_size_px: int | None = None) -> Letterbox:
+        """Choose the input for an image, see `Inputs.shape_of`, and plan its placement there."""
+        return cls.fit(image_shape, inputs.shape_of(image_shape, image_size_px), enlarge=inputs.enlarges)
 
     def draw(self, image_bgr: ImageBgr) -> ImageBgr:
         """Scale and pad: uint8 [h, w, 3] of `image_shape` to uint8 [H, W, 3] of `input_shape`, contiguous."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from detection_answers import detections_of
 from sluiceway_detection.backends import BackendSpec, open_backend
-from sluiceway_detection.detector import YoloDetector
+from sluiceway_detection.detector import ModelDetector
 from sluiceway_detection.device_handler import DeviceHandler
 from sluiceway_detection.handler import WorkerSettings
 from sluiceway_detection.job import DetectionJob
@@ -53,7 +53,7 @@ def test_regions_equal_those_of_onnx_runtime(name: str) -> None:
     settings = WorkerSettings(weights=str(MODELS / f"{name}.onnx"), shapes=shapes, max_batch=4, overlap=2)
     handler = DeviceHandler(settings)
     facts = handler.setup(PLACEMENT)["detection"]
-    reference = YoloDetector(
+    reference = ModelDetector(
         open_backend("onnx", BackendSpec(MODELS / f"{name}.onnx", "cpu", 1, precision="f32", shapes=shapes))
     )
     assert (facts.backend, facts.precision, facts.classes) == ("torch", "f32", reference.classes)
