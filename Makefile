@@ -201,7 +201,7 @@ test-clients: dev $(PROTO_VENV)/.ready $(TRITON_VENV)/.ready ## build the client
 # tritonclient wants protobuf below 7 and brings an `inference` package of its own: it cannot live beside Sluiceway.
 $(TRITON_VENV)/.ready: Makefile
 	$(PYTHON) -m venv $(TRITON_VENV)
-	$(TRITON_VENV)/bin/python $(PIP) install --quiet 'tritonclient[grpc]==2.73.0'
+	$(TRITON_VENV)/bin/python $(PIP) install --quiet 'tritonclient[grpc,http]==2.73.0'
 	touch $@
 
 .PHONY: clean
