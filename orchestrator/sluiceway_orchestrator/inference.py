@@ -134,7 +134,10 @@ class PipelineInference:
                 if isinstance(addressed.event, SourceFailed):
                     raise addressed.event.error
                 together.add(addressed)
-        return Inferred(_tensors(together.results()))
+        results = together.results()
+        steps = [result.timings.steps.values() for result in results]
+        queue_ms = max(sum(step.queue_ms for step in own) for own in steps)
+        return Inferred(_tensors(results), queue_ms, max(sum(step.compute_ms for step in own) for own in steps))
 
 
 def _written(value: Parameter) -> str:

@@ -172,7 +172,7 @@ async def test_the_standard_parameters(
 ) -> None:
     parameters = {"priority": given, "timeout": 0, "sequence_id": 7, "sequence_start": True, "sequence_end": False}
     await stub.ModelInfer(request(**parameters, top_k=2))
-    await stub.ModelInfer(request(priority=str(given), sequence_id="mine"))
+    await stub.ModelInfer(request(priority=str(given), sequence_id="mine", triton_enable_empty_final_response=False))
     assert reader.asked == [({"top_k": 2}, priority), ({}, priority)]
 
 

@@ -19,6 +19,8 @@ __all__ = ["NO_SHARED_MEMORY", "Asked", "asked_of", "config_of", "inputs_of", "m
 NO_SHARED_MEMORY = "shared memory is not supported: send tensors in the request"
 # Of the protocol, for models with a memory and for servers with traces.
 _PASSED_OVER = frozenset(("sequence_id", "sequence_start", "sequence_end", "binary_data_output"))
+# What clients set for servers that answer one request several times.
+_RESERVED = "triton_"
 _PRIORITIES = (Priority.NORMAL, Priority.INTERACTIVE, Priority.NORMAL, Priority.BULK)
 _MAX_ECHO = 100
 
@@ -109,7 +111,7 @@ def asked_of(request: pb.ModelInferRequest, card: ModelCard) -> Asked:
             priority = _PRIORITIES[min(level, len(_PRIORITIES) - 1)]
         elif name == "timeout":
             timeout_s = _whole(name, value) / 1e6 or None
-        elif name not in _PASSED_OVER:
+        elif name not in _PASSED_OVER and not name.startswith(_RESERVED):
             known = ", ".join(card.parameters) or "none"
             raise InvalidOption(
                 f"parameters: {name[:_MAX_ECHO]} is no parameter of {card.name}", metadata={"parameters": known}
