@@ -83,6 +83,17 @@ fuzz: dev ## a million mutated inputs, 120,000 of them decoded in real workers
 licences: dev ## list the licences of what the images contain
 	$(BIN)/python deploy/licences.py
 
+# --- release it -----------------------------------------------------------------------------------------------------
+# IMAGES: none, cpu, or all (with CUDA: 25 GB of disk)
+IMAGES ?= cpu
+.PHONY: release test-release
+release: $(VENV)/.deploy ## wheel, source distribution, chart, image archives and checksums, in dist/ (needs a Docker engine; IMAGES=none does not)
+	$(BIN)/python deploy/release.py --to dist --images $(IMAGES)
+
+test-release: $(VENV)/.deploy ## make a release, and install each of its parts where nothing else is (5 minutes)
+	$(BIN)/python tests/deploy/tools.py
+	$(BIN)/python -m pytest -m slow tests/deploy/test_release.py tests/e2e/test_wheel.py
+
 .PHONY: test-compose test-chart test-gpu-image test-kubernetes
 $(VENV)/.deploy: $(VENV)/.dev
 	@$(BIN)/python $(PIP) install --quiet --group deploy
@@ -208,7 +219,7 @@ test-clients: dev $(PROTO_VENV)/.ready $(TRITON_VENV)/.ready ## build the client
 # tritonclient wants protobuf below 7 and brings an `inference` package of its own: it cannot live beside Sluiceway.
 $(TRITON_VENV)/.ready: Makefile
 	$(PYTHON) -m venv $(TRITON_VENV)
-	$(TRITON_VENV)/bin/python $(PIP) install --quiet 'tritonclient[grpc]==2.73.0'
+	$(TRITON_VENV)/bin/python $(PIP) install --quiet 'tritonclient[grpc,http]==2.73.0'
 	touch $@
 
 .PHONY: clean

@@ -37,7 +37,7 @@ class Form:
     """
 
     fields: MultiDict[str] = field(default_factory=MultiDict)
-    files: list[tuple[str, bytearray]] = field(default_factory=list)
+    files: list[tuple[str, bytes | bytearray]] = field(default_factory=list)
 
 
 class Untyped(Enum):

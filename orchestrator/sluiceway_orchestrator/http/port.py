@@ -6,8 +6,8 @@ import asyncio
 import logging
 import re
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -25,6 +25,7 @@ from sluiceway_orchestrator.convert.job import JobLimits, job_from_request
 from sluiceway_orchestrator.http.answers import JSON, answer_type, send_document, send_events
 from sluiceway_orchestrator.http.convert import names_of, seconds_of
 from sluiceway_orchestrator.http.docs_page import PAGE_HEADERS, page
+from sluiceway_orchestrator.http.open_inference import Caller, OpenInference
 from sluiceway_orchestrator.http.openapi import document
 from sluiceway_orchestrator.http.origin import OriginGuard
 from sluiceway_orchestrator.http.problem import plain_problem, problem_response
@@ -43,6 +44,9 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # Connections that are idle are not worth waiting for.
 _CLOSE_S = 0.5
 
+# Load balancers ask these by address, and what they hear is nothing to hide.
+_OPEN = frozenset(("/healthz", "/v2/health/live", "/v2/health/ready"))
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -56,6 +60,7 @@ class HttpPort:
         budget: where room for a body is reserved before it is read.
         run: runs a job and hands out its events.
         describe: what the server offers, as JSON.
+        inference: pipelines as models, under `/v2`.
         security: TLS and tokens, those of gRPC.
     """
 
@@ -68,9 +73,11 @@ class HttpPort:
         budget: MemoryBudget,
         run: Callable[[Job], AsyncGenerator[Addressed]],
         describe: Callable[[], str],
+        inference: OpenInference | None = None,
         security: Security | None = None,
     ) -> None:
         self._config = config
+        self._inference = inference
         self._http = http
         self._limits = limits
         self._budget = budget
@@ -106,6 +113,8 @@ class HttpPort:
                 web.get("/", self._root),
             ]
         )
+        if self._inference is not None:
+            app.add_routes(self._inference.routes(self._infer, self._client))
         app.on_response_prepare.append(self._allow_origin)
         # A client that goes away cancels its handler, and with it the job.
         self._runner = web.AppRunner(
@@ -149,8 +158,7 @@ class HttpPort:
         given = request.headers.get(REQUEST_ID_KEY, "")
         request_id = given if _SAFE_ID.fullmatch(given) else uuid.uuid4().hex[:16]
         current_request_id.set(request_id)
-        # Load balancers ask by address, and what they hear is nothing to hide.
-        if request.path != "/healthz" and not self._guard.knows_host(request):
+        if request.path not in _OPEN and not self._guard.knows_host(request):
             return plain_problem(421, "this server does not go by that name; see orchestrator.http.allow_hosts")
         try:
             origin = self._guard.allowed_origin(request)
@@ -208,7 +216,13 @@ class HttpPort:
             return web.Response(text="draining\n", status=503)
         return web.Response(text="ok\n")
 
-    async def _process(self, request: web.Request) -> web.StreamResponse:
+    @asynccontextmanager
+    async def _admitted(self, request: web.Request) -> AsyncIterator[tuple[str, Account]]:
+        """Let work for a request begin in this block: who asks, and where its bytes are counted.
+
+        Raises:
+            Unauthenticated, QueueFull, Unavailable: it may not begin.
+        """
         client = self._client(request)
         if self._draining:
             raise Unavailable("the server is draining", retry_after_s=1.0)
@@ -216,21 +230,37 @@ class HttpPort:
         self._running += 1
         self._idle.clear()
         try:
-            kind = answer_type(request.headers.get("Accept", "*/*"))
             with self._budget.account() as account:
-                job, names = await self._job(request, client, account)
-                if kind == JSON:
-                    # The document has no place for them.
-                    job = replace(job, return_images=False)
-                async with aclosing(self._run(job)) as events:
-                    if kind == JSON:
-                        return await send_document(request, Results(names), job.deadline, account, events)
-                    return await send_events(request, kind, job.deadline, events)
+                yield client, account
         finally:
             leave()
             self._running -= 1
             if not self._running:
                 self._idle.set()
+
+    async def _process(self, request: web.Request) -> web.StreamResponse:
+        async with self._admitted(request) as (client, account):
+            kind = answer_type(request.headers.get("Accept", "*/*"))
+            job, names = await self._job(request, client, account)
+            if kind == JSON:
+                # The document has no place for them.
+                job = replace(job, return_images=False)
+            async with aclosing(self._run(job)) as events:
+                if kind == JSON:
+                    return await send_document(request, Results(names), job.deadline, account, events)
+                return await send_events(request, kind, job.deadline, events)
+
+    async def _infer(self, request: web.Request) -> web.StreamResponse:
+        async with self._admitted(request) as (client, account):
+            deadline = Deadline.after(self._config.default_deadline_s)
+            body = await self._reader.body(request, deadline, account)
+            caller = Caller(self._name_of(client, request), deadline, current_request_id.get())
+            assert self._inference is not None
+            return await self._inference.infer(request, body, caller)
+
+    def _name_of(self, client: str, request: web.Request) -> str:
+        """Who shares fairly with whom."""
+        return client if client != ANONYMOUS else request.remote or ANONYMOUS
 
     async def _job(self, request: web.Request, client: str, account: Account) -> tuple[Job, dict[str, str]]:
         """The job of a request, and what its sources are called."""
@@ -241,7 +271,7 @@ class HttpPort:
         parsed = await self._reader.read(request, query, deadline, account)
         job = job_from_request(
             parsed,
-            client=client if client != ANONYMOUS else request.remote or ANONYMOUS,
+            client=self._name_of(client, request),
             deadline=deadline,
             request_id=current_request_id.get(),
             limits=self._limits,

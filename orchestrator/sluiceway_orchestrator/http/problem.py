@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 from sluiceway_runtime.errors import SluicewayError
 
-__all__ = ["plain_problem", "problem_body", "problem_response", "status_of"]
+__all__ = ["headers_of", "plain_problem", "problem_body", "problem_response", "status_of"]
 
 # By the name of the gRPC code, as Google's APIs map them.
 STATUS = {
@@ -65,14 +65,20 @@ def problem_body(error: SluicewayError, request_id: str) -> dict[str, Any]:
     return body
 
 
-def problem_response(error: SluicewayError, request_id: str) -> web.Response:
-    """Return the answer to a request that failed as a whole."""
+def headers_of(error: SluicewayError) -> dict[str, str]:
+    """Return what headers say of an error: when to come back, and that a token is wanted."""
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
-    status = status_of(error.code, error.reason)
-    if status == 401:
+    if status_of(error.code, error.reason) == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    return headers
+
+
+def problem_response(error: SluicewayError, request_id: str) -> web.Response:
+    """Return the answer to a request that failed as a whole."""
+    headers = headers_of(error)
+    status = status_of(error.code, error.reason)
     text = json.dumps(problem_body(error, request_id), ensure_ascii=False)
     return web.Response(status=status, text=text, content_type=CONTENT_TYPE, headers=headers)
 

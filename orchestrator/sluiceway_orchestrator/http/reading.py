@@ -70,6 +70,19 @@ class JobReader:
         account.settle(job.size_bytes, phase)
         return job
 
+    async def body(self, request: web.Request, deadline: Deadline, account: Account) -> bytearray:
+        """Read a body that is no job, as `read` does one."""
+        length = length_of(request)
+        phase = Phase.DOOR if length is None else phase_of_request(length)
+        try:
+            async with asyncio.timeout(deadline.remaining_s()):
+                await self._reserve(request, account, phase, JSON_COPIES)
+                return await read_body(request, self.limit_bytes)
+        except TimeoutError:
+            raise DeadlineExceeded("the time ran out before the body was here") from None
+        except web.RequestPayloadError:
+            raise InvalidOption("body: it is not encoded as its headers say") from None
+
     async def _read(self, request: web.Request, query: MultiDict[str], account: Account, phase: Phase) -> Request:
         kind = request.content_type
         if kind == _JSON:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from sluiceway.client.assembly import Assembly
 from sluiceway.client.events import JobDone
+from sluiceway.client.results import Result
 from sluiceway_orchestrator.http.convert import client_event
 from sluiceway_orchestrator.http.problem import status_of
 from sluiceway_orchestrator.outbox import Addressed
@@ -35,12 +36,16 @@ class Results:
             self._assemblies[self._positions[addressed.source_id]].add(event)
         return size_bytes
 
+    def results(self) -> list[Result]:
+        """What is known of each source by now, in the order of the request."""
+        return [assembly.result() for assembly in self._assemblies]
+
     def document(self) -> tuple[int, str]:
         """The status of the answer and its text.
 
         One source is an object, and its failure that of the request. Several are a list, of which some may have failed.
         """
-        results = [assembly.result() for assembly in self._assemblies]
+        results = self.results()
         if len(results) != 1:
             return 200, json.dumps([result.to_dict() for result in results], ensure_ascii=False)
         (result,) = results

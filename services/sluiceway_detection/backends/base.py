@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from sluiceway_runtime.errors import StartupError
 
+from sluiceway.installation import install_command
 from sluiceway_detection.input_shapes import STRIDE, Inputs, InputShape, default_shapes
 from sluiceway_detection.model_card import ModelCard
 from sluiceway_detection.thresholds import NONE_KNOWN, Thresholds
@@ -133,7 +134,7 @@ def resolve_backend(wanted: str, weights: Path, device: str) -> BackendName:
     }[wanted]
     for library in libraries:
         if importlib.util.find_spec(library) is None:
-            raise StartupError(f"detection.backend: {wanted} needs {library}; install sluiceway[{extra}]")
+            raise StartupError(f"detection.backend: {wanted} needs {library}: {install_command(extra)}")
     return wanted  # type: ignore[return-value]  # one of the three keys above
 
 

@@ -128,8 +128,8 @@ def test_the_backend_follows_weights_and_device(
     [
         ("openvino", "m.pt", "cpu", r"sluiceway_detection\.export m\.pt m\.onnx"),
         ("onnx", "m.pt", "cpu", "reads ONNX"),
-        ("torch", "m.onnx", "cpu", r"torch needs torch; install sluiceway\[gpu\]"),
-        ("torch", "m.pt", "cpu", r"torch needs torch; install sluiceway\[export\]"),
+        ("torch", "m.onnx", "cpu", r"torch needs torch: .*pip install .*\[gpu\]'$"),
+        ("torch", "m.pt", "cpu", r"torch needs torch: .*pip install .*\[export\]'$"),
         ("openvino", "m.onnx", "cuda:0", "computes on the CPU here"),
     ],
 )

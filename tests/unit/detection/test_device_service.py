@@ -105,7 +105,7 @@ async def test_a_gpu_without_torch_says_what_to_install(monkeypatch: pytest.Monk
     monkeypatch.setattr(service.devices, "resolve", lambda device, **_: ("cuda:0",))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     config = DetectionConfig.model_validate({"model": MODEL, "device": "cuda"})
-    with pytest.raises(StartupError, match=r"torch needs torch; install sluiceway\[gpu\]"):
+    with pytest.raises(StartupError, match=r"torch needs torch: .*pip install .*\[gpu\]'$"):
         await DetectionService(config, Installation({}, Security(), {})).start()
 
 
