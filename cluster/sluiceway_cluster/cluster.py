@@ -197,9 +197,12 @@ def _require_free_ports(specs: Sequence[ServerSpec]) -> None:
     taken = []
     for spec in specs:
         host, _, port = spec.address.rpartition(":")
-        for key, place in (("port", (host.strip("[]"), int(port))), ("operations_port", spec.operations)):
+        places = {"port": (host.strip("[]"), int(port)), "operations_port": spec.operations}
+        if spec.http is not None:
+            places["http.port"] = spec.http
+        for key, place in places.items():
             if _is_taken(*place):
-                taken.append(f"port {place[1]} ({spec.name}.{key}) is in use by another program")
+                taken.append(f"port {place[1]} ({spec.section or spec.name}.{key}) is in use by another program")
     if taken:
         advice = "Is a cluster running? `sluiceway run --address` uses it; one beside it needs other ports configured."
         raise ClusterError("\n".join([*taken, advice]))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sluiceway_orchestrator.config import OrchestratorConfig
-from sluiceway_orchestrator.config.apis import load_apis
+from sluiceway_orchestrator.config.apis import load_apis, require_secrets
 from sluiceway_orchestrator.plan import Pipeline
 from sluiceway_runtime import cores, devices
 from sluiceway_runtime.config import (
@@ -20,7 +20,7 @@ from sluiceway_runtime.config import (
     require_known_variables,
 )
 from sluiceway_runtime.errors import ConfigurationError
-from sluiceway_runtime.server.security import SecurityConfig, load_security
+from sluiceway_runtime.server.security import Security, SecurityConfig, load_security
 
 from sluiceway_cluster.division import Division, StageLoad, divide
 from sluiceway_cluster.pipelines import needed_pipelines
@@ -28,7 +28,7 @@ from sluiceway_cluster.placement import ORCHESTRATOR, Written, place_servers, st
 from sluiceway_cluster.process import ServerSpec
 from sluiceway_cluster.scaling import automatic_orchestrators, read_scale
 from sluiceway_cluster.sharing import shares_of
-from sluiceway_cluster.stages import ConfiguredStage, configured_stages
+from sluiceway_cluster.stages import ConfiguredStage, configured_stages, model_faults
 
 __all__ = ["ClusterPlan", "plan_cluster"]
 
@@ -87,6 +87,7 @@ def plan_cluster(
     free_ports: bool,
     overrides: Mapping[str, str] | None = None,
     scale: Sequence[str] = (),
+    here: bool = True,
 ) -> ClusterPlan:
     """Read the configuration of all servers and divide the machine.
 
@@ -96,13 +97,14 @@ def plan_cluster(
         free_ports: take ports that are free instead of the configured ones.
         overrides: variables that win over `environment`.
         scale: `NAME=NUMBER` of services to start so many servers of; `auto` for the others.
+        here: whether the servers are to run on this machine, with its files and its environment.
 
     Raises:
         ConfigurationError: every fault of every section, one a line.
     """
     variables = {**environment, **(overrides or {})}
     tables = read_file(config)
-    sections = _sections(tables, variables)
+    sections = _sections(tables, variables, here=here)
     used = {name for pipeline in sections.pipelines for name in pipeline.stages}
     stages = tuple(stage for stage in sections.stages.values() if stage.name in used)
     written = Written(tables, variables)
@@ -147,6 +149,8 @@ def plan_cluster(
                 file,
                 server.config.drain_grace_s,
                 server.arguments,
+                None if free_ports or server.name != ORCHESTRATOR else _http_place(sections.orchestrator),
+                server.section,
             )
             for server in servers
         ),
@@ -162,7 +166,11 @@ def plan_cluster(
     )
 
 
-def _sections(tables: Mapping[str, Any], variables: Mapping[str, str]) -> _Sections:
+def _http_place(config: OrchestratorConfig) -> tuple[str, int] | None:
+    return (config.http.host, config.http.port) if config.http.enabled else None
+
+
+def _sections(tables: Mapping[str, Any], variables: Mapping[str, str], *, here: bool) -> _Sections:
     faults: list[str] = []
 
     def read(load: Callable[[], Loaded]) -> Loaded:
@@ -188,7 +196,11 @@ def _sections(tables: Mapping[str, Any], variables: Mapping[str, str]) -> _Secti
         section(ModelsConfig, "models"),
         read(lambda: load_security(tables, variables)),
     )
-    read(lambda: require_known_variables(variables))
+    read(lambda: require_known_variables(variables, tables))
+    if here:
+        faults += model_faults(sections.stages or {})
+        read(lambda: Security(sections.security, variables) if sections.security else None)
+        read(lambda: require_secrets(load_apis(tables), variables))
     if faults:
         # Faults of stages and APIs are met more than once: others name them as well.
         raise ConfigurationError("\n".join(dict.fromkeys(faults)))

@@ -28,6 +28,7 @@ from sluiceway_runtime.errors import SluicewayError, StartupError
 from sluiceway_runtime.images.decode import decode_image
 from sluiceway_runtime.images.limits import ImageLimits
 
+from sluiceway.client.folders import images_in
 from sluiceway_detection.backends import Backend, BackendSpec, open_backend
 from sluiceway_detection.detector import ModelDetector
 from sluiceway_detection.input_shapes import choose_shape
@@ -95,8 +96,8 @@ def read_images(folder: Path) -> Sequence[ImageBgr]:
         StartupError: there is none.
     """
     paths: list[Path] = []
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in _SUFFIXES and len(paths) < MOST_IMAGES:
+    for path in sorted(map(Path, images_in(str(folder), suffixes=_SUFFIXES))):
+        if len(paths) < MOST_IMAGES:
             try:
                 decode_image(path.read_bytes(), ImageLimits())
             except SluicewayError as error:

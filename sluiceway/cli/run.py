@@ -70,7 +70,12 @@ def run(
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write annotated pictures here.")] = None,
     address: Annotated[
         str | None,
-        typer.Option("--address", metavar="HOST:PORT", help="Use this running cluster instead of starting one."),
+        typer.Option(
+            "--address",
+            metavar="HOST:PORT",
+            envvar="SLUICEWAY_ADDRESS",
+            help="Use this running cluster instead of starting one.",
+        ),
     ] = None,
     pipeline: Annotated[
         str | None, typer.Option("--pipeline", metavar="NAME", help="Steps to run; default: the cluster's own choice.")

@@ -27,6 +27,7 @@ from sluiceway.client.results import (
     Timings,
     to_pandas,
 )
+from sluiceway.client.runs import AsyncResults, Results
 from sluiceway.client.sources import ApiCall, Source, SourceLike
 
 __all__ = [
@@ -43,6 +44,8 @@ __all__ = [
     "Source",
     "SourceLike",
     "Result",
+    "Results",
+    "AsyncResults",
     "Page",
     "Region",
     "Box",

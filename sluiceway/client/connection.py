@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,8 +12,9 @@ from typing import Self
 import grpc
 from google.protobuf.message import EncodeError
 
+from sluiceway.client.addresses import is_local, require_address
 from sluiceway.client.convert import JobRequest, call_metadata, error_from_rpc
-from sluiceway.client.options import Options, Tls
+from sluiceway.client.options import Options, Tls, require_metadata
 from sluiceway.errors import ImageTooLarge, InvalidOption, SluicewayError, Unavailable
 from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
 
@@ -37,6 +38,7 @@ _OPTIONS = (
     ("grpc.enable_retries", 0),
 )
 
+REQUEST_ID_KEY = "x-request-id"
 _PROCESS = f"/{pipeline_pb2.DESCRIPTOR.services_by_name['PipelineService'].full_name}/Process"
 
 # What gRPC raises for writing to a stream that is over, or that ends at this moment.
@@ -50,19 +52,27 @@ class Connection:
     Error handling: calls raise `SluicewayError`, never a gRPC exception.
     """
 
-    def __init__(self, address: str, *, tls: Tls | None, token: str | None) -> None:
+    def __init__(
+        self, address: str, *, tls: Tls | None, token: str | None, metadata: Mapping[str, str] | None = None
+    ) -> None:
         if token and not (token.isascii() and token.isprintable()):
             raise InvalidOption("the token has characters other than printable ASCII, such as the end of a line")
-        self.address = address
+        self.address = require_address(address)
         self._closed = False
         options = list(_OPTIONS)
+        if is_local(address):
+            # As everybody expects of curl's `localhost`; gRPC would ask the proxy for it. Elsewhere gRPC goes by
+            # `grpc_proxy`, `https_proxy`, `http_proxy` and `no_grpc_proxy`, `no_proxy`.
+            options.append(("grpc.enable_http_proxy", 0))
         if tls is None:
             self._channel = grpc.aio.insecure_channel(address, options=options)
         else:
             if tls.server_name:
                 options.append(("grpc.ssl_target_name_override", tls.server_name))  # type: ignore[arg-type]
             self._channel = grpc.aio.secure_channel(address, _credentials(tls), options=options)
-        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self._metadata = require_metadata(metadata or {})
+        if token:
+            self._metadata += (("authorization", f"Bearer {token}"),)
         self._stub = pipeline_pb2_grpc.PipelineServiceStub(self._channel)
         # The stub would serialise the request once more, after it was done to know its size.
         self._process: grpc.aio.UnaryStreamMultiCallable[bytes, pipeline_pb2.ProcessResponse] = (
@@ -70,16 +80,17 @@ class Connection:
         )
 
     async def process(
-        self, request: JobRequest, options: Options, timeout_s: float | None
+        self, request: JobRequest, options: Options, timeout_s: float | None, request_id: str
     ) -> AsyncGenerator[pipeline_pb2.ProcessResponse]:
-        """Run one job; `options` are those of the request."""
+        """Run one job; `options` are those of the request, and logs know it by `request_id`."""
         try:
             data = request.SerializeToString()
         except (EncodeError, ValueError) as error:
             raise ImageTooLarge(
                 "the sources are larger together than a request can be: send them one by one"
             ) from error
-        call = self._process(data, timeout=timeout_s, metadata=self._metadata + call_metadata(options, len(data)))
+        metadata = self._metadata + call_metadata(options, len(data)) + ((REQUEST_ID_KEY, request_id),)
+        call = self._process(data, timeout=timeout_s, metadata=metadata)
         try:
             async for response in call:
                 yield response
@@ -89,10 +100,10 @@ class Connection:
             # An abandoned call would hold its memory until the channel closes.
             call.cancel()
 
-    def bulk(self, options: Options) -> BulkCall:
+    def bulk(self, options: Options, request_id: str) -> BulkCall:
         """Open one stream for many jobs, all with these options, and without a deadline of its own."""
         # The largest of them is not known: sources are drawn from an iterable while the stream runs.
-        metadata = self._metadata + call_metadata(options, None)
+        metadata = self._metadata + call_metadata(options, None) + ((REQUEST_ID_KEY, request_id),)
         return BulkCall(self._stub.ProcessStream(metadata=metadata), self._error)
 
     async def describe(self, timeout_s: float | None) -> pipeline_pb2.DescribeResponse:
@@ -140,8 +151,19 @@ class BulkCall:
         Raises:
             SluicewayError: the stream has ended; `read` says why.
         """
+        await self._write(pipeline_pb2.ProcessStreamRequest(job=job))
+
+    async def cancel(self, job_id: str) -> None:
+        """Tell the server that a job is not wanted any more.
+
+        Raises:
+            SluicewayError: as `write`.
+        """
+        await self._write(pipeline_pb2.ProcessStreamRequest(cancel=pipeline_pb2.CancelJob(job_id=job_id)))
+
+    async def _write(self, message: pipeline_pb2.ProcessStreamRequest) -> None:
         try:
-            await self._call.write(pipeline_pb2.ProcessStreamRequest(job=job))
+            await self._call.write(message)
         except grpc.aio.AioRpcError as error:
             raise self._error(error) from error
         except _ENDED as error:

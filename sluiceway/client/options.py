@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Any, TypedDict, cast
 
-__all__ = ["Options", "Priority", "StepOptions", "Tls"]
+from sluiceway.errors import InvalidOption
+
+__all__ = ["OptionFields", "Options", "Priority", "StepOptions", "Tls", "require_metadata", "with_fields"]
 
 
 class Priority(StrEnum):
@@ -62,6 +66,54 @@ class Options:
     return_images: bool = False
     detect_only: bool = False
     steps: Mapping[str, StepOptions] = field(default_factory=dict)
+
+
+class OptionFields(TypedDict, total=False):
+    """Fields of `Options` that may be given by themselves: `process("a.jpg", confidence=0.4)`."""
+
+    confidence: float | None
+    iou: float | None
+    classes: Iterable[str]
+    max_detections: int | None
+    image_size: int | None
+    characters: bool | None
+    top_k: int | None
+    priority: Priority | str
+    return_images: bool
+    detect_only: bool
+    steps: Mapping[str, StepOptions]
+
+
+def with_fields(options: Options, fields: OptionFields) -> Options:
+    """Set some fields of options; the name of one class stands for a list of it.
+
+    Raises:
+        TypeError: there is no such field.
+    """
+    if not fields:
+        return options
+    known: dict[str, Any] = dict(cast("Mapping[str, Any]", fields))
+    for name in known:
+        if name not in OptionFields.__annotations__:
+            raise TypeError(f"there is no option {name!r}, only {', '.join(OptionFields.__annotations__)}")
+    if "classes" in known:
+        classes = known["classes"]
+        known["classes"] = (classes,) if isinstance(classes, str) else tuple(classes)
+    return replace(options, **known)
+
+
+def require_metadata(metadata: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return metadata as calls carry it.
+
+    Raises:
+        InvalidOption: a key or a value is none that a header can hold.
+    """
+    for key, value in metadata.items():
+        if not re.fullmatch(r"[0-9a-z_.-]+", key) or key.startswith(("grpc-", ":")) or key.endswith("-bin"):
+            raise InvalidOption(f"metadata: {key!r} is no key; one is small letters, digits, '-', '_' and '.'")
+        if not (isinstance(value, str) and value.isascii() and value.isprintable()):
+            raise InvalidOption(f"metadata: the value of {key} has characters other than printable ASCII")
+    return tuple(metadata.items())
 
 
 @dataclass(frozen=True, slots=True)

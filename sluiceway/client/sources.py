@@ -94,11 +94,13 @@ class Source:
         content: the image; None if one of the calls, or of the pipeline's own, brings it.
         calls: further APIs to ask before detection, all at once; their answers are in `Result.values`.
         params: for the call steps of the pipeline, by name.
+        channels: order of the channels, if the image is an array and another than the client's.
     """
 
     content: Content | None = None
     calls: Sequence[ApiCall] = ()
     params: Mapping[str, str] = field(default_factory=dict)
+    channels: ChannelOrder | None = None
 
 
 SourceLike = Content | Source
@@ -121,7 +123,7 @@ def with_calls(source: SourceLike, calls: Sequence[ApiCall], params: Mapping[str
     if not calls and not params:
         return source
     whole = source if isinstance(source, Source) else Source(source)
-    return Source(whole.content, (*whole.calls, *calls), {**(params or {}), **whole.params})
+    return replace(whole, calls=(*whole.calls, *calls), params={**(params or {}), **whole.params})
 
 
 def describe_source(source: SourceLike) -> str:
@@ -172,7 +174,7 @@ def load_source(
         case Source():
             content = LoadedSource(name)
             if source.content is not None:
-                content = load_source(source.content, channels=channels, most_bytes=most_bytes)
+                content = load_source(source.content, channels=source.channels or channels, most_bytes=most_bytes)
             return replace(content, calls=tuple(source.calls), params=dict(source.params))
         case ApiCall():
             return LoadedSource(name, call=source)

@@ -202,7 +202,7 @@ def marked(mark: str) -> list[list[str]]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            if process.environ().get("SLUICEWAY_TEST_MARK") == mark:
+            if process.environ().get("MARK_OF_TEST") == mark:
                 found.append(process.cmdline())
     return found
 
@@ -210,7 +210,7 @@ def marked(mark: str) -> list[list[str]]:
 def test_without_an_address_it_brings_its_own_cluster_and_leaves_nothing(samples: Path) -> None:
     mark = uuid.uuid4().hex
     with ThreadPoolExecutor(1) as thread:
-        running = thread.submit(run, samples / "page.png", "--json", SLUICEWAY_TEST_MARK=mark)
+        running = thread.submit(run, samples / "page.png", "--json", MARK_OF_TEST=mark)
         most = 0
         while not running.done():
             most = max(most, len(marked(mark)))

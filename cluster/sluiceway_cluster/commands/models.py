@@ -199,7 +199,8 @@ def pull_missing(names: Sequence[str]) -> None:
 def _configured(config: Path | None) -> tuple[str, ...]:
     from sluiceway_cluster import plan_cluster  # noqa: PLC0415
 
-    plan = plan_cluster(config, os.environ, free_ports=False)
+    # Images are built without the secrets and files of where they run.
+    plan = plan_cluster(config, os.environ, free_ports=False, here=False)
     # Also for stages that are configured and not used yet.
     written = (name for stage in plan.unused if not stage.is_default for name in stage.weights)
     return (*plan.weights, *written)

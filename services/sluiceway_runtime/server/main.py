@@ -112,8 +112,8 @@ def run_service(
     except ValueError:
         parser.error("--set wants KEY=VALUE")
     try:
-        require_known_variables(os.environ)
         tables = read_file(arguments.config)
+        require_known_variables(os.environ, tables)
         own = _section_of(name, section, load_stages(tables, os.environ))
         config = load_section(model, own, tables=tables, environment=os.environ, overrides=overrides)
         configure_logging(LogStyle(name, config.log_level, config.log_format))

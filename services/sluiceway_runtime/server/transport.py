@@ -102,6 +102,8 @@ def channel_options(max_message_bytes: int) -> list[tuple[str, Any]]:
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", MAX_RECONNECT_BACKOFF_MS),
+        # Stages are in the orchestrator's own network; a proxy that the environment names is for what is outside.
+        ("grpc.enable_http_proxy", 0),
         # Otherwise channels to the same address share one connection and with it one flow-control window and fate.
         ("grpc.use_local_subchannel_pool", 1),
     ]
