@@ -61,9 +61,8 @@ async def test_a_device_that_fails_for_a_while_costs_no_request_and_no_picture(s
             await asyncio.to_thread(wait_until, lambda: is_ready(sick), 60, "it does not come back")
             await load.more(100)
             assert count(sick, "succeeded") > before, "it is used again"
-        print(
-            f"{section}: {len(load.answers)} pictures, {len(load.wrong)} wrong; {count(sick, 'deaths')} ends of its worker"
-        )
+        ends = count(sick, "deaths")
+        print(f"{section}: {len(load.answers)} pictures, {len(load.wrong)} wrong, {ends} ends of the sick one's worker")
         assert not load.wrong
         assert len(load.answers) == load.right
         assert count(sick, "quarantined") == count(well, "quarantined") == 0

@@ -74,7 +74,11 @@ class StageConfig(ServerConfig):
     queue_bytes: int = Field(256 * 2**20, ge=2**20, description="Most payload bytes waiting.")
     batch_timeout_s: float = Field(60, gt=0, description="A worker that computes one batch for longer is replaced.")
     start_timeout_s: float = Field(120, gt=0, description="A worker that is not ready by then fails the start.")
-    worker_memory_mb: int | None = Field(None, ge=64, description="A worker with more memory of its own than this is replaced after its batch. Shared memory does not count.")
+    worker_memory_mb: int | None = Field(
+        None,
+        ge=64,
+        description="A worker with more memory of its own, shared memory not counted, is replaced after its batch.",
+    )
 
     @field_validator("cores")
     @classmethod

@@ -17,8 +17,8 @@ class PoolLimits:
         side_by_side: items that a worker computes at once, where more of them take longer in proportion; None where
             larger batches always pay. Workers then share what waits in batches that shrink with it, to no less than
             this, so that they end together.
-        queue_items: most items waiting. Bulk work fills three quarters of it, so that other work finds room, or all of it
-            with one request while nothing else waits.
+        queue_items: most items waiting. Bulk work fills three quarters of it, so that other work finds room, or all of
+            it with one request while nothing else waits.
         queue_bytes: most payload bytes waiting, likewise. An item above it is accepted while nothing else waits.
         batch_timeout_s: a worker that computes one batch for longer is replaced.
         start_timeout_s: a worker that is not ready by then is killed, and its start counts as failed.
