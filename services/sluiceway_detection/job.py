@@ -60,7 +60,8 @@ class CropFacts(NamedTuple):
 class DetectionAnswer(NamedTuple):
     """What was found, without the pixels.
 
-    Arrays travel as bytes: float32 boxes [N, 4], int32 classes [N] and float32 confidences [N].
+    Arrays travel as bytes: float32 boxes [N, 4], int32 classes [N] and float32 confidences [N]. `scale` and `left_out`
+    are those of `Detections`.
     """
 
     width_px: int
@@ -71,6 +72,8 @@ class DetectionAnswer(NamedTuple):
     shapes: tuple[tuple[int, Shape], ...]
     crops: tuple[CropFacts, ...]
     decode_ms: float
+    scale: float = 1.0
+    left_out: bool = False
 
     @staticmethod
     def payload(image_bgr: ImageBgr, detections: Detections, crops: list[Crop], decode_ms: float) -> Payload:
@@ -86,6 +89,8 @@ class DetectionAnswer(NamedTuple):
                 CropFacts(c.detection, c.plan, c.pixels.shape[0], c.pixels.shape[1], c.to_image) for c in crops
             ),
             decode_ms=decode_ms,
+            scale=detections.scale,
+            left_out=detections.left_out,
         )
         return Payload(answer, tuple(crop.pixels.data.cast("B") for crop in crops))
 

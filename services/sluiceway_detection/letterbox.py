@@ -58,6 +58,11 @@ class Letterbox:
         left = round((input_shape[1] - width) / 2 - 0.1)
         return cls(input_shape, image_shape, (height, width), top, left)
 
+    @property
+    def scale(self) -> float:
+        """How large the image is shown: 1 is as it is."""
+        return max(self.content_shape) / max(self.image_shape)
+
     @classmethod
     def place(cls, image_shape: tuple[int, int], inputs: Inputs, image_size_px: int | None = None) -> Letterbox:
         """Choose the input for an image, see `Inputs.shape_of`, and plan its placement there."""
