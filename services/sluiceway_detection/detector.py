@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -141,12 +142,19 @@ def selector_of(
         places: the classes of a classic head are reduced already, see `select_places`.
     """
     reading = card.map_reading
-    if reading is not None:
-        return lambda output, image, letterbox, selection: divide_long_lines(
-            image, select_map(output, letterbox, selection, reading)
-        )
     select = select_end_to_end if card.end_to_end else (select_places if places else select_classic)
-    return lambda output, _, letterbox, selection: select(output, letterbox, selection)
+
+    def regions(
+        output: npt.NDArray[np.floating], image: ImageBgr, letterbox: Letterbox, selection: Selection
+    ) -> Detections:
+        if reading is None:
+            found = select(output, letterbox, selection)
+        else:
+            lines = divide_long_lines(image, select_map(output, letterbox, selection, reading))
+            found = lines.first(selection.max_detections)
+        return replace(found, scale=letterbox.scale)
+
+    return regions
 
 
 def load_detector(name: str, device: str) -> UserDetector:

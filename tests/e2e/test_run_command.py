@@ -142,6 +142,9 @@ def test_options_have_their_effect(up: Any, samples: Path) -> None:
     assert objects(named)[0]["regions"] == objects(everything)[0]["regions"]
     count = len(objects(everything)[0]["regions"])
     assert len(objects(few)[0]["regions"]) == 3 < count
+    (notice,) = objects(few)[0]["notices"]
+    assert (notice["reason"], notice["metadata"]["max"]) == ("REGIONS_TRUNCATED", "3")
+    assert "notices" not in objects(everything)[0]
     assert 0 < len(objects(sure)[0]["regions"]) < count
     assert {region["text"] for region in objects(unread)[0]["regions"]} == {None}
 

@@ -89,7 +89,8 @@ def scaled(pixels: Tensor, scale: PixelScale, dtype: torch.dtype) -> Tensor:
     images = images.to(dtype)
     if scale == YOLO_PIXELS:
         return images / 255
-    mean, std = (torch.tensor(values, dtype=dtype, device=pixels.device) for values in (scale.mean, scale.std))
+    # Filled on the device: a copy from the host could not be captured.
+    mean, std = (torch.stack([images.new_full((), value) for value in values]) for values in (scale.mean, scale.std))
     return (images - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -57,7 +58,13 @@ def divide_long_lines(image_bgr: ImageBgr, found: Detections) -> Detections:
             parts[place] = clip_boxes(_around(box), *image_bgr.shape[:2])
             if row in found.shapes:
                 shapes[place] = box
-    return Detections(parts, found.class_ids[source], found.confidences[source], shapes)
+    return replace(
+        found,
+        boxes_xyxy_px=parts,
+        class_ids=found.class_ids[source],
+        confidences=found.confidences[source],
+        shapes=shapes,
+    )
 
 
 def _divided(image_bgr: ImageBgr, line: RotatedBox, count: int) -> list[RotatedBox]:

@@ -73,6 +73,9 @@ def test_listed_shapes_hold_small_images_as_they_are(model: Path, backend: str) 
     (listed,), (as_it_is,) = detector.detect([image], [ANY]), whole.detect([image], [ANY])
     assert len(listed) == len(as_it_is) == 1
     np.testing.assert_allclose(listed.boxes_xyxy_px, as_it_is.boxes_xyxy_px, atol=1)
+    assert (listed.scale, as_it_is.scale) == (1, 1)
+    (shrunk,) = detector.detect([np.full((256, 200, 3), 250, np.uint8)], [ANY])
+    assert shrunk.scale == 0.5
     np.testing.assert_allclose(as_it_is.boxes_xyxy_px, [[6, 14, 93, 36]], atol=2)
 
 

@@ -1,6 +1,7 @@
 """Lines that no recogniser takes whole."""
 
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -47,6 +48,8 @@ def test_a_strip_is_divided_in_gaps() -> None:
     assert all(in_a_gap(float(x)) for x in boxes[1:, 0])
     assert (np.diff(boxes[:, [0, 2]], axis=1) / HEIGHT < 60).all()
     assert (found.confidences == found.confidences[0]).all()
+    assert not found.left_out
+    assert divide_long_lines(strip(), replace(detections((0, 0, WIDTH, HEIGHT)), left_out=True)).left_out
 
 
 def test_what_is_short_enough_stays_as_it_is() -> None:

@@ -175,7 +175,9 @@ def test_options_apply() -> None:
         map_[40:60, 20 + 100 * column : 80 + 100 * column] = value
     assert regions(map_).confidences == pytest.approx([0.9, 0.7, 0.5], abs=0.01)
     assert regions(map_, Selection(0.6)).confidences == pytest.approx([0.9, 0.7], abs=0.01)
-    assert len(regions(map_, Selection(0.4, max_detections=1))) == 1
+    few = regions(map_, Selection(0.4, max_detections=1))
+    assert (len(few), few.left_out) == (1, True)
+    assert not regions(map_, Selection(0.4, max_detections=3)).left_out
     assert len(regions(map_, Selection(0.4, class_ids=frozenset()))) == 0
     assert len(regions(map_, Selection(0.4, class_ids=frozenset({0})))) == 3
     assert len(regions(map_, reading=MapReading(0.8, 1.4))) == 1
