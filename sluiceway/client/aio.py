@@ -114,8 +114,8 @@ class AsyncClient:
             calls: further APIs to ask about the source.
             params: for the call steps of the pipeline, by name.
             timeout_s: for this call.
-            request_id: letters, digits and `._:-`, at most 128, by which the logs of the servers know it; one is made by
-                default. Results and errors carry it.
+            request_id: letters, digits and `._:-`, at most 128, by which the logs of the servers know it; by default
+                one is made. Results and errors carry it.
             fields: those of `Options`, by themselves: they win over `options`.
 
         Returns:
