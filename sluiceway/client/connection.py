@@ -68,12 +68,12 @@ class Connection:
             options.append(("grpc.enable_http_proxy", 0))
         target = target_of(address)
         if (first := first_of(address)) is not None:
-            options.append(("grpc.default_authority", first))  # type: ignore[arg-type]
+            options.append(("grpc.default_authority", first))
         if tls is None:
             self._channel = grpc.aio.insecure_channel(target, options=options)
         else:
             if tls.server_name:
-                options.append(("grpc.ssl_target_name_override", tls.server_name))  # type: ignore[arg-type]
+                options.append(("grpc.ssl_target_name_override", tls.server_name))
             self._channel = grpc.aio.secure_channel(target, _credentials(tls), options=options)
         self._metadata = require_metadata(metadata or {})
         if token:
