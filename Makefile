@@ -27,10 +27,13 @@ $(VENV)/.ready: pyproject.toml
 	@$(BIN)/python $(PIP) install --quiet --no-compile --editable '.[cpu]'
 	@touch $@
 
-demo: setup ## run the cluster on a photograph and a page of text
+demo: setup ## read a page, then find the things in a photograph and read what stands on them
 	@$(BIN)/sluiceway models pull --defaults
-	@$(BIN)/sluiceway samples pull bus.jpg page.png --to out/samples
-	@$(BIN)/sluiceway run out/samples/bus.jpg out/samples/page.png --out out/demo
+	@$(BIN)/sluiceway samples pull page.png bus.jpg --to out/samples
+	@$(BIN)/sluiceway run out/samples/page.png --out out/demo
+	@echo "now a YOLO model, whose weights have a licence of their own:"
+	@$(BIN)/sluiceway models pull coco-v8n
+	@$(BIN)/sluiceway run out/samples/bus.jpg --config examples/objects.toml --out out/demo
 
 # --- check it -------------------------------------------------------------------------------------------------------
 .PHONY: dev test lint types check test-torch test-cuda
@@ -80,6 +83,17 @@ fuzz: dev ## a million mutated inputs, 120,000 of them decoded in real workers
 licences: dev ## list the licences of what the images contain
 	$(BIN)/python deploy/licences.py
 
+# --- release it -----------------------------------------------------------------------------------------------------
+# IMAGES: none, cpu, or all (with CUDA: 25 GB of disk)
+IMAGES ?= cpu
+.PHONY: release test-release
+release: $(VENV)/.deploy ## wheel, source distribution, chart, image archives and checksums, in dist/ (needs a Docker engine; IMAGES=none does not)
+	$(BIN)/python deploy/release.py --to dist --images $(IMAGES)
+
+test-release: $(VENV)/.deploy ## make a release, and install each of its parts where nothing else is (5 minutes)
+	$(BIN)/python tests/deploy/tools.py
+	$(BIN)/python -m pytest -m slow tests/deploy/test_release.py tests/e2e/test_wheel.py
+
 .PHONY: test-compose test-chart test-gpu-image test-kubernetes
 $(VENV)/.deploy: $(VENV)/.dev
 	@$(BIN)/python $(PIP) install --quiet --group deploy
@@ -107,8 +121,8 @@ test-kubernetes: $(VENV)/.deploy ## test the chart in the cluster of KUBECONFIG,
 # Each prints a table, writes its ratios by name to out/, and fails below its bar.
 # A Python with torch and onnx, for the naive variant of bench-detection; without one, an environment is made (5 GB).
 TORCH_PYTHON ?= $(TORCH_VENV)/bin/python
-.PHONY: bench bench-beside bench-detection bench-detection-gpu bench-overhead bench-client bench-orchestrator bench-overload bench-priority bench-recognition bench-wire
-bench: bench-overhead bench-client bench-orchestrator ## the quick benchmarks (4 minutes; want a quiet machine)
+.PHONY: bench bench-beside bench-detection bench-detection-gpu bench-overhead bench-client bench-machine bench-orchestrator bench-overload bench-priority bench-recognition bench-wire
+bench: bench-overhead bench-client bench-machine bench-orchestrator ## the quick benchmarks (4 minutes; want a quiet machine)
 
 bench-detection: dev $(if $(filter $(TORCH_VENV)/%,$(TORCH_PYTHON)),$(TORCH_VENV)/.ready) ## detection beside its bare backend and beside torch's defaults; draws docs/collapse.svg (8 minutes)
 	$(BIN)/python benchmarks/detection.py --torch-python $(TORCH_PYTHON) --json out/bench-detection.json --chart docs/collapse.svg
@@ -142,6 +156,10 @@ bench-recognition: dev $(RECOGNITION_VENV)/.ready ## recognition bare, served an
 bench-detection-gpu: $(TORCH_VENV)/.ready dev ## detection on a GPU beside all cores of its machine (4 minutes; 6 at first)
 	$(BIN)/sluiceway models pull text-small
 	$(TORCH_VENV)/bin/python benchmarks/detection_gpu.py --json out/bench-detection-gpu.json
+
+bench-machine: dev ## what `sluiceway up` carries on this machine (SCALE="orchestrator=4 detection=2")
+	$(BIN)/sluiceway samples pull bus.jpg page.png --to out/samples
+	$(BIN)/python benchmarks/machine.py $(foreach item,$(SCALE),--scale $(item)) --json out/bench-machine.json
 
 bench-orchestrator: dev ## the orchestrator with stages that answer at once, beside a do-nothing proxy
 	$(BIN)/python benchmarks/orchestrator.py --json out/bench-orchestrator.json
@@ -201,7 +219,7 @@ test-clients: dev $(PROTO_VENV)/.ready $(TRITON_VENV)/.ready ## build the client
 # tritonclient wants protobuf below 7 and brings an `inference` package of its own: it cannot live beside Sluiceway.
 $(TRITON_VENV)/.ready: Makefile
 	$(PYTHON) -m venv $(TRITON_VENV)
-	$(TRITON_VENV)/bin/python $(PIP) install --quiet 'tritonclient[grpc]==2.73.0'
+	$(TRITON_VENV)/bin/python $(PIP) install --quiet 'tritonclient[grpc,http]==2.73.0'
 	touch $@
 
 .PHONY: clean

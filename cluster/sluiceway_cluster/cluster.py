@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from sluiceway_cluster.process import LogCallback, ServerProcess, ServerSpec
+from sluiceway_cluster.scaling import service_of
 
 __all__ = ["Cluster", "ClusterError", "ServerState"]
 
@@ -23,7 +24,7 @@ PROBE_INTERVAL_S = 0.05
 MAX_RESTARTS = 5
 RESTART_WINDOW_S = 60.0
 FIRST_RESTART_DELAY_S = 0.5
-# Stops first: it takes no more jobs and finishes those it has while the stages still serve them.
+# Stop first: they take no more jobs and finishes those it has while the stages still serve them.
 FIRST_TO_STOP = "orchestrator"
 PARENT_PIPE = "SLUICEWAY_PARENT_PIPE"
 
@@ -172,8 +173,8 @@ class Cluster:
 
     async def stop(self) -> None:
         """Stop every server in order; waits for what they have accepted."""
-        stages = [server for name, server in self._servers.items() if name != FIRST_TO_STOP]
-        first = [server for name, server in self._servers.items() if name == FIRST_TO_STOP]
+        stages = [server for name, server in self._servers.items() if service_of(name) != FIRST_TO_STOP]
+        first = [server for name, server in self._servers.items() if service_of(name) == FIRST_TO_STOP]
         for servers in (first, stages):
             for server in servers:
                 self._on_state(ServerState(server.spec.name, "stopping"))

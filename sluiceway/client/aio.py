@@ -42,10 +42,12 @@ Answer = TypeVar("Answer")
 
 
 class AsyncClient:
-    """Talks to one Sluiceway server (the orchestrator) over one connection.
+    """Talks to one cluster: to its orchestrator, or to several of them in turns.
 
     Args:
-        address: `host:port`; None takes that of the variable SLUICEWAY_ADDRESS, else `localhost:50051`.
+        address: `host:port`, where a name may stand for several orchestrators, or a list of `ip:port` with commas
+            between: calls are spread over them. None takes that of the variable SLUICEWAY_ADDRESS, else
+            `localhost:50051`.
         timeout_s: for each call that is given none of its own. A server that cannot be reached, or is on its way up or
             down, is waited for and asked again as long as there is time.
         tls: for an encrypted connection; None connects in the clear.

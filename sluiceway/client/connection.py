@@ -12,7 +12,7 @@ from typing import Self
 import grpc
 from google.protobuf.message import EncodeError
 
-from sluiceway.client.addresses import is_local, require_address
+from sluiceway.client.addresses import first_of, is_local, require_address, target_of
 from sluiceway.client.convert import JobRequest, call_metadata, error_from_rpc
 from sluiceway.client.options import Options, Tls, require_metadata
 from sluiceway.errors import ImageTooLarge, InvalidOption, SluicewayError, Unavailable
@@ -36,6 +36,8 @@ _OPTIONS = (
     ("grpc.http2.max_pings_without_data", 0),
     # Retries are this library's: it knows the server's pushback and what can be repeated.
     ("grpc.enable_retries", 0),
+    # Where a name or a list stands for several servers, each gets its share of the calls.
+    ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
 )
 
 REQUEST_ID_KEY = "x-request-id"
@@ -46,7 +48,7 @@ _ENDED = (asyncio.InvalidStateError, grpc.aio.InternalError)
 
 
 class Connection:
-    """One HTTP/2 connection, reused by every call.
+    """The channel to a cluster, reused by every call: a connection to each orchestrator of the address.
 
     Resource handling: belongs to the event loop that it was made in; `close` cancels what is in flight.
     Error handling: calls raise `SluicewayError`, never a gRPC exception.
@@ -64,12 +66,15 @@ class Connection:
             # As everybody expects of curl's `localhost`; gRPC would ask the proxy for it. Elsewhere gRPC goes by
             # `grpc_proxy`, `https_proxy`, `http_proxy` and `no_grpc_proxy`, `no_proxy`.
             options.append(("grpc.enable_http_proxy", 0))
+        target = target_of(address)
+        if (first := first_of(address)) is not None:
+            options.append(("grpc.default_authority", first))
         if tls is None:
-            self._channel = grpc.aio.insecure_channel(address, options=options)
+            self._channel = grpc.aio.insecure_channel(target, options=options)
         else:
             if tls.server_name:
-                options.append(("grpc.ssl_target_name_override", tls.server_name))  # type: ignore[arg-type]
-            self._channel = grpc.aio.secure_channel(address, _credentials(tls), options=options)
+                options.append(("grpc.ssl_target_name_override", tls.server_name))
+            self._channel = grpc.aio.secure_channel(target, _credentials(tls), options=options)
         self._metadata = require_metadata(metadata or {})
         if token:
             self._metadata += (("authorization", f"Bearer {token}"),)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 __all__ = ["PlannedCluster", "embedded_cluster", "plan_and_pull", "plan_for_run"]
 
 
-def plan_and_pull(what: str, config: Path | None, changes: Changes, *, free_ports: bool) -> ClusterPlan:
+def plan_and_pull(
+    what: str, config: Path | None, changes: Changes, *, free_ports: bool, scale: Sequence[str] = ()
+) -> ClusterPlan:
     """Check the configuration and bring in the weights, before anything starts."""
     require_servers(what)
     from sluiceway_cluster import plan_cluster  # noqa: PLC0415 - not there in a client-only installation
     from sluiceway_cluster.commands.changes import as_variables  # noqa: PLC0415
 
     overrides = as_variables(changes, config, os.environ)
-    plan = plan_cluster(config, os.environ, free_ports=free_ports, overrides=overrides)
+    plan = plan_cluster(config, os.environ, free_ports=free_ports, overrides=overrides, scale=scale)
     if plan.auto_pull:
         pull_missing(plan.weights)
     return plan

@@ -137,7 +137,7 @@ class ApiConfig(BaseModel):
 
 
 def _faults_of_url(url: str) -> list[tuple[str, str]]:
-    match = re.match(r"^https?://([^/?#]+)", url)
+    match = re.match(r"https?://([^/?#]+)", url, re.IGNORECASE)
     if match is None:
         return [("url", "must start with http:// or https:// and a host")]
     faults = []

@@ -179,10 +179,15 @@ async def _run(server: Server) -> int:
 
 
 def _install_signals(stop: asyncio.Event) -> None:
+    told = False
+
     def handle() -> None:
-        if stop.is_set():
+        nonlocal told
+        if told:
             # The operator insists. Workers end by themselves when this process does.
             os._exit(EXIT_SECOND_SIGNAL)
+        # It may be draining already as its parent is gone, which nobody who sends signals knows of.
+        told = True
         stop.set()
 
     loop = asyncio.get_running_loop()

@@ -45,6 +45,9 @@ def make_server(
         # What may come unasked comes in one frame, not in frames of 16 KiB.
         ("grpc.http2.max_frame_size", UNASKED_BYTES),
     ]
+    age = config.max_connection_age_s
+    # Calls that run on it go on for as long as they take: gRPC's own grace has no end.
+    ages = [("grpc.max_connection_age_ms", int(age * 1000))] if age is not None else []
     return grpc.aio.server(
         interceptors=list(interceptors),
         options=[
@@ -56,6 +59,7 @@ def make_server(
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.max_ping_strikes", 0),
             *(windows if waits else []),
+            *ages,
         ],
     )
 

@@ -11,7 +11,7 @@ import pytest
 
 from sluiceway import errors
 from sluiceway.client import AsyncClient, RetryPolicy
-from sluiceway.client.addresses import is_local, require_address
+from sluiceway.client.addresses import first_of, is_local, require_address, target_of
 from sluiceway.client.convert import error_from_rpc
 
 
@@ -30,6 +30,9 @@ from sluiceway.client.convert import error_from_rpc
         "unix:/run/sluiceway.sock",
         "unix:///run/sluiceway.sock",
         "xds:///sluiceway",
+        "127.0.0.1:50051,127.0.0.1:50055",
+        "localhost:50051, 10.0.0.1:50051",
+        "[::1]:1,[::1]:2",
     ],
 )
 def test_addresses_that_are_taken(address: str) -> None:
@@ -150,3 +153,23 @@ def test_servers_of_another_kind_are_told_in_words_and_not_asked_again() -> None
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL])
 def test_a_connection_that_broke_is_unavailable(code: grpc.StatusCode, said: str) -> None:
     assert isinstance(ended(code, said), errors.Unavailable)
+
+
+@pytest.mark.parametrize(
+    ("address", "target", "first"),
+    [
+        ("localhost:50051", "localhost:50051", None),
+        ("ipv4:127.0.0.1:1,127.0.0.2:2", "ipv4:127.0.0.1:1,127.0.0.2:2", None),
+        ("localhost:50051, 127.0.0.1:50055", "ipv4:127.0.0.1:50051,127.0.0.1:50055", "localhost:50051"),
+        ("[::1]:1,[::2]:2", "ipv6:[::1]:1,[::2]:2", "[::1]:1"),
+    ],
+)
+def test_lists_become_what_grpc_calls_them(address: str, target: str, first: str | None) -> None:
+    assert target_of(require_address(address)) == target
+    assert first_of(address) == first
+
+
+@pytest.mark.parametrize("address", ["one:1,two:2", "127.0.0.1:1,[::1]:2"])
+def test_lists_that_grpc_could_not_follow_are_refused_in_words(address: str) -> None:
+    with pytest.raises(errors.InvalidOption, match="a list is of"):
+        require_address(address)
