@@ -1,6 +1,6 @@
 """Change `pool/policy` line by line, and see which changes its own tests do not notice: `make mutate-policy`.
 
-Works on a copy in `build/mutation`. Fails below the bar, and for survivors that `survivors.txt` gives no reason for.
+Works on a copy in `build/mutation`. Fails below the bar. Each survivor is listed, with its reason from `survivors.txt`.
 """
 
 from __future__ import annotations
