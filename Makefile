@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PROTO_VENV := .venv-proto
 TORCH_VENV := .venv-torch
 TRITON_VENV := .venv-triton
+MUTATION_VENV := .venv-mutation
 # The releases that the torch-marked tests are run with.
 TORCH := torch==2.14.1 torchvision==0.29.1
 PROTO_FILES := $(shell find protos -name '*.proto')
@@ -83,16 +84,15 @@ fuzz: dev ## a million mutated inputs, 120,000 of them decoded in real workers
 licences: dev ## list the licences of what the images contain
 	$(BIN)/python deploy/licences.py
 
-# --- release it -----------------------------------------------------------------------------------------------------
-# IMAGES: none, cpu, or all (with CUDA: 25 GB of disk)
-IMAGES ?= cpu
-.PHONY: release test-release
-release: $(VENV)/.deploy ## wheel, source distribution, chart, image archives and checksums, in dist/ (needs a Docker engine; IMAGES=none does not)
-	$(BIN)/python deploy/release.py --to dist --images $(IMAGES)
+.PHONY: mutate-policy
+mutate-policy: $(MUTATION_VENV)/.ready ## change the pool's policy line by line: which changes does no test notice? (30 minutes)
+	$(MUTATION_VENV)/bin/python tests/mutation/policy.py
 
-test-release: $(VENV)/.deploy ## make a release, and install each of its parts where nothing else is (5 minutes)
-	$(BIN)/python tests/deploy/tools.py
-	$(BIN)/python -m pytest -m slow tests/deploy/test_release.py tests/e2e/test_wheel.py
+$(MUTATION_VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(MUTATION_VENV)
+	$(MUTATION_VENV)/bin/python $(PIP) install --quiet --upgrade 'pip>=25.1'
+	$(MUTATION_VENV)/bin/python $(PIP) install --quiet --group mutation
+	touch $@
 
 .PHONY: test-compose test-chart test-gpu-image test-kubernetes
 $(VENV)/.deploy: $(VENV)/.dev
@@ -116,6 +116,17 @@ test-kubernetes: $(VENV)/.deploy ## test the chart in the cluster of KUBECONFIG,
 	docker build --tag sluiceway-test/prometheus:1 tests/deploy/prometheus
 	$(BIN)/python tests/deploy/tools.py
 	$(BIN)/python -m pytest -m slow tests/deploy/test_kubernetes.py
+
+# --- release it -----------------------------------------------------------------------------------------------------
+# IMAGES: none, cpu, or all (with CUDA: 25 GB of disk)
+IMAGES ?= cpu
+.PHONY: release test-release
+release: $(VENV)/.deploy ## wheel, source distribution, chart, image archives and checksums, in dist/ (needs a Docker engine; IMAGES=none does not)
+	$(BIN)/python deploy/release.py --to dist --images $(IMAGES)
+
+test-release: $(VENV)/.deploy ## make a release, and install each of its parts where nothing else is (5 minutes)
+	$(BIN)/python tests/deploy/tools.py
+	$(BIN)/python -m pytest -m slow tests/deploy/test_release.py tests/e2e/test_wheel.py
 
 # --- measure it -----------------------------------------------------------------------------------------------------
 # Each prints a table, writes its ratios by name to out/, and fails below its bar.
@@ -224,4 +235,4 @@ $(TRITON_VENV)/.ready: Makefile
 
 .PHONY: clean
 clean: ## remove everything that was made here (not the weights cache)
-	rm -rf $(VENV) $(PROTO_VENV) $(TORCH_VENV) $(TRITON_VENV) clients/build clients/*/gen clients/typescript/node_modules clients/typescript/dist build dist out
+	rm -rf $(VENV) $(PROTO_VENV) $(TORCH_VENV) $(TRITON_VENV) $(MUTATION_VENV) clients/build clients/*/gen clients/typescript/node_modules clients/typescript/dist build dist out
