@@ -91,6 +91,11 @@ test-release: $(VENV)/.deploy ## make a release, and install each of its parts w
 	$(BIN)/python tests/deploy/tools.py
 	$(BIN)/python -m pytest -m slow tests/deploy/test_release.py tests/e2e/test_wheel.py
 
+.PHONY: test-docs
+test-docs: $(VENV)/.deploy ## run what README, examples and docs show, in a fresh clone of the last commit (10 minutes)
+	$(BIN)/python tests/deploy/tools.py
+	$(BIN)/python -m pytest -m slow tests/docs
+
 .PHONY: test-compose test-chart test-gpu-image test-kubernetes
 $(VENV)/.deploy: $(VENV)/.dev
 	@$(BIN)/python $(PIP) install --quiet --group deploy
