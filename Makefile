@@ -94,6 +94,11 @@ $(MUTATION_VENV)/.ready: pyproject.toml
 	$(MUTATION_VENV)/bin/python $(PIP) install --quiet --group mutation
 	touch $@
 
+.PHONY: test-docs
+test-docs: $(VENV)/.deploy ## run what README, examples and docs show, in a fresh clone of the last commit (10 minutes)
+	$(BIN)/python tests/deploy/tools.py
+	$(BIN)/python -m pytest -m slow tests/docs
+
 .PHONY: test-compose test-chart test-gpu-image test-kubernetes
 $(VENV)/.deploy: $(VENV)/.dev
 	@$(BIN)/python $(PIP) install --quiet --group deploy
