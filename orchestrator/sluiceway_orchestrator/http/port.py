@@ -34,6 +34,7 @@ from sluiceway_orchestrator.http.body import BODY_COPIES, length_of, read_body
 from sluiceway_orchestrator.http.convert import event_to_json, request_from_image, request_from_json
 from sluiceway_orchestrator.http.openapi import document
 from sluiceway_orchestrator.http.origin import OriginGuard
+from sluiceway_orchestrator.http.page.files import page_routes
 from sluiceway_orchestrator.http.problem import plain_problem, problem_body, problem_response
 from sluiceway_orchestrator.http.tls import server_context
 from sluiceway_orchestrator.job import Job
@@ -121,6 +122,8 @@ class HttpPort:
                 web.get("/openapi.json", self._openapi),
             ]
         )
+        if self._http.page:
+            app.add_routes(page_routes())
         app.on_response_prepare.append(self._allow_origin)
         # A client that goes away cancels its handler, and with it the job.
         self._runner = web.AppRunner(
