@@ -20,6 +20,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 COMMAND = [sys.executable, "-m", "sluiceway.cli"]
 MOST_BYTES = 200_000
 SIZE = (1240, 760)
+# Colours that a picture keeps exactly, the most frequent ones.
+EXACT = 64
 
 
 @contextmanager
@@ -57,9 +59,19 @@ def save(browser: Browser, name: str) -> None:
     browser.driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(() => arguments[0]()))")
     picture = Image.open(io.BytesIO(browser.driver.get_screenshot_as_png())).convert("RGB")
     file = DOCS / name
-    picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(file, optimize=True)
+    in_few_colours(picture).save(file, optimize=True)
     assert file.stat().st_size < MOST_BYTES, f"{name} has {file.stat().st_size} bytes"
     print(f"{file}: {picture.width} x {picture.height}, {file.stat().st_size} bytes")
+
+
+def in_few_colours(picture: Image.Image) -> Image.Image:
+    """With a palette of 256: the colours of the page as they are, and what comes near to those of photographs."""
+    colours = picture.getcolors(picture.width * picture.height) or []
+    exact = [colour for _, colour in sorted(colours, reverse=True)[:EXACT]]
+    near = picture.quantize(256 - len(exact), Image.Quantize.MEDIANCUT).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([value for colour in exact for value in colour] + near[: 3 * (256 - len(exact))])
+    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 def choose_word(browser: Browser, word: str) -> None:
@@ -75,12 +87,10 @@ def choose_word(browser: Browser, word: str) -> None:
 def draw(browser: Browser, address: str, samples: Path) -> None:
     """Take every picture."""
     browser.look(SIZE)
-    browser.driver.get(address)
     # Twice: the first images after a start wait for what is made once.
     for _ in range(2):
+        browser.driver.get(address)
         browser.until(lambda: browser.count("#pipeline option"), "not described")
-        if browser.count("#sources li"):
-            browser.click("#clear")
         browser.drop([samples / name for name in ("page.png", "bus.jpg")])
         browser.until(lambda: browser.count("#sources li.done") == 2, "not read")
     choose_word(browser, "segmentation")
