@@ -3,11 +3,11 @@
 import { ClusterView } from "./cluster.js";
 import { asJson, asMarkdown, asText, toClipboard } from "./copy.js";
 import { Detail } from "./detail.js";
-import { byId, counted, h, milliseconds, slices, tabs } from "./dom.js";
+import { byId, bytes, counted, h, milliseconds, slices, tabs } from "./dom.js";
 import { takeIn } from "./intake.js";
 import { howItGoes, SourceList } from "./list.js";
 import { Queue } from "./queue.js";
-import { inWords, Server } from "./server.js";
+import { Failure, inWords, Server } from "./server.js";
 import { Source, textOf } from "./source.js";
 import { Steps } from "./steps.js";
 import { Tree } from "./tree.js";
@@ -15,11 +15,13 @@ import { Palette, Viewer } from "./viewer.js";
 
 // Text and steps are drawn anew at most this often while events come.
 const REDRAW_MS = 120;
+// And at least this many times as long as it took is left to everything else.
+const REST = 10;
 
 const server = new Server();
 const palette = new Palette();
 const select = (id) => app.selectRegion(id);
-const viewer = new Viewer(select);
+const viewer = new Viewer(select, () => app.showDetail());
 const tree = new Tree(select);
 const detail = new Detail(() => app.selectRegion(null));
 const steps = new Steps();
@@ -35,7 +37,9 @@ const app = {
   sources: [],
   current: null,
   region: null,
-  redraw: 0,
+  drawingMs: 0,
+  redraw: 0, // timers
+  copied: 0,
 
   /** Take sources in and run them. */
   add(sources) {
@@ -89,7 +93,7 @@ const app = {
     this.draw(regions);
     if (source.readingOrder) tree.order();
     if (source.ended) this.drawResults();
-    else this.redraw ||= setTimeout(() => this.drawResults(), REDRAW_MS);
+    else this.redraw ||= setTimeout(() => this.drawResults(), Math.max(REDRAW_MS, REST * this.drawingMs));
   },
 
   draw(regions) {
@@ -97,12 +101,13 @@ const app = {
       slices.add(() => {
         viewer.put(region);
         tree.put(region);
-        if (region.id === this.region) detail.show(region, viewer);
+        if (region.id === this.region) this.showDetail();
       });
     }
   },
 
   drawResults() {
+    const began = performance.now();
     clearTimeout(this.redraw);
     this.redraw = 0;
     const source = this.current;
@@ -111,6 +116,11 @@ const app = {
     drawFailure(source);
     byId("summary").textContent = summaryOf(source);
     for (const what of ["text", "json", "markdown"]) byId(`copy-${what}`).disabled = !source?.ended;
+    this.drawingMs = performance.now() - began;
+  },
+
+  showDetail() {
+    detail.show(this.current?.regions.get(this.region) ?? null, viewer);
   },
 
   selectRegion(id) {
@@ -118,19 +128,32 @@ const app = {
     const region = this.current?.regions.get(id) ?? null;
     viewer.select(region);
     tree.select(region);
-    detail.show(region, viewer);
+    this.showDetail();
     byId("panel-text").querySelector(".chosen")?.classList.remove("chosen");
     byId("panel-text").querySelector(`[data-region="${id}"]`)?.classList.add("chosen");
   },
 };
 
-/** Body and query of the job of a source. */
+/** Body and query of the job of a source. Throws Failure for a file that cannot be sent. */
 async function requestOf(source, pipeline, params) {
+  if (source.image) await check(source.image);
   const named = pipeline ? { pipeline } : {};
   const recognition = { characters: true };
   if (source.url) return [{ ...named, sources: [{ url: source.url, params }], options: { return_images: true, recognition } }, {}];
   if (!Object.keys(params).length) return [source.image, { ...named, ...recognition }];
   return [{ ...named, sources: [{ image: await base64(source.image), params }], options: { recognition } }, {}];
+}
+
+/**
+ * What a server would refuse before it has read it is not sent: browsers then often tell of a broken connection and not of
+ * the answer. The same with a file that cannot be read.
+ */
+async function check(image) {
+  const most = Number(app.about?.max_image_bytes ?? 0);
+  if (most && image.size > most) {
+    throw new Failure({ reason: "IMAGE_TOO_LARGE", code: "INVALID_ARGUMENT", detail: `it has ${bytes(image.size)}, at most ${bytes(most)} are taken` });
+  }
+  await image.slice(0, 1).arrayBuffer().catch(() => { throw new Failure({ reason: "NOT_READ" }); });
 }
 
 function base64(blob) {
@@ -174,7 +197,7 @@ function drawFailure(source) {
   const { sentence, detail: said, reason, requestId } = inWords(source.failure);
   box.replaceChildren(
     h("strong", {}, sentence),
-    said && h("p", {}, `The server said: ${said}`),
+    said && h("p", {}, requestId ? `The server said: ${said}` : said),
     h("p", { class: "hint" }, [reason, requestId && `request ${requestId}`].filter(Boolean).join(" · ")),
     h("button", { onclick: () => app.again(source) }, "Try again"),
   );
@@ -260,7 +283,8 @@ for (const [what, write] of Object.entries({ text: asText, json: asJson, markdow
   byId(`copy-${what}`).addEventListener("click", async () => {
     const copied = await toClipboard(write(app.current));
     byId("copied").textContent = copied ? "Copied." : "The browser did not let it be copied.";
-    setTimeout(() => { byId("copied").textContent = ""; }, 2000);
+    clearTimeout(app.copied);
+    app.copied = setTimeout(() => { byId("copied").textContent = ""; }, 2000);
   });
 }
 

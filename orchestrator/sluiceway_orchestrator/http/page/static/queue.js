@@ -6,6 +6,8 @@ import { Failure } from "./server.js";
 const AT_ONCE = 3;
 const MOST_TRIES = 6;
 const PAUSE_MS = 500;
+// Events that came together are taken for so long before keys and clicks have their turn.
+const TURN_MS = 8;
 
 export class Queue {
   #server;
@@ -67,7 +69,12 @@ export class Queue {
     const [body, query] = await request(source);
     source.begin();
     this.#changed(source, []);
+    let turn = performance.now();
     for await (const event of this.#server.process(body, query, signal)) {
+      if (performance.now() - turn > TURN_MS) {
+        await othersTurn();
+        turn = performance.now();
+      }
       if (event.job_done) continue;
       const regions = source.apply(event);
       // What may succeed later is not told as a failure yet.
@@ -75,6 +82,15 @@ export class Queue {
     }
     if (source.failure?.retryAfterMs) throw source.failure;
   }
+}
+
+/** Let everything else that waits be done. A message, as timers are slow in a window that nobody sees. */
+function othersTurn() {
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => { port1.close(); resolve(); };
+    port2.postMessage(0);
+  });
 }
 
 function pause(milliseconds, signal) {

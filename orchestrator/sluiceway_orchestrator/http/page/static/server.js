@@ -109,6 +109,7 @@ const WORDS = {
   MODEL_FAILED: "The model failed on this image.",
   QUARANTINED: "This image ended a worker of the server and is not tried again.",
   INTERNAL: "The server failed. Its log has more.",
+  NOT_READ: "This file cannot be read on this machine. Is it a folder, or was it changed or taken away?",
   NOT_REACHED: "The server cannot be reached. Is it running, and is this machine connected?",
   BROKEN_OFF: "The connection broke before everything was read. Try again.",
 };

@@ -34,8 +34,11 @@ export class Viewer {
   #url = "";
   #selected = null;
 
-  /** `chosen(id)` is called when a region is clicked; null for the picture beside all regions. */
-  constructor(chosen) {
+  /**
+   * `chosen(id)` is called when a region is clicked; null for the picture beside all regions. `loaded()` is called when
+   * the picture is there to cut from.
+   */
+  constructor(chosen, loaded) {
     this.#sheet.append(this.#picture, this.#overlay);
     this.#box.append(this.#sheet);
     this.#sheet.hidden = true;
@@ -46,6 +49,7 @@ export class Viewer {
     this.#picture.addEventListener("load", () => {
       this.#sheet.classList.remove("paper");
       if (!this.#source.pages.size) this.#sized(this.#picture.naturalWidth, this.#picture.naturalHeight);
+      loaded();
     });
     this.#picture.addEventListener("error", () => this.#asPaper());
     new ResizeObserver(() => this.#fit()).observe(this.#box);
@@ -145,6 +149,8 @@ export class Viewer {
   }
 
   #sized(width, height) {
+    // To measure the window again after each event would cost a layout of the whole page each time.
+    if (this.#size?.width === width && this.#size.height === height) return;
     this.#size = { width, height };
     this.#overlay.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.#fit();
