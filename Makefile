@@ -238,6 +238,25 @@ $(TRITON_VENV)/.ready: Makefile
 	$(TRITON_VENV)/bin/python $(PIP) install --quiet 'tritonclient[grpc,http]==2.73.0'
 	touch $@
 
+# --- the page ---------------------------------------------------------------------------------------------------------
+.PHONY: test-page screenshots
+AXE_CORE := axe-core@4.14.1
+PAGE_TOOLS := build/page/.ready
+
+test-page: $(PAGE_TOOLS) ## drive the page of the HTTP port in Chromium (2 minutes)
+	$(BIN)/python -m pytest -m slow tests/page
+
+screenshots: $(PAGE_TOOLS) ## draw the pictures in README and docs anew, from a cluster that runs here
+	$(BIN)/sluiceway models pull --defaults
+	PYTHONPATH=tests/support $(BIN)/python tests/page/screenshots.py
+
+$(PAGE_TOOLS): Makefile pyproject.toml $(VENV)/.dev
+	@for program in chromium chromedriver npm; do command -v $$program >/dev/null \
+		|| { echo "missing $$program: apt-get install --no-install-recommends chromium chromium-driver npm" >&2; exit 1; }; done
+	@$(BIN)/python $(PIP) install --quiet --group page
+	@npm install --prefix build/page --no-save --no-package-lock --no-audit --no-fund --silent $(AXE_CORE)
+	@touch $@
+
 .PHONY: clean
 clean: ## remove everything that was made here (not the weights cache)
 	rm -rf $(VENV) $(PROTO_VENV) $(TORCH_VENV) $(TRITON_VENV) $(MUTATION_VENV) clients/build clients/*/gen clients/typescript/node_modules clients/typescript/dist build dist out

@@ -28,6 +28,7 @@ from sluiceway_orchestrator.http.docs_page import PAGE_HEADERS, page
 from sluiceway_orchestrator.http.open_inference import Caller, OpenInference
 from sluiceway_orchestrator.http.openapi import document
 from sluiceway_orchestrator.http.origin import OriginGuard
+from sluiceway_orchestrator.http.page.files import page_routes
 from sluiceway_orchestrator.http.problem import plain_problem, problem_response
 from sluiceway_orchestrator.http.reading import JobReader
 from sluiceway_orchestrator.http.results import Results
@@ -110,9 +111,9 @@ class HttpPort:
                 web.get("/openapi.json", self._openapi),
                 web.get("/docs", self._docs),
                 web.get("/healthz", self._healthz),
-                web.get("/", self._root),
             ]
         )
+        app.add_routes(page_routes() if self._http.page else [web.get("/", self._root)])
         if self._inference is not None:
             app.add_routes(self._inference.routes(self._infer, self._client))
         app.on_response_prepare.append(self._allow_origin)
