@@ -7,7 +7,7 @@ from importlib import metadata
 
 import typer
 
-from sluiceway.cli import run
+from sluiceway.cli import bench, run
 from sluiceway.cli.commands import CommandGroup
 from sluiceway.cli.terminal import EXIT_FAILED, EXIT_USAGE, errors
 from sluiceway.errors import SluicewayError
@@ -25,6 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run", no_args_is_help=True)(run.run)
+app.command("bench", no_args_is_help=True)(bench.bench)
 
 
 @app.command("version")
