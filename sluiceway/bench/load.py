@@ -13,6 +13,9 @@ __all__ = ["MAX_IN_FLIGHT", "Load", "Send"]
 
 # A server that answers nothing must not fill this machine's memory with requests that wait.
 MAX_IN_FLIGHT = 4096
+# A caller that was refused waits as long before it comes again: one that did not would measure how fast the server says
+# no, and keep it from anything else.
+PAUSE_S = 0.05
 
 
 class Send(Protocol):
@@ -82,15 +85,14 @@ class Load:
                 source = self.due % sources
                 self.due += 1
                 self.in_flight += 1
-                await self._request(begun_s, now_s, source)
-                # A server that refuses at once would keep this loop from ever being left.
-                await asyncio.sleep(0)
+                if not await self._request(begun_s, now_s, source):
+                    await asyncio.sleep(PAUSE_S)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(in_flight):
                 group.create_task(caller())
 
-    async def _request(self, begun_s: float, due_s: float, source: int) -> None:
+    async def _request(self, begun_s: float, due_s: float, source: int) -> bool:
         loop = asyncio.get_running_loop()
         sent_s = loop.time() - begun_s
         try:
@@ -99,4 +101,6 @@ class Load:
             answer = await self._send(source, left_s) if left_s > 0 else Answer(TIMED_OUT)
         finally:
             self.in_flight -= 1
-        self.outcomes.append(Outcome(due_s, sent_s, loop.time() - begun_s, answer))
+        outcome = Outcome(due_s, sent_s, loop.time() - begun_s, answer)
+        self.outcomes.append(outcome)
+        return outcome.ok

@@ -74,7 +74,8 @@ def _knee(knee: Knee) -> Iterator[str]:
     # What has no percentile, since too many had no answer, lies at the upper edge.
     top_ms = 4 * knee.goal_s * 1000
     points = [(trial.rate_per_s, min(trial.p99_s * 1000, top_ms)) for trial in knee.trials]
-    x = linear("offered, a second", [rate for rate, _ in points], from_zero=False)
+    found = [rate for rate in (knee.rate_per_s, knee.low_per_s, knee.high_per_s) if rate is not None]
+    x = linear("offered, a second", [*(rate for rate, _ in points), *found], from_zero=False)
     goal_ms = knee.goal_s * 1000
     y = logarithmic("p99, ms", [goal_ms, *(value for _, value in points)])
     lines = [Line("trials", points, dots=True), Line("goal", [(x.low, goal_ms), (x.high, goal_ms)], dashed=True)]

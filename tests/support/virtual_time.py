@@ -21,6 +21,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._now_s
 
+    def advance(self, seconds: float) -> None:
+        """So much time passes in which nothing runs here, as when a process is stopped."""
+        self._now_s += seconds
+
     def _run_once(self) -> None:
         if not self._ready and self._scheduled:  # type: ignore[attr-defined]
             self._now_s = max(self._now_s, self._scheduled[0].when())  # type: ignore[attr-defined]
