@@ -25,7 +25,7 @@ $(VENV)/.ready: pyproject.toml
 	@echo "making $(VENV): about half a minute"
 	@$(PYTHON) -c 'import sys; sys.exit("Sluiceway needs Python 3.11 or newer; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python $(PIP) install --quiet --no-compile --editable '.[cpu]'
+	@$(BIN)/python $(PIP) install --quiet --no-compile --editable '.[cpu,bench]'
 	@touch $@
 
 demo: setup ## read a page, then find the things in a photograph and read what stands on them
@@ -42,7 +42,7 @@ dev: $(VENV)/.dev
 
 $(VENV)/.dev: $(VENV)/.ready
 	@$(BIN)/python $(PIP) install --quiet --upgrade 'pip>=25.1'
-	@$(BIN)/python $(PIP) install --quiet --editable '.[cpu,onnx,calibration]' --group dev
+	@$(BIN)/python $(PIP) install --quiet --editable '.[cpu,bench,onnx,calibration]' --group dev
 	@touch $@
 
 test: dev ## run the tests (no torch needed)
