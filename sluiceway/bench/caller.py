@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from itertools import count
+from uuid import uuid4
 
 from sluiceway.bench.outcome import OK, TIMED_OUT, Answer
 from sluiceway.client.connection import Connection
@@ -51,13 +53,17 @@ class Caller:
         self._options = options
         loaded = [replace(load_source(source), params=dict(params or {})) for source in sources]
         self._requests = [to_request([source], options, pipeline=pipeline) for source in loaded]
+        run = f"bench-{uuid4().hex[:8]}"
+        # By which the logs of the servers tell this load from other work.
+        self._names = (f"{run}.{number}" for number in count())
 
     async def __call__(self, source: int, timeout_s: float) -> Answer:
         """Send one and wait for its end."""
         answer = Answer("no end")
         try:
             request = self._requests[source]
-            async with aclosing(self._connection.process(request, self._options, timeout_s)) as responses:
+            call = self._connection.process(request, self._options, timeout_s, next(self._names))
+            async with aclosing(call) as responses:
                 async for response in responses:
                     if response.WhichOneof("event") in _ENDS:
                         answer = _answer(from_response(response, ("",)))
