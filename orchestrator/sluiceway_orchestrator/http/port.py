@@ -113,7 +113,8 @@ class HttpPort:
                 web.get("/healthz", self._healthz),
             ]
         )
-        app.add_routes(page_routes() if self._http.page else [web.get("/", self._root)])
+        if self._http.page:
+            app.add_routes(page_routes())
         if self._inference is not None:
             app.add_routes(self._inference.routes(self._infer, self._client))
         app.on_response_prepare.append(self._allow_origin)
@@ -208,9 +209,6 @@ class HttpPort:
 
     async def _docs(self, _: web.Request) -> web.Response:
         return web.Response(text=page(version("sluiceway")), content_type="text/html", headers=PAGE_HEADERS)
-
-    async def _root(self, _: web.Request) -> web.Response:
-        raise web.HTTPTemporaryRedirect("/docs")
 
     async def _healthz(self, _: web.Request) -> web.Response:
         if self._draining:
