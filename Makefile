@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PROTO_VENV := .venv-proto
 TORCH_VENV := .venv-torch
 TRITON_VENV := .venv-triton
+MUTATION_VENV := .venv-mutation
 # The releases that the torch-marked tests are run with.
 TORCH := torch==2.14.1 torchvision==0.29.1
 PROTO_FILES := $(shell find protos -name '*.proto')
@@ -24,7 +25,7 @@ $(VENV)/.ready: pyproject.toml
 	@echo "making $(VENV): about half a minute"
 	@$(PYTHON) -c 'import sys; sys.exit("Sluiceway needs Python 3.11 or newer; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python $(PIP) install --quiet --no-compile --editable '.[cpu]'
+	@$(BIN)/python $(PIP) install --quiet --no-compile --editable '.[cpu,bench]'
 	@touch $@
 
 demo: setup ## read a page, then find the things in a photograph and read what stands on them
@@ -41,7 +42,7 @@ dev: $(VENV)/.dev
 
 $(VENV)/.dev: $(VENV)/.ready
 	@$(BIN)/python $(PIP) install --quiet --upgrade 'pip>=25.1'
-	@$(BIN)/python $(PIP) install --quiet --editable '.[cpu,onnx,calibration,pdf]' --group dev
+	@$(BIN)/python $(PIP) install --quiet --editable '.[cpu,bench,onnx,calibration,pdf]' --group dev
 	@touch $@
 
 test: dev ## run the tests (no torch needed)
@@ -83,16 +84,20 @@ fuzz: dev ## a million mutated inputs, 120,000 of them decoded in real workers
 licences: dev ## list the licences of what the images contain
 	$(BIN)/python deploy/licences.py
 
-# --- release it -----------------------------------------------------------------------------------------------------
-# IMAGES: none, cpu, or all (with CUDA: 25 GB of disk)
-IMAGES ?= cpu
-.PHONY: release test-release
-release: $(VENV)/.deploy ## wheel, source distribution, chart, image archives and checksums, in dist/ (needs a Docker engine; IMAGES=none does not)
-	$(BIN)/python deploy/release.py --to dist --images $(IMAGES)
+.PHONY: mutate-policy
+mutate-policy: $(MUTATION_VENV)/.ready ## change the pool's policy line by line: which changes does no test notice? (30 minutes)
+	$(MUTATION_VENV)/bin/python tests/mutation/policy.py
 
-test-release: $(VENV)/.deploy ## make a release, and install each of its parts where nothing else is (5 minutes)
+$(MUTATION_VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(MUTATION_VENV)
+	$(MUTATION_VENV)/bin/python $(PIP) install --quiet --upgrade 'pip>=25.1'
+	$(MUTATION_VENV)/bin/python $(PIP) install --quiet --group mutation
+	touch $@
+
+.PHONY: test-docs
+test-docs: $(VENV)/.deploy ## run what README, examples and docs show, in a fresh clone of the last commit (10 minutes)
 	$(BIN)/python tests/deploy/tools.py
-	$(BIN)/python -m pytest -m slow tests/deploy/test_release.py tests/e2e/test_wheel.py
+	$(BIN)/python -m pytest -m slow tests/docs
 
 .PHONY: test-compose test-chart test-gpu-image test-kubernetes
 $(VENV)/.deploy: $(VENV)/.dev
@@ -116,6 +121,17 @@ test-kubernetes: $(VENV)/.deploy ## test the chart in the cluster of KUBECONFIG,
 	docker build --tag sluiceway-test/prometheus:1 tests/deploy/prometheus
 	$(BIN)/python tests/deploy/tools.py
 	$(BIN)/python -m pytest -m slow tests/deploy/test_kubernetes.py
+
+# --- release it -----------------------------------------------------------------------------------------------------
+# IMAGES: none, cpu, or all (with CUDA: 25 GB of disk)
+IMAGES ?= cpu
+.PHONY: release test-release
+release: $(VENV)/.deploy ## wheel, source distribution, chart, image archives and checksums, in dist/ (needs a Docker engine; IMAGES=none does not)
+	$(BIN)/python deploy/release.py --to dist --images $(IMAGES)
+
+test-release: $(VENV)/.deploy ## make a release, and install each of its parts where nothing else is (5 minutes)
+	$(BIN)/python tests/deploy/tools.py
+	$(BIN)/python -m pytest -m slow tests/deploy/test_release.py tests/e2e/test_wheel.py
 
 # --- measure it -----------------------------------------------------------------------------------------------------
 # Each prints a table, writes its ratios by name to out/, and fails below its bar.
@@ -222,6 +238,25 @@ $(TRITON_VENV)/.ready: Makefile
 	$(TRITON_VENV)/bin/python $(PIP) install --quiet 'tritonclient[grpc,http]==2.73.0'
 	touch $@
 
+# --- the page ---------------------------------------------------------------------------------------------------------
+.PHONY: test-page screenshots
+AXE_CORE := axe-core@4.14.1
+PAGE_TOOLS := build/page/.ready
+
+test-page: $(PAGE_TOOLS) ## drive the page of the HTTP port in Chromium (2 minutes)
+	$(BIN)/python -m pytest -m slow tests/page
+
+screenshots: $(PAGE_TOOLS) ## draw the pictures in README and docs anew, from a cluster that runs here
+	$(BIN)/sluiceway models pull --defaults
+	PYTHONPATH=tests/support $(BIN)/python tests/page/screenshots.py
+
+$(PAGE_TOOLS): Makefile pyproject.toml $(VENV)/.dev
+	@for program in chromium chromedriver npm; do command -v $$program >/dev/null \
+		|| { echo "missing $$program: apt-get install --no-install-recommends chromium chromium-driver npm" >&2; exit 1; }; done
+	@$(BIN)/python $(PIP) install --quiet --group page
+	@npm install --prefix build/page --no-save --no-package-lock --no-audit --no-fund --silent $(AXE_CORE)
+	@touch $@
+
 .PHONY: clean
 clean: ## remove everything that was made here (not the weights cache)
-	rm -rf $(VENV) $(PROTO_VENV) $(TORCH_VENV) $(TRITON_VENV) clients/build clients/*/gen clients/typescript/node_modules clients/typescript/dist build dist out
+	rm -rf $(VENV) $(PROTO_VENV) $(TORCH_VENV) $(TRITON_VENV) $(MUTATION_VENV) clients/build clients/*/gen clients/typescript/node_modules clients/typescript/dist build dist out

@@ -11,10 +11,10 @@ from typing import Any
 import grpc.aio
 from prometheus_client import CollectorRegistry
 from sluiceway_runtime.account import MemoryBudget
+from sluiceway_runtime.calling.channel import open_channel
 from sluiceway_runtime.inference import SERVICE, Models, add_inference
 from sluiceway_runtime.priority import Priority
 from sluiceway_runtime.server.security import Security
-from sluiceway_runtime.server.transport import open_channel
 
 from sluiceway_orchestrator.backlog import Ageing
 from sluiceway_orchestrator.config import OrchestratorConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -13,16 +13,17 @@ from typing import Annotated
 import typer
 
 from sluiceway.cli.documents import FormatName
-from sluiceway.cli.embedded import Changes, EmbeddedCluster, find_embedded
+from sluiceway.cli.embedded import Changes
 from sluiceway.cli.inputs import Input, find_inputs
 from sluiceway.cli.options import ModelOption, SetOption, WorkersOption
 from sluiceway.cli.report import Report
 from sluiceway.cli.resume import done_before, left_to_do
 from sluiceway.cli.signals import stop_on_signals
 from sluiceway.cli.streams import require_stdout
+from sluiceway.cli.target import Target, find_target, parse_params
 from sluiceway.cli.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, errors, fail, image_progress, widen_stdout
 from sluiceway.cli.waiting import Waiting
-from sluiceway.client import PATIENCE_S, AsyncClient, Options, Priority, Result, Source, Tls
+from sluiceway.client import PATIENCE_S, AsyncClient, Options, Priority, Result, Source
 from sluiceway.client.threads import in_thread
 from sluiceway.errors import InvalidOption, SluicewayError
 
@@ -35,17 +36,6 @@ class PriorityName(StrEnum):
     INTERACTIVE = "interactive"
     NORMAL = "normal"
     BULK = "bulk"
-
-
-@dataclass(frozen=True)
-class Target:
-    """Which cluster to use: a running one, or without an address one of its own, by plan."""
-
-    address: str | None
-    plan: EmbeddedCluster | None
-    token: str | None
-    tls: Tls | None
-    show_logs: bool
 
 
 @dataclass(frozen=True)
@@ -170,8 +160,6 @@ def run(
     if json and form not in (None, FormatName.JSON):
         fail(f"--json is --format json, and not --format {form}", EXIT_USAGE)
     json = json or form is FormatName.JSON
-    if (cert is None) != (key is None):
-        fail("--cert and --key belong together", EXIT_USAGE)
     if timeout is not None and not timeout > 0:
         fail(f"--timeout must be above 0, not {timeout:g}", EXIT_USAGE)
     for name, value in (("--conf", conf), ("--iou", iou)):
@@ -187,7 +175,7 @@ def run(
         return_images=out is not None or form is FormatName.SEARCHABLE_PDF,
         detect_only=detect_only,
     )
-    params = _params(param or ())
+    params = parse_params(param or ())
     require_stdout()
     every = find_inputs(sources)
     inputs = left_to_do(every, done_before(resume)) if resume else every
@@ -198,33 +186,21 @@ def run(
     if not inputs:
         report.close()
         raise typer.Exit
-    # Before there is a loop, which would hear an interrupt only after the last download.
-    changes = Changes(tuple(settings or ()), tuple(model or ()), workers)
-    if address and (changes or config):
-        fail(
-            f"--config, --set, --model and --workers are for a cluster that is started here, and {address} is running "
-            "(--address, or the variable SLUICEWAY_ADDRESS)",
-            EXIT_USAGE,
-        )
-    plan = None if address else find_embedded("run without --address", config, changes)
-    if plan is not None and pipeline is not None and pipeline not in plan.pipelines:
-        known = ", ".join(plan.pipelines)
-        fail(f"--pipeline: no pipeline is called {pipeline!r}; the configuration has {known}", EXIT_USAGE)
-    encryption = Tls(ca=ca, certificate=cert, key=key) if tls or ca or cert else None
-    target = Target(address, plan, token, encryption, verbose)
-    raise typer.Exit(
-        asyncio.run(_run(Job(inputs, options, in_flight, pipeline, params, patience, timeout), target, report))
+    target = find_target(
+        "run",
+        address,
+        config,
+        pipeline=pipeline,
+        token=token,
+        tls=tls,
+        ca=ca,
+        cert=cert,
+        key=key,
+        changes=Changes(tuple(settings or ()), tuple(model or ()), workers),
+        show_logs=verbose,
     )
-
-
-def _params(arguments: Sequence[str]) -> dict[str, str]:
-    params = {}
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if not name or not equals:
-            fail(f"--param is of the form KEY=VALUE, not {argument}", EXIT_USAGE)
-        params[name] = value
-    return params
+    job = Job(inputs, options, in_flight, pipeline, params, patience, timeout)
+    raise typer.Exit(asyncio.run(_run(job, target, report)))
 
 
 def _make_folder(out: Path) -> None:
@@ -237,25 +213,13 @@ def _make_folder(out: Path) -> None:
 async def _run(job: Job, target: Target, report: Report) -> int:
     stop_on_signals()
     try:
-        async with _cluster(target) as (address, tls):
+        async with target.running() as (address, tls):
             await _process(job, report, AsyncClient(address, token=target.token, tls=tls))
     except asyncio.CancelledError:
         errors.print("stopped")
         return EXIT_INTERRUPTED
     report.close()
     return EXIT_FAILED if report.failed or report.unwritten else 0
-
-
-@contextlib.asynccontextmanager
-async def _cluster(target: Target) -> AsyncIterator[tuple[str, Tls | None]]:
-    """Give the address of the cluster to use, and how to encrypt; one that is started here is stopped on leaving."""
-    if target.address:
-        yield target.address, target.tls
-        return
-    plan = target.plan
-    assert plan is not None
-    async with plan.running(show_logs=target.show_logs):
-        yield plan.address, target.tls or (Tls(ca=plan.ca) if plan.encrypted else None)
 
 
 async def _process(job: Job, report: Report, client: AsyncClient) -> None:

@@ -68,6 +68,10 @@ def test_a_package_alone_runs_the_demo(release: Path, tmp_path: Path, archive: s
     call("sh", "-c", command.replace(" install ", " install --quiet --no-compile ", 1), cwd=tmp_path)
     where = call(python, "-c", "import sluiceway_runtime; print(sluiceway_runtime.__file__)", cwd=tmp_path)
     assert where.startswith(str(tmp_path))
+    page = (
+        "from sluiceway_orchestrator.http.page.files import page_routes; print(*(item.path for item in page_routes()))"
+    )
+    assert {"/", "/page/app.js", "/page/style.css"} <= set(call(python, "-c", page, cwd=tmp_path).split())
     call(sluiceway, "models", "pull", "--defaults", cwd=tmp_path)
     call(sluiceway, "samples", "pull", "bus.jpg", "page.png", "--to", "samples", cwd=tmp_path)
     said = call(sluiceway, "run", "samples/bus.jpg", "samples/page.png", "--out", "annotated", cwd=tmp_path)

@@ -5,7 +5,7 @@ import asyncio
 import grpc
 import grpc.aio
 from sluiceway_runtime.config import ServerConfig
-from sluiceway_runtime.server.transport import bind, make_server
+from sluiceway_runtime.server.listening import bind, make_server
 
 METHOD, STREAM = "/some.Service/Method", "/some.Service/Stream"
 

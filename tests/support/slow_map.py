@@ -85,8 +85,13 @@ def hull(points: np.ndarray) -> np.ndarray:
 
 def mean_inside(map_: np.ndarray, centre: np.ndarray, along: float, width: float, height: float) -> float:
     values = []
-    for y in range(map_.shape[0]):
-        for x in range(map_.shape[1]):
+    reach = math.hypot(width, height) / 2 + 1
+    rows, columns = (
+        range(max(int(middle - reach), 0), min(int(middle + reach) + 1, size))
+        for middle, size in zip(centre[::-1], map_.shape, strict=True)
+    )
+    for y in rows:
+        for x in columns:
             right, down = x - centre[0], y - centre[1]
             across = right * math.cos(along) + down * math.sin(along)
             below = -right * math.sin(along) + down * math.cos(along)

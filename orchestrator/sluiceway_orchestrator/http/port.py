@@ -28,6 +28,7 @@ from sluiceway_orchestrator.http.docs_page import PAGE_HEADERS, page
 from sluiceway_orchestrator.http.open_inference import Caller, OpenInference
 from sluiceway_orchestrator.http.openapi import document
 from sluiceway_orchestrator.http.origin import OriginGuard
+from sluiceway_orchestrator.http.page.files import page_routes
 from sluiceway_orchestrator.http.problem import plain_problem, problem_response
 from sluiceway_orchestrator.http.reading import JobReader
 from sluiceway_orchestrator.http.results import Results
@@ -110,9 +111,10 @@ class HttpPort:
                 web.get("/openapi.json", self._openapi),
                 web.get("/docs", self._docs),
                 web.get("/healthz", self._healthz),
-                web.get("/", self._root),
             ]
         )
+        if self._http.page:
+            app.add_routes(page_routes())
         if self._inference is not None:
             app.add_routes(self._inference.routes(self._infer, self._client))
         app.on_response_prepare.append(self._allow_origin)
@@ -207,9 +209,6 @@ class HttpPort:
 
     async def _docs(self, _: web.Request) -> web.Response:
         return web.Response(text=page(version("sluiceway")), content_type="text/html", headers=PAGE_HEADERS)
-
-    async def _root(self, _: web.Request) -> web.Response:
-        raise web.HTTPTemporaryRedirect("/docs")
 
     async def _healthz(self, _: web.Request) -> web.Response:
         if self._draining:

@@ -19,10 +19,10 @@ from sluiceway_runtime.server.documentation import documented_pool
 from sluiceway_runtime.server.door import Door
 from sluiceway_runtime.server.interceptor import CallInterceptor
 from sluiceway_runtime.server.lifecycle import Lifecycle, State
+from sluiceway_runtime.server.listening import bind, make_server
 from sluiceway_runtime.server.metrics import CallMetrics, OnceStarted
 from sluiceway_runtime.server.operations import OperationsPort
 from sluiceway_runtime.server.security import Security
-from sluiceway_runtime.server.transport import bind, make_server
 
 __all__ = ["Server", "Service"]
 
