@@ -24,7 +24,7 @@ from sluiceway_runtime.server.security import Security, SecurityConfig, load_sec
 
 from sluiceway_cluster.division import Division, StageLoad, divide
 from sluiceway_cluster.pipelines import needed_pipelines
-from sluiceway_cluster.placement import ORCHESTRATOR, Written, place_servers, stage_targets, variable
+from sluiceway_cluster.placement import ORCHESTRATOR, PlacedServer, Written, place_servers, stage_targets, variable
 from sluiceway_cluster.process import ServerSpec
 from sluiceway_cluster.scaling import automatic_orchestrators, read_scale
 from sluiceway_cluster.sharing import shares_of
@@ -149,7 +149,7 @@ def plan_cluster(
                 file,
                 server.config.drain_grace_s,
                 server.arguments,
-                None if free_ports or server.name != ORCHESTRATOR else _http_place(sections.orchestrator),
+                None if free_ports else _http_place(sections.orchestrator, server),
                 server.section,
             )
             for server in servers
@@ -166,8 +166,9 @@ def plan_cluster(
     )
 
 
-def _http_place(config: OrchestratorConfig) -> tuple[str, int] | None:
-    return (config.http.host, config.http.port) if config.http.enabled else None
+def _http_place(config: OrchestratorConfig, server: PlacedServer) -> tuple[str, int] | None:
+    """Where a server has its public HTTP port, if it has one."""
+    return (config.http.host, server.http_port) if server.service == ORCHESTRATOR and config.http.enabled else None
 
 
 def _sections(tables: Mapping[str, Any], variables: Mapping[str, str], *, here: bool) -> _Sections:

@@ -21,7 +21,7 @@ from sluiceway.cli.options import ConfigOption
 from sluiceway.cli.signals import stop_on_signals
 from sluiceway.cli.target import Target, find_target, parse_params
 from sluiceway.cli.terminal import EXIT_FAILED, EXIT_USAGE, errors, fail, output, widen_stdout
-from sluiceway.client import AsyncClient, Description, Options
+from sluiceway.client import AsyncClient, Description, Options, Tls
 from sluiceway.client.connection import Connection
 
 if TYPE_CHECKING:
@@ -198,7 +198,8 @@ def bench(
     )
     _check_budget(plan)
     widen_stdout(data=json)
-    target = find_target("bench", address, config, pipeline=pipeline, token=token, tls=tls, ca=ca, show_logs=verbose)
+    encryption = Tls(ca=ca) if tls or ca else None
+    target = find_target("bench", address, config, pipeline=pipeline, token=token, tls=encryption, show_logs=verbose)
     raise typer.Exit(asyncio.run(_bench(plan, target, as_json=json, html=html)))
 
 

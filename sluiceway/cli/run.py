@@ -12,7 +12,10 @@ from typing import Annotated
 
 import typer
 
+from sluiceway.cli.documents import FormatName
+from sluiceway.cli.embedded import Changes
 from sluiceway.cli.inputs import Input, find_inputs
+from sluiceway.cli.options import ModelOption, SetOption, WorkersOption
 from sluiceway.cli.report import Report
 from sluiceway.cli.resume import done_before, left_to_do
 from sluiceway.cli.signals import stop_on_signals
@@ -20,7 +23,7 @@ from sluiceway.cli.streams import require_stdout
 from sluiceway.cli.target import Target, find_target, parse_params
 from sluiceway.cli.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, errors, fail, image_progress, widen_stdout
 from sluiceway.cli.waiting import Waiting
-from sluiceway.client import PATIENCE_S, AsyncClient, Options, Priority, Result, Source
+from sluiceway.client import PATIENCE_S, AsyncClient, Options, Priority, Result, Source, Tls
 from sluiceway.client.threads import in_thread
 from sluiceway.errors import InvalidOption, SluicewayError
 
@@ -45,6 +48,7 @@ class Job:
     pipeline: str | None = None
     params: Mapping[str, str] = field(default_factory=dict)
     patience_s: float = PATIENCE_S
+    timeout_s: float | None = None
 
 
 def run(
@@ -56,7 +60,14 @@ def run(
     ],
     *,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, and nothing else.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write annotated pictures here.")] = None,
+    form: Annotated[
+        FormatName | None,
+        typer.Option("--format", help="What to make of results, on stdout or in --out; default: tables for people."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Write annotated pictures here, or the documents of --format."),
+    ] = None,
     address: Annotated[
         str | None,
         typer.Option(
@@ -85,6 +96,10 @@ def run(
         int | None, typer.Option("--image-size", min=1, help="Longer side that the detector sees.")
     ] = None,
     detect_only: Annotated[bool, typer.Option("--detect-only", help="Find regions and read nothing.")] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", metavar="SECONDS", help="Time for each image; default: what the cluster allows."),
+    ] = None,
     priority: Annotated[PriorityName, typer.Option("--priority", help="How urgent it is.")] = PriorityName.NORMAL,
     in_flight: Annotated[int, typer.Option("--in-flight", min=1, help="Images on their way at a time.")] = 16,
     patience: Annotated[
@@ -103,6 +118,9 @@ def run(
         Path | None,
         typer.Option("--config", exists=True, dir_okay=False, help="Configuration of the cluster that is started."),
     ] = None,
+    settings: SetOption = None,
+    model: ModelOption = None,
+    workers: WorkersOption = None,
     token: Annotated[
         str | None, typer.Option("--token", envvar="SLUICEWAY_TOKEN", help="Token of a running cluster.")
     ] = None,
@@ -112,6 +130,13 @@ def run(
     ca: Annotated[
         Path | None,
         typer.Option("--ca", exists=True, dir_okay=False, help="Authorities to trust instead (PEM); implies --tls."),
+    ] = None,
+    cert: Annotated[
+        Path | None,
+        typer.Option("--cert", exists=True, dir_okay=False, help="Certificate to show (PEM); implies --tls."),
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", exists=True, dir_okay=False, help="Its private key (PEM).")
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the started servers log.")] = False,
 ) -> None:
@@ -128,8 +153,17 @@ def run(
 
     [dim]sluiceway run scans/ --json > results.ndjson[/]
 
+    [dim]sluiceway run scans/ --format searchable-pdf --out searchable[/]
+
     [dim]sluiceway run https://example.org/sign.jpg --address localhost:50051[/]
     """
+    if json and form not in (None, FormatName.JSON):
+        fail(f"--json is --format json, and not --format {form}", EXIT_USAGE)
+    json = json or form is FormatName.JSON
+    if (cert is None) != (key is None):
+        fail("--cert and --key belong together", EXIT_USAGE)
+    if timeout is not None and not timeout > 0:
+        fail(f"--timeout must be above 0, not {timeout:g}", EXIT_USAGE)
     for name, value in (("--conf", conf), ("--iou", iou)):
         if value is not None and not 0 < value <= 1:
             fail(f"{name} must be above 0 and at most 1, not {value:g}", EXIT_USAGE)
@@ -140,7 +174,7 @@ def run(
         max_detections=max_detections,
         image_size=image_size,
         priority=Priority(priority.value),
-        return_images=out is not None,
+        return_images=out is not None or form is FormatName.SEARCHABLE_PDF,
         detect_only=detect_only,
     )
     params = parse_params(param or ())
@@ -149,13 +183,24 @@ def run(
     inputs = left_to_do(every, done_before(resume)) if resume else every
     if out:
         _make_folder(out)
-    widen_stdout(data=json)
-    report = Report(as_json=json, out=out, inputs=every, resume=resume)
+    widen_stdout(data=json or form is not None)
+    report = Report(as_json=json, out=out, inputs=every, resume=resume, form=None if json else form)
     if not inputs:
         report.close()
         raise typer.Exit
-    target = find_target("run", address, config, pipeline=pipeline, token=token, tls=tls, ca=ca, show_logs=verbose)
-    raise typer.Exit(asyncio.run(_run(Job(inputs, options, in_flight, pipeline, params, patience), target, report)))
+    target = find_target(
+        "run",
+        address,
+        config,
+        changes=Changes(tuple(settings or ()), tuple(model or ()), workers),
+        pipeline=pipeline,
+        token=token,
+        tls=Tls(ca=ca, certificate=cert, key=key) if tls or ca or cert else None,
+        show_logs=verbose,
+    )
+    raise typer.Exit(
+        asyncio.run(_run(Job(inputs, options, in_flight, pipeline, params, patience, timeout), target, report))
+    )
 
 
 def _make_folder(out: Path) -> None:
@@ -192,7 +237,12 @@ async def _process(job: Job, report: Report, client: AsyncClient) -> None:
 
             sources = (Source(item.source, params=job.params) for item in job.inputs)
             results = client.process_many(
-                sources, job.options, pipeline=job.pipeline, in_flight=job.in_flight, patience_s=job.patience_s
+                sources,
+                job.options,
+                pipeline=job.pipeline,
+                timeout_s=job.timeout_s,
+                in_flight=job.in_flight,
+                patience_s=job.patience_s,
             )
             try:
                 async with waiting.watching(), contextlib.aclosing(results):

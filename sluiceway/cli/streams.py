@@ -10,7 +10,7 @@ import sys
 
 from sluiceway.errors import ImageTooLarge
 
-__all__ = ["StreamFault", "claim_streams", "finish_streams", "read_stdin", "require_stdout"]
+__all__ = ["StreamFault", "claim_streams", "finish_streams", "flush_bytes", "read_stdin", "require_stdout"]
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 CHUNK_BYTES = 2**20
@@ -91,6 +91,17 @@ def require_stdout() -> None:
     """
     if _output.fault is not None:
         raise _output.fault
+
+
+def flush_bytes(data: bytes) -> None:
+    """Write bytes to standard output, and do not keep any.
+
+    Raises:
+        StreamFault: they cannot be written.
+    """
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
 def finish_streams() -> None:

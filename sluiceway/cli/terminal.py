@@ -17,10 +17,13 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     SpinnerColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
+from rich.text import Text
 
 __all__ = [
     "EXIT_FAILED",
@@ -81,6 +84,15 @@ class BesideResults(Progress):
         )
 
 
+class RateColumn(ProgressColumn):
+    """How many a second, over the last of them."""
+
+    def render(self, task: Task) -> Text:
+        """Draw it."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f}/s", style="progress.data.speed")
+
+
 class ServerDisplay:
     """Shows servers as they become ready: spinners on a terminal, else a line for each change worth telling."""
 
@@ -132,7 +144,10 @@ def image_progress(total: int, results: Console | None) -> Iterator[Progress]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        RateColumn(),
         TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
         console=console,
         disable=not console.is_terminal or (results is None and sys.stdout.isatty()),
     ) as progress:

@@ -40,7 +40,9 @@ def doctor(
     config: Annotated[
         Path | None, typer.Option("--config", exists=True, dir_okay=False, help="Configuration file to check.")
     ] = None,
-    address: Annotated[str, typer.Option("--address", help="A running cluster to ask.")] = DEFAULT_ADDRESS,
+    address: Annotated[
+        str, typer.Option("--address", envvar="SLUICEWAY_ADDRESS", help="A running cluster to ask.")
+    ] = DEFAULT_ADDRESS,
     *,
     trial: Annotated[
         bool, typer.Option("--trial/--no-trial", help="Start one detection worker and measure the threads it runs.")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sluiceway.cli.embedded import Changes
 from sluiceway.cli.requirements import require_servers
 from sluiceway.cli.signals import stop_on_signals
 from sluiceway.cli.terminal import ServerDisplay, errors
@@ -21,12 +22,16 @@ if TYPE_CHECKING:
 __all__ = ["PlannedCluster", "embedded_cluster", "plan_and_pull", "plan_for_run"]
 
 
-def plan_and_pull(what: str, config: Path | None, *, free_ports: bool, scale: Sequence[str] = ()) -> ClusterPlan:
+def plan_and_pull(
+    what: str, config: Path | None, changes: Changes, *, free_ports: bool, scale: Sequence[str] = ()
+) -> ClusterPlan:
     """Check the configuration and bring in the weights, before anything starts."""
     require_servers(what)
     from sluiceway_cluster import plan_cluster  # noqa: PLC0415 - not there in a client-only installation
+    from sluiceway_cluster.commands.changes import as_variables  # noqa: PLC0415
 
-    plan = plan_cluster(config, os.environ, free_ports=free_ports, scale=scale)
+    overrides = as_variables(changes, config, os.environ)
+    plan = plan_cluster(config, os.environ, free_ports=free_ports, overrides=overrides, scale=scale)
     if plan.auto_pull:
         pull_missing(plan.weights)
     return plan
@@ -63,9 +68,9 @@ class PlannedCluster:
         return _watched(self.plan, show_logs=show_logs)
 
 
-def plan_for_run(config: Path | None) -> PlannedCluster:
+def plan_for_run(config: Path | None, changes: Changes) -> PlannedCluster:
     """The entry point `sluiceway.embedded`: a cluster on ports that are free, beside any other."""
-    return PlannedCluster(plan_and_pull("run without --address", config, free_ports=True))
+    return PlannedCluster(plan_and_pull("run without --address", config, changes, free_ports=True))
 
 
 @asynccontextmanager

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sluiceway.cli.options import ConfigOption
+from sluiceway.cli.embedded import Changes
+from sluiceway.cli.options import ConfigOption, ModelOption, SetOption, WorkersOption
 from sluiceway.cli.terminal import errors
 from sluiceway_cluster.commands.embedded import embedded_cluster, plan_and_pull
 
@@ -19,6 +20,10 @@ __all__ = ["up"]
 
 def up(
     config: ConfigOption = None,
+    *,
+    settings: SetOption = None,
+    model: ModelOption = None,
+    workers: WorkersOption = None,
     scale: Annotated[
         list[str] | None,
         typer.Option("--scale", metavar="NAME=NUMBER", help="Start so many servers of a service."),
@@ -34,9 +39,15 @@ def up(
     Several servers of a stage share its cores, and every orchestrator uses all of them. Each orchestrator has an
     address of its own.
 
-    [dim]Example: sluiceway up, and in another terminal: sluiceway run photo.jpg --address localhost:50051[/]
+    [dim]Examples:[/]
+
+    [dim]sluiceway up, and in another terminal: sluiceway run photo.jpg --address localhost:50051[/]
+
+    [dim]sluiceway up --model text-small --workers 2 --set orchestrator.http.port=8081[/]
     """
-    asyncio.run(_up(plan_and_pull("up", config, free_ports=False, scale=scale or ()), show_logs=not quiet))
+    changes = Changes(tuple(settings or ()), tuple(model or ()), workers)
+    plan = plan_and_pull("up", config, changes, free_ports=False, scale=scale or ())
+    asyncio.run(_up(plan, show_logs=not quiet))
 
 
 async def _up(plan: ClusterPlan, *, show_logs: bool) -> None:

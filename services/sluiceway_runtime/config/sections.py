@@ -14,7 +14,14 @@ from pydantic import BaseModel, ValidationError
 
 from sluiceway_runtime.errors import ConfigurationError
 
-__all__ = ["KNOWN_SECTIONS", "load_section", "read_file", "require_known_variables", "section_values"]
+__all__ = [
+    "KNOWN_SECTIONS",
+    "VARIABLE_SECTIONS",
+    "load_section",
+    "read_file",
+    "require_known_variables",
+    "section_values",
+]
 
 ENVIRONMENT_PREFIX = "SLUICEWAY_"
 DEFAULT_FILE = "sluiceway.toml"

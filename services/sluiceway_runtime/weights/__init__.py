@@ -27,6 +27,7 @@ __all__ = [
     "load_registry",
     "pull",
     "pull_samples",
+    "remove",
     "resolve",
 ]
 
@@ -177,6 +178,26 @@ def pull(
     models = (registry or load_registry()).models
     entries = _entries([names] if isinstance(names, str) else list(names), models, "weights")
     Store(cache or cache_folder()).pull(entries, progress or _silent)
+
+
+def remove(name: str, *, registry: Registry | None = None, cache: Path | None = None) -> bool:
+    """Take weights out of the cache.
+
+    Args:
+        name: of the registry.
+        registry: instead of the one of this release (tests).
+        cache: instead of `cache_folder()`.
+
+    Returns:
+        Whether they were there.
+
+    Raises:
+        StartupError: an unknown name, weights that ship with Sluiceway, or a disk that does not do it.
+    """
+    [entry] = _entries([name], (registry or load_registry()).models, "weights")
+    if entry.shipped is not None:
+        raise StartupError(f"the weights {name} ship with Sluiceway and are not in the cache")
+    return Store(cache or cache_folder()).remove(entry)
 
 
 def pull_samples(

@@ -92,6 +92,23 @@ class Store:
             return None
         return files if intact else None
 
+    def remove(self, entry: Entry) -> bool:
+        """Take an entry out of the cache; says whether it was there. Servers that have loaded it go on.
+
+        Raises:
+            StartupError: it cannot be removed.
+        """
+        folder = self.folder(entry)
+        if not folder.exists():
+            return False
+        with _plain_disk_errors(self.root), self._locked(f"{entry.package}-{entry.version}"):
+            # By one rename, so that a reader sees all of it or nothing.
+            doomed = self.root / "partial" / f"{folder.name}.removed-{os.getpid()}"
+            doomed.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(doomed)
+            shutil.rmtree(doomed)
+        return True
+
     def pull(self, entries: Sequence[Entry], progress: ProgressCallback) -> None:
         """Bring entries into the cache; those that are there and intact cost nothing.
 

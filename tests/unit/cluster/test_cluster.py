@@ -340,7 +340,7 @@ INTERRUPTED = textwrap.dedent(
 async def test_a_second_interrupt_ends_the_servers_of_a_run_at_once(specs: list[ServerSpec], tmp_path: Path) -> None:
     stubborn = make_spec("orchestrator", tmp_path, STUBBORN="1")
     specs[2] = replace(stubborn, grace_s=600)
-    plan = ClusterPlan(tuple(specs), stubborn.address, (), None, auto_pull=False, encrypted=False, ca=None)
+    plan = ClusterPlan(tuple(specs), (stubborn.address,), (), None, auto_pull=False, encrypted=False, ca=None)
     run = await asyncio.create_subprocess_exec(
         sys.executable, "-c", INTERRUPTED, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
