@@ -69,6 +69,7 @@ class Reading:
         error: why the step failed here.
         step: name of the step.
         data: what an API answered; None from models.
+        rotation: how many degrees clockwise the text is turned in its region: 0, 90 (it runs down), 180 or 270.
     """
 
     model: str
@@ -80,6 +81,7 @@ class Reading:
     error: SluicewayError | None = None
     step: str = ""
     data: Mapping[str, Any] | None = None
+    rotation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,9 @@ class Region:
             "text": self.text,
             "text_confidence": None if self.text_confidence is None else round(self.text_confidence, 4),
         }
+        rotation = next((reading.rotation for reading in self.readings if reading.rotation), 0)
+        if rotation:
+            plain["text_rotation"] = rotation
         labels = [label for reading in self.readings for label in reading.labels]
         if labels:
             plain["labels"] = [{"class": item.class_name, "confidence": round(item.confidence, 4)} for item in labels]

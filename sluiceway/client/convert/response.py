@@ -149,7 +149,8 @@ def _reading(message: pipeline_pb2.Value, step: str, model: str) -> Reading:
     match message.WhichOneof("result"):
         case "text":
             characters = tuple(Character(item.text, item.confidence) for item in message.text.characters)
-            return Reading(model, message.text.text, message.text.confidence, characters, step=step)
+            text = message.text
+            return Reading(model, text.text, text.confidence, characters, step=step, rotation=text.rotation_degrees)
         case "classification":
             labels = tuple(
                 Label(item.class_id, item.class_name, item.confidence) for item in message.classification.labels

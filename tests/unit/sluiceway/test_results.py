@@ -123,8 +123,31 @@ def test_json_of_a_tree() -> None:
     assert plain["regions"][2]["error"]["reason"] == "UPSTREAM_FAILED"
     assert (plain["values"], plain["value_errors"]["mail"]["message"]) == ({"book": {"id": 1}}, "gone")
     assert plain["pages"][1] == {"index": 1, "width": 10, "height": 5, "rotation": 90}
-    assert (plain["lines"], plain["blocks"]) == ([{"regions": [4, 9], "page": 1}], [{"lines": [0], "page": 1}])
+    assert (plain["lines"], plain["blocks"]) == (
+        [{"regions": [4, 9], "text": "", "page": 1}],
+        [{"lines": [0], "page": 1}],
+    )
     assert plain["notices"] == [{"reason": "IMAGE_SCALED", "message": "scaled", "metadata": {"by": "2"}, "page": 1}]
+
+
+def test_text_has_lines_and_paragraphs() -> None:
+    words = ("Of", "lines", "and", "paragraphs", "", "Next")
+    regions = [region(at, (at, 0, at + 1, 1), Reading("tiny", word)) for at, word in enumerate(words)]
+    result = Result(
+        "a", (Page(10, 10),), tuple(regions), lines=(Line((0, 1)), Line((2, 3, 4)), Line((5, 99))),
+        blocks=(Block((0, 1)), Block((2,))),
+    )  # fmt: skip
+    assert result.line_texts == ["Of lines", "and paragraphs", "Next"]
+    assert result.text == "Of lines\nand paragraphs\n\nNext"
+    assert [line["text"] for line in result.to_dict()["lines"]] == result.line_texts
+    # A server that knows no lines, or nothing that was read.
+    assert result_of(10, 10, *regions).text == "Of\nlines\nand\nparagraphs\nNext"
+
+
+def test_json_says_how_text_is_turned() -> None:
+    turned = region(0, (0, 0, 10, 90), Reading("tiny", "up", rotation=270))
+    assert turned.to_dict()["text_rotation"] == 270
+    assert "text_rotation" not in region(0, (0, 0, 90, 10), Reading("tiny", "plain")).to_dict()
 
 
 def test_json_of_a_failure() -> None:
