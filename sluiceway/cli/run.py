@@ -85,6 +85,7 @@ def run(
         int | None, typer.Option("--image-size", min=1, help="Longer side that the detector sees.")
     ] = None,
     detect_only: Annotated[bool, typer.Option("--detect-only", help="Find regions and read nothing.")] = False,
+    words: Annotated[bool, typer.Option("--words", help="With --json: where each word of a text lies, too.")] = False,
     priority: Annotated[PriorityName, typer.Option("--priority", help="How urgent it is.")] = PriorityName.NORMAL,
     in_flight: Annotated[int, typer.Option("--in-flight", min=1, help="Images on their way at a time.")] = 16,
     config: Annotated[
@@ -129,6 +130,7 @@ def run(
         priority=Priority(priority.value),
         return_images=out is not None,
         detect_only=detect_only,
+        words=words or None,
     )
     params = _params(param or ())
     inputs = find_inputs(sources)

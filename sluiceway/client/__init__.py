@@ -13,7 +13,7 @@ from sluiceway.client.description import Api, Description, Endpoint, ModelInfo, 
 from sluiceway.client.drawing import draw
 from sluiceway.client.events import Event, JobDone, Regions, SourceDone, SourceFailed, SourceReady, Subject, Values
 from sluiceway.client.options import Options, Priority, RetryPolicy, StepOptions, Tls
-from sluiceway.client.regions import Box, Character, Label, Reading, Region
+from sluiceway.client.regions import Box, Character, Label, Reading, Region, Word
 from sluiceway.client.results import (
     Block,
     Line,
@@ -46,6 +46,7 @@ __all__ = [
     "Box",
     "Reading",
     "Character",
+    "Word",
     "Label",
     "Line",
     "Block",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from sluiceway.errors import SluicewayError
 
-__all__ = ["Box", "Character", "Label", "Reading", "Region", "error_to_dict"]
+__all__ = ["Box", "Character", "Label", "Reading", "Region", "Word", "error_to_dict"]
 
 
 class Box(NamedTuple):
@@ -47,6 +47,23 @@ class Character:
 
 
 @dataclass(frozen=True, slots=True)
+class Word:
+    """One word of a text.
+
+    Attributes:
+        text: what stands between spaces.
+        confidence: mean of its characters, (0, 1].
+        box: where it is, in pixels of the page; where it is turned, the upright rectangle around it.
+        outline: its corners clockwise, in pixels.
+    """
+
+    text: str
+    confidence: float
+    box: Box
+    outline: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Label:
     """One candidate class of a classifier and its probability, [0, 1]."""
 
@@ -70,6 +87,7 @@ class Reading:
         step: name of the step.
         data: what an API answered; None from models.
         rotation: how many degrees clockwise the text is turned in its region: 0, 90 (it runs down), 180 or 270.
+        words: where each word lies, if `words` was asked for.
     """
 
     model: str
@@ -82,6 +100,7 @@ class Reading:
     step: str = ""
     data: Mapping[str, Any] | None = None
     rotation: int = 0
+    words: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +148,12 @@ class Region:
         reading = self._text_reading()
         return reading.confidence if reading else None
 
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """The words of the text, if they were asked for."""
+        reading = self._text_reading()
+        return reading.words if reading else ()
+
     def _text_reading(self) -> Reading | None:
         return next((reading for reading in self.readings if reading.text is not None), None)
 
@@ -149,6 +174,15 @@ class Region:
             "text": self.text,
             "text_confidence": None if self.text_confidence is None else round(self.text_confidence, 4),
         }
+        if self.words:
+            plain["words"] = [
+                {
+                    "text": word.text,
+                    "confidence": round(word.confidence, 4),
+                    "box": [round(value, 2) for value in word.box],
+                }
+                for word in self.words
+            ]
         rotation = next((reading.rotation for reading in self.readings if reading.rotation), 0)
         if rotation:
             plain["text_rotation"] = rotation

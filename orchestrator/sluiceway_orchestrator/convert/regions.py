@@ -12,6 +12,7 @@ from google.protobuf import json_format
 from sluiceway.common.v1 import geometry_pb2, notice_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2
 from sluiceway_orchestrator import geometry as geo
+from sluiceway_orchestrator.convert.words import place_words
 from sluiceway_orchestrator.events import ReadText
 from sluiceway_orchestrator.geometry import Box, Matrix, TurnedBox
 
@@ -40,14 +41,21 @@ def boxes_of(regions: pipeline_pb2.Regions) -> tuple[list[Box], dict[int, Turned
     return [_upright(region.geometry, at, turned) for at, region in enumerate(regions.regions)], turned
 
 
-def texts_of(values: pipeline_pb2.Values) -> list[ReadText]:
-    """Where text was read, and how it runs."""
+def texts_of(values: pipeline_pb2.Values, region: Callable[[int], TurnedBox]) -> list[ReadText]:
+    """Where text was read, and how it runs. Words that lie in their crop lie on the page from now on.
+
+    Args:
+        values: of one answer, with the ids of the source.
+        region: that has an id.
+    """
     found: list[ReadText] = []
     for value in values.values:
         # An empty message, which costs less than to ask whether there is one.
         message = value.text
         text = message.text
         if text:
+            if message.words:
+                place_words(message, region(value.region_id))
             rotation = message.rotation_degrees
             plain = text.isascii()
             leftwards = not plain and 2 * len(_LEFTWARDS.findall(text)) > len(text)

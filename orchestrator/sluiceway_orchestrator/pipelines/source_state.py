@@ -100,7 +100,7 @@ class SourceState:
             self.tree.answered(step, (WHOLE,))
             return
         if step.kind is StepKind.RECOGNIZE:
-            self.tree.read(convert.texts_of(event.values))
+            self.tree.read(convert.texts_of(event.values, self.tree.region))
         if self.pipeline.tells_callers:
             self.account.add(event.size_bytes, Phase.WORK)
             for value in event.values.values:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil, floor
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -159,6 +160,15 @@ class RegionTree:
             self._parents.append(parents[index] if parents is not None else None)
             self._steps.append(step.index)
         return Placed(ids, fresh)
+
+    def region(self, region_id: int) -> TurnedBox:
+        """Where a region lies, as it is cut out: an upright one in whole pixels, as detection does."""
+        turned = self._turned.get(region_id)
+        if turned is not None:
+            return turned
+        x0, y0, x1, y1 = self._boxes[region_id]
+        x0, y0, x1, y1 = floor(x0), floor(y0), ceil(x1), ceil(y1)
+        return TurnedBox((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0, 0.0)
 
     def read(self, texts: Iterable[ReadText]) -> None:
         """Text was read in these."""

@@ -31,10 +31,14 @@ from sluiceway.client import (
     StageTimings,
     StepReport,
     Timings,
+    Values,
     draw,
 )
 from sluiceway.client.assembly import Assembly
+from sluiceway.client.convert import from_response
 from sluiceway.client.sources import load_source
+from sluiceway.common.v1 import geometry_pb2, value_pb2
+from sluiceway.pipeline.v1 import pipeline_pb2
 
 
 def region(number: int, box: tuple[float, float, float, float], *readings: Reading, **place: Any) -> Region:
@@ -142,6 +146,24 @@ def test_text_has_lines_and_paragraphs() -> None:
     assert [line["text"] for line in result.to_dict()["lines"]] == result.line_texts
     # A server that knows no lines, or nothing that was read.
     assert result_of(10, 10, *regions).text == "Of\nlines\nand\nparagraphs\nNext"
+
+
+def test_words_lie_on_the_page() -> None:
+    turned = geometry_pb2.RotatedBox(center=geometry_pb2.Point(x=50, y=20), width=40, height=10, angle_degrees=90)
+    text = value_pb2.Text(text="two words unplaced", confidence=0.9, rotation_degrees=180)
+    text.words.add(text="two", confidence=0.5).geometry.box.x1 = 30
+    text.words.add(text="words", confidence=0.75).geometry.rotated_box.CopyFrom(turned)
+    text.words.add(text="unplaced", confidence=0.75)
+    values = pipeline_pb2.Values(step="words", values=[pipeline_pb2.Value(region_id=0, text=text)])
+    event = from_response(pipeline_pb2.ProcessResponse(source_id="0", values=values), ["a"])
+    assert isinstance(event, Values)
+    read = region(0, (0, 0, 90, 40), event.readings[0])
+    assert [(word.text, word.confidence) for word in read.words] == [("two", 0.5), ("words", 0.75)]
+    assert read.words[0].box == (0, 0, 30, 0)
+    assert read.words[1].box == pytest.approx((45, 0, 55, 40))
+    assert read.words[1].outline[0] == pytest.approx((55, 0))
+    assert read.readings[0].rotation == 180
+    assert read.to_dict()["words"][0] == {"text": "two", "confidence": 0.5, "box": [0, 0, 30, 0]}
 
 
 def test_json_says_how_text_is_turned() -> None:

@@ -249,7 +249,7 @@ def test_what_is_known_of_text_comes_from_the_values() -> None:
             pipeline_pb2.Value(region_id=9),
         ]
     )
-    assert convert.texts_of(values) == [
+    assert convert.texts_of(values, RegionTree().region) == [
         ReadText(3, 270, leftwards=False, may_run_down=False),
         ReadText(5, 0, leftwards=True, may_run_down=False),
         ReadText(6, 0, leftwards=False, may_run_down=False),
