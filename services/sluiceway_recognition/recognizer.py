@@ -18,6 +18,7 @@ from sluiceway_recognition.backends import Backend, load_backend
 from sluiceway_recognition.backends.batches import GraphSettings
 from sluiceway_recognition.buckets import bucket_of
 from sluiceway_recognition.heads import answers_of
+from sluiceway_recognition.long_lines import divided, joined
 from sluiceway_recognition.plan import ModelPlan
 from sluiceway_recognition.types import Answer, CropSpec, Head, Reading
 from sluiceway_recognition.upright import CLASSIFIER_HEIGHT, CLASSIFIER_NORMALISATION, CLASSIFIER_WIDTH, Upright
@@ -96,6 +97,27 @@ class ModelRecognizer:
         Returns:
             A function that waits for the end and returns an answer, or what is wrong, for each crop in order.
         """
+        most = self.buckets[-1]
+        if all(crop.shape[1] <= most for crop in crops):
+            return self._launch(crops, top_ks, words)
+        lines = [divided(crop, most) for crop in crops]
+        owners = [number for number, pieces in enumerate(lines) for _ in pieces]
+        wait = self._launch(
+            [piece.pixels for pieces in lines for piece in pieces],
+            [top_ks[owner] for owner in owners],
+            [words[owner] for owner in owners] if words else (),
+        )
+
+        def whole() -> list[Answer | ModelFailed]:
+            answers = iter(wait())
+            return [joined(pieces, [next(answers) for _ in pieces]) for pieces in lines]
+
+        return whole
+
+    def _launch(
+        self, crops: Sequence[NDArray[np.uint8]], top_ks: Sequence[int], words: Sequence[bool]
+    ) -> Callable[[], list[Answer | ModelFailed]]:
+        """`launch`, of crops that fit into a bucket."""
         asked = any(words)
         wait, upright = self._begin(crops, top_ks, spans=asked), self._upright
         if upright is None and not asked:

@@ -16,7 +16,7 @@ from sluiceway_runtime.errors import ModelFailed
 
 from sluiceway_recognition.types import Answer, TextAnswer, WordAnswer
 
-__all__ = ["with_words", "words_of"]
+__all__ = ["ink_of", "widest_white", "with_words", "words_of"]
 
 # Of the way from paper to ink: what is darker (or, on dark paper, lighter) counts as ink.
 _INK = 0.4
@@ -74,7 +74,7 @@ def words_of(crop: NDArray[np.uint8], answer: TextAnswer) -> list[WordAnswer]:
     if not spans:
         return []
     height, width = crop.shape[:2]
-    ink = _ink_of(crop)
+    ink = ink_of(crop)
     columns: NDArray[np.bool_] | None = None if ink is None else np.asarray(ink.any(axis=0))
     edges = _edges(spans, width, height, columns)
     words = []
@@ -103,7 +103,7 @@ def _split(answer: TextAnswer) -> list[_Span]:
     return spans
 
 
-def _ink_of(crop: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
+def ink_of(crop: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
     """Which pixels are ink; None where none can be told from paper."""
     grey = crop.mean(axis=2, dtype=np.float32)
     distance = np.abs(grey - np.median(grey))
@@ -119,7 +119,7 @@ def _edges(spans: Sequence[_Span], width: int, height: int, columns: NDArray[np.
     cuts: list[tuple[float, float]] = []
     for before, after in pairwise(spans):
         middle = (before.end + after.begin) / 2
-        cuts.append((middle, middle) if columns is None else _white(columns, before.end, after.begin, middle))
+        cuts.append((middle, middle) if columns is None else widest_white(columns, before.end, after.begin, middle))
     reach = _REACH * height
     lefts = [max(0.0, spans[0].begin - reach), *(right for _, right in cuts)]
     rights = [*(left for left, _ in cuts), min(float(width), spans[-1].end + reach)]
@@ -133,7 +133,7 @@ def _edges(spans: Sequence[_Span], width: int, height: int, columns: NDArray[np.
     return edges
 
 
-def _white(columns: NDArray[np.bool_], begin: float, end: float, middle: float) -> tuple[float, float]:
+def widest_white(columns: NDArray[np.bool_], begin: float, end: float, middle: float) -> tuple[float, float]:
     """The widest white between two columns; where there is none, the middle."""
     first, last = max(0, int(begin)), min(len(columns), int(end) + 1)
     widest, found, run = 0, (middle, middle), 0
