@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from sluiceway_runtime.server.main import Installation, run_service
+import os
 
-from sluiceway_orchestrator.config import OrchestratorConfig
-from sluiceway_orchestrator.config.apis import load_apis
-from sluiceway_orchestrator.service import OrchestratorService
+from sluiceway_runtime.polling import poll_in_one_thread
+
+# Before anything imports gRPC.
+poll_in_one_thread(os.environ)
+
+from sluiceway_runtime.server.main import Installation, run_service  # noqa: E402
+
+from sluiceway_orchestrator.config import OrchestratorConfig  # noqa: E402
+from sluiceway_orchestrator.config.apis import load_apis  # noqa: E402
+from sluiceway_orchestrator.service import OrchestratorService  # noqa: E402
 
 
 def build(config: OrchestratorConfig, installation: Installation) -> OrchestratorService:

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from sluiceway_runtime.errors import Internal
-from sluiceway_runtime.varint import encode_varint
+from sluiceway_runtime.varint import encode_varint, read_varint, skip_field
 
 __all__ = ["Buffers", "CropSpan", "bytes_field", "span_buffers", "split_crops", "split_field"]
 
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+_VARINT, _LENGTH = 0, 2
 # Field 15, length-delimited: the crops of all these messages.
 _CROPS_TAG = 15 << 3 | _LENGTH
 _CROP_ID_TAG = 1 << 3 | _VARINT
@@ -90,7 +90,7 @@ def split_field(message: bytes, number: int) -> tuple[bytes, bytes]:
                 # As nearly all of them are: short, so that the length is a byte.
                 position += message[position + 1] + 2
             else:
-                position = _skip(message, position)
+                position = skip_field(message, position)
     except IndexError as error:
         raise Internal("a stage sent a damaged message") from error
     if position != size:
@@ -121,12 +121,12 @@ def split_crops(message: bytes) -> tuple[bytes, list[CropSpan]]:
             tag = message[position]
             position += 1
             if tag != _CROPS_TAG:
-                position = _skip(message, start)
+                position = skip_field(message, start)
                 continue
             length = message[position]
             position += 1
             if length & 0x80:
-                length, position = _varint(message, position - 1)
+                length, position = read_varint(message, position - 1)
             end = position + length
             if end > size:
                 raise Internal("a stage sent a damaged message")
@@ -162,22 +162,23 @@ def _crop_facts(message: bytes, position: int, end: int) -> tuple[int, str, Matr
     """What stands around the pixels of a crop; the pixels are passed over."""
     crop_id, spec, to_image = 0, "", None
     while position < end:
-        tag = message[position]
-        if tag == _CROP_RAW_TAG:
-            length, position = _varint(message, position + 1)
-            position += length
-        elif tag == _CROP_ID_TAG:
-            crop_id, position = _varint(message, position + 1)
-        elif tag == _CROP_SPEC_TAG:
-            length, position = _varint(message, position + 1)
-            spec = message[position : position + length].decode()
-            position += length
+        tag, start = message[position], position
+        # An id, or a length: nearly always one byte, and there are several in each crop.
+        value = message[position + 1]
+        position += 2
+        if value > 0x7F:
+            value, position = read_varint(message, position - 1)
+        if tag == _CROP_ID_TAG:
+            crop_id = value
+            continue
+        if tag == _CROP_SPEC_TAG:
+            spec = message[position : position + value].decode()
         elif tag == _CROP_TRANSFORM_TAG:
-            length, position = _varint(message, position + 1)
-            to_image = _matrix(message[position : position + length])
-            position += length
-        else:
-            position = _skip(message, position)
+            to_image = _matrix(message[position : position + value])
+        elif tag != _CROP_RAW_TAG:
+            position = skip_field(message, start)
+            continue
+        position += value
     if position != end:
         raise IndexError
     return crop_id, spec, to_image
@@ -190,38 +191,3 @@ def _matrix(message: bytes) -> Matrix:
     if tag != _MATRIX_TAG or size != _TRANSFORM.size - 2:
         raise IndexError
     return tuple(matrix)
-
-
-def _skip(message: bytes, position: int) -> int:
-    """The position after the field that starts here."""
-    tag, position = _varint(message, position)
-    kind = tag & 7
-    if kind == _LENGTH:
-        length, position = _varint(message, position)
-        return position + length
-    if kind == _VARINT:
-        return _varint(message, position)[1]
-    if kind == _FIXED32:
-        return position + 4
-    if kind == _FIXED64:
-        return position + 8
-    # Groups are gone from proto3.
-    raise IndexError
-
-
-def _varint(message: bytes, position: int) -> tuple[int, int]:
-    value = message[position]
-    position += 1
-    if value < 0x80:
-        return value, position
-    value &= 0x7F
-    shift = 7
-    while True:
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-        if shift > 63:
-            raise IndexError

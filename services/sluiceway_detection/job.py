@@ -61,7 +61,8 @@ class CropFacts(NamedTuple):
 class DetectionAnswer(NamedTuple):
     """What was found, without the pixels.
 
-    Arrays travel as bytes: float32 boxes [N, 4], int32 classes [N] and float32 confidences [N].
+    Arrays travel as bytes: float32 boxes [N, 4], int32 classes [N] and float32 confidences [N]. `scale` and `left_out`
+    are those of `Detections`.
     """
 
     width_px: int
@@ -72,6 +73,8 @@ class DetectionAnswer(NamedTuple):
     shapes: tuple[tuple[int, Shape], ...]
     crops: tuple[CropFacts, ...]
     decode_ms: float
+    scale: float = 1.0
+    left_out: bool = False
 
     @staticmethod
     def payload(image_bgr: ImageBgr, detections: Detections, crops: list[Crop], decode_ms: float) -> Payload:
@@ -88,6 +91,8 @@ class DetectionAnswer(NamedTuple):
                 for c in crops
             ),
             decode_ms=decode_ms,
+            scale=detections.scale,
+            left_out=detections.left_out,
         )
         return Payload(answer, tuple(crop.pixels.data.cast("B") for crop in crops))
 

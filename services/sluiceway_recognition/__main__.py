@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from sluiceway_runtime.server.main import run_service
+import os
 
-from sluiceway_recognition.config import RecognitionConfig
-from sluiceway_recognition.service import RecognitionService
-from sluiceway_recognition.types import KIND
+from sluiceway_runtime.polling import poll_in_one_thread
+
+# Before anything imports gRPC.
+poll_in_one_thread(os.environ)
+
+from sluiceway_runtime.server.main import run_service  # noqa: E402
+
+from sluiceway_recognition.config import RecognitionConfig  # noqa: E402
+from sluiceway_recognition.service import RecognitionService  # noqa: E402
+from sluiceway_recognition.types import KIND  # noqa: E402
 
 if __name__ == "__main__":
     run_service(KIND, RecognitionConfig, RecognitionService)

@@ -134,7 +134,7 @@ class RecognitionService:
 
     def ready(self) -> bool:
         """Whether a worker can take crops."""
-        return self.pool is not None and bool(self.models) and self.pool.statistics().ready_workers > 0
+        return self.pool is not None and bool(self.models) and self.pool.able
 
     def status(self) -> Mapping[str, Any]:
         """Models and workers, for operators."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ledger_models import Deed, draw
 from server_processes import Member, wait_until
 from sluiceway_runtime.errors import Cancelled, Unavailable
@@ -44,5 +45,20 @@ async def test_a_process_that_cannot_finish_in_its_grace_time_says_so_by_its_exi
                 await call
             assert isinstance(from_rpc_error(caught.value), Unavailable | Cancelled)
         member.assert_gone()
+    finally:
+        member.end()
+
+
+@pytest.mark.parametrize("section", ["orchestrator", "detection", "recognition"])
+async def test_a_server_reads_its_sockets_in_the_thread_that_wakes_its_event_loop(section: str, tmp_path: Path) -> None:
+    # What gRPC traces of each connection names the source file that handles it.
+    member = Member(section, tmp_path, environment={"GRPC_TRACE": "tcp", "GRPC_VERBOSITY": "DEBUG"})
+    try:
+        await asyncio.to_thread(member.start, wait=False)
+        async with grpc.aio.insecure_channel(member.address) as channel:
+            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), wait_for_ready=True)
+        assert "tcp_posix.cc" in member.log
+        assert "posix_endpoint.cc" not in member.log
+        assert "Unknown experiment" not in member.log
     finally:
         member.end()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 from sluiceway_runtime.errors import InvalidOption
-from sluiceway_runtime.varint import encode_varint
+from sluiceway_runtime.varint import encode_varint, read_varint, skip_field
 
 from sluiceway.pipeline.v1 import pipeline_pb2
 
@@ -67,7 +67,7 @@ def read_action(data: bytes) -> Action:
     view = memoryview(data)
     if len(data) >= _SMALL_BYTES and view[0] == _JOB_TAG:
         try:
-            length, start = _varint(view, 1)
+            length, start = read_varint(view, 1)
         except IndexError:
             raise InvalidOption("the request is no message of the contract") from None
         if start + length == len(view):
@@ -89,10 +89,10 @@ def _taken_apart(view: memoryview) -> Request:
     rest: list[bytes | memoryview] = []
     number = position = 0
     while position < len(view):
-        end = _skip(view, position)
-        tag, start = _varint(view, position)
+        end = skip_field(view, position)
+        tag, start = read_varint(view, position)
         if tag == _SOURCES_TAG:
-            length, start = _varint(view, start)
+            length, start = read_varint(view, start)
             source, image = _without_image(view[start : start + length])
             if image is not None:
                 images[number] = image
@@ -110,44 +110,13 @@ def _without_image(source: memoryview) -> tuple[bytes, memoryview | None]:
     rest: list[bytes | memoryview] = []
     position = 0
     while position < len(source):
-        end = _skip(source, position)
-        tag, start = _varint(source, position)
+        end = skip_field(source, position)
+        tag, start = read_varint(source, position)
         if tag == _IMAGE_TAG:
-            _, start = _varint(source, start)
+            _, start = read_varint(source, start)
             image = source[start:end]
             rest.append(bytes((_IMAGE_TAG, 0)))
         else:
             rest.append(source[position:end])
         position = end
     return b"".join(rest), image
-
-
-def _skip(view: memoryview, position: int) -> int:
-    """The position after the field that starts here. Raises IndexError where it is none, or reaches past the end."""
-    tag, position = _varint(view, position)
-    kind = tag & 7
-    if kind == _LENGTH:
-        length, position = _varint(view, position)
-        position += length
-    elif kind == 0:
-        position = _varint(view, position)[1]
-    elif kind in (1, 5):
-        position += 8 if kind == 1 else 4
-    else:
-        raise IndexError
-    if position > len(view):
-        raise IndexError
-    return position
-
-
-def _varint(view: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = view[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-        if shift > 63:
-            raise IndexError
