@@ -100,6 +100,7 @@ def run(
         float | None,
         typer.Option("--timeout", metavar="SECONDS", help="Time for each image; default: what the cluster allows."),
     ] = None,
+    words: Annotated[bool, typer.Option("--words", help="With --json: where each word of a text lies, too.")] = False,
     priority: Annotated[PriorityName, typer.Option("--priority", help="How urgent it is.")] = PriorityName.NORMAL,
     in_flight: Annotated[int, typer.Option("--in-flight", min=1, help="Images on their way at a time.")] = 16,
     patience: Annotated[
@@ -176,6 +177,7 @@ def run(
         priority=Priority(priority.value),
         return_images=out is not None or form is FormatName.SEARCHABLE_PDF,
         detect_only=detect_only,
+        words=words or None,
     )
     params = parse_params(param or ())
     require_stdout()
