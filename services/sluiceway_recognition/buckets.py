@@ -19,6 +19,7 @@ __all__ = [
     "bucket_of",
     "fitted_size",
     "padded_px",
+    "turns",
 ]
 
 # Close together where words are (a word of 48 rows is 60 to 350 pixels wide), then ever wider apart: whole lines are
@@ -33,7 +34,7 @@ DEFAULT_COMPILED = 8
 
 
 def fitted_size(height: int, width: int, spec: CropSpec) -> tuple[int, int]:
-    """The size that a region of any size has as a crop.
+    """The size that a region of any size has as a crop, once it is turned; see `turns`.
 
     Args:
         height: of the region, pixels, at least 1.
@@ -47,6 +48,14 @@ def fitted_size(height: int, width: int, spec: CropSpec) -> tuple[int, int]:
         return spec.height, spec.max_width
     fitted_width = width if height == spec.height else round(width * spec.height / height)
     return spec.height, min(max(fitted_width, 1), spec.max_width)
+
+
+def turns(height: int, width: int, spec: CropSpec) -> bool:
+    """Whether what was cut out of an image in this size is turned before it is resized.
+
+    What has the spec's height was cut to it, and turned then if need be.
+    """
+    return height != spec.height and 0 < spec.turn_ratio <= height / width
 
 
 def bucket_of(width: int, buckets: Sequence[int]) -> int:

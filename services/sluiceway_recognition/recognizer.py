@@ -20,6 +20,7 @@ from sluiceway_recognition.buckets import bucket_of
 from sluiceway_recognition.heads import answers_of
 from sluiceway_recognition.plan import ModelPlan
 from sluiceway_recognition.types import Answer, CropSpec, Head, Reading
+from sluiceway_recognition.upright import CLASSIFIER_HEIGHT, CLASSIFIER_NORMALISATION, CLASSIFIER_WIDTH, Upright
 
 __all__ = ["ModelRecognizer", "Recognizer", "load_model"]
 
@@ -60,19 +61,26 @@ class ModelRecognizer:
         plan: the model.
         backend: computes it.
         classes: text of each class of a text model.
+        classifier: of text that stands on its head; for plans that look for such text, where asking pays.
     """
 
-    def __init__(self, plan: ModelPlan, backend: Backend, classes: Sequence[str]) -> None:
+    def __init__(
+        self, plan: ModelPlan, backend: Backend, classes: Sequence[str], classifier: Backend | None = None
+    ) -> None:
         self.crop_spec = plan.crop_spec
         self.buckets = plan.buckets
         self.labels = plan.labels
         self.backend = backend
         self._head = plan.head
         self._classes = np.array(list(classes) or list(plan.labels), dtype=np.object_)
+        self._classifier = classifier
+        self._upright = Upright(self._read, classifier) if plan.upright is not None else None
 
     def warm(self) -> None:
         """Compile and compute every bucket once, so that no request pays for it."""
         self.backend.warm(self.buckets)
+        if self._classifier is not None:
+            self._classifier.warm((CLASSIFIER_WIDTH,))
 
     def launch(
         self, crops: Sequence[NDArray[np.uint8]], top_ks: Sequence[int]
@@ -80,12 +88,21 @@ class ModelRecognizer:
         """Start to read crops of any widths; each is padded to its own bucket.
 
         Args:
-            crops: uint8 [height, w_i, 3] as `crop_spec` says; not needed any more when this returns.
+            crops: uint8 [height, w_i, 3] as `crop_spec` says; needed until the answers are there.
             top_ks: classes to name, for each crop.
 
         Returns:
             A function that waits for the end and returns an answer, or what is wrong, for each crop in order.
         """
+        wait, upright = self._begin(crops, top_ks), self._upright
+        return wait if upright is None else lambda: upright.settle(crops, wait())
+
+    def _read(self, crops: Sequence[NDArray[np.uint8]]) -> list[Answer | ModelFailed]:
+        return self._begin(crops, [1] * len(crops))()
+
+    def _begin(
+        self, crops: Sequence[NDArray[np.uint8]], top_ks: Sequence[int]
+    ) -> Callable[[], list[Answer | ModelFailed]]:
         by_bucket: dict[int, list[int]] = {}
         for position, crop in enumerate(crops):
             by_bucket.setdefault(bucket_of(crop.shape[1], self.buckets), []).append(position)
@@ -129,7 +146,24 @@ def load_model(plan: ModelPlan, device: str, threads: int, graphs: GraphSettings
         )
     elif plan.labels and len(plan.labels) != backend.output_size:
         raise StartupError(f"{plan.key}: {len(plan.labels)} labels for a model of {backend.output_size} classes")
-    return ModelRecognizer(plan, backend, classes)
+    return ModelRecognizer(plan, backend, classes, _classifier(plan, backend, device, threads))
+
+
+def _classifier(plan: ModelPlan, backend: Backend, device: str, threads: int) -> Backend | None:
+    """What tells text that stands on its head. Beside torch, which computes a reading as fast, there is none."""
+    if plan.upright is None or backend.name != "openvino":
+        return None
+    asked = ModelPlan(
+        name=plan.name,
+        head=Head.CLASSIFY,
+        crop_spec=CropSpec(CLASSIFIER_HEIGHT, CLASSIFIER_WIDTH),
+        buckets=(CLASSIFIER_WIDTH,),
+        normalisation=CLASSIFIER_NORMALISATION,
+        weights=plan.upright,
+        precision=plan.precision,
+        section=plan.section,
+    )
+    return load_backend(asked, device, threads)
 
 
 def _character_list(plan: ModelPlan, backend: Backend) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sluiceway.cli.inputs import Input
+from sluiceway.cli.resume import begin_line
 from sluiceway.cli.terminal import errors, output, shown
 from sluiceway.client import Region, Result, draw
 
@@ -36,14 +37,15 @@ class Report:
     Args:
         as_json: NDJSON on stdout instead of tables.
         out: folder for annotated pictures; exists. It may hold inputs, and no picture replaces one of them.
-        inputs: all images of the run.
+        inputs: all images of the run, those that an earlier one has done as well.
+        resume: results of that one; the output may go on in the same file.
 
     Attributes:
         console: where tables go; None for NDJSON.
         unwritten: annotated pictures that could not be written.
     """
 
-    def __init__(self, *, as_json: bool, out: Path | None, inputs: Sequence[Input]) -> None:
+    def __init__(self, *, as_json: bool, out: Path | None, inputs: Sequence[Input], resume: Path | None = None) -> None:
         self._out = out
         self._originals = {_identity(item.name) for item in inputs} - {None} if out else set()
         self.console = None if as_json else output()
@@ -52,6 +54,9 @@ class Report:
         self.failed = 0
         self.unwritten = 0
         self._regions = 0
+        self._cut = as_json and resume is not None and begin_line(resume, sys.stdout.fileno())
+        self._of = len(inputs)
+        self._resumed = resume is not None
 
     def add(self, result: Result, item: Input) -> None:
         """Give out one result."""
@@ -61,7 +66,8 @@ class Report:
         else:
             self.failed += 1
         if self.console is None:
-            sys.stdout.write(shown(result.to_json()) + "\n")
+            sys.stdout.write(("\n" if self._cut else "") + result.to_json() + "\n")
+            self._cut = False
             sys.stdout.flush()
         else:
             self._print(self.console, result)
@@ -72,6 +78,8 @@ class Report:
         """Say how it went."""
         total = self.succeeded + self.failed
         summary = f"{self.succeeded} of {total} images, {self._regions} regions"
+        if self._resumed:
+            summary += f", {self._of - total} done before"
         errors.print(f"{summary}, {self.failed} failed" if self.failed else summary, style="bold")
         if self._written:
             errors.print(f"annotated pictures are in {escape(str(self._out))}", soft_wrap=True)

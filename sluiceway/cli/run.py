@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -12,12 +12,17 @@ from typing import Annotated
 
 import typer
 
-from sluiceway.cli.embedded import EmbeddedCluster, find_embedded
 from sluiceway.cli.inputs import Input, find_inputs
 from sluiceway.cli.report import Report
+from sluiceway.cli.resume import done_before, left_to_do
 from sluiceway.cli.signals import stop_on_signals
-from sluiceway.cli.terminal import EXIT_FAILED, EXIT_USAGE, errors, fail, image_progress, widen_stdout
-from sluiceway.client import AsyncClient, Options, Priority, Result, Source, Tls
+from sluiceway.cli.streams import require_stdout
+from sluiceway.cli.target import Target, find_target, parse_params
+from sluiceway.cli.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, errors, fail, image_progress, widen_stdout
+from sluiceway.cli.waiting import Waiting
+from sluiceway.client import PATIENCE_S, AsyncClient, Options, Priority, Result, Source
+from sluiceway.client.threads import in_thread
+from sluiceway.errors import InvalidOption, SluicewayError
 
 __all__ = ["run"]
 
@@ -31,17 +36,6 @@ class PriorityName(StrEnum):
 
 
 @dataclass(frozen=True)
-class Target:
-    """Which cluster to use: a running one, or without an address one of its own, by plan."""
-
-    address: str | None
-    plan: EmbeddedCluster | None
-    token: str | None
-    tls: Tls | None
-    show_logs: bool
-
-
-@dataclass(frozen=True)
 class Job:
     """What to process, and how."""
 
@@ -50,6 +44,7 @@ class Job:
     in_flight: int
     pipeline: str | None = None
     params: Mapping[str, str] = field(default_factory=dict)
+    patience_s: float = PATIENCE_S
 
 
 def run(
@@ -64,7 +59,12 @@ def run(
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write annotated pictures here.")] = None,
     address: Annotated[
         str | None,
-        typer.Option("--address", metavar="HOST:PORT", help="Use this running cluster instead of starting one."),
+        typer.Option(
+            "--address",
+            metavar="HOST:PORT",
+            envvar="SLUICEWAY_ADDRESS",
+            help="Use this running cluster instead of starting one.",
+        ),
     ] = None,
     pipeline: Annotated[
         str | None, typer.Option("--pipeline", metavar="NAME", help="Steps to run; default: the cluster's own choice.")
@@ -87,6 +87,18 @@ def run(
     detect_only: Annotated[bool, typer.Option("--detect-only", help="Find regions and read nothing.")] = False,
     priority: Annotated[PriorityName, typer.Option("--priority", help="How urgent it is.")] = PriorityName.NORMAL,
     in_flight: Annotated[int, typer.Option("--in-flight", min=1, help="Images on their way at a time.")] = 16,
+    patience: Annotated[
+        float,
+        typer.Option(
+            "--patience", metavar="SECONDS", min=0, help="How long to wait for a cluster that cannot be reached."
+        ),
+    ] = PATIENCE_S,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            "--resume", metavar="FILE", dir_okay=False, help="Skip what has a good line in these results of --json."
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option("--config", exists=True, dir_okay=False, help="Configuration of the cluster that is started."),
@@ -107,7 +119,8 @@ def run(
 
     Without --address, the cluster is started for this run and stopped after it.
 
-    Exit codes: 0 all images were processed, 1 some failed or their pictures could not be written, 2 wrong usage.
+    Exit codes: 0 all images were processed, 1 some failed or their pictures could not be written, 2 wrong usage,
+    3 standard input or output is closed or full, 130 interrupted.
 
     [dim]Examples:[/]
 
@@ -130,29 +143,19 @@ def run(
         return_images=out is not None,
         detect_only=detect_only,
     )
-    params = _params(param or ())
-    inputs = find_inputs(sources)
+    params = parse_params(param or ())
+    require_stdout()
+    every = find_inputs(sources)
+    inputs = left_to_do(every, done_before(resume)) if resume else every
     if out:
         _make_folder(out)
     widen_stdout(data=json)
-    report = Report(as_json=json, out=out, inputs=inputs)
-    # Before there is a loop, which would hear an interrupt only after the last download.
-    plan = None if address else find_embedded("run without --address", config)
-    if plan is not None and pipeline is not None and pipeline not in plan.pipelines:
-        known = ", ".join(plan.pipelines)
-        fail(f"--pipeline: no pipeline is called {pipeline!r}; the configuration has {known}", EXIT_USAGE)
-    target = Target(address, plan, token, Tls(ca=ca) if tls or ca else None, verbose)
-    raise typer.Exit(asyncio.run(_run(Job(inputs, options, in_flight, pipeline, params), target, report)))
-
-
-def _params(arguments: Sequence[str]) -> dict[str, str]:
-    params = {}
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if not name or not equals:
-            fail(f"--param is of the form KEY=VALUE, not {argument}", EXIT_USAGE)
-        params[name] = value
-    return params
+    report = Report(as_json=json, out=out, inputs=every, resume=resume)
+    if not inputs:
+        report.close()
+        raise typer.Exit
+    target = find_target("run", address, config, pipeline=pipeline, token=token, tls=tls, ca=ca, show_logs=verbose)
+    raise typer.Exit(asyncio.run(_run(Job(inputs, options, in_flight, pipeline, params, patience), target, report)))
 
 
 def _make_folder(out: Path) -> None:
@@ -165,37 +168,41 @@ def _make_folder(out: Path) -> None:
 async def _run(job: Job, target: Target, report: Report) -> int:
     stop_on_signals()
     try:
-        async with _cluster(target) as (address, tls):
+        async with target.running() as (address, tls):
             await _process(job, report, AsyncClient(address, token=target.token, tls=tls))
     except asyncio.CancelledError:
         errors.print("stopped")
-        return 130
+        return EXIT_INTERRUPTED
     report.close()
     return EXIT_FAILED if report.failed or report.unwritten else 0
 
 
-@contextlib.asynccontextmanager
-async def _cluster(target: Target) -> AsyncIterator[tuple[str, Tls | None]]:
-    """Give the address of the cluster to use, and how to encrypt; one that is started here is stopped on leaving."""
-    if target.address:
-        yield target.address, target.tls
-        return
-    plan = target.plan
-    assert plan is not None
-    async with plan.running(show_logs=target.show_logs):
-        yield plan.address, target.tls or (Tls(ca=plan.ca) if plan.encrypted else None)
-
-
 async def _process(job: Job, report: Report, client: AsyncClient) -> None:
+    left = iter(job.inputs)
+    waiting = Waiting(client, job.pipeline, lambda why: errors.print(why, style="yellow", markup=False, soft_wrap=True))
     async with client:
         with image_progress(len(job.inputs), report.console) as progress:
+
+            async def give_out(result: Result, item: Input) -> None:
+                named: Result = replace(result, source=item.name)
+                # Drawing takes longer than a round trip; results go on arriving meanwhile. Whoever reads the results
+                # may stop reading, which must not keep this program from ending.
+                await in_thread(lambda: report.add(named, item))
+                progress.advance(progress.task_ids[0])
+
             sources = (Source(item.source, params=job.params) for item in job.inputs)
-            results = client.process_many(sources, job.options, pipeline=job.pipeline, in_flight=job.in_flight)
-            async with contextlib.aclosing(results):
-                names = iter(job.inputs)
-                async for result in results:
-                    item = next(names)
-                    named: Result = replace(result, source=item.name)
-                    # Drawing takes longer than a round trip; results go on arriving meanwhile.
-                    await asyncio.to_thread(report.add, named, item)
-                    progress.advance(progress.task_ids[0])
+            results = client.process_many(
+                sources, job.options, pipeline=job.pipeline, in_flight=job.in_flight, patience_s=job.patience_s
+            )
+            try:
+                async with waiting.watching(), contextlib.aclosing(results):
+                    async for result in results:
+                        waiting.heard()
+                        await give_out(result, next(left))
+            except InvalidOption:
+                # Wrong usage, for instance a token that no header can hold.
+                raise
+            except SluicewayError as error:
+                # Nobody could be asked any more; every image has its line all the same.
+                for item in left:
+                    await give_out(Result(item.name, error=error), item)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sluiceway.errors import SluicewayError
 
-__all__ = ["Box", "Character", "Label", "Reading", "Region", "error_to_dict"]
+__all__ = ["Box", "Character", "Label", "Reading", "Region", "error_to_dict", "reading_to_dict"]
 
 
 class Box(NamedTuple):
@@ -82,7 +82,7 @@ class Reading:
     data: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Region:
     """One thing found in a page, or in another region of it.
 
@@ -109,6 +109,10 @@ class Region:
     step: str = ""
     parent_id: int | None = None
     page: int = 0
+
+    def __repr__(self) -> str:
+        text = "" if self.text is None else f" {self.text!r}"
+        return f"<Region {self.id} {self.class_name} {self.confidence:.2f}{text} at {self.box}>"
 
     @property
     def values(self) -> Mapping[str, Reading]:
@@ -149,7 +153,14 @@ class Region:
         }
         labels = [label for reading in self.readings for label in reading.labels]
         if labels:
-            plain["labels"] = [{"class": item.class_name, "confidence": round(item.confidence, 4)} for item in labels]
+            plain["labels"] = _labels(labels)
+        characters = next((reading.characters for reading in self.readings if reading.characters), ())
+        if characters:
+            plain["characters"] = _characters(characters)
+        texts = [reading for reading in self.readings if reading.text is not None]
+        if len(texts) > 1:
+            # Of several steps; the first is `text`.
+            plain["texts"] = {reading.step: reading_to_dict(reading) for reading in texts}
         embedding = next((reading.embedding for reading in self.readings if reading.embedding), None)
         if embedding:
             plain["embedding"] = list(embedding)
@@ -162,6 +173,42 @@ class Region:
         return plain
 
 
-def error_to_dict(error: SluicewayError) -> dict[str, str]:
-    """Plain data: what programs need to know of a failure."""
-    return {"code": error.code, "reason": error.reason, "message": error.message}
+def reading_to_dict(reading: Reading) -> dict[str, Any]:
+    """Plain data: what one step said."""
+    plain: dict[str, Any] = {"model": reading.model} if reading.model else {}
+    if reading.text is not None:
+        plain |= {"text": reading.text, "confidence": round(reading.confidence, 4)}
+    if reading.characters:
+        plain["characters"] = _characters(reading.characters)
+    if reading.labels:
+        plain["labels"] = _labels(reading.labels)
+    if reading.embedding:
+        plain["embedding"] = list(reading.embedding)
+    if reading.data is not None:
+        plain["values"] = reading.data
+    if reading.error is not None:
+        plain["error"] = error_to_dict(reading.error)
+    return plain
+
+
+def _labels(labels: Iterable[Label]) -> list[dict[str, Any]]:
+    return [{"class": item.class_name, "confidence": round(item.confidence, 4)} for item in labels]
+
+
+def _characters(characters: Iterable[Character]) -> list[dict[str, Any]]:
+    return [{"text": item.text, "confidence": round(item.confidence, 4)} for item in characters]
+
+
+def error_to_dict(error: SluicewayError, *, whole: bool = False) -> dict[str, Any]:
+    """Plain data: what programs need to know of a failure.
+
+    Args:
+        error: what failed.
+        whole: with what there is besides: the id of the request, and when to come back.
+    """
+    plain: dict[str, Any] = {"code": error.code, "reason": error.reason, "message": error.message}
+    if whole and error.request_id:
+        plain["request_id"] = error.request_id
+    if whole and error.retry_after_s is not None:
+        plain["retry_after_s"] = error.retry_after_s
+    return plain

@@ -102,7 +102,7 @@ def compare(output: Output, expected: dict[str, Result]) -> None:
 def test_the_pictures_are_worth_comparing(expected: dict[str, Result]) -> None:
     assert not expected["blank.png"].regions
     assert "1,234.50" in expected["rendered.bmp"].text
-    assert len(expected["page.png"].regions) >= 40
+    assert len(expected["page.png"].text.split()) >= 40
     assert "Region-based" in expected["page.png"].text
     assert expected["turned.jpg"].width == expected["page.png"].width
     assert expected["bus.jpg"].regions

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
 from sluiceway.cli.requirements import require_servers
-from sluiceway.cli.terminal import EXIT_FAILED, EXIT_USAGE, errors, fail, output, pulled
+from sluiceway.cli.terminal import EXIT_FAILED, EXIT_USAGE, BesideResults, errors, fail, output, pulled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,13 +32,11 @@ class PullDisplay:
     """Shows how a pull goes: bars on a terminal, a line for each step elsewhere."""
 
     def __init__(self) -> None:
-        self._progress = Progress(
+        self._progress = BesideResults(
             TextColumn("{task.description}"),
             BarColumn(),
             DownloadColumn(),
             TransferSpeedColumn(),
-            console=errors,
-            transient=True,
             disable=not errors.is_terminal,
         )
         self._task = self._progress.add_task("", visible=False)
@@ -201,7 +199,8 @@ def pull_missing(names: Sequence[str]) -> None:
 def _configured(config: Path | None) -> tuple[str, ...]:
     from sluiceway_cluster import plan_cluster  # noqa: PLC0415
 
-    plan = plan_cluster(config, os.environ, free_ports=False)
+    # Images are built without the secrets and files of where they run.
+    plan = plan_cluster(config, os.environ, free_ports=False, here=False)
     # Also for stages that are configured and not used yet.
     written = (name for stage in plan.unused if not stage.is_default for name in stage.weights)
     return (*plan.weights, *written)

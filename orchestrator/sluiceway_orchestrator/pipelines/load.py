@@ -23,7 +23,7 @@ _OPTIONS: Mapping[StepKind, frozenset[str]] = {
     StepKind.RECOGNIZE: frozenset({"characters", "top_k"}),
     StepKind.CALL: frozenset(),
 }
-# Without any configuration: find text, read it. YOLO26s text also finds pictures, in which there is nothing to read.
+# Without any configuration: find text, read it. `text-small` also finds pictures, in which there is nothing to read.
 _READ: Mapping[str, Any] = {
     "steps": [
         {"name": "text", "stage": "detection"},

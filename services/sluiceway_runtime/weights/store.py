@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sluiceway.installation import install_command
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.weights.download import Progress, ProgressCallback, download_wheel
 from sluiceway_runtime.weights.registry import Entry
@@ -187,7 +188,7 @@ def _require_converter(entry: Entry) -> None:
     if entry.convert and importlib.util.find_spec(entry.convert.requires) is None:
         raise StartupError(
             f"the weights {entry.name} come as a checkpoint that must be converted once, which needs the export extra: "
-            f"pip install 'sluiceway[export]' (it brings {entry.convert.requires}; see the README on its licence)"
+            f"{install_command('export')} (it brings {entry.convert.requires}; see the README on its licence)"
         )
 
 

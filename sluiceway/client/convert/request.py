@@ -76,7 +76,7 @@ def call_metadata(options: Options, request_bytes: int | None) -> tuple[tuple[st
     metadata = []
     if request_bytes is not None:
         metadata.append((REQUEST_BYTES_KEY, str(request_bytes)))
-    if options.priority in _PRIORITIES:
+    if options.priority in _PRIORITIES:  # a word of the same letters, too
         metadata.append((PRIORITY_KEY, str(options.priority)))
     return tuple(metadata)
 

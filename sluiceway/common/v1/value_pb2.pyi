@@ -53,10 +53,13 @@ class Text(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     CHARACTERS_FIELD_NUMBER: _builtins.int
+    ROTATION_DEGREES_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Unicode; empty when nothing could be read."""
     confidence: _builtins.float
     """Mean confidence of the characters, [0, 1]; 0 for an empty text."""
+    rotation_degrees: _builtins.int
+    """How many degrees clockwise the text is turned in its region: 0, 90 (it runs down), 180 or 270 (it runs up)."""
     @_builtins.property
     def characters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Character]:
         """The characters, in order, when they were asked for."""
@@ -67,10 +70,11 @@ class Text(_message.Message):
         text: _builtins.str = ...,
         confidence: _builtins.float = ...,
         characters: _abc.Iterable[Global___Character] | None = ...,
+        rotation_degrees: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["characters", b"characters", "confidence", b"confidence", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["characters", b"characters", "confidence", b"confidence", "rotation_degrees", b"rotation_degrees", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

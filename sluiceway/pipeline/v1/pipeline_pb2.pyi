@@ -152,7 +152,9 @@ class Source(_message.Message):
     image: _builtins.bytes
     """A JPEG, PNG, WebP, BMP or TIFF file."""
     url: _builtins.str
-    """http or https, where the operator allows it."""
+    """http or https, where the operator allows it; requested byte for byte as written, but for spaces and what is not
+    ASCII, which are percent-encoded. Or a `data:` URL, which holds the image.
+    """
     @_builtins.property
     def api_call(self) -> Global___ApiCall:
         """An API whose answer holds the image, or says where it is."""

@@ -319,6 +319,7 @@ INTERRUPTED = textwrap.dedent(
     import asyncio, pickle, sys
     from sluiceway.cli import run
     from sluiceway.cli.report import Report
+    from sluiceway.cli.target import Target
     from sluiceway.client import Options
     from sluiceway_cluster.commands.embedded import PlannedCluster
 
@@ -329,7 +330,7 @@ INTERRUPTED = textwrap.dedent(
         await asyncio.Event().wait()
 
     run._process = process
-    target = run.Target(None, plan, None, None, show_logs=False)
+    target = Target(None, plan, None, None, show_logs=False)
     report = Report(as_json=True, out=None, inputs=())
     sys.exit(asyncio.run(run._run(run.Job((), Options(), 1), target, report)))
     """
