@@ -107,7 +107,7 @@ test-kubernetes: $(VENV)/.deploy ## test the chart in the cluster of KUBECONFIG,
 # Each prints a table, writes its ratios by name to out/, and fails below its bar.
 # A Python with torch and onnx, for the naive variant of bench-detection; without one, an environment is made (5 GB).
 TORCH_PYTHON ?= $(TORCH_VENV)/bin/python
-.PHONY: bench bench-beside bench-detection bench-detection-gpu bench-overhead bench-client bench-orchestrator bench-overload bench-priority bench-recognition bench-wire
+.PHONY: bench bench-beside bench-detection bench-detection-gpu bench-overhead bench-client bench-knee bench-orchestrator bench-overload bench-priority bench-recognition bench-wire
 bench: bench-overhead bench-client bench-orchestrator ## the quick benchmarks (4 minutes; want a quiet machine)
 
 bench-detection: dev $(if $(filter $(TORCH_VENV)/%,$(TORCH_PYTHON)),$(TORCH_VENV)/.ready) ## detection beside its bare backend and beside torch's defaults; draws docs/collapse.svg (8 minutes)
@@ -122,6 +122,9 @@ bench-beside: dev ## this checkout beside another one (OTHER=path), in turns: or
 
 bench-client: dev ## the Python library beside bare stubs
 	$(BIN)/python benchmarks/client.py --json out/bench-client.json
+
+bench-knee: dev ## `sluiceway bench --find-knee` on a cluster whose knee is known (15 minutes; wants a quiet machine)
+	$(BIN)/python benchmarks/knee.py --json out/bench-knee.json
 
 bench-priority: dev ## interactive requests while bulk work saturates the workers
 	$(BIN)/python benchmarks/priority.py --json out/bench-priority.json
