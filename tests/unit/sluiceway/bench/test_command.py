@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,23 @@ async def test_refusals_are_outcomes_and_not_tried_again(server: Any, picture: s
     assert found["goodput_per_s"]["value"] < found["offered_per_s"]
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+async def test_an_interrupt_ends_it_in_order(server: Any, picture: str, how: signal.Signals) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "sluiceway.cli", "bench", picture, "--rate", "20", "--seconds", "600",
+        "--address", server.address, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr is not None
+    async with asyncio.timeout(100):
+        while b"open loop" not in await process.stderr.readline():
+            assert process.returncode is None
+        process.send_signal(how)
+        said, complained = await process.communicate()
+    assert process.returncode == 130
+    assert said == b""
+    assert complained.decode().strip() == "stopped"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -160,3 +178,14 @@ async def test_without_its_extra_it_says_what_to_install(picture: str) -> None:
     assert (result, said) == (2, "")
     assert "pip install 'sluiceway[bench]'" in complained
     assert "Traceback" not in complained
+
+
+async def test_a_part_of_a_trace_is_its_beginning(server: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"hello")
+    (tmp_path / "trace").write_text("".join(f"{number / 10} a.png\n" for number in range(50)))
+    trace = str(tmp_path / "trace")
+    code, said, complained = await bench("--trace", trace, "--seconds", "1", "--address", server.address, "--json")
+    assert code == 0, complained
+    # One before, and ten of the trace, of which the first is the warm-up.
+    assert len(server.fake.requests) == 11
+    assert json.loads(said)["summary"]["requests"] == 9
