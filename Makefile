@@ -107,7 +107,7 @@ test-kubernetes: $(VENV)/.deploy ## test the chart in the cluster of KUBECONFIG,
 # Each prints a table, writes its ratios by name to out/, and fails below its bar.
 # A Python with torch and onnx, for the naive variant of bench-detection; without one, an environment is made (5 GB).
 TORCH_PYTHON ?= $(TORCH_VENV)/bin/python
-.PHONY: bench bench-beside bench-detection bench-detection-gpu bench-overhead bench-client bench-knee bench-orchestrator bench-overload bench-priority bench-recognition bench-wire
+.PHONY: bench bench-beside bench-detection bench-detection-gpu bench-overhead bench-client bench-knee bench-orchestrator bench-overload bench-peers bench-priority bench-recognition bench-wire
 bench: bench-overhead bench-client bench-orchestrator ## the quick benchmarks (4 minutes; want a quiet machine)
 
 bench-detection: dev $(if $(filter $(TORCH_VENV)/%,$(TORCH_PYTHON)),$(TORCH_VENV)/.ready) ## detection beside its bare backend and beside torch's defaults; draws docs/collapse.svg (8 minutes)
@@ -125,6 +125,10 @@ bench-client: dev ## the Python library beside bare stubs
 
 bench-knee: dev ## `sluiceway bench --find-knee` on a cluster whose knee is known (15 minutes; wants a quiet machine)
 	$(BIN)/python benchmarks/knee.py --json out/bench-knee.json
+
+bench-peers: dev ## what people would use instead, on the same weights and images (3 minutes, and an environment for each peer)
+	$(BIN)/sluiceway models pull --defaults
+	$(BIN)/python benchmarks/peers/run.py --json out/bench-peers.json
 
 bench-priority: dev ## interactive requests while bulk work saturates the workers
 	$(BIN)/python benchmarks/priority.py --json out/bench-priority.json
@@ -209,4 +213,4 @@ $(TRITON_VENV)/.ready: Makefile
 
 .PHONY: clean
 clean: ## remove everything that was made here (not the weights cache)
-	rm -rf $(VENV) $(PROTO_VENV) $(TORCH_VENV) $(TRITON_VENV) clients/build clients/*/gen clients/typescript/node_modules clients/typescript/dist build dist out
+	rm -rf $(VENV) .venv-peers $(PROTO_VENV) $(TORCH_VENV) $(TRITON_VENV) clients/build clients/*/gen clients/typescript/node_modules clients/typescript/dist build dist out
