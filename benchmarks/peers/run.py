@@ -44,7 +44,7 @@ async def measure(running: Running, name: str, images: int, seconds: float) -> l
     for callers in CALLERS:
         window = Window(seconds / 4, seconds)
         load = await run_closed(running.send, callers, images, window, timeout_s=60, watch=silent)
-        found = window.summary(load, None)
+        found = window.summary(load, None, by_end=True)
         failed = found.requests - len(found.latencies)
         p50_s, p99_s = (found.latencies.percentile_s(percentile) or 0.0 for percentile in (50, 99))
         row = Row(name, callers, found.answered_per_s.value, failed, p50_s * 1000, p99_s * 1000, running.memory_mb())

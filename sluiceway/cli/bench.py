@@ -313,7 +313,7 @@ async def _run(plan: Plan, send: Send, display: BenchDisplay) -> tuple[Knee | No
         else:
             due = arrivals.evenly(plan.rate_per_s or 0.0, window.end_s, count)
         load = await runs.run_open(send, due, window, timeout_s=plan.timeout_s, watch=display)
-    return None, window.summary(load, plan.goal_s)
+    return None, window.summary(load, plan.goal_s, by_end=plan.callers is not None)
 
 
 async def _refresh(display: BenchDisplay) -> None:
