@@ -28,13 +28,16 @@ $(VENV)/.ready: pyproject.toml
 	@$(BIN)/python $(PIP) install --quiet --no-compile --editable '.[cpu,bench]'
 	@touch $@
 
+# One picture needs no more than a worker of each stage, and those start in half the time.
+ONE_WORKER := SLUICEWAY_DETECTION__WORKERS=1 SLUICEWAY_RECOGNITION__WORKERS=1 SLUICEWAY_STAGES__OBJECTS__WORKERS=1
+
 demo: setup ## read a page, then find the things in a photograph and read what stands on them
 	@$(BIN)/sluiceway models pull --defaults
 	@$(BIN)/sluiceway samples pull page.png bus.jpg --to out/samples
 	@$(BIN)/sluiceway run out/samples/page.png --out out/demo
 	@echo "now a YOLO model, whose weights have a licence of their own:"
 	@$(BIN)/sluiceway models pull coco-v8n
-	@$(BIN)/sluiceway run out/samples/bus.jpg --config examples/objects.toml --out out/demo
+	@$(ONE_WORKER) $(BIN)/sluiceway run out/samples/bus.jpg --config examples/objects.toml --out out/demo
 
 # --- check it -------------------------------------------------------------------------------------------------------
 .PHONY: dev test lint types check test-torch test-cuda
@@ -137,8 +140,8 @@ test-release: $(VENV)/.deploy ## make a release, and install each of its parts w
 # Each prints a table, writes its ratios by name to out/, and fails below its bar.
 # A Python with torch and onnx, for the naive variant of bench-detection; without one, an environment is made (5 GB).
 TORCH_PYTHON ?= $(TORCH_VENV)/bin/python
-.PHONY: bench bench-beside bench-detection bench-detection-gpu bench-overhead bench-client bench-machine bench-orchestrator bench-overload bench-priority bench-recognition bench-wire
-bench: bench-overhead bench-client bench-machine bench-orchestrator ## the quick benchmarks (4 minutes; want a quiet machine)
+.PHONY: bench bench-beside bench-detection bench-detection-gpu bench-overhead bench-client bench-knee bench-machine bench-orchestrator bench-overload bench-peers bench-priority bench-recognition bench-wire
+bench: bench-overhead bench-client bench-orchestrator ## the quick benchmarks (4 minutes; want a quiet machine)
 
 bench-detection: dev $(if $(filter $(TORCH_VENV)/%,$(TORCH_PYTHON)),$(TORCH_VENV)/.ready) ## detection beside its bare backend and beside torch's defaults; draws docs/collapse.svg (8 minutes)
 	$(BIN)/python benchmarks/detection.py --torch-python $(TORCH_PYTHON) --json out/bench-detection.json --chart docs/collapse.svg
@@ -152,6 +155,13 @@ bench-beside: dev ## this checkout beside another one (OTHER=path), in turns: or
 
 bench-client: dev ## the Python library beside bare stubs
 	$(BIN)/python benchmarks/client.py --json out/bench-client.json
+
+bench-knee: dev ## `sluiceway bench --find-knee` on a cluster whose knee is known (15 minutes; wants a quiet machine)
+	$(BIN)/python benchmarks/knee.py --json out/bench-knee.json
+
+bench-peers: dev ## what people would use instead, on the same weights and images (3 minutes, and an environment for each peer)
+	$(BIN)/sluiceway models pull --defaults
+	$(BIN)/python benchmarks/peers/run.py --json out/bench-peers.json
 
 bench-priority: dev ## interactive requests while bulk work saturates the workers
 	$(BIN)/python benchmarks/priority.py --json out/bench-priority.json
@@ -259,4 +269,4 @@ $(PAGE_TOOLS): Makefile pyproject.toml $(VENV)/.dev
 
 .PHONY: clean
 clean: ## remove everything that was made here (not the weights cache)
-	rm -rf $(VENV) $(PROTO_VENV) $(TORCH_VENV) $(TRITON_VENV) $(MUTATION_VENV) clients/build clients/*/gen clients/typescript/node_modules clients/typescript/dist build dist out
+	rm -rf $(VENV) .venv-peers $(PROTO_VENV) $(TORCH_VENV) $(TRITON_VENV) $(MUTATION_VENV) clients/build clients/*/gen clients/typescript/node_modules clients/typescript/dist build dist out

@@ -63,16 +63,16 @@ def bucket_of(width: int, buckets: Sequence[int]) -> int:
 
     Args:
         width: of a crop that fits its spec, pixels.
-        buckets: widths in pixels, ascending, the last at least the spec's `max_width`; empty for no buckets.
+        buckets: widths in pixels, ascending; empty for no buckets.
 
     Returns:
-        The width to pad to; 0 without buckets.
+        The width to pad to; 0 without buckets. Of a line that is read in pieces the last bucket.
     """
     if not buckets:
         return 0
-    return buckets[bisect_left(buckets, width)]
+    return buckets[min(bisect_left(buckets, width), len(buckets) - 1)]
 
 
 def padded_px(width: int, spec: CropSpec, buckets: Sequence[int]) -> int:
     """Pixels that the model computes for a crop, padding included: what it costs in a batch."""
-    return spec.height * (bucket_of(width, buckets) or width)
+    return spec.height * max(bucket_of(width, buckets), width)

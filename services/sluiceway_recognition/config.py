@@ -37,7 +37,9 @@ class ModelConfig(BaseModel):
     backend: Literal["openvino", "torch"] | None = Field(None, description="By default torch on a GPU, else OpenVINO.")
     precision: Literal["f32", "bf16", "f16"] | None = Field(None, description="By default what is fast here.")
     height: int = Field(48, ge=1, le=MAX_HEIGHT_PX, description="Rows of a crop.")
-    max_width: int = Field(DEFAULT_MAX_WIDTH, ge=1, le=MAX_WIDTH_PX, description="Most columns of a crop.")
+    max_width: int = Field(
+        DEFAULT_MAX_WIDTH, ge=1, le=MAX_WIDTH_PX, description="Most columns at once; longer lines are read in pieces."
+    )
     format: Literal[PixelFormat.BGR, PixelFormat.RGB] = Field(PixelFormat.BGR, description="The model's channel order.")
     resize_rule: ResizeRule | None = Field(None, description="By default fit_height for text, else stretch.")
     turn_ratio: float | None = Field(

@@ -200,11 +200,11 @@ def pixel_format_of(crop: RawCrop, max_px: int) -> PixelFormat:
 def recognition_bytes(crop_id: int, result: Answer | SluicewayError) -> bytes:
     """The answer for one crop, serialised as a field of the response."""
     if isinstance(result, TextAnswer):
-        text, confidence, characters, confidences, rotation = result
-        if not (characters or rotation):
+        text, confidence, characters, confidences, rotation, words, _ = result
+        if not (characters or rotation or words):
             return wire.text_alone(crop_id, text, confidence)
         each = zip(characters, confidences, strict=True)
-        return wire.recognition(crop_id, wire.text(text, confidence, each, rotation))
+        return wire.recognition(crop_id, wire.text(text, confidence, each, rotation, words))
     return pb.RecognizeResponse(recognitions=[_recognition(crop_id, result)]).SerializeToString()
 
 

@@ -128,7 +128,11 @@ def _begin(model: _Loaded, items: Sequence[_Item]) -> Callable[[], _Placed]:
     if not isinstance(model.recognizer, ModelRecognizer):
         results = _read(model, model.recognizer, items)
         return lambda: results
-    wait = model.recognizer.launch([pixels for _, _, pixels in items], [task.top_k for _, task, _ in items])
+    wait = model.recognizer.launch(
+        [pixels for _, _, pixels in items],
+        [task.top_k for _, task, _ in items],
+        [task.words for _, task, _ in items],
+    )
     asked = [(position, task) for position, task, _ in items]
 
     def answers() -> _Placed:
@@ -144,9 +148,9 @@ def _payload(found: Answer, task: CropTask) -> Payload:
     if isinstance(found, TextAnswer):
         turned = (found.rotation_degrees + task.rotation_degrees) % 360
         if not task.characters:
-            found = TextAnswer(found.text, found.confidence, rotation_degrees=turned)
-        elif turned:
-            found = found._replace(rotation_degrees=turned)
+            found = TextAnswer(found.text, found.confidence, (), (), turned, found.words)
+        elif turned or found.spans:
+            found = found._replace(rotation_degrees=turned, spans=())
     return Payload(found)
 
 

@@ -18,9 +18,11 @@ from sluiceway_recognition.backends import Backend, load_backend
 from sluiceway_recognition.backends.batches import GraphSettings
 from sluiceway_recognition.buckets import bucket_of
 from sluiceway_recognition.heads import answers_of
+from sluiceway_recognition.long_lines import divided, joined
 from sluiceway_recognition.plan import ModelPlan
 from sluiceway_recognition.types import Answer, CropSpec, Head, Reading
 from sluiceway_recognition.upright import CLASSIFIER_HEIGHT, CLASSIFIER_NORMALISATION, CLASSIFIER_WIDTH, Upright
+from sluiceway_recognition.words import with_words
 
 __all__ = ["ModelRecognizer", "Recognizer", "load_model"]
 
@@ -83,25 +85,55 @@ class ModelRecognizer:
             self._classifier.warm((CLASSIFIER_WIDTH,))
 
     def launch(
-        self, crops: Sequence[NDArray[np.uint8]], top_ks: Sequence[int]
+        self, crops: Sequence[NDArray[np.uint8]], top_ks: Sequence[int], words: Sequence[bool] = ()
     ) -> Callable[[], list[Answer | ModelFailed]]:
         """Start to read crops of any widths; each is padded to its own bucket.
 
         Args:
             crops: uint8 [height, w_i, 3] as `crop_spec` says; needed until the answers are there.
             top_ks: classes to name, for each crop.
+            words: whether it is wanted where the words lie, for each crop; empty for none.
 
         Returns:
             A function that waits for the end and returns an answer, or what is wrong, for each crop in order.
         """
-        wait, upright = self._begin(crops, top_ks), self._upright
-        return wait if upright is None else lambda: upright.settle(crops, wait())
+        most = self.buckets[-1]
+        if all(crop.shape[1] <= most for crop in crops):
+            return self._launch(crops, top_ks, words)
+        lines = [divided(crop, most) for crop in crops]
+        owners = [number for number, pieces in enumerate(lines) for _ in pieces]
+        wait = self._launch(
+            [piece.pixels for pieces in lines for piece in pieces],
+            [top_ks[owner] for owner in owners],
+            [words[owner] for owner in owners] if words else (),
+        )
+
+        def whole() -> list[Answer | ModelFailed]:
+            answers = iter(wait())
+            return [joined(pieces, [next(answers) for _ in pieces]) for pieces in lines]
+
+        return whole
+
+    def _launch(
+        self, crops: Sequence[NDArray[np.uint8]], top_ks: Sequence[int], words: Sequence[bool]
+    ) -> Callable[[], list[Answer | ModelFailed]]:
+        """`launch`, of crops that fit into a bucket."""
+        asked = any(words)
+        wait, upright = self._begin(crops, top_ks, spans=asked), self._upright
+        if upright is None and not asked:
+            return wait
+
+        def answers() -> list[Answer | ModelFailed]:
+            found = wait() if upright is None else upright.settle(crops, wait())
+            return with_words(crops, found, words) if asked else found
+
+        return answers
 
     def _read(self, crops: Sequence[NDArray[np.uint8]]) -> list[Answer | ModelFailed]:
-        return self._begin(crops, [1] * len(crops))()
+        return self._begin(crops, [1] * len(crops), spans=True)()
 
     def _begin(
-        self, crops: Sequence[NDArray[np.uint8]], top_ks: Sequence[int]
+        self, crops: Sequence[NDArray[np.uint8]], top_ks: Sequence[int], *, spans: bool
     ) -> Callable[[], list[Answer | ModelFailed]]:
         by_bucket: dict[int, list[int]] = {}
         for position, crop in enumerate(crops):
@@ -109,19 +141,21 @@ class ModelRecognizer:
         if len(by_bucket) == 1:
             (bucket,) = by_bucket
             finish = self.backend.launch(crops, bucket)
-            return lambda: answers_of(self._head, finish(), self._classes, top_ks)
+            over_px = bucket * spans
+            return lambda: answers_of(self._head, finish(), self._classes, top_ks, spans_over_px=over_px)
         begun = [
-            (positions, self.backend.launch([crops[position] for position in positions], bucket))
+            (positions, bucket * spans, self.backend.launch([crops[position] for position in positions], bucket))
             for bucket, positions in by_bucket.items()
         ]
         return lambda: self._gather(begun, top_ks)
 
     def _gather(
-        self, begun: Sequence[tuple[list[int], Callable[[], tuple[NDArray[Any], ...]]]], top_ks: Sequence[int]
+        self, begun: Sequence[tuple[list[int], int, Callable[[], tuple[NDArray[Any], ...]]]], top_ks: Sequence[int]
     ) -> list[Answer | ModelFailed]:
         answers: dict[int, Answer | ModelFailed] = {}
-        for positions, finish in begun:
-            of_part = answers_of(self._head, finish(), self._classes, [top_ks[position] for position in positions])
+        for positions, over_px, finish in begun:
+            wanted = [top_ks[position] for position in positions]
+            of_part = answers_of(self._head, finish(), self._classes, wanted, spans_over_px=over_px)
             answers.update(zip(positions, of_part, strict=True))
         return [answers[position] for position in range(len(answers))]
 

@@ -10,8 +10,9 @@ from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.weights import Weights
 
 from sluiceway_recognition.config import DEFAULT_MODEL, ModelConfig
+from sluiceway_recognition.long_lines import LONGEST
 from sluiceway_recognition.plan import ModelPlan, Normalisation
-from sluiceway_recognition.types import KIND, CropSpec, Head
+from sluiceway_recognition.types import KIND, MAX_WIDTH_PX, CropSpec, Head, ResizeRule
 
 __all__ = ["plan_models"]
 
@@ -58,6 +59,9 @@ def _plan(model: ModelConfig, find: Callable[[str], Weights]) -> ModelPlan:
             user_class=model.recognizer,
             options=model.options,
         )
+    if model.kind is Head.TEXT and model.rule is ResizeRule.FIT_HEIGHT:
+        # Longer lines are read in pieces, which need all of their columns.
+        spec = replace(spec, max_width=min(LONGEST * model.max_width, MAX_WIDTH_PX))
     weights = find(model.weights or model.name)
     if model.characters is not None and not model.characters.is_file():
         raise StartupError(f"the character list {model.characters} does not exist")

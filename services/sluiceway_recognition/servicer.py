@@ -81,7 +81,8 @@ class RecognitionServicer:
             raise Unavailable("the server is starting", retry_after_s=1.0)
         name = convert.check_crops(request, list(models), self._config.max_crops)
         priority = convert.priority_of(request.priority)
-        facts, wish = models[name], _Wish(convert.top_k_of(request.options), request.options.characters)
+        options = request.options
+        facts, wish = models[name], _Wish(convert.top_k_of(options), options.characters, options.words)
         results = recognise(
             pool,
             self._work(request.crops, facts, wish),
@@ -161,7 +162,7 @@ class RecognitionServicer:
 
     def _encoded(self, crop: convert.EncodedCrop, facts: ModelFacts, wish: _Wish) -> Work:
         data = convert.file_of(crop, self._file_limits)
-        payload = Payload(CropTask(facts.name, 0, None, *wish), (data,))
+        payload = Payload(_task(facts.name, 0, None, wish, 0), (data,))
         # Its size is known only once a worker has read it: a group of its own, at the greatest cost it can have. Of a
         # page, reading costs more than computing: a pixel a byte is the least, and keeps pages out of one batch.
         spec = facts.crop_spec
@@ -174,6 +175,7 @@ class _Wish(NamedTuple):
 
     top_k: int
     characters: bool
+    words: bool = False
 
 
 class _Plan(NamedTuple):
@@ -190,9 +192,9 @@ def _no_plans(_model: str, _wish: _Wish) -> dict[tuple[int, int, int, int], _Pla
 
 
 @lru_cache(maxsize=4096)
-def _task(model: str, height: int, pixel_format: PixelFormat, wish: _Wish, rotation_degrees: int) -> CropTask:
+def _task(model: str, height: int, pixel_format: PixelFormat | None, wish: _Wish, rotation_degrees: int) -> CropTask:
     """Equal tasks are one object, as a batch in which they repeat is pickled faster then."""
-    return CropTask(model, height, pixel_format, *wish, rotation_degrees)
+    return CropTask(model, height, pixel_format, wish.top_k, wish.characters, rotation_degrees, wish.words)
 
 
 def add_to_server(servicer: RecognitionServicer, server: grpc.aio.Server) -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "ResizeRule",
     "TextAnswer",
     "TextReading",
+    "WordAnswer",
 ]
 
 # Of stage; the default stage has it as its name and its section, too.
@@ -131,10 +132,20 @@ class EmbeddingReading:
 Reading = TextReading | ClassReading | EmbeddingReading
 
 
+class WordAnswer(NamedTuple):
+    """A word, and its left, top, right and bottom edge in the crop as it was read, in parts of its width and height."""
+
+    text: str
+    confidence: float
+    parts: tuple[float, float, float, float]
+
+
 class TextAnswer(NamedTuple):
     """Checked text. `confidence` is the mean over the characters, 0 without any; those are listed where asked for.
 
-    `rotation_degrees`: how far the text is turned clockwise in its region: 0, 90 (it runs down), 180 or 270.
+    `rotation_degrees`: how far the text is turned clockwise in its region: 0, 90 (it runs down), 180 or 270. `words`:
+    where they were asked for. `spans`: of each character, the columns of the crop between which the model saw it, in
+    pixels; within a worker alone, where words are made of them.
     """
 
     text: str
@@ -142,6 +153,8 @@ class TextAnswer(NamedTuple):
     characters: tuple[str, ...] = ()
     character_confidences: tuple[float, ...] = ()
     rotation_degrees: int = 0
+    words: tuple[WordAnswer, ...] = ()
+    spans: tuple[tuple[float, float], ...] = ()
 
 
 class ClassAnswer(NamedTuple):
@@ -174,6 +187,7 @@ class CropTask(NamedTuple):
         top_k: classes to name, for classifiers.
         characters: whether a text's characters are wanted one by one. Most are not, and cost as much as all the rest.
         rotation_degrees: how far the pixels have been turned anticlockwise since they were cut out.
+        words: whether it is wanted where each word of a text lies.
     """
 
     model: str
@@ -182,6 +196,7 @@ class CropTask(NamedTuple):
     top_k: int = 1
     characters: bool = True
     rotation_degrees: int = 0
+    words: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ _CONTENT = re.compile(_PIXELS + rb"|\x22(V)".replace(b"V", _VARINT.pattern))
 # Numbers below this take one byte.
 ONE_BYTE = 0x80
 _FLOAT = struct.Struct("<f")
+_PARTS = struct.Struct("<4f")
 
 
 class RawCrop(NamedTuple):
@@ -230,7 +231,11 @@ def text_alone(crop_id: int, value: str, confidence: float) -> bytes:
 
 
 def text(
-    value: str, confidence: float, characters: Iterable[tuple[str, float]] = (), rotation_degrees: int = 0
+    value: str,
+    confidence: float,
+    characters: Iterable[tuple[str, float]] = (),
+    rotation_degrees: int = 0,
+    words: Iterable[tuple[str, float, tuple[float, float, float, float]]] = (),
 ) -> bytes:
     """A `Text` as the `result` of a recognition."""
     body = _text(value, confidence)
@@ -239,6 +244,9 @@ def text(
         body += b"\x1a" + encode_varint(len(inner)) + inner
     if rotation_degrees:
         body += b"\x20" + encode_varint(rotation_degrees)
+    for word, certainty, parts in words:
+        inner = _text(word, certainty) + b"\x1a\x10" + _PARTS.pack(*parts)
+        body += b"\x2a" + encode_varint(len(inner)) + inner
     return b"\x12" + encode_varint(len(body)) + body
 
 

@@ -56,13 +56,14 @@ class Trace:
 
     @property
     def seconds(self) -> float:
-        """From the first arrival to the last."""
-        return self.times_s[-1]
+        """From the first arrival to one mean gap behind the last; 0 where all are due at once."""
+        gaps = len(self.times_s) - 1
+        return self.times_s[-1] * (gaps + 1) / gaps if gaps else 0.0
 
     @property
     def rate_per_s(self) -> float:
         """Mean rate; 0 where it has no length."""
-        return (len(self.times_s) - 1) / self.seconds if self.seconds else 0.0
+        return len(self.times_s) / self.seconds if self.seconds else 0.0
 
     def names(self) -> tuple[str, ...]:
         """What it sends, each once."""

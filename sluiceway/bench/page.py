@@ -37,8 +37,8 @@ svg { width: 100%; height: auto; } svg text { font: 11px system-ui, sans-serif; 
 
 def to_html(report: Report) -> str:
     """Write the page; the figures of `--json` are inside, as a script element of type application/json."""
-    # "</" would end the element early, wherever a name of a source has it.
-    data = json.dumps(report.to_dict(), ensure_ascii=False).replace("</", "<\\/")
+    # A name of a source may hold tags, and some of them mean something inside a script element as well.
+    data = json.dumps(report.to_dict(), ensure_ascii=False).replace("<", "\\u003c")
     body = "\n".join(_body(report))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

@@ -30,9 +30,9 @@ class Window:
         """When the last request that counts is due, at the latest."""
         return self.warm_up_s + self.seconds
 
-    def summary(self, load: Load, goal_s: float | None) -> Summary:
-        """Sum up what was due inside."""
-        return summarise(load.outcomes, self.warm_up_s, self.end_s, goal_s)
+    def summary(self, load: Load, goal_s: float | None, *, by_end: bool = False) -> Summary:
+        """Sum up what was due inside or, for callers that wait, what ended inside."""
+        return summarise(load.outcomes, self.warm_up_s, self.end_s, goal_s, by_end=by_end)
 
 
 async def run_open(send: Send, arrivals: Iterable[Arrival], window: Window, *, timeout_s: float, watch: Watch) -> Load:

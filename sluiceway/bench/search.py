@@ -20,6 +20,7 @@ LEAST_BUDGET_S = 20.0
 # Of the budget: for finding the capacity, and for the arithmetic at the end.
 RAMP_SHARE = 0.25
 END_S = 3.0
+MAX_CALLERS = 1024
 # A closed trial lasts as long as so many requests one after the other, at least a second.
 ANSWERS = 8
 CLOSED_S = 1.5
@@ -141,8 +142,9 @@ class KneeSearch:
             if self._base_s is None or elapsed_s + seconds <= RAMP_SHARE * self._budget_s:
                 return Closed(self._callers, seconds)
             self._ramped = True
-        trials_left = OPEN_TRIALS - len(self._open)
         left_s = self._budget_s - END_S - elapsed_s
+        # Fewer and longer ones where time is short.
+        trials_left = min(OPEN_TRIALS - len(self._open), int(left_s // (LEAST_OPEN_S + self.goal_s)))
         if trials_left < 1:
             return None
         # The last requests of each may take until they are given up.
@@ -171,7 +173,7 @@ class KneeSearch:
         self._capacity_per_s = max(self._capacity_per_s, rate_per_s)
         self._callers *= 2
         missed = percentile_s(latencies_s, 0.5) > self.goal_s
-        self._ramped = missed or self._in_vain >= STEPS_IN_VAIN
+        self._ramped = missed or self._in_vain >= STEPS_IN_VAIN or self._callers > MAX_CALLERS
 
     def add_open(self, trial: Open, latencies_s: Sequence[float]) -> None:
         """Tell what an open trial showed: latencies of what was due behind its warm-up, in that order."""

@@ -50,7 +50,7 @@ class Second:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a stretch of load showed. All figures are of the requests that were due in the measured window.
+    """What a stretch of load showed, by the requests that were due in the measured window, or ended in it.
 
     Attributes:
         seconds: length of the window.
@@ -133,7 +133,9 @@ def _percentiles_ms(latencies: Latencies) -> dict[str, float | None]:
     return {name: None if value_s is None else value_s * 1000 for name, value_s in found.items()}
 
 
-def summarise(outcomes: Sequence[Outcome], begin_s: float, end_s: float, goal_s: float | None = None) -> Summary:
+def summarise(
+    outcomes: Sequence[Outcome], begin_s: float, end_s: float, goal_s: float | None = None, *, by_end: bool = False
+) -> Summary:
     """Make figures of outcomes.
 
     Args:
@@ -141,15 +143,21 @@ def summarise(outcomes: Sequence[Outcome], begin_s: float, end_s: float, goal_s:
         begin_s: of the measured window; what was due before is the warm-up.
         end_s: of the window; what was due later counts nowhere but in `over_time`.
         goal_s: latency that is good enough; None takes any answer.
+        by_end: count what ended inside the window, not what was due: for callers that wait. Where they wait for longer
+            than the window nothing is due in it, and yet the server answers.
     """
-    counted = [outcome for outcome in outcomes if begin_s <= outcome.due_s < end_s]
+
+    def when_s(outcome: Outcome) -> float:
+        return outcome.ended_s if by_end else outcome.due_s
+
+    counted = [outcome for outcome in outcomes if begin_s <= when_s(outcome) < end_s]
     answered = [outcome for outcome in counted if outcome.ok]
     good = answered if goal_s is None else [outcome for outcome in answered if outcome.within(goal_s)]
     return Summary(
         seconds=end_s - begin_s,
         offered_per_s=len(counted) / (end_s - begin_s),
-        answered_per_s=rate_per_s([outcome.due_s for outcome in answered], begin_s, end_s),
-        goodput_per_s=rate_per_s([outcome.due_s for outcome in good], begin_s, end_s),
+        answered_per_s=rate_per_s([when_s(outcome) for outcome in answered], begin_s, end_s),
+        goodput_per_s=rate_per_s([when_s(outcome) for outcome in good], begin_s, end_s),
         goal_s=goal_s,
         outcomes=dict(Counter(outcome.answer.kind for outcome in counted).most_common()),
         latencies=Latencies(outcome.latency_s for outcome in answered),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import importlib.util
+import itertools
 import json as json_module
 import random
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -21,7 +22,7 @@ from sluiceway.cli.options import ConfigOption
 from sluiceway.cli.signals import stop_on_signals
 from sluiceway.cli.target import Target, find_target, parse_params
 from sluiceway.cli.terminal import EXIT_FAILED, EXIT_USAGE, errors, fail, output, widen_stdout
-from sluiceway.client import AsyncClient, Description, Options
+from sluiceway.client import AsyncClient, Description, Options, Tls
 from sluiceway.client.connection import Connection
 
 if TYPE_CHECKING:
@@ -115,7 +116,9 @@ def bench(
     seconds: Annotated[
         float | None,
         typer.Option(
-            "--seconds", metavar="S", help="How long to measure; default 30. Of --find-knee: in all, default 90."
+            "--seconds",
+            metavar="S",
+            help="How long to measure; default 30, of a trace all of it. Of --find-knee: in all, default 90.",
         ),
     ] = None,
     timeout: Annotated[float, typer.Option("--timeout", metavar="S", help="For each request.")] = 30.0,
@@ -175,6 +178,8 @@ def bench(
         fail("name what to send: image files, folders of images, URLs, or api:NAME?key=value", EXIT_USAGE)
     length_s = found.seconds / speed if found else None
     total_s = seconds or length_s or (KNEE_S if find_knee else RUN_S)
+    if length_s:
+        total_s = min(total_s, length_s)
     # A trace is played once, so its warm-up is the beginning of itself; other load has one before it.
     warm_up_s = WARM_UP_SHARE * total_s
     inputs = find_inputs(names)
@@ -198,7 +203,8 @@ def bench(
     )
     _check_budget(plan)
     widen_stdout(data=json)
-    target = find_target("bench", address, config, pipeline=pipeline, token=token, tls=tls, ca=ca, show_logs=verbose)
+    encryption = Tls(ca=ca) if tls or ca else None
+    target = find_target("bench", address, config, pipeline=pipeline, token=token, tls=encryption, show_logs=verbose)
     raise typer.Exit(asyncio.run(_bench(plan, target, as_json=json, html=html)))
 
 
@@ -299,14 +305,16 @@ async def _run(plan: Plan, send: Send, display: BenchDisplay) -> tuple[Knee | No
     if plan.callers is not None:
         load = await runs.run_closed(send, plan.callers, count, window, timeout_s=plan.timeout_s, watch=display)
     else:
+        due: Iterator[arrivals.Arrival]
         if plan.trace is not None:
-            due = plan.trace.arrivals([item.name for item in plan.inputs], speed=plan.speed)
+            played = plan.trace.arrivals([item.name for item in plan.inputs], speed=plan.speed)
+            due = itertools.takewhile(lambda arrival: arrival.due_s < window.end_s, played)
         elif plan.arrivals is ArrivalsName.POISSON:
             due = arrivals.poisson(plan.rate_per_s or 0.0, window.end_s, count, chance)
         else:
             due = arrivals.evenly(plan.rate_per_s or 0.0, window.end_s, count)
         load = await runs.run_open(send, due, window, timeout_s=plan.timeout_s, watch=display)
-    return None, window.summary(load, plan.goal_s)
+    return None, window.summary(load, plan.goal_s, by_end=plan.callers is not None)
 
 
 async def _refresh(display: BenchDisplay) -> None:

@@ -10,7 +10,7 @@ from typing import Protocol, cast
 
 from sluiceway.cli.requirements import missing_servers, require_servers
 
-__all__ = ["NO_CHANGES", "Changes", "EmbeddedCluster", "find_embedded"]
+__all__ = ["Changes", "EmbeddedCluster", "find_embedded"]
 
 # One entry point: a callable that takes the configuration file, or None, and Changes, and returns an EmbeddedCluster.
 GROUP = "sluiceway.embedded"
@@ -32,9 +32,6 @@ class Changes:
 
     def __bool__(self) -> bool:
         return self != Changes()
-
-
-NO_CHANGES = Changes()
 
 
 class EmbeddedCluster(Protocol):

@@ -23,7 +23,7 @@ from sluiceway.cli.streams import require_stdout
 from sluiceway.cli.target import Target, find_target, parse_params
 from sluiceway.cli.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, errors, fail, image_progress, widen_stdout
 from sluiceway.cli.waiting import Waiting
-from sluiceway.client import PATIENCE_S, AsyncClient, Options, Priority, Result, Source
+from sluiceway.client import PATIENCE_S, AsyncClient, Options, Priority, Result, Source, Tls
 from sluiceway.client.threads import in_thread
 from sluiceway.errors import InvalidOption, SluicewayError
 
@@ -100,6 +100,7 @@ def run(
         float | None,
         typer.Option("--timeout", metavar="SECONDS", help="Time for each image; default: what the cluster allows."),
     ] = None,
+    words: Annotated[bool, typer.Option("--words", help="With --json: where each word of a text lies, too.")] = False,
     priority: Annotated[PriorityName, typer.Option("--priority", help="How urgent it is.")] = PriorityName.NORMAL,
     in_flight: Annotated[int, typer.Option("--in-flight", min=1, help="Images on their way at a time.")] = 16,
     patience: Annotated[
@@ -160,6 +161,8 @@ def run(
     if json and form not in (None, FormatName.JSON):
         fail(f"--json is --format json, and not --format {form}", EXIT_USAGE)
     json = json or form is FormatName.JSON
+    if (cert is None) != (key is None):
+        fail("--cert and --key belong together", EXIT_USAGE)
     if timeout is not None and not timeout > 0:
         fail(f"--timeout must be above 0, not {timeout:g}", EXIT_USAGE)
     for name, value in (("--conf", conf), ("--iou", iou)):
@@ -174,6 +177,7 @@ def run(
         priority=Priority(priority.value),
         return_images=out is not None or form is FormatName.SEARCHABLE_PDF,
         detect_only=detect_only,
+        words=words or None,
     )
     params = parse_params(param or ())
     require_stdout()
@@ -190,17 +194,15 @@ def run(
         "run",
         address,
         config,
+        changes=Changes(tuple(settings or ()), tuple(model or ()), workers),
         pipeline=pipeline,
         token=token,
-        tls=tls,
-        ca=ca,
-        cert=cert,
-        key=key,
-        changes=Changes(tuple(settings or ()), tuple(model or ()), workers),
+        tls=Tls(ca=ca, certificate=cert, key=key) if tls or ca or cert else None,
         show_logs=verbose,
     )
-    job = Job(inputs, options, in_flight, pipeline, params, patience, timeout)
-    raise typer.Exit(asyncio.run(_run(job, target, report)))
+    raise typer.Exit(
+        asyncio.run(_run(Job(inputs, options, in_flight, pipeline, params, patience, timeout), target, report))
+    )
 
 
 def _make_folder(out: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sluiceway.cli.embedded import NO_CHANGES, Changes, EmbeddedCluster, find_embedded
+from sluiceway.cli.embedded import Changes, EmbeddedCluster, find_embedded
 from sluiceway.cli.terminal import EXIT_USAGE, fail
 from sluiceway.client import Tls
 
@@ -40,21 +40,17 @@ def find_target(
     address: str | None,
     config: Path | None,
     *,
+    changes: Changes | None = None,
     pipeline: str | None,
     token: str | None,
-    tls: bool,
-    ca: Path | None,
-    cert: Path | None = None,
-    key: Path | None = None,
-    changes: Changes = NO_CHANGES,
+    tls: Tls | None,
     show_logs: bool,
 ) -> Target:
     """Make a target of a command's options; without an address, plan a cluster and bring in what it needs.
 
     To be called before there is a loop, which would hear an interrupt only after the last download.
     """
-    if (cert is None) != (key is None):
-        fail("--cert and --key belong together", EXIT_USAGE)
+    changes = changes or Changes()
     if address and (changes or config):
         fail(
             f"--config, --set, --model and --workers are for a cluster that is started here, and {address} is running "
@@ -65,8 +61,7 @@ def find_target(
     if plan is not None and pipeline is not None and pipeline not in plan.pipelines:
         known = ", ".join(plan.pipelines)
         fail(f"--pipeline: no pipeline is called {pipeline!r}; the configuration has {known}", EXIT_USAGE)
-    encryption = Tls(ca=ca, certificate=cert, key=key) if tls or ca or cert else None
-    return Target(address, plan, token, encryption, show_logs)
+    return Target(address, plan, token, tls, show_logs)
 
 
 def parse_params(arguments: Sequence[str]) -> dict[str, str]:

@@ -33,6 +33,7 @@ class StepOptions:
     image_size: int | None = None
     characters: bool | None = None
     top_k: int | None = None
+    words: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Options:
         image_size: longer side of the detector's input in pixels, one of those that the server names.
         characters: also give each character's confidence.
         top_k: how many classes a classifier names.
+        words: also say where each word of a text lies.
         priority: how urgent it is.
         return_images: send fetched images back, for drawing.
         detect_only: find regions, read nothing, and call nothing with what was read.
@@ -66,6 +68,7 @@ class Options:
     return_images: bool = False
     detect_only: bool = False
     steps: Mapping[str, StepOptions] = field(default_factory=dict)
+    words: bool | None = None
 
 
 class OptionFields(TypedDict, total=False):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from sluiceway.errors import SluicewayError
 
-__all__ = ["Box", "Character", "Label", "Reading", "Region", "error_to_dict", "reading_to_dict"]
+__all__ = ["Box", "Character", "Label", "Reading", "Region", "Word", "error_to_dict", "reading_to_dict"]
 
 
 class Box(NamedTuple):
@@ -47,6 +47,23 @@ class Character:
 
 
 @dataclass(frozen=True, slots=True)
+class Word:
+    """One word of a text.
+
+    Attributes:
+        text: what stands between spaces.
+        confidence: mean of its characters, (0, 1].
+        box: where it is, in pixels of the page; where it is turned, the upright rectangle around it.
+        outline: its corners clockwise, in pixels.
+    """
+
+    text: str
+    confidence: float
+    box: Box
+    outline: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Label:
     """One candidate class of a classifier and its probability, [0, 1]."""
 
@@ -69,6 +86,8 @@ class Reading:
         error: why the step failed here.
         step: name of the step.
         data: what an API answered; None from models.
+        rotation: how many degrees clockwise the text is turned in its region: 0, 90 (it runs down), 180 or 270.
+        words: where each word lies, if `words` was asked for.
     """
 
     model: str
@@ -80,6 +99,8 @@ class Reading:
     error: SluicewayError | None = None
     step: str = ""
     data: Mapping[str, Any] | None = None
+    rotation: int = 0
+    words: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -131,6 +152,12 @@ class Region:
         reading = self._text_reading()
         return reading.confidence if reading else None
 
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """The words of the text, if they were asked for."""
+        reading = self._text_reading()
+        return reading.words if reading else ()
+
     def _text_reading(self) -> Reading | None:
         return next((reading for reading in self.readings if reading.text is not None), None)
 
@@ -151,6 +178,11 @@ class Region:
             "text": self.text,
             "text_confidence": None if self.text_confidence is None else round(self.text_confidence, 4),
         }
+        if self.words:
+            plain["words"] = _words(self.words)
+        rotation = next((reading.rotation for reading in self.readings if reading.rotation), 0)
+        if rotation:
+            plain["text_rotation"] = rotation
         labels = [label for reading in self.readings for label in reading.labels]
         if labels:
             plain["labels"] = _labels(labels)
@@ -180,6 +212,10 @@ def reading_to_dict(reading: Reading) -> dict[str, Any]:
         plain |= {"text": reading.text, "confidence": round(reading.confidence, 4)}
     if reading.characters:
         plain["characters"] = _characters(reading.characters)
+    if reading.words:
+        plain["words"] = _words(reading.words)
+    if reading.rotation:
+        plain["text_rotation"] = reading.rotation
     if reading.labels:
         plain["labels"] = _labels(reading.labels)
     if reading.embedding:
@@ -189,6 +225,17 @@ def reading_to_dict(reading: Reading) -> dict[str, Any]:
     if reading.error is not None:
         plain["error"] = error_to_dict(reading.error)
     return plain
+
+
+def _words(words: Iterable[Word]) -> list[dict[str, Any]]:
+    return [
+        {
+            "text": word.text,
+            "confidence": round(word.confidence, 4),
+            "box": [round(value, 2) for value in word.box],
+        }
+        for word in words
+    ]
 
 
 def _labels(labels: Iterable[Label]) -> list[dict[str, Any]]:

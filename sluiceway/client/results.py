@@ -178,8 +178,20 @@ class Result:
 
     @property
     def text(self) -> str:
-        """All text in reading order, one region a line."""
-        return "\n".join(region.text for region in self.regions if region.text)
+        """All text in reading order: a line break behind each line, an empty line between blocks."""
+        if not self.lines:
+            # Nothing was read, or by a server that knows no lines.
+            return "\n".join(region.text for region in self.regions if region.text)
+        texts = self.line_texts
+        blocks = self.blocks or [Block(tuple(range(len(texts))))]
+        paragraphs = ("\n".join(texts[at] for at in block.lines if at < len(texts)) for block in blocks)
+        return "\n\n".join(paragraphs)
+
+    @property
+    def line_texts(self) -> list[str]:
+        """The text of each of `lines`: that of its regions, with a space between them."""
+        texts = {region.id: region.text for region in self.regions}
+        return [" ".join(text for key in line.region_ids if (text := texts.get(key))) for line in self.lines]
 
     @property
     def models(self) -> tuple[Model, ...]:
@@ -239,7 +251,10 @@ class Result:
                 for page in self.pages
             ]
         if self.lines:
-            plain["lines"] = [{"regions": list(line.region_ids), "page": line.page} for line in self.lines]
+            plain["lines"] = [
+                {"regions": list(line.region_ids), "text": text, "page": line.page}
+                for line, text in zip(self.lines, self.line_texts, strict=True)
+            ]
         if self.blocks:
             plain["blocks"] = [{"lines": list(block.lines), "page": block.page} for block in self.blocks]
         if self.notices:

@@ -28,18 +28,6 @@ def one_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield browser
 
 
-@pytest.fixture
-def browser(one_browser: Browser) -> Iterator[Browser]:
-    """A window of a desktop's size; what went wrong in it by itself fails the test, at its end."""
-    one_browser.driver.get("about:blank")
-    one_browser.faults()
-    one_browser.look()
-    yield one_browser
-    faults = one_browser.faults()
-    one_browser.driver.get("about:blank")
-    assert not faults
-
-
 @pytest.fixture(scope="session")
 def one_background() -> Iterator[Background]:
     """One loop for the servers of all tests."""
@@ -52,6 +40,21 @@ def background(one_background: Background) -> Iterator[Background]:
     """Where servers run; those of a test end with it."""
     yield one_background
     one_background.leave()
+
+
+@pytest.fixture
+def browser(one_browser: Browser, background: Background) -> Iterator[Browser]:
+    """A window of a desktop's size; what went wrong in it by itself fails the test, at its end.
+
+    That is before its server ends (`background`), which a page that still asks would tell of.
+    """
+    one_browser.driver.get("about:blank")
+    one_browser.faults()
+    one_browser.look()
+    yield one_browser
+    faults = one_browser.faults()
+    one_browser.driver.get("about:blank")
+    assert not faults
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from sluiceway import Client
 
 # What is read in the photograph that has no number of its own.
 TEXTS = [read_in(7, region) for region in range(3)]
+# From here on a page has a core to itself.
+ALONE = 0.8
 Open = Callable[..., Cluster]
 Photo = Callable[..., Path]
 DONE = "#sources li.done"
@@ -276,31 +278,35 @@ def test_the_page_stays_quick(
 ) -> None:
     """Keys that come while images are read and drawn wait less than 100 ms.
 
-    The browser itself says how long each waited (Event Timing). Other work on the machine can only add to that, so the
-    best of some rounds counts. That a page which is held up would be seen is shown at the end.
+    That is, no piece of the page's work takes longer, in time on a core: keys are taken between two of them. Where the
+    page has a core to itself, the waits of the keys are held to the same, as the browser tells them (Event Timing);
+    elsewhere they say more of the machine than of the page. That a page which holds up keys would be seen is shown at
+    the end.
     """
     files = [photo(number, regions=regions, size=size) for number in range(images)]
     open_page()
     browser.run(
+        "window.waits = []; window.keys = 0;"
         "new PerformanceObserver((list) => {"
         "  for (const entry of list.getEntries()) window.waits.push(entry.processingStart - entry.startTime);"
         "}).observe({ type: 'event', durationThreshold: 16 });"
         "addEventListener('keydown', () => { window.keys += 1; });"
     )
-    waits = []
-    for _ in range(6):
-        browser.run("window.waits = []; window.keys = 0")
-        with browser.typing():
-            browser.drop(files)
-            browser.until(lambda: browser.count(DONE) == images, "not every image was read")
-            browser.until(lambda: not browser.count(".pending"), "not everything was drawn")
-        browser.click("#clear")
-        assert browser.run("return window.keys") > 3, "nothing was pressed meanwhile"
-        waits.append(max([0.0, *browser.run("return window.waits")]))
-        if waits[-1] < 100:
-            break
-    assert min(waits) < 100, waits
-    with browser.typing():
-        browser.run("setTimeout(() => { const end = performance.now() + 400; while (performance.now() < end); })")
-        seen = "return Math.max(0, ...window.waits)"
-        browser.until(lambda: browser.run(seen) > 100, "a page that stood still is not seen")
+    longest = "return Math.max(0, ...window.waits)"
+    with browser.typing() as typing:
+        browser.drop(files)
+        browser.until(lambda: browser.count(DONE) == images, "not every image was read")
+        browser.until(lambda: not browser.count(".pending"), "not everything was drawn")
+    waited = browser.run(longest)
+    print(f"longest work {typing.longest_ms:.0f} ms, longest wait {waited:.0f} ms, with {typing.share:.0%} of a core")
+    assert browser.run("return window.keys") > 3, "nothing was pressed meanwhile"
+    assert typing.longest_ms < 100
+    assert waited < 100 or typing.share < ALONE
+    # A second or so of work, however long that takes here.
+    browser.run("window.waits = []")
+    with browser.typing() as typing:
+        browser.run("setTimeout(() => { let sum = 0; for (let n = 0; n < 1e9; n += 1) sum ^= n; window.sum = sum; })")
+        browser.until(lambda: browser.run("return window.sum !== undefined"), "the work is not done")
+        browser.until(lambda: browser.run(longest), "a page that stood still is not seen")
+    assert typing.longest_ms > 100
+    assert browser.run(longest) > 100

@@ -80,7 +80,7 @@ def document(tmp_path: Path) -> Path:
 
 
 def read(browser: Browser, file: Path, state: str = "done") -> None:
-    before = browser.count("#sources li")
+    before = browser.count(f"#sources li.{state}")
     browser.find("#files").send_keys(str(file))
     browser.until(lambda: browser.count(f"#sources li.{state}") == before + 1, f"not {state}")
 

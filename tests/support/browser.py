@@ -8,7 +8,8 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-__all__ = ["DESKTOP", "PHONE", "Browser", "open_browser"]
+__all__ = ["DESKTOP", "PHONE", "Browser", "Typing", "open_browser"]
 
 DESKTOP, PHONE = (1360, 860), (390, 844)
 # Nothing of the browser's own may call out, and what it is asked for must work on a machine without a GPU.
@@ -27,6 +28,21 @@ _FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
 )  # fmt: skip
 _PATIENCE_S = 60.0
+_TRACED = {"includedCategories": ["disabled-by-default-devtools.timeline"], "excludedCategories": ["*"]}
+
+
+@dataclass
+class Typing:
+    """What the page did while keys were pressed.
+
+    Attributes:
+        longest_ms: its longest piece of work, in time on a core. What a key waits is at most about that, and what other
+            programs take of the cores meanwhile.
+        share: how much of a core the page had while it worked, (0, 1].
+    """
+
+    longest_ms: float = 0.0
+    share: float = 1.0
 
 
 class Browser:
@@ -87,29 +103,49 @@ class Browser:
             self.driver.execute_cdp_cmd("Input.dispatchDragEvent", {"type": kind, **place})
 
     @contextmanager
-    def typing(self) -> Iterator[None]:
+    def typing(self) -> Iterator[Typing]:
         """Press a key, some twenty times a second, whatever the page does meanwhile.
 
         It goes to the browser beside the driver, which waits for the page before each of its own commands: keys of the
         driver's would come only when the page has time for them.
         """
         address = self.driver.capabilities["goog:chromeOptions"]["debuggerAddress"]
-        with urllib.request.urlopen(f"http://{address}/json", timeout=30) as answer:
-            [page] = [target for target in json.load(answer) if target["type"] == "page"]
-        socket = websocket.create_connection(page["webSocketDebuggerUrl"], suppress_origin=True, timeout=0.02)
+        [page] = [target for target in _ask(f"http://{address}/json") if target["type"] == "page"]
+        typing = Typing()
         over = threading.Event()
-        thread = threading.Thread(target=_press, args=(socket, over))
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-            socket.close()
+        with (
+            closing(_socket(page["webSocketDebuggerUrl"], 0.02)) as keys,
+            closing(_socket(_ask(f"http://{address}/json/version")["webSocketDebuggerUrl"], _PATIENCE_S)) as trace,
+        ):
+            _send(trace, 1, "Tracing.start", {"transferMode": "ReportEvents", "traceConfig": _TRACED})
+            trace.recv()
+            thread = threading.Thread(target=_press, args=(keys, over))
+            thread.start()
+            try:
+                yield typing
+            finally:
+                over.set()
+                thread.join()
+                tasks = _tasks_of_pages(_traced(trace))
+                typing.longest_ms = max(task["tdur"] for task in tasks) / 1000
+                typing.share = sum(task["tdur"] for task in tasks) / sum(task["dur"] for task in tasks)
 
     def faults(self) -> list[str]:
         """What the console has of errors since the last call: exceptions, refusals of the policy, broken loads."""
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def _ask(address: str) -> Any:
+    with urllib.request.urlopen(address, timeout=_PATIENCE_S) as answer:
+        return json.load(answer)
+
+
+def _socket(address: str, timeout_s: float) -> websocket.WebSocket:
+    return websocket.create_connection(address, suppress_origin=True, timeout=timeout_s)
+
+
+def _send(socket: websocket.WebSocket, number: int, method: str, params: dict[str, Any]) -> None:
+    socket.send(json.dumps({"id": number, "method": method, "params": params}))
 
 
 def _press(socket: websocket.WebSocket, over: threading.Event) -> None:
@@ -117,11 +153,33 @@ def _press(socket: websocket.WebSocket, over: threading.Event) -> None:
     while not over.is_set():
         for kind in ("keyDown", "keyUp"):
             number += 1
-            key = {"type": kind, "key": "Shift"}
-            socket.send(json.dumps({"id": number, "method": "Input.dispatchKeyEvent", "params": key}))
+            _send(socket, number, "Input.dispatchKeyEvent", {"type": kind, "key": "Shift"})
             # What comes back says nothing, but has to be taken away.
             with suppress(websocket.WebSocketTimeoutException):
                 socket.recv()
+
+
+def _traced(socket: websocket.WebSocket) -> list[dict[str, Any]]:
+    """End a trace; its events."""
+    _send(socket, 2, "Tracing.end", {})
+    events = []
+    while (message := json.loads(socket.recv())).get("method") != "Tracing.tracingComplete":
+        if message.get("method") == "Tracing.dataCollected":
+            events += message["params"]["value"]
+    return events
+
+
+def _tasks_of_pages(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the main threads of pages did, piece by piece; keys are taken between two of them."""
+    named = [event for event in events if event["name"] == "thread_name"]
+    mains = {(event["pid"], event["tid"]) for event in named if event["args"]["name"] == "CrRendererMain"}
+    tasks = [
+        event
+        for event in events
+        if event["name"] == "RunTask" and (event["pid"], event["tid"]) in mains and "tdur" in event
+    ]
+    assert tasks, "the trace has no task"
+    return tasks
 
 
 @contextmanager

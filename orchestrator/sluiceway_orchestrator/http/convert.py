@@ -70,6 +70,7 @@ QUERY: Mapping[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     "max_detections": ((*_DETECTION, "max_detections"), int),
     "image_size": ((*_DETECTION, "image_size"), int),
     "characters": ((*_RECOGNITION, "characters"), _boolean),
+    "words": ((*_RECOGNITION, "words"), _boolean),
     "top_k": ((*_RECOGNITION, "top_k"), int),
     "priority": (("options", "priority"), _priority),
     "detect_only": (("options", "detect_only"), _boolean),

@@ -37,6 +37,7 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
     "max_detections": {"type": "integer", "minimum": 1, "maximum": 10000},
     "image_size": {"type": "integer", "multipleOf": 32},
     "characters": {"type": "boolean"},
+    "words": {"type": "boolean"},
     "top_k": {"type": "integer", "minimum": 1, "maximum": 1000},
     "priority": {"type": "string", "enum": ["interactive", "normal", "bulk"]},
     "detect_only": {"type": "boolean"},

@@ -151,7 +151,9 @@ def _detection(options: Options | StepOptions) -> pipeline_pb2.DetectionOptions:
 
 
 def _recognition(options: Options | StepOptions) -> pipeline_pb2.RecognitionOptions:
-    return _build(pipeline_pb2.RecognitionOptions, characters=options.characters, top_k=options.top_k)
+    return _build(
+        pipeline_pb2.RecognitionOptions, characters=options.characters, top_k=options.top_k, words=options.words
+    )
 
 
 def _build(kind: type[Built], **fields: Any) -> Built:

@@ -60,22 +60,26 @@ class RecognizeOptions(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     CHARACTERS_FIELD_NUMBER: _builtins.int
     TOP_K_FIELD_NUMBER: _builtins.int
+    WORDS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model, for every crop of the request; empty means the server's default."""
     characters: _builtins.bool
     """Also give the confidence of each character (text models)."""
     top_k: _builtins.int
     """How many classes to name, the most probable first (classifiers). Default 1, at most 1000."""
+    words: _builtins.bool
+    """Also say where each word lies (text models)."""
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         characters: _builtins.bool = ...,
         top_k: _builtins.int | None = ...,
+        words: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_top_k", b"_top_k", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_top_k", b"_top_k", "characters", b"characters", "model", b"model", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_top_k", b"_top_k", "characters", b"characters", "model", b"model", "top_k", b"top_k", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__top_k: _TypeAlias = _typing.Literal["top_k"]  # noqa: Y015
     _WhichOneofArgType__top_k: _TypeAlias = _typing.Literal["_top_k", b"_top_k"]  # noqa: Y015

@@ -27,7 +27,8 @@ def find(name: str) -> Weights:
 def test_by_default_one_model_reads_text() -> None:
     (plan,) = plan_models(load().models, find)
     assert (plan.name, plan.head, plan.version) == ("ppocrv6-tiny", Head.TEXT, "1.0")
-    assert (plan.crop_spec.height, plan.crop_spec.max_width, plan.crop_spec.format) == (48, 1920, PixelFormat.BGR)
+    # Long lines come as they are, and are read in pieces.
+    assert (plan.crop_spec.height, plan.crop_spec.max_width, plan.crop_spec.format) == (48, 4 * 1920, PixelFormat.BGR)
     assert plan.buckets[-1] == 1920
     assert plan.crop_spec.turn_ratio == 1.5
 
@@ -66,6 +67,7 @@ def test_classifiers_stretch_into_one_bucket() -> None:
     (plan,) = plan_models(load(models=[model]).models, find)
     assert plan.crop_spec.resize_rule is ResizeRule.STRETCH
     assert plan.buckets == (64,)
+    assert plan.crop_spec.max_width == 64
     # What a picture shows is told as it stands.
     assert plan.crop_spec.turn_ratio == 0
 

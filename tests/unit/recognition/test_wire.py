@@ -7,7 +7,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sluiceway_recognition import convert, wire
-from sluiceway_recognition.types import ClassAnswer, EmbeddingAnswer, TextAnswer
+from sluiceway_recognition.types import ClassAnswer, EmbeddingAnswer, TextAnswer, WordAnswer
 from sluiceway_runtime.errors import InvalidImage
 
 from sluiceway.common.v1 import crop_pb2, value_pb2
@@ -16,6 +16,7 @@ from sluiceway.recognition.v1 import recognition_pb2 as pb
 INT32 = st.integers(-(2**31), 2**31 - 1) | st.integers(0, 300)
 NAMES = st.sampled_from(["", "m", "a-model", "€" * 60, "x" * 127, "x" * 128, "x" * 20000, "\x1a\x05\x08\x01"])
 RAW = st.builds(crop_pb2.RawImage, height=INT32, width=INT32, format=st.integers(0, 4), data=st.binary(max_size=300))
+FRACTIONS = st.floats(0, 1, width=32)
 ROTATIONS = st.sampled_from([0, 0, 90]) | INT32
 # One label in most requests; pixels in most crops.
 CROPS = NAMES.flatmap(
@@ -149,10 +150,13 @@ def test_an_empty_request_is_read():
     confidence=st.just(0.0) | st.floats(0, 1, width=32),
     listed=st.lists(st.tuples(st.text(max_size=3), st.floats(0, 1, width=32)), max_size=4),
     rotation=st.sampled_from([0, 90, 180, 270]),
+    words=st.lists(st.tuples(st.text(max_size=9), FRACTIONS, st.tuples(*[FRACTIONS] * 4)), max_size=3),
 )
-def test_a_text_is_written_as_protobuf_writes_it(crop_id, text, confidence, listed, rotation):
-    result = TextAnswer(text, confidence, tuple(c for c, _ in listed), tuple(p for _, p in listed), rotation)
+def test_a_text_is_written_as_protobuf_writes_it(crop_id, text, confidence, listed, rotation, words):
+    characters = (tuple(c for c, _ in listed), tuple(p for _, p in listed))
+    result = TextAnswer(text, confidence, *characters, rotation, tuple(WordAnswer(*word) for word in words))
     expected = value_pb2.Text(text=text, confidence=confidence, rotation_degrees=rotation)
+    expected.words.extend(value_pb2.Word(text=t, confidence=c, parts=parts) for t, c, parts in words)
     expected.characters.extend(value_pb2.Character(text=c, confidence=p) for c, p in listed)
     message = pb.RecognizeResponse(recognitions=[pb.Recognition(crop_id=crop_id, text=expected)])
     assert convert.recognition_bytes(crop_id, result) == message.SerializeToString()

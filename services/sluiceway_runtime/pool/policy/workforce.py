@@ -64,10 +64,13 @@ class Workforce:
         if not self._started:
             return math.inf
         limits, timing = self._limits, self._timing
-        return min(
-            worker.wakeup_s(limits.batch_timeout_s, limits.start_timeout_s, timing.stop_grace_s)
-            for worker in self.workers
-        )
+        earliest_s = math.inf
+        for worker in self.workers:
+            if worker.state is WorkerState.READY and not worker.in_flight:
+                continue  # nothing is waited for; this is asked at every event
+            at_s = worker.wakeup_s(limits.batch_timeout_s, limits.start_timeout_s, timing.stop_grace_s)
+            earliest_s = min(earliest_s, at_s)
+        return earliest_s
 
     # What happens
 
@@ -149,8 +152,11 @@ class Workforce:
             return []
         due: list[Action] = []
         for worker in self.workers:
-            if worker.state is WorkerState.RETIRING and not worker.in_flight:
-                due.append(self._stop(worker, now))
+            if not worker.in_flight:
+                if worker.state is WorkerState.READY:
+                    continue
+                if worker.state is WorkerState.RETIRING:
+                    due.append(self._stop(worker, now))
             at_s = worker.wakeup_s(
                 self._limits.batch_timeout_s, self._limits.start_timeout_s, self._timing.stop_grace_s
             )

@@ -40,7 +40,7 @@ def test_a_trace_is_played_at_its_speed(tmp_path: Path) -> None:
     (tmp_path / "trace").write_text("# morning\n\n100.5\n100.0\n102\n")
     trace = read_trace(tmp_path / "trace")
     assert trace.times_s == (0.0, 0.5, 2.0)
-    assert (trace.seconds, trace.rate_per_s) == (2.0, 1.0)
+    assert (trace.seconds, trace.rate_per_s) == (3.0, 1.0)
     assert [(arrival.due_s, arrival.source) for arrival in trace.arrivals(["a", "b"], speed=2)] == [
         (0.0, 0), (0.25, 1), (1.0, 0)
     ]  # fmt: skip

@@ -87,6 +87,12 @@ def test_figures_are_of_the_window_and_goodput_of_the_goal() -> None:
     ]  # fmt: skip
 
 
+def test_callers_that_wait_for_longer_than_the_window_are_counted_as_they_end() -> None:
+    outcomes = [outcome(0.0, 1.5), outcome(0.0, 2.5), outcome(1.5, 2.5)]
+    assert summarise(outcomes, 1.0, 3.0, by_end=True).answered_per_s.value == pytest.approx(1.0)
+    assert summarise(outcomes, 1.0, 3.0).answered_per_s.value == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize(("slow", "kept"), [(1, True), (2, False)])
 def test_one_in_a_hundred_may_miss_the_goal(slow: int, kept: bool) -> None:
     outcomes = [outcome(number / 100, 0.1 if number >= slow else 0.9) for number in range(100)]

@@ -18,7 +18,7 @@ from sluiceway.bench.knee import OpenTrial, estimate, interval
 from sluiceway.bench.load import Load, Send
 from sluiceway.bench.outcome import OK, TIMED_OUT, Answer
 from sluiceway.bench.runs import find_knee
-from sluiceway.bench.search import Knee, KneeSearch, Open
+from sluiceway.bench.search import Knee, KneeSearch, Open, largest_goal_s
 
 BUDGET_S = 90.0
 # A goal of many sleeps is one that has an answer within a minute: with a goal of two, what decides is one request in a
@@ -139,6 +139,22 @@ def test_no_trial_is_begun_that_could_outlast_the_budget() -> None:
             else:
                 search.add_closed([goal_s / 3] * 50, trial.seconds)
             assert now_s <= BUDGET_S
+
+
+@pytest.mark.parametrize(("budget_s", "goal_s"), [(20.0, 0.1), (20.0, 1.0), (90.0, 4.5), (600.0, 0.5)])
+def test_every_budget_that_is_taken_has_room_for_open_load(budget_s: float, goal_s: float) -> None:
+    assert goal_s <= largest_goal_s(budget_s)
+    search, now_s, opened = KneeSearch(goal_s, budget_s), 0.0, 0
+    while (trial := search.next_trial(now_s)) is not None:
+        now_s += trial.seconds + goal_s / 3
+        if isinstance(trial, Open):
+            opened += 1
+            search.add_open(trial, [goal_s / 2] * 100)
+        else:
+            # Ever more of them: the search for the capacity takes as long as it may.
+            search.add_closed([goal_s / 3] * int(30 * trial.in_flight**0.5), trial.seconds)
+    assert opened >= 2
+    assert search.knee().rate_per_s is not None
 
 
 def test_the_estimate_uses_trials_that_missed_the_knee() -> None:

@@ -52,7 +52,8 @@ export class Viewer {
       loaded();
     });
     this.#picture.addEventListener("error", () => this.#asPaper());
-    new ResizeObserver(() => this.#fit()).observe(this.#box);
+    // In the next frame, as on a phone the size of the box follows from what is in it.
+    new ResizeObserver(() => requestAnimationFrame(() => this.#fit())).observe(this.#box);
     for (const what of ["boxes", "text", "none"]) byId(`show-${what}`).addEventListener("click", () => this.#draw(what));
     byId("larger").addEventListener("click", () => this.#zoomTo(this.#zoom * 1.4));
     byId("smaller").addEventListener("click", () => this.#zoomTo(this.#zoom / 1.4));
