@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PROTO_VENV := .venv-proto
 TORCH_VENV := .venv-torch
 TRITON_VENV := .venv-triton
+MUTATION_VENV := .venv-mutation
 # The releases that the torch-marked tests are run with.
 TORCH := torch==2.14.1 torchvision==0.29.1
 PROTO_FILES := $(shell find protos -name '*.proto')
@@ -24,13 +25,19 @@ $(VENV)/.ready: pyproject.toml
 	@echo "making $(VENV): about half a minute"
 	@$(PYTHON) -c 'import sys; sys.exit("Sluiceway needs Python 3.11 or newer; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python $(PIP) install --quiet --no-compile --editable '.[cpu]'
+	@$(BIN)/python $(PIP) install --quiet --no-compile --editable '.[cpu,bench]'
 	@touch $@
 
-demo: setup ## run the cluster on a photograph and a page of text
+# One picture needs no more than a worker of each stage, and those start in half the time.
+ONE_WORKER := SLUICEWAY_DETECTION__WORKERS=1 SLUICEWAY_RECOGNITION__WORKERS=1 SLUICEWAY_STAGES__OBJECTS__WORKERS=1
+
+demo: setup ## read a page, then find the things in a photograph and read what stands on them
 	@$(BIN)/sluiceway models pull --defaults
-	@$(BIN)/sluiceway samples pull bus.jpg page.png --to out/samples
-	@$(BIN)/sluiceway run out/samples/bus.jpg out/samples/page.png --out out/demo
+	@$(BIN)/sluiceway samples pull page.png bus.jpg --to out/samples
+	@$(BIN)/sluiceway run out/samples/page.png --out out/demo
+	@echo "now a YOLO model, whose weights have a licence of their own:"
+	@$(BIN)/sluiceway models pull coco-v8n
+	@$(ONE_WORKER) $(BIN)/sluiceway run out/samples/bus.jpg --config examples/objects.toml --out out/demo
 
 # --- check it -------------------------------------------------------------------------------------------------------
 .PHONY: dev test lint types check test-torch test-cuda
@@ -38,7 +45,7 @@ dev: $(VENV)/.dev
 
 $(VENV)/.dev: $(VENV)/.ready
 	@$(BIN)/python $(PIP) install --quiet --upgrade 'pip>=25.1'
-	@$(BIN)/python $(PIP) install --quiet --editable '.[cpu,onnx,calibration]' --group dev
+	@$(BIN)/python $(PIP) install --quiet --editable '.[cpu,bench,onnx,calibration,pdf]' --group dev
 	@touch $@
 
 test: dev ## run the tests (no torch needed)
@@ -86,6 +93,21 @@ fuzz: dev ## a million mutated inputs, 120,000 of them decoded in real workers
 licences: dev ## list the licences of what the images contain
 	$(BIN)/python deploy/licences.py
 
+.PHONY: mutate-policy
+mutate-policy: $(MUTATION_VENV)/.ready ## change the pool's policy line by line: which changes does no test notice? (30 minutes)
+	$(MUTATION_VENV)/bin/python tests/mutation/policy.py
+
+$(MUTATION_VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(MUTATION_VENV)
+	$(MUTATION_VENV)/bin/python $(PIP) install --quiet --upgrade 'pip>=25.1'
+	$(MUTATION_VENV)/bin/python $(PIP) install --quiet --group mutation
+	touch $@
+
+.PHONY: test-docs
+test-docs: $(VENV)/.deploy ## run what README, examples and docs show, in a fresh clone of the last commit (10 minutes)
+	$(BIN)/python tests/deploy/tools.py
+	$(BIN)/python -m pytest -m slow tests/docs
+
 .PHONY: test-compose test-chart test-gpu-image test-kubernetes
 $(VENV)/.deploy: $(VENV)/.dev
 	@$(BIN)/python $(PIP) install --quiet --group deploy
@@ -109,11 +131,22 @@ test-kubernetes: $(VENV)/.deploy ## test the chart in the cluster of KUBECONFIG,
 	$(BIN)/python tests/deploy/tools.py
 	$(BIN)/python -m pytest -m slow tests/deploy/test_kubernetes.py
 
+# --- release it -----------------------------------------------------------------------------------------------------
+# IMAGES: none, cpu, or all (with CUDA: 25 GB of disk)
+IMAGES ?= cpu
+.PHONY: release test-release
+release: $(VENV)/.deploy ## wheel, source distribution, chart, image archives and checksums, in dist/ (needs a Docker engine; IMAGES=none does not)
+	$(BIN)/python deploy/release.py --to dist --images $(IMAGES)
+
+test-release: $(VENV)/.deploy ## make a release, and install each of its parts where nothing else is (5 minutes)
+	$(BIN)/python tests/deploy/tools.py
+	$(BIN)/python -m pytest -m slow tests/deploy/test_release.py tests/e2e/test_wheel.py
+
 # --- measure it -----------------------------------------------------------------------------------------------------
 # Each prints a table, writes its ratios by name to out/, and fails below its bar.
 # A Python with torch and onnx, for the naive variant of bench-detection; without one, an environment is made (5 GB).
 TORCH_PYTHON ?= $(TORCH_VENV)/bin/python
-.PHONY: bench bench-beside bench-detection bench-detection-gpu bench-overhead bench-client bench-orchestrator bench-overload bench-priority bench-recognition bench-wire
+.PHONY: bench bench-beside bench-detection bench-detection-gpu bench-overhead bench-client bench-knee bench-machine bench-orchestrator bench-overload bench-peers bench-priority bench-recognition bench-wire
 bench: bench-overhead bench-client bench-orchestrator ## the quick benchmarks (4 minutes; want a quiet machine)
 
 bench-detection: dev $(if $(filter $(TORCH_VENV)/%,$(TORCH_PYTHON)),$(TORCH_VENV)/.ready) ## detection beside its bare backend and beside torch's defaults; draws docs/collapse.svg (8 minutes)
@@ -128,6 +161,13 @@ bench-beside: dev ## this checkout beside another one (OTHER=path), in turns: or
 
 bench-client: dev ## the Python library beside bare stubs
 	$(BIN)/python benchmarks/client.py --json out/bench-client.json
+
+bench-knee: dev ## `sluiceway bench --find-knee` on a cluster whose knee is known (15 minutes; wants a quiet machine)
+	$(BIN)/python benchmarks/knee.py --json out/bench-knee.json
+
+bench-peers: dev ## what people would use instead, on the same weights and images (3 minutes, and an environment for each peer)
+	$(BIN)/sluiceway models pull --defaults
+	$(BIN)/python benchmarks/peers/run.py --json out/bench-peers.json
 
 bench-priority: dev ## interactive requests while bulk work saturates the workers
 	$(BIN)/python benchmarks/priority.py --json out/bench-priority.json
@@ -148,6 +188,10 @@ bench-recognition: dev $(RECOGNITION_VENV)/.ready ## recognition bare, served an
 bench-detection-gpu: $(TORCH_VENV)/.ready dev ## detection on a GPU beside all cores of its machine (4 minutes; 6 at first)
 	$(BIN)/sluiceway models pull text-small
 	$(TORCH_VENV)/bin/python benchmarks/detection_gpu.py --json out/bench-detection-gpu.json
+
+bench-machine: dev ## what `sluiceway up` carries on this machine (SCALE="orchestrator=4 detection=2")
+	$(BIN)/sluiceway samples pull bus.jpg page.png --to out/samples
+	$(BIN)/python benchmarks/machine.py $(foreach item,$(SCALE),--scale $(item)) --json out/bench-machine.json
 
 bench-orchestrator: dev ## the orchestrator with stages that answer at once, beside a do-nothing proxy
 	$(BIN)/python benchmarks/orchestrator.py --json out/bench-orchestrator.json
@@ -207,9 +251,28 @@ test-clients: dev $(PROTO_VENV)/.ready $(TRITON_VENV)/.ready ## build the client
 # tritonclient wants protobuf below 7 and brings an `inference` package of its own: it cannot live beside Sluiceway.
 $(TRITON_VENV)/.ready: Makefile
 	$(PYTHON) -m venv $(TRITON_VENV)
-	$(TRITON_VENV)/bin/python $(PIP) install --quiet 'tritonclient[grpc]==2.73.0'
+	$(TRITON_VENV)/bin/python $(PIP) install --quiet 'tritonclient[grpc,http]==2.73.0'
 	touch $@
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+.PHONY: test-page screenshots
+AXE_CORE := axe-core@4.14.1
+PAGE_TOOLS := build/page/.ready
+
+test-page: $(PAGE_TOOLS) ## drive the page of the HTTP port in Chromium (2 minutes)
+	$(BIN)/python -m pytest -m slow tests/page
+
+screenshots: $(PAGE_TOOLS) ## draw the pictures in README and docs anew, from a cluster that runs here
+	$(BIN)/sluiceway models pull --defaults
+	PYTHONPATH=tests/support $(BIN)/python tests/page/screenshots.py
+
+$(PAGE_TOOLS): Makefile pyproject.toml $(VENV)/.dev
+	@for program in chromium chromedriver npm; do command -v $$program >/dev/null \
+		|| { echo "missing $$program: apt-get install --no-install-recommends chromium chromium-driver npm" >&2; exit 1; }; done
+	@$(BIN)/python $(PIP) install --quiet --group page
+	@npm install --prefix build/page --no-save --no-package-lock --no-audit --no-fund --silent $(AXE_CORE)
+	@touch $@
 
 .PHONY: clean
 clean: ## remove everything that was made here (not the weights cache)
-	rm -rf $(VENV) $(PROTO_VENV) $(TORCH_VENV) $(TRITON_VENV) clients/build clients/*/gen clients/typescript/node_modules clients/typescript/dist build dist out
+	rm -rf $(VENV) .venv-peers $(PROTO_VENV) $(TORCH_VENV) $(TRITON_VENV) $(MUTATION_VENV) clients/build clients/*/gen clients/typescript/node_modules clients/typescript/dist build dist out

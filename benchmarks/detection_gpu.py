@@ -34,7 +34,7 @@ from detection_report import Report, machine
 from detection_servers import DetectionServer
 from sluiceway_detection.backends import BackendSpec, open_backend
 from sluiceway_detection.backends.agreement import reference_image
-from sluiceway_detection.detector import YoloDetector
+from sluiceway_detection.detector import ModelDetector
 from sluiceway_detection.input_shapes import choose_shape
 from sluiceway_detection.job import DetectionJob
 from sluiceway_detection.postprocess import Selection
@@ -236,7 +236,7 @@ class Benchmark:
         say(f"boxes beside {backend} in f32")
         threads = min(self._cores, 8)
         spec = BackendSpec(self._weights, "cpu", threads, precision="f32", shapes=(self._shape,))
-        reference = YoloDetector(open_backend(backend, spec))  # type: ignore[arg-type]  # one of the two names
+        reference = ModelDetector(open_backend(backend, spec))  # type: ignore[arg-type]  # one of the two names
         images = [path.read_bytes() for path in (self._image, *sorted(PICTURES.glob("*.jpg")))]
         images += [cv2.imencode(".png", reference_image(size))[1].tobytes() for size in PAGES]
         equal, wanted = 0, 0

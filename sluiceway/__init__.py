@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    __version__: str
     from sluiceway import errors
     from sluiceway.client import (
         ApiCall,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "__version__",
     "ApiCall",
     "AsyncClient",
     "Client",
@@ -50,6 +52,8 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     # On demand: servers import the stubs below this package and need neither the client nor Pillow.
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("sluiceway")
     if name == "errors":
         return importlib.import_module("sluiceway.errors")
     if name in __all__:

@@ -1,7 +1,8 @@
 """What can go wrong, as a client sees it.
 
 Every error carries what the server said: `code` (name of the gRPC status), `reason` (stable, for programs), `message`
-(for people), `metadata`, and `retry_after_s` where trying again makes sense. Catch `SluicewayError` for all of them.
+(for people), `metadata`, `request_id`, and `retry_after_s` where trying again makes sense. `SluicewayError` is the base
+of all of them.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class SluicewayError(Exception):
         message: for people; may change between releases.
         metadata: details by name, for example the limit that was exceeded.
         retry_after_s: when the server thinks that trying again makes sense, or None.
+        request_id: by which the logs of the servers know the call or the job; empty where there was none.
     """
 
     default_code: ClassVar[str] = "UNKNOWN"
@@ -60,6 +62,7 @@ class SluicewayError(Exception):
         self.reason = reason or self.default_reason
         self.metadata = dict(metadata or {})
         self.retry_after_s = retry_after_s
+        self.request_id = ""
 
 
 class InvalidInput(SluicewayError):

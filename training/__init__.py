@@ -1,1 +1,3 @@
 """Training recipes; nothing here is imported by the services."""
+
+import sluiceway_runtime  # noqa: F401 - keeps OpenVINO from telling its maker of each import

@@ -24,7 +24,7 @@ def main() -> None:
         os.sched_setaffinity(0, settings["cores"])
     import cv2
     from sluiceway_detection.backends import BackendSpec, open_backend
-    from sluiceway_detection.detector import YoloDetector
+    from sluiceway_detection.detector import ModelDetector
     from sluiceway_detection.heap import settle_heap
     from sluiceway_detection.job import DetectionJob
     from sluiceway_detection.postprocess import DEFAULT_CONFIDENCE, DEFAULT_IOU, Selection
@@ -42,7 +42,7 @@ def main() -> None:
             shapes=tuple((height, width) for height, width in settings["shapes"]),
         ),
     )
-    detector, image, limits = YoloDetector(backend), Path(settings["image"]).read_bytes(), ImageLimits()
+    detector, image, limits = ModelDetector(backend), Path(settings["image"]).read_bytes(), ImageLimits()
     job = DetectionJob(Selection(backend.card.confidence or DEFAULT_CONFIDENCE, backend.card.iou or DEFAULT_IOU))
     page = decode_image(image, limits)
 
@@ -57,7 +57,7 @@ def main() -> None:
     settle_heap()
     if settings["forward_only"]:
         # The time that FACTS gives is that of the model alone, at its square input.
-        letterboxed = cv2.resize(page, backend.shapes[0][::-1])
+        letterboxed = cv2.resize(page, backend.inputs.shapes[0][::-1])
         forward()
     work = forward if settings["forward_only"] else bytes_to_boxes
     obey(lambda seconds: repeat(seconds, work) | {"regions": found[-1]})

@@ -45,10 +45,9 @@ def make(pages: Sequence[Path], target: Path) -> dict[str, int]:
     sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
     import cv2
     from direct_pipeline import CONFIDENCE, IOU, TEXT_CLASS, DirectPipeline
-    from sluiceway_detection.config import DEFAULT_MODEL
     from sluiceway_runtime import weights
 
-    detector = weights.resolve(DEFAULT_MODEL, kind="detection").path
+    detector = weights.resolve("text-nano", kind="detection").path
     recogniser = weights.resolve("ppocrv6-tiny", kind="recognition").path
     pipeline = DirectPipeline(detector, recogniser, [], precision="f32")
     images = {name: cv2.imread(str(path)) for name, path in weights.pull_samples(SAMPLES).items()}

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from sluiceway_cluster.process import LogCallback, ServerProcess, ServerSpec
+from sluiceway_cluster.scaling import service_of
 
 __all__ = ["Cluster", "ClusterError", "ServerState"]
 
@@ -23,7 +24,7 @@ PROBE_INTERVAL_S = 0.05
 MAX_RESTARTS = 5
 RESTART_WINDOW_S = 60.0
 FIRST_RESTART_DELAY_S = 0.5
-# Stops first: it takes no more jobs and finishes those it has while the stages still serve them.
+# Stop first: they take no more jobs and finishes those it has while the stages still serve them.
 FIRST_TO_STOP = "orchestrator"
 PARENT_PIPE = "SLUICEWAY_PARENT_PIPE"
 
@@ -172,8 +173,8 @@ class Cluster:
 
     async def stop(self) -> None:
         """Stop every server in order; waits for what they have accepted."""
-        stages = [server for name, server in self._servers.items() if name != FIRST_TO_STOP]
-        first = [server for name, server in self._servers.items() if name == FIRST_TO_STOP]
+        stages = [server for name, server in self._servers.items() if service_of(name) != FIRST_TO_STOP]
+        first = [server for name, server in self._servers.items() if service_of(name) == FIRST_TO_STOP]
         for servers in (first, stages):
             for server in servers:
                 self._on_state(ServerState(server.spec.name, "stopping"))
@@ -196,9 +197,12 @@ def _require_free_ports(specs: Sequence[ServerSpec]) -> None:
     taken = []
     for spec in specs:
         host, _, port = spec.address.rpartition(":")
-        for key, place in (("port", (host.strip("[]"), int(port))), ("operations_port", spec.operations)):
+        places = {"port": (host.strip("[]"), int(port)), "operations_port": spec.operations}
+        if spec.http is not None:
+            places["http.port"] = spec.http
+        for key, place in places.items():
             if _is_taken(*place):
-                taken.append(f"port {place[1]} ({spec.name}.{key}) is in use by another program")
+                taken.append(f"port {place[1]} ({spec.section or spec.name}.{key}) is in use by another program")
     if taken:
         advice = "Is a cluster running? `sluiceway run --address` uses it; one beside it needs other ports configured."
         raise ClusterError("\n".join([*taken, advice]))

@@ -68,7 +68,7 @@ def write_override(config: Path, environment: Mapping[str, str], *, folder: Path
     Raises:
         ConfigurationError: every fault of the configuration, one a line.
     """
-    plan = plan_cluster(config, environment, free_ports=False)
+    plan = plan_cluster(config, environment, free_ports=False, here=False)
     named = [stage for stage in (*plan.stages, *plan.unused) if not stage.is_default]
     unused = [stage.name for stage in plan.unused if stage.is_default]
     content = override(named, unused, _mounted(config, folder))

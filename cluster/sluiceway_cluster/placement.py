@@ -10,6 +10,7 @@ from typing import Any
 from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_runtime.config import ServerConfig, section_values
 
+from sluiceway_cluster.scaling import replica_name
 from sluiceway_cluster.stages import MODULES, ConfiguredStage
 
 __all__ = ["ORCHESTRATOR", "PlacedServer", "Written", "place_servers", "stage_targets", "variable"]
@@ -24,7 +25,8 @@ class PlacedServer:
     """One server with its ports.
 
     Attributes:
-        name: of the stage, or orchestrator.
+        name: of the stage, or orchestrator; of further replicas with a number.
+        service: what it is a replica of.
         section: of its configuration.
         config: that section.
         module: its program.
@@ -32,9 +34,11 @@ class PlacedServer:
         host: where it is reached from this machine.
         port: of gRPC.
         operations_port: of its probes.
+        http_port: of an orchestrator, what the public port is; 0 for stages.
     """
 
     name: str
+    service: str
     section: str
     config: ServerConfig
     module: str
@@ -42,6 +46,7 @@ class PlacedServer:
     host: str
     port: int
     operations_port: int
+    http_port: int = 0
 
     @property
     def target(self) -> str:
@@ -73,9 +78,19 @@ class Written:
 
 
 def place_servers(
-    stages: Sequence[ConfiguredStage], orchestrator: OrchestratorConfig, written: Written, *, free_ports: bool
+    stages: Sequence[ConfiguredStage],
+    orchestrator: OrchestratorConfig,
+    written: Written,
+    *,
+    free_ports: bool,
+    replicas: Mapping[str, int] | None = None,
 ) -> list[PlacedServer]:
-    """Give every server its ports: the stages', then the orchestrator's."""
+    """Give every server its ports: the stages', then the orchestrators'.
+
+    Args:
+        replicas: of each service; one where nothing is said.
+    """
+    counts = replicas or {}
     ports = _Ports(free=free_ports)
     # Default ports of a kind are those of its default stage.
     taken: set[int] = {orchestrator.port, orchestrator.operations_port, orchestrator.http.port}
@@ -84,36 +99,45 @@ def place_servers(
             if stage.is_default or written.has(stage.entry.section, key):
                 taken.add(getattr(stage.config, key))
 
-    def place(stage: ConfiguredStage, key: str, first: int) -> int:
-        if stage.is_default or written.has(stage.entry.section, key):
-            return ports.take(getattr(stage.config, key))
+    def next_after(first: int) -> int:
         number = next(number for number in range(first, 2**16) if number not in taken)
         taken.add(number)
         return ports.take(number)
 
+    def place(stage: ConfiguredStage, number: int, key: str, first: int) -> int:
+        if number == 0 and (stage.is_default or written.has(stage.entry.section, key)):
+            return ports.take(getattr(stage.config, key))
+        return next_after(first)
+
     servers = [
         PlacedServer(
+            replica_name(stage.name, number),
             stage.name,
             stage.entry.section,
             stage.config,
             MODULES[stage.entry.kind],
             stage.arguments,
             _reachable(stage.config.host),
-            place(stage, "port", FIRST_PORT),
-            place(stage, "operations_port", FIRST_OPERATIONS_PORT),
+            place(stage, number, "port", FIRST_PORT),
+            place(stage, number, "operations_port", FIRST_OPERATIONS_PORT),
         )
         for stage in stages
+        for number in range(counts.get(stage.name, 1))
     ]
-    own = (ports.take(orchestrator.port), ports.take(orchestrator.operations_port))
-    module = "sluiceway_orchestrator"
-    return [
-        *servers,
-        PlacedServer(ORCHESTRATOR, ORCHESTRATOR, orchestrator, module, (), _reachable(orchestrator.host), *own),
-    ]
+    for number in range(counts.get(ORCHESTRATOR, 1)):
+        own = (
+            (ports.take(orchestrator.port), ports.take(orchestrator.operations_port), orchestrator.http.port)
+            if number == 0
+            else (next_after(FIRST_PORT), next_after(FIRST_OPERATIONS_PORT), next_after(orchestrator.http.port))
+        )
+        module, host = "sluiceway_orchestrator", _reachable(orchestrator.host)
+        name = replica_name(ORCHESTRATOR, number)
+        servers.append(PlacedServer(name, ORCHESTRATOR, ORCHESTRATOR, orchestrator, module, (), host, *own))
+    return servers
 
 
 def stage_targets(stages: Sequence[ConfiguredStage], targets: Mapping[str, str], written: Written) -> dict[str, str]:
-    """Tell the orchestrator where the stages are, unless the operator says it is elsewhere.
+    """Tell the orchestrators where the stages are, all replicas of each, unless the operator says it is elsewhere.
 
     For a named stage only a variable says so: its `target` in the file is where it is when nobody starts it here.
     """

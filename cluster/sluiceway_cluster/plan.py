@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sluiceway_orchestrator.config import OrchestratorConfig
-from sluiceway_orchestrator.config.apis import load_apis
+from sluiceway_orchestrator.config.apis import load_apis, require_secrets
 from sluiceway_orchestrator.plan import Pipeline
 from sluiceway_runtime import cores, devices
 from sluiceway_runtime.config import (
@@ -20,13 +20,15 @@ from sluiceway_runtime.config import (
     require_known_variables,
 )
 from sluiceway_runtime.errors import ConfigurationError
-from sluiceway_runtime.server.security import SecurityConfig, load_security
+from sluiceway_runtime.server.security import Security, SecurityConfig, load_security
 
-from sluiceway_cluster.division import Division, StageLoad, divide, format_cores
+from sluiceway_cluster.division import Division, StageLoad, divide
 from sluiceway_cluster.pipelines import needed_pipelines
-from sluiceway_cluster.placement import ORCHESTRATOR, Written, place_servers, stage_targets, variable
+from sluiceway_cluster.placement import ORCHESTRATOR, PlacedServer, Written, place_servers, stage_targets, variable
 from sluiceway_cluster.process import ServerSpec
-from sluiceway_cluster.stages import ConfiguredStage, configured_stages
+from sluiceway_cluster.scaling import automatic_orchestrators, read_scale
+from sluiceway_cluster.sharing import shares_of
+from sluiceway_cluster.stages import ConfiguredStage, configured_stages, model_faults
 
 __all__ = ["ClusterPlan", "plan_cluster"]
 
@@ -39,7 +41,7 @@ class ClusterPlan:
 
     Attributes:
         servers: the stages that some pipeline uses, then the orchestrator.
-        address: of the orchestrator, for clients on this machine.
+        addresses: of the orchestrators, for clients on this machine.
         weights: names of the registry that the servers will load.
         division: cores of the stages; None where the configuration or a CPU quota decides.
         auto_pull: whether missing weights may be downloaded before the start (`models.auto_pull`).
@@ -51,7 +53,7 @@ class ClusterPlan:
     """
 
     servers: tuple[ServerSpec, ...]
-    address: str
+    addresses: tuple[str, ...]
     weights: tuple[str, ...]
     division: Division | None
     auto_pull: bool
@@ -60,6 +62,11 @@ class ClusterPlan:
     stages: tuple[ConfiguredStage, ...] = ()
     pipelines: tuple[Pipeline, ...] = ()
     unused: tuple[ConfiguredStage, ...] = ()
+
+    @property
+    def address(self) -> str:
+        """Of the first orchestrator."""
+        return self.addresses[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,13 @@ class _Sections:
 
 
 def plan_cluster(
-    config: Path | None, environment: Mapping[str, str], *, free_ports: bool, overrides: Mapping[str, str] | None = None
+    config: Path | None,
+    environment: Mapping[str, str],
+    *,
+    free_ports: bool,
+    overrides: Mapping[str, str] | None = None,
+    scale: Sequence[str] = (),
+    here: bool = True,
 ) -> ClusterPlan:
     """Read the configuration of all servers and divide the machine.
 
@@ -83,34 +96,47 @@ def plan_cluster(
         environment: what the servers inherit; its `SLUICEWAY_…` variables count.
         free_ports: take ports that are free instead of the configured ones.
         overrides: variables that win over `environment`.
+        scale: `NAME=NUMBER` of services to start so many servers of; `auto` for the others.
+        here: whether the servers are to run on this machine, with its files and its environment.
 
     Raises:
         ConfigurationError: every fault of every section, one a line.
     """
     variables = {**environment, **(overrides or {})}
     tables = read_file(config)
-    sections = _sections(tables, variables)
+    sections = _sections(tables, variables, here=here)
     used = {name for pipeline in sections.pipelines for name in pipeline.stages}
     stages = tuple(stage for stage in sections.stages.values() if stage.name in used)
     written = Written(tables, variables)
-    servers = place_servers(stages, sections.orchestrator, written, free_ports=free_ports)
-    division = _division(stages)
+    on_gpu = _StagesOnGpu()
+    replicas = read_scale(scale, _automatic(stages, on_gpu, one_address=free_ports))
+    servers = place_servers(stages, sections.orchestrator, written, free_ports=free_ports, replicas=replicas)
+    division = _division(stages, on_gpu)
+    shares = shares_of(stages, replicas, division, written)
     settings: dict[str, dict[str, str]] = {}
     for server in servers:
         own = settings[server.name] = {
             variable(server.section, "port"): str(server.port),
             variable(server.section, "operations_port"): str(server.operations_port),
+            **shares[server.service].pop(0),
         }
         if not written.has(server.section, "drain_notice_s"):
             # There is no balancer in front that would have to notice first.
             own[variable(server.section, "drain_notice_s")] = "0"
-        if division and server.name in division.cores:
-            own[variable(server.section, "cores")] = format_cores(division.cores[server.name])
-    if free_ports:
-        # Two runs at a time must not meet on the public HTTP port; nobody was told of it either.
-        settings[ORCHESTRATOR][variable(ORCHESTRATOR, "http__enabled")] = "false"
-    targets = {server.name: server.target for server in servers}
-    settings[ORCHESTRATOR] |= stage_targets(stages, targets, written)
+        if server.service != ORCHESTRATOR:
+            continue
+        if free_ports:
+            # Two runs at a time must not meet on the public HTTP port; nobody was told of it either.
+            own[variable(ORCHESTRATOR, "http__enabled")] = "false"
+        elif server.http_port != sections.orchestrator.http.port:
+            own[variable(ORCHESTRATOR, "http__port")] = str(server.http_port)
+    targets: dict[str, str] = {}
+    for server in servers:
+        targets[server.service] = ",".join(filter(None, (targets.get(server.service), server.target)))
+    told = stage_targets(stages, targets, written)
+    for server in servers:
+        if server.service == ORCHESTRATOR:
+            settings[server.name] |= told
     file = config or (Path("sluiceway.toml") if tables else None)
     return ClusterPlan(
         tuple(
@@ -123,10 +149,12 @@ def plan_cluster(
                 file,
                 server.config.drain_grace_s,
                 server.arguments,
+                None if free_ports else _http_place(sections.orchestrator, server),
+                server.section,
             )
             for server in servers
         ),
-        targets[ORCHESTRATOR],
+        tuple(server.target for server in servers if server.service == ORCHESTRATOR),
         tuple(dict.fromkeys(name for stage in stages for name in stage.weights)),
         division,
         sections.models.auto_pull is not False,
@@ -138,7 +166,12 @@ def plan_cluster(
     )
 
 
-def _sections(tables: Mapping[str, Any], variables: Mapping[str, str]) -> _Sections:
+def _http_place(config: OrchestratorConfig, server: PlacedServer) -> tuple[str, int] | None:
+    """Where a server has its public HTTP port, if it has one."""
+    return (config.http.host, server.http_port) if server.service == ORCHESTRATOR and config.http.enabled else None
+
+
+def _sections(tables: Mapping[str, Any], variables: Mapping[str, str], *, here: bool) -> _Sections:
     faults: list[str] = []
 
     def read(load: Callable[[], Loaded]) -> Loaded:
@@ -164,14 +197,26 @@ def _sections(tables: Mapping[str, Any], variables: Mapping[str, str]) -> _Secti
         section(ModelsConfig, "models"),
         read(lambda: load_security(tables, variables)),
     )
-    read(lambda: require_known_variables(variables))
+    read(lambda: require_known_variables(variables, tables))
+    if here:
+        faults += model_faults(sections.stages or {})
+        read(lambda: Security(sections.security, variables) if sections.security else None)
+        read(lambda: require_secrets(load_apis(tables), variables))
     if faults:
         # Faults of stages and APIs are met more than once: others name them as well.
         raise ConfigurationError("\n".join(dict.fromkeys(faults)))
     return sections
 
 
-def _division(stages: Sequence[ConfiguredStage]) -> Division | None:
+def _automatic(stages: Sequence[ConfiguredStage], on_gpu: _StagesOnGpu, *, one_address: bool) -> dict[str, int]:
+    counts = {stage.name: 1 for stage in stages}
+    facts = cores.read_cpu_facts()
+    usable = min(len(facts.allowed), facts.quota_cpus or len(facts.allowed))
+    on_gpus = not one_address and bool(stages) and all(on_gpu.asks(stage.config) for stage in stages)
+    return counts | {ORCHESTRATOR: automatic_orchestrators(usable, all_on_gpus=on_gpus)}
+
+
+def _division(stages: Sequence[ConfiguredStage], on_gpu: _StagesOnGpu) -> Division | None:
     if not stages or any(stage.config.cores for stage in stages):
         return None
     facts = cores.read_cpu_facts()
@@ -179,7 +224,6 @@ def _division(stages: Sequence[ConfiguredStage]) -> Division | None:
         # Under a shared quota nothing is pinned; each server caps its threads by the quota.
         return None
     near = sorted(facts.topology, key=lambda cpu: (cpu.node, cpu.package, cpu.core, cpu.cpu))
-    on_gpu = _StagesOnGpu()
     loads = {stage.name: StageLoad(stage.cost_ms, on_gpu.asks(stage.config)) for stage in stages}
     return divide([cpu.cpu for cpu in near], loads)
 

@@ -37,6 +37,8 @@ class ServerSpec:
         config: configuration file, if one was named.
         grace_s: how long it may take to finish what it has accepted.
         arguments: of its command line, besides the configuration.
+        http: host and port of its public HTTP port, if it has one.
+        section: of its configuration; empty if it is called like the server.
     """
 
     name: str
@@ -47,6 +49,8 @@ class ServerSpec:
     config: Path | None
     grace_s: float
     arguments: tuple[str, ...] = ()
+    http: tuple[str, int] | None = None
+    section: str = ""
 
 
 class ServerProcess:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from sluiceway_detection.config import DetectionConfig
 from sluiceway_recognition.config import RecognitionConfig
@@ -20,7 +20,7 @@ from sluiceway_runtime.errors import ConfigurationError
 
 from sluiceway_cluster.division import WORDS_PER_IMAGE
 
-__all__ = ["MODULES", "ConfiguredStage", "configured_stages"]
+__all__ = ["MODULES", "ConfiguredStage", "configured_stages", "model_faults"]
 
 # The program of each kind, and the model of its section.
 MODULES = {"detection": "sluiceway_detection", "recognition": "sluiceway_recognition"}
@@ -102,6 +102,27 @@ def configured_stages(tables: Mapping[str, Any], environment: Mapping[str, str])
             faults.append(str(error))
     if faults:
         raise ConfigurationError("\n".join(faults))
+    return found
+
+
+def model_faults(stages: Mapping[str, ConfiguredStage]) -> list[str]:
+    """Say which models of a configuration are not there under the names or paths that they have, by key."""
+    found = []
+    for stage in stages.values():
+        config, section = stage.config, stage.entry.section
+        if isinstance(config, DetectionConfig):
+            wanted = {} if config.detector else {f"{section}.model": config.model}
+        else:
+            assert isinstance(config, RecognitionConfig)
+            wanted = {
+                f"{section}.models.{model.name}": model.weights or model.name
+                for model in config.models
+                if model.recognizer is None
+            }
+        kind: Literal["detection", "recognition"] = "detection" if stage.entry.kind == "detection" else "recognition"
+        for key, name in wanted.items():
+            if fault := weights.fault_of(name, kind=kind):
+                found.append(f"{key}: {fault}")
     return found
 
 

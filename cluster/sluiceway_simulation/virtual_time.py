@@ -12,6 +12,7 @@ import contextvars
 import gc
 import heapq
 import itertools
+import math
 import random
 from asyncio import events
 from collections.abc import Callable, Coroutine, Generator, Iterator
@@ -121,6 +122,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._turns_now += 1
             if self._turns_now > MOST_TURNS_AT_A_MOMENT:
                 raise Stuck(f"{MOST_TURNS_AT_A_MOMENT} turns of the loop took no time")
+        # What is due within this of now fires on this turn; it is the least that there is. Were a timer early, whoever
+        # looks at the clock and waits again for the same moment would do so for ever, as time stands still meanwhile.
+        self._clock_resolution = math.ulp(self._now_s)
         return []
 
     def create_future(self) -> asyncio.Future[Any]:

@@ -21,6 +21,7 @@ __all__ = [
     "JobRefused",
     "Model",
     "Page",
+    "ReadText",
     "RegionsFound",
     "SourceDone",
     "SourceFailed",
@@ -119,6 +120,22 @@ class ValuesRead:
     page: int = 0
 
 
+class ReadText(NamedTuple):
+    """How the text of a region runs.
+
+    Attributes:
+        region_id: of the region.
+        rotation_degrees: how far it is turned clockwise in its region.
+        leftwards: whether most of it runs from right to left.
+        may_run_down: whether it is turned, and most of it of a script that is written in columns, too.
+    """
+
+    region_id: int
+    rotation_degrees: int
+    leftwards: bool
+    may_run_down: bool
+
+
 @dataclass(frozen=True, slots=True)
 class StepReport:
     """How one step went."""
@@ -134,6 +151,8 @@ class SourceDone:
     """A source is finished.
 
     Attributes:
+        lines: ids of the regions of each.
+        blocks: positions of the lines of each.
         notices: `Notice` messages.
     """
 
@@ -142,6 +161,8 @@ class SourceDone:
     total_ms: float
     steps: tuple[StepReport, ...]
     notices: Sequence[Any] = ()
+    lines: Sequence[Sequence[int]] = ()
+    blocks: Sequence[Sequence[int]] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-__all__ = ["IDENTITY", "Box", "Matrix", "apply", "chain", "is_upright"]
+from typing import NamedTuple
+
+__all__ = ["IDENTITY", "Box", "Matrix", "TurnedBox", "apply", "chain", "is_upright"]
 
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom edge, in pixels."""
+
+
+class TurnedBox(NamedTuple):
+    """A rectangle turned about its centre; pixels, degrees clockwise."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    angle_degrees: float
+
 
 Matrix = tuple[float, ...]
 """Nine numbers, row by row."""

@@ -11,9 +11,10 @@ from typing import Any
 import grpc.aio
 from prometheus_client import CollectorRegistry
 from sluiceway_runtime.account import MemoryBudget
+from sluiceway_runtime.calling.channel import open_channel
+from sluiceway_runtime.inference import SERVICE, Models, add_inference
 from sluiceway_runtime.priority import Priority
 from sluiceway_runtime.server.security import Security
-from sluiceway_runtime.server.transport import open_channel
 
 from sluiceway_orchestrator.backlog import Ageing
 from sluiceway_orchestrator.config import OrchestratorConfig
@@ -25,7 +26,9 @@ from sluiceway_orchestrator.fetch.fetcher import Fetcher
 from sluiceway_orchestrator.fetch.guard import LookUp, system_look_up
 from sluiceway_orchestrator.gate import Gate
 from sluiceway_orchestrator.http.convert import message_to_json
+from sluiceway_orchestrator.http.open_inference import OpenInference
 from sluiceway_orchestrator.http.port import HttpPort
+from sluiceway_orchestrator.inference import PipelineInference
 from sluiceway_orchestrator.installation import Layout, layout_of
 from sluiceway_orchestrator.jobs import Jobs
 from sluiceway_orchestrator.metrics import OrchestratorCollector
@@ -63,7 +66,7 @@ class OrchestratorService:
         dial: opens the channel to an address of a stage, whose certificate is for the name given with it.
     """
 
-    names: tuple[str, ...] = ("sluiceway.pipeline.v1.PipelineService",)
+    names: tuple[str, ...] = ("sluiceway.pipeline.v1.PipelineService", SERVICE)
 
     def __init__(
         self,
@@ -116,6 +119,8 @@ class OrchestratorService:
         )
         self._jobs = Jobs(config, self.executor, budget)
         self._servicer = PipelineServicer(config, self._jobs, self._limits, budget, self._description)
+        self._inference = PipelineInference(config, self._jobs, self._limits, self.ready)
+        self._models = Models(self._inference)
         self.http = HttpPort(
             config,
             config.http,
@@ -123,6 +128,7 @@ class OrchestratorService:
             budget=budget,
             run=self._jobs.run,
             describe=lambda: message_to_json(self._description()),
+            inference=OpenInference(self._inference, self._models),
             security=self._security,
         )
 
@@ -137,6 +143,7 @@ class OrchestratorService:
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicer."""
         self._servicer.register(server)
+        add_inference(server, self._inference, self._models)
 
     def collectors(self, registry: CollectorRegistry) -> None:
         """Add the metrics."""

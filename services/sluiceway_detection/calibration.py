@@ -28,8 +28,9 @@ from sluiceway_runtime.errors import SluicewayError, StartupError
 from sluiceway_runtime.images.decode import decode_image
 from sluiceway_runtime.images.limits import ImageLimits
 
+from sluiceway.client.folders import images_in
 from sluiceway_detection.backends import Backend, BackendSpec, open_backend
-from sluiceway_detection.detector import YoloDetector
+from sluiceway_detection.detector import ModelDetector
 from sluiceway_detection.input_shapes import choose_shape
 from sluiceway_detection.job import DetectionJob
 from sluiceway_detection.letterbox import Letterbox
@@ -95,8 +96,8 @@ def read_images(folder: Path) -> Sequence[ImageBgr]:
         StartupError: there is none.
     """
     paths: list[Path] = []
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in _SUFFIXES and len(paths) < MOST_IMAGES:
+    for path in sorted(map(Path, images_in(str(folder), suffixes=_SUFFIXES))):
+        if len(paths) < MOST_IMAGES:
             try:
                 decode_image(path.read_bytes(), ImageLimits())
             except SluicewayError as error:
@@ -132,6 +133,8 @@ def calibrate(
     judged = (images[number] for number in range(len(images)) if not (enough and number % 5))
     seen = (images[number] for number in range(len(images)) if number % 5 or not enough)
     plain = open_backend("openvino", BackendSpec(source, "cpu", 1, "f32"))
+    if plain.card.map_reading is not None:
+        raise StartupError(f"{source.name} is a DB model; int8 is made of YOLO models alone")
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".calibration-") as folder:
         written = Path(folder) / "int8.onnx"
         _quantise(source, written, plain, seen)
@@ -153,7 +156,7 @@ def compare(plain: Backend, quantised: Backend, images: Iterable[ImageBgr]) -> A
     least = plain.card.confidence or DEFAULT_CONFIDENCE
     # Weaker boxes may serve as partners of those that are looked for.
     job = DetectionJob(Selection(max(least - MARGIN, 0.01), plain.card.iou or DEFAULT_IOU))
-    sides = [YoloDetector(backend) for backend in (plain, quantised)]
+    sides = [ModelDetector(backend) for backend in (plain, quantised)]
     overlaps: list[float] = []
     gaps: list[float] = []
     for image in images:
@@ -194,7 +197,7 @@ def _partners(looked_for: Detections, among: Detections, least: float) -> tuple[
 
 
 def _milliseconds(backend: Backend) -> float:
-    image = np.zeros((*backend.shapes[0], 3), np.uint8)
+    image = np.zeros((*backend.inputs.shapes[0], 3), np.uint8)
     took_s = []
     for _ in range(_TIMED_RUNS):
         begun_s = time.perf_counter()
@@ -204,7 +207,7 @@ def _milliseconds(backend: Backend) -> float:
 
 
 def _shapes_of(backend: Backend) -> tuple[tuple[int, int], ...]:
-    return () if backend.card.fixed_shape else backend.shapes
+    return () if backend.card.fixed_shape else backend.inputs.shapes
 
 
 def _quantise(source: Path, target: Path, plain: Backend, images: Iterable[ImageBgr]) -> None:
@@ -222,7 +225,7 @@ def _quantise(source: Path, target: Path, plain: Backend, images: Iterable[Image
         quantization.quantize_static(
             whole,
             target,
-            _Reader(name, images, plain.shapes),
+            _Reader(name, images, plain.inputs.shapes),
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=["Conv"],
             nodes_to_exclude=_last_convolutions(model.graph),

@@ -14,7 +14,7 @@ __all__ = ["DEFAULT_MODEL", "KIND", "MAX_DETECTIONS", "DetectionConfig"]
 
 # Of this stage; the default stage of the kind, and its section, are called like it.
 KIND: Final = "detection"
-DEFAULT_MODEL = "text-nano"
+DEFAULT_MODEL = "ppocrv6-tiny-det"
 MAX_DETECTIONS = 10_000  # the contract's bound
 _MAX_SIDE_PX = 4096
 # Crops share an answer with boxes and protobuf's own overhead; an eighth is left for those.
@@ -57,7 +57,7 @@ class DetectionConfig(StageConfig):
         ge=STRIDE,
         le=_MAX_SIDE_PX,
         multiple_of=STRIDE,
-        description="Longer side of the input; default the model's.",
+        description="Longer side of the input; default the model's, 1280 for DB models.",
     )
     shapes: tuple[Shape, ...] = Field(
         (),

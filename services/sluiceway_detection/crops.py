@@ -50,6 +50,8 @@ class CropPlan(NamedTuple):
         rule: `fit_height` keeps the aspect ratio up to max_width, `stretch` cuts to exactly max_width x height, and
             `fit_longest` leaves a region as large as it is, or shrinks it, and says where the crop lies in the image.
         class_ids: classes wanted; None means every class.
+        turn_ratio: regions at least this many times as high as wide are turned anticlockwise by 90 degrees before they
+            are resized; 0 turns none.
     """
 
     name: str
@@ -58,9 +60,15 @@ class CropPlan(NamedTuple):
     pixel_format: PixelFormat = "bgr"
     rule: ResizeRule = "fit_height"
     class_ids: frozenset[int] | None = None
+    turn_ratio: float = 0.0
+
+    def turns(self, region_height: float, region_width: float) -> bool:
+        """Whether a region of this size is turned."""
+        # What looks for regions in the crop takes it as it lies.
+        return 0 < self.turn_ratio <= region_height / region_width and self.rule != "fit_longest"
 
     def size_px(self, region_height: float, region_width: float) -> tuple[int, int]:
-        """Height and width of the crop of a region of this size."""
+        """Height and width of the crop of a region of this size, as it is after turning."""
         if self.rule == "stretch":
             return self.height_px, self.max_width_px
         if self.rule == "fit_longest":
@@ -83,18 +91,22 @@ def channels_of(pixel_format: PixelFormat) -> int:
 class Crop:
     """Pixels of one region for one plan: uint8 [height, width, 3], or [height, width] for grey; contiguous.
 
-    `to_image` is there where the plan's rule is `fit_longest`.
+    `to_image` is there where the plan's rule is `fit_longest`. `turned`: the region's right edge is the crop's top.
     """
 
     detection: int
     plan: int
     pixels: npt.NDArray[np.uint8]
     to_image: Transform | None = None
+    turned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """Where a crop comes from: a window of whole pixels, or a quad that has to be warped."""
+    """Where a crop comes from: a window of whole pixels, turned or not, or a quad that has to be warped.
+
+    The quad of a turned crop begins with the corner that becomes the top left one.
+    """
 
     detection: int
     plan: int
@@ -103,6 +115,7 @@ class _Cut:
     window: tuple[int, int, int, int] | None
     quad: Quad | None
     to_image: Transform | None
+    turned: bool
 
 
 def cut_crops(
@@ -133,7 +146,9 @@ def cut_crops(
             f"the {len(cuts)} crops would take {total} bytes; at most {max_total_bytes} fit into an answer",
             metadata={"limit": "max_crop_bytes", "max": str(max_total_bytes)},
         )
-    return [Crop(cut.detection, cut.plan, _cut(image_bgr, cut, plans[cut.plan]), cut.to_image) for cut in cuts]
+    return [
+        Crop(cut.detection, cut.plan, _cut(image_bgr, cut, plans[cut.plan]), cut.to_image, cut.turned) for cut in cuts
+    ]
 
 
 def _plan_cuts(image_shape: tuple[int, ...], detections: Detections, plans: tuple[CropPlan, ...]) -> Iterator[_Cut]:
@@ -160,19 +175,24 @@ def _plan_cuts(image_shape: tuple[int, ...], detections: Detections, plans: tupl
             if plan.class_ids is not None and class_id not in plan.class_ids:
                 continue
             to_image = None
-            size = plan.size_px(height, width)
+            turned = plan.turns(height, width)
+            size = plan.size_px(width, height) if turned else plan.size_px(height, width)
             if plan.rule == "fit_longest":
                 to_image = _from_window(size, window) if window is not None else _from_quad(size, quad)
                 if to_image is None:
                     continue
-            yield _Cut(row, index, *size, window, quad, to_image)
+            corners = np.roll(quad, -1, axis=0) if turned and quad is not None else quad
+            yield _Cut(row, index, *size, window, corners, to_image, turned)
 
 
 def _cut(image_bgr: ImageBgr, cut: _Cut, plan: CropPlan) -> npt.NDArray[np.uint8]:
     size = (cut.width_px, cut.height_px)
     if cut.window is not None:
         x0, y0, x1, y1 = cut.window
-        pixels = _resize(image_bgr[y0:y1, x0:x1], size, plan.rule)
+        pixels = image_bgr[y0:y1, x0:x1]
+        if cut.turned:
+            pixels = np.asarray(cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE), np.uint8)
+        pixels = _resize(pixels, size, plan.rule)
     else:
         assert cut.quad is not None
         pixels = _resize(_warp(image_bgr, cut.quad, _warped_size(image_bgr, cut, plan)), size, plan.rule)

@@ -1,23 +1,27 @@
-"""Detectors: the built-in YOLO, and classes of the user's own, behind one interface."""
+"""Detectors: the built-in ones, YOLO and DB, and classes of the user's own, behind one interface."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, cast
 
+import numpy as np
+import numpy.typing as npt
 from sluiceway_runtime.errors import StartupError
 
 from sluiceway_detection.backends import Backend
-from sluiceway_detection.input_shapes import InputShape, choose_shape
+from sluiceway_detection.db import divide_long_lines, select_map
 from sluiceway_detection.job import DetectionJob
 from sluiceway_detection.letterbox import Letterbox
-from sluiceway_detection.postprocess import select_classic, select_end_to_end
+from sluiceway_detection.model_card import ModelCard
+from sluiceway_detection.postprocess import Selection, select_classic, select_end_to_end, select_places
 from sluiceway_detection.types import Detections, ImageBgr, Region
 
-__all__ = ["Detector", "Engine", "UserDetector", "YoloDetector", "load_detector", "shape_for"]
+__all__ = ["Detector", "Engine", "ModelDetector", "UserDetector", "load_detector", "selector_of"]
 
 ENTRY_POINT_GROUP = "sluiceway.detectors"
 
@@ -55,14 +59,14 @@ class Engine(Protocol):
         ...
 
 
-class YoloDetector:
-    """A YOLO model on a backend."""
+class ModelDetector:
+    """A YOLO or DB model on a backend."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._select = select_end_to_end if backend.card.end_to_end else select_classic
+        self._select = selector_of(backend.card)
         self.classes = backend.card.classes
-        self.image_sizes = tuple(dict.fromkeys(max(shape) for shape in backend.shapes))
+        self.image_sizes = backend.inputs.sizes
 
     def detect(self, images: Sequence[ImageBgr], jobs: Sequence[DetectionJob]) -> list[Detections]:
         """Letterbox, run those of one input shape together, select.
@@ -77,15 +81,13 @@ class YoloDetector:
         boxes = []
         groups: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, (image, job) in enumerate(zip(images, jobs, strict=True)):
-            image_shape = (image.shape[0], image.shape[1])
-            shape = shape_for(image_shape, job.image_size_px, self._backend.shapes)
-            boxes.append(Letterbox.fit(image_shape, shape))
+            boxes.append(Letterbox.place((image.shape[0], image.shape[1]), self._backend.inputs, job.image_size_px))
             groups[boxes[-1].input_shape].append(index)
         found: dict[int, Detections] = {}
         for rows in groups.values():
             outputs = self._backend.infer([boxes[row].draw(images[row]) for row in rows])
             for row, output in zip(rows, outputs, strict=True):
-                found[row] = self._select(output, boxes[row], jobs[row].selection)
+                found[row] = self._select(output, images[row], boxes[row], jobs[row].selection)
         return [found[index] for index in range(len(images))]
 
 
@@ -130,16 +132,29 @@ class UserDetector:
         return found.first(wanted.max_detections)
 
 
-def shape_for(image_shape: tuple[int, int], image_size_px: int | None, shapes: Sequence[InputShape]) -> InputShape:
-    """The input that an image is shown in.
+def selector_of(
+    card: ModelCard, *, places: bool = False
+) -> Callable[[npt.NDArray[np.floating], ImageBgr, Letterbox, Selection], Detections]:
+    """What makes regions of a network's output for an image that lay in its input so.
 
     Args:
-        image_shape: its height and width.
-        image_size_px: longer side that its request wants, one of those of `shapes`; None takes the first shape's.
-        shapes: of the model; at least one.
+        card: of the model.
+        places: the classes of a classic head are reduced already, see `select_places`.
     """
-    size = image_size_px or max(shapes[0])
-    return choose_shape(image_shape, [shape for shape in shapes if max(shape) == size])
+    reading = card.map_reading
+    select = select_end_to_end if card.end_to_end else (select_places if places else select_classic)
+
+    def regions(
+        output: npt.NDArray[np.floating], image: ImageBgr, letterbox: Letterbox, selection: Selection
+    ) -> Detections:
+        if reading is None:
+            found = select(output, letterbox, selection)
+        else:
+            lines = divide_long_lines(image, select_map(output, letterbox, selection, reading))
+            found = lines.first(selection.max_detections)
+        return replace(found, scale=letterbox.scale)
+
+    return regions
 
 
 def load_detector(name: str, device: str) -> UserDetector:

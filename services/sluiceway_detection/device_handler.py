@@ -26,15 +26,15 @@ from sluiceway_runtime.pool.payload import Payload
 
 from sluiceway_detection.backends.base import require_trust
 from sluiceway_detection.crops import cut_crops
-from sluiceway_detection.detector import shape_for
+from sluiceway_detection.detector import selector_of
 from sluiceway_detection.handler import DetectionFacts, WorkerSettings
 from sluiceway_detection.heap import settle_heap
-from sluiceway_detection.input_shapes import InputShape
+from sluiceway_detection.input_shapes import Inputs, InputShape
 from sluiceway_detection.job import DetectionAnswer, DetectionJob
 from sluiceway_detection.letterbox import Letterbox
 from sluiceway_detection.model_card import ModelCard
 from sluiceway_detection.pixels import image_of
-from sluiceway_detection.postprocess import DEFAULT_CONFIDENCE, DEFAULT_IOU, select_end_to_end, select_places
+from sluiceway_detection.postprocess import DEFAULT_CONFIDENCE, DEFAULT_IOU
 from sluiceway_detection.types import ImageBgr
 
 __all__ = ["FACTORY", "DeviceBackend", "DeviceHandler", "build"]
@@ -53,7 +53,7 @@ class DeviceBackend(Protocol):
     precision: Any
     precision_reason: str
     card: ModelCard
-    shapes: tuple[InputShape, ...]
+    inputs: Inputs
 
     def start(self, images_bgr: Sequence[ImageBgr]) -> Callable[[], list[Places]]:
         """Begin letterboxed images of one shape; returns what waits for their places."""
@@ -124,7 +124,7 @@ class DeviceHandler:
         # What is wrong with an image goes to whoever sent it; the log neither needs nor may have it.
         cv2.utils.logging.setLogLevel(0)
         self._backend = backend
-        self._select = select_end_to_end if backend.card.end_to_end else select_places
+        self._select = selector_of(backend.card, places=True)
         self._finishing = max(1, placement.threads // _FINISHING_SHARE)
         self._finishers = ThreadPoolExecutor(self._finishing, "finish")
         self._decoders = ThreadPoolExecutor(max(1, placement.threads - self._finishing), "decode")
@@ -134,11 +134,12 @@ class DeviceHandler:
             backend.precision,
             placement.device,
             backend.card.classes,
-            tuple(dict.fromkeys(max(shape) for shape in backend.shapes)),
-            backend.shapes,
+            backend.inputs.sizes,
+            backend.inputs.shapes,
             backend.card.confidence or DEFAULT_CONFIDENCE,
             backend.card.iou or DEFAULT_IOU,
             precision_reason=backend.precision_reason,
+            enlarges=backend.inputs.enlarges,
         )
 
     def run(self, batch: Sequence[Payload]) -> Sequence[Payload | SluicewayError]:
@@ -216,8 +217,7 @@ class DeviceHandler:
         except SluicewayError as error:
             return error
         decode_ms = (time.perf_counter() - begun_s) * 1000
-        size = (image.shape[0], image.shape[1])
-        letterbox = Letterbox.fit(size, shape_for(size, job.image_size_px, self._backend.shapes))
+        letterbox = Letterbox.place((image.shape[0], image.shape[1]), self._backend.inputs, job.image_size_px)
         return _Prepared(job, image, letterbox, letterbox.draw(image), decode_ms)
 
     def _answers(
@@ -230,7 +230,7 @@ class DeviceHandler:
         """Select the boxes of one image and cut its crops."""
         assert isinstance(prepared, _Prepared), "an image that could not be read has no places"
         job = prepared.job
-        found = self._select(places, prepared.letterbox, job.selection)
+        found = self._select(places, prepared.image_bgr, prepared.letterbox, job.selection)
         try:
             crops = cut_crops(prepared.image_bgr, found, job.crops, self._settings.max_crop_bytes)
         except SluicewayError as error:

@@ -22,13 +22,14 @@ from sluiceway_detection.backends import Backend, BackendSpec, open_backend
 from sluiceway_detection.backends.agreement import reference_image
 from sluiceway_detection.backends.base import Precision, resolve_backend
 from sluiceway_detection.crops import cut_crops
-from sluiceway_detection.detector import Engine, YoloDetector, load_detector
+from sluiceway_detection.detector import Engine, ModelDetector, load_detector
 from sluiceway_detection.heap import settle_heap
-from sluiceway_detection.input_shapes import InputShape
+from sluiceway_detection.input_shapes import Inputs, InputShape
 from sluiceway_detection.job import DetectionAnswer, DetectionJob
 from sluiceway_detection.pixels import image_of
 from sluiceway_detection.postprocess import DEFAULT_CONFIDENCE, DEFAULT_IOU, Selection
 from sluiceway_detection.precision import choose_precision
+from sluiceway_detection.thresholds import NONE_KNOWN, Thresholds
 from sluiceway_detection.types import ImageBgr
 
 __all__ = ["FACTORY", "DetectionFacts", "DetectionHandler", "WorkerSettings", "build"]
@@ -48,12 +49,13 @@ class WorkerSettings:
 
     Attributes:
         weights: path of the model file; None with a detector of the user's own.
-        detector: `module:Class` or entry point of that; None for the built-in YOLO.
+        detector: `module:Class` or entry point of that; None for the built-in ones.
         backend: `auto`, `openvino`, `onnx` or `torch`.
         precision: None: see `choose_precision`.
         image_size_px: longer side of the default input shapes; None takes the model's.
         shapes: inputs instead of the default ones.
         allow_checkpoint: whether the operator allows this checkpoint by name.
+        known: what is known of the model's thresholds beside its file.
         max_image_bytes: largest file.
         max_image_pixels: largest width x height.
         max_crop_bytes: most crop pixels in one answer.
@@ -69,6 +71,7 @@ class WorkerSettings:
     image_size_px: int | None = None
     shapes: tuple[InputShape, ...] = ()
     allow_checkpoint: bool = False
+    known: Thresholds = NONE_KNOWN
     max_image_bytes: int = DEFAULT_MAX_BYTES
     max_image_pixels: int = DEFAULT_MAX_PIXELS
     max_crop_bytes: int = 48 * 2**20
@@ -91,6 +94,7 @@ class WorkerSettings:
             image_size_px=self.image_size_px,
             shapes=self.shapes,
             allow_checkpoint=self.allow_checkpoint,
+            known=self.known,
         )
 
 
@@ -111,6 +115,13 @@ class DetectionFacts:
     confidence: float = DEFAULT_CONFIDENCE
     iou: float = DEFAULT_IOU
     precision_reason: str = ""
+    enlarges: bool = True
+    any_shape: bool = False
+
+    @property
+    def inputs(self) -> Inputs | None:
+        """How images are shown to the model; None for a detector of the user's own."""
+        return Inputs(self.shapes, self.enlarges, self.any_shape) if self.shapes else None
 
     @property
     def crop_longest_px(self) -> int:
@@ -140,9 +151,9 @@ class DetectionHandler:
             facts = DetectionFacts("user", "user", placement.device, self._engine.classes, (), ())
             use = self._try_detector(placement) if placement.device == "cpu" else None
         else:
-            facts, backend = self._load_yolo(placement)
+            facts, backend = self._load_model(placement)
             # The model alone: what comes before and after it is one thread of ours. On a GPU the host only waits.
-            work = partial(backend.infer, [np.zeros((*backend.shapes[0], 3), np.uint8)])
+            work = partial(backend.infer, [np.zeros((*backend.inputs.shapes[0], 3), np.uint8)])
             cpu = placement.device == "cpu"
             use = cores.verify_threads(work, placement.threads, worker=placement.index) if cpu else None
         settle_heap()
@@ -165,23 +176,25 @@ class DetectionHandler:
             )
             return None
 
-    def _load_yolo(self, placement: Placement) -> tuple[DetectionFacts, Backend]:
+    def _load_model(self, placement: Placement) -> tuple[DetectionFacts, Backend]:
         spec = self._settings.backend_spec(placement.device, placement.threads)
         name = resolve_backend(self._settings.backend, spec.weights, placement.device)
         if name == "openvino" and spec.precision is None:
             # Normally decided once for all workers before they start; this is for whoever runs a handler alone.
             spec = replace(spec, precision=choose_precision(spec).precision)
         backend = open_backend(name, spec)
-        self._engine = YoloDetector(backend)
+        self._engine = ModelDetector(backend)
         facts = DetectionFacts(
             backend.name,
             backend.precision,
             placement.device,
             self._engine.classes,
             self._engine.image_sizes,
-            backend.shapes,
+            backend.inputs.shapes,
             backend.card.confidence or DEFAULT_CONFIDENCE,
             backend.card.iou or DEFAULT_IOU,
+            enlarges=backend.inputs.enlarges,
+            any_shape=backend.inputs.any_shape,
         )
         return facts, backend
 

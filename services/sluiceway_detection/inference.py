@@ -9,7 +9,9 @@ from typing import Any, Protocol
 
 import grpc.aio
 from sluiceway_runtime.errors import InvalidOption
-from sluiceway_runtime.inference import ModelCard, Parameter, Tensor, TensorSpec
+from sluiceway_runtime.inference import Inferred, ModelCard, Parameter, Tensor, TensorSpec
+from sluiceway_runtime.priority import Priority
+from sluiceway_runtime.server.convert import priority_to_proto
 
 from sluiceway.detection.v1 import detection_pb2 as pb
 from sluiceway_detection.convert import Request
@@ -19,17 +21,20 @@ __all__ = ["DetectionInference"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-INPUTS = (TensorSpec("image", "BYTES", (-1,)),)
-# Of all images together, one after the other: `num_detections` says how many belong to each.
+INPUTS = (TensorSpec("image", "BYTES", (-1, 1)),)
+# One entry for each image, as long as that of the image with most detections: `num_detections` says how many count.
 OUTPUTS = (
-    TensorSpec("num_detections", "INT32", (-1,)),
+    TensorSpec("num_detections", "INT32", (-1, 1)),
     TensorSpec("image_sizes", "INT32", (-1, 2)),
-    TensorSpec("boxes", "FP32", (-1, 4)),
-    TensorSpec("confidences", "FP32", (-1,)),
-    TensorSpec("class_ids", "INT32", (-1,)),
-    TensorSpec("class_names", "BYTES", (-1,)),
+    TensorSpec("boxes", "FP32", (-1, -1, 4)),
+    TensorSpec("confidences", "FP32", (-1, -1)),
+    TensorSpec("class_ids", "INT32", (-1, -1)),
+    TensorSpec("class_names", "BYTES", (-1, -1)),
 )
 PARAMETERS = ("confidence", "iou", "classes", "max_detections", "image_size")
+# Where an image has fewer detections than another of its request.
+NOTHING = pb.Detection(class_id=-1)
+Shape = tuple[int, ...]
 # More than these belong into several requests: each is an item of the queue of its own.
 MAX_IMAGES = 64
 
@@ -67,6 +72,7 @@ class DetectionInference:
                 inputs=INPUTS,
                 outputs=OUTPUTS,
                 max_elements=MAX_IMAGES,
+                max_batch=MAX_IMAGES,
                 parameters=PARAMETERS,
                 properties=(
                     ("classes", ",".join(facts.classes)),
@@ -79,34 +85,67 @@ class DetectionInference:
         )
 
     async def infer(
-        self, card: ModelCard, inputs: Mapping[str, Tensor], parameters: Mapping[str, Parameter], context: Context
-    ) -> Sequence[Tensor]:
+        self,
+        card: ModelCard,
+        inputs: Mapping[str, Tensor],
+        parameters: Mapping[str, Parameter],
+        priority: Priority,
+        context: Context,
+    ) -> Inferred:
         """Detect in every image at once; the first failure is that of the request. See `InferenceStage`."""
         del card
-        images = inputs["image"].elements
-        options = options_of(parameters)
+        given = inputs["image"]
+        request = pb.DetectRequest(options=options_of(parameters), priority=priority_to_proto(priority))
         try:
             async with asyncio.TaskGroup() as group:
                 calls = [
-                    group.create_task(self._servicer.detect(Request(pb.DetectRequest(options=options), image), context))
-                    for image in images
+                    group.create_task(self._servicer.detect(Request(request, image), context))
+                    for image in given.elements
                 ]
         except BaseExceptionGroup as errors:
             # One of them speaks for all, as everywhere else: the protocol has room for one.
             raise errors.exceptions[0] from None
         answers = [call.result() for call in calls]
-        found = [detection for answer in answers for detection in answer.detections]
-        boxes = [_upright(detection) for detection in found]
-        return (
-            Tensor.integers("num_detections", (len(answers),), [len(answer.detections) for answer in answers]),
-            Tensor.integers(
-                "image_sizes", (len(answers), 2), [edge for item in answers for edge in (item.width, item.height)]
-            ),
-            Tensor.floats("boxes", (len(found), 4), [edge for box in boxes for edge in box]),
-            Tensor.floats("confidences", (len(found),), [detection.confidence for detection in found]),
-            Tensor.integers("class_ids", (len(found),), [detection.class_id for detection in found]),
-            Tensor.texts("class_names", (len(found),), [detection.class_name for detection in found]),
+        tensors = _together(answers) if len(given.shape) == 1 else _in_entries(answers)
+        return Inferred(
+            tensors,
+            max((answer.timings.queue_ms for answer in answers), default=0.0),
+            max((answer.timings.compute_ms for answer in answers), default=0.0),
         )
+
+
+def _together(answers: Sequence[pb.DetectResponse]) -> Sequence[Tensor]:
+    """For images given as [n]: the detections of all of them, one after the other."""
+    found = [detection for answer in answers for detection in answer.detections]
+    count = len(answers)
+    return _tensors(answers, found, (count,), (len(found),))
+
+
+def _in_entries(answers: Sequence[pb.DetectResponse]) -> Sequence[Tensor]:
+    """For images given as [n, 1]: an entry for each image, filled up to the longest."""
+    longest = max((len(answer.detections) for answer in answers), default=0)
+    found: list[pb.Detection] = []
+    for answer in answers:
+        found.extend(answer.detections)
+        found.extend([NOTHING] * (longest - len(answer.detections)))
+    count = len(answers)
+    return _tensors(answers, found, (count, 1), (count, longest))
+
+
+def _tensors(
+    answers: Sequence[pb.DetectResponse], found: Sequence[pb.Detection], per_image: Shape, per_detection: Shape
+) -> Sequence[Tensor]:
+    sizes = [edge for answer in answers for edge in (answer.width, answer.height)]
+    confidences = [detection.confidence for detection in found]
+    names = [detection.class_name.encode() for detection in found]
+    return (
+        Tensor.integers("num_detections", per_image, [len(answer.detections) for answer in answers], (b"detections",)),
+        Tensor.integers("image_sizes", (len(answers), 2), sizes, (b"width", b"height") * len(answers)),
+        Tensor.floats("boxes", (*per_detection, 4), [edge for item in found for edge in _upright(item)], names),
+        Tensor.floats("confidences", per_detection, confidences, names),
+        Tensor.integers("class_ids", per_detection, [detection.class_id for detection in found], names),
+        Tensor("class_names", "BYTES", per_detection, tuple(names), names, confidences),
+    )
 
 
 def options_of(parameters: Mapping[str, Parameter]) -> pb.DetectOptions:

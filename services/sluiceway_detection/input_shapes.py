@@ -3,13 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-__all__ = ["STRIDE", "InputShape", "choose_shape", "default_shapes", "scale_to_fit"]
+__all__ = ["STRIDE", "InputShape", "Inputs", "choose_shape", "default_shapes", "natural_shape", "scale_to_fit"]
 
 InputShape = tuple[int, int]
 """Height and width of a model's input, in pixels."""
 
 STRIDE = 32
+# Of an input of any shape. Below it a model of that kind sees too little of what surrounds a line.
+SHORTEST_PX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The inputs of a model, and how images are shown in them.
+
+    Attributes:
+        shapes: at least one, the first of the default size. With `any_shape` a usual one, which limits all others.
+        enlarges: a small image is enlarged until it fills its input; else it is padded.
+        any_shape: the input is made for the image, see `natural_shape`; `shapes` are not the only ones.
+    """
+
+    shapes: tuple[InputShape, ...]
+    enlarges: bool = True
+    any_shape: bool = False
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Longer sides, the default first."""
+        return tuple(dict.fromkeys(max(shape) for shape in self.shapes))
+
+    def shape_of(self, image_shape: tuple[int, int], image_size_px: int | None = None) -> InputShape:
+        """The input that an image is shown in.
+
+        Args:
+            image_shape: its height and width.
+            image_size_px: longer side that its request wants, one of `sizes`; None takes the first.
+        """
+        size = image_size_px or max(self.shapes[0])
+        if self.any_shape:
+            return natural_shape(image_shape, size)
+        return choose_shape(image_shape, [shape for shape in self.shapes if max(shape) == size])
 
 
 def default_shapes(image_size_px: int) -> tuple[InputShape, ...]:
@@ -33,6 +68,25 @@ def choose_shape(image_shape: tuple[int, int], shapes: Sequence[InputShape]) -> 
     enough = max(scales) * 0.98
     large = [shape for shape, scale in zip(shapes, scales, strict=True) if scale >= enough]
     return min(large, key=lambda shape: shape[0] * shape[1])
+
+
+def natural_shape(image_shape: tuple[int, int], longest_px: int) -> InputShape:
+    """The input that shows an image as it is, or shrunk so far that its longer side is at most `longest_px`.
+
+    A strip is not shrunk so far that its letters vanish: its shorter side stays at `SHORTEST_PX` or as it is, as long
+    as the input has no more pixels than the square of `longest_px`.
+
+    Args:
+        image_shape: height and width of the image.
+        longest_px: a multiple of `STRIDE`.
+    """
+    shortest_px = min(SHORTEST_PX, longest_px)
+    short, long = min(image_shape), max(image_shape)
+    scale = min(1.0, longest_px / long)
+    if short * scale < shortest_px:
+        scale = min(1.0, shortest_px / short, longest_px * longest_px / shortest_px / long)
+    height, width = (-(-max(round(side * scale), shortest_px) // STRIDE) * STRIDE for side in image_shape)
+    return height, width
 
 
 def scale_to_fit(image_shape: tuple[int, int], input_shape: InputShape) -> float:

@@ -55,12 +55,14 @@ class CropFacts(NamedTuple):
     height_px: int
     width_px: int
     to_image: Transform | None = None
+    turned: bool = False
 
 
 class DetectionAnswer(NamedTuple):
     """What was found, without the pixels.
 
-    Arrays travel as bytes: float32 boxes [N, 4], int32 classes [N] and float32 confidences [N].
+    Arrays travel as bytes: float32 boxes [N, 4], int32 classes [N] and float32 confidences [N]. `scale` and `left_out`
+    are those of `Detections`.
     """
 
     width_px: int
@@ -71,6 +73,8 @@ class DetectionAnswer(NamedTuple):
     shapes: tuple[tuple[int, Shape], ...]
     crops: tuple[CropFacts, ...]
     decode_ms: float
+    scale: float = 1.0
+    left_out: bool = False
 
     @staticmethod
     def payload(image_bgr: ImageBgr, detections: Detections, crops: list[Crop], decode_ms: float) -> Payload:
@@ -83,9 +87,12 @@ class DetectionAnswer(NamedTuple):
             confidences=detections.confidences.astype(np.float32).tobytes(),
             shapes=tuple(detections.shapes.items()),
             crops=tuple(
-                CropFacts(c.detection, c.plan, c.pixels.shape[0], c.pixels.shape[1], c.to_image) for c in crops
+                CropFacts(c.detection, c.plan, c.pixels.shape[0], c.pixels.shape[1], c.to_image, c.turned)
+                for c in crops
             ),
             decode_ms=decode_ms,
+            scale=detections.scale,
+            left_out=detections.left_out,
         )
         return Payload(answer, tuple(crop.pixels.data.cast("B") for crop in crops))
 

@@ -1,4 +1,4 @@
-"""What an exported YOLO model says about itself, and whether this stage can serve it."""
+"""What a model says about itself, which family it is of, and whether this stage can serve it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from dataclasses import dataclass
 
 from sluiceway_runtime.errors import StartupError
 
-from sluiceway_detection.input_shapes import InputShape
+from sluiceway_detection.db import MapReading
+from sluiceway_detection.input_shapes import STRIDE, InputShape
+from sluiceway_detection.thresholds import NONE_KNOWN, PP_OCR_PIXELS, YOLO_PIXELS, PixelScale, Thresholds
 
 __all__ = ["ModelCard", "read_card"]
 
+# Of the input of a DB model. A4 at 300 dpi is then shown at a third of its size, where print of 6 pt is still found.
+LONGEST_PX = 1280
+# What PP-OCR takes for models that come without an inference.yml.
+MAP_CONFIDENCE = 0.6
 _MOST_CLASSES = 100_000  # ours: numbers may have gaps, and a mad one must not fill the memory with what is between
-_STRIDE = 32  # of every YOLO detection head so far; metadata says otherwise where it is not
 # Tasks that ultralytics exports and whose outputs need decoding that is not here.
 _OTHER_TASKS = ("segment", "pose", "obb", "classify", "semantic", "depth")
 
@@ -29,8 +34,10 @@ class ModelCard:
         end_to_end: the output is [rows, 6], already suppressed.
         native_shape: height and width it was exported for.
         fixed_shape: it takes no other shape.
-        confidence: threshold that the model was calibrated for; None where the file does not say.
+        confidence: threshold that the model was calibrated for; None where nothing says it.
         iou: likewise, for non-maximum suppression.
+        pixels: what the network takes.
+        map_reading: of a DB model, whose output is a map; None for YOLO.
     """
 
     classes: tuple[str, ...]
@@ -40,6 +47,8 @@ class ModelCard:
     fixed_shape: bool
     confidence: float | None = None
     iou: float | None = None
+    pixels: PixelScale = YOLO_PIXELS
+    map_reading: MapReading | None = None
 
 
 def read_card(
@@ -48,6 +57,7 @@ def read_card(
     output_dims: Sequence[Sequence[int | None]],
     *,
     name: str,
+    known: Thresholds = NONE_KNOWN,
 ) -> ModelCard:
     """Judge a model by its metadata and by the dimensions of its input and outputs.
 
@@ -56,24 +66,30 @@ def read_card(
         input_dims: batch, channels, height, width; None where any value is taken.
         output_dims: of every output.
         name: for messages.
+        known: what others say of its thresholds, which wins over the file.
 
     Raises:
-        StartupError: another task than detection, or an output that is not that of a YOLO detection head.
+        StartupError: another task than detection, or an output that is neither that of a YOLO detection head nor a map.
     """
     task = metadata.get("task", "detect")
     if task != "detect":
-        known = "a YOLO model for another task" if task in _OTHER_TASKS else "not a model that is known"
+        what = "a YOLO model for another task" if task in _OTHER_TASKS else "not a model that is known"
         raise StartupError(
-            f"{name}: task {task!r} is not served ({known}); the detection stage serves task 'detect'. "
+            f"{name}: task {task!r} is not served ({what}); the detection stage serves task 'detect'. "
             "Other tasks can be served by a detector class of your own (detection.detector)"
         )
     if metadata.get("head", "").startswith("RTDETR"):
         raise StartupError(f"{name}: RT-DETR models are not served; the detection stage serves YOLO detection heads")
     if len(input_dims) != 4 or input_dims[1] not in (3, None):
         raise StartupError(f"{name}: the input has dimensions {_show(input_dims)}; expected batch, 3, height, width")
+    if len(output_dims) == 1 and len(output_dims[0]) == 4 and output_dims[0][1] in (1, None):
+        return _map_card(input_dims, known)
     if len(output_dims) != 1 or len(output_dims[0]) != 3:
         shown = ", ".join(_show(dims) for dims in output_dims)
-        raise StartupError(f"{name}: the outputs have dimensions {shown}; a YOLO detection head has one of three")
+        raise StartupError(
+            f"{name}: the outputs have dimensions {shown}; a YOLO detection head has one of three, a DB model one map "
+            "of batch, 1, height, width"
+        )
     classes = _class_names(_literal(metadata, "names", name), name)
     _, rows, columns = output_dims[0]
     end_to_end = metadata.get("end2end") == "True" or (columns == 6 and rows != 6)
@@ -97,12 +113,28 @@ def read_card(
     stride = _literal(metadata, "stride", name)
     return ModelCard(
         classes=classes,
-        stride=stride if isinstance(stride, int) and stride > 0 else _STRIDE,
+        stride=stride if isinstance(stride, int) and stride > 0 else STRIDE,
         end_to_end=end_to_end,
         native_shape=native,
         fixed_shape=fixed,
-        confidence=_threshold(metadata, "confidence", name),
-        iou=_threshold(metadata, "iou", name),
+        confidence=known.confidence or _threshold(metadata, "confidence", name),
+        iou=known.iou or _threshold(metadata, "iou", name),
+    )
+
+
+def _map_card(input_dims: Sequence[int | None], known: Thresholds) -> ModelCard:
+    """Of a DB model. The file itself says nothing."""
+    reading = MapReading()
+    fixed = input_dims[2] is not None and input_dims[3] is not None
+    return ModelCard(
+        classes=("text",),
+        stride=STRIDE,
+        end_to_end=False,
+        native_shape=(input_dims[2] or LONGEST_PX, input_dims[3] or LONGEST_PX),
+        fixed_shape=fixed,
+        confidence=known.confidence or MAP_CONFIDENCE,
+        pixels=known.pixels or PP_OCR_PIXELS,
+        map_reading=MapReading(known.map_threshold or reading.threshold, known.unclip or reading.unclip),
     )
 
 

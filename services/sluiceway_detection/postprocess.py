@@ -111,8 +111,8 @@ def select_end_to_end(output: npt.NDArray[np.floating], letterbox: Letterbox, se
     boxes, confidences = found[:, :4], found[:, 4]
     classes = np.nan_to_num(found[:, 5], nan=-1).clip(-1, _MOST_CLASSES).astype(np.int32)
     wanted = _wanted(boxes, confidences, classes, selection)
-    wanted = wanted[np.argsort(-confidences[wanted], kind="stable")][: selection.max_detections]
-    return _finish(boxes[wanted], confidences[wanted], classes[wanted], letterbox)
+    wanted = wanted[np.argsort(-confidences[wanted], kind="stable")][: selection.max_detections + 1]
+    return _finish(boxes[wanted], confidences[wanted], classes[wanted], letterbox).first(selection.max_detections)
 
 
 def suppress(
@@ -181,8 +181,9 @@ def _suppressed(
     rows = _wanted(boxes, confidences, classes, selection)
     rows = rows[np.argsort(-confidences[rows], kind="stable")][:MAX_CANDIDATES]
     boxes, confidences, classes = boxes[rows], confidences[rows], classes[rows]
-    kept = suppress(boxes, classes, selection.iou, selection.max_detections)
-    return _finish(boxes[kept], confidences[kept], classes[kept], letterbox)
+    # One more than is wanted tells whether any is left out.
+    kept = suppress(boxes, classes, selection.iou, selection.max_detections + 1)
+    return _finish(boxes[kept], confidences[kept], classes[kept], letterbox).first(selection.max_detections)
 
 
 def _wanted(

@@ -23,8 +23,10 @@ import numpy.typing as npt
 from sluiceway_runtime.errors import StartupError
 
 from sluiceway_detection.backends import BackendSpec, open_backend
-from sluiceway_detection.backends.agreement import outputs_differ, reference_image
+from sluiceway_detection.backends.agreement import maps_differ, outputs_differ, reference_image
 from sluiceway_detection.backends.base import Precision
+from sluiceway_detection.model_card import ModelCard
+from sluiceway_detection.thresholds import Thresholds
 
 __all__ = ["Choice", "choose_precision", "command", "cpu_has_bf16", "is_quantised", "settled"]
 
@@ -43,11 +45,11 @@ class Choice:
 
 
 class _Trial(NamedTuple):
-    """What came of one image: the time, the best of a few runs, and the head's raw output."""
+    """What came of one image: the time, the best of a few runs, and the network's raw output."""
 
     milliseconds: float
     output: npt.NDArray[np.floating]
-    end_to_end: bool
+    card: ModelCard
 
 
 def cpu_has_bf16(flags: str | None = None) -> bool:
@@ -94,7 +96,11 @@ def choose_precision(spec: BackendSpec) -> Choice:
     if choice := settled(spec):
         return choice
     f32, bf16 = (_try(replace(spec, precision=precision)) for precision in ("f32", "bf16"))
-    fault = outputs_differ(f32.output, bf16.output, end_to_end=f32.end_to_end)
+    reading = f32.card.map_reading
+    if reading is not None:
+        fault = maps_differ(f32.output, bf16.output, reading.threshold)
+    else:
+        fault = outputs_differ(f32.output, bf16.output, end_to_end=f32.card.end_to_end)
     times = f"bf16 {bf16.milliseconds:.0f} ms, f32 {f32.milliseconds:.0f} ms per image"
     if spec.precision == "bf16":
         if fault:
@@ -109,12 +115,12 @@ def choose_precision(spec: BackendSpec) -> Choice:
 
 def _try(spec: BackendSpec) -> _Trial:
     backend = open_backend("openvino", replace(spec, trial=True))
-    image, best_s = reference_image(backend.shapes[0]), float("inf")
+    image, best_s = reference_image(backend.inputs.shapes[0]), float("inf")
     for _ in range(_RUNS):
         begun_s = time.perf_counter()
         (output,) = backend.infer([image])
         best_s = min(best_s, time.perf_counter() - begun_s)
-    return _Trial(best_s * 1000, output.copy(), backend.card.end_to_end)
+    return _Trial(best_s * 1000, output.copy(), backend.card)
 
 
 def command(spec: BackendSpec, cores: tuple[int, ...] | None) -> list[str]:
@@ -130,7 +136,8 @@ def main(arguments: Sequence[str]) -> int:
         os.sched_setaffinity(0, cores)
     cv2.setNumThreads(values["threads"])
     shapes = tuple((int(height), int(width)) for height, width in values.pop("shapes"))
-    spec = BackendSpec(weights=Path(values.pop("weights")), shapes=shapes, **values)
+    known = Thresholds.from_plain(values.pop("known"))
+    spec = BackendSpec(weights=Path(values.pop("weights")), shapes=shapes, known=known, **values)
     try:
         choice = choose_precision(spec)
     except StartupError as error:

@@ -29,6 +29,7 @@ from sluiceway_detection.handler import FACTORY, DetectionFacts, WorkerSettings
 from sluiceway_detection.identity import Identity, group_of
 from sluiceway_detection.inference import DetectionInference
 from sluiceway_detection.servicer import DetectionServicer, add_to_server
+from sluiceway_detection.thresholds import thresholds_of
 
 __all__ = ["DetectionService"]
 
@@ -161,12 +162,12 @@ class DetectionService:
             facts.precision,
             facts.device,
             self.precision_reason,
-            ", ".join(f"{height}x{width}" for height, width in facts.shapes) or "as the detector likes",
+            _inputs_in_words(facts),
         )
 
     def ready(self) -> bool:
         """Whether a worker can take images."""
-        return self.pool is not None and self.facts is not None and self.pool.statistics().ready_workers > 0
+        return self.pool is not None and self.facts is not None and self.pool.able
 
     def status(self) -> Mapping[str, Any]:
         """Model and workers, for operators."""
@@ -222,7 +223,8 @@ class DetectionService:
         allowed = found.path.name in config.allow_pickle
         require_trust(found.path, allowed=allowed)
         identity = Identity(found.name, config.version or found.version, found.sha256)
-        return replace(settings, weights=str(found.path), allow_checkpoint=allowed), identity
+        known = thresholds_of(found.path, found.metadata)
+        return replace(settings, weights=str(found.path), allow_checkpoint=allowed, known=known), identity
 
     def _start_timeout_s(self, *, on_gpu: bool) -> float:
         """As configured; on a GPU, the default leaves time for the compiler."""
@@ -242,6 +244,12 @@ class DetectionService:
             choice = await _choose(precision.command(spec, placement.cores), self._config.start_timeout_s)
         self.precision_reason = choice.reason
         return replace(settings, precision=choice.precision)
+
+
+def _inputs_in_words(facts: DetectionFacts) -> str:
+    if facts.any_shape:
+        return f"as the images are, at most {facts.image_sizes[0]} px"
+    return ", ".join(f"{height}x{width}" for height, width in facts.shapes) or "as the detector likes"
 
 
 def _threads_of(pid: int | None, facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -21,11 +21,10 @@ from sluiceway_runtime.server.convert import set_load
 from sluiceway.detection.v1 import detection_pb2 as pb
 from sluiceway_detection import convert
 from sluiceway_detection.config import DetectionConfig
-from sluiceway_detection.detector import shape_for
 from sluiceway_detection.flow import answers_of
 from sluiceway_detection.handler import DetectionFacts
 from sluiceway_detection.identity import Identity
-from sluiceway_detection.input_shapes import InputShape
+from sluiceway_detection.input_shapes import Inputs
 from sluiceway_detection.job import DetectionJob
 
 __all__ = ["DetectionServicer", "DetectionStage", "add_to_server"]
@@ -163,13 +162,13 @@ class DetectionServicer:
             raw = convert.pixels_of(crop, self._limits)
         except SluicewayError as error:
             return error
-        group = _batch_group((raw.height_px, raw.width_px), asked.job.image_size_px, asked.facts.shapes)
+        group = _batch_group((raw.height_px, raw.width_px), asked.job.image_size_px, asked.facts.inputs)
         return Work(asked.job._replace(raw=raw).payload(crop.data), group, raw.height_px * raw.width_px)
 
     def _work_of_file(self, data: bytes | memoryview, asked: _Asked) -> Work:
         # Microseconds here spare a bad file the queue, and a worker the look at it.
         header = check_image(data, self._limits)
-        group = _batch_group(_upright(header), asked.job.image_size_px, asked.facts.shapes)
+        group = _batch_group(_upright(header), asked.job.image_size_px, asked.facts.inputs)
         return Work(asked.job.payload(data), group, header.width_px * header.height_px)
 
     def _defaults(self, facts: DetectionFacts) -> convert.Defaults:
@@ -217,9 +216,9 @@ def add_to_server(servicer: DetectionServicer, server: grpc.aio.Server) -> None:
     )
 
 
-def _batch_group(image_shape: tuple[int, int], image_size_px: int | None, shapes: tuple[InputShape, ...]) -> Hashable:
-    """What images of one batch have in common: their input, where the model has fixed ones."""
-    return shape_for(image_shape, image_size_px, shapes) if shapes else None
+def _batch_group(image_shape: tuple[int, int], image_size_px: int | None, inputs: Inputs | None) -> Hashable:
+    """What images of one batch have in common: their input, where a model has inputs."""
+    return inputs.shape_of(image_shape, image_size_px) if inputs else None
 
 
 def _upright(header: ImageHeader) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -65,12 +65,16 @@ class Detections:
         class_ids: int32 [N].
         confidences: float32 [N], within (0, 1].
         shapes: outlines by row, only for rows that are not upright boxes.
+        left_out: more were found than were asked for; the least confident are not here.
+        scale: at which the image was shown to the model.
     """
 
     boxes_xyxy_px: npt.NDArray[np.float32]
     class_ids: npt.NDArray[np.int32]
     confidences: npt.NDArray[np.float32]
     shapes: Mapping[int, Shape] = field(default_factory=dict)
+    left_out: bool = False
+    scale: float = 1.0
 
     def __len__(self) -> int:
         return len(self.confidences)
@@ -80,7 +84,14 @@ class Detections:
         if len(self) <= count:
             return self
         shapes = {row: shape for row, shape in self.shapes.items() if row < count}
-        return Detections(self.boxes_xyxy_px[:count], self.class_ids[:count], self.confidences[:count], shapes)
+        return replace(
+            self,
+            boxes_xyxy_px=self.boxes_xyxy_px[:count],
+            class_ids=self.class_ids[:count],
+            confidences=self.confidences[:count],
+            shapes=shapes,
+            left_out=True,
+        )
 
     @classmethod
     def from_regions(cls, regions: Sequence[Region], height_px: int, width_px: int) -> Detections:

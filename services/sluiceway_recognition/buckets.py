@@ -19,6 +19,7 @@ __all__ = [
     "bucket_of",
     "fitted_size",
     "padded_px",
+    "turns",
 ]
 
 # Close together where words are (a word of 48 rows is 60 to 350 pixels wide), then ever wider apart: whole lines are
@@ -33,7 +34,7 @@ DEFAULT_COMPILED = 8
 
 
 def fitted_size(height: int, width: int, spec: CropSpec) -> tuple[int, int]:
-    """The size that a region of any size has as a crop.
+    """The size that a region of any size has as a crop, once it is turned; see `turns`.
 
     Args:
         height: of the region, pixels, at least 1.
@@ -49,21 +50,29 @@ def fitted_size(height: int, width: int, spec: CropSpec) -> tuple[int, int]:
     return spec.height, min(max(fitted_width, 1), spec.max_width)
 
 
+def turns(height: int, width: int, spec: CropSpec) -> bool:
+    """Whether what was cut out of an image in this size is turned before it is resized.
+
+    What has the spec's height was cut to it, and turned then if need be.
+    """
+    return height != spec.height and 0 < spec.turn_ratio <= height / width
+
+
 def bucket_of(width: int, buckets: Sequence[int]) -> int:
     """The least bucket that holds a width.
 
     Args:
         width: of a crop that fits its spec, pixels.
-        buckets: widths in pixels, ascending, the last at least the spec's `max_width`; empty for no buckets.
+        buckets: widths in pixels, ascending; empty for no buckets.
 
     Returns:
-        The width to pad to; 0 without buckets.
+        The width to pad to; 0 without buckets. Of a line that is read in pieces the last bucket.
     """
     if not buckets:
         return 0
-    return buckets[bisect_left(buckets, width)]
+    return buckets[min(bisect_left(buckets, width), len(buckets) - 1)]
 
 
 def padded_px(width: int, spec: CropSpec, buckets: Sequence[int]) -> int:
     """Pixels that the model computes for a crop, padding included: what it costs in a batch."""
-    return spec.height * (bucket_of(width, buckets) or width)
+    return spec.height * max(bucket_of(width, buckets), width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -15,6 +16,8 @@ from sluiceway_recognition.types import MAX_HEIGHT_PX, MAX_NAME_CHARACTERS, MAX_
 __all__ = ["DEFAULT_MODEL", "ModelConfig", "RecognitionConfig"]
 
 DEFAULT_MODEL = "ppocrv6-tiny"
+# As PaddleOCR turns them. Boxes around a single narrow letter are below it.
+TURN_RATIO = 1.5
 # One number for all channels, or one for each.
 PerChannel = float | tuple[float, float, float]
 Bucket = Annotated[int, Field(ge=1, le=MAX_WIDTH_PX)]
@@ -34,14 +37,22 @@ class ModelConfig(BaseModel):
     backend: Literal["openvino", "torch"] | None = Field(None, description="By default torch on a GPU, else OpenVINO.")
     precision: Literal["f32", "bf16", "f16"] | None = Field(None, description="By default what is fast here.")
     height: int = Field(48, ge=1, le=MAX_HEIGHT_PX, description="Rows of a crop.")
-    max_width: int = Field(DEFAULT_MAX_WIDTH, ge=1, le=MAX_WIDTH_PX, description="Most columns of a crop.")
+    max_width: int = Field(
+        DEFAULT_MAX_WIDTH, ge=1, le=MAX_WIDTH_PX, description="Most columns at once; longer lines are read in pieces."
+    )
     format: Literal[PixelFormat.BGR, PixelFormat.RGB] = Field(PixelFormat.BGR, description="The model's channel order.")
     resize_rule: ResizeRule | None = Field(None, description="By default fit_height for text, else stretch.")
+    turn_ratio: float | None = Field(
+        None, description="Regions so many times as high as wide are turned by 90 degrees; by default 1.5 for text."
+    )
     buckets: tuple[Bucket, ...] | None = Field(None, description="Widths that crops are padded to, ascending.")
     mean: PerChannel = Field(127.5, description="Subtracted from pixels of 0 to 255.")
     std: PerChannel = Field(127.5, description="Pixels are then divided by this.")
     characters: Path | None = Field(None, description="inference.yml, or one character a line; for text.")
     labels: tuple[str, ...] = Field((), description="Class names, for classify.")
+    upright: Literal["ppocr-cls", "none"] | None = Field(
+        None, description="Finds text that stands on its head; by default ppocr-cls where the weights bring it."
+    )
     output: str | None = Field(None, description="Which output to read, of a model with several.")
     dynamic_shapes: bool = Field(False, description="One graph for all widths: less memory, 6 to 15% slower.")
     classes: tuple[str, ...] = Field((), description="Detection classes that this model wants; empty means all.")
@@ -50,11 +61,15 @@ class ModelConfig(BaseModel):
     def _belongs_together(self) -> Self:
         if self.recognizer is not None and self.weights is not None:
             raise ValueError("give either weights or recognizer, not both")
+        if self.upright == "ppocr-cls" and (self.kind is not Head.TEXT or self.recognizer is not None):
+            raise ValueError("upright is for networks that read text")
         if self.options and self.recognizer is None:
             raise ValueError("options are for a recognizer")
         stds = self.std if isinstance(self.std, tuple) else (self.std,)
         if any(value <= 0 for value in stds):
             raise ValueError("std must be greater than 0")
+        if self.turn_ratio is not None and self.turn_ratio != 0 and not 1 <= self.turn_ratio < inf:
+            raise ValueError("turn_ratio must be 0 or at least 1")
         if self.buckets is not None:
             if not self.buckets or list(self.buckets) != sorted(set(self.buckets)):
                 raise ValueError("buckets must ascend")
@@ -68,6 +83,13 @@ class ModelConfig(BaseModel):
         if self.resize_rule is not None:
             return self.resize_rule
         return ResizeRule.FIT_HEIGHT if self.kind is Head.TEXT else ResizeRule.STRETCH
+
+    @property
+    def turns_from(self) -> float:
+        """The ratio of height to width in force, from which regions are turned."""
+        if self.turn_ratio is not None:
+            return self.turn_ratio
+        return TURN_RATIO if self.kind is Head.TEXT else 0.0
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -91,7 +113,7 @@ class RecognitionConfig(StageConfig):
     models: tuple[Annotated[ModelConfig, BeforeValidator(_from_name)], ...] = Field(
         (ModelConfig(name=DEFAULT_MODEL),), min_length=1, description="What is served; the first is the default."
     )
-    max_batch: int = Field(0, ge=0, le=4096, description="Most crops in a batch; 0 takes 16 on a CPU, 128 on a GPU.")
+    max_batch: int = Field(0, ge=0, le=4096, description="Most crops in a batch; 0 takes 32 on a CPU, 128 on a GPU.")
     max_batch_px: int = Field(
         128 * 48 * 640, ge=1, description="Most pixels in a batch, padding included; a larger crop runs by itself."
     )

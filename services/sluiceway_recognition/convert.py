@@ -118,7 +118,7 @@ def _crop_of(crop: crop_pb2.Crop) -> RawCrop | EncodedCrop:
     content = crop.WhichOneof("content")
     if content == "raw":
         raw = crop.raw
-        return RawCrop(crop.id, raw.height, raw.width, raw.format, raw.data)
+        return RawCrop(crop.id, raw.height, raw.width, raw.format, raw.data, crop.rotation_degrees)
     return EncodedCrop(crop.id, crop.encoded if content == "encoded" else None)
 
 
@@ -172,13 +172,15 @@ def pixel_format_of(crop: RawCrop, max_px: int) -> PixelFormat:
     """Check a raw crop and find its format.
 
     Raises:
-        InvalidImage: an unknown format, no pixels, or bytes that are not height x width x channels.
+        InvalidImage: an unknown format or rotation, no pixels, or bytes that are not height x width x channels.
         ImageTooLarge: above the limits.
     """
-    _, height, width, number, data = crop
+    _, height, width, number, data, rotation = crop
     pixel_format = _FORMATS.get(number)
     if pixel_format is None:
         raise InvalidImage(f"unknown pixel format {number}")
+    if rotation not in (0, 90, 180, 270):
+        raise InvalidImage(f"a crop is turned by 0, 90, 180 or 270 degrees, not by {rotation}")
     if height < 1 or width < 1:
         raise InvalidImage(f"the crop has {height} x {width} pixels")
     if height > MAX_HEIGHT_PX or width > MAX_WIDTH_PX or height * width > max_px:
@@ -198,10 +200,11 @@ def pixel_format_of(crop: RawCrop, max_px: int) -> PixelFormat:
 def recognition_bytes(crop_id: int, result: Answer | SluicewayError) -> bytes:
     """The answer for one crop, serialised as a field of the response."""
     if isinstance(result, TextAnswer):
-        text, confidence, characters, confidences = result
-        if not characters:
+        text, confidence, characters, confidences, rotation, words, _ = result
+        if not (characters or rotation or words):
             return wire.text_alone(crop_id, text, confidence)
-        return wire.recognition(crop_id, wire.text(text, confidence, zip(characters, confidences, strict=True)))
+        each = zip(characters, confidences, strict=True)
+        return wire.recognition(crop_id, wire.text(text, confidence, each, rotation, words))
     return pb.RecognizeResponse(recognitions=[_recognition(crop_id, result)]).SerializeToString()
 
 
@@ -238,10 +241,12 @@ def model_description(facts: ModelFacts) -> pb.ModelDescription:
             format=_FORMAT_MESSAGES[spec.format],
             resize_rule=_RULES[spec.resize_rule],
             classes=spec.classes,
+            turn_ratio=spec.turn_ratio,
         ),
         labels=facts.labels,
         embedding_size=facts.embedding_size,
         backend=facts.backend,
         precision=facts.precision,
         device=facts.device,
+        upright=facts.upright,
     )

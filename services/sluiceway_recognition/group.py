@@ -33,6 +33,9 @@ def group_of(models: Iterable[ModelFacts]) -> str:
             [model.crop_spec.height, model.crop_spec.max_width],
             [model.crop_spec.format.value, model.crop_spec.resize_rule.value],
             list(model.crop_spec.classes),
+            # Only where they turn anything: others are of the group that they were before there was such a thing.
+            *([model.crop_spec.turn_ratio] if model.crop_spec.turn_ratio else []),
+            *([model.upright] if model.upright else []),
         ]
         for model in models
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -82,6 +82,10 @@ class RecognitionHandler:
                 cores.verify_threads(work, placement.threads, worker=placement.index)
         return {"models": tuple(model.facts for model in self._models.values())}
 
+    def recognizer(self, name: str) -> ModelRecognizer | Recognizer:
+        """What reads the crops of a model; once `setup` has ended."""
+        return self._models[name].recognizer
+
     def run(self, batch: Sequence[Payload]) -> Sequence[Payload | SluicewayError]:
         """Read the crops of a batch; a crop that is no image, or whose result makes no sense, fails alone."""
         return self.launch(batch)()
@@ -94,10 +98,12 @@ class RecognitionHandler:
             task: CropTask = payload.meta
             spec = self._models[task.model].recognizer.crop_spec
             try:
-                pixels = pixels_of(task, payload.buffers[0], spec, self._limits)
+                pixels, turned = pixels_of(task, payload.buffers[0], spec, self._limits)
             except SluicewayError as error:
                 placed.append((position, error))
             else:
+                if turned:
+                    task = task._replace(rotation_degrees=90)
                 by_model.setdefault(task.model, []).append((position, task, pixels))
         begun = [_begin(self._models[name], items) for name, items in by_model.items()]
 
@@ -122,21 +128,29 @@ def _begin(model: _Loaded, items: Sequence[_Item]) -> Callable[[], _Placed]:
     if not isinstance(model.recognizer, ModelRecognizer):
         results = _read(model, model.recognizer, items)
         return lambda: results
-    wait = model.recognizer.launch([pixels for _, _, pixels in items], [task.top_k for _, task, _ in items])
-    asked = [(position, task.characters) for position, task, _ in items]
+    wait = model.recognizer.launch(
+        [pixels for _, _, pixels in items],
+        [task.top_k for _, task, _ in items],
+        [task.words for _, task, _ in items],
+    )
+    asked = [(position, task) for position, task, _ in items]
 
     def answers() -> _Placed:
         return [
-            (position, found if isinstance(found, SluicewayError) else _payload(found, characters=characters))
-            for (position, characters), found in zip(asked, wait(), strict=True)
+            (position, found if isinstance(found, SluicewayError) else _payload(found, task))
+            for (position, task), found in zip(asked, wait(), strict=True)
         ]
 
     return answers
 
 
-def _payload(found: Answer, *, characters: bool) -> Payload:
-    if not characters and isinstance(found, TextAnswer):
-        found = TextAnswer(found.text, found.confidence)
+def _payload(found: Answer, task: CropTask) -> Payload:
+    if isinstance(found, TextAnswer):
+        turned = (found.rotation_degrees + task.rotation_degrees) % 360
+        if not task.characters:
+            found = TextAnswer(found.text, found.confidence, (), (), turned, found.words)
+        elif turned or found.spans:
+            found = found._replace(rotation_degrees=turned, spans=())
     return Payload(found)
 
 
@@ -155,7 +169,7 @@ def _read(model: _Loaded, recognizer: Recognizer, items: Sequence[_Item]) -> _Pl
         except ModelFailed as error:
             results.append((position, error))
         else:
-            results.append((position, _payload(checked, characters=task.characters)))
+            results.append((position, _payload(checked, task)))
     return results
 
 
@@ -180,7 +194,7 @@ def _facts(plan: ModelPlan, recognizer: ModelRecognizer | Recognizer, placement:
     spec = recognizer.crop_spec
     if plan.crop_spec.classes:
         # What the operator routes here comes before what the class would like.
-        spec = type(spec)(spec.height, spec.max_width, spec.format, spec.resize_rule, plan.crop_spec.classes)
+        spec = replace(spec, classes=plan.crop_spec.classes)
     return ModelFacts(
         name=plan.name,
         version=plan.version,
@@ -193,4 +207,5 @@ def _facts(plan: ModelPlan, recognizer: ModelRecognizer | Recognizer, placement:
         backend=backend,
         precision=precision,
         device=device,
+        upright="ppocr-cls" if plan.upright is not None else "",
     )

@@ -35,7 +35,12 @@ _READINGS: dict[Head, type[Reading]] = {
 
 
 def answers_of(
-    head: Head, arrays: tuple[NDArray[Any], ...], classes: NDArray[np.object_], top_ks: Sequence[int]
+    head: Head,
+    arrays: tuple[NDArray[Any], ...],
+    classes: NDArray[np.object_],
+    top_ks: Sequence[int],
+    *,
+    spans_over_px: int = 0,
 ) -> list[Answer | ModelFailed]:
     """Give meaning to what a backend returned for a batch, all crops at once.
 
@@ -45,6 +50,7 @@ def answers_of(
         classes: str [C], text of each class of a text model, or name of each class of a classifier; may be empty for a
             classifier, whose classes are then named by number.
         top_ks: classes to name, for each crop.
+        spans_over_px: padded width of the crops, where it is wanted at which columns each character was seen.
 
     Returns:
         An answer for each crop, or what is wrong with it: a value, at any step, read or not, that is no probability; an
@@ -52,7 +58,7 @@ def answers_of(
     """
     match head:
         case Head.TEXT:
-            return _texts_of(arrays[0], arrays[1], classes)
+            return _texts_of(arrays[0], arrays[1], classes, spans_over_px)
         case Head.CLASSIFY:
             return _classes_of(arrays[0], classes, top_ks)
         case Head.EMBED:
@@ -62,11 +68,18 @@ def answers_of(
 
 
 def _texts_of(
-    indices: NDArray[Any], confidences: NDArray[Any], classes: NDArray[np.object_]
+    indices: NDArray[Any], confidences: NDArray[Any], classes: NDArray[np.object_], spans_over_px: int
 ) -> list[Answer | ModelFailed]:
     # The greatest of C probabilities is above 0: 0 is what a maximum over NaN comes out as.
     valid = ((confidences > 0) & (confidences <= 1 + _OVER_ONE)).all(axis=1)
-    answers: list[Answer | ModelFailed] = [TextAnswer(*path) for path in ctc.decode(indices, confidences, classes)]
+    paths = ctc.decode(indices, confidences, classes, runs=spans_over_px > 0)
+    answers: list[Answer | ModelFailed] = [TextAnswer(*path[:4]) for path in paths]
+    if spans_over_px:
+        step_px = spans_over_px / indices.shape[1]
+        answers = [
+            TextAnswer(*path[:4], spans=tuple((first * step_px, (last + 1) * step_px) for first, last in path.runs))
+            for path in paths
+        ]
     return _without(answers, valid, "the model computed something that is no probability")
 
 

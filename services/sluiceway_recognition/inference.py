@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 import grpc.aio
 from sluiceway_runtime.errors import InvalidOption
-from sluiceway_runtime.inference import ModelCard, Parameter, Tensor, TensorSpec
-from sluiceway_runtime.server.convert import error_from_proto
+from sluiceway_runtime.inference import Inferred, ModelCard, Parameter, Tensor, TensorSpec
+from sluiceway_runtime.priority import Priority
+from sluiceway_runtime.server.convert import error_from_proto, priority_to_proto
 
 from sluiceway.recognition.v1 import recognition_pb2 as pb
 from sluiceway_recognition.convert import EncodedCrop, Request, top_k_of
@@ -20,7 +21,7 @@ __all__ = ["RecognitionInference"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-INPUTS = (TensorSpec("crop", "BYTES", (-1,)),)
+INPUTS = (TensorSpec("crop", "BYTES", (-1, 1)),)
 
 
 class Service(RecognitionStage, Protocol):
@@ -49,8 +50,13 @@ class RecognitionInference:
         return tuple(_card(facts, self._max_crops) for facts in self._service.models.values())
 
     async def infer(
-        self, card: ModelCard, inputs: Mapping[str, Tensor], parameters: Mapping[str, Parameter], context: Context
-    ) -> Sequence[Tensor]:
+        self,
+        card: ModelCard,
+        inputs: Mapping[str, Tensor],
+        parameters: Mapping[str, Parameter],
+        priority: Priority,
+        context: Context,
+    ) -> Inferred:
         """Recognise every crop; the first failure is that of the request. See `InferenceStage`."""
         crops = inputs["crop"].elements
         options = pb.RecognizeOptions(model=card.name)
@@ -60,16 +66,23 @@ class RecognitionInference:
             except (TypeError, ValueError):
                 raise InvalidOption("parameters: top_k must be an integer", metadata={"option": "top_k"}) from None
             top_k_of(options)
-        request = Request(options, 0, [EncodedCrop(index, crop) for index, crop in enumerate(crops)])
+        request = Request(
+            options, priority_to_proto(priority), [EncodedCrop(index, crop) for index, crop in enumerate(crops)]
+        )
         answers: dict[int, pb.Recognition] = {}
+        queue_ms = compute_ms = 0.0
         async with contextlib.aclosing(self._servicer.recognise(request, context)) as responses:
             async for response in responses:
-                for recognition in pb.RecognizeResponse.FromString(response).recognitions:
+                message = pb.RecognizeResponse.FromString(response)
+                queue_ms = max(queue_ms, message.timings.queue_ms)
+                compute_ms = max(compute_ms, message.timings.compute_ms)
+                for recognition in message.recognitions:
                     if recognition.HasField("error"):
                         raise error_from_proto(recognition.error)
                     answers[recognition.crop_id] = recognition
         ordered = [answers[index] for index in range(len(crops))]
-        return _outputs(self._service.models[card.name], ordered)
+        tensors = _outputs(self._service.models[card.name], ordered, inputs["crop"].shape)
+        return Inferred(tensors, queue_ms, compute_ms)
 
 
 def _card(facts: ModelFacts, max_crops: int) -> ModelCard:
@@ -83,7 +96,7 @@ def _card(facts: ModelFacts, max_crops: int) -> ModelCard:
     outputs: tuple[TensorSpec, ...]
     match facts.head:
         case Head.TEXT:
-            outputs = (TensorSpec("text", "BYTES", (-1,)), TensorSpec("confidence", "FP32", (-1,)))
+            outputs = (TensorSpec("text", "BYTES", (-1, 1)), TensorSpec("confidence", "FP32", (-1, 1)))
         case Head.CLASSIFY:
             outputs = (
                 TensorSpec("class_names", "BYTES", (-1, -1)),
@@ -102,26 +115,32 @@ def _card(facts: ModelFacts, max_crops: int) -> ModelCard:
         inputs=INPUTS,
         outputs=outputs,
         max_elements=max_crops,
+        max_batch=max_crops,
         parameters=parameters,
         properties=tuple(properties),
     )
 
 
-def _outputs(facts: ModelFacts, answers: Sequence[pb.Recognition]) -> Sequence[Tensor]:
+def _outputs(facts: ModelFacts, answers: Sequence[pb.Recognition], shape: tuple[int, ...]) -> Sequence[Tensor]:
+    """The outputs; those with one element for each crop have the shape that the crops came in."""
     count = len(answers)
     match facts.head:
         case Head.TEXT:
+            texts = [answer.text.text for answer in answers]
+            confidences = [answer.text.confidence for answer in answers]
             return (
-                Tensor.texts("text", (count,), [answer.text.text for answer in answers]),
-                Tensor.floats("confidence", (count,), [answer.text.confidence for answer in answers]),
+                Tensor.texts("text", shape, texts, confidences),
+                Tensor.floats("confidence", shape, confidences, [text.encode() for text in texts]),
             )
         case Head.CLASSIFY:
             labels = [label for answer in answers for label in answer.classification.labels]
-            shape = (count, len(labels) // count if count else 0)
+            each = (count, len(labels) // count if count else 0)
+            names = [label.class_name for label in labels]
+            called = [name.encode() for name in names]
             return (
-                Tensor.texts("class_names", shape, [label.class_name for label in labels]),
-                Tensor.integers("class_ids", shape, [label.class_id for label in labels]),
-                Tensor.floats("probabilities", shape, [label.confidence for label in labels]),
+                Tensor.texts("class_names", each, names, [label.confidence for label in labels]),
+                Tensor.integers("class_ids", each, [label.class_id for label in labels], called),
+                Tensor.floats("probabilities", each, [label.confidence for label in labels], called),
             )
         case Head.EMBED:
             values = [value for answer in answers for value in answer.embedding.values]

@@ -41,6 +41,7 @@ class ModelPlan:
         precision: None chooses by device and CPU.
         output: of a model with several; None where there is one.
         dynamic_shapes: one graph for all widths.
+        upright: classifier of lines that stand on their heads; None: such lines are not looked for.
         section: of the configuration that it stands in.
         user_class: `module:Class` or the name of an entry point.
         options: keyword arguments of the user's class.
@@ -60,6 +61,7 @@ class ModelPlan:
     precision: Precision | None = None
     output: str | None = None
     dynamic_shapes: bool = False
+    upright: Path | None = None
     section: str = KIND
     user_class: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -6,7 +6,7 @@ normalising (black pixels before it would be read as ink).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -15,10 +15,10 @@ from sluiceway_runtime.errors import InvalidImage
 from sluiceway_runtime.images.decode import decode_image
 from sluiceway_runtime.images.limits import ImageLimits
 
-from sluiceway_recognition.buckets import fitted_size
+from sluiceway_recognition.buckets import fitted_size, turns
 from sluiceway_recognition.types import CropSpec, CropTask, PixelFormat, ResizeRule
 
-__all__ = ["pixels_of", "to_spec"]
+__all__ = ["Fitted", "pixels_of", "to_spec"]
 
 _CONVERSIONS = {
     (PixelFormat.BGR, PixelFormat.RGB): cv2.COLOR_BGR2RGB,
@@ -28,7 +28,19 @@ _CONVERSIONS = {
 }
 
 
-def pixels_of(task: CropTask, data: Any, spec: CropSpec, limits: ImageLimits) -> NDArray[np.uint8]:
+class Fitted(NamedTuple):
+    """A crop as a recogniser is called with it.
+
+    Attributes:
+        pixels: uint8 [H, W, 3] as the spec says, C-contiguous. It may be a view of what came, and read-only.
+        turned: whether it was turned here, anticlockwise by 90 degrees.
+    """
+
+    pixels: NDArray[np.uint8]
+    turned: bool = False
+
+
+def pixels_of(task: CropTask, data: Any, spec: CropSpec, limits: ImageLimits) -> Fitted:
     """The array that a recogniser is called with.
 
     Args:
@@ -36,9 +48,6 @@ def pixels_of(task: CropTask, data: Any, spec: CropSpec, limits: ImageLimits) ->
         data: raw pixels without row padding, or an image file; bytes-like.
         spec: of the recogniser.
         limits: of an image file.
-
-    Returns:
-        uint8 [H, W, 3] as `spec` says, C-contiguous. It may be a view of `data`, and read-only.
 
     Raises:
         InvalidImage: the length of the data is no number of columns of that height, or see `decode_image`.
@@ -57,23 +66,26 @@ def pixels_of(task: CropTask, data: Any, spec: CropSpec, limits: ImageLimits) ->
         and (width == spec.max_width or (width < spec.max_width and spec.resize_rule is ResizeRule.FIT_HEIGHT))
     ):
         # What a detection server sends: nothing is to be done.
-        return np.ndarray((height, width, 3), np.uint8, data)
+        return Fitted(np.ndarray((height, width, 3), np.uint8, data))
     pixels = np.frombuffer(data, dtype=np.uint8)
-    return to_spec(pixels.reshape((height, width, 3) if channels == 3 else (height, width)), pixel_format, spec)
+    pixels = pixels.reshape((height, width, 3) if channels == 3 else (height, width))
+    return to_spec(pixels, pixel_format, spec, may_turn=not task.rotation_degrees)
 
 
-def to_spec(pixels: NDArray[np.uint8], pixel_format: PixelFormat, spec: CropSpec) -> NDArray[np.uint8]:
-    """Resize and reorder channels where that is needed.
+def to_spec(pixels: NDArray[np.uint8], pixel_format: PixelFormat, spec: CropSpec, *, may_turn: bool = True) -> Fitted:
+    """Turn, resize and reorder channels where that is needed.
 
     Args:
         pixels: uint8 [H, W, 3], or [H, W] if gray; at least 1 x 1.
         pixel_format: of `pixels`.
         spec: of the recogniser.
-
-    Returns:
-        uint8 [spec.height, W, 3] in `spec.format`; the array itself if it fits already.
+        may_turn: whether it is as it was cut; what was turned already is not turned again.
     """
     height, width = pixels.shape[:2]
+    turned = may_turn and turns(height, width, spec)
+    if turned:
+        pixels = np.asarray(cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE), dtype=np.uint8)
+        height, width = width, height
     target = fitted_size(height, width, spec)
     if target != (height, width):
         # Averaging where rows or columns are dropped, so that thin strokes survive; else linear, as PP-OCR was trained.
@@ -83,4 +95,4 @@ def to_spec(pixels: NDArray[np.uint8], pixel_format: PixelFormat, spec: CropSpec
     conversion = _CONVERSIONS.get((pixel_format, spec.format))
     if conversion is not None:
         pixels = np.asarray(cv2.cvtColor(pixels, conversion), dtype=np.uint8)
-    return pixels
+    return Fitted(pixels, turned)

@@ -18,8 +18,11 @@ from sluiceway_recognition.backends import Backend, load_backend
 from sluiceway_recognition.backends.batches import GraphSettings
 from sluiceway_recognition.buckets import bucket_of
 from sluiceway_recognition.heads import answers_of
+from sluiceway_recognition.long_lines import divided, joined
 from sluiceway_recognition.plan import ModelPlan
 from sluiceway_recognition.types import Answer, CropSpec, Head, Reading
+from sluiceway_recognition.upright import CLASSIFIER_HEIGHT, CLASSIFIER_NORMALISATION, CLASSIFIER_WIDTH, Upright
+from sluiceway_recognition.words import with_words
 
 __all__ = ["ModelRecognizer", "Recognizer", "load_model"]
 
@@ -60,51 +63,99 @@ class ModelRecognizer:
         plan: the model.
         backend: computes it.
         classes: text of each class of a text model.
+        classifier: of text that stands on its head; for plans that look for such text, where asking pays.
     """
 
-    def __init__(self, plan: ModelPlan, backend: Backend, classes: Sequence[str]) -> None:
+    def __init__(
+        self, plan: ModelPlan, backend: Backend, classes: Sequence[str], classifier: Backend | None = None
+    ) -> None:
         self.crop_spec = plan.crop_spec
         self.buckets = plan.buckets
         self.labels = plan.labels
         self.backend = backend
         self._head = plan.head
         self._classes = np.array(list(classes) or list(plan.labels), dtype=np.object_)
+        self._classifier = classifier
+        self._upright = Upright(self._read, classifier) if plan.upright is not None else None
 
     def warm(self) -> None:
         """Compile and compute every bucket once, so that no request pays for it."""
         self.backend.warm(self.buckets)
+        if self._classifier is not None:
+            self._classifier.warm((CLASSIFIER_WIDTH,))
 
     def launch(
-        self, crops: Sequence[NDArray[np.uint8]], top_ks: Sequence[int]
+        self, crops: Sequence[NDArray[np.uint8]], top_ks: Sequence[int], words: Sequence[bool] = ()
     ) -> Callable[[], list[Answer | ModelFailed]]:
         """Start to read crops of any widths; each is padded to its own bucket.
 
         Args:
-            crops: uint8 [height, w_i, 3] as `crop_spec` says; not needed any more when this returns.
+            crops: uint8 [height, w_i, 3] as `crop_spec` says; needed until the answers are there.
             top_ks: classes to name, for each crop.
+            words: whether it is wanted where the words lie, for each crop; empty for none.
 
         Returns:
             A function that waits for the end and returns an answer, or what is wrong, for each crop in order.
         """
+        most = self.buckets[-1]
+        if all(crop.shape[1] <= most for crop in crops):
+            return self._launch(crops, top_ks, words)
+        lines = [divided(crop, most) for crop in crops]
+        owners = [number for number, pieces in enumerate(lines) for _ in pieces]
+        wait = self._launch(
+            [piece.pixels for pieces in lines for piece in pieces],
+            [top_ks[owner] for owner in owners],
+            [words[owner] for owner in owners] if words else (),
+        )
+
+        def whole() -> list[Answer | ModelFailed]:
+            answers = iter(wait())
+            return [joined(pieces, [next(answers) for _ in pieces]) for pieces in lines]
+
+        return whole
+
+    def _launch(
+        self, crops: Sequence[NDArray[np.uint8]], top_ks: Sequence[int], words: Sequence[bool]
+    ) -> Callable[[], list[Answer | ModelFailed]]:
+        """`launch`, of crops that fit into a bucket."""
+        asked = any(words)
+        wait, upright = self._begin(crops, top_ks, spans=asked), self._upright
+        if upright is None and not asked:
+            return wait
+
+        def answers() -> list[Answer | ModelFailed]:
+            found = wait() if upright is None else upright.settle(crops, wait())
+            return with_words(crops, found, words) if asked else found
+
+        return answers
+
+    def _read(self, crops: Sequence[NDArray[np.uint8]]) -> list[Answer | ModelFailed]:
+        return self._begin(crops, [1] * len(crops), spans=True)()
+
+    def _begin(
+        self, crops: Sequence[NDArray[np.uint8]], top_ks: Sequence[int], *, spans: bool
+    ) -> Callable[[], list[Answer | ModelFailed]]:
         by_bucket: dict[int, list[int]] = {}
         for position, crop in enumerate(crops):
             by_bucket.setdefault(bucket_of(crop.shape[1], self.buckets), []).append(position)
         if len(by_bucket) == 1:
             (bucket,) = by_bucket
             finish = self.backend.launch(crops, bucket)
-            return lambda: answers_of(self._head, finish(), self._classes, top_ks)
+            over_px = bucket * spans
+            return lambda: answers_of(self._head, finish(), self._classes, top_ks, spans_over_px=over_px)
         begun = [
-            (positions, self.backend.launch([crops[position] for position in positions], bucket))
+            (positions, bucket * spans, self.backend.launch([crops[position] for position in positions], bucket))
             for bucket, positions in by_bucket.items()
         ]
         return lambda: self._gather(begun, top_ks)
 
     def _gather(
-        self, begun: Sequence[tuple[list[int], Callable[[], tuple[NDArray[Any], ...]]]], top_ks: Sequence[int]
+        self, begun: Sequence[tuple[list[int], int, Callable[[], tuple[NDArray[Any], ...]]]], top_ks: Sequence[int]
     ) -> list[Answer | ModelFailed]:
         answers: dict[int, Answer | ModelFailed] = {}
-        for positions, finish in begun:
-            of_part = answers_of(self._head, finish(), self._classes, [top_ks[position] for position in positions])
+        for positions, over_px, finish in begun:
+            wanted = [top_ks[position] for position in positions]
+            of_part = answers_of(self._head, finish(), self._classes, wanted, spans_over_px=over_px)
             answers.update(zip(positions, of_part, strict=True))
         return [answers[position] for position in range(len(answers))]
 
@@ -129,7 +180,24 @@ def load_model(plan: ModelPlan, device: str, threads: int, graphs: GraphSettings
         )
     elif plan.labels and len(plan.labels) != backend.output_size:
         raise StartupError(f"{plan.key}: {len(plan.labels)} labels for a model of {backend.output_size} classes")
-    return ModelRecognizer(plan, backend, classes)
+    return ModelRecognizer(plan, backend, classes, _classifier(plan, backend, device, threads))
+
+
+def _classifier(plan: ModelPlan, backend: Backend, device: str, threads: int) -> Backend | None:
+    """What tells text that stands on its head. Beside torch, which computes a reading as fast, there is none."""
+    if plan.upright is None or backend.name != "openvino":
+        return None
+    asked = ModelPlan(
+        name=plan.name,
+        head=Head.CLASSIFY,
+        crop_spec=CropSpec(CLASSIFIER_HEIGHT, CLASSIFIER_WIDTH),
+        buckets=(CLASSIFIER_WIDTH,),
+        normalisation=CLASSIFIER_NORMALISATION,
+        weights=plan.upright,
+        precision=plan.precision,
+        section=plan.section,
+    )
+    return load_backend(asked, device, threads)
 
 
 def _character_list(plan: ModelPlan, backend: Backend) -> tuple[str, ...]:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.weights import Weights
 
-from sluiceway_recognition.config import ModelConfig
+from sluiceway_recognition.config import DEFAULT_MODEL, ModelConfig
+from sluiceway_recognition.long_lines import LONGEST
 from sluiceway_recognition.plan import ModelPlan, Normalisation
-from sluiceway_recognition.types import KIND, CropSpec
+from sluiceway_recognition.types import KIND, MAX_WIDTH_PX, CropSpec, Head, ResizeRule
 
 __all__ = ["plan_models"]
+
+# Of the classifier among the files of an entry of the registry.
+UPRIGHT_ROLE = "upright"
 
 
 def plan_models(
@@ -40,7 +45,7 @@ def plan_models(
 
 
 def _plan(model: ModelConfig, find: Callable[[str], Weights]) -> ModelPlan:
-    spec = CropSpec(model.height, model.max_width, model.format, model.rule, model.classes)
+    spec = CropSpec(model.height, model.max_width, model.format, model.rule, model.classes, model.turns_from)
     normalisation = Normalisation(_each(model.mean), _each(model.std))
     if model.recognizer is not None:
         return ModelPlan(
@@ -54,6 +59,9 @@ def _plan(model: ModelConfig, find: Callable[[str], Weights]) -> ModelPlan:
             user_class=model.recognizer,
             options=model.options,
         )
+    if model.kind is Head.TEXT and model.rule is ResizeRule.FIT_HEIGHT:
+        # Longer lines are read in pieces, which need all of their columns.
+        spec = replace(spec, max_width=min(LONGEST * model.max_width, MAX_WIDTH_PX))
     weights = find(model.weights or model.name)
     if model.characters is not None and not model.characters.is_file():
         raise StartupError(f"the character list {model.characters} does not exist")
@@ -72,7 +80,16 @@ def _plan(model: ModelConfig, find: Callable[[str], Weights]) -> ModelPlan:
         precision=model.precision,
         output=model.output,
         dynamic_shapes=model.dynamic_shapes,
+        upright=_upright(model, weights, find),
     )
+
+
+def _upright(model: ModelConfig, weights: Weights, find: Callable[[str], Weights]) -> Path | None:
+    if model.upright == "none" or model.kind is not Head.TEXT:
+        return None
+    own = weights.files.get(UPRIGHT_ROLE)
+    # Weights of users come without it: it is that of the default model, which knows nothing of characters.
+    return own if own is not None or model.upright is None else find(DEFAULT_MODEL).files[UPRIGHT_ROLE]
 
 
 def _each(value: float | tuple[float, float, float]) -> tuple[float, float, float]:

@@ -32,9 +32,9 @@ __all__ = ["RecognitionService"]
 
 log = logging.getLogger(__name__)
 
-# A CPU computes one crop after the other whatever the batch; a batch only saves the way to the worker and back. More
-# than this would keep the first crop of a batch from its client for the sake of the last.
-CPU_BATCH = 16
+# Where much waits: so many crops of all widths hold enough narrow ones to be computed eight at a time. More than this
+# would keep the first crop of a batch from its client for the sake of the last.
+CPU_BATCH = 32
 GPU_BATCH = 128
 # One batch that the GPU computes, one that waits for it there, and one between worker and front.
 GPU_CREDITS = 3
@@ -134,7 +134,7 @@ class RecognitionService:
 
     def ready(self) -> bool:
         """Whether a worker can take crops."""
-        return self.pool is not None and bool(self.models) and self.pool.statistics().ready_workers > 0
+        return self.pool is not None and bool(self.models) and self.pool.able
 
     def status(self) -> Mapping[str, Any]:
         """Models and workers, for operators."""

@@ -19,7 +19,7 @@ from sluiceway_runtime.server.convert import set_load
 from sluiceway.common.v1 import model_pb2
 from sluiceway.recognition.v1 import recognition_pb2 as pb
 from sluiceway_recognition import convert
-from sluiceway_recognition.buckets import bucket_of, fitted_size, padded_px
+from sluiceway_recognition.buckets import bucket_of, fitted_size, padded_px, turns
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_recognition.flow import CropResult, PoolLike, recognise
 from sluiceway_recognition.types import CropTask, ModelFacts, PixelFormat
@@ -70,8 +70,8 @@ class RecognitionServicer:
         self._config = config
         self._file_limits = config.file_limits
         self._calls = 0  # under way
-        # By model and wish; theirs by height, width and format.
-        self._plans: Callable[[str, _Wish], dict[tuple[int, int, int], _Plan]] = lru_cache(MAX_WISHES)(_no_plans)
+        # By model and wish; theirs by height, width, format and rotation.
+        self._plans: Callable[[str, _Wish], dict[tuple[int, int, int, int], _Plan]] = lru_cache(MAX_WISHES)(_no_plans)
 
     async def recognise(self, request: convert.Request, context: Context) -> AsyncGenerator[bytes, None]:
         """Recognise crops; see the contract's `Recognize`. The responses are serialised."""
@@ -81,7 +81,8 @@ class RecognitionServicer:
             raise Unavailable("the server is starting", retry_after_s=1.0)
         name = convert.check_crops(request, list(models), self._config.max_crops)
         priority = convert.priority_of(request.priority)
-        facts, wish = models[name], _Wish(convert.top_k_of(request.options), request.options.characters)
+        options = request.options
+        facts, wish = models[name], _Wish(convert.top_k_of(options), options.characters, options.words)
         results = recognise(
             pool,
             self._work(request.crops, facts, wish),
@@ -134,7 +135,7 @@ class RecognitionServicer:
                 if isinstance(crop, convert.EncodedCrop):
                     work.append((crop.id, self._encoded(crop, facts, wish)))
                     continue
-                size = (crop.height, crop.width, crop.format)
+                size = (crop.height, crop.width, crop.format, crop.rotation_degrees)
                 plan = plans.get(size)
                 if plan is None or len(crop.data) != plan.size_bytes:
                     plan = plans[size] = self._plan(crop, facts, wish)
@@ -146,19 +147,22 @@ class RecognitionServicer:
     def _plan(self, crop: convert.RawCrop, facts: ModelFacts, wish: _Wish) -> _Plan:
         pixel_format = convert.pixel_format_of(crop, self._config.max_crop_px)
         spec, buckets = facts.crop_spec, facts.buckets
-        _, width = fitted_size(crop.height, crop.width, spec)
-        # OpenVINO computes the crops of a batch one by one, each in its own bucket: they need not share it.
+        size = (crop.height, crop.width)
+        if not crop.rotation_degrees and turns(*size, spec):
+            size = (crop.width, crop.height)
+        _, width = fitted_size(*size, spec)
+        # OpenVINO gains nothing by wide batches, and sorts what comes by bucket itself: crops need not share one.
         bucket = None if facts.backend == "openvino" else bucket_of(width, buckets)
         return _Plan(
             len(crop.data),
-            _task(facts.name, crop.height, pixel_format, wish),
+            _task(facts.name, crop.height, pixel_format, wish, crop.rotation_degrees),
             (facts.name, bucket),
             padded_px(width, spec, buckets),
         )
 
     def _encoded(self, crop: convert.EncodedCrop, facts: ModelFacts, wish: _Wish) -> Work:
         data = convert.file_of(crop, self._file_limits)
-        payload = Payload(CropTask(facts.name, 0, None, *wish), (data,))
+        payload = Payload(_task(facts.name, 0, None, wish, 0), (data,))
         # Its size is known only once a worker has read it: a group of its own, at the greatest cost it can have. Of a
         # page, reading costs more than computing: a pixel a byte is the least, and keeps pages out of one batch.
         spec = facts.crop_spec
@@ -171,6 +175,7 @@ class _Wish(NamedTuple):
 
     top_k: int
     characters: bool
+    words: bool = False
 
 
 class _Plan(NamedTuple):
@@ -182,14 +187,14 @@ class _Plan(NamedTuple):
     cost_px: int
 
 
-def _no_plans(_model: str, _wish: _Wish) -> dict[tuple[int, int, int], _Plan]:
+def _no_plans(_model: str, _wish: _Wish) -> dict[tuple[int, int, int, int], _Plan]:
     return {}
 
 
 @lru_cache(maxsize=4096)
-def _task(model: str, height: int, pixel_format: PixelFormat, wish: _Wish) -> CropTask:
+def _task(model: str, height: int, pixel_format: PixelFormat | None, wish: _Wish, rotation_degrees: int) -> CropTask:
     """Equal tasks are one object, as a batch in which they repeat is pickled faster then."""
-    return CropTask(model, height, pixel_format, *wish)
+    return CropTask(model, height, pixel_format, wish.top_k, wish.characters, rotation_degrees, wish.words)
 
 
 def add_to_server(servicer: RecognitionServicer, server: grpc.aio.Server) -> None:

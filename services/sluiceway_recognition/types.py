@@ -29,6 +29,7 @@ __all__ = [
     "ResizeRule",
     "TextAnswer",
     "TextReading",
+    "WordAnswer",
 ]
 
 # Of stage; the default stage has it as its name and its section, too.
@@ -79,6 +80,8 @@ class CropSpec:
         format: channel order of the arrays that the recogniser is called with: BGR or RGB.
         resize_rule: how a region becomes a crop.
         classes: detection classes that the recogniser wants; empty means all.
+        turn_ratio: regions at least this many times as high as wide are turned anticlockwise by 90 degrees before they
+            are resized (text that runs down); 0 turns none.
     """
 
     height: int
@@ -86,12 +89,15 @@ class CropSpec:
     format: PixelFormat = PixelFormat.BGR
     resize_rule: ResizeRule = ResizeRule.FIT_HEIGHT
     classes: tuple[str, ...] = ()
+    turn_ratio: float = 0.0
 
     def __post_init__(self) -> None:
         if not (1 <= self.height <= MAX_HEIGHT_PX and 1 <= self.max_width <= MAX_WIDTH_PX):
             raise ValueError(f"a crop has 1 to {MAX_HEIGHT_PX} rows and 1 to {MAX_WIDTH_PX} columns")
         if self.format is PixelFormat.GRAY:
             raise ValueError("recognisers are called with three channels: the format must be bgr or rgb")
+        if self.turn_ratio and not self.turn_ratio >= 1:
+            raise ValueError("turn_ratio must be 0 or at least 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +132,29 @@ class EmbeddingReading:
 Reading = TextReading | ClassReading | EmbeddingReading
 
 
+class WordAnswer(NamedTuple):
+    """A word, and its left, top, right and bottom edge in the crop as it was read, in parts of its width and height."""
+
+    text: str
+    confidence: float
+    parts: tuple[float, float, float, float]
+
+
 class TextAnswer(NamedTuple):
-    """Checked text. `confidence` is the mean over the characters, 0 without any; those are listed where asked for."""
+    """Checked text. `confidence` is the mean over the characters, 0 without any; those are listed where asked for.
+
+    `rotation_degrees`: how far the text is turned clockwise in its region: 0, 90 (it runs down), 180 or 270. `words`:
+    where they were asked for. `spans`: of each character, the columns of the crop between which the model saw it, in
+    pixels; within a worker alone, where words are made of them.
+    """
 
     text: str
     confidence: float
     characters: tuple[str, ...] = ()
     character_confidences: tuple[float, ...] = ()
+    rotation_degrees: int = 0
+    words: tuple[WordAnswer, ...] = ()
+    spans: tuple[tuple[float, float], ...] = ()
 
 
 class ClassAnswer(NamedTuple):
@@ -164,6 +186,8 @@ class CropTask(NamedTuple):
         format: channel order of raw pixels; None says that the bytes are an image file.
         top_k: classes to name, for classifiers.
         characters: whether a text's characters are wanted one by one. Most are not, and cost as much as all the rest.
+        rotation_degrees: how far the pixels have been turned anticlockwise since they were cut out.
+        words: whether it is wanted where each word of a text lies.
     """
 
     model: str
@@ -171,6 +195,8 @@ class CropTask(NamedTuple):
     format: PixelFormat | None = None
     top_k: int = 1
     characters: bool = True
+    rotation_degrees: int = 0
+    words: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +215,7 @@ class ModelFacts:
         backend: what computes.
         precision: arithmetic in use; empty if unknown.
         device: where it computes.
+        upright: what finds text that stands on its head; empty where nothing does.
     """
 
     name: str
@@ -202,3 +229,4 @@ class ModelFacts:
     backend: Literal["openvino", "torch", "user"]
     precision: str
     device: str
+    upright: str = ""

@@ -23,6 +23,7 @@ __all__ = ["EncodedCrop", "RawCrop", "WireRequest", "read", "recognition", "text
 # Wire types and numbers of the fields, as in recognition.proto and crop.proto.
 OPTIONS, PRIORITY, CROPS = 0x0A, 0x10, 0x7A
 SPEC = b"\x12"
+ROTATION = b"\x30"
 # Up to 28 bits: larger ones are left to the parser, and with them negative ones and what is no int32.
 _VARINT = re.compile(rb"[\x80-\xff]{0,3}[\x00-\x7f]")
 # The length of a crop, and its id.
@@ -36,6 +37,7 @@ _CONTENT = re.compile(_PIXELS + rb"|\x22(V)".replace(b"V", _VARINT.pattern))
 # Numbers below this take one byte.
 ONE_BYTE = 0x80
 _FLOAT = struct.Struct("<f")
+_PARTS = struct.Struct("<4f")
 
 
 class RawCrop(NamedTuple):
@@ -47,6 +49,7 @@ class RawCrop(NamedTuple):
         width: pixels.
         format: number of the enumeration.
         data: the pixels, here a view into the request.
+        rotation_degrees: how far they were turned when they were cut.
     """
 
     id: int
@@ -54,6 +57,7 @@ class RawCrop(NamedTuple):
     width: int
     format: int
     data: Buffer
+    rotation_degrees: int = 0
 
 
 class EncodedCrop(NamedTuple):
@@ -104,11 +108,12 @@ def read(data: bytes) -> WireRequest | None:
             continue
         length, identity, before = match.groups()
         height, width, pixel_format, data_bytes, consistent = _raw(before)
-        start = match.end()
-        at = start + data_bytes
-        if not consistent or at != match.end(1) + _number(length) or at > size:
+        start, at = match.end(), match.end(1) + _number(length)
+        until = start + data_bytes
+        rotation = 0 if until == at else _rotation(data, until, at)
+        if not consistent or rotation is None or at > size:
             return None
-        crops.append(RawCrop(_number(identity[1:] or b"\0"), height, width, pixel_format, view[start:at]))
+        crops.append(RawCrop(_number(identity[1:] or b"\0"), height, width, pixel_format, view[start:until], rotation))
     return WireRequest(head, crops)
 
 
@@ -144,12 +149,21 @@ def _other(data: bytes, at: int) -> _Other | None:
     before, file_bytes = content.groups()
     number, start, end = _number(identity[1:] or b"\0"), content.end(), match.end(1) + _number(length)
     raw = None if before is None else _raw(before)
-    if start + (_number(file_bytes) if raw is None else raw.data_bytes) != end or end > len(data):
+    until = start + (_number(file_bytes) if raw is None else raw.data_bytes)
+    rotation = 0 if until == end else _rotation(data, until, end)
+    if rotation is None or end > len(data):
         return None
-    inside = memoryview(data)[start:end]
+    inside = memoryview(data)[start:until]
     if raw is None:
-        return _Other(EncodedCrop(number, inside), end)
-    return _Other(RawCrop(number, raw.height, raw.width, raw.format, inside), end) if raw.consistent else None
+        return None if rotation else _Other(EncodedCrop(number, inside), end)
+    crop = RawCrop(number, raw.height, raw.width, raw.format, inside, rotation)
+    return _Other(crop, end) if raw.consistent else None
+
+
+def _rotation(data: bytes, at: int, end: int) -> int | None:
+    """The `rotation_degrees` that stands behind the pixels, and nothing else; None where it is otherwise."""
+    match = _VARINT.match(data, at + 1) if data[at : at + 1] == ROTATION else None
+    return _number(match.group()) if match is not None and match.end() == end else None
 
 
 def _label(data: bytes, at: int) -> bytes | None:
@@ -216,12 +230,23 @@ def text_alone(crop_id: int, value: str, confidence: float) -> bytes:
     return recognition(crop_id, text(value, confidence))
 
 
-def text(value: str, confidence: float, characters: Iterable[tuple[str, float]] = ()) -> bytes:
+def text(
+    value: str,
+    confidence: float,
+    characters: Iterable[tuple[str, float]] = (),
+    rotation_degrees: int = 0,
+    words: Iterable[tuple[str, float, tuple[float, float, float, float]]] = (),
+) -> bytes:
     """A `Text` as the `result` of a recognition."""
     body = _text(value, confidence)
     for character in characters:
         inner = _text(*character)
         body += b"\x1a" + encode_varint(len(inner)) + inner
+    if rotation_degrees:
+        body += b"\x20" + encode_varint(rotation_degrees)
+    for word, certainty, parts in words:
+        inner = _text(word, certainty) + b"\x1a\x10" + _PARTS.pack(*parts)
+        body += b"\x2a" + encode_varint(len(inner)) + inner
     return b"\x12" + encode_varint(len(body)) + body
 
 

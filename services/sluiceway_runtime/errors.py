@@ -30,6 +30,7 @@ __all__ = [
     "UpstreamRefused",
     "UrlNotAllowed",
     "WrongGroup",
+    "describe",
 ]
 
 
@@ -192,3 +193,9 @@ class StartupError(Exception):
 
 class ConfigurationError(StartupError):
     """The configuration is wrong. The message lists every fault by key, one a line."""
+
+
+def describe(error: BaseException) -> str:
+    """One line about an exception."""
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

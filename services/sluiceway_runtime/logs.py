@@ -37,6 +37,18 @@ class _RequestId(logging.Filter):
         return True
 
 
+class _NoHttp(logging.Filter):
+    """What somebody sends to an HTTP port and is no HTTP is no fault of the server: a line, and no traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind = record.exc_info[0] if record.exc_info else None
+        if kind is not None and kind.__module__ == "aiohttp.http_exceptions":
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+            record.msg, record.exc_info = f"{record.getMessage()}: it is no HTTP/1 (gRPC has a port of its own)", None
+            record.args = ()
+        return True
+
+
 class _Json(logging.Formatter):
     def __init__(self, service: str) -> None:
         super().__init__()
@@ -69,3 +81,5 @@ def configure_logging(style: LogStyle) -> None:
     # aiohttp and grpc tell at info what a server tells by itself.
     for name in ("aiohttp", "grpc", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    http = logging.getLogger("aiohttp.server")
+    http.filters[:] = [_NoHttp()]

@@ -19,7 +19,7 @@ def poll_in_one_thread(environment: MutableMapping[str, str]) -> None:
     """Let the thread that wakes the event loop wait for the sockets itself. Call this before gRPC is imported.
 
     Otherwise a message passes from a thread that reads the socket to that one and from there to the event loop: two
-    changes of threads where one will do, a tenth of all that a front computes (docs/adr/0013). What an operator has set
+    changes of threads where one will do, a tenth of all that a front computes (docs/adr/0014). What an operator has set
     stays as it is.
     """
     release = tuple(int(part) for part in version("grpcio").split(".")[:2])

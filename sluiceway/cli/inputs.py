@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sluiceway.cli.streams import read_stdin
 from sluiceway.cli.terminal import EXIT_USAGE, errors, fail
+from sluiceway.client.folders import IMAGE_SUFFIXES, images_in
 from sluiceway.client.sources import Content
 
 __all__ = ["Input", "find_inputs"]
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+# No message of gRPC can be larger.
+MAX_STDIN_BYTES = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,31 +33,22 @@ def find_inputs(arguments: Iterable[str]) -> list[Input]:
         arguments: files, folders, URLs, `api:NAME?k=v`, or `-` for an image on standard input.
 
     Returns:
-        The images in the order typed; those of a folder sorted by name, subfolders included.
+        The images in the order typed; those of a folder sorted by name, subfolders included, hidden ones left out.
     """
     return [item for argument in arguments for item in _spell_out(argument)]
 
 
 def _spell_out(argument: str) -> Iterator[Input]:
     if argument == "-":
-        yield Input("-", sys.stdin.buffer.read())
+        yield Input("-", read_stdin(MAX_STDIN_BYTES))
     elif os.path.isdir(argument):  # noqa: PTH112 - `Path` raises for what is too long for a name
-        found = sorted(_images(argument), key=Path)
+        found = sorted(images_in(argument, on_error=_say_unreadable), key=Path)
         if not found:
             fail(f"there are no images in {argument} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})", EXIT_USAGE)
         for name in found:
             yield Input(name, name)
     else:
         yield Input(argument, argument)
-
-
-def _images(folder: str) -> Iterator[str]:
-    """Images of a folder and those below it, under the name that was typed. Says which cannot be read."""
-    for place, _, names in os.walk(folder, onerror=_say_unreadable):
-        for name in names:
-            path = os.path.join(place, name)  # noqa: PTH118 - keeps ./ as it was typed
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES and os.path.isfile(path):  # noqa: PTH113 - never raises
-                yield path
 
 
 def _say_unreadable(error: OSError) -> None:

@@ -15,9 +15,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from sluiceway.cli.documents import Documents, FormatName, image_of
 from sluiceway.cli.inputs import Input
+from sluiceway.cli.resume import begin_line
 from sluiceway.cli.terminal import errors, output, shown
 from sluiceway.client import Region, Result, draw
+from sluiceway.errors import SluicewayError
 
 __all__ = ["Report"]
 
@@ -36,22 +39,37 @@ class Report:
     Args:
         as_json: NDJSON on stdout instead of tables.
         out: folder for annotated pictures; exists. It may hold inputs, and no picture replaces one of them.
-        inputs: all images of the run.
+        inputs: all images of the run, those that an earlier one has done as well.
+        resume: results of that one; the output may go on in the same file.
+        form: another format than JSON; then `out` is for documents, and not for pictures.
 
     Attributes:
         console: where tables go; None for NDJSON.
         unwritten: annotated pictures that could not be written.
     """
 
-    def __init__(self, *, as_json: bool, out: Path | None, inputs: Sequence[Input]) -> None:
+    def __init__(
+        self,
+        *,
+        as_json: bool,
+        out: Path | None,
+        inputs: Sequence[Input],
+        resume: Path | None = None,
+        form: FormatName | None = None,
+    ) -> None:
         self._out = out
         self._originals = {_identity(item.name) for item in inputs} - {None} if out else set()
-        self.console = None if as_json else output()
-        self._written: set[Path] = set()
+        self.console = None if as_json or form else output()
+        self._documents = Documents(form, self._free_name if out else None, len(inputs)) if form else None
+        self._taken: set[Path] = set()
+        self._written = 0
         self.succeeded = 0
         self.failed = 0
         self.unwritten = 0
         self._regions = 0
+        self._cut = as_json and resume is not None and begin_line(resume, sys.stdout.fileno())
+        self._of = len(inputs)
+        self._resumed = resume is not None
 
     def add(self, result: Result, item: Input) -> None:
         """Give out one result."""
@@ -60,8 +78,12 @@ class Report:
             self._regions += len(result.regions)
         else:
             self.failed += 1
+        if self._documents is not None:
+            self._document(self._documents, result, item)
+            return
         if self.console is None:
-            sys.stdout.write(shown(result.to_json()) + "\n")
+            sys.stdout.write(("\n" if self._cut else "") + result.to_json() + "\n")
+            self._cut = False
             sys.stdout.flush()
         else:
             self._print(self.console, result)
@@ -72,11 +94,29 @@ class Report:
         """Say how it went."""
         total = self.succeeded + self.failed
         summary = f"{self.succeeded} of {total} images, {self._regions} regions"
+        if self._resumed:
+            summary += f", {self._of - total} done before"
         errors.print(f"{summary}, {self.failed} failed" if self.failed else summary, style="bold")
-        if self._written:
-            errors.print(f"annotated pictures are in {escape(str(self._out))}", soft_wrap=True)
+        if self._written and self._out:
+            what = "documents" if self._documents else "annotated pictures"
+            errors.print(f"{what} are in {escape(str(self._out))}", soft_wrap=True)
         if self.unwritten:
-            errors.print(f"{self.unwritten} annotated pictures could not be written", style="bold")
+            what = "documents" if self._documents else "annotated pictures"
+            errors.print(f"{self.unwritten} {what} could not be written", style="bold")
+
+    def _document(self, documents: Documents, result: Result, item: Input) -> None:
+        if result.error is not None:
+            said = f"{shown(result.source)}: {shown(result.error.message)} ({result.error.reason})"
+            errors.print(said, style="red", markup=False, soft_wrap=True)
+            return
+        try:
+            documents.add(result, item)
+        except (OSError, SluicewayError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            errors.print(f"cannot write {item.name}: {reason}", style="yellow", markup=False, soft_wrap=True)
+            self.unwritten += 1
+            return
+        self._written += 1
 
     def _print(self, console: Console, result: Result) -> None:
         name = escape(shown(result.source))
@@ -104,7 +144,7 @@ class Report:
 
     def _draw(self, result: Result, item: Input) -> None:
         assert self._out is not None
-        image = result.image or (item.source if isinstance(item.source, bytes) else Path(item.name))
+        image = image_of(result, item)
         path = self._free_name(item.name)
         try:
             drawn = draw(image, result)
@@ -117,19 +157,21 @@ class Report:
             errors.print(f"cannot write {path}: {reason}", style="yellow", markup=False, soft_wrap=True)
             self.unwritten += 1
             return
-        self._written.add(path)
+        self._written += 1
 
-    def _free_name(self, source: str) -> Path:
-        """Name the picture after its source; a second one of the same name gets a number."""
+    def _free_name(self, source: str, suffix: str = "") -> Path:
+        """Name a file after its source; a second one of the same name gets a number."""
         assert self._out is not None
-        stem, suffix = _name_of(source)
+        stem, own = _name_of(source)
+        suffix = suffix or own
         path, number = self._out / f"{stem}{suffix}", 1
         if _identity(path) in self._originals:
             stem = f"{stem}-annotated"
             path = self._out / f"{stem}{suffix}"
-        while path in self._written or _identity(path) in self._originals:
+        while path in self._taken or _identity(path) in self._originals:
             number += 1
             path = self._out / f"{stem}-{number}{suffix}"
+        self._taken.add(path)
         return path
 
 

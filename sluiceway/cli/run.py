@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -12,12 +12,20 @@ from typing import Annotated
 
 import typer
 
-from sluiceway.cli.embedded import EmbeddedCluster, find_embedded
+from sluiceway.cli.documents import FormatName
+from sluiceway.cli.embedded import Changes
 from sluiceway.cli.inputs import Input, find_inputs
+from sluiceway.cli.options import ModelOption, SetOption, WorkersOption
 from sluiceway.cli.report import Report
+from sluiceway.cli.resume import done_before, left_to_do
 from sluiceway.cli.signals import stop_on_signals
-from sluiceway.cli.terminal import EXIT_FAILED, EXIT_USAGE, errors, fail, image_progress, widen_stdout
-from sluiceway.client import AsyncClient, Options, Priority, Result, Source, Tls
+from sluiceway.cli.streams import require_stdout
+from sluiceway.cli.target import Target, find_target, parse_params
+from sluiceway.cli.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, errors, fail, image_progress, widen_stdout
+from sluiceway.cli.waiting import Waiting
+from sluiceway.client import PATIENCE_S, AsyncClient, Options, Priority, Result, Source, Tls
+from sluiceway.client.threads import in_thread
+from sluiceway.errors import InvalidOption, SluicewayError
 
 __all__ = ["run"]
 
@@ -31,17 +39,6 @@ class PriorityName(StrEnum):
 
 
 @dataclass(frozen=True)
-class Target:
-    """Which cluster to use: a running one, or without an address one of its own, by plan."""
-
-    address: str | None
-    plan: EmbeddedCluster | None
-    token: str | None
-    tls: Tls | None
-    show_logs: bool
-
-
-@dataclass(frozen=True)
 class Job:
     """What to process, and how."""
 
@@ -50,6 +47,8 @@ class Job:
     in_flight: int
     pipeline: str | None = None
     params: Mapping[str, str] = field(default_factory=dict)
+    patience_s: float = PATIENCE_S
+    timeout_s: float | None = None
 
 
 def run(
@@ -61,10 +60,22 @@ def run(
     ],
     *,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, and nothing else.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write annotated pictures here.")] = None,
+    form: Annotated[
+        FormatName | None,
+        typer.Option("--format", help="What to make of results, on stdout or in --out; default: tables for people."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Write annotated pictures here, or the documents of --format."),
+    ] = None,
     address: Annotated[
         str | None,
-        typer.Option("--address", metavar="HOST:PORT", help="Use this running cluster instead of starting one."),
+        typer.Option(
+            "--address",
+            metavar="HOST:PORT",
+            envvar="SLUICEWAY_ADDRESS",
+            help="Use this running cluster instead of starting one.",
+        ),
     ] = None,
     pipeline: Annotated[
         str | None, typer.Option("--pipeline", metavar="NAME", help="Steps to run; default: the cluster's own choice.")
@@ -85,12 +96,32 @@ def run(
         int | None, typer.Option("--image-size", min=1, help="Longer side that the detector sees.")
     ] = None,
     detect_only: Annotated[bool, typer.Option("--detect-only", help="Find regions and read nothing.")] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", metavar="SECONDS", help="Time for each image; default: what the cluster allows."),
+    ] = None,
+    words: Annotated[bool, typer.Option("--words", help="With --json: where each word of a text lies, too.")] = False,
     priority: Annotated[PriorityName, typer.Option("--priority", help="How urgent it is.")] = PriorityName.NORMAL,
     in_flight: Annotated[int, typer.Option("--in-flight", min=1, help="Images on their way at a time.")] = 16,
+    patience: Annotated[
+        float,
+        typer.Option(
+            "--patience", metavar="SECONDS", min=0, help="How long to wait for a cluster that cannot be reached."
+        ),
+    ] = PATIENCE_S,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            "--resume", metavar="FILE", dir_okay=False, help="Skip what has a good line in these results of --json."
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option("--config", exists=True, dir_okay=False, help="Configuration of the cluster that is started."),
     ] = None,
+    settings: SetOption = None,
+    model: ModelOption = None,
+    workers: WorkersOption = None,
     token: Annotated[
         str | None, typer.Option("--token", envvar="SLUICEWAY_TOKEN", help="Token of a running cluster.")
     ] = None,
@@ -101,13 +132,21 @@ def run(
         Path | None,
         typer.Option("--ca", exists=True, dir_okay=False, help="Authorities to trust instead (PEM); implies --tls."),
     ] = None,
+    cert: Annotated[
+        Path | None,
+        typer.Option("--cert", exists=True, dir_okay=False, help="Certificate to show (PEM); implies --tls."),
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", exists=True, dir_okay=False, help="Its private key (PEM).")
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the started servers log.")] = False,
 ) -> None:
     """Find and read the text in images, or whatever the pipeline says.
 
     Without --address, the cluster is started for this run and stopped after it.
 
-    Exit codes: 0 all images were processed, 1 some failed or their pictures could not be written, 2 wrong usage.
+    Exit codes: 0 all images were processed, 1 some failed or their pictures could not be written, 2 wrong usage,
+    3 standard input or output is closed or full, 130 interrupted.
 
     [dim]Examples:[/]
 
@@ -115,8 +154,17 @@ def run(
 
     [dim]sluiceway run scans/ --json > results.ndjson[/]
 
+    [dim]sluiceway run scans/ --format searchable-pdf --out searchable[/]
+
     [dim]sluiceway run https://example.org/sign.jpg --address localhost:50051[/]
     """
+    if json and form not in (None, FormatName.JSON):
+        fail(f"--json is --format json, and not --format {form}", EXIT_USAGE)
+    json = json or form is FormatName.JSON
+    if (cert is None) != (key is None):
+        fail("--cert and --key belong together", EXIT_USAGE)
+    if timeout is not None and not timeout > 0:
+        fail(f"--timeout must be above 0, not {timeout:g}", EXIT_USAGE)
     for name, value in (("--conf", conf), ("--iou", iou)):
         if value is not None and not 0 < value <= 1:
             fail(f"{name} must be above 0 and at most 1, not {value:g}", EXIT_USAGE)
@@ -127,32 +175,34 @@ def run(
         max_detections=max_detections,
         image_size=image_size,
         priority=Priority(priority.value),
-        return_images=out is not None,
+        return_images=out is not None or form is FormatName.SEARCHABLE_PDF,
         detect_only=detect_only,
+        words=words or None,
     )
-    params = _params(param or ())
-    inputs = find_inputs(sources)
+    params = parse_params(param or ())
+    require_stdout()
+    every = find_inputs(sources)
+    inputs = left_to_do(every, done_before(resume)) if resume else every
     if out:
         _make_folder(out)
-    widen_stdout(data=json)
-    report = Report(as_json=json, out=out, inputs=inputs)
-    # Before there is a loop, which would hear an interrupt only after the last download.
-    plan = None if address else find_embedded("run without --address", config)
-    if plan is not None and pipeline is not None and pipeline not in plan.pipelines:
-        known = ", ".join(plan.pipelines)
-        fail(f"--pipeline: no pipeline is called {pipeline!r}; the configuration has {known}", EXIT_USAGE)
-    target = Target(address, plan, token, Tls(ca=ca) if tls or ca else None, verbose)
-    raise typer.Exit(asyncio.run(_run(Job(inputs, options, in_flight, pipeline, params), target, report)))
-
-
-def _params(arguments: Sequence[str]) -> dict[str, str]:
-    params = {}
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if not name or not equals:
-            fail(f"--param is of the form KEY=VALUE, not {argument}", EXIT_USAGE)
-        params[name] = value
-    return params
+    widen_stdout(data=json or form is not None)
+    report = Report(as_json=json, out=out, inputs=every, resume=resume, form=None if json else form)
+    if not inputs:
+        report.close()
+        raise typer.Exit
+    target = find_target(
+        "run",
+        address,
+        config,
+        changes=Changes(tuple(settings or ()), tuple(model or ()), workers),
+        pipeline=pipeline,
+        token=token,
+        tls=Tls(ca=ca, certificate=cert, key=key) if tls or ca or cert else None,
+        show_logs=verbose,
+    )
+    raise typer.Exit(
+        asyncio.run(_run(Job(inputs, options, in_flight, pipeline, params, patience, timeout), target, report))
+    )
 
 
 def _make_folder(out: Path) -> None:
@@ -165,37 +215,46 @@ def _make_folder(out: Path) -> None:
 async def _run(job: Job, target: Target, report: Report) -> int:
     stop_on_signals()
     try:
-        async with _cluster(target) as (address, tls):
+        async with target.running() as (address, tls):
             await _process(job, report, AsyncClient(address, token=target.token, tls=tls))
     except asyncio.CancelledError:
         errors.print("stopped")
-        return 130
+        return EXIT_INTERRUPTED
     report.close()
     return EXIT_FAILED if report.failed or report.unwritten else 0
 
 
-@contextlib.asynccontextmanager
-async def _cluster(target: Target) -> AsyncIterator[tuple[str, Tls | None]]:
-    """Give the address of the cluster to use, and how to encrypt; one that is started here is stopped on leaving."""
-    if target.address:
-        yield target.address, target.tls
-        return
-    plan = target.plan
-    assert plan is not None
-    async with plan.running(show_logs=target.show_logs):
-        yield plan.address, target.tls or (Tls(ca=plan.ca) if plan.encrypted else None)
-
-
 async def _process(job: Job, report: Report, client: AsyncClient) -> None:
+    left = iter(job.inputs)
+    waiting = Waiting(client, job.pipeline, lambda why: errors.print(why, style="yellow", markup=False, soft_wrap=True))
     async with client:
         with image_progress(len(job.inputs), report.console) as progress:
+
+            async def give_out(result: Result, item: Input) -> None:
+                named: Result = replace(result, source=item.name)
+                # Drawing takes longer than a round trip; results go on arriving meanwhile. Whoever reads the results
+                # may stop reading, which must not keep this program from ending.
+                await in_thread(lambda: report.add(named, item))
+                progress.advance(progress.task_ids[0])
+
             sources = (Source(item.source, params=job.params) for item in job.inputs)
-            results = client.process_many(sources, job.options, pipeline=job.pipeline, in_flight=job.in_flight)
-            async with contextlib.aclosing(results):
-                names = iter(job.inputs)
-                async for result in results:
-                    item = next(names)
-                    named: Result = replace(result, source=item.name)
-                    # Drawing takes longer than a round trip; results go on arriving meanwhile.
-                    await asyncio.to_thread(report.add, named, item)
-                    progress.advance(progress.task_ids[0])
+            results = client.process_many(
+                sources,
+                job.options,
+                pipeline=job.pipeline,
+                timeout_s=job.timeout_s,
+                in_flight=job.in_flight,
+                patience_s=job.patience_s,
+            )
+            try:
+                async with waiting.watching(), contextlib.aclosing(results):
+                    async for result in results:
+                        waiting.heard()
+                        await give_out(result, next(left))
+            except InvalidOption:
+                # Wrong usage, for instance a token that no header can hold.
+                raise
+            except SluicewayError as error:
+                # Nobody could be asked any more; every image has its line all the same.
+                for item in left:
+                    await give_out(Result(item.name, error=error), item)

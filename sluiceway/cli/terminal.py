@@ -11,11 +11,26 @@ from typing import NoReturn
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 __all__ = [
     "EXIT_FAILED",
+    "EXIT_INTERRUPTED",
+    "EXIT_STREAMS",
     "EXIT_USAGE",
+    "BesideResults",
     "ServerDisplay",
     "errors",
     "fail",
@@ -26,7 +41,7 @@ __all__ = [
     "widen_stdout",
 ]
 
-EXIT_FAILED, EXIT_USAGE = 1, 2
+EXIT_FAILED, EXIT_USAGE, EXIT_STREAMS, EXIT_INTERRUPTED = 1, 2, 3, 130
 # Where stdout is a file or a pipe: wide enough that no text is folded in ordinary results.
 PLAIN_WIDTH = 200
 
@@ -55,16 +70,37 @@ def shown(text: str) -> str:
     return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
 
 
+class BesideResults(Progress):
+    """Progress that leaves standard output alone: Rich would draw what is written there above the bar, on stderr."""
+
+    def __init__(self, *columns: str | ProgressColumn, console: Console | None = None, disable: bool = False) -> None:
+        super().__init__(
+            *columns,
+            console=console or errors,
+            disable=disable,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+
+
+class RateColumn(ProgressColumn):
+    """How many a second, over the last of them."""
+
+    def render(self, task: Task) -> Text:
+        """Draw it."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f}/s", style="progress.data.speed")
+
+
 class ServerDisplay:
     """Shows servers as they become ready: spinners on a terminal, else a line for each change worth telling."""
 
     def __init__(self) -> None:
-        self._progress = Progress(
+        self._progress = BesideResults(
             SpinnerColumn(finished_text="[green]✓[/]"),
             TextColumn("{task.description}", markup=False),
             TimeElapsedColumn(),
-            console=errors,
-            transient=True,
         )
         self._tasks: dict[str, TaskID] = {}
         self._live = errors.is_terminal
@@ -104,13 +140,15 @@ def image_progress(total: int, results: Console | None) -> Iterator[Progress]:
             same console, or the two would write over each other.
     """
     console = results if results and results.is_terminal else errors
-    with Progress(
+    with BesideResults(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        RateColumn(),
         TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
         console=console,
-        transient=True,
         disable=not console.is_terminal or (results is None and sys.stdout.isatty()),
     ) as progress:
         progress.add_task("images", total=total)

@@ -7,13 +7,14 @@ with Client("localhost:50051") as client:
         print(region.text, region.box)
 """
 
-from sluiceway.client.aio import DEFAULT_ADDRESS, AsyncClient
+from sluiceway.client.aio import DEFAULT_ADDRESS, PATIENCE_S, AsyncClient
 from sluiceway.client.blocking import Client
 from sluiceway.client.description import Api, Description, Endpoint, ModelInfo, Pipeline, Stage, StageGroup, Step
 from sluiceway.client.drawing import draw
 from sluiceway.client.events import Event, JobDone, Regions, SourceDone, SourceFailed, SourceReady, Subject, Values
-from sluiceway.client.options import Options, Priority, RetryPolicy, StepOptions, Tls
-from sluiceway.client.regions import Box, Character, Label, Reading, Region
+from sluiceway.client.options import Options, Priority, StepOptions, Tls
+from sluiceway.client.patience import RetryPolicy
+from sluiceway.client.regions import Box, Character, Label, Reading, Region, Word
 from sluiceway.client.results import (
     Block,
     Line,
@@ -26,10 +27,12 @@ from sluiceway.client.results import (
     Timings,
     to_pandas,
 )
+from sluiceway.client.runs import AsyncResults, Results
 from sluiceway.client.sources import ApiCall, Source, SourceLike
 
 __all__ = [
     "DEFAULT_ADDRESS",
+    "PATIENCE_S",
     "Client",
     "AsyncClient",
     "Options",
@@ -41,11 +44,14 @@ __all__ = [
     "Source",
     "SourceLike",
     "Result",
+    "Results",
+    "AsyncResults",
     "Page",
     "Region",
     "Box",
     "Reading",
     "Character",
+    "Word",
     "Label",
     "Line",
     "Block",

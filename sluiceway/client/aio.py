@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import replace
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, Unpack
 
 from sluiceway.client.assembly import Assembly
 from sluiceway.client.bulk import BulkRun
@@ -15,30 +19,43 @@ from sluiceway.client.connection import Connection
 from sluiceway.client.convert import from_describe, from_response, to_request
 from sluiceway.client.description import Description
 from sluiceway.client.events import Event
-from sluiceway.client.options import Options, RetryPolicy, Tls
+from sluiceway.client.files import MAX_SOURCE_BYTES, READ_TIMEOUT_S, UNASKED_BYTES
+from sluiceway.client.options import OptionFields, Options, Tls, with_fields
+from sluiceway.client.patience import Patience, RetryPolicy
 from sluiceway.client.results import Result
-from sluiceway.client.sources import ApiCall, ChannelOrder, LoadedSource, SourceLike, load_source, with_calls
-from sluiceway.errors import DeadlineExceeded, SluicewayError, Unavailable
+from sluiceway.client.runs import AsyncResults
+from sluiceway.client.sources import ApiCall, ChannelOrder, LoadedSource, SourceLike, load_source, path_of, with_calls
+from sluiceway.client.threads import in_thread
+from sluiceway.errors import DeadlineExceeded, ImageTooLarge, InvalidImage, InvalidOption, SluicewayError, Unavailable
 
-__all__ = ["DEFAULT_ADDRESS", "AsyncClient"]
+__all__ = ["DEFAULT_ADDRESS", "PATIENCE_S", "AsyncClient"]
 
 DEFAULT_ADDRESS = "localhost:50051"
 _DEFAULT_OPTIONS = Options()
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # For limits that are good to know; images wait for them meanwhile.
+ADDRESS_VARIABLE = "SLUICEWAY_ADDRESS"
 ASK_TIMEOUT_S = 5.0
+# A node that is replaced, a rollout that pulls its images: what a run through the night should outlast.
+PATIENCE_S = 300.0
 Answer = TypeVar("Answer")
 
 
 class AsyncClient:
-    """Talks to one Sluiceway server (the orchestrator) over one connection.
+    """Talks to one cluster: to its orchestrator, or to several of them in turns.
 
     Args:
-        address: `host:port`.
-        timeout_s: for each call that is given none of its own, retries included.
+        address: `host:port`, where a name may stand for several orchestrators, or a list of `ip:port` with commas
+            between: calls are spread over them. None takes that of the variable SLUICEWAY_ADDRESS, else
+            `localhost:50051`.
+        timeout_s: for each call that is given none of its own. A server that cannot be reached, or is on its way up or
+            down, is waited for and asked again as long as there is time.
         tls: for an encrypted connection; None connects in the clear.
         token: sent with every call, for servers that ask for one.
         retry: when to try again.
-        channels: order of the channels in arrays; "bgr" is OpenCV's.
+        channels: order of the channels in arrays: "bgr" as OpenCV has them, "rgb" as Pillow, imageio, scikit-image and
+            torchvision have them. Pictures of Pillow know theirs; `Source(array, channels=…)` says it for one.
+        metadata: sent with every call, for proxies and the like; keys in small letters.
 
     Resource handling: `async with` closes the connection and cancels what is in flight. Belongs to one event loop;
     any number of calls may run at once.
@@ -47,19 +64,20 @@ class AsyncClient:
 
     def __init__(
         self,
-        address: str = DEFAULT_ADDRESS,
+        address: str | None = None,
         *,
         timeout_s: float = 60.0,
         tls: Tls | None = None,
         token: str | None = None,
         retry: RetryPolicy | None = None,
         channels: ChannelOrder = "bgr",
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
-        self.address = address
+        self.address = address or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
         self._timeout_s = timeout_s
         self._retry = retry or RetryPolicy()
         self._channels: ChannelOrder = channels
-        self._connection = Connection(address, tls=tls, token=token)
+        self._connection = Connection(self.address, tls=tls, token=token, metadata=metadata)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.address!r})"
@@ -85,6 +103,8 @@ class AsyncClient:
         calls: Sequence[ApiCall] = (),
         params: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
+        request_id: str | None = None,
+        **fields: Unpack[OptionFields],
     ) -> Result:
         """Process one image.
 
@@ -96,6 +116,9 @@ class AsyncClient:
             calls: further APIs to ask about the source.
             params: for the call steps of the pipeline, by name.
             timeout_s: for this call.
+            request_id: letters, digits and `._:-`, at most 128, by which the logs of the servers know it; by default
+                one is made. Results and errors carry it.
+            fields: those of `Options`, by themselves: they win over `options`.
 
         Returns:
             The result, its regions in reading order.
@@ -103,16 +126,19 @@ class AsyncClient:
         Raises:
             SluicewayError: whatever kept the image from being processed.
         """
+        asked = with_fields(options, fields)
+        name = _request_id(request_id)
         loaded = await self._load(with_calls(source, calls, params))
 
         async def once(remaining_s: float) -> Result:
             assembly = Assembly(loaded.name)
-            async with aclosing(self._stream([loaded], options, pipeline, remaining_s)) as stream:
+            async with aclosing(self._stream([loaded], asked, pipeline, remaining_s, name)) as stream:
                 async for event in stream:
                     assembly.add(event)
-            return assembly.result().raise_for_error()
+            return replace(assembly.result(), request_id=name).raise_for_error()
 
-        return await self._with_retries(once, timeout_s)
+        with _named(name):
+            return await self._with_retries(once, timeout_s)
 
     async def events(
         self,
@@ -122,6 +148,8 @@ class AsyncClient:
         calls: Sequence[ApiCall] = (),
         params: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
+        request_id: str | None = None,
+        **fields: Unpack[OptionFields],
     ) -> AsyncGenerator[Event]:
         """Process images as one job and hand out what happens as it happens.
 
@@ -134,6 +162,8 @@ class AsyncClient:
             calls: further APIs to ask about each of them.
             params: for the call steps of the pipeline, by name, for each of them.
             timeout_s: for the whole job.
+            request_id: as in `process`.
+            fields: as in `process`.
 
         Yields:
             Events; those of different sources interleave, and `JobDone` is the last. A source that fails gives
@@ -142,39 +172,41 @@ class AsyncClient:
         Raises:
             SluicewayError: the job as a whole could not run. It is tried again only while no event has come.
         """
+        options, name = with_fields(options, fields), _request_id(request_id)
         loaded = [await self._load(with_calls(source, calls, params)) for source in sources]
-        deadline_s = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
-        failures, begun = 0, False
+        patience, begun = self._patience(timeout_s), False
         while True:
             try:
-                remaining_s = deadline_s - time.monotonic()
-                async with aclosing(self._stream(loaded, options, pipeline, remaining_s)) as stream:
+                async with aclosing(self._stream(loaded, options, pipeline, patience.remaining_s, name)) as stream:
                     async for event in stream:
                         begun = True
                         yield event
             except SluicewayError as error:
-                failures += 1
-                delay_s = self._retry.delay_s(error, failures, deadline_s - time.monotonic())
-                if begun or delay_s is None:
-                    raise
+                with _named(name):
+                    if begun:
+                        raise
+                    delay_s = patience.failed(error)
             else:
                 return
             await asyncio.sleep(delay_s)
 
-    async def process_many(
+    def process_many(
         self,
         sources: Iterable[SourceLike] | AsyncIterable[SourceLike],
         options: Options = _DEFAULT_OPTIONS,
         *,
         pipeline: str | None = None,
         timeout_s: float | None = None,
+        patience_s: float = PATIENCE_S,
         in_flight: int = 16,
         ordered: bool = True,
-    ) -> AsyncGenerator[Result]:
+        request_id: str | None = None,
+        **fields: Unpack[OptionFields],
+    ) -> AsyncResults:
         """Process any number of images over one stream.
 
         Sources are taken only as fast as the server works and as results are consumed, so an endless iterable is
-        fine. A broken connection is opened again and what was unfinished is sent again.
+        fine. A broken connection is opened again and what was unfinished is sent again, for as long as `patience_s`.
 
         Args:
             sources: each as in `process`; calls and parameters of its own come in a `Source`. A plain iterable must not
@@ -183,29 +215,35 @@ class AsyncClient:
             pipeline: the steps to run, by name; None for the server's default.
             timeout_s: for each image, from when the server has read it; None leaves it to the server. There is no limit
                 for all of them together.
+            patience_s: how long to go on while the server cannot be reached and nothing is finished, and for how long a
+                single image is tried again that the server has no room or no replica for.
             in_flight: at most this many images are on their way, or finished and not yet handed out.
             ordered: hand results out in the order of the sources; otherwise as they finish.
+            request_id: as in `process`; the logs know each source by this, a dot, and its position from 0.
+            fields: as in `process`.
 
-        Yields:
-            One result for each source. One that failed has `error` set; nothing is raised for it.
+        Returns:
+            An iterator over one result for each source. One that failed has `error` set; nothing is raised for it.
+            `cancel(index)` of the iterator gives up one source.
 
         Raises:
-            SluicewayError: the server could not be reached any more.
+            SluicewayError: the server could not be reached for `patience_s`.
         """
+        asked, name = with_fields(options, fields), _request_id(request_id)
         run = BulkRun(
-            open_call=lambda: self._connection.bulk(options),
+            open_call=lambda: self._connection.bulk(asked, name),
             load=self._load,
             describe=self._ask,
             to_job=lambda source, job_id: to_request(
-                [source], options, pipeline=pipeline, job_id=job_id, timeout_s=timeout_s
+                [source], asked, pipeline=pipeline, job_id=job_id, timeout_s=timeout_s
             ),
             retry=self._retry,
+            patience_s=patience_s,
             in_flight=in_flight,
             ordered=ordered,
+            request_id=name,
         )
-        async with aclosing(run.results(sources)) as results:
-            async for result in results:
-                yield result
+        return AsyncResults(run.results(sources), run.cancel)
 
     async def describe(self, *, timeout_s: float | None = None) -> Description:
         """Ask the server for its pipelines, stages, APIs and limits."""
@@ -251,29 +289,67 @@ class AsyncClient:
         if isinstance(source, bytes):
             return load_source(source)
         # Disk and encoders would hold up every other call of this loop.
-        return await asyncio.to_thread(load_source, source, channels=self._channels)
+        path = path_of(source)
+        if path is None:
+            return await asyncio.to_thread(load_source, source, channels=self._channels)
+
+        def load(most_bytes: int) -> LoadedSource:
+            return load_source(source, channels=self._channels, most_bytes=most_bytes)
+
+        try:
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                try:
+                    return await in_thread(lambda: load(UNASKED_BYTES))
+                except ImageTooLarge:
+                    most_bytes = await self._most_image_bytes()
+                return await in_thread(lambda: load(most_bytes))
+        except TimeoutError:
+            raise InvalidImage(f"cannot read {path}: it was not there to its end within {READ_TIMEOUT_S:g} s") from None
+
+    async def _most_image_bytes(self) -> int:
+        """The server's limit, so that no file is read for nothing; if it does not tell, all that can be sent."""
+        try:
+            return (await self._ask()).max_image_bytes or MAX_SOURCE_BYTES
+        except SluicewayError:
+            return MAX_SOURCE_BYTES
 
     async def _stream(
-        self, sources: list[LoadedSource], options: Options, pipeline: str | None, timeout_s: float
+        self, sources: list[LoadedSource], options: Options, pipeline: str | None, timeout_s: float, request_id: str
     ) -> AsyncGenerator[Event]:
         names = [source.name for source in sources]
         request = to_request(sources, options, pipeline=pipeline)
-        async with aclosing(self._connection.process(request, options, timeout_s)) as responses:
+        async with aclosing(self._connection.process(request, options, timeout_s, request_id)) as responses:
             async for response in responses:
                 event = from_response(response, names)
                 if event is not None:
                     yield event
 
+    def _patience(self, timeout_s: float | None) -> Patience:
+        return Patience(self._retry, self._timeout_s if timeout_s is None else timeout_s)
+
     async def _with_retries(self, once: Callable[[float], Awaitable[Answer]], timeout_s: float | None) -> Answer:
-        deadline_s = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
-        failures = 0
+        patience = self._patience(timeout_s)
         while True:
-            remaining_s = deadline_s - time.monotonic()
             try:
-                return await once(remaining_s)
+                return await once(patience.remaining_s)
             except SluicewayError as error:
-                failures += 1
-                delay_s = self._retry.delay_s(error, failures, deadline_s - time.monotonic())
-                if delay_s is None:
-                    raise
+                delay_s = patience.failed(error)
             await asyncio.sleep(delay_s)
+
+
+def _request_id(given: str | None) -> str:
+    if given is None:
+        return uuid.uuid4().hex[:16]
+    if not _REQUEST_ID.fullmatch(given):
+        raise InvalidOption("a request id is letters, digits and ._:-, at most 128 of them")
+    return given
+
+
+@contextmanager
+def _named(request_id: str) -> Iterator[None]:
+    """Let errors carry the id of their request."""
+    try:
+        yield
+    except SluicewayError as error:
+        error.request_id = error.request_id or request_id
+        raise

@@ -8,16 +8,18 @@ import os
 import queue
 import threading
 import weakref
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, Unpack
 
-from sluiceway.client.aio import DEFAULT_ADDRESS, AsyncClient
+from sluiceway.client.aio import PATIENCE_S, AsyncClient
 from sluiceway.client.description import Description
 from sluiceway.client.events import Event
-from sluiceway.client.options import Options, RetryPolicy, Tls
+from sluiceway.client.options import OptionFields, Options, Tls
+from sluiceway.client.patience import RetryPolicy
 from sluiceway.client.results import Result
+from sluiceway.client.runs import Results
 from sluiceway.client.sources import ApiCall, ChannelOrder, SourceLike
 from sluiceway.errors import Cancelled, SluicewayError
 
@@ -83,7 +85,7 @@ class LoopThread:
             future.cancel()
             raise
 
-    def iterate(self, items: AsyncIterator[Answer]) -> Iterator[Answer]:
+    def iterate(self, items: AsyncIterator[Answer]) -> Generator[Answer]:
         """Draw from an asynchronous iterator; leaving the loop closes it."""
         turn = _Turn()
         try:
@@ -217,12 +219,15 @@ class Client:
     """Talks to one Sluiceway server (the orchestrator) over one connection.
 
     Args:
-        address: `host:port`.
-        timeout_s: for each call that is given none of its own, retries included.
+        address: `host:port`; None takes that of the variable SLUICEWAY_ADDRESS, else `localhost:50051`.
+        timeout_s: for each call that is given none of its own. A server that cannot be reached, or is on its way up or
+            down, is waited for and asked again as long as there is time.
         tls: for an encrypted connection; None connects in the clear.
         token: sent with every call, for servers that ask for one.
         retry: when to try again.
-        channels: order of the channels in arrays; "bgr" is OpenCV's.
+        channels: order of the channels in arrays: "bgr" as OpenCV has them, "rgb" as Pillow, imageio, scikit-image and
+            torchvision have them. Pictures of Pillow know theirs; `Source(array, channels=…)` says it for one.
+        metadata: sent with every call, for proxies and the like; keys in small letters.
 
     Resource handling: `with` closes the connection and ends the thread. May be used from many threads at once.
     Error handling: every call raises a subclass of `sluiceway.errors.SluicewayError`; `Cancelled` once it is closed.
@@ -230,18 +235,27 @@ class Client:
 
     def __init__(
         self,
-        address: str = DEFAULT_ADDRESS,
+        address: str | None = None,
         *,
         timeout_s: float = 60.0,
         tls: Tls | None = None,
         token: str | None = None,
         retry: RetryPolicy | None = None,
         channels: ChannelOrder = "bgr",
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         self._thread = LoopThread()
 
         async def connect() -> AsyncClient:
-            return AsyncClient(address, timeout_s=timeout_s, tls=tls, token=token, retry=retry, channels=channels)
+            return AsyncClient(
+                address,
+                timeout_s=timeout_s,
+                tls=tls,
+                token=token,
+                retry=retry,
+                channels=channels,
+                metadata=metadata,
+            )
 
         self._client = self._thread.run(connect())
 
@@ -269,10 +283,21 @@ class Client:
         calls: Sequence[ApiCall] = (),
         params: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
+        request_id: str | None = None,
+        **fields: Unpack[OptionFields],
     ) -> Result:
         """Process one image; see `AsyncClient.process`."""
         return self._thread.run(
-            self._client.process(source, options, pipeline=pipeline, calls=calls, params=params, timeout_s=timeout_s)
+            self._client.process(
+                source,
+                options,
+                pipeline=pipeline,
+                calls=calls,
+                params=params,
+                timeout_s=timeout_s,
+                request_id=request_id,
+                **fields,
+            )
         )
 
     def events(
@@ -283,11 +308,20 @@ class Client:
         calls: Sequence[ApiCall] = (),
         params: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
+        request_id: str | None = None,
+        **fields: Unpack[OptionFields],
     ) -> Iterator[Event]:
         """Process images as one job and hand out what happens as it happens; see `AsyncClient.events`."""
         return self._thread.iterate(
             self._client.events(
-                *sources, options=options, pipeline=pipeline, calls=calls, params=params, timeout_s=timeout_s
+                *sources,
+                options=options,
+                pipeline=pipeline,
+                calls=calls,
+                params=params,
+                timeout_s=timeout_s,
+                request_id=request_id,
+                **fields,
             )
         )
 
@@ -298,19 +332,32 @@ class Client:
         *,
         pipeline: str | None = None,
         timeout_s: float | None = None,
+        patience_s: float = PATIENCE_S,
         in_flight: int = 16,
         ordered: bool = True,
-    ) -> Iterator[Result]:
+        request_id: str | None = None,
+        **fields: Unpack[OptionFields],
+    ) -> Results:
         """Process any number of images over one stream; see `AsyncClient.process_many`.
 
         The iterable is drawn from on a thread of its own and may block, for example while reading a directory.
         """
-        drawn = _from_thread(sources)
-        return self._thread.iterate(
-            self._client.process_many(
-                drawn, options, pipeline=pipeline, timeout_s=timeout_s, in_flight=in_flight, ordered=ordered
-            )
+        results = self._client.process_many(
+            _from_thread(sources),
+            options,
+            pipeline=pipeline,
+            timeout_s=timeout_s,
+            patience_s=patience_s,
+            in_flight=in_flight,
+            ordered=ordered,
+            request_id=request_id,
+            **fields,
         )
+
+        async def cancel(index: int) -> None:
+            results.cancel(index)
+
+        return Results(self._thread.iterate(results), lambda index: self._thread.run(cancel(index)))
 
     def describe(self, *, timeout_s: float | None = None) -> Description:
         """Ask the server for its pipelines, stages, APIs and limits."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import grpc
+from google.protobuf.message import EncodeError
 
+from sluiceway.client.addresses import first_of, is_local, require_address, target_of
 from sluiceway.client.convert import JobRequest, call_metadata, error_from_rpc
-from sluiceway.client.options import Options, Tls
-from sluiceway.errors import InvalidOption, SluicewayError, Unavailable
+from sluiceway.client.options import Options, Tls, require_metadata
+from sluiceway.errors import ImageTooLarge, InvalidOption, SluicewayError, Unavailable
 from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
 
 __all__ = ["BulkCall", "Connection"]
@@ -34,8 +36,11 @@ _OPTIONS = (
     ("grpc.http2.max_pings_without_data", 0),
     # Retries are this library's: it knows the server's pushback and what can be repeated.
     ("grpc.enable_retries", 0),
+    # Where a name or a list stands for several servers, each gets its share of the calls.
+    ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
 )
 
+REQUEST_ID_KEY = "x-request-id"
 _PROCESS = f"/{pipeline_pb2.DESCRIPTOR.services_by_name['PipelineService'].full_name}/Process"
 
 # What gRPC raises for writing to a stream that is over, or that ends at this moment.
@@ -43,25 +48,36 @@ _ENDED = (asyncio.InvalidStateError, grpc.aio.InternalError)
 
 
 class Connection:
-    """One HTTP/2 connection, reused by every call.
+    """The channel to a cluster, reused by every call: a connection to each orchestrator of the address.
 
     Resource handling: belongs to the event loop that it was made in; `close` cancels what is in flight.
     Error handling: calls raise `SluicewayError`, never a gRPC exception.
     """
 
-    def __init__(self, address: str, *, tls: Tls | None, token: str | None) -> None:
+    def __init__(
+        self, address: str, *, tls: Tls | None, token: str | None, metadata: Mapping[str, str] | None = None
+    ) -> None:
         if token and not (token.isascii() and token.isprintable()):
             raise InvalidOption("the token has characters other than printable ASCII, such as the end of a line")
-        self.address = address
+        self.address = require_address(address)
         self._closed = False
         options = list(_OPTIONS)
+        if is_local(address):
+            # As everybody expects of curl's `localhost`; gRPC would ask the proxy for it. Elsewhere gRPC goes by
+            # `grpc_proxy`, `https_proxy`, `http_proxy` and `no_grpc_proxy`, `no_proxy`.
+            options.append(("grpc.enable_http_proxy", 0))
+        target = target_of(address)
+        if (first := first_of(address)) is not None:
+            options.append(("grpc.default_authority", first))
         if tls is None:
-            self._channel = grpc.aio.insecure_channel(address, options=options)
+            self._channel = grpc.aio.insecure_channel(target, options=options)
         else:
             if tls.server_name:
-                options.append(("grpc.ssl_target_name_override", tls.server_name))  # type: ignore[arg-type]
-            self._channel = grpc.aio.secure_channel(address, _credentials(tls), options=options)
-        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+                options.append(("grpc.ssl_target_name_override", tls.server_name))
+            self._channel = grpc.aio.secure_channel(target, _credentials(tls), options=options)
+        self._metadata = require_metadata(metadata or {})
+        if token:
+            self._metadata += (("authorization", f"Bearer {token}"),)
         self._stub = pipeline_pb2_grpc.PipelineServiceStub(self._channel)
         # The stub would serialise the request once more, after it was done to know its size.
         self._process: grpc.aio.UnaryStreamMultiCallable[bytes, pipeline_pb2.ProcessResponse] = (
@@ -69,11 +85,17 @@ class Connection:
         )
 
     async def process(
-        self, request: JobRequest, options: Options, timeout_s: float | None
+        self, request: JobRequest, options: Options, timeout_s: float | None, request_id: str
     ) -> AsyncGenerator[pipeline_pb2.ProcessResponse]:
-        """Run one job; `options` are those of the request."""
-        data = request.SerializeToString()
-        call = self._process(data, timeout=timeout_s, metadata=self._metadata + call_metadata(options, len(data)))
+        """Run one job; `options` are those of the request, and logs know it by `request_id`."""
+        try:
+            data = request.SerializeToString()
+        except (EncodeError, ValueError) as error:
+            raise ImageTooLarge(
+                "the sources are larger together than a request can be: send them one by one"
+            ) from error
+        metadata = self._metadata + call_metadata(options, len(data)) + ((REQUEST_ID_KEY, request_id),)
+        call = self._process(data, timeout=timeout_s, metadata=metadata)
         try:
             async for response in call:
                 yield response
@@ -83,10 +105,10 @@ class Connection:
             # An abandoned call would hold its memory until the channel closes.
             call.cancel()
 
-    def bulk(self, options: Options) -> BulkCall:
+    def bulk(self, options: Options, request_id: str) -> BulkCall:
         """Open one stream for many jobs, all with these options, and without a deadline of its own."""
         # The largest of them is not known: sources are drawn from an iterable while the stream runs.
-        metadata = self._metadata + call_metadata(options, None)
+        metadata = self._metadata + call_metadata(options, None) + ((REQUEST_ID_KEY, request_id),)
         return BulkCall(self._stub.ProcessStream(metadata=metadata), self._error)
 
     async def describe(self, timeout_s: float | None) -> pipeline_pb2.DescribeResponse:
@@ -134,8 +156,19 @@ class BulkCall:
         Raises:
             SluicewayError: the stream has ended; `read` says why.
         """
+        await self._write(pipeline_pb2.ProcessStreamRequest(job=job))
+
+    async def cancel(self, job_id: str) -> None:
+        """Tell the server that a job is not wanted any more.
+
+        Raises:
+            SluicewayError: as `write`.
+        """
+        await self._write(pipeline_pb2.ProcessStreamRequest(cancel=pipeline_pb2.CancelJob(job_id=job_id)))
+
+    async def _write(self, message: pipeline_pb2.ProcessStreamRequest) -> None:
         try:
-            await self._call.write(pipeline_pb2.ProcessStreamRequest(job=job))
+            await self._call.write(message)
         except grpc.aio.AioRpcError as error:
             raise self._error(error) from error
         except _ENDED as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -40,7 +41,8 @@ _NONCHARACTER = "\uffff"
 def find_fonts() -> tuple[str, ...]:
     """Find font files on this machine, best first; may be none."""
     folders = [Path(name) for name in FONT_FOLDERS]
-    folders += [Path.home() / ".fonts", Path.home() / ".local/share/fonts"]
+    with contextlib.suppress(RuntimeError):  # a user that this machine does not know
+        folders += [Path.home() / ".fonts", Path.home() / ".local/share/fonts"]
     found = {
         path.name: path
         for folder in folders

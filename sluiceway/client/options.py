@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Any, TypedDict, cast
 
-from sluiceway.errors import QueueFull, SluicewayError, Unavailable
+from sluiceway.errors import InvalidOption
 
-__all__ = ["Options", "Priority", "RetryPolicy", "StepOptions", "Tls"]
+__all__ = ["OptionFields", "Options", "Priority", "StepOptions", "Tls", "require_metadata", "with_fields"]
 
 
 class Priority(StrEnum):
@@ -32,6 +33,7 @@ class StepOptions:
     image_size: int | None = None
     characters: bool | None = None
     top_k: int | None = None
+    words: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Options:
         image_size: longer side of the detector's input in pixels, one of those that the server names.
         characters: also give each character's confidence.
         top_k: how many classes a classifier names.
+        words: also say where each word of a text lies.
         priority: how urgent it is.
         return_images: send fetched images back, for drawing.
         detect_only: find regions, read nothing, and call nothing with what was read.
@@ -65,6 +68,55 @@ class Options:
     return_images: bool = False
     detect_only: bool = False
     steps: Mapping[str, StepOptions] = field(default_factory=dict)
+    words: bool | None = None
+
+
+class OptionFields(TypedDict, total=False):
+    """Fields of `Options` that may be given by themselves: `process("a.jpg", confidence=0.4)`."""
+
+    confidence: float | None
+    iou: float | None
+    classes: Iterable[str]
+    max_detections: int | None
+    image_size: int | None
+    characters: bool | None
+    top_k: int | None
+    priority: Priority | str
+    return_images: bool
+    detect_only: bool
+    steps: Mapping[str, StepOptions]
+
+
+def with_fields(options: Options, fields: OptionFields) -> Options:
+    """Set some fields of options; the name of one class stands for a list of it.
+
+    Raises:
+        TypeError: there is no such field.
+    """
+    if not fields:
+        return options
+    known: dict[str, Any] = dict(cast("Mapping[str, Any]", fields))
+    for name in known:
+        if name not in OptionFields.__annotations__:
+            raise TypeError(f"there is no option {name!r}, only {', '.join(OptionFields.__annotations__)}")
+    if "classes" in known:
+        classes = known["classes"]
+        known["classes"] = (classes,) if isinstance(classes, str) else tuple(classes)
+    return replace(options, **known)
+
+
+def require_metadata(metadata: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return metadata as calls carry it.
+
+    Raises:
+        InvalidOption: a key or a value is none that a header can hold.
+    """
+    for key, value in metadata.items():
+        if not re.fullmatch(r"[0-9a-z_.-]+", key) or key.startswith(("grpc-", ":")) or key.endswith("-bin"):
+            raise InvalidOption(f"metadata: {key!r} is no key; one is small letters, digits, '-', '_' and '.'")
+        if not (isinstance(value, str) and value.isascii() and value.isprintable()):
+            raise InvalidOption(f"metadata: the value of {key} has characters other than printable ASCII")
+    return tuple(metadata.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,45 +134,3 @@ class Tls:
     certificate: Path | None = None
     key: Path | None = None
     server_name: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """When to try again: only what was not begun or can be repeated, never against the server's word.
-
-    `QueueFull` waits as long as the server asked; `Unavailable` waits twice as long each time, with jitter, so that
-    many clients do not come back together. Nothing else is tried again, and never past the deadline.
-
-    Attributes:
-        attempts: tries in all; 1 never tries again.
-        first_delay_s: before the second try.
-        max_delay_s: longest wait between two tries, unless the server asks for more.
-    """
-
-    attempts: int = 5
-    first_delay_s: float = 0.1
-    max_delay_s: float = 5.0
-    jitter: random.Random = field(default_factory=random.Random, repr=False, compare=False)
-
-    def delay_s(self, error: SluicewayError, failures: int, remaining_s: float | None) -> float | None:
-        """Say how long to wait before the next try.
-
-        Args:
-            error: what the last try ended with.
-            failures: tries that failed so far, at least 1.
-            remaining_s: time left for the whole call; None if it has no deadline.
-
-        Returns:
-            Seconds, or None to give up.
-        """
-        if failures >= self.attempts or not isinstance(error, QueueFull | Unavailable):
-            return None
-        if isinstance(error, QueueFull) and error.retry_after_s is None:
-            # Without a time the server does not want it back: the message is too large, or a proxy's quota is used up.
-            return None
-        # No power of two beyond what a float holds: whoever never gives up gets there.
-        doubled = self.first_delay_s * 2 ** min(failures - 1, 100)
-        backoff = min(doubled, self.max_delay_s) * self.jitter.uniform(0.5, 1.0)
-        asked = error.retry_after_s or 0.0
-        delay = max(backoff, asked * self.jitter.uniform(1.0, 1.2))
-        return None if remaining_s is not None and delay >= remaining_s else delay

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sluiceway.errors import SluicewayError
 
-__all__ = ["Box", "Character", "Label", "Reading", "Region", "error_to_dict"]
+__all__ = ["Box", "Character", "Label", "Reading", "Region", "Word", "error_to_dict", "reading_to_dict"]
 
 
 class Box(NamedTuple):
@@ -47,6 +47,23 @@ class Character:
 
 
 @dataclass(frozen=True, slots=True)
+class Word:
+    """One word of a text.
+
+    Attributes:
+        text: what stands between spaces.
+        confidence: mean of its characters, (0, 1].
+        box: where it is, in pixels of the page; where it is turned, the upright rectangle around it.
+        outline: its corners clockwise, in pixels.
+    """
+
+    text: str
+    confidence: float
+    box: Box
+    outline: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Label:
     """One candidate class of a classifier and its probability, [0, 1]."""
 
@@ -69,6 +86,8 @@ class Reading:
         error: why the step failed here.
         step: name of the step.
         data: what an API answered; None from models.
+        rotation: how many degrees clockwise the text is turned in its region: 0, 90 (it runs down), 180 or 270.
+        words: where each word lies, if `words` was asked for.
     """
 
     model: str
@@ -80,9 +99,11 @@ class Reading:
     error: SluicewayError | None = None
     step: str = ""
     data: Mapping[str, Any] | None = None
+    rotation: int = 0
+    words: tuple[Word, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Region:
     """One thing found in a page, or in another region of it.
 
@@ -110,6 +131,10 @@ class Region:
     parent_id: int | None = None
     page: int = 0
 
+    def __repr__(self) -> str:
+        text = "" if self.text is None else f" {self.text!r}"
+        return f"<Region {self.id} {self.class_name} {self.confidence:.2f}{text} at {self.box}>"
+
     @property
     def values(self) -> Mapping[str, Reading]:
         """The readings by the name of their step."""
@@ -126,6 +151,12 @@ class Region:
         """Mean confidence of the characters, [0, 1]; None where there is no text."""
         reading = self._text_reading()
         return reading.confidence if reading else None
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """The words of the text, if they were asked for."""
+        reading = self._text_reading()
+        return reading.words if reading else ()
 
     def _text_reading(self) -> Reading | None:
         return next((reading for reading in self.readings if reading.text is not None), None)
@@ -147,9 +178,21 @@ class Region:
             "text": self.text,
             "text_confidence": None if self.text_confidence is None else round(self.text_confidence, 4),
         }
+        if self.words:
+            plain["words"] = _words(self.words)
+        rotation = next((reading.rotation for reading in self.readings if reading.rotation), 0)
+        if rotation:
+            plain["text_rotation"] = rotation
         labels = [label for reading in self.readings for label in reading.labels]
         if labels:
-            plain["labels"] = [{"class": item.class_name, "confidence": round(item.confidence, 4)} for item in labels]
+            plain["labels"] = _labels(labels)
+        characters = next((reading.characters for reading in self.readings if reading.characters), ())
+        if characters:
+            plain["characters"] = _characters(characters)
+        texts = [reading for reading in self.readings if reading.text is not None]
+        if len(texts) > 1:
+            # Of several steps; the first is `text`.
+            plain["texts"] = {reading.step: reading_to_dict(reading) for reading in texts}
         embedding = next((reading.embedding for reading in self.readings if reading.embedding), None)
         if embedding:
             plain["embedding"] = list(embedding)
@@ -162,6 +205,57 @@ class Region:
         return plain
 
 
-def error_to_dict(error: SluicewayError) -> dict[str, str]:
-    """Plain data: what programs need to know of a failure."""
-    return {"code": error.code, "reason": error.reason, "message": error.message}
+def reading_to_dict(reading: Reading) -> dict[str, Any]:
+    """Plain data: what one step said."""
+    plain: dict[str, Any] = {"model": reading.model} if reading.model else {}
+    if reading.text is not None:
+        plain |= {"text": reading.text, "confidence": round(reading.confidence, 4)}
+    if reading.characters:
+        plain["characters"] = _characters(reading.characters)
+    if reading.words:
+        plain["words"] = _words(reading.words)
+    if reading.rotation:
+        plain["text_rotation"] = reading.rotation
+    if reading.labels:
+        plain["labels"] = _labels(reading.labels)
+    if reading.embedding:
+        plain["embedding"] = list(reading.embedding)
+    if reading.data is not None:
+        plain["values"] = reading.data
+    if reading.error is not None:
+        plain["error"] = error_to_dict(reading.error)
+    return plain
+
+
+def _words(words: Iterable[Word]) -> list[dict[str, Any]]:
+    return [
+        {
+            "text": word.text,
+            "confidence": round(word.confidence, 4),
+            "box": [round(value, 2) for value in word.box],
+        }
+        for word in words
+    ]
+
+
+def _labels(labels: Iterable[Label]) -> list[dict[str, Any]]:
+    return [{"class": item.class_name, "confidence": round(item.confidence, 4)} for item in labels]
+
+
+def _characters(characters: Iterable[Character]) -> list[dict[str, Any]]:
+    return [{"text": item.text, "confidence": round(item.confidence, 4)} for item in characters]
+
+
+def error_to_dict(error: SluicewayError, *, whole: bool = False) -> dict[str, Any]:
+    """Plain data: what programs need to know of a failure.
+
+    Args:
+        error: what failed.
+        whole: with what there is besides: the id of the request, and when to come back.
+    """
+    plain: dict[str, Any] = {"code": error.code, "reason": error.reason, "message": error.message}
+    if whole and error.request_id:
+        plain["request_id"] = error.request_id
+    if whole and error.retry_after_s is not None:
+        plain["retry_after_s"] = error.retry_after_s
+    return plain

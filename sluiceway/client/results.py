@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sluiceway.client.regions import Box, Reading, Region, error_to_dict
+from sluiceway.client.notebooks import as_html
+from sluiceway.client.regions import Box, Reading, Region, error_to_dict, reading_to_dict
 from sluiceway.errors import SluicewayError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Block", "Line", "Model", "Notice", "Page", "Result", "StageTimings", "StepReport", "Timings", "to_pandas"]
+
+# Halves of a letter that stand alone, as in file names: JSON can name them, and no encoding of Unicode can hold them.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +113,7 @@ class StepReport:
     failed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Result:
     """What became of one source.
 
@@ -127,6 +132,7 @@ class Result:
         notices: what was given up, cut off or changed.
         image: bytes of a fetched image, if `return_images` was set.
         error: why the source failed; then the rest holds what was known by then.
+        request_id: by which the logs of the servers know it.
     """
 
     source: str
@@ -142,6 +148,18 @@ class Result:
     notices: tuple[Notice, ...] = ()
     image: bytes | None = field(default=None, repr=False)
     error: SluicewayError | None = None
+    request_id: str = ""
+
+    def __repr__(self) -> str:
+        if self.error is not None:
+            return f"<Result {self.source!r} failed: {self.error.reason}: {self.error.message}>"
+        pages = f", {len(self.pages)} pages" if len(self.pages) > 1 else ""
+        size = f"{self.width}x{self.height}{pages}"
+        return f"<Result {self.source!r} {size}, {len(self.regions)} regions, {self.timings.total_ms:.0f} ms>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the fetched image, if there is one, and a table of the regions."""
+        return as_html(repr(self).strip("<>"), self.regions, self.image)
 
     @property
     def ok(self) -> bool:
@@ -160,8 +178,20 @@ class Result:
 
     @property
     def text(self) -> str:
-        """All text in reading order, one region a line."""
-        return "\n".join(region.text for region in self.regions if region.text)
+        """All text in reading order: a line break behind each line, an empty line between blocks."""
+        if not self.lines:
+            # Nothing was read, or by a server that knows no lines.
+            return "\n".join(region.text for region in self.regions if region.text)
+        texts = self.line_texts
+        blocks = self.blocks or [Block(tuple(range(len(texts))))]
+        paragraphs = ("\n".join(texts[at] for at in block.lines if at < len(texts)) for block in blocks)
+        return "\n\n".join(paragraphs)
+
+    @property
+    def line_texts(self) -> list[str]:
+        """The text of each of `lines`: that of its regions, with a space between them."""
+        texts = {region.id: region.text for region in self.regions}
+        return [" ".join(text for key in line.region_ids if (text := texts.get(key))) for line in self.lines]
 
     @property
     def models(self) -> tuple[Model, ...]:
@@ -197,7 +227,7 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """Plain data: one line of the output of `sluiceway run --json`."""
         if self.error is not None:
-            return {"source": self.source, "status": "failed", "error": error_to_dict(self.error)}
+            return {"source": self.source, "status": "failed", "error": error_to_dict(self.error, whole=True)}
         many = len(self.pages) > 1
         plain: dict[str, Any] = {
             "source": self.source,
@@ -210,13 +240,21 @@ class Result:
             plain["values"] = dict(self.values)
         if self.value_errors:
             plain["value_errors"] = {name: error_to_dict(error) for name, error in self.value_errors.items()}
+        if self.page_values:
+            plain["page_values"] = {
+                str(page): {step: reading_to_dict(reading) for step, reading in said.items()}
+                for page, said in self.page_values.items()
+            }
         if many:
             plain["pages"] = [
                 {"index": page.index, "width": page.width, "height": page.height, "rotation": page.rotation}
                 for page in self.pages
             ]
         if self.lines:
-            plain["lines"] = [{"regions": list(line.region_ids), "page": line.page} for line in self.lines]
+            plain["lines"] = [
+                {"regions": list(line.region_ids), "text": text, "page": line.page}
+                for line, text in zip(self.lines, self.line_texts, strict=True)
+            ]
         if self.blocks:
             plain["blocks"] = [{"lines": list(block.lines), "page": block.page} for block in self.blocks]
         if self.notices:
@@ -232,8 +270,13 @@ class Result:
         return plain
 
     def to_json(self) -> str:
-        """Return the same as `to_dict`, as one line of JSON."""
-        return json.dumps(self.to_dict(), ensure_ascii=False)
+        """Return the same as `to_dict`, as one line of JSON that UTF-8 can hold.
+
+        Bytes of file names that are not UTF-8 stay what Python made of them, written as JSON writes what it has no
+        letter for (`\\udcfc`): read back, `os.fsencode` gives the name as it was.
+        """
+        text = json.dumps(self.to_dict(), ensure_ascii=False)
+        return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row for each region; needs pandas."""

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from PIL import Image, ImageOps
 
+from sluiceway.client.files import MAX_SOURCE_BYTES, read_file, require_size
 from sluiceway.errors import InvalidImage, InvalidInput, SluicewayError
 
 __all__ = [
@@ -23,11 +24,14 @@ __all__ = [
     "SourceLike",
     "describe_source",
     "load_source",
+    "path_of",
     "with_calls",
 ]
 
 ChannelOrder = Literal["bgr", "rgb"]
 
+_URLS = ("http://", "https://")
+_SCHEMES = (*_URLS, "api:")
 # Safely below the 32 MiB that a server takes unless told otherwise; a photograph of 12 megapixels has 36 MB.
 MAX_BMP_BYTES = 24 * 2**20
 # The fastest: photographs come out little larger than at the highest level, in a fraction of its time.
@@ -90,11 +94,13 @@ class Source:
         content: the image; None if one of the calls, or of the pipeline's own, brings it.
         calls: further APIs to ask before detection, all at once; their answers are in `Result.values`.
         params: for the call steps of the pipeline, by name.
+        channels: order of the channels, if the image is an array and another than the client's.
     """
 
     content: Content | None = None
     calls: Sequence[ApiCall] = ()
     params: Mapping[str, str] = field(default_factory=dict)
+    channels: ChannelOrder | None = None
 
 
 SourceLike = Content | Source
@@ -117,7 +123,7 @@ def with_calls(source: SourceLike, calls: Sequence[ApiCall], params: Mapping[str
     if not calls and not params:
         return source
     whole = source if isinstance(source, Source) else Source(source)
-    return Source(whole.content, (*whole.calls, *calls), {**(params or {}), **whole.params})
+    return replace(whole, calls=(*whole.calls, *calls), params={**(params or {}), **whole.params})
 
 
 def describe_source(source: SourceLike) -> str:
@@ -138,52 +144,62 @@ def describe_source(source: SourceLike) -> str:
     return type(source).__name__
 
 
-def load_source(source: SourceLike, *, channels: ChannelOrder = "bgr") -> LoadedSource:
+def path_of(source: SourceLike) -> Path | None:
+    """Say which file a source is in; None if it is in none."""
+    content = source.content if isinstance(source, Source) else source
+    if isinstance(content, str):
+        return None if content.startswith(_SCHEMES) else Path(content)
+    return Path(content) if isinstance(content, os.PathLike) else None
+
+
+def load_source(
+    source: SourceLike, *, channels: ChannelOrder = "bgr", most_bytes: int = MAX_SOURCE_BYTES
+) -> LoadedSource:
     """Read or encode a source.
 
     Args:
         source: `http://` and `https://` URLs and `api:NAME?key=value` are told apart from paths by how they begin.
         channels: order in three-channel arrays; what OpenCV reads is "bgr". Pillow pictures know theirs.
+        most_bytes: of a larger file nothing is read.
 
     Returns:
         What to send. Pictures in memory are encoded without loss.
 
     Raises:
+        ImageTooLarge: the file is larger than `most_bytes`, or nothing that is sent could hold the image.
         InvalidImage: the file or the picture cannot be read, or the array is not uint8 [H, W], [H, W, 3] or [H, W, 4].
     """
     name = describe_source(source)
     match source:
         case Source():
-            content = LoadedSource(name) if source.content is None else load_source(source.content, channels=channels)
+            content = LoadedSource(name)
+            if source.content is not None:
+                content = load_source(source.content, channels=source.channels or channels, most_bytes=most_bytes)
             return replace(content, calls=tuple(source.calls), params=dict(source.params))
         case ApiCall():
             return LoadedSource(name, call=source)
         case bytes() | bytearray() | memoryview():
-            return LoadedSource(name, image=bytes(source))
+            return LoadedSource(name, image=_sized(bytes(source)))
         case Image.Image():
             with _unreadable_pictures():
-                return LoadedSource(name, image=_encode(ImageOps.exif_transpose(source)))
-        case str() if source.startswith(("http://", "https://")):
+                return LoadedSource(name, image=_sized(_encode(ImageOps.exif_transpose(source))))
+        case str() if source.startswith(_URLS):
             return LoadedSource(name, url=source)
         case str() if source.startswith("api:"):
             return LoadedSource(name, call=ApiCall.parse(source))
         case str() | os.PathLike():
-            return LoadedSource(name, image=_read(Path(source)))
+            return LoadedSource(name, image=read_file(Path(source), most_bytes))
         case ArrayLike():
             with _unreadable_pictures():
-                return LoadedSource(name, image=_encode(_picture(source, channels)))
+                return LoadedSource(name, image=_sized(_encode(_picture(source, channels))))
     raise InvalidInput(
         f"cannot process a {type(source).__name__}: give a path, bytes, array, picture, URL, ApiCall or Source"
     )
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InvalidImage(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise InvalidImage(f"cannot read {path}: {error}") from error
+def _sized(image: bytes) -> bytes:
+    require_size("the image", len(image))
+    return image
 
 
 @contextmanager

@@ -36,6 +36,8 @@ def cluster(certificates: Path) -> Iterator[Up]:
         SLUICEWAY_SECURITY__STAGE_TOKEN_ENV="STAGE_TOKEN",
         CLIENT_TOKEN=TOKEN,
         STAGE_TOKEN="another-token-of-a-test",
+        # These programs print upright boxes alone; the lines that the default model finds may be turned.
+        SLUICEWAY_DETECTION__MODEL="text-nano",
         SLUICEWAY_DETECTION__WORKERS="1",
         SLUICEWAY_RECOGNITION__WORKERS="1",
     )
@@ -102,7 +104,7 @@ def compare(output: Output, expected: dict[str, Result]) -> None:
 def test_the_pictures_are_worth_comparing(expected: dict[str, Result]) -> None:
     assert not expected["blank.png"].regions
     assert "1,234.50" in expected["rendered.bmp"].text
-    assert len(expected["page.png"].regions) >= 40
+    assert len(expected["page.png"].text.split()) >= 40
     assert "Region-based" in expected["page.png"].text
     assert expected["turned.jpg"].width == expected["page.png"].width
     assert expected["bus.jpg"].regions

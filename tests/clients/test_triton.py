@@ -119,19 +119,19 @@ def test_metadata_is_right_for_every_model(probe: dict[str, Any], described: Any
         assert told["versions"] == [model.version]
         assert told["platform"].startswith("sluiceway_")
     told = probe["metadata"][detection.model.name]
-    assert told["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": ["-1"]}]
+    assert told["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": ["-1", "1"]}]
     shapes = {output["name"]: (output["datatype"], output["shape"]) for output in told["outputs"]}
     assert shapes == {
-        "num_detections": ("INT32", ["-1"]),
+        "num_detections": ("INT32", ["-1", "1"]),
         "image_sizes": ("INT32", ["-1", "2"]),
-        "boxes": ("FP32", ["-1", "4"]),
-        "confidences": ("FP32", ["-1"]),
-        "class_ids": ("INT32", ["-1"]),
-        "class_names": ("BYTES", ["-1"]),
+        "boxes": ("FP32", ["-1", "-1", "4"]),
+        "confidences": ("FP32", ["-1", "-1"]),
+        "class_ids": ("INT32", ["-1", "-1"]),
+        "class_names": ("BYTES", ["-1", "-1"]),
     }
     for name in READERS:
         told = probe["metadata"][name]
-        assert told["inputs"] == [{"name": "crop", "datatype": "BYTES", "shape": ["-1"]}]
+        assert told["inputs"] == [{"name": "crop", "datatype": "BYTES", "shape": ["-1", "1"]}]
         assert [(output["name"], output["datatype"]) for output in told["outputs"]] == [
             ("text", "BYTES"),
             ("confidence", "FP32"),
@@ -149,6 +149,36 @@ def test_detects_what_the_stage_detects(probe: dict[str, Any], native: list[dete
     assert told["confidences"] == [item.confidence for item in found]
     assert told["class_ids"] == [item.class_id for item in found]
     assert told["class_names"] == [item.class_name for item in found]
+
+
+def test_images_of_a_batch_have_an_entry_each(
+    probe: dict[str, Any], native: list[detection_pb2.DetectResponse]
+) -> None:
+    told, counts = probe["batch"], [len(answer.detections) for answer in native]
+    assert told["num_detections"] == [[count] for count in counts]
+    for answer, boxes, names in zip(native, told["boxes"], told["class_names"], strict=True):
+        assert len(boxes) == max(counts)
+        found = [[box.x0, box.y0, box.x1, box.y1] for box in (item.geometry.box for item in answer.detections)]
+        assert boxes[: len(found)] == found
+        assert boxes[len(found) :] == [[0.0] * 4] * (max(counts) - len(found))
+        assert names == [item.class_name for item in answer.detections] + [""] * (max(counts) - len(found))
+    best = max((item for item in native[0].detections), key=lambda item: item.confidence)
+    value, index, name = probe["ranked"][0][0].split(":")
+    assert (float(value), name) == (pytest.approx(best.confidence, abs=1e-6), best.class_name)
+    assert int(index) < counts[0]
+
+
+def test_says_how_it_is_configured_and_what_became_of_requests(probe: dict[str, Any], described: Any) -> None:
+    name = described[0].model.name
+    config = probe["config"]["config"]
+    assert (config["name"], config["max_batch_size"], config["backend"]) == (name, 64, "sluiceway")
+    assert config["input"] == [{"name": "image", "data_type": "TYPE_STRING", "dims": ["1"]}]
+    assert probe["index"] == {"models": [{"name": name, "version": described[0].model.version, "state": "READY"}]}
+    (stats,) = probe["statistics"]["model_stats"]
+    told = stats["inference_stats"]
+    assert int(told["success"]["count"]) >= 4
+    assert int(told["compute_infer"]["ns"]) > 0
+    assert int(told["success"]["ns"]) > int(told["compute_infer"]["ns"])
 
 
 def test_parameters_are_the_options_of_the_stage(probe: dict[str, Any]) -> None:
@@ -184,10 +214,10 @@ def test_calls_at_a_time(probe: dict[str, Any]) -> None:
     ("what", "message"),
     [
         ("no image", "not a JPEG"),
-        ("no model", "no model no-such-model is served"),
+        ("no model", "Request for unknown model: 'no-such-model' is not served"),
         ("no input", "wants image"),
         ("datatype", "is BYTES, not FP32"),
-        ("shape", "the shape must be [-1]"),
+        ("shape", "the shape must be [-1, 1]"),
     ],
 )
 def test_errors_are_invalid_arguments(probe: dict[str, Any], what: str, message: str) -> None:

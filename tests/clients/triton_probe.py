@@ -25,10 +25,15 @@ def main(detection: str, recognition: str, crops: list[str], images: list[str]) 
         },
         "detections": detect(found, models[0], images),
         "few": detect(found, models[0], images, {"max_detections": 3, "confidence": 0.3}),
+        "batch": batch(found, models[0], images),
+        "ranked": ranked(found, models[0], images),
+        "config": found.get_model_config(models[0], as_json=True),
+        "index": found.get_model_repository_index(as_json=True),
         "texts": {name: recognise(read, name, crops) for name in models[1:]},
         "one_output": recognise(read, models[1], crops, outputs=["text"]),
         "errors": errors(found, models[0]),
         "asynchronous": asynchronous(read, models[1], crops),
+        "statistics": found.get_inference_statistics(models[0], as_json=True),
     }
 
 
@@ -46,6 +51,28 @@ def detect(
     names = ("num_detections", "image_sizes", "boxes", "confidences", "class_ids")
     plain = {name: answer.as_numpy(name).tolist() for name in names}
     return plain | {"class_names": [name.decode() for name in answer.as_numpy("class_names")]}
+
+
+def column(paths: list[str]) -> triton.InferInput:
+    """Images as a batch of one each."""
+    images = triton.InferInput("image", [len(paths), 1], "BYTES")
+    images.set_data_from_numpy(files(paths).reshape(-1, 1))
+    return images
+
+
+def batch(client: triton.InferenceServerClient, model: str, paths: list[str]) -> dict[str, object]:
+    answer = client.infer(
+        model, [column(paths)], priority=1, timeout=60_000_000, sequence_id=7, sequence_start=True, client_timeout=60
+    )
+    names = [[name.decode() for name in row] for row in answer.as_numpy("class_names")]
+    plain = {name: answer.as_numpy(name).tolist() for name in ("num_detections", "boxes")}
+    return plain | {"class_names": names}
+
+
+def ranked(client: triton.InferenceServerClient, model: str, paths: list[str]) -> list[list[str]]:
+    wanted = [triton.InferRequestedOutput("confidences", class_count=1)]
+    answer = client.infer(model, [column(paths[:1])], outputs=wanted, client_timeout=60)
+    return [[entry.decode() for entry in row] for row in answer.as_numpy("confidences")]
 
 
 def recognise(
@@ -95,7 +122,7 @@ def errors(client: triton.InferenceServerClient, model: str) -> dict[str, str]:
     attempt("no model", "no-such-model", [1], "BYTES", nothing)
     attempt("no input", model, [1], "BYTES", nothing, "picture")
     attempt("datatype", model, [1], "FP32", np.array([1], dtype=np.float32))
-    attempt("shape", model, [1, 1], "BYTES", nothing.reshape(1, 1))
+    attempt("shape", model, [1, 1, 1], "BYTES", nothing.reshape(1, 1, 1))
     return told
 
 

@@ -95,8 +95,9 @@ class Overlapping(Scripted):
 
     def launch(self, batch: Sequence[Payload]) -> Callable[[], Sequence[Payload | SluicewayError]]:
         self._note("launch", batch)
-        if any(payload.meta.get("broken") for payload in batch):
-            raise WorkerBroken("scripted")
+        for meta in (payload.meta for payload in batch):
+            if meta.get("broken") or Path(meta.get("broken_while", "/nowhere")).exists():
+                raise WorkerBroken("scripted")
 
         def finish() -> Sequence[Payload | SluicewayError]:
             self._note("finish", batch)

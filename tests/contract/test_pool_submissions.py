@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from pool_bench import submit
+from pool_bench import submit, until
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import (
     InvalidImage,
@@ -124,3 +124,56 @@ async def test_a_worker_that_dies_costs_a_submission_only_the_killer(bench):
     results = await Group(pool, *({"id": number, "crash": number == 2} for number in range(4))).results(4)
     assert isinstance(results[2], Quarantined)
     assert [results[position].meta["id"] for position in (0, 1, 3)] == [0, 1, 3]
+
+
+async def test_a_callback_that_raises_costs_nobody_else_an_answer(bench):
+    """It is a bug of one caller, and the loop hears of it as of any."""
+    pool = await bench.start(max_batch=8)
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+
+    def bad(_: Answers) -> None:
+        raise RuntimeError("a bug in a caller")
+
+    asked: dict[str, Any] = {"request_id": "bad", "deadline": Deadline.after(20), "answered": bad}
+    submission = pool.submit_many([Work(Payload({"id": 0, "pause": 0.05}))], **asked)
+    good = submit(pool, id=1)
+    assert (await good).payload.meta["batch"] == 2, "they shared a batch"
+    assert [str(context["exception"]) for context in told] == ["a bug in a caller"]
+    assert submission.unanswered == 0
+    assert (await submit(pool, id=2)).payload.meta["id"] == 2
+
+
+async def test_what_is_cancelled_is_not_computed_though_a_worker_has_it(bench, tmp_path):
+    gate, journal = tmp_path / "gate", tmp_path / "journal"
+    pool = await bench.start(max_batch=2, credits_each=3, config={"journal": str(journal)})
+    first = submit(pool, id=0, wait_for=str(gate))
+    await until(journal.exists)
+    gone = Group(pool, *({"id": number} for number in range(1, 5)), request_id="gone")
+    await until(lambda: pool.load().running == 5)
+    mixed = [submit(pool, id=number, request_id="mixed") for number in (5, 6)]
+    gone.submission.cancel()
+    gate.touch()
+    assert (await first).payload.meta["id"] == 0
+    assert [(await one).payload.meta["id"] for one in mixed] == [5, 6]
+    begun = [int(line.split()[0]) for line in journal.read_text().splitlines()]
+    assert sorted(begun) == [0, 5, 6]
+    assert gone.answers == []
+    (worker,) = pool.statistics().workers
+    assert worker.items == 3
+
+
+async def test_of_a_batch_that_a_worker_has_only_what_is_wanted_is_computed(bench, tmp_path):
+    gate, journal = tmp_path / "gate", tmp_path / "journal"
+    pool = await bench.start(max_batch=4, credits_each=2, config={"journal": str(journal)})
+    first = submit(pool, id=0, wait_for=str(gate))
+    await until(journal.exists)
+    futures = [submit(pool, id=number) for number in range(1, 5)]
+    await until(lambda: pool.load().running == 5)
+    futures[1].cancel()
+    await asyncio.sleep(0)  # its callback tells the pool
+    gate.touch()
+    await first
+    answers = [(await futures[number]).payload.meta for number in (0, 2, 3)]
+    assert [(answer["id"], answer["batch"]) for answer in answers] == [(1, 3), (3, 3), (4, 3)]
+    assert "2" not in [line.split()[0] for line in journal.read_text().splitlines()]

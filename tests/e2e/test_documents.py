@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("document", "said"),
     [
-        ("README.md", ["Region-based 0.9", "a.jpg Region-based", "c.jpg Region-based"]),
+        ("README.md", ["Region-based segmentation 0.9", "a.jpg Region-based", "c.jpg Region-based"]),
         ("examples/README.md", ["markers", '{"source": "b.jpg", "status": "ok"', "INVALID_IMAGE"]),
     ],
 )

@@ -9,11 +9,12 @@ import pytest
 from direct_pipeline import DirectPipeline, Region, read_characters
 from PIL import Image
 from sluiceway_cluster import Cluster, plan_cluster
-from sluiceway_detection.config import DEFAULT_MODEL
 from sluiceway_runtime import weights
 
 from sluiceway import AsyncClient
 
+# A YOLO model: of a DB model, `test_detection_db` compares what is found with a plain run.
+DETECTOR = "text-nano"
 SAMPLES = ("bus.jpg", "zidane.jpg", "page.png", "text.png")
 
 
@@ -40,7 +41,7 @@ def variants() -> dict[str, bytes]:
 def direct() -> DirectPipeline:
     recogniser = weights.resolve("ppocrv6-tiny", kind="recognition")
     return DirectPipeline(
-        weights.resolve(DEFAULT_MODEL, kind="detection").path,
+        weights.resolve(DETECTOR, kind="detection").path,
         recogniser.path,
         read_characters(recogniser.files["config"]),
         precision="f32",
@@ -51,6 +52,7 @@ def direct() -> DirectPipeline:
 async def client() -> AsyncIterator[AsyncClient]:
     # f32 on both sides: what is compared is the pipeline around the models, not the rounding of bf16.
     f32 = {
+        "SLUICEWAY_DETECTION__MODEL": DETECTOR,
         "SLUICEWAY_DETECTION__PRECISION": "f32",
         "SLUICEWAY_RECOGNITION__MODELS": '[{"name": "ppocrv6-tiny", "precision": "f32"}]',
     }

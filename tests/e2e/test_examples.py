@@ -87,7 +87,8 @@ def of_step(answer: dict[str, Any], step: str) -> list[dict[str, Any]]:
 
 
 def words_in(answer: dict[str, Any], parent: dict[str, Any]) -> set[str]:
-    return {region["text"] for region in answer["regions"] if region["parent"] == parent["id"]}
+    lines = [region["text"] for region in answer["regions"] if region["parent"] == parent["id"]]
+    return {word for line in lines for word in line.split()}
 
 
 def found(words: set[str], text: str) -> float:
@@ -106,7 +107,17 @@ def test_layout(folder: Path, report: Path) -> None:
     assert found(by_class["Table"], " ".join(" ".join(row) for row in TABLE)) > 0.8
     assert any(found(words, TITLE) == 1 for name, words in by_class.items() if name in ("Title", "Section-header"))
     assert not by_class["Text"] & by_class["Table"], "each word is in one part"
-    assert {model["name"] for model in answer["models"]} == {"doclaynet-v8n", "text-nano", "ppocrv6-tiny"}
+    assert {model["name"] for model in answer["models"]} == {"doclaynet-v8n", "ppocrv6-tiny-det", "ppocrv6-tiny"}
+
+
+def test_objects(folder: Path, samples: Path) -> None:
+    answer = run("objects", samples / "bus.jpg", folder)
+    things, lettering = of_step(answer, "objects"), of_step(answer, "text")
+    (bus,) = [thing for thing in things if thing["class"] == "bus"]
+    assert {thing["class"] for thing in things} >= {"bus", "person"}
+    assert {region["parent"] for region in lettering} == {bus["id"]}
+    assert {"cero", "emisiones"} <= words_in(answer, bus)
+    assert {model["name"] for model in answer["models"]} == {"coco-v8n", "ppocrv6-tiny-det", "ppocrv6-tiny"}
 
 
 def test_vehicles(folder: Path, samples: Path) -> None:
@@ -124,9 +135,9 @@ def test_vehicles(folder: Path, samples: Path) -> None:
 
 def test_a_detector_of_ones_own_as_a_third_stage(folder: Path, samples: Path) -> None:
     answer = run("ink", samples / "page.png", folder)
-    words, blobs = of_step(answer, "text"), of_step(answer, "ink")
-    assert "markers" in [word["text"] for word in words]
+    lines, blobs = of_step(answer, "text"), of_step(answer, "ink")
+    assert "markers" in " ".join(line["text"] for line in lines).split()
     assert {blob["class"] for blob in blobs} == {"blob"}
     with_ink = {blob["parent"] for blob in blobs}
-    assert with_ink <= {word["id"] for word in words}
-    assert len(with_ink) > len(words) * 0.9
+    assert with_ink <= {line["id"] for line in lines}
+    assert len(with_ink) > len(lines) * 0.9

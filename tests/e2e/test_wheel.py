@@ -1,10 +1,9 @@
-"""The built wheel in an empty environment, outside the checkout, runs what `make demo` runs."""
+"""The client alone in an empty environment; `tests/deploy/test_release.py` has the whole of it."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import venv
 from pathlib import Path
 
@@ -22,22 +21,6 @@ def call(*command: object, cwd: Path) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def test_the_wheel_alone_runs_the_demo(tmp_path: Path) -> None:
-    call(sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", tmp_path, ROOT, cwd=tmp_path)
-    (wheel,) = tmp_path.glob("sluiceway-*.whl")
-    venv.create(tmp_path / "env", with_pip=True)
-    python, sluiceway = tmp_path / "env/bin/python", tmp_path / "env/bin/sluiceway"
-    call(python, "-m", "pip", "install", "--quiet", "--no-compile", f"{wheel}[cpu]", cwd=tmp_path)
-    where = call(python, "-c", "import sluiceway, sluiceway_runtime; print(sluiceway.__file__)", cwd=tmp_path)
-    assert where.startswith(str(tmp_path))
-    call(sluiceway, "models", "pull", "--defaults", cwd=tmp_path)
-    call(sluiceway, "samples", "pull", "bus.jpg", "page.png", "--to", "samples", cwd=tmp_path)
-    said = call(sluiceway, "run", "samples/bus.jpg", "samples/page.png", "--out", "annotated", cwd=tmp_path)
-    assert "segmentation" in said
-    assert "emisiones" in said
-    assert sorted(path.name for path in (tmp_path / "annotated").iterdir()) == ["bus.jpg", "page.png"]
 
 
 def test_the_client_alone_needs_no_server_library(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from ledger_models import draw
 from server_processes import Fleet, is_running, wait_until
 
 from sluiceway import AsyncClient
-from sluiceway.client.options import RetryPolicy
+from sluiceway.client.patience import RetryPolicy
 
 pytestmark = pytest.mark.timeout(400)
 

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 from sluiceway_runtime.deadline import Deadline
-from sluiceway_runtime.errors import Quarantined, StartupError
+from sluiceway_runtime.errors import Quarantined, StartupError, Unavailable
 from sluiceway_runtime.pool import Payload, Placement, Pool, PoolLimits, Timing, WorkerSpec
 
 QUICK = Timing(restart_delay_s=0.01, restart_delay_max_s=0.05, stop_grace_s=0.4)
@@ -96,7 +96,10 @@ async def test_worker_killed_while_idle_is_replaced(make):
     await pool.start()
     victim = pids(pool)[0]
     os.kill(victim, signal.SIGKILL)
-    await until(lambda: pool.statistics().workers[0].restarts == 1)
+    await until(lambda: pool.statistics().counters.deaths == 1)
+    with pytest.raises(Unavailable):
+        submit(pool, 0)  # there is none that works, and other replicas may have one
+    await until(lambda: pool.able)
     answer = await submit(pool, 1)
     assert answer.payload.meta["pid"] != victim
     assert pool.statistics().workers[0].restarts == 1

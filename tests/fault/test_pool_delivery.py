@@ -16,7 +16,7 @@ import pytest
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import StartupError, Unavailable
 from sluiceway_runtime.pool import Payload, Placement, Pool, PoolLimits, Timing, WorkerSpec
-from sluiceway_runtime.pool.channel import Channel, Packet
+from sluiceway_runtime.pool.transport.channel import Channel, Packet
 
 QUICK = Timing(restart_delay_s=0.01, restart_delay_max_s=0.05)
 PATIENCE_S = 30

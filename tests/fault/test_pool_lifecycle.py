@@ -90,8 +90,8 @@ def test_no_worker_outlives_a_front_that_is_killed(tmp_path, meta):
 
 def test_workers_notice_a_closed_socket_even_without_the_death_signal(tmp_path):
     """The front's end closes, but the parent process lives: only the socket can tell."""
-    from sluiceway_runtime.pool.channel import Channel, pair
-    from sluiceway_runtime.pool.messages import Ready, Run, Start
+    from sluiceway_runtime.pool.transport.channel import Channel, pair
+    from sluiceway_runtime.pool.transport.messages import Ready, Run, Start
 
     journal = tmp_path / "journal"
     here, there = pair()

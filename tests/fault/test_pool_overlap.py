@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from sluiceway_runtime.deadline import Deadline
-from sluiceway_runtime.errors import Quarantined
+from sluiceway_runtime.errors import Quarantined, Unavailable
 from sluiceway_runtime.pool import Payload, Placement, Pool, PoolLimits, Timing, WorkerSpec
 
 QUICK = Timing(restart_delay_s=0.01, restart_delay_max_s=0.05, stop_grace_s=5.0)
@@ -119,9 +119,32 @@ async def test_a_worker_killed_from_outside_loses_nothing(start, tmp_path):
 
 
 async def test_a_worker_that_can_compute_no_more_is_replaced(start, tmp_path):
+    """It says that its device is gone: that is nobody's fault who asks, and nothing is held against the item."""
     pool = await start()
     pid = worker_pid(pool)
-    with pytest.raises(Quarantined):
-        await submit(pool, 0, broken=True)
-    answer = await submit(pool, 1)
+    for number in range(3):
+        with pytest.raises(Unavailable) as told:
+            await submit(pool, number, broken=True)
+        assert "alone" in told.value.metadata["story"]
+        await until(lambda: pool.able)
+    answer = await submit(pool, 9)
     assert answer.payload.meta["pid"] != pid
+    assert pool.statistics().counters.quarantined == 0
+
+
+async def test_what_waits_for_a_device_that_is_gone_is_tried_elsewhere(start, tmp_path):
+    """And the machine takes nothing until it has computed one of them, which nobody waits for any more."""
+    pool = await start()
+    gone = tmp_path / "gone"
+    gone.touch()
+    answers = await asyncio.gather(
+        *(submit(pool, number, broken_while=str(gone)) for number in range(12)), return_exceptions=True
+    )
+    assert [type(answer) for answer in answers] == [Unavailable] * 12
+    assert not pool.able
+    assert pool.load().capacity == 0
+    with pytest.raises(Unavailable):
+        submit(pool, 12)
+    gone.unlink()
+    await until(lambda: pool.able)
+    assert (await submit(pool, 13)).payload.meta["id"] == 13

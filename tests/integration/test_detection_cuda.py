@@ -14,7 +14,7 @@ import pytest
 from sluiceway_detection.backends import BackendSpec
 from sluiceway_detection.backends.agreement import reference_image
 from sluiceway_detection.config import DetectionConfig
-from sluiceway_detection.detector import YoloDetector
+from sluiceway_detection.detector import ModelDetector
 from sluiceway_detection.job import DetectionJob
 from sluiceway_detection.postprocess import Selection
 from sluiceway_detection.service import DetectionService
@@ -55,11 +55,11 @@ def backend(path: Path, *, max_batch: int = 2, **options: Any) -> Any:
     return CudaBackend(BackendSpec(path, DEVICE, 1, **options), max_batch=max_batch, depth=3)
 
 
-def reference(path: Path) -> YoloDetector:
+def reference(path: Path) -> ModelDetector:
     """In f32 on the CPU, by torch: a GPU machine may have nothing else."""
     from sluiceway_detection.backends.torch import TorchBackend
 
-    return YoloDetector(TorchBackend(BackendSpec(path, "cpu", 4, precision="f32", shapes=(SHAPE,))))
+    return ModelDetector(TorchBackend(BackendSpec(path, "cpu", 4, precision="f32", shapes=(SHAPE,))))
 
 
 def overlap(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -182,7 +182,7 @@ def test_shapes_that_do_not_fit_into_the_memory_are_left_out(tmp_path: Path) -> 
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
         torch.cuda.empty_cache()
-    assert made.shapes == ((2048, 2048),)
+    assert made.inputs.shapes == ((2048, 2048),)
     assert max(int(name.partition("x")[0]) for name in made.costs_ms) < 64
     found = [float(places[4].mean()) for places in made.start(flat([10, 20, 30], (2048, 2048)))()]
     assert found == pytest.approx([10 / 255, 20 / 255, 30 / 255], abs=1e-3)

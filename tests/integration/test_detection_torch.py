@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from sluiceway_detection.backends import Backend, BackendSpec, open_backend
-from sluiceway_detection.detector import YoloDetector
+from sluiceway_detection.detector import ModelDetector
 from sluiceway_detection.job import DetectionJob
 from sluiceway_detection.postprocess import Selection
 from sluiceway_runtime.errors import StartupError
@@ -95,7 +95,7 @@ def test_boxes_equal_predict(checkpoint: Path, exported: Path, backend: str, nam
     (expected,) = YOLO(str(checkpoint)).predict(path, device="cpu", **options)
     boxes, confidences = expected.boxes.xyxy.numpy(), expected.boxes.conf.numpy()
     assert len(boxes) > 30
-    detector = YoloDetector(backend_of(backend, checkpoint if backend == "torch" else exported))
+    detector = ModelDetector(backend_of(backend, checkpoint if backend == "torch" else exported))
     image = decode_image(path.read_bytes(), ImageLimits())
     (found,) = detector.detect([image], [DetectionJob(Selection(1e-4, 0.7, 1000))])
     unmatched = 0

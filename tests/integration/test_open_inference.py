@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -13,10 +15,20 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 from sluiceway_runtime.config import ServerConfig
 from sluiceway_runtime.errors import QueueFull, SluicewayError
-from sluiceway_runtime.inference import SERVICE, ModelCard, Parameter, Tensor, TensorSpec, add_inference, convert
+from sluiceway_runtime.inference import (
+    SERVICE,
+    Inferred,
+    ModelCard,
+    Parameter,
+    Tensor,
+    TensorSpec,
+    add_inference,
+    convert,
+)
 from sluiceway_runtime.inference import open_inference_pb2 as pb
 from sluiceway_runtime.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from sluiceway_runtime.inference.tensors import pack_bytes, unpack_bytes
+from sluiceway_runtime.priority import Priority
 from sluiceway_runtime.server.app import Server
 from sluiceway_runtime.server.status import from_rpc_error
 
@@ -44,6 +56,8 @@ class Echo:
     def __init__(self) -> None:
         self.parameters: dict[str, Parameter] = {}
         self.error: SluicewayError | None = None
+        self.priority: Priority | None = None
+        self.hold: asyncio.Event | None = None
         self.is_ready = True
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -53,12 +67,22 @@ class Echo:
         return (CARD,)
 
     async def infer(
-        self, card: ModelCard, inputs: Mapping[str, Tensor], parameters: Mapping[str, Parameter], context: Any
-    ) -> Sequence[Tensor]:
-        self.parameters = dict(parameters)
+        self,
+        card: ModelCard,
+        inputs: Mapping[str, Tensor],
+        parameters: Mapping[str, Parameter],
+        priority: Priority,
+        context: Any,
+    ) -> Inferred:
+        self.parameters, self.priority = dict(parameters), priority
         if self.error is not None:
             raise self.error
-        return [inputs["numbers"], inputs["names"]]
+        if self.hold is not None:
+            await self.hold.wait()
+        labels = [b"one", b"two"]
+        scores = [0.25, 0.75]
+        numbers = replace(inputs["numbers"], labels=labels)
+        return Inferred([numbers, replace(inputs["names"], labels=NAMES, scores=scores)], 20, 30)
 
     async def start(self) -> None: ...
 

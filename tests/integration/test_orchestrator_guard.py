@@ -144,7 +144,8 @@ HOSTILE = [
     "http://user:password@public.test:{port}/",
     "http://@127.0.0.77:{port}/",
     "http://127.0.0.1:{port}\\@127.0.0.77/",
-    "http://127.0.0.77:{port}/ http://127.0.0.1:{port}/",
+    "http://127.0.0.77 http://127.0.0.1:{port}/",
+    "http://127.0.0.77\u3000:{port}/",
     "http://127.0.0.77:{port}/\r\nHost: inside",
     "http://１２７.0.0.1:{port}/",  # noqa: RUF001 - other digits are the point
     "http://①②⑦.⓪.⓪.①:{port}/",
@@ -154,7 +155,6 @@ HOSTILE = [
     "file:///etc/passwd",
     "gopher://127.0.0.1:{port}/_GET%20/",
     "ftp://127.0.0.1:{port}/",
-    "data:image/png;base64,iVBORw0KGgo=",
     "//127.0.0.1:{port}/",
     "javascript:alert(1)",
     "http://",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ from fetching import given_by
 from google.protobuf import duration_pb2
 from prometheus_client import CollectorRegistry
 from sluiceway_orchestrator.fetch import Answer, Call
+from sluiceway_orchestrator.pipelines import source_run
+from sluiceway_orchestrator.pipelines.tree import RegionTree, SourceLayout
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, FakeServer, picture
 from sluiceway_orchestrator.testing.cluster import account
 
@@ -73,6 +76,48 @@ async def test_options_reach_the_steps_that_they_are_for() -> None:
     # Another pipeline has no such step.
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "inside" in (caught.value.details() or "")
+
+
+class Turned(FakeRecognition):
+    """Finds every text to stand on its head."""
+
+    async def Recognize(self, request: Any, context: Any) -> Any:
+        async for answer in super().Recognize(request, context):
+            for recognition in answer.recognitions:
+                recognition.text.rotation_degrees = 180
+            yield answer
+
+
+async def test_the_last_event_has_lines_and_blocks_and_says_if_the_page_is_turned() -> None:
+    async with Cluster() as cluster:
+        done = (await cluster.process(Source(image=picture(1, regions=4))))["0"].done
+    assert [list(line.region_ids) for line in done.lines] == [[3], [2], [1], [0]]
+    assert [list(block.lines) for block in done.blocks] == [[0, 1, 2, 3]]
+    assert not done.notices
+    async with Cluster(readers=[Turned()]) as cluster:
+        done = (await cluster.process(Source(image=picture(1, regions=4))))["0"].done
+    # The last line of the page is the first of the text.
+    assert [list(line.region_ids) for line in done.lines] == [[0], [1], [2], [3]]
+    (notice,) = done.notices
+    assert (notice.reason, notice.metadata["degrees"]) == ("PAGE_TURNED", "180")
+
+
+async def test_lines_of_very_many_regions_do_not_hold_up_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+    lay_out = RegionTree.layout
+
+    def noted(tree: RegionTree) -> SourceLayout:
+        threads.append(threading.current_thread().name)
+        return lay_out(tree)
+
+    monkeypatch.setattr(RegionTree, "layout", noted)
+    monkeypatch.setattr(source_run, "AT_ONCE", 5)
+    async with Cluster() as cluster:
+        for regions in (5, 6):
+            done = (await cluster.process(Source(image=picture(1, regions=regions))))["0"].done
+            assert len(done.lines) == regions
+    assert threads[0] == threading.main_thread().name
+    assert threads[1] != threading.main_thread().name
 
 
 async def test_a_pipeline_that_is_none() -> None:

@@ -151,7 +151,7 @@ async def test_default_weights_over_grpc() -> None:
         assert (model.model.name, model.head, model.backend) == ("ppocrv6-tiny", pb.HEAD_TEXT, "openvino")
         assert len(model.model.weights_sha256) == 64
         spec = model.crop_spec
-        assert (spec.name, spec.height, spec.max_width) == ("ppocrv6-tiny", 48, 1920)
+        assert (spec.name, spec.height, spec.max_width) == ("ppocrv6-tiny", 48, 4 * 1920)
         assert described.group == service.group == group_of(service.models.values()) != ""
         assert all(worker["items"] for worker in service.status()["workers"])
 

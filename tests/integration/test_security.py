@@ -14,12 +14,12 @@ import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
+from sluiceway_runtime.calling.channel import open_channel
 from sluiceway_runtime.config import ServerConfig
 from sluiceway_runtime.errors import ConfigurationError, QueueFull, StartupError, Unauthenticated
 from sluiceway_runtime.server.app import Server
 from sluiceway_runtime.server.security import ClientConfig, Security, SecurityConfig, current_client
 from sluiceway_runtime.server.status import from_rpc_error
-from sluiceway_runtime.server.transport import open_channel
 
 from sluiceway.detection.v1 import detection_pb2, detection_pb2_grpc
 

@@ -381,3 +381,41 @@ async def test_two_servers_on_one_port_is_an_error_not_a_lottery(server: Server)
     with pytest.raises(StartupError, match=str(server.port)):
         await second.start()
     await second.close()
+
+
+class Failing(Scripted):
+    """A service with a bug in one of the steps of its end."""
+
+    def __init__(self, step: str) -> None:
+        super().__init__()
+        self._step = step
+
+    def _fail_in(self, step: str) -> None:
+        if step == self._step:
+            raise RuntimeError("a bug of the service")
+
+    def refuse(self) -> None:
+        self._fail_in("refuse")
+
+    async def drain(self, grace_s: float) -> bool:
+        self._fail_in("drain")
+        return True
+
+    async def close(self) -> None:
+        self.closed += 1
+        self._fail_in("close")
+
+
+@pytest.mark.parametrize("step", ["refuse", "drain", "close"])
+async def test_whatever_raises_while_a_server_stops_all_of_it_is_released(step: str) -> None:
+    service = Failing(step)
+    server = Server(service, CONFIG)
+    await server.start()
+    with pytest.raises(RuntimeError, match="a bug"):
+        await server.stop()
+    assert service.closed == 1
+    with pytest.raises(aiohttp.ClientError):
+        await get(server, "/livez")
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await detection_pb2_grpc.DetectionServiceStub(channel).Describe(detection_pb2.DescribeRequest(), timeout=5)

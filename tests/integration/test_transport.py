@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import grpc
 import pytest
-from sluiceway_runtime.server import transport
+from sluiceway_runtime.calling import channel as calling
 from wires import wire
 
 METHOD = "/some.Service/Method"
@@ -15,8 +15,8 @@ METHOD = "/some.Service/Method"
 
 async def test_a_server_whose_machine_vanished_amid_its_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then a ping that measures the connection is under way, and gRPC sends no other before that is given up."""
-    monkeypatch.setattr(transport, "KEEPALIVE_INTERVAL_MS", 500)
-    monkeypatch.setattr(transport, "KEEPALIVE_TIMEOUT_MS", 500)
+    monkeypatch.setattr(calling, "KEEPALIVE_INTERVAL_MS", 500)
+    monkeypatch.setattr(calling, "KEEPALIVE_TIMEOUT_MS", 500)
 
     async def answer(_request: bytes, _context: object) -> AsyncIterator[bytes]:
         while True:
@@ -29,7 +29,7 @@ async def test_a_server_whose_machine_vanished_amid_its_answers_is_given_up(monk
     await server.start()
     cut = asyncio.Event()
     try:
-        async with wire(f"127.0.0.1:{port}", cut) as address, transport.open_channel(address) as channel:
+        async with wire(f"127.0.0.1:{port}", cut) as address, calling.open_channel(address) as channel:
             call = channel.unary_stream(METHOD)(b"")
             for _ in range(100):
                 await call.read()

@@ -53,7 +53,7 @@ def orchestrator_messages(data: bytes) -> None:
         number_values(read.values, range(10, 14))
     with suppress(DecodeError):
         regions = pipeline_pb2.Regions.FromString(data)
-        ids = range(5, 5 + len(boxes_of(regions)))
+        ids = range(5, 5 + len(boxes_of(regions)[0]))
         place(regions, ids, None)
         assert [region.id for region in regions.regions] == list(ids)
 

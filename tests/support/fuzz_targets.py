@@ -26,7 +26,10 @@ from sluiceway_orchestrator.config.apis import load_apis
 from sluiceway_orchestrator.fetch.api import within
 from sluiceway_orchestrator.fetch.content import is_image, resolve_pointer
 from sluiceway_orchestrator.fetch.document import chosen_detection, decode_image, parse_json, values_at
+from sluiceway_orchestrator.fetch.guard import UrlPolicy
+from sluiceway_orchestrator.fetch.url_text import resolved
 from sluiceway_orchestrator.http.convert import request_from_image, request_from_json
+from sluiceway_orchestrator.http.form import form_from_text, look_at
 from sluiceway_orchestrator.pipelines.load import ApiFacts, load_pipelines
 from sluiceway_recognition import convert as recognition_convert
 from sluiceway_recognition import handler as recognition_handler
@@ -37,6 +40,7 @@ from sluiceway_runtime.config import load_section, load_stages
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import ConfigurationError, ImageTooLarge, InvalidImage, SluicewayError
 from sluiceway_runtime.images.limits import ImageLimits, check_image
+from sluiceway_runtime.inference import http_json
 from sluiceway_runtime.pool import Payload, Placement, Pool, PoolLimits, WorkerSpec
 from sluiceway_runtime.server.security import SecurityConfig
 
@@ -153,8 +157,15 @@ def documents_of_others(data: bytes) -> None:
     except SluicewayError:
         pass
     text = data.decode("utf-8", "replace")
+    policy = UrlPolicy(["*"], [])
     for parse in (
         lambda: request_from_json(data),
+        lambda: form_from_text(data),
+        lambda: look_at(data),
+        lambda: http_json.request_of(data, None, "model", ""),
+        lambda: http_json.request_of(data, str(len(data) // 2), "model", ""),
+        lambda: policy.parse(text),
+        lambda: policy.parse(resolved("http://example.org/a/b?c", text)),
         lambda: request_from_image(data, MultiDict([tuple((text.split("&", 1)[0] + "=").split("=", 2)[:2])])),
     ):
         with suppress(SluicewayError):
@@ -173,10 +184,32 @@ def headers(data: bytes) -> None:
 
 
 # By name: what is called, the seeds, and how much of all executions it gets beside decoding.
+REQUESTS = [
+    json.dumps({"sources": []}).encode(),
+    json.dumps(
+        {
+            "inputs": [
+                {
+                    "name": "image",
+                    "shape": [1, 1],
+                    "datatype": "BYTES",
+                    "parameters": {"content_type": "base64"},
+                    "data": ["AA=="],
+                },
+                {"name": "n", "shape": [2], "datatype": "FP32", "parameters": {"binary_data_size": 8}},
+            ],
+            "outputs": [{"name": "texts", "parameters": {"classification": 2}}],
+            "parameters": {"priority": 1},
+        }
+    ).encode(),
+    b"url=https://example.org/a%20b.png&confidence=.5",
+    b"https://user@example.org:8443/a/../b%2fc?d=e&f#g",
+    "http://bücher.example/ä b?ü".encode(),
+]
 TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], list[bytes]], float]] = {
     "headers": (headers, images, 0.45),
     "protobuf": (protobuf, messages, 0.3),
-    "documents": (documents_of_others, lambda: [*documents(), json.dumps({"sources": []}).encode()], 0.2),
+    "documents": (documents_of_others, lambda: [*documents(), *REQUESTS], 0.2),
     "configuration": (configuration, configurations, 0.05),
 }
 

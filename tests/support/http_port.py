@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -38,6 +39,12 @@ class Http:
     def url(self) -> str:
         """Where the port is."""
         return f"http://127.0.0.1:{self.port.port}"
+
+    async def until_free(self) -> None:
+        """Wait until no byte is held: an answer is there a moment before its request is forgotten."""
+        async with asyncio.timeout(30):
+            while self.cluster.service.budget.used_bytes:
+                await asyncio.sleep(0.01)
 
     async def post(self, data: bytes, path: str = "/v1/process", **headers: str) -> tuple[int, Any, Any]:
         """Status, headers, and events or problem."""
@@ -77,6 +84,8 @@ async def serve(
         jobs = Jobs(config, cluster.service.executor, cluster.service.budget)
         port = port_of(cluster, config, HttpConfig(port=0, **(http or {})), jobs.run, security)
         await port.start()
-        async with aiohttp.ClientSession() as session:
-            yield Http(cluster, port, jobs, session)
-        await port.close()
+        try:
+            async with aiohttp.ClientSession() as session:
+                yield Http(cluster, port, jobs, session)
+        finally:
+            await port.close()

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sluiceway_detection.types import Region
 from sluiceway_recognition.types import ClassReading, CropSpec, TextReading
+from sluiceway_runtime.pool.handler import WorkerBroken
 
 Image = NDArray[np.uint8]
 
@@ -125,6 +126,20 @@ class LoadingDetector(LedgerDetector):
         time.sleep(3600)
 
 
+def _fail_if_ill() -> None:
+    """As a device that is lost does, while a file says so."""
+    if Path(os.environ.get("LEDGER_ILL", "/nowhere")).exists():
+        raise WorkerBroken("the device answers nothing but errors")
+
+
+class FrailDetector(LedgerDetector):
+    """Computes on a device that may be lost."""
+
+    def __call__(self, batch: list[Image]) -> list[list[Region]]:
+        _fail_if_ill()
+        return super().__call__(batch)
+
+
 class LedgerRecognizer:
     """Reads a row as `number:region`."""
 
@@ -152,3 +167,11 @@ class LedgerRecognizer:
         text = f"{number}:{region}"
         confidence = float("nan") if deed is Deed.READ_NAN else 0.9
         return TextReading(text, [confidence] * len(text))
+
+
+class FrailRecognizer(LedgerRecognizer):
+    """Computes on a device that may be lost."""
+
+    def __call__(self, batch: list[Image]) -> list[TextReading | ClassReading]:
+        _fail_if_ill()
+        return super().__call__(batch)

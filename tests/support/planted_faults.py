@@ -19,12 +19,14 @@ from sluiceway_orchestrator.stages import calls, detection, recognition
 from sluiceway_orchestrator.stages.stage import Lease, Stage
 from sluiceway_runtime.account import Account, MemoryBudget
 from sluiceway_runtime.errors import Internal
-from sluiceway_runtime.pool.actions import KillWorker
-from sluiceway_runtime.pool.admission import Room
-from sluiceway_runtime.pool.retries import Retries
-from sluiceway_runtime.pool.scheduler import Scheduler
-from sluiceway_runtime.pool.submission import Callers
-from sluiceway_runtime.pool.workforce import Workforce
+from sluiceway_runtime.pool import Pool
+from sluiceway_runtime.pool.execution import Waiting
+from sluiceway_runtime.pool.policy.actions import KillWorker
+from sluiceway_runtime.pool.policy.admission import Room
+from sluiceway_runtime.pool.policy.handout import Handouts
+from sluiceway_runtime.pool.policy.retries import Retries
+from sluiceway_runtime.pool.policy.scheduler import Scheduler
+from sluiceway_runtime.pool.policy.workforce import Workforce
 from sluiceway_runtime.server.door import Entry
 
 __all__ = ["PLANTED"]
@@ -87,10 +89,15 @@ def _suspects_are_run_together(before: Any) -> Any:
     return add
 
 
+def _a_recall_is_of_all(before: Any) -> Any:
+    return lambda self, positions: before(self, range(max(positions) + 1))
+
+
 def _whole_batch_fails(before: Any) -> Any:
-    def raised(self: Any, slot: Any, batch_id: int, message: str, now: float) -> None:
-        batch = slot.finish(batch_id, now)
+    def raised(self: Any, worker: Any, batch_id: int, message: str, now: float) -> None:
+        batch = worker.take_off(batch_id, now)
         if batch is not None:
+            batch.over()
             self._fail(batch.items, Internal(message))
 
     return raised
@@ -174,8 +181,9 @@ PLANTED: Mapping[str, Plant] = {
     "jobs that ended are counted as running": _does_nothing(Jobs, "_ended"),
     "regions are numbered from 0 in each answer": _does_nothing(RegionTree, "begin_again"),
     "a worker is given one batch too many": _replaced(Scheduler, "__init__", _one_credit_too_many),
-    "no free worker is seen": _does_nothing(Scheduler, "_free_slots", []),
+    "no free worker is seen": _does_nothing(Handouts, "_free", []),
     "a worker that hangs is left alone": _replaced(Workforce, "watch", _nobody_is_killed),
-    "nothing is withdrawn": _does_nothing(Callers, "leave", []),
+    "a recall is taken to be of all before it": _replaced(Waiting, "drop", _a_recall_is_of_all),
+    "nothing is withdrawn": _does_nothing(Pool, "_cancel"),
     "values are given to other regions": _replaced(RegionTree, "place", _regions_are_mixed_up),
 }

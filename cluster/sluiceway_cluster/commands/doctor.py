@@ -40,7 +40,9 @@ def doctor(
     config: Annotated[
         Path | None, typer.Option("--config", exists=True, dir_okay=False, help="Configuration file to check.")
     ] = None,
-    address: Annotated[str, typer.Option("--address", help="A running cluster to ask.")] = DEFAULT_ADDRESS,
+    address: Annotated[
+        str, typer.Option("--address", envvar="SLUICEWAY_ADDRESS", help="A running cluster to ask.")
+    ] = DEFAULT_ADDRESS,
     *,
     trial: Annotated[
         bool, typer.Option("--trial/--no-trial", help="Start one detection worker and measure the threads it runs.")
@@ -131,6 +133,8 @@ def _plan(console: Console, config: Path | None, *, trial: bool) -> bool:
 def _servers(console: Console, plan: ClusterPlan) -> None:
     from sluiceway_runtime import cores, devices  # noqa: PLC0415
 
+    from sluiceway_cluster.scaling import AUTOMATIC_RULE  # noqa: PLC0415
+
     servers = {server.name: server for server in plan.servers}
     for stage in plan.stages:
         section = _as_started(plan, stage)
@@ -141,7 +145,9 @@ def _servers(console: Console, plan: ClusterPlan) -> None:
         at = servers[stage.name].address
         text = f"on {at}: {len(placements)} worker(s) on {placements[0].device}, {threads} thread(s) each"
         _line(console, stage.name, f"{text}, {where}")
-    _line(console, "orchestrator", f"on {servers['orchestrator'].address}: fetches images, joins the stages")
+    count = len(plan.addresses)
+    how_many = f" ({count} of them, {AUTOMATIC_RULE}; `up --scale orchestrator=N` says otherwise)" if count > 1 else ""
+    _line(console, "orchestrator", f"on {', '.join(plan.addresses)}: fetches images, joins the stages{how_many}")
     if plan.division and plan.division.shared:
         which = "both stages" if len(plan.stages) == 2 else "all stages"
         _line(console, "", f"{which} share all cores: there are too few to give each its own")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sluiceway.cli.embedded import Changes
 from sluiceway.cli.requirements import require_servers
 from sluiceway.cli.signals import stop_on_signals
 from sluiceway.cli.terminal import ServerDisplay, errors
@@ -20,12 +22,16 @@ if TYPE_CHECKING:
 __all__ = ["PlannedCluster", "embedded_cluster", "plan_and_pull", "plan_for_run"]
 
 
-def plan_and_pull(what: str, config: Path | None, *, free_ports: bool) -> ClusterPlan:
+def plan_and_pull(
+    what: str, config: Path | None, changes: Changes, *, free_ports: bool, scale: Sequence[str] = ()
+) -> ClusterPlan:
     """Check the configuration and bring in the weights, before anything starts."""
     require_servers(what)
     from sluiceway_cluster import plan_cluster  # noqa: PLC0415 - not there in a client-only installation
+    from sluiceway_cluster.commands.changes import as_variables  # noqa: PLC0415
 
-    plan = plan_cluster(config, os.environ, free_ports=free_ports)
+    overrides = as_variables(changes, config, os.environ)
+    plan = plan_cluster(config, os.environ, free_ports=free_ports, overrides=overrides, scale=scale)
     if plan.auto_pull:
         pull_missing(plan.weights)
     return plan
@@ -58,13 +64,26 @@ class PlannedCluster:
         return tuple(pipeline.name for pipeline in self.plan.pipelines)
 
     def running(self, *, show_logs: bool) -> AbstractAsyncContextManager[object]:
-        """Run its servers: ready inside, gone after."""
-        return embedded_cluster(self.plan, show_logs=show_logs)
+        """Run its servers: ready inside, gone after, and one that dies is started again."""
+        return _watched(self.plan, show_logs=show_logs)
 
 
-def plan_for_run(config: Path | None) -> PlannedCluster:
+def plan_for_run(config: Path | None, changes: Changes) -> PlannedCluster:
     """The entry point `sluiceway.embedded`: a cluster on ports that are free, beside any other."""
-    return PlannedCluster(plan_and_pull("run without --address", config, free_ports=True))
+    return PlannedCluster(plan_and_pull("run without --address", config, changes, free_ports=True))
+
+
+@asynccontextmanager
+async def _watched(plan: ClusterPlan, *, show_logs: bool) -> AsyncIterator[Cluster]:
+    async with embedded_cluster(plan, show_logs=show_logs) as cluster:
+        try:
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(cluster.watch())
+                yield cluster
+                watching.cancel()
+        except ExceptionGroup as faults:
+            # Of what is inside, or of a server that died too often.
+            raise faults.exceptions[0] from None
 
 
 @asynccontextmanager

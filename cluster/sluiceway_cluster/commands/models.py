@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
 from sluiceway.cli.requirements import require_servers
-from sluiceway.cli.terminal import EXIT_FAILED, EXIT_USAGE, errors, fail, output, pulled
+from sluiceway.cli.terminal import EXIT_FAILED, EXIT_USAGE, BesideResults, errors, fail, output, pulled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,13 +32,11 @@ class PullDisplay:
     """Shows how a pull goes: bars on a terminal, a line for each step elsewhere."""
 
     def __init__(self) -> None:
-        self._progress = Progress(
+        self._progress = BesideResults(
             TextColumn("{task.description}"),
             BarColumn(),
             DownloadColumn(),
             TransferSpeedColumn(),
-            console=errors,
-            transient=True,
             disable=not errors.is_terminal,
         )
         self._task = self._progress.add_task("", visible=False)
@@ -119,6 +117,51 @@ def pull_models(
             weights.pull_samples((), display.show)
 
 
+@models_app.command("path")
+def path_of_model(name: Annotated[str, typer.Argument(help="Name from `sluiceway models list`.")]) -> None:
+    """Print where the file of weights is, for other programs.
+
+    [dim]Example: sluiceway models path text-nano[/]
+    """
+    require_servers("models path")
+    from sluiceway_runtime import weights  # noqa: PLC0415
+    from sluiceway_runtime.errors import StartupError  # noqa: PLC0415
+
+    registry = weights.load_registry().models
+    if name not in registry:
+        fail(f"no weights named {name}; there are {', '.join(registry)}", EXIT_USAGE)
+    try:
+        found = weights.resolve(name, kind=registry[name].kind)  # type: ignore[arg-type]
+    except StartupError as error:
+        fail(error)
+    typer.echo(str(found.path))
+
+
+@models_app.command("rm")
+def remove_models(
+    names: Annotated[list[str] | None, typer.Argument(help="Names from `sluiceway models list`.")] = None,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="All that are in the cache.")] = False,
+) -> None:
+    """Remove weights from the cache. Servers that have loaded them go on.
+
+    [dim]Example: sluiceway models rm text-small ppocrv5-mobile[/]
+    """
+    require_servers("models rm")
+    from sluiceway_runtime import weights  # noqa: PLC0415
+
+    known = weights.load_registry().models
+    if not names and not everything:
+        fail("name what to remove, or give --all; `sluiceway models list` shows what is here", EXIT_USAGE)
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        fail(f"no weights named {', '.join(unknown)}; there are {', '.join(known)}", EXIT_USAGE)
+    for name in names or [name for name, entry in known.items() if entry.shipped is None]:
+        there = weights.remove(name)
+        if there or not everything:
+            errors.print(f"{name}: {'removed' if there else 'was not in the cache'}")
+
+
 @models_app.command("calibrate")
 def calibrate_model(
     model: Annotated[str, typer.Argument(help="Name of detection weights, or path of an ONNX file.")],
@@ -134,9 +177,9 @@ def calibrate_model(
         float, typer.Option("--least", min=0, max=1, help="Share of boxes that must stay where they are.")
     ] = 0.95,
 ) -> None:
-    """Quantise a detector to int8, for CPUs that are not fast in bf16.
+    r"""Quantise a detector to int8, for CPUs that are not fast in bf16.
 
-    Compares its boxes with those in f32 and writes nothing if too few agree. Needs sluiceway[calibration].
+    Compares its boxes with those in f32 and writes nothing if too few agree. Needs sluiceway\[calibration].
 
     [dim]Example: sluiceway models calibrate text-nano --images scans/ --to text-nano-int8.onnx[/]
     """
@@ -201,7 +244,8 @@ def pull_missing(names: Sequence[str]) -> None:
 def _configured(config: Path | None) -> tuple[str, ...]:
     from sluiceway_cluster import plan_cluster  # noqa: PLC0415
 
-    plan = plan_cluster(config, os.environ, free_ports=False)
+    # Images are built without the secrets and files of where they run.
+    plan = plan_cluster(config, os.environ, free_ports=False, here=False)
     # Also for stages that are configured and not used yet.
     written = (name for stage in plan.unused if not stage.is_default for name in stage.weights)
     return (*plan.weights, *written)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sluiceway.cli.options import ConfigOption
+from sluiceway.cli.embedded import Changes
+from sluiceway.cli.options import ConfigOption, ModelOption, SetOption, WorkersOption
 from sluiceway.cli.terminal import errors
 from sluiceway_cluster.commands.embedded import embedded_cluster, plan_and_pull
 
@@ -19,6 +20,14 @@ __all__ = ["up"]
 
 def up(
     config: ConfigOption = None,
+    *,
+    settings: SetOption = None,
+    model: ModelOption = None,
+    workers: WorkersOption = None,
+    scale: Annotated[
+        list[str] | None,
+        typer.Option("--scale", metavar="NAME=NUMBER", help="Start so many servers of a service."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show what the servers log.")] = False,
 ) -> None:
     """Run the whole cluster on this machine: the stages and the orchestrator, each its own server process.
@@ -27,9 +36,18 @@ def up(
     The machine's cores are divided between them. A server that dies is started again. Ctrl-C finishes what is
     running and stops everything; a second Ctrl-C stops at once.
 
-    [dim]Example: sluiceway up, and in another terminal: sluiceway run photo.jpg --address localhost:50051[/]
+    Several servers of a stage share its cores, and every orchestrator uses all of them. Each orchestrator has an
+    address of its own.
+
+    [dim]Examples:[/]
+
+    [dim]sluiceway up, and in another terminal: sluiceway run photo.jpg --address localhost:50051[/]
+
+    [dim]sluiceway up --model text-small --workers 2 --set orchestrator.http.port=8081[/]
     """
-    asyncio.run(_up(plan_and_pull("up", config, free_ports=False), show_logs=not quiet))
+    changes = Changes(tuple(settings or ()), tuple(model or ()), workers)
+    plan = plan_and_pull("up", config, changes, free_ports=False, scale=scale or ())
+    asyncio.run(_up(plan, show_logs=not quiet))
 
 
 async def _up(plan: ClusterPlan, *, show_logs: bool) -> None:
@@ -46,5 +64,5 @@ def _announce(plan: ClusterPlan) -> None:
     if plan.division and not plan.division.shared:
         shares = (f"{name} has {len(cores)}" for name, cores in plan.division.cores.items())
         errors.print(f"cores: {', '.join(shares)}", style="dim")
-    errors.print(f"ready on {plan.address}; Ctrl-C stops it", style="bold")
+    errors.print(f"ready on {', '.join(plan.addresses)}; Ctrl-C stops it", style="bold")
     errors.print(f"try: sluiceway run photo.jpg --address {plan.address}", style="dim")

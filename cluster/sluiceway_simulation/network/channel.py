@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from sluiceway_runtime.server.transport import KEEPALIVE_INTERVAL_MS, KEEPALIVE_TIMEOUT_MS, MAX_RECONNECT_BACKOFF_MS
+from sluiceway_runtime.calling.channel import KEEPALIVE_INTERVAL_MS, KEEPALIVE_TIMEOUT_MS, MAX_RECONNECT_BACKOFF_MS
 
 from sluiceway_simulation.network.call import Call, Metadata, Status
 from sluiceway_simulation.network.server import MemoryServer

@@ -9,21 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sluiceway_runtime.cores.placement import Placement
-from sluiceway_runtime.deadline import Deadline
-from sluiceway_runtime.pool import (
-    Answers,
-    Pool,
-    PoolLimits,
-    Priority,
-    Submission,
-    Timing,
-    Work,
-    WorkerSpec,
-    WorkerState,
-)
-from sluiceway_runtime.pool.events import Event
-from sluiceway_runtime.pool.link import Ended, Heard, Link
-from sluiceway_runtime.pool.messages import Leaving, Raised, Ready, Result, Run
+from sluiceway_runtime.pool import Pool, PoolLimits, Submission, Timing, WorkerSpec, WorkerState
+from sluiceway_runtime.pool.execution import Waiting
+from sluiceway_runtime.pool.policy.events import Event
+from sluiceway_runtime.pool.policy.items import Item
+from sluiceway_runtime.pool.transport.link import End, Ended, Heard, Link
+from sluiceway_runtime.pool.transport.messages import Leaving, Raised, Ready, Recall, Run
 
 from sluiceway_simulation.stages.models import Model
 from sluiceway_simulation.stages.pictures import Harm
@@ -66,8 +57,8 @@ class SimulatedWorker:
         self._overlap = overlap
         self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
-        self._waiting: deque[Run] = deque()
-        self._begun: deque[tuple[Run, asyncio.TimerHandle | None]] = deque()
+        self._waiting: dict[int, Waiting] = {}
+        self._begun: deque[tuple[Waiting, asyncio.TimerHandle | None]] = deque()
         self._free_s = 0.0
         self._stopping = self._ready = self._hangs = False
         self.index = placement.index
@@ -82,6 +73,10 @@ class SimulatedWorker:
     def send(self, run: Run) -> None:
         """A batch comes."""
         self._loop.call_soon(self._came, run)
+
+    def recall(self, recall: Recall) -> None:
+        """Of a batch that was not begun, these items are not computed."""
+        self._loop.call_soon(self._recalled, recall)
 
     def stop(self) -> None:
         """Finish what was begun, and leave."""
@@ -114,8 +109,7 @@ class SimulatedWorker:
         for _, timer in self._begun:
             if timer is not None:
                 timer.cancel()
-        undelivered = frozenset(run.batch_id for run in self._waiting)
-        self._ended(reason, undelivered)
+        self._ended(End(reason, frozenset(self._waiting)))
 
     # Its own life.
 
@@ -125,40 +119,46 @@ class SimulatedWorker:
             return
         self._ready = True
         self._heard(Ready({}, self._bench.profile.memory_bytes))
-        if self._stopping:
-            self._leave()
 
     def _came(self, run: Run) -> None:
         if not self._over.is_set():
-            self._waiting.append(run)
+            self._waiting[run.batch_id] = Waiting(run)
             self._begin()
+
+    def _recalled(self, recall: Recall) -> None:
+        if (waiting := self._waiting.get(recall.batch_id)) is not None:
+            waiting.drop(recall.positions)
 
     def _begin(self) -> None:
         while self._waiting and len(self._begun) < self._overlap and not self._stopping:
-            run = self._waiting.popleft()
+            waiting = self._waiting.pop(next(iter(self._waiting)))
             bench = self._bench
-            widths = [bench.model.width_px(item) for item in run.batch]
+            if not waiting.batch:
+                # As a real worker, which hears that nothing of it is wanted once it has finished what it is at.
+                self._heard(waiting.result((), 0.0, bench.profile.memory_bytes))
+                continue
+            widths = [bench.model.width_px(item) for item in waiting.batch]
             seconds = bench.profile.batch_s(widths, bench.chance) * bench.slowness
             # Batches overlap on the way to the device and are computed one after the other.
             begun_s = max(self._free_s, self._loop.time())
             self._free_s = begun_s + seconds
             bench.busy_s += seconds
             timer = None if self._hangs else self._loop.call_at(self._free_s, self._finish, seconds)
-            self._begun.append((run, timer))
+            self._begun.append((waiting, timer))
 
     def _finish(self, seconds: float) -> None:
-        run, _ = self._begun[0]
-        harms = [self._bench.model.harm(item) for item in run.batch]
+        begun, _ = self._begun[0]
+        harms = [self._bench.model.harm(item) for item in begun.batch]
         if Harm.KILLS in harms:
             self.die("it was ended by SIGSEGV")
             return
         self._begun.popleft()
-        self._bench.computed += len(run.batch)
+        self._bench.computed += len(begun.batch)
         if Harm.RAISES in harms:
-            self._heard(Raised(run.batch_id, "ValueError: the item says that it raises"))
+            self._heard(Raised(begun.id, "ValueError: the item says that it raises"))
         else:
-            results = tuple([self._bench.model.answer(item) for item in run.batch])
-            self._heard(Result(run.batch_id, results, seconds * 1000, self._bench.profile.memory_bytes))
+            results = [self._bench.model.answer(item) for item in begun.batch]
+            self._heard(begun.result(results, seconds * 1000, self._bench.profile.memory_bytes))
         if self._over.is_set():
             return
         if self._stopping and not self._begun:
@@ -167,14 +167,13 @@ class SimulatedWorker:
             self._begin()
 
     def _leave(self) -> None:
-        if self._over.is_set():
+        """Go once what was begun is answered."""
+        self._stopping = True
+        if self._begun or self._over.is_set():
             return
-        if not self._stopping:
-            self._stopping = True
-            if self._ready:
-                self._heard(Leaving())
-        if not self._begun and not self._over.is_set():
-            self.die("it exited with code 0")
+        if self._ready:
+            self._heard(Leaving())
+        self.die("it exited with code 0")
 
 
 class SimulatedPool(Pool):
@@ -191,7 +190,6 @@ class SimulatedPool(Pool):
     ) -> None:
         super().__init__(spec, limits, name=name, timing=timing)
         self._bench = bench
-        self._deadlines: dict[int, float] = {}
         self._withdrawn: set[int] = set()
 
     @property
@@ -204,31 +202,17 @@ class SimulatedPool(Pool):
     def lost(self) -> int:
         """Items that are owed an answer, and neither wait nor are with a worker."""
         scheduler = self._scheduler
-        with_workers = sum(len(batch.items) for slot in scheduler.slots for batch in slot.in_flight)
+        with_workers = sum(len(batch.items) for worker in scheduler.workers for batch in worker.in_flight)
         return max(0, scheduler.unanswered - scheduler.queued - with_workers)
 
     @property
     def idle_for_no_reason(self) -> int:
         """Workers that have nothing to do while items wait. One may be kept for a suspect, which runs alone."""
-        slots = self._scheduler.slots
-        idle = sum(slot.state is WorkerState.READY and not slot.in_flight for slot in slots)
-        suspected = any(slot.probing for slot in slots)
+        workers = self._scheduler.workers
+        idle = sum(worker.state is WorkerState.READY and not worker.in_flight for worker in workers)
+        suspected = any(worker.probing for worker in workers)
         # What was submitted in this moment is dispatched on the next turn, with what else comes in it.
         return 0 if suspected or self._tick_due or not self._scheduler.queued else idle
-
-    def submit_many(
-        self,
-        work: Sequence[Work],
-        *,
-        request_id: str,
-        deadline: Deadline,
-        priority: Priority = Priority.NORMAL,
-        answered: Callable[[Answers], None],
-    ) -> Submission:
-        """As the base class, remembering deadlines."""
-        first_id = self._next_id
-        self._deadlines.update(dict.fromkeys(range(first_id, first_id + len(work)), deadline.at_s))
-        return super().submit_many(work, request_id=request_id, deadline=deadline, priority=priority, answered=answered)
 
     def _feed(self, *happened: Event) -> None:
         super()._feed(*happened)
@@ -236,20 +220,20 @@ class SimulatedPool(Pool):
             self._bench.watched(f"{self.lost} items are lost after {type(happened[-1]).__name__}")
 
     def _cancel(self, submission: Submission) -> None:
-        self._withdrawn.update(range(submission.first_id, submission.first_id + len(submission.work)))
+        self._withdrawn.update(submission.item_ids)
         super()._cancel(submission)
 
-    def _dispatch(self, worker: int, batch_id: int, item_ids: tuple[int, ...]) -> None:
+    def _dispatch(self, worker: int, batch_id: int, items: Sequence[Item]) -> None:
         now_s = self._clock.now_s()
-        for item_id in item_ids:
-            late_s = now_s - self._deadlines[item_id]
-            if item_id in self._withdrawn:
-                self._bench.watched(f"item {item_id} goes to worker {worker}, and was withdrawn")
+        for item in items:
+            late_s = now_s - item.deadline_s
+            if item.id in self._withdrawn:
+                self._bench.watched(f"item {item.id} goes to worker {worker}, and was withdrawn")
             if late_s >= 0:
-                self._bench.watched(f"item {item_id} goes to worker {worker} {late_s:.3f} s after its deadline")
-        if not 1 <= len(item_ids) <= self._limits.max_batch:
-            self._bench.watched(f"a batch of {len(item_ids)} goes to worker {worker}")
-        super()._dispatch(worker, batch_id, item_ids)
+                self._bench.watched(f"item {item.id} goes to worker {worker} {late_s:.3f} s after its deadline")
+        if not 1 <= len(items) <= self._limits.max_batch:
+            self._bench.watched(f"a batch of {len(items)} goes to worker {worker}")
+        super()._dispatch(worker, batch_id, items)
 
     def _launch(self, placement: Placement, heard: Heard, ended: Ended) -> Link:
         return SimulatedWorker(self._bench, placement, self._spec.overlap, heard, ended)

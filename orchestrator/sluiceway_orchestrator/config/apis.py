@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from sluiceway_runtime.errors import ConfigurationError
 
-__all__ = ["PLACEHOLDER", "ApiConfig", "DetectionOption", "Network", "Pointer", "load_apis"]
+__all__ = ["PLACEHOLDER", "ApiConfig", "DetectionOption", "Network", "Pointer", "load_apis", "require_secrets"]
 
 # `{name}` stands for a declared parameter, `{secret.NAME}` for a secret; anything else in braces is left alone, so that
 # JSON bodies need no escaping.
@@ -137,7 +137,7 @@ class ApiConfig(BaseModel):
 
 
 def _faults_of_url(url: str) -> list[tuple[str, str]]:
-    match = re.match(r"^https?://([^/?#]+)", url)
+    match = re.match(r"https?://([^/?#]+)", url, re.IGNORECASE)
     if match is None:
         return [("url", "must start with http:// or https:// and a host")]
     faults = []
@@ -174,6 +174,22 @@ def load_apis(tables: Mapping[str, Any]) -> dict[str, ApiConfig]:
     if faults:
         raise ConfigurationError("\n".join(faults))
     return apis
+
+
+def require_secrets(apis: Mapping[str, ApiConfig], environment: Mapping[str, str]) -> None:
+    """Refuse APIs whose secrets are not there.
+
+    Raises:
+        ConfigurationError: every secret that is missing, one a line, by key.
+    """
+    lines = [
+        f"api.{name}.secrets.{secret}: {variable} is not set"
+        for name, api in apis.items()
+        for secret, variable in api.secrets.items()
+        if variable not in environment
+    ]
+    if lines:
+        raise ConfigurationError("\n".join(lines))
 
 
 def _lines(name: str, place: tuple[int | str, ...], kind: str, message: str, error: object) -> list[str]:

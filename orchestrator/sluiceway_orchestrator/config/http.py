@@ -16,6 +16,7 @@ class HttpConfig(BaseModel):
     enabled: bool = Field(True, description="Whether to listen at all.")
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 in containers.")
     port: Port = Field(8080, description="Port of /v1/process; 0 lets the system choose.")
+    page: bool = Field(True, description="Whether `GET /` shows the page for people.")
     allow_hosts: tuple[str, ...] = Field(
         (),
         description="Names that clients may call this server by, beside `host` and those of this machine's loopback; "

@@ -22,6 +22,10 @@ class OrchestratorConfig(ServerConfig):
     port: Port = Field(50051, description="gRPC port.")
     operations_port: Port = Field(9051, description="HTTP port of /livez, /readyz and /metrics.")
 
+    max_connection_age_s: float | None = Field(
+        300, gt=0, description="Older connections are ended as soon as no call runs on them, so that clients look anew."
+    )
+
     detection: str = Field("dns:///localhost:50052", description="Where detection is: dns:///, list, unix: or xds:///.")
     recognition: str = Field("dns:///localhost:50053", description="Where recognition is.")
     default_pipeline: str = Field(DEFAULT_PIPELINE, description="The pipeline of jobs that name none.")

@@ -23,6 +23,7 @@ class StepOptionsConfig(BaseModel):
     max_detections: int | None = Field(None, ge=1, le=10_000, description="Most regions of an image.")
     image_size: int | None = Field(None, ge=32, multiple_of=32, description="Longer side of the model's input.")
     characters: bool | None = Field(None, description="Also give the confidence of each character.")
+    words: bool | None = Field(None, description="Also say where each word of a text lies.")
     top_k: int | None = Field(None, ge=1, le=1000, description="How many classes a classifier names.")
 
 

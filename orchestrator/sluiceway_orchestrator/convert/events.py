@@ -65,6 +65,10 @@ def event_to_proto(addressed: Addressed) -> pipeline_pb2.ProcessResponse:
             done.total_ms = event.total_ms
             for report in event.steps:
                 _set_report(done.steps.add(), report)
+            for line in event.lines:
+                done.lines.add(region_ids=line)
+            for block in event.blocks:
+                done.blocks.add(lines=block)
             done.notices.extend(event.notices)
         case SourceFailed() as event:
             response.failed.error.CopyFrom(error_to_proto(event.error))

@@ -232,6 +232,8 @@ def _recognize_fields(step: Step, layers: Sequence[pipeline_pb2.RecognitionOptio
             options.top_k = layer.top_k
         if layer.HasField("characters"):
             options.characters = layer.characters
+        if layer.HasField("words"):
+            options.words = layer.words
     request = recognition_pb2.RecognizeRequest(options=options, priority=_PRIORITY_MESSAGES[priority])
     return request.SerializeToString()
 

@@ -2,23 +2,75 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from math import cos, radians, sin
+from math import atan2, cos, degrees, hypot, radians, sin
 from typing import Any
 
 from google.protobuf import json_format
 
-from sluiceway.common.v1 import geometry_pb2
+from sluiceway.common.v1 import geometry_pb2, notice_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2
 from sluiceway_orchestrator import geometry as geo
-from sluiceway_orchestrator.geometry import Box, Matrix
+from sluiceway_orchestrator.convert.words import place_words
+from sluiceway_orchestrator.events import ReadText
+from sluiceway_orchestrator.geometry import Box, Matrix, TurnedBox
 
-__all__ = ["boxes_of", "data_value", "keep", "number_values", "place", "plain_value", "to_page"]
+__all__ = [
+    "boxes_of",
+    "data_value",
+    "keep",
+    "number_values",
+    "page_turned",
+    "place",
+    "plain_value",
+    "texts_of",
+    "to_page",
+]
+
+_CORNERS_OF_A_QUAD = range(4)
+# Hebrew, Arabic, Syriac, Thaana, N'Ko and what belongs to them: letters that run from right to left.
+_LEFTWARDS = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
+# What may run down a page without being turned: Chinese characters and kana.
+_IDEOGRAPHS = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 
 
-def boxes_of(regions: pipeline_pb2.Regions) -> list[Box]:
-    """Upright boxes around the regions."""
-    return [_upright(region.geometry) for region in regions.regions]
+def boxes_of(regions: pipeline_pb2.Regions) -> tuple[list[Box], dict[int, TurnedBox]]:
+    """Upright boxes around the regions, and by position those that are not upright themselves."""
+    turned: dict[int, TurnedBox] = {}
+    return [_upright(region.geometry, at, turned) for at, region in enumerate(regions.regions)], turned
+
+
+def texts_of(values: pipeline_pb2.Values, region: Callable[[int], TurnedBox]) -> list[ReadText]:
+    """Where text was read, and how it runs. Words that lie in their crop lie on the page from now on.
+
+    Args:
+        values: of one answer, with the ids of the source.
+        region: that has an id.
+    """
+    found: list[ReadText] = []
+    for value in values.values:
+        # An empty message, which costs less than to ask whether there is one.
+        message = value.text
+        text = message.text
+        if text:
+            if message.words:
+                place_words(message, region(value.region_id))
+            rotation = message.rotation_degrees
+            plain = text.isascii()
+            leftwards = not plain and 2 * len(_LEFTWARDS.findall(text)) > len(text)
+            runs_down = not plain and bool(rotation) and 2 * len(_IDEOGRAPHS.findall(text)) > len(text)
+            found.append(ReadText(value.region_id, rotation, leftwards, runs_down))
+    return found
+
+
+def page_turned(quarter: int) -> notice_pb2.Notice:
+    """Says that the text of a page runs otherwise than from left to right."""
+    return notice_pb2.Notice(
+        reason="PAGE_TURNED",
+        message=f"the page is turned by {quarter} degrees clockwise, and was read so",
+        metadata={"degrees": str(quarter)},
+    )
 
 
 def place(regions: pipeline_pb2.Regions, ids: Sequence[int], parents: Mapping[int, int] | None) -> None:
@@ -86,8 +138,11 @@ def data_value(region_id: int, data: Mapping[str, Any]) -> pipeline_pb2.Values:
     return values
 
 
-def _upright(geometry: geometry_pb2.Geometry) -> Box:
-    """The upright box around a shape; an empty one for a kind that this release does not know."""
+def _upright(geometry: geometry_pb2.Geometry, at: int, turned: dict[int, TurnedBox]) -> Box:
+    """The upright box around a shape; an empty one for a kind that this release does not know.
+
+    A shape that is turned is added to `turned`.
+    """
     kind = geometry.WhichOneof("shape")
     if kind == "box":
         box = geometry.box
@@ -95,15 +150,27 @@ def _upright(geometry: geometry_pb2.Geometry) -> Box:
     if kind == "polygon" and geometry.polygon.points:
         xs = [point.x for point in geometry.polygon.points]
         ys = [point.y for point in geometry.polygon.points]
+        if len(xs) == len(_CORNERS_OF_A_QUAD):
+            turned[at] = _quad(xs, ys)
         return min(xs), min(ys), max(xs), max(ys)
     if kind == "rotated_box":
-        turned = geometry.rotated_box
-        across, down = abs(cos(radians(turned.angle_degrees))), abs(sin(radians(turned.angle_degrees)))
-        half_width = (turned.width * across + turned.height * down) / 2
-        half_height = (turned.width * down + turned.height * across) / 2
-        x, y = turned.center.x, turned.center.y
+        box_turned = geometry.rotated_box
+        angle = radians(box_turned.angle_degrees)
+        across, down = abs(cos(angle)), abs(sin(angle))
+        half_width = (box_turned.width * across + box_turned.height * down) / 2
+        half_height = (box_turned.width * down + box_turned.height * across) / 2
+        x, y = box_turned.center.x, box_turned.center.y
+        turned[at] = TurnedBox(x, y, box_turned.width, box_turned.height, box_turned.angle_degrees)
         return x - half_width, y - half_height, x + half_width, y + half_height
     return 0.0, 0.0, 0.0, 0.0
+
+
+def _quad(xs: Sequence[float], ys: Sequence[float]) -> TurnedBox:
+    """The turned box that four corners are, more or less: the first two are the ends of its upper edge."""
+    width = max(hypot(xs[1] - xs[0], ys[1] - ys[0]), hypot(xs[2] - xs[3], ys[2] - ys[3]))
+    height = max(hypot(xs[3] - xs[0], ys[3] - ys[0]), hypot(xs[2] - xs[1], ys[2] - ys[1]))
+    angle = atan2(ys[1] - ys[0] + ys[2] - ys[3], xs[1] - xs[0] + xs[2] - xs[3])
+    return TurnedBox(sum(xs) / 4, sum(ys) / 4, width, height, degrees(angle))
 
 
 def _move(geometry: geometry_pb2.Geometry, matrix: Matrix) -> None:

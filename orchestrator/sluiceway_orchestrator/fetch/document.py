@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,6 +12,7 @@ from sluiceway_runtime.errors import UpstreamFailed
 from sluiceway_orchestrator.config.apis import DetectionOption
 from sluiceway_orchestrator.fetch.caller import DetectionChoice
 from sluiceway_orchestrator.fetch.content import resolve_pointer
+from sluiceway_orchestrator.fetch.url_text import base64_bytes, data_url_bytes, is_data_url
 from sluiceway_orchestrator.fetch.values import checked_values
 
 __all__ = ["chosen_detection", "decode_image", "image_at", "parse_json", "values_at"]
@@ -53,15 +53,13 @@ def image_at(document: Any, pointer: str) -> Any:
 
 
 def decode_image(value: Any) -> bytes:
-    """Base64 with or without a `data:` prefix, line breaks and padding. Raises UpstreamFailed."""
+    """Base64, or a `data:` URL. Raises UpstreamFailed, which says nothing of the data."""
     if not isinstance(value, str):
         raise UpstreamFailed("the image in the answer is no text")
-    text = value.partition(",")[2] if value.startswith("data:") else value
-    text = "".join(text.split()).replace("-", "+").replace("_", "/").rstrip("=")
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        return data_url_bytes(value) if is_data_url(value) else base64_bytes(value)
     except ValueError as error:
-        raise UpstreamFailed("the image in the answer is not base64") from error
+        raise UpstreamFailed(f"the image in the answer cannot be read: {error}") from None
 
 
 def _found(document: Any, pointers: Mapping[Any, str]) -> dict[str, Any]:

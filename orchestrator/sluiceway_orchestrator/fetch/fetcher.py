@@ -31,6 +31,7 @@ from sluiceway_orchestrator.fetch.guard import LookUp, UrlPolicy, system_look_up
 from sluiceway_orchestrator.fetch.http import Attempts, HttpClient, Request, open_session
 from sluiceway_orchestrator.fetch.room import Estimates, Room
 from sluiceway_orchestrator.fetch.template_api import TemplateApi
+from sluiceway_orchestrator.fetch.url_text import data_url_bytes, is_data_url
 from sluiceway_orchestrator.fetch.user_api import UserApi
 from sluiceway_orchestrator.job import ApiCall, Buffer, Source
 
@@ -262,6 +263,8 @@ class Fetcher:
             raise failure or UpstreamFailed("no call brought an image")
 
     async def _url(self, url: str, deadline: Deadline, room: Room) -> Buffer:
+        if is_data_url(url):
+            return await self._held_by(url, deadline, room)
         if not self._config.url_sources:
             raise UrlNotAllowed("this server does not fetch URLs")
         assert self._session is not None
@@ -269,6 +272,20 @@ class Fetcher:
         expected = self._expected.of(self._policy.parse(url).host or "")
         body = await client.fetch(Request(url), self._attempts, deadline, room, expected)
         return memoryview(body.data)
+
+    async def _held_by(self, data_url: str, deadline: Deadline, room: Room) -> Buffer:
+        """The image that a `data:` URL holds. The text itself is counted with the request that brought it."""
+        try:
+            async with asyncio.timeout(deadline.remaining_s()):
+                holding = await room.take(len(data_url) * 3 // 4)
+        except TimeoutError:
+            raise DeadlineExceeded("the time ran out while waiting for room") from None
+        try:
+            image = data_url_bytes(data_url)
+        except ValueError as error:
+            raise InvalidImage(f"the data: URL cannot be read: {error}") from None
+        holding.settle(len(image))
+        return within(image, self._config.max_image_bytes)
 
     async def _ended(
         self, call: ApiCall, context: CallContext, room: Room, *, want_image: bool

@@ -19,7 +19,9 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from sluiceway_runtime.errors import UrlNotAllowed
 from yarl import URL
 
-__all__ = ["NO_URL", "GuardedResolver", "LookUp", "UrlPolicy", "system_look_up"]
+from sluiceway_orchestrator.fetch.url_text import split_url
+
+__all__ = ["NO_URL", "GuardedResolver", "LookUp", "UrlPolicy", "host_of", "system_look_up"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -31,9 +33,8 @@ _MAX_URL = 8192
 # A look-up holds a thread for as long as a name server keeps silent, whoever still waits for it. Names of strangers
 # have threads of their own: in the loop's few they would hold up the names of the stages.
 _LOOK_UPS = ThreadPoolExecutor(64, thread_name_prefix="look-up")
-# Anything that one parser may read otherwise than another.
-_CONFUSING = re.compile(r"[\x00-\x20\x7f\\]")
-_AUTHORITY = re.compile(r"[a-z]+://([^/?#]*)", re.IGNORECASE)
+# Anything that one parser may read otherwise than another; white space only in the host.
+_CONFUSING = re.compile(r"[\x00-\x1f\x7f\\]")
 # Forms that resolvers of the C library take for IPv4 addresses: 2130706433, 0x7f.1, 017700000001, 127.1.
 _NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+))*\.?", re.IGNORECASE)
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
@@ -88,8 +89,8 @@ class UrlPolicy:
     ) -> None:
         self._trusted = trusted_host
         self._any_host = "*" in allow_hosts
-        self._hosts = frozenset(host.lower().rstrip(".") for host in allow_hosts if not host.startswith("*"))
-        self._domains = tuple(host[1:].lower().rstrip(".") for host in allow_hosts if host.startswith("*."))
+        self._hosts = frozenset(_sent_name(host) for host in allow_hosts if not host.startswith("*"))
+        self._domains = tuple(f".{_sent_name(host[2:])}" for host in allow_hosts if host.startswith("*."))
         self._networks: tuple[Network, ...] = tuple(ipaddress.ip_network(text) for text in allow_cidrs)
 
     def __repr__(self) -> str:
@@ -97,28 +98,41 @@ class UrlPolicy:
         return f"<UrlPolicy hosts={hosts} networks={[str(network) for network in self._networks]}>"
 
     def parse(self, text: str) -> URL:
-        """Check the text of a URL and give back what may be requested.
+        """Check the text of a URL and give back what may be requested: path and query byte for byte as written.
 
         Raises:
             UrlNotAllowed: it is no plain http or https URL, or its host can be refused without a look-up.
         """
-        if len(text) > _MAX_URL or _CONFUSING.search(text):
-            raise UrlNotAllowed("the URL is too long, or holds white space, a backslash or control characters")
+        text = text.strip()
+        if len(text) > _MAX_URL:
+            raise UrlNotAllowed(f"the URL is longer than {_MAX_URL} characters")
+        if _CONFUSING.search(text):
+            raise UrlNotAllowed("the URL holds a backslash or control characters")
         try:
-            url = URL(text)
-            host, port = url.raw_host, url.port
-        except NO_URL as error:
-            raise UrlNotAllowed("the URL cannot be read") from error
-        if url.scheme not in ("http", "https"):
+            written = split_url(text)
+        except ValueError as error:
+            raise UrlNotAllowed("only http and https URLs are fetched, with their host") from error
+        if written.scheme not in ("http", "https"):
             raise UrlNotAllowed("only http and https URLs are fetched")
-        if not host or port is None:
+        if not written.authority:
             raise UrlNotAllowed("the URL names no host")
         # In the text itself, since the parser forgets an empty user name.
-        authority = _AUTHORITY.match(text)
-        if authority is None or "@" in authority[1]:
+        if "@" in written.authority:
             raise UrlNotAllowed("a URL with a user name is not fetched")
+        if any(character.isspace() for character in written.authority):
+            raise UrlNotAllowed("the host of the URL holds white space")
+        try:
+            origin = URL(f"{written.scheme}://{written.authority}")
+            host, port = origin.raw_host, origin.port
+        except NO_URL as error:
+            raise UrlNotAllowed("the URL cannot be read") from error
+        if not host or port is None:
+            raise UrlNotAllowed("the URL names no host")
         self.check_host(host)
-        return url
+        # Path and query in one: apart, the library forgets a question mark with nothing behind it.
+        return URL.build(
+            scheme=written.scheme, authority=_authority(host, origin.explicit_port), path=written.target, encoded=True
+        )
 
     def check_host(self, host: str) -> None:
         """Check a host as it stands in a URL, before any look-up.
@@ -159,6 +173,22 @@ class UrlPolicy:
             return True
         name = host.lower().rstrip(".")
         return name in self._hosts or any(name.endswith(domain) for domain in self._domains)
+
+
+def host_of(url: str) -> str:
+    """The host of a URL as policies are asked for it.
+
+    Raises:
+        ValueError: it has none.
+    """
+    try:
+        written = split_url(url)
+        host = URL(f"{written.scheme}://{written.authority or ''}").raw_host
+    except IndexError as error:
+        raise ValueError("no URL") from error
+    if not host:
+        raise ValueError("no host")
+    return host
 
 
 async def system_look_up(host: str, port: int) -> Sequence[str]:
@@ -209,6 +239,19 @@ class GuardedResolver(AbstractResolver):
 
     async def close(self) -> None:
         """Nothing is held."""
+
+
+def _authority(host: str, port: int | None) -> str:
+    written = f"[{host}]" if ":" in host else host
+    return written if port is None else f"{written}:{port}"
+
+
+def _sent_name(host: str) -> str:
+    """A name as it is looked up: of what is not ASCII, the form of the name system."""
+    try:
+        return (URL.build(scheme="http", host=host).raw_host or host).lower().rstrip(".")
+    except NO_URL:
+        return host.lower().rstrip(".")
 
 
 def _literal(host: str) -> Address | None:

@@ -19,10 +19,10 @@ from sluiceway_runtime.errors import (
     UpstreamRefused,
     UrlNotAllowed,
 )
-from yarl import URL
 
-from sluiceway_orchestrator.fetch.guard import NO_URL, GuardedResolver, LookUp, UrlPolicy, system_look_up
+from sluiceway_orchestrator.fetch.guard import GuardedResolver, LookUp, UrlPolicy, system_look_up
 from sluiceway_orchestrator.fetch.room import Estimate, Holding, Room
+from sluiceway_orchestrator.fetch.url_text import resolved
 
 __all__ = ["Attempts", "Body", "HttpClient", "Request", "open_session"]
 
@@ -71,8 +71,13 @@ class Attempts:
 
 @dataclass(slots=True)
 class Body:
-    """An answer, and its part of the room of the call. Whoever gets it releases that, or the room."""
+    """An answer, and its part of the room of the call. Whoever gets it releases that, or the room.
 
+    Attributes:
+        url: what answered, after all redirects.
+    """
+
+    url: str
     data: bytearray
     holding: Holding
 
@@ -190,8 +195,8 @@ class HttpClient:
                 method, url, headers=headers, data=body, allow_redirects=False, trace_request_ctx=clock
             ) as response:
                 if response.status not in _REDIRECTS or "Location" not in response.headers:
-                    return await self._read(response, clock, wanted)
-                target = self._redirect(url, response.headers["Location"])
+                    return await self._read(response, str(url), clock, wanted)
+                target = self._policy.parse(resolved(str(url), response.headers["Location"]))
                 if response.status in _SEE_OTHER and method != "GET":
                     method, body = "GET", None
                 if target.origin() != url.origin():
@@ -205,14 +210,7 @@ class HttpClient:
                 url = target
         raise UpstreamFailed("too many redirects")
 
-    def _redirect(self, url: URL, location: str) -> URL:
-        try:
-            target = str(url.join(URL(location)))
-        except NO_URL as error:
-            raise UrlNotAllowed("redirected to what is no URL") from error
-        return self._policy.parse(target)
-
-    async def _read(self, response: aiohttp.ClientResponse, clock: _Clock, wanted: _Wanted) -> Body:
+    async def _read(self, response: aiohttp.ClientResponse, url: str, clock: _Clock, wanted: _Wanted) -> Body:
         if response.status in _TRANSIENT or response.status >= 500:
             raise UpstreamFailed(
                 f"answered with status {response.status}",
@@ -236,7 +234,7 @@ class HttpClient:
             raise
         holding.settle(len(data))
         wanted.expected.learn(len(data))
-        return Body(data, holding)
+        return Body(url, data, holding)
 
     async def _collect(self, response: aiohttp.ClientResponse, holding: Holding) -> bytearray:
         """The body in one piece, which is never copied: an image may be large."""

@@ -36,14 +36,15 @@ class RequestTemplate:
     def fill(self, params: Mapping[str, str]) -> Request:
         """The request for these parameters, of which none escapes from its place. Raises InvalidOption."""
         config = self._config
-        url = self._fill(self._url, params, _url_text)
+        path, mark, query = self._url.partition("?")
+        url = self._fill(path, params, _path_text) + mark + self._fill(query, params, _quoted)
         headers = {name: self._fill(text, params, _header_value) for name, text in config.headers.items()}
         body = None
         if config.body is not None:
             content_type = next((text for name, text in headers.items() if name.lower() == "content-type"), None)
             if content_type is None:
                 content_type = headers["Content-Type"] = "application/json"
-            escape = _json_text if "json" in content_type else _url_text
+            escape = _json_text if "json" in content_type else _quoted
             body = self._fill(config.body, params, escape).encode()
         return Request(url, config.method, headers, body, self._secret_headers)
 
@@ -53,10 +54,14 @@ class RequestTemplate:
         )
 
 
-def _url_text(name: str, value: str) -> str:
+def _path_text(name: str, value: str) -> str:
     if value in (".", ".."):
         # Percent-encoding does not protect dots: servers read them as a step in the path.
         raise InvalidOption(f"api_call.params.{name}: must not be a path step")
+    return _quoted(name, value)
+
+
+def _quoted(_name: str, value: str) -> str:
     return quote(value, safe="")
 
 

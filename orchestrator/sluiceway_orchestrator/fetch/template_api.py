@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import (
+    ConfigurationError,
     DeadlineExceeded,
     ImageTooLarge,
     InvalidImage,
@@ -23,11 +23,13 @@ from sluiceway_orchestrator.config.apis import ApiConfig
 from sluiceway_orchestrator.fetch.api import Brought, check_params, within
 from sluiceway_orchestrator.fetch.caller import Call
 from sluiceway_orchestrator.fetch.document import chosen_detection, decode_image, image_at, parse_json, values_at
-from sluiceway_orchestrator.fetch.guard import LookUp, UrlPolicy
-from sluiceway_orchestrator.fetch.http import Attempts, HttpClient, Request, open_session
+from sluiceway_orchestrator.fetch.guard import LookUp, UrlPolicy, host_of
+from sluiceway_orchestrator.fetch.http import Attempts, Body, HttpClient, Request, open_session
 from sluiceway_orchestrator.fetch.limits import Limits
 from sluiceway_orchestrator.fetch.request_template import RequestTemplate
 from sluiceway_orchestrator.fetch.room import Estimate, Room
+from sluiceway_orchestrator.fetch.url_text import is_data_url, resolved
+from sluiceway_orchestrator.job import Buffer
 
 __all__ = ["TemplateApi"]
 
@@ -55,15 +57,19 @@ class TemplateApi:
         self._config = config
         self._template = RequestTemplate(name, config, environment)
         self._max_image_bytes = max_image_bytes
-        self._max_answer_bytes = {
-            "body": max_image_bytes,
-            "base64": max_image_bytes * 4 // 3 + JSON_ROOM_BYTES,
-        }.get(config.image, JSON_ROOM_BYTES)
+        with_base64 = max_image_bytes * 4 // 3 + JSON_ROOM_BYTES
+        # A URL in the answer may be a data: URL, which holds the image.
+        self._max_answer_bytes = {"body": max_image_bytes, "base64": with_base64, "url": with_base64}.get(
+            config.image, JSON_ROOM_BYTES
+        )
         self.expected = Estimate(max(max_image_bytes, self._max_answer_bytes))
         # JSON that says where the image is; what it takes says nothing of the image.
-        self._expected_answer = Estimate(JSON_ROOM_BYTES) if config.image == "url" else self.expected
+        self._expected_answer = Estimate(with_base64) if config.image == "url" else self.expected
         self._look_up = look_up
-        host = urlsplit(config.url).hostname
+        try:
+            host = host_of(config.url)
+        except ValueError as error:
+            raise ConfigurationError(f"api.{name}.url: cannot be read") from error
         self._policy = UrlPolicy(config.allow_hosts, config.allow_cidrs, trusted_host=host)
         self._session: aiohttp.ClientSession | None = None
         self._limits = Limits(
@@ -119,28 +125,38 @@ class TemplateApi:
             brought.image = within(decode_image(found), self._max_image_bytes)
             body.holding.settle(len(brought.image))
             return brought
-        # Released first: holding some room while waiting for more could stop everything.
-        body.holding.release()
-        brought.image = await self._fetch_url(found, call.deadline, room)
+        brought.image = await self._fetch_url(found, body, call.deadline, room)
         return brought
 
-    async def _fetch_url(self, found: Any, deadline: Deadline, room: Room) -> memoryview:
-        """Fetch what the answer names; of a list, the first that can be had."""
+    async def _fetch_url(self, found: Any, answer: Body, deadline: Deadline, room: Room) -> Buffer:
+        """Bring what the answer names, relative to itself; of a list, the first that can be had."""
         assert self._session is not None
         urls = found if isinstance(found, list) else [found]
         if not urls or not all(isinstance(url, str) for url in urls):
             raise UpstreamFailed("the answer has no URL where the configuration says")
+        if any(is_data_url(url) for url in urls):
+            # An image is here and stays counted: beside it nothing may wait for more room.
+            room.waits = False
+        else:
+            # Released first: holding some room while waiting for more could stop everything.
+            answer.holding.release()
         client = HttpClient(self._policy, self._session, max_bytes=self._max_image_bytes)
         attempts = Attempts(self._config.timeout_s, self._config.retries, self._config.hedge_after_s)
         failure: SluicewayError | None = None
         for url in urls:
             try:
-                body = await client.fetch(Request(url), attempts, deadline, room, self.expected)
+                if is_data_url(url):
+                    image = within(decode_image(url), self._max_image_bytes)
+                    answer.holding.settle(len(image))
+                    return image
+                request = Request(resolved(answer.url, url))
+                body = await client.fetch(request, attempts, deadline, room, self.expected)
             except DeadlineExceeded:
                 raise
             except SluicewayError as error:
                 failure = failure or error
             else:
+                answer.holding.release()
                 return memoryview(body.data)
         assert failure is not None
         raise failure

@@ -8,6 +8,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from sluiceway_orchestrator.http.convert import DESCRIPTORS, QUERY
+from sluiceway_orchestrator.http.result_schema import RESULT_SCHEMAS
 
 __all__ = ["document"]
 
@@ -36,6 +37,7 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
     "max_detections": {"type": "integer", "minimum": 1, "maximum": 10000},
     "image_size": {"type": "integer", "multipleOf": 32},
     "characters": {"type": "boolean"},
+    "words": {"type": "boolean"},
     "top_k": {"type": "integer", "minimum": 1, "maximum": 1000},
     "priority": {"type": "string", "enum": ["interactive", "normal", "bulk"]},
     "detect_only": {"type": "boolean"},
@@ -56,13 +58,25 @@ _PROBLEM: dict[str, Any] = {
         "retry_after_ms": {"type": "integer", "description": "Trying again makes sense after this long."},
     },
 }
+_PLAIN = {"text/plain": {"schema": {"type": "string"}}}
+_RESULT = {"$ref": "#/components/schemas/Result"}
+_RESULTS = {"oneOf": [_RESULT, {"type": "array", "items": _RESULT}]}
+_FORM: dict[str, Any] = {
+    "type": "object",
+    "description": "Files under any name, URLs under `url`, and the query parameters as fields, `timeout_s` too.",
+    "properties": {
+        "file": {"type": "array", "items": {"type": "string", "format": "binary"}},
+        "url": {"type": "array", "items": {"type": "string"}},
+    },
+    "additionalProperties": {"type": "string"},
+}
 _PROBLEMS = {
     "400": "INVALID_ARGUMENT or FAILED_PRECONDITION",
     "401": "No valid token",
     "403": "Not allowed",
-    "406": "Neither of the answer's types is accepted",
+    "406": "None of the answer's types is accepted",
     "413": "More bytes or pixels than the limits allow",
-    "415": "Neither an image nor JSON",
+    "415": "Neither an image nor JSON nor a form",
     "421": "The server does not go by the name in Host",
     "429": "Queue full or over a client's limit; see Retry-After",
     "503": "Starting or draining; see Retry-After",
@@ -73,12 +87,16 @@ _PROBLEMS = {
 @lru_cache(maxsize=1)
 def document(release: str) -> dict[str, Any]:
     """Return the document of a release."""
-    schemas: dict[str, Any] = {"Problem": _PROBLEM}
+    schemas: dict[str, Any] = {"Problem": _PROBLEM, **RESULT_SCHEMAS}
     references = {name: _message(descriptor, schemas) for name, descriptor in DESCRIPTORS.items()}
     timeout = {"type": "number", "exclusiveMinimum": 0}
     parameters = [_parameter("timeout_s", timeout, "Deadline of the job in seconds; the server has a greatest one.")]
-    parameters += [_parameter(name, _PARAMETERS[name], "For image bodies only; see ProcessOptions.") for name in QUERY]
+    parameters += [_parameter(name, _PARAMETERS[name], "For images and forms; see ProcessOptions.") for name in QUERY]
     problems = {code: _problem(text) for code, text in _PROBLEMS.items()}
+    # Where one document is asked for and its only source failed, the status is that of the failure.
+    failed = {"schema": _RESULT}
+    for code in ("400", "403", "413", "429", "500", "503", "504"):
+        problems.setdefault(code, _problem("The only source failed"))["content"]["application/json"] = failed
     return {
         "openapi": "3.1.0",
         "info": {
@@ -101,15 +119,19 @@ def document(release: str) -> dict[str, Any]:
                             "image/*": {"schema": {"type": "string", "format": "binary"}},
                             "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
                             "application/json": {"schema": references["request"]},
+                            "multipart/form-data": {"schema": _FORM},
                         },
                     },
                     "responses": {
                         "200": {
                             "description": "An event a line, or a server-sent event each, named after what happened. "
-                            "The last is job_done; a job that breaks off ends with an object that has `problem`.",
+                            "The last is job_done; a job that breaks off ends with an object that has `problem`. "
+                            "With `Accept: application/json` one document when all is done: the result of the source, "
+                            "or a list of results where there are several.",
                             "content": {
                                 "application/x-ndjson": {"schema": references["event"]},
                                 "text/event-stream": {"schema": references["event"]},
+                                "application/json": {"schema": _RESULTS},
                             },
                         },
                         **problems,
@@ -126,6 +148,17 @@ def document(release: str) -> dict[str, Any]:
                             "content": {"application/json": {"schema": references["description"]}},
                         },
                         "401": problems["401"],
+                    },
+                }
+            },
+            "/healthz": {
+                "get": {
+                    "operationId": "health",
+                    "summary": "Say whether this server takes jobs.",
+                    "security": [{}],
+                    "responses": {
+                        "200": {"description": "It does.", "content": _PLAIN},
+                        "503": {"description": "It is draining.", "content": _PLAIN},
                     },
                 }
             },

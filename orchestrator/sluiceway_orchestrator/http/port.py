@@ -1,40 +1,37 @@
-"""The HTTP server: takes a job, streams its events as NDJSON or server-sent events."""
+"""The HTTP server: takes jobs and answers them, and says what it is."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from importlib.metadata import version
 
 from aiohttp import web
 from multidict import MultiDict
-from sluiceway_runtime.account import Account, MemoryBudget, Phase, phase_of_request
+from sluiceway_runtime.account import Account, MemoryBudget
 from sluiceway_runtime.deadline import Deadline
-from sluiceway_runtime.errors import (
-    DeadlineExceeded,
-    ImageTooLarge,
-    Internal,
-    InvalidOption,
-    SluicewayError,
-    StartupError,
-    Unavailable,
-)
+from sluiceway_runtime.errors import ImageTooLarge, Internal, SluicewayError, StartupError, Unavailable
 from sluiceway_runtime.server.calls import REQUEST_ID_KEY, current_request_id
 from sluiceway_runtime.server.security import ANONYMOUS, Security
 
 from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.config.http import HttpConfig
 from sluiceway_orchestrator.convert.job import JobLimits, job_from_request
-from sluiceway_orchestrator.http.body import BODY_COPIES, length_of, read_body
-from sluiceway_orchestrator.http.convert import event_to_json, request_from_image, request_from_json
+from sluiceway_orchestrator.http.answers import JSON, answer_type, send_document, send_events
+from sluiceway_orchestrator.http.convert import names_of, seconds_of
+from sluiceway_orchestrator.http.docs_page import PAGE_HEADERS, page
+from sluiceway_orchestrator.http.open_inference import Caller, OpenInference
 from sluiceway_orchestrator.http.openapi import document
 from sluiceway_orchestrator.http.origin import OriginGuard
-from sluiceway_orchestrator.http.problem import plain_problem, problem_body, problem_response
+from sluiceway_orchestrator.http.page.files import page_routes
+from sluiceway_orchestrator.http.problem import plain_problem, problem_response
+from sluiceway_orchestrator.http.reading import JobReader
+from sluiceway_orchestrator.http.results import Results
 from sluiceway_orchestrator.http.tls import server_context
 from sluiceway_orchestrator.job import Job
 from sluiceway_orchestrator.outbox import Addressed
@@ -43,28 +40,19 @@ __all__ = ["HttpPort"]
 
 log = logging.getLogger(__name__)
 
-NDJSON, EVENTS = "application/x-ndjson", "text/event-stream"
 # A client's own id is taken over when it is short and harmless in a log line.
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-# JSON carries images as base64, four bytes for three, and a little beside them.
-_JSON_OVERHEAD = 4 / 3
-_JSON_EXTRA_BYTES = 64 * 2**10
-# Parsing more than this would hold up the loop noticeably.
-_PARSE_ELSEWHERE_BYTES = 256 * 2**10
 # Connections that are idle are not worth waiting for.
 _CLOSE_S = 0.5
 
-# Of JSON, while it is taken apart: also its text, and the images that come out of it.
-JSON_COPIES = 4
-_LIMIT = web.AppKey("limit", int)
-# A client that reads none of this for so long after the time of its job is cut off.
-_UNREAD_S = 0.5
+# Load balancers ask these by address, and what they hear is nothing to hide.
+_OPEN = frozenset(("/healthz", "/v2/health/live", "/v2/health/ready"))
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class HttpPort:
-    """Serves `POST /v1/process`, `GET /v1/describe` and `GET /openapi.json`.
+    """Serves `POST /v1/process`, and with GET `/v1/describe`, `/openapi.json`, `/docs` and `/healthz`.
 
     Args:
         config: of the orchestrator: its limits hold here as well.
@@ -73,6 +61,7 @@ class HttpPort:
         budget: where room for a body is reserved before it is read.
         run: runs a job and hands out its events.
         describe: what the server offers, as JSON.
+        inference: pipelines as models, under `/v2`.
         security: TLS and tokens, those of gRPC.
     """
 
@@ -85,15 +74,18 @@ class HttpPort:
         budget: MemoryBudget,
         run: Callable[[Job], AsyncGenerator[Addressed]],
         describe: Callable[[], str],
+        inference: OpenInference | None = None,
         security: Security | None = None,
     ) -> None:
         self._config = config
+        self._inference = inference
         self._http = http
         self._limits = limits
         self._budget = budget
         self._run = run
         self._describe = describe
         self._security = security or Security()
+        self._reader = JobReader(config)
         self._guard = OriginGuard(http.host, http.allow_hosts, http.allow_origins)
         self._runner: web.AppRunner | None = None
         self._draining = False
@@ -111,16 +103,20 @@ class HttpPort:
         if not self._http.enabled:
             return
         self._security.require_safe("orchestrator", self._http.host)
-        limit = int(self._config.max_message_bytes * _JSON_OVERHEAD) + _JSON_EXTRA_BYTES
-        app = web.Application(client_max_size=limit, middlewares=[self._surround])
-        app[_LIMIT] = limit
+        app = web.Application(client_max_size=self._reader.limit_bytes, middlewares=[self._surround])
         app.add_routes(
             [
                 web.post("/v1/process", self._process),
                 web.get("/v1/describe", self._description),
                 web.get("/openapi.json", self._openapi),
+                web.get("/docs", self._docs),
+                web.get("/healthz", self._healthz),
             ]
         )
+        if self._http.page:
+            app.add_routes(page_routes())
+        if self._inference is not None:
+            app.add_routes(self._inference.routes(self._infer, self._client))
         app.on_response_prepare.append(self._allow_origin)
         # A client that goes away cancels its handler, and with it the job.
         self._runner = web.AppRunner(
@@ -164,7 +160,7 @@ class HttpPort:
         given = request.headers.get(REQUEST_ID_KEY, "")
         request_id = given if _SAFE_ID.fullmatch(given) else uuid.uuid4().hex[:16]
         current_request_id.set(request_id)
-        if not self._guard.knows_host(request):
+        if request.path not in _OPEN and not self._guard.knows_host(request):
             return plain_problem(421, "this server does not go by that name; see orchestrator.http.allow_hosts")
         try:
             origin = self._guard.allowed_origin(request)
@@ -182,6 +178,8 @@ class HttpPort:
             return response
         except web.HTTPRequestEntityTooLarge:
             return problem_response(ImageTooLarge("the body is larger than the limit"), request_id)
+        except web.HTTPRedirection:
+            raise
         except web.HTTPException as error:
             headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
             return plain_problem(error.status, error.reason, headers)
@@ -209,7 +207,21 @@ class HttpPort:
         # Open to all: it is the same for every server of this release.
         return web.json_response(document(version("sluiceway")))
 
-    async def _process(self, request: web.Request) -> web.StreamResponse:
+    async def _docs(self, _: web.Request) -> web.Response:
+        return web.Response(text=page(version("sluiceway")), content_type="text/html", headers=PAGE_HEADERS)
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        if self._draining:
+            return web.Response(text="draining\n", status=503)
+        return web.Response(text="ok\n")
+
+    @asynccontextmanager
+    async def _admitted(self, request: web.Request) -> AsyncIterator[tuple[str, Account]]:
+        """Let work for a request begin in this block: who asks, and where its bytes are counted.
+
+        Raises:
+            Unauthenticated, QueueFull, Unavailable: it may not begin.
+        """
         client = self._client(request)
         if self._draining:
             raise Unavailable("the server is draining", retry_after_s=1.0)
@@ -217,134 +229,53 @@ class HttpPort:
         self._running += 1
         self._idle.clear()
         try:
-            kind = _answer_type(request)
             with self._budget.account() as account:
-                job = await self._job(request, client, account)
-                async with aclosing(self._run(job)) as events:
-                    return await _stream(request, kind, job.deadline, events)
+                yield client, account
         finally:
             leave()
             self._running -= 1
             if not self._running:
                 self._idle.set()
 
-    async def _job(self, request: web.Request, client: str, account: Account) -> Job:
+    async def _process(self, request: web.Request) -> web.StreamResponse:
+        async with self._admitted(request) as (client, account):
+            kind = answer_type(request.headers.get("Accept", "*/*"))
+            job, names = await self._job(request, client, account)
+            if kind == JSON:
+                # The document has no place for them.
+                job = replace(job, return_images=False)
+            async with aclosing(self._run(job)) as events:
+                if kind == JSON:
+                    return await send_document(request, Results(names), job.deadline, account, events)
+                return await send_events(request, kind, job.deadline, events)
+
+    async def _infer(self, request: web.Request) -> web.StreamResponse:
+        async with self._admitted(request) as (client, account):
+            deadline = Deadline.after(self._config.default_deadline_s)
+            body = await self._reader.body(request, deadline, account)
+            caller = Caller(self._name_of(client, request), deadline, current_request_id.get())
+            assert self._inference is not None
+            return await self._inference.infer(request, body, caller)
+
+    def _name_of(self, client: str, request: web.Request) -> str:
+        """Who shares fairly with whom."""
+        return client if client != ANONYMOUS else request.remote or ANONYMOUS
+
+    async def _job(self, request: web.Request, client: str, account: Account) -> tuple[Job, dict[str, str]]:
+        """The job of a request, and what its sources are called."""
         query = MultiDict(request.query)
-        deadline = Deadline.after(
-            min(_timeout_s(query.pop("timeout_s", None), self._config), self._config.max_deadline_s)
-        )
-        length = length_of(request)
-        phase = Phase.DOOR if length is None else phase_of_request(length)
-        if request.content_type == "application/json":
-            if query:
-                raise InvalidOption(f"{next(iter(query))}: options of a JSON request go into its body")
-            body = await self._body(request, deadline, account, phase, JSON_COPIES)
-            parse = request_from_json
-            parsed = parse(body) if len(body) < _PARSE_ELSEWHERE_BYTES else await asyncio.to_thread(parse, body)
-        elif request.content_type == "application/octet-stream" or request.content_type.startswith("image/"):
-            limit = self._config.max_image_bytes
-            if (request.content_length or 0) > limit:
-                raise ImageTooLarge("the image is larger than the limit", metadata={"max_image_bytes": str(limit)})
-            parsed = request_from_image(await self._body(request, deadline, account, phase, BODY_COPIES), query)
-        else:
-            raise web.HTTPUnsupportedMediaType(reason="send an image (image/*) or application/json")
-        account.settle(parsed.size_bytes, phase)
-        return job_from_request(
+        asked = query.pop("timeout_s", None)
+        timeout_s = self._config.default_deadline_s if asked is None else seconds_of(asked)
+        deadline = Deadline.after(min(timeout_s, self._config.max_deadline_s))
+        parsed = await self._reader.read(request, query, deadline, account)
+        job = job_from_request(
             parsed,
-            client=client if client != ANONYMOUS else request.remote or ANONYMOUS,
+            client=self._name_of(client, request),
             deadline=deadline,
             request_id=current_request_id.get(),
             limits=self._limits,
         )
-
-    async def _body(
-        self, request: web.Request, deadline: Deadline, account: Account, phase: Phase, copies: int
-    ) -> bytearray:
-        """Read the body once there is room for it, and in the time of the job.
-
-        A client that stopped sending must not keep its place for ever. A body that does not say how long it is takes
-        room for the longest.
-        """
-        limit = request.app[_LIMIT]
-        expected = length_of(request)
-        try:
-            async with asyncio.timeout(deadline.remaining_s()):
-                await account.reserve(copies * min(limit if expected is None else expected, limit), phase)
-                return await read_body(request, limit)
-        except TimeoutError:
-            raise DeadlineExceeded("the time ran out before the body was here") from None
-        except web.RequestPayloadError:
-            raise InvalidOption("body: it is not encoded as its headers say") from None
-
-
-def _answer_type(request: web.Request) -> str:
-    accepted = request.headers.get("Accept", "*/*")
-    names = [item.split(";")[0].strip().lower() for item in accepted.split(",")]
-    if EVENTS in names:
-        return EVENTS
-    if not {NDJSON, "*/*", "application/*"} & set(names):
-        raise web.HTTPNotAcceptable(reason=f"answers are {NDJSON} or {EVENTS}")
-    return NDJSON
-
-
-def _timeout_s(text: str | None, config: OrchestratorConfig) -> float:
-    if text is None:
-        return config.default_deadline_s
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise InvalidOption("timeout_s: must be a number of seconds above 0")
-    return seconds
-
-
-async def _stream(
-    request: web.Request, kind: str, deadline: Deadline, events: AsyncGenerator[Addressed]
-) -> web.StreamResponse:
-    """Write events as they come, until the time of the job is over.
-
-    A job that fails before its first event gets a status of its own. A client that does not read is cut off: what it
-    has not read is given up by then, and its connection holds nothing but what fits into the socket.
-    """
-    first = await anext(events)
-    response = web.StreamResponse(headers={"Content-Type": f"{kind}; charset=utf-8", "Cache-Control": "no-store"})
-    # Proxies that buffer would turn the stream into one late answer.
-    response.headers["X-Accel-Buffering"] = "no"
-    await response.prepare(request)
-    try:
-        async with asyncio.timeout(deadline.remaining_s() + _UNREAD_S):
-            await _write(response, kind, first, events)
-    except TimeoutError:
-        log.info("request %s: the client did not read its answer in time", current_request_id.get())
-        if request.transport is not None:
-            request.transport.abort()
-    return response
-
-
-async def _write(response: web.StreamResponse, kind: str, first: Addressed, events: AsyncGenerator[Addressed]) -> None:
-    await response.write(_frame(kind, *event_to_json(first)))
-    try:
-        async for event in events:
-            await response.write(_frame(kind, *event_to_json(event)))
-    except ConnectionError:
-        # The client left; leaving the generator ends its job.
-        return
-    except SluicewayError as error:
-        await response.write(_late_problem(kind, error, current_request_id.get()))
-    except Exception:
-        log.exception("request %s: the stream broke", current_request_id.get())
-        await response.write(_late_problem(kind, Internal("internal error"), current_request_id.get()))
-    await response.write_eof()
-
-
-def _frame(kind: str, name: str, text: str) -> bytes:
-    return (f"{text}\n" if kind == NDJSON else f"event: {name}\ndata: {text}\n\n").encode()
-
-
-def _late_problem(kind: str, error: SluicewayError, request_id: str) -> bytes:
-    """Frame a failure of the job after its first event: the status is sent already."""
-    return _frame(kind, "problem", json.dumps({"problem": problem_body(error, request_id)}, ensure_ascii=False))
+        return job, names_of(parsed)
 
 
 def _preflight() -> web.Response:

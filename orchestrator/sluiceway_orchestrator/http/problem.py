@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 from sluiceway_runtime.errors import SluicewayError
 
-__all__ = ["plain_problem", "problem_body", "problem_response", "status_of"]
+__all__ = ["headers_of", "plain_problem", "problem_body", "problem_response", "status_of"]
 
 # By the name of the gRPC code, as Google's APIs map them.
 STATUS = {
@@ -42,14 +42,14 @@ _TITLES = {
 CONTENT_TYPE = "application/problem+json"
 
 
-def status_of(error: SluicewayError) -> int:
-    """Return the HTTP status of an error."""
-    return 413 if error.reason == "IMAGE_TOO_LARGE" else STATUS.get(error.code, 500)
+def status_of(code: str, reason: str) -> int:
+    """Return the HTTP status of an error, of the name of its gRPC code and of its reason."""
+    return 413 if reason == "IMAGE_TOO_LARGE" else STATUS.get(code, 500)
 
 
 def problem_body(error: SluicewayError, request_id: str) -> dict[str, Any]:
     """Return an error as a problem: what ErrorInfo and RetryInfo say in gRPC, under the same names."""
-    status = status_of(error)
+    status = status_of(error.code, error.reason)
     body: dict[str, Any] = {
         "type": f"urn:sluiceway:reason:{error.reason}",
         "title": _TITLES.get(status, "Error"),
@@ -65,14 +65,20 @@ def problem_body(error: SluicewayError, request_id: str) -> dict[str, Any]:
     return body
 
 
-def problem_response(error: SluicewayError, request_id: str) -> web.Response:
-    """Return the answer to a request that failed as a whole."""
+def headers_of(error: SluicewayError) -> dict[str, str]:
+    """Return what headers say of an error: when to come back, and that a token is wanted."""
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
-    status = status_of(error)
-    if status == 401:
+    if status_of(error.code, error.reason) == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    return headers
+
+
+def problem_response(error: SluicewayError, request_id: str) -> web.Response:
+    """Return the answer to a request that failed as a whole."""
+    headers = headers_of(error)
+    status = status_of(error.code, error.reason)
     text = json.dumps(problem_body(error, request_id), ensure_ascii=False)
     return web.Response(status=status, text=text, content_type=CONTENT_TYPE, headers=headers)
 

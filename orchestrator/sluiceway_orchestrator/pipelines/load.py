@@ -20,10 +20,10 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _KINDS = {"detection": StepKind.DETECT, "recognition": StepKind.RECOGNIZE}
 _OPTIONS: Mapping[StepKind, frozenset[str]] = {
     StepKind.DETECT: frozenset({"confidence", "iou", "classes", "max_detections", "image_size"}),
-    StepKind.RECOGNIZE: frozenset({"characters", "top_k"}),
+    StepKind.RECOGNIZE: frozenset({"characters", "words", "top_k"}),
     StepKind.CALL: frozenset(),
 }
-# Without any configuration: find text, read it. YOLO26s text also finds pictures, in which there is nothing to read.
+# Without any configuration: find text, read it. `text-small` also finds pictures, in which there is nothing to read.
 _READ: Mapping[str, Any] = {
     "steps": [
         {"name": "text", "stage": "detection"},

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from statistics import median
+from typing import NamedTuple
 
 from sluiceway_orchestrator.geometry import Box
 
-__all__ = ["reading_order"]
+__all__ = ["Rows", "reading_order", "rows_of", "with_tall_boxes"]
 
 
 # Two neighbours are on one line if they share at least this part of the height of the lower of the two: words of very
@@ -39,6 +40,23 @@ class _Line:
     rows: range
 
 
+class Rows(NamedTuple):
+    """Boxes in rows over the whole width of a page.
+
+    Attributes:
+        rows: from top to bottom, each with the height at which it would cross the left edge, and its boxes from left to
+            right.
+        slope: of the rows, pixels down for each pixel to the right.
+        typical_px: height of a box.
+        tall: boxes that are much taller, and in none of the rows.
+    """
+
+    rows: list[tuple[float, list[int]]]
+    slope: float
+    typical_px: float
+    tall: list[int]
+
+
 def reading_order(boxes_xyxy_px: Sequence[Box]) -> list[int]:
     """Order boxes as a person reads them in a script that runs from left to right.
 
@@ -53,19 +71,32 @@ def reading_order(boxes_xyxy_px: Sequence[Box]) -> list[int]:
     Returns:
         Indices of the boxes, in reading order.
     """
+    return [index for row in with_tall_boxes(boxes_xyxy_px, rows_of(boxes_xyxy_px)) for index in row]
+
+
+def rows_of(boxes_xyxy_px: Sequence[Box]) -> Rows:
+    """Find the rows; see `reading_order`."""
     if not boxes_xyxy_px:
-        return []
+        return Rows([], 0.0, 1.0, [])
     heights_px = sorted([box[3] - box[1] for box in boxes_xyxy_px])
     typical_px = max(1.0, (heights_px[(len(heights_px) - 1) // 2] + heights_px[len(heights_px) // 2]) / 2)
     if heights_px[-1] <= _TALL * typical_px:
-        return [index for _, line in _lines(boxes_xyxy_px, range(len(boxes_xyxy_px)), typical_px)[0] for index in line]
+        lines, slope = _lines(boxes_xyxy_px, range(len(boxes_xyxy_px)), typical_px)
+        return Rows(lines, slope, typical_px, [])
     tall = [i for i, box in enumerate(boxes_xyxy_px) if box[3] - box[1] > _TALL * typical_px]
     left_out = set(tall)
     words = [index for index in range(len(boxes_xyxy_px)) if index not in left_out]
     lines, slope = _lines(boxes_xyxy_px, words, typical_px)
     # At least half of all boxes are words, so this ends soon.
     ordered = [tall[index] for index in reading_order([boxes_xyxy_px[index] for index in tall])]
-    return _joined(boxes_xyxy_px, lines, slope, ordered)
+    return Rows(lines, slope, typical_px, ordered)
+
+
+def with_tall_boxes(boxes_xyxy_px: Sequence[Box], found: Rows) -> list[list[int]]:
+    """The rows with the tall boxes: within the one row that such a box lies beside, else between them by itself."""
+    if not found.tall:
+        return [row for _, row in found.rows]
+    return _joined(boxes_xyxy_px, found.rows, found.slope, found.tall)
 
 
 def _lines(
@@ -116,7 +147,7 @@ def _top(boxes_xyxy_px: Sequence[Box], indices: Sequence[int], slope: float) -> 
 
 def _joined(
     boxes_xyxy_px: Sequence[Box], lines: Sequence[tuple[float, list[int]]], slope: float, tall: Sequence[int]
-) -> list[int]:
+) -> list[list[int]]:
     """Lines with the tall boxes between them; within a line those that are beside no other."""
     tops = [top for top, _ in lines]
     before: defaultdict[int, list[int]] = defaultdict(list)
@@ -131,11 +162,12 @@ def _joined(
             before[first].append(index)
         else:
             before[end].append(index)
-    order: list[int] = []
+    order: list[list[int]] = []
     for place, (_, line) in enumerate(lines):
-        order += before[place]
-        order += sorted((*line, *within[place]), key=lambda i: boxes_xyxy_px[i][0]) if place in within else line
-    return order + before[len(lines)]
+        order += [[index] for index in before[place]]
+        beside = within.get(place)
+        order.append(line if beside is None else sorted((*line, *beside), key=lambda i: boxes_xyxy_px[i][0]))
+    return order + [[index] for index in before[len(lines)]]
 
 
 def _are_alike(first: Box, second: Box) -> bool:

@@ -21,7 +21,7 @@ from sluiceway_orchestrator.pipelines.estimate import Estimate
 from sluiceway_orchestrator.pipelines.progress import Progress
 from sluiceway_orchestrator.pipelines.reports import StepNotes
 from sluiceway_orchestrator.pipelines.tree import WHOLE, RegionTree
-from sluiceway_orchestrator.plan import Pipeline, Step
+from sluiceway_orchestrator.plan import Pipeline, Step, StepKind
 from sluiceway_orchestrator.stages.detection import DetectionClient
 from sluiceway_orchestrator.stages.recognition import RecognitionClient, failed_values
 from sluiceway_orchestrator.stages.stage import Ticket
@@ -99,6 +99,8 @@ class SourceState:
             await self.tell(event)
             self.tree.answered(step, (WHOLE,))
             return
+        if step.kind is StepKind.RECOGNIZE:
+            self.tree.read(convert.texts_of(event.values, self.tree.region))
         if self.pipeline.tells_callers:
             self.account.add(event.size_bytes, Phase.WORK)
             for value in event.values.values:

@@ -173,8 +173,8 @@ class Steps:
         if origin.to_page is not None:
             convert.to_page(regions, origin.to_page)
         parents = [origin.parents[crop] for crop in crops_of] if origin.parents is not None else None
-        boxes = convert.boxes_of(regions)
-        placed = state.tree.place(step, boxes, parents)
+        boxes, turned = convert.boxes_of(regions)
+        placed = state.tree.place(step, boxes, parents, turned)
         convert.place(regions, placed.ids, origin.parents)
         if state.pipeline.tells_callers:
             for region, box in zip(regions.regions, boxes, strict=True):

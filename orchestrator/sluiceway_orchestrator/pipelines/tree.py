@@ -5,17 +5,23 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil, floor
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sluiceway_orchestrator.geometry import Box
-from sluiceway_orchestrator.pipelines.reading_order import reading_order
+from sluiceway_orchestrator.events import ReadText
+from sluiceway_orchestrator.geometry import Box, TurnedBox
+from sluiceway_orchestrator.pipelines.layout.frame import Direction, boxes_in, direction_of
+from sluiceway_orchestrator.pipelines.layout.page import Layout, lay_out
 from sluiceway_orchestrator.plan import Step
 
-__all__ = ["WHOLE", "Placed", "RegionNode", "RegionTree"]
+__all__ = ["WHOLE", "Placed", "RegionNode", "RegionTree", "SourceLayout"]
 
 # Regions of two detections of one image are the same if they share at least this part of both (intersection over
 # union): another version of a detector moves edges, and finds what the one before it found.
 _SAME_IOU = 0.5
+# Degrees: text runs from top to bottom.
+_DOWN = 90
 # In place of a region where something was said of the page, or of the source.
 WHOLE = -1
 
@@ -30,6 +36,22 @@ class Placed(NamedTuple):
 
     ids: Sequence[int]
     fresh: Sequence[bool] | None
+
+
+class SourceLayout(NamedTuple):
+    """What a source says, in reading order.
+
+    Attributes:
+        order: ids of all regions, the children of a region right behind it.
+        lines: ids of the regions with text of each line.
+        blocks: positions of the lines of each block.
+        quarter: how many degrees the page is turned clockwise, a multiple of 90.
+    """
+
+    order: list[int]
+    lines: list[list[int]]
+    blocks: list[list[int]]
+    quarter: int
 
 
 @dataclass(slots=True)
@@ -60,6 +82,9 @@ class RegionTree:
 
     def __init__(self) -> None:
         self._boxes: list[Box] = []
+        # Those that are not upright.
+        self._turned: dict[int, TurnedBox] = {}
+        self._texts: dict[int, ReadText] = {}
         self._parents: list[int | None] = []
         self._steps: list[int] = []
         self._again = False
@@ -91,14 +116,27 @@ class RegionTree:
             by_step.setdefault(step, {})[region_id] = self._boxes[region_id]
         self._missing = {step: _Missing(boxes) for step, boxes in by_step.items()}
 
-    def place(self, step: Step, boxes: Sequence[Box], parents: Sequence[int] | None) -> Placed:
+    def place(
+        self,
+        step: Step,
+        boxes: Sequence[Box],
+        parents: Sequence[int] | None,
+        turned: Mapping[int, TurnedBox] = MappingProxyType({}),
+    ) -> Placed:
         """Take in the regions of one answer.
 
         Args:
             step: that found them.
             boxes: upright boxes around them, in pixels of the page.
             parents: ids of the regions that they lie in; None for the page.
+            turned: those that are not upright, by position.
         """
+        placed = self._place(step, boxes, parents)
+        for position, box in turned.items():
+            self._turned[placed.ids[position]] = box
+        return placed
+
+    def _place(self, step: Step, boxes: Sequence[Box], parents: Sequence[int] | None) -> Placed:
         if not self._again:
             first = len(self._boxes)
             self._boxes += boxes
@@ -122,6 +160,19 @@ class RegionTree:
             self._parents.append(parents[index] if parents is not None else None)
             self._steps.append(step.index)
         return Placed(ids, fresh)
+
+    def region(self, region_id: int) -> TurnedBox:
+        """Where a region lies, as it is cut out: an upright one in whole pixels, as detection does."""
+        turned = self._turned.get(region_id)
+        if turned is not None:
+            return turned
+        x0, y0, x1, y1 = self._boxes[region_id]
+        x0, y0, x1, y1 = floor(x0), floor(y0), ceil(x1), ceil(y1)
+        return TurnedBox((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0, 0.0)
+
+    def read(self, texts: Iterable[ReadText]) -> None:
+        """Text was read in these."""
+        self._texts.update((text.region_id, text) for text in texts)
 
     def told(self, step: Step, ids: Iterable[int]) -> None:
         """The client has heard of these regions, or that a step found none."""
@@ -154,23 +205,65 @@ class RegionTree:
 
     def order(self) -> list[int]:
         """Ids of all regions that the client knows in reading order, the children of a region right behind it."""
+        return self.layout().order
+
+    def layout(self) -> SourceLayout:
+        """Order, lines and blocks of all regions that the client knows."""
         children: dict[int | None, list[int]] = {}
         for region_id, parent in enumerate(self._parents):
             if region_id in self._told:
                 children.setdefault(parent, []).append(region_id)
-        if len(children) <= 1:
-            return self._ordered(children.get(None, []))
-        found: list[int] = []
-        pending = [*reversed(self._ordered(children.get(None, [])))]
-        while pending:
-            region_id = pending.pop()
-            found.append(region_id)
-            if region_id in children:
-                pending += reversed(self._ordered(children[region_id]))
-        return found
+        direction, quarter = self._direction()
+        order: list[int] = []
+        lines: list[list[int]] = []
+        blocks: list[list[int]] = []
+        if len(children) > 1:
+            # Lines in the order of their regions, though those of a region's children stand between its neighbours.
+            found = {parent: self._laid_out(ids, direction) for parent, ids in children.items()}
+            pending = [*reversed(found[None].order)] if None in found else []
+            while pending:
+                order.append(pending.pop())
+                if order[-1] in found:
+                    pending += reversed(found[order[-1]].order)
+            places = {region_id: place for place, region_id in enumerate(order)}
+            parts = [self._with_text(layout) for layout in found.values()]
+            for block in sorted((block for part in parts for block in part), key=lambda block: places[block[0][0]]):
+                blocks.append(list(range(len(lines), len(lines) + len(block))))
+                lines += block
+            return SourceLayout(order, lines, blocks, quarter)
+        layout = self._laid_out(children.get(None, []), direction)
+        for block in self._with_text(layout):
+            blocks.append(list(range(len(lines), len(lines) + len(block))))
+            lines += block
+        return SourceLayout(layout.order, lines, blocks, quarter)
 
-    def _ordered(self, ids: Sequence[int]) -> list[int]:
-        return [ids[index] for index in reading_order([self._boxes[region_id] for region_id in ids])]
+    def _direction(self) -> tuple[Direction, int]:
+        """Which way the text of the page runs, and by how much the page is turned, which need not be the same."""
+        texts = self._texts
+        if not self._turned and not any(text.rotation_degrees for text in texts.values()):
+            return Direction(), 0
+        rotations = {region_id: text.rotation_degrees for region_id, text in texts.items()}
+        direction = direction_of(self._boxes, self._turned, rotations)
+        # Columns of Chinese or Japanese run down on a page that is not turned; its lines go to the left all the same.
+        upright = direction.quarter == _DOWN and 2 * sum(text.may_run_down for text in texts.values()) > len(texts)
+        return direction, 0 if upright else direction.quarter
+
+    def _laid_out(self, ids: Sequence[int], direction: Direction) -> Layout:
+        """The layout of neighbours, with ids in place of positions."""
+        turned = {at: self._turned[key] for at, key in enumerate(ids) if key in self._turned} if self._turned else {}
+        boxes = boxes_in(direction, [self._boxes[region_id] for region_id in ids], turned)
+        texts = self._texts
+        leftwards = {at for at, key in enumerate(ids) if key in texts and texts[key].leftwards}
+        layout = lay_out(boxes, leftwards)
+        lines = [[ids[at] for at in line] for line in layout.lines]
+        return Layout([ids[at] for at in layout.order], lines, layout.blocks)
+
+    def _with_text(self, layout: Layout) -> list[list[list[int]]]:
+        """Blocks of lines of those regions in which text was read."""
+        texts = self._texts
+        lines = [[key for key in line if key in texts] for line in layout.lines]
+        blocks = ([lines[at] for at in block if lines[at]] for block in layout.blocks)
+        return [block for block in blocks if block]
 
 
 class _Missing:

@@ -19,7 +19,7 @@ from sluiceway_runtime.errors import (
     WrongGroup,
 )
 from sluiceway_runtime.priority import Priority
-from sluiceway_runtime.server.status import DETAILS_KEY, from_rpc_error
+from sluiceway_runtime.server.status import from_rpc_error, names_itself
 
 from sluiceway.common.v1 import model_pb2
 from sluiceway_orchestrator.events import Model, StageTimings
@@ -120,7 +120,7 @@ class Failures:
         if isinstance(failure, grpc.aio.AioRpcError):
             error: SluicewayError = from_rpc_error(failure)
             # Whether the replica itself refused it, so that it certainly did no work, or the connection broke.
-            named = any(key == DETAILS_KEY for key, _ in failure.trailing_metadata() or ())
+            named = names_itself(failure)
         else:
             error, named = failure, False
         self.avoid = lease.replica

@@ -237,13 +237,14 @@ class Stage(Generic[Description]):
             Unavailable: none came within the deadline.
         """
         self._binding += 1
+        begun_s = monotonic()
         try:
             async with asyncio.timeout(_patience_s(deadline)):
                 while not self._members:
                     self._set.look_again()
                     await self._changed.wait()
         except TimeoutError:
-            raise self._no_replica() from None
+            raise self._no_replica(begun_s) from None
         finally:
             self._binding -= 1
 
@@ -279,6 +280,7 @@ class Stage(Generic[Description]):
         self.pump()
         if not self._usable:
             self._set.look_again()
+        begun_s = monotonic()
         try:
             async with asyncio.timeout(_patience_s(ticket.deadline)):
                 return await future
@@ -292,7 +294,7 @@ class Stage(Generic[Description]):
                 raise
             if self._usable:
                 raise DeadlineExceeded(f"the time ran out in the queue of {self.name}") from None
-            raise self._no_replica() from None
+            raise self._no_replica(begun_s) from None
 
     def pump(self) -> None:
         """Give waiting work to replicas that have room."""
@@ -331,8 +333,11 @@ class Stage(Generic[Description]):
         replica.occupancy.took(cost, monotonic())
         return Lease(self, replica, cost)
 
-    def _no_replica(self) -> Unavailable:
-        return Unavailable(f"no replica of {self.name} is ready", retry_after_s=1.0)
+    def _no_replica(self, begun_s: float) -> Unavailable:
+        # A client that reads how long it was waited for does not wait as long again.
+        waited_ms = round((monotonic() - begun_s) * 1000)
+        metadata = {"stage": self.name, "waited_ms": str(waited_ms)}
+        return Unavailable(f"no replica of {self.name} is ready", metadata=metadata, retry_after_s=1.0)
 
     def _on_change(self) -> None:
         """Sort the replicas into versions anew; work for a version that is gone hears of it."""

@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sluiceway_detection.input_shapes import InputShape
+from sluiceway_detection.model_card import ModelCard
 from sluiceway_detection.types import ImageBgr
 
-__all__ = ["outputs_differ", "places_differ", "reference_image", "trial_images"]
+__all__ = ["answers_differ", "maps_differ", "outputs_differ", "places_differ", "reference_image", "trial_images"]
 
 FloatArray = npt.NDArray[np.floating]
 
@@ -45,6 +46,34 @@ def trial_images(shape: InputShape) -> tuple[ImageBgr, ...]:
     """A drawn page, and the same mirrored: rows of a batch have to differ, so that a mix-up of rows shows."""
     page = reference_image(shape)
     return page, np.ascontiguousarray(cv2.flip(page, 1), np.uint8)
+
+
+def answers_differ(expected: FloatArray, found: FloatArray, card: ModelCard) -> str | None:
+    """What is wrong with the places or the map of one image, whichever the model gives; None if nothing is."""
+    if card.map_reading is not None:
+        return maps_differ(expected, found, card.map_reading.threshold)
+    return places_differ(expected, found, end_to_end=card.end_to_end)
+
+
+def maps_differ(expected: FloatArray, found: FloatArray, threshold: float) -> str | None:
+    """What is wrong with a DB model's map of one image; None if nothing is.
+
+    Args:
+        expected: in f32, [1, H, W].
+        found: likewise.
+        threshold: pixels above it are text.
+    """
+    if expected.shape != found.shape:
+        return f"it gives {list(found.shape)} instead of {list(expected.shape)}"
+    if not np.isfinite(found).all():
+        return "it gives numbers that are not finite"
+    text, text_found = expected > threshold, found > threshold
+    either = np.count_nonzero(text | text_found)
+    common = np.count_nonzero(text & text_found)
+    if either and common < _LEAST_AGREEING * either:
+        return f"only {common / either:.0%} of the pixels of text stay text"
+    shift = float(np.abs(expected[text] - found[text]).mean()) if common else 0.0
+    return f"the map differs by {shift:.2f} in the mean" if shift > _LARGEST_SHIFT else None
 
 
 def outputs_differ(expected: FloatArray, found: FloatArray, *, end_to_end: bool) -> str | None:

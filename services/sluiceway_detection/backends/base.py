@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from sluiceway_runtime.errors import StartupError
 
-from sluiceway_detection.input_shapes import InputShape, default_shapes
+from sluiceway.installation import install_command
+from sluiceway_detection.input_shapes import STRIDE, Inputs, InputShape, default_shapes
 from sluiceway_detection.model_card import ModelCard
+from sluiceway_detection.thresholds import NONE_KNOWN, Thresholds
 from sluiceway_detection.types import ImageBgr
 
 __all__ = [
@@ -21,7 +23,7 @@ __all__ = [
     "BackendSpec",
     "Precision",
     "export_command",
-    "input_shapes",
+    "inputs_of",
     "require_fine_boxes",
     "require_trust",
     "resolve_backend",
@@ -44,6 +46,7 @@ class BackendSpec:
         shapes: inputs to compile, instead of the default ones.
         allow_checkpoint: the operator has allowed this very checkpoint, whose loading can run code, by name.
         trial: compile one shape alone, and a small one where the model has a choice: enough to compare arithmetics.
+        known: what is known of its thresholds beside the file.
     """
 
     weights: Path
@@ -54,6 +57,7 @@ class BackendSpec:
     shapes: tuple[InputShape, ...] = ()
     allow_checkpoint: bool = False
     trial: bool = False
+    known: Thresholds = NONE_KNOWN
 
 
 class Backend(Protocol):
@@ -62,13 +66,13 @@ class Backend(Protocol):
     name: BackendName
     precision: Precision
     card: ModelCard
-    shapes: tuple[InputShape, ...]
+    inputs: Inputs
 
     def infer(self, images_bgr: list[ImageBgr]) -> list[npt.NDArray[np.floating]]:
-        """Run letterboxed images, uint8 [H, W, 3], all of one of `shapes`.
+        """Run letterboxed images, uint8 [H, W, 3], all of one of the shapes of `inputs`.
 
         Returns:
-            The head's raw output for each image, without the batch dimension. Valid until the next call.
+            The network's raw output for each image, without the batch dimension. Valid until the next call.
         """
         ...
 
@@ -130,16 +134,34 @@ def resolve_backend(wanted: str, weights: Path, device: str) -> BackendName:
     }[wanted]
     for library in libraries:
         if importlib.util.find_spec(library) is None:
-            raise StartupError(f"detection.backend: {wanted} needs {library}; install sluiceway[{extra}]")
+            raise StartupError(f"detection.backend: {wanted} needs {library}: {install_command(extra)}")
     return wanted  # type: ignore[return-value]  # one of the three keys above
 
 
-def input_shapes(card: ModelCard, spec: BackendSpec) -> tuple[InputShape, ...]:
-    """The shapes to serve, the first being that of the default image size.
+def inputs_of(card: ModelCard, spec: BackendSpec, *, any_shape: bool = False) -> Inputs:
+    """The inputs to serve, the first being that of the default image size.
+
+    Args:
+        card: of the model.
+        spec: what is to be opened.
+        any_shape: whether the backend computes shapes that it did not know before. A DB model, which shows images at
+            their own size, is then shown each as it is, unless the operator lists shapes.
 
     Raises:
         StartupError: a shape that the model cannot take.
     """
+    fixed = bool(spec.shapes) or card.fixed_shape or spec.trial
+    free = any_shape and card.map_reading is not None and not fixed
+    return Inputs(_usual(card, spec) if free else _listed(card, spec), card.map_reading is None, free)
+
+
+def _usual(card: ModelCard, spec: BackendSpec) -> tuple[InputShape, ...]:
+    """A page that stands, as large as images are shown."""
+    longest = spec.image_size_px or max(card.native_shape)
+    return ((longest, -(-longest * 3 // 4 // STRIDE) * STRIDE),)
+
+
+def _listed(card: ModelCard, spec: BackendSpec) -> tuple[InputShape, ...]:
     name = spec.weights.name
     if card.fixed_shape:
         wanted = set(spec.shapes) or ({(spec.image_size_px,) * 2} if spec.image_size_px else {card.native_shape})

@@ -17,17 +17,17 @@ from sluiceway_runtime import weights
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.gpu import CompiledModule, Run, Shape
 
-from sluiceway_detection.backends.agreement import places_differ, trial_images
+from sluiceway_detection.backends.agreement import answers_differ, trial_images
 from sluiceway_detection.backends.base import (
     BackendName,
     BackendSpec,
     Precision,
     export_command,
-    input_shapes,
+    inputs_of,
     require_fine_boxes,
 )
 from sluiceway_detection.backends.places import DTYPES, input_of, make, read_model_card, recipe_of
-from sluiceway_detection.input_shapes import InputShape
+from sluiceway_detection.input_shapes import Inputs, InputShape
 from sluiceway_detection.types import ImageBgr
 
 __all__ = ["CudaBackend", "batch_sizes"]
@@ -75,14 +75,13 @@ class CudaBackend:
         require_fine_boxes(spec.weights, spec.precision)
         torch.set_num_threads(spec.threads)
         self._device = torch.device(spec.device)
-        self.card = read_model_card(spec.weights, allow_checkpoint=spec.allow_checkpoint)
-        self._spec = replace(spec, shapes=input_shapes(self.card, spec))
+        self.card = read_model_card(spec.weights, allow_checkpoint=spec.allow_checkpoint, known=spec.known)
+        self._spec = replace(spec, shapes=inputs_of(self.card, spec).shapes)
         images = {shape: trial_images(shape) for shape in self._spec.shapes}
         expected = {shape: self._alone("f32", images[shape]) for shape in self._spec.shapes}
         self.precision: Precision
         self.precision, self.precision_reason = self._choose(images, expected)
         self._depth, self._workers_on_device = depth, workers_on_device
-        self.shapes: tuple[InputShape, ...] = ()
         self._graphs: dict[InputShape, list[Shape]] = {}
         self._module = self._prepare(max_batch)
         self._verify(images, expected)
@@ -93,7 +92,7 @@ class CudaBackend:
         return {graph.name: self._module.cost_ms(graph) for graphs in self._graphs.values() for graph in graphs}
 
     def start(self, images_bgr: Sequence[ImageBgr]) -> Callable[[], list[Places]]:
-        """Begin letterboxed images, uint8 [H, W, 3], all of one of `shapes`.
+        """Begin letterboxed images, uint8 [H, W, 3], all of one of the shapes of `inputs`.
 
         A batch that does not fit into the memory that is left is halved.
 
@@ -176,6 +175,7 @@ class CudaBackend:
                 weights=str(spec.weights),
                 precision=precision,
                 allow_checkpoint=spec.allow_checkpoint,
+                pixels=spec.known.pixels,
             )
             module = maker(input_of(1, (height, width)))
             places = []
@@ -217,7 +217,9 @@ class CudaBackend:
             _, height, width, _ = graph.inputs[0].shape
             self._graphs.setdefault((height, width), []).append(graph)
         # Where memory is short, an image is shown in a shape that fits.
-        self.shapes = tuple(shape for shape in self._spec.shapes if shape in self._graphs)
+        self.inputs = Inputs(
+            tuple(shape for shape in self._spec.shapes if shape in self._graphs), self.card.map_reading is None
+        )
         return module
 
     def _verify(self, images: dict[InputShape, tuple[ImageBgr, ...]], expected: dict[InputShape, list[Places]]) -> None:
@@ -233,7 +235,7 @@ class CudaBackend:
 
     def _fault(self, expected: Sequence[Places], found: Sequence[Places]) -> str | None:
         pairs = zip(expected, found, strict=True)
-        faults = (places_differ(a, b, end_to_end=self.card.end_to_end) for a, b in pairs)
+        faults = (answers_differ(a, b, self.card) for a, b in pairs)
         return next((fault for fault in faults if fault), None)
 
     def _release(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -10,8 +11,9 @@ import numpy.typing as npt
 import onnxruntime as ort
 from sluiceway_runtime.errors import StartupError
 
-from sluiceway_detection.backends.base import BackendName, BackendSpec, Precision, input_shapes
+from sluiceway_detection.backends.base import BackendName, BackendSpec, Precision, inputs_of
 from sluiceway_detection.model_card import read_card
+from sluiceway_detection.thresholds import PixelScale
 from sluiceway_detection.types import ImageBgr
 
 __all__ = ["OnnxBackend"]
@@ -41,7 +43,7 @@ class OnnxBackend:
             raise StartupError(f"{spec.weights.name} cannot be loaded: {str(error).splitlines()[0]}") from error
         inputs = self._session.get_inputs()
         if len(inputs) != 1:
-            raise StartupError(f"{spec.weights.name}: has {len(inputs)} inputs; a YOLO model has one")
+            raise StartupError(f"{spec.weights.name}: has {len(inputs)} inputs; a detection model has one")
         self._input = inputs[0].name
         input_dims = _dims(inputs[0].shape)
         self.card = read_card(
@@ -49,10 +51,12 @@ class OnnxBackend:
             input_dims,
             [_dims(output.shape) for output in self._session.get_outputs()],
             name=spec.weights.name,
+            known=spec.known,
         )
+        self._blobs = _blobs_of(self.card.pixels)
         self._largest_batch = input_dims[0]
-        self.shapes = input_shapes(self.card, spec)
-        for shape in self.shapes:
+        self.inputs = inputs_of(self.card, spec, any_shape=True)
+        for shape in self.inputs.shapes:
             self.infer([np.zeros((*shape, 3), np.uint8)])
 
     def infer(self, images_bgr: list[ImageBgr]) -> list[npt.NDArray[np.floating]]:
@@ -62,10 +66,21 @@ class OnnxBackend:
         for start in range(0, len(images_bgr), step):
             part = images_bgr[start : start + step]
             filled = part + part[-1:] * (step - len(part))  # a fixed batch has to be full
-            blob = cv2.dnn.blobFromImages(filled, 1 / 255, swapRB=True)
-            (result,) = self._session.run(None, {self._input: blob})
+            (result,) = self._session.run(None, {self._input: self._blobs(filled)})
             outputs.extend(result[: len(part)])
         return outputs
+
+
+def _blobs_of(pixels: PixelScale) -> Callable[[list[ImageBgr]], npt.NDArray[np.float32]]:
+    """What makes [N, 3, H, W] of images."""
+    # In the order of the channels that come out.
+    scale = tuple(1 / value for value in pixels.std)
+    parameters = cv2.dnn.Image2BlobParams(scalefactor=scale, mean=pixels.mean, swapRB=pixels.rgb)
+
+    def blobs(images_bgr: list[ImageBgr]) -> npt.NDArray[np.float32]:
+        return np.asarray(cv2.dnn.blobFromImagesWithParams(images_bgr, parameters), np.float32)
+
+    return blobs
 
 
 def _providers(device: str) -> list[Any]:

@@ -1,7 +1,9 @@
-"""OpenVINO on the CPU: the default. Each input shape is compiled on its own, which is faster than one dynamic model."""
+"""OpenVINO on the CPU: the default. Each input shape is compiled on its own: that is faster than one for all."""
 
 from __future__ import annotations
 
+import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,8 @@ from openvino.preprocess import ColorFormat, PrePostProcessor
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.signal_stack import keep_signal_stack
 
-from sluiceway_detection.backends.base import BackendName, BackendSpec, Precision, input_shapes
+from sluiceway_detection.backends.base import BackendName, BackendSpec, Precision, inputs_of
+from sluiceway_detection.backends.own_shapes import OwnShapes
 from sluiceway_detection.input_shapes import InputShape
 from sluiceway_detection.model_card import ModelCard, read_card
 from sluiceway_detection.types import ImageBgr
@@ -22,7 +25,7 @@ _HINTS: dict[Precision, Any] = {"f32": ov.Type.f32, "bf16": ov.Type.bf16, "f16":
 
 
 class OpenVinoBackend:
-    """One compiled model for each shape."""
+    """One compiled model for each shape, or one for all and others for those that come often."""
 
     name: BackendName = "openvino"
 
@@ -30,8 +33,8 @@ class OpenVinoBackend:
     def __init__(self, spec: BackendSpec) -> None:
         core = ov.Core()
         model = _read(core, spec)
-        self.card = _card(model, spec.weights.name)
-        self.shapes = input_shapes(self.card, spec)
+        self.card = _card(model, spec)
+        self.inputs = inputs_of(self.card, spec, any_shape=True)
         self.precision: Precision = spec.precision or "f32"
         capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if self.precision == "bf16" and "BF16" not in capabilities:
@@ -51,25 +54,47 @@ class OpenVinoBackend:
             # Cores have one owner, and that is whoever placed this process.
             "ENABLE_CPU_PINNING": False,
         }
-        self._requests: dict[InputShape, Any] = {}
         model = _with_pixels_in(model, self.card)
-        for shape in self.shapes:
-            compiled = core.compile_model(_of_shape(model, shape), "CPU", options)
-            self._requests[shape] = compiled.create_infer_request()
-        del model, core
-        for shape in self.shapes:
+
+        def request_of(fitted: ov.Model) -> Any:
+            return core.compile_model(fitted, "CPU", options).create_infer_request()
+
+        @keep_signal_stack()
+        def made(shape: InputShape) -> Any:
+            return request_of(_of_shape(model, shape))
+
+        self._requests: dict[InputShape, Any] = {}
+        self._own_shapes: OwnShapes | None = None
+        if self.inputs.any_shape:
+            begun_s = time.perf_counter()
+            general = request_of(model)
+            self._own_shapes = OwnShapes(
+                general, made, make_s=time.perf_counter() - begun_s, most_px=2 * self.inputs.sizes[0] ** 2
+            )
+        else:
+            self._requests = {shape: made(shape) for shape in self.inputs.shapes}
+        for shape in self.inputs.shapes:
             self.infer([np.zeros((*shape, 3), np.uint8)])
 
     def infer(self, images_bgr: list[ImageBgr]) -> list[npt.NDArray[np.floating]]:
         """One image after the other: on a CPU a batch gains nothing and holds back its first image."""
         outputs: list[npt.NDArray[np.floating]] = []
         for image in images_bgr:
-            request = self._requests[image.shape[0], image.shape[1]]
+            shape = (image.shape[0], image.shape[1])
             # The tensor looks into the array: no copy. It lives as long as this synchronous call.
-            request.infer({0: ov.Tensor(image[None], shared_memory=True)})
+            pixels = {0: ov.Tensor(image[None], shared_memory=True)}
+            if self._own_shapes is not None:
+                request = self._own_shapes.infer(shape, partial(_compute, pixels))
+            else:
+                request = self._requests[shape]
+                request.infer(pixels)
             output = request.get_output_tensor(0).data[0]
             outputs.append(output if len(images_bgr) == 1 else output.copy())
         return outputs
+
+
+def _compute(pixels: dict[int, ov.Tensor], request: Any) -> None:
+    request.infer(pixels)
 
 
 def _read(core: ov.Core, spec: BackendSpec) -> ov.Model:
@@ -79,15 +104,17 @@ def _read(core: ov.Core, spec: BackendSpec) -> ov.Model:
         raise StartupError(f"{spec.weights.name} cannot be read as ONNX: {str(error).splitlines()[0]}") from error
 
 
-def _card(model: ov.Model, name: str) -> ModelCard:
+def _card(model: ov.Model, spec: BackendSpec) -> ModelCard:
+    name = spec.weights.name
     metadata: dict[str, str] = {}
     if model.has_rt_info(["framework"]):
         metadata = {
             key: str(getattr(value, "value", value)) for key, value in model.get_rt_info(["framework"]).value.items()
         }
     if len(model.inputs) != 1:
-        raise StartupError(f"{name}: has {len(model.inputs)} inputs; a YOLO model has one")
-    return read_card(metadata, _dims(model.inputs[0]), [_dims(output) for output in model.outputs], name=name)
+        raise StartupError(f"{name}: has {len(model.inputs)} inputs; a detection model has one")
+    outputs = [_dims(output) for output in model.outputs]
+    return read_card(metadata, _dims(model.inputs[0]), outputs, name=name, known=spec.known)
 
 
 def _dims(port: Any) -> list[int | None]:
@@ -106,7 +133,15 @@ def _with_pixels_in(model: ov.Model, card: ModelCard) -> ov.Model:
     steps = PrePostProcessor(model)
     steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC")).set_color_format(ColorFormat.BGR)
     steps.input().model().set_layout(ov.Layout("NCHW"))
-    steps.input().preprocess().convert_element_type(ov.Type.f32).convert_color(ColorFormat.RGB).scale(255.0)
+    pixels = steps.input().preprocess().convert_element_type(ov.Type.f32)
+    if card.pixels.rgb:
+        pixels.convert_color(ColorFormat.RGB)
+    if any(card.pixels.mean):
+        pixels.mean(list(card.pixels.mean))
+    if len(set(card.pixels.std)) == 1:
+        pixels.scale(card.pixels.std[0])
+    else:
+        pixels.scale(list(card.pixels.std))
     steps.output().tensor().set_element_type(ov.Type.f32)
     return steps.build()
 

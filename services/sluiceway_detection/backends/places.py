@@ -1,8 +1,8 @@
-"""YOLO models as torch modules from pixels to places, which is what the torch backends compute.
+"""Models as torch modules from pixels to places or maps, which is what the torch backends compute.
 
 A place is where a model may have found something: a box, the confidence of its best class, and that class. Reducing
 the classes on the device makes what travels back independent of their number, of a fixed size, and complete: no place
-is left out, so results are those of the whole output.
+is left out, so results are those of the whole output. The map of a DB model is its output as it is.
 """
 
 # torch is an extra: without it mypy knows no base class. mypy reads the next line.
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from sluiceway_detection.backends.base import BackendSpec, Precision, require_trust
 from sluiceway_detection.input_shapes import InputShape
 from sluiceway_detection.model_card import ModelCard, read_card
+from sluiceway_detection.thresholds import NONE_KNOWN, YOLO_PIXELS, PixelScale, Thresholds
 
 __all__ = [
     "DTYPES",
@@ -34,6 +35,7 @@ __all__ = [
     "make",
     "read_model_card",
     "recipe_of",
+    "scaled",
 ]
 
 DTYPES: dict[Precision, torch.dtype] = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
@@ -45,35 +47,51 @@ class PlacesNet(nn.Module):
     """Images uint8 [N, H, W, 3] BGR to places.
 
     Args:
-        net: float [N, 3, H, W] RGB from 0 to 1 to a head's raw output.
-        end_to_end: whether the head is NMS-free.
+        net: float [N, 3, H, W] as its card says to its raw output.
+        card: of the model.
         dtype: to compute in.
     """
 
-    def __init__(self, net: nn.Module, *, end_to_end: bool, dtype: torch.dtype) -> None:
+    def __init__(self, net: nn.Module, *, card: ModelCard, dtype: torch.dtype) -> None:
         super().__init__()
         self.net = net
-        self._end_to_end = end_to_end
+        self._whole = card.end_to_end or card.map_reading is not None
+        self._pixels = card.pixels
         self._dtype = dtype
 
     def forward(self, pixels: Tensor) -> tuple[Tensor]:
         """Compute.
 
         Returns:
-            float32: of an NMS-free head its rows as they are, [N, rows, 6]; of a classic one [N, 6, places]: centre x,
-            centre y, width, height, confidence, class. A confidence is -1 where the model gave only NaN.
+            float32: of an NMS-free head its rows as they are, [N, rows, 6]; of a DB model its map, [N, 1, H, W]; of a
+            classic head [N, 6, places]: centre x, centre y, width, height, confidence, class. A confidence is -1 where
+            the model gave only NaN.
         """
-        # Permuted, not moved: a channels-last tensor, as convolutions on a GPU like it.
-        images = pixels.permute(0, 3, 1, 2).flip(1).to(self._dtype) / 255
-        output = self.net(images)
+        output = self.net(scaled(pixels, self._pixels, self._dtype))
         if isinstance(output, tuple | list):  # a checkpoint's module: (decoded, raw feature maps)
             output = output[0]
         output = output.float()
-        if self._end_to_end:
+        if self._whole:
             return (output,)
         scores = torch.nan_to_num(output[:, 4:], nan=-1.0, posinf=float("inf"), neginf=float("-inf"))
         best, classes = scores.max(dim=1)
         return (torch.cat((output[:, :4], best[:, None], classes[:, None].float()), dim=1),)
+
+
+def scaled(pixels: Tensor, scale: PixelScale, dtype: torch.dtype) -> Tensor:
+    """Images uint8 [N, H, W, 3] BGR as a network takes them, [N, 3, H, W].
+
+    Permuted, not moved: a channels-last tensor, as convolutions like it.
+    """
+    images = pixels.permute(0, 3, 1, 2)
+    if scale.rgb:
+        images = images.flip(1)
+    images = images.to(dtype)
+    if scale == YOLO_PIXELS:
+        return images / 255
+    # Filled on the device: a copy from the host could not be captured.
+    mean, std = (torch.stack([images.new_full((), value) for value in values]) for values in (scale.mean, scale.std))
+    return (images - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
 
 
 def input_of(batch: int, shape: InputShape) -> Shape:
@@ -86,12 +104,22 @@ def recipe_of(spec: BackendSpec, precision: Precision) -> Recipe:
     """How a worker and the builders of its graphs make the modules of a model."""
     with spec.weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    arguments = {"weights": str(spec.weights), "precision": precision, "allow_checkpoint": spec.allow_checkpoint}
+    arguments = {
+        "weights": str(spec.weights),
+        "precision": precision,
+        "allow_checkpoint": spec.allow_checkpoint,
+        "pixels": spec.known.pixels,
+    }
     return Recipe(f"{__name__}:make", arguments, {"weights": digest}, CODE)
 
 
 def make(
-    device: torch.device, *, weights: str, precision: Precision, allow_checkpoint: bool
+    device: torch.device,
+    *,
+    weights: str,
+    precision: Precision,
+    allow_checkpoint: bool,
+    pixels: PixelScale | None = None,
 ) -> Callable[[Shape], PlacesNet]:
     """The factory of the recipe; see `sluiceway_runtime.gpu.Recipe`.
 
@@ -104,21 +132,22 @@ def make(
     path, dtype = Path(weights), DTYPES[precision]
     require_trust(path, allowed=allow_checkpoint)
     made = _checkpoint(path, device, dtype) if path.suffix == ".pt" else _onnx(path, device, dtype)
-    end_to_end = read_model_card(path, allow_checkpoint=allow_checkpoint).end_to_end
+    known = NONE_KNOWN if pixels is None else Thresholds.from_plain((None, None, None, None, pixels))
+    card = read_model_card(path, allow_checkpoint=allow_checkpoint, known=known)
 
     def for_shape(shape: Shape) -> PlacesNet:
-        net = PlacesNet(made(shape), end_to_end=end_to_end, dtype=dtype)
+        net = PlacesNet(made(shape), card=card, dtype=dtype)
         net.eval()
         return net
 
     return for_shape
 
 
-def read_model_card(path: Path, *, allow_checkpoint: bool) -> ModelCard:
+def read_model_card(path: Path, *, allow_checkpoint: bool, known: Thresholds = NONE_KNOWN) -> ModelCard:
     """What a file says of itself.
 
     Raises:
-        StartupError: it cannot be read, is no YOLO detection model, or is a checkpoint that is not allowed.
+        StartupError: it cannot be read, is no detection model, or is a checkpoint that is not allowed.
     """
     require_trust(path, allowed=allow_checkpoint)
     if path.suffix == ".pt":
@@ -129,9 +158,10 @@ def read_model_card(path: Path, *, allow_checkpoint: bool) -> ModelCard:
     model = _read_onnx(path)
     inputs = _inputs(model)
     if len(inputs) != 1:
-        raise StartupError(f"{path.name}: has {len(inputs)} inputs; a YOLO model has one")
+        raise StartupError(f"{path.name}: has {len(inputs)} inputs; a detection model has one")
     metadata = {item.key: item.value for item in model.metadata_props}
-    return read_card(metadata, _dims(inputs[0]), [_dims(item) for item in model.graph.output], name=path.name)
+    outputs = [_dims(item) for item in model.graph.output]
+    return read_card(metadata, _dims(inputs[0]), outputs, name=path.name, known=known)
 
 
 def checkpoint_card(module: Any) -> ModelCard:

@@ -13,11 +13,11 @@ from sluiceway_detection.backends.base import (
     BackendName,
     BackendSpec,
     Precision,
-    input_shapes,
+    inputs_of,
     require_fine_boxes,
     require_trust,
 )
-from sluiceway_detection.backends.places import DTYPES, checkpoint_card, load_onnx, read_model_card
+from sluiceway_detection.backends.places import DTYPES, checkpoint_card, load_onnx, read_model_card, scaled
 from sluiceway_detection.export import load_checkpoint
 from sluiceway_detection.input_shapes import InputShape
 from sluiceway_detection.model_card import ModelCard
@@ -45,7 +45,7 @@ class TorchBackend:
         # After loading: ultralytics sets the number of threads by itself, over ours.
         torch.set_num_threads(spec.threads)
         self._modules = {shape: module.to(memory_format=torch.channels_last) for shape, module in modules.items()}
-        for shape in self.shapes:
+        for shape in self.inputs.shapes:
             self.infer([np.zeros((*shape, 3), np.uint8)])
         if torch.get_num_threads() != spec.threads:
             raise StartupError(f"torch runs {torch.get_num_threads()} threads where {spec.threads} were asked for")
@@ -58,17 +58,17 @@ class TorchBackend:
         if spec.weights.suffix == ".pt":
             module = load_checkpoint(spec.weights)
             self.card: ModelCard = checkpoint_card(module)
-            self.shapes = input_shapes(self.card, spec)
-            return dict.fromkeys(self.shapes, module)
+            self.inputs = inputs_of(self.card, spec)
+            return dict.fromkeys(self.inputs.shapes, module)
         from sluiceway_runtime.onnx_torch import in_precision  # noqa: PLC0415 - checkpoints need no onnx
 
-        self.card = read_model_card(spec.weights, allow_checkpoint=False)
-        self.shapes = input_shapes(self.card, spec)
-        return {shape: in_precision(load_onnx(spec.weights, 1, shape), self._dtype) for shape in self.shapes}
+        self.card = read_model_card(spec.weights, allow_checkpoint=False, known=spec.known)
+        self.inputs = inputs_of(self.card, spec)
+        return {shape: in_precision(load_onnx(spec.weights, 1, shape), self._dtype) for shape in self.inputs.shapes}
 
     def _infer(self, image_bgr: ImageBgr) -> npt.NDArray[np.floating]:
         with torch.inference_mode():
-            batch = torch.from_numpy(image_bgr)[None].permute(0, 3, 1, 2).flip(1).to(self._dtype).div_(255)
+            batch = scaled(torch.from_numpy(image_bgr)[None], self.card.pixels, self._dtype)
             output = self._modules[image_bgr.shape[0], image_bgr.shape[1]](batch)
             if isinstance(output, tuple | list):  # (decoded, raw feature maps)
                 output = output[0]

@@ -18,6 +18,13 @@ from sluiceway_detection.types import RotatedBox, Shape
 
 __all__ = ["add_answer", "add_failure", "crop_spec_message", "model_message"]
 
+# Reasons of notices; stable.
+IMAGE_SCALED, REGIONS_TRUNCATED = "IMAGE_SCALED", "REGIONS_TRUNCATED"
+# Letters whose font is lower than this, as a detector of text is shown them, it begins to miss: DB model and text-nano
+# alike. Print of 8 pt at 300 dpi is 33 pixels high, so it needs a quarter of its size.
+LEAST_SHOWN_PX = 8
+SMALL_PRINT_SCALE = 0.25
+
 
 def add_answer(
     response: pb.DetectResponse,
@@ -60,8 +67,12 @@ def add_answer(
     )
     for crop, pixels in zip(answer.crops, outcome.payload.buffers, strict=True):
         _add_crop(response.crops.add(id=first_id + crop.detection), crop, plans[crop.plan], pixels)
+    if answer.left_out:
+        _note_left_out(response, len(answer.confidences) // 4)
     if parent_id is None:
         response.width, response.height = answer.width_px, answer.height_px
+        if answer.scale < SMALL_PRINT_SCALE:
+            _note_scale(response, answer.scale)
     # Crops are computed side by side: of those, the longest.
     timings = response.timings
     timings.queue_ms = max(timings.queue_ms, outcome.queue_ms)
@@ -86,6 +97,26 @@ def crop_spec_message(longest_px: int) -> crop_pb2.CropSpec:
     )
 
 
+def _note_left_out(response: pb.DetectResponse, count: int) -> None:
+    # Of several crops one speaks for all.
+    if all(notice.reason != REGIONS_TRUNCATED for notice in response.notices):
+        response.notices.add(
+            reason=REGIONS_TRUNCATED,
+            message=f"more than {count} regions were found; the most confident are told (max_detections)",
+            metadata={"limit": "max_detections", "max": str(count)},
+        )
+
+
+def _note_scale(response: pb.DetectResponse, scale: float) -> None:
+    least_px = round(LEAST_SHOWN_PX / scale)
+    response.notices.add(
+        reason=IMAGE_SCALED,
+        message=f"the image was shown to the detector at {scale:.2g} of its size; what is lower than {least_px} pixels "
+        "may be missing (image_size)",
+        metadata={"scale": f"{scale:.4g}", "least_px": str(least_px)},
+    )
+
+
 def _add_crop(message: crop_pb2.Crop, crop: CropFacts, plan: CropPlan, pixels: Buffer) -> None:
     # Field by field: a message that is put into another one is copied with its pixels.
     message.spec = plan.name
@@ -94,6 +125,8 @@ def _add_crop(message: crop_pb2.Crop, crop: CropFacts, plan: CropPlan, pixels: B
     raw.data = bytes(pixels)
     if crop.to_image is not None:
         message.to_image.matrix.extend(crop.to_image)
+    if crop.turned:
+        message.rotation_degrees = 90
 
 
 def _geometry(box: tuple[float, float, float, float], shape: Shape | None) -> geometry_pb2.Geometry:

@@ -102,6 +102,8 @@ def _plan_of(spec: crop_pb2.CropSpec, classes: Sequence[str]) -> CropPlan:
         raise _invalid("crop_specs.height", f"{spec.height} is not within 1 to {MAX_CROP_HEIGHT_PX}")
     if not 1 <= spec.max_width <= MAX_CROP_WIDTH_PX:
         raise _invalid("crop_specs.max_width", f"{spec.max_width} is not within 1 to {MAX_CROP_WIDTH_PX}")
+    if not (spec.turn_ratio == 0 or (math.isfinite(spec.turn_ratio) and spec.turn_ratio >= 1)):
+        raise _invalid("crop_specs.turn_ratio", f"{spec.turn_ratio:g} is neither 0 nor at least 1")
     if spec.format not in FORMATS:
         raise _invalid("crop_specs.format", f"{spec.format} is unknown")
     return CropPlan(
@@ -112,6 +114,7 @@ def _plan_of(spec: crop_pb2.CropSpec, classes: Sequence[str]) -> CropPlan:
         rule=rule,
         # A pipeline may name classes of another detection model; it then simply gets none of those.
         class_ids=frozenset(_known_ids(spec.classes, classes)) if spec.classes else None,
+        turn_ratio=spec.turn_ratio,
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sluiceway_runtime.errors import StartupError
 
+from sluiceway.installation import install_command
 from sluiceway_recognition.backends.batches import GraphSettings
 from sluiceway_recognition.plan import ModelPlan
 
@@ -92,5 +93,5 @@ def load_backend(plan: ModelPlan, device: str, threads: int, graphs: GraphSettin
     except ModuleNotFoundError as error:
         extra = "gpu" if library == "torch" else "recognition"
         raise StartupError(
-            f"recognition on {device} needs {error.name}, which is not installed: pip install 'sluiceway[{extra}]'"
+            f"recognition on {device} needs {error.name}, which is not installed: {install_command(extra)}"
         ) from error

@@ -1,8 +1,9 @@
 """OpenVINO on the CPU.
 
-Each crop is computed by itself, in a graph of batch 1: on a CPU a batch gains nothing (measured: 3.1 ms alone, 3.3 ms
-a crop in a batch of 8), and so no rounding of a kernel can depend on what else is in the batch. With several threads,
-several crops are computed side by side, one thread each.
+Crops are computed one by one, in a graph of batch 1, and narrow ones eight at a time where that is faster here: with
+AMX a word of 64 columns takes less than half of the time in a batch, a line of 500 the same. A batch is used only if
+it gives to the last bit what its crops give alone, which is tried at the start. So no result depends on what else is in
+a batch, nor on how many came together. With several threads, several graphs are computed side by side, one thread each.
 
 Normalising and reducing are part of the graph: uint8 pixels go in, and of a text model only the best class of each
 step and its probability come out, not the 18,385 probabilities of each step.
@@ -10,47 +11,64 @@ step and its probability come out, not the 18,385 probabilities of each step.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from time import perf_counter
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
-from openvino import opset13 as ops
 from sluiceway_runtime.cores import isa
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.signal_stack import keep_signal_stack
 
+from sluiceway_recognition.backends.batches import BatchSizes
+from sluiceway_recognition.backends.openvino_graph import classes_of, metadata_of, static_size, wrap
 from sluiceway_recognition.plan import Normalisation, Precision
 from sluiceway_recognition.types import Head
 
 __all__ = ["OpenVinoBackend"]
 
-# What may stand between the last activation and the output without changing values.
-_SHAPE_ONLY = ("Reshape", "Squeeze", "Unsqueeze", "Transpose", "Convert")
+log = logging.getLogger(__name__)
+
+# Crops of a batch. Each size is a compiled graph for each width: one beside the single crop is enough.
+BATCH = 8
+# Wider crops gain little, with AMX a tenth at 320 columns, and a graph takes some 16 MB in every worker.
+BATCHED_WIDTH = 192
+# Of the time of single crops: a batch that saves less is not worth its memory.
+_WORTH = 0.9
+# Times that something is computed to see how long it takes; the least counts, as others use the machine, too.
+_TRIALS = 3
+
+Outputs = tuple[NDArray[Any], ...]
 
 
 class _Slot:
-    """One infer request with the memory that it reads; used by one crop at a time."""
+    """One infer request with the memory that it reads; used by one batch at a time."""
 
-    def __init__(self, compiled: ov.CompiledModel, height: int, width: int) -> None:
+    def __init__(self, compiled: ov.CompiledModel, batch: int, height: int, width: int) -> None:
         self.request = compiled.create_infer_request()
-        self._pixels = np.zeros((1, height, width, 3), dtype=np.uint8)
-        self._inside = np.zeros((1, 1, 1, width), dtype=np.float32)
-        self._filled = 0
+        self._pixels = np.zeros((batch, height, width, 3), dtype=np.uint8)
+        self._inside = np.zeros((batch, 1, 1, width), dtype=np.float32)
+        self._filled = [0] * batch
+        self._count = 0
         self.request.set_input_tensor(0, ov.Tensor(self._pixels, shared_memory=True))
         self.request.set_input_tensor(1, ov.Tensor(self._inside, shared_memory=True))
 
-    def fill(self, crop: NDArray[np.uint8]) -> None:
-        width = crop.shape[1]
-        self._pixels[0, :, :width] = crop
-        if width < self._filled:
-            # Whatever the crop before left there would be read as part of this one.
-            self._pixels[0, :, width : self._filled] = 0
-        self._inside[..., :width] = 1
-        self._inside[..., width:] = 0
-        self._filled = width
+    def fill(self, crops: Sequence[NDArray[np.uint8]]) -> None:
+        """Take the next crops, as many as the batch or fewer; rows that are left over are computed and dropped."""
+        self._count = len(crops)
+        for row, crop in enumerate(crops):
+            width, filled = crop.shape[1], self._filled[row]
+            self._pixels[row, :, :width] = crop
+            if width < filled:
+                # Whatever the crop before left there would be read as part of this one.
+                self._pixels[row, :, width:filled] = 0
+            self._inside[row, ..., :width] = 1
+            self._inside[row, ..., width:] = 0
+            self._filled[row] = width
 
     def wait(self) -> RuntimeError | None:
         """Wait for the end of what was started; returns what went wrong."""
@@ -60,8 +78,15 @@ class _Slot:
             return error
         return None
 
-    def outputs(self) -> tuple[NDArray[Any], ...]:
-        return tuple(tensor.data.reshape(tensor.shape[1:]).copy() for tensor in self.request.output_tensors)
+    def outputs(self) -> Outputs:
+        return tuple(tensor.data[: self._count].copy() for tensor in self.request.output_tensors)
+
+
+class _Unit(NamedTuple):
+    """What one slot computes at once."""
+
+    batch: int
+    crops: Sequence[NDArray[np.uint8]]
 
 
 class OpenVinoBackend:
@@ -74,9 +99,10 @@ class OpenVinoBackend:
         normalisation: before the network.
         precision: None takes bf16 where the CPU multiplies matrices in it (AMX), else f32. bf16 without AMX is possible
             and slower than f32.
-        threads: crops computed side by side.
+        threads: graphs computed side by side.
         output: name of the output to read; None where there is only one.
-        dynamic: one graph for all widths instead of one each: a third to a half of the memory, 6 to 15% slower.
+        dynamic: one graph for all widths instead of one each: a third to a half of the memory, 6 to 15% slower. It
+            computes single crops.
 
     Raises:
         StartupError: unreadable, or not a network of this kind.
@@ -106,41 +132,91 @@ class OpenVinoBackend:
             network = self._core.read_model(path)
         except RuntimeError as error:
             raise StartupError(f"{path} cannot be read as a model: {str(error).splitlines()[-1]}") from error
-        self.metadata: Mapping[str, str] = _metadata(network)
-        self._model = _wrap(
-            network, head=head, height=height, normalisation=normalisation, output=output, source=str(path)
-        )
-        self.output_size = _static(self._model.outputs[-1], path) if head is not Head.TEXT else _classes_of(self._model)
+        self.metadata: Mapping[str, str] = metadata_of(network)
+        copy = network.clone()
+
+        def wrapped(network: ov.Model, batch: int) -> ov.Model:
+            return wrap(
+                network,
+                head=head,
+                height=height,
+                normalisation=normalisation,
+                output=output,
+                source=str(path),
+                batch=batch,
+            )
+
+        self._model = wrapped(network, 1)
+        self._in_batches: Callable[[], ov.Model] = lambda: wrapped(copy.clone(), BATCH)
+        self.output_size = classes_of(self._model) if head is Head.TEXT else static_size(self._model.outputs[-1], path)
         self._compiled: ov.CompiledModel | None = None
-        self._slots: dict[int, list[_Slot]] = {}
+        # By batch and width.
+        self._slots: dict[tuple[int, int], list[_Slot]] = {}
+        # Of the widths that have a graph for batches.
+        self._costs_ms: dict[int, dict[int, float]] = {}
+        self._sizes = BatchSizes({})
+
+    @property
+    def batched_widths(self) -> tuple[int, ...]:
+        """Widths whose crops are computed in batches, ascending; known once the backend is warm."""
+        return tuple(sorted(self._costs_ms))
+
+    @property
+    def graphs(self) -> tuple[tuple[int, int], ...]:
+        """What is compiled, as (batch, width)."""
+        return tuple(sorted(self._slots))
 
     def warm(self, widths: Sequence[int]) -> None:
-        """Compile for these widths and compute each once."""
+        """Compile for these widths, compute each once, and see which are faster in batches."""
         for width in widths:
             blank = np.zeros((self._height, width, 3), dtype=np.uint8)
             self.launch([blank] * self._threads, width)
+        narrow = [] if self._dynamic else [width for width in sorted(widths) if width <= BATCHED_WIDTH]
+        try:
+            model = self._in_batches() if narrow else None
+            for width in narrow:
+                # The wider, the less a batch gains: none beyond the first that is not worth it.
+                if not self._try_batches(model, width):
+                    break
+        except (RuntimeError, StartupError) as error:
+            # The file is for single crops.
+            log.debug("no batches: %s", error)
+        self._sizes = BatchSizes(self._costs_ms)
 
-    def launch(self, crops: Sequence[NDArray[np.uint8]], width: int) -> Callable[[], tuple[NDArray[Any], ...]]:
+    def launch(self, crops: Sequence[NDArray[np.uint8]], width: int) -> Callable[[], Outputs]:
         """Compute crops that share a bucket; see `Backend.launch`. All of it is done when this returns."""
-        slots = self._slots.get(width) or self._compile(width)
-        if len(slots) == 1:
-            rows = [self._infer_one(slots[0], crop) for crop in crops]
-        else:
-            rows = self._infer_side_by_side(slots, crops)
-        outputs = tuple(np.stack(parts) for parts in zip(*rows, strict=True))
+        if (1, width) not in self._slots:
+            self._slots[1, width] = self._compile(self._model, 1, width)
+        outputs = self._compute(self._units(crops, width), width)
         return lambda: outputs
 
-    @staticmethod
-    def _infer_side_by_side(
-        slots: Sequence[_Slot], crops: Sequence[NDArray[np.uint8]]
-    ) -> list[tuple[NDArray[Any], ...]]:
+    def _units(self, crops: Sequence[NDArray[np.uint8]], width: int) -> list[_Unit]:
+        if width not in self._costs_ms:
+            return [_Unit(1, [crop]) for crop in crops]
+        units, at = [], 0
+        while at < len(crops):
+            # No thread takes what others wait for.
+            batch = self._sizes.first(width, -(-(len(crops) - at) // self._threads))
+            units.append(_Unit(batch, crops[at : at + batch]))
+            at += batch
+        return units
+
+    def _compute(self, units: Sequence[_Unit], width: int) -> Outputs:
+        if self._threads == 1:
+            results = [self._infer_one(self._slots[unit.batch, width][0], unit) for unit in units]
+        else:
+            results = self._infer_side_by_side(units, width)
+        return results[0] if len(results) == 1 else tuple(map(np.concatenate, zip(*results, strict=True)))
+
+    def _infer_side_by_side(self, units: Sequence[_Unit], width: int) -> list[Outputs]:
         results = []
-        for first in range(0, len(crops), len(slots)):
-            pairs = list(zip(slots, crops[first : first + len(slots)], strict=False))
-            started = []
+        for first in range(0, len(units), self._threads):
+            together = units[first : first + self._threads]
+            started: list[_Slot] = []
             try:
-                for slot, crop in pairs:
-                    slot.fill(crop)
+                for position, unit in enumerate(together):
+                    slot = self._slots[unit.batch, width][position]
+                    slot.fill(unit.crops)
                     slot.request.start_async()
                     started.append(slot)
             finally:
@@ -152,25 +228,50 @@ class OpenVinoBackend:
         return results
 
     @staticmethod
-    def _infer_one(slot: _Slot, crop: NDArray[np.uint8]) -> tuple[NDArray[Any], ...]:
-        slot.fill(crop)
+    def _infer_one(slot: _Slot, unit: _Unit) -> Outputs:
+        slot.fill(unit.crops)
         slot.request.infer()
         return slot.outputs()
 
+    def _try_batches(self, model: ov.Model, width: int) -> bool:
+        """Compile a graph for batches of this width, and keep it if it gives the same in clearly less time."""
+        self._slots[BATCH, width] = self._compile(model, BATCH, width)
+        noise = np.random.default_rng(width)
+        widths = [max(1, width - 3 * row) for row in range(BATCH)]
+        crops = [noise.integers(0, 256, (self._height, each, 3), dtype=np.uint8) for each in widths]
+        alone, together = [_Unit(1, [crop]) for crop in crops], [_Unit(BATCH, crops)]
+        alone_ms, one_by_one = self._timed(alone, width)
+        together_ms, at_once = self._timed(together, width)
+        same = all(np.array_equal(*pair, equal_nan=True) for pair in zip(one_by_one, at_once, strict=True))
+        if not same or together_ms > _WORTH * alone_ms:
+            del self._slots[BATCH, width]
+            return False
+        self._costs_ms[width] = {1: alone_ms / BATCH, BATCH: together_ms}
+        return True
+
+    def _timed(self, units: Sequence[_Unit], width: int) -> tuple[float, Outputs]:
+        """The least time of some trials on one thread, and what came out."""
+        least_s = float("inf")
+        for _ in range(_TRIALS):
+            begun_s = perf_counter()
+            results = [self._infer_one(self._slots[unit.batch, width][0], unit) for unit in units]
+            least_s = min(least_s, perf_counter() - begun_s)
+        return least_s * 1000, tuple(map(np.concatenate, zip(*results, strict=True)))
+
     @keep_signal_stack()
-    def _compile(self, width: int) -> list[_Slot]:
+    def _compile(self, model: ov.Model, batch: int, width: int) -> list[_Slot]:
         compiled = self._compiled
         if compiled is None:
-            model = self._model.clone()
+            shaped = model.clone()
             size = -1 if self._dynamic else width
             try:
-                model.reshape({0: [1, self._height, size, 3], 1: [1, 1, 1, size]})
+                shaped.reshape({0: [batch, self._height, size, 3], 1: [batch, 1, 1, size]})
             except RuntimeError as error:
-                fixed = self._model.inputs[0].partial_shape[2]
+                fixed = model.inputs[0].partial_shape[2]
                 hint = f"; it wants the width {fixed}: set `max_width` and `buckets` to that" if fixed.is_static else ""
                 raise StartupError(f"the model does not take crops of {self._height} x {width} pixels{hint}") from error
             compiled = self._core.compile_model(
-                model,
+                shaped,
                 "CPU",
                 {
                     "INFERENCE_PRECISION_HINT": self.precision,
@@ -185,98 +286,4 @@ class OpenVinoBackend:
             )
             if self._dynamic:
                 self._compiled = compiled
-        slots = [_Slot(compiled, self._height, width) for _ in range(self._threads)]
-        self._slots[width] = slots
-        return slots
-
-
-def _metadata(network: ov.Model) -> dict[str, str]:
-    if not network.has_rt_info(["framework"]):
-        return {}
-    return {key: value.astype(str) for key, value in network.get_rt_info(["framework"]).astype(dict).items()}
-
-
-def _wrap(
-    network: ov.Model, *, head: Head, height: int, normalisation: Normalisation, output: str | None, source: str
-) -> ov.Model:
-    """Put normalising and padding before the network, and the reduction behind it."""
-    inputs = network.get_parameters()
-    shape = network.inputs[0].partial_shape
-    if len(inputs) != 1 or shape.rank.is_dynamic or len(shape) != 4 or not shape[1].compatible(ov.Dimension(3)):
-        raise StartupError(f"{source}: the model must have one input of [N, 3, H, W], not {shape}")
-    if shape[2].is_static and shape[2].get_length() != height:
-        raise StartupError(f"{source}: the model wants crops of height {shape[2]}, not {height}; set `height`")
-    network.reshape([1, 3, height, -1 if shape[3].is_dynamic else shape[3].get_length()])
-    width = network.inputs[0].partial_shape[3]
-    pixels = ops.parameter(ov.PartialShape([1, height, width, 3]), np.uint8, name="pixels")
-    inside = ops.parameter(ov.PartialShape([1, 1, 1, width]), np.float32, name="inside")
-    channels_first = ops.transpose(ops.convert(pixels, "f32"), ops.constant(np.array([0, 3, 1, 2], dtype=np.int64)))
-    mean = np.array(normalisation.mean, dtype=np.float32).reshape(1, 3, 1, 1)
-    scale = (1 / np.array(normalisation.std, dtype=np.float64)).astype(np.float32).reshape(1, 3, 1, 1)
-    # Outside the crop: 0 - 0 x mean. Subtracting first keeps every value exact where bf16 computes it.
-    centred = ops.subtract(channels_first, ops.multiply(inside, ops.constant(mean)))
-    normalised = ops.multiply(centred, ops.constant(scale))
-    for target in inputs[0].output(0).get_target_inputs():
-        target.replace_source_output(normalised.output(0))
-    results = _reduce(_output_of(network, output, source), head, source)
-    return ov.Model(results, [pixels, inside], "recogniser")
-
-
-def _output_of(network: ov.Model, name: str | None, source: str) -> ov.Output:
-    if name is None:
-        if len(network.outputs) != 1:
-            names = ", ".join(sorted(name for output in network.outputs for name in output.names))
-            raise StartupError(f"{source}: the model has several outputs ({names}); name one with `output`")
-        return network.outputs[0].get_node().input_value(0)
-    try:
-        return network.output(name).get_node().input_value(0)
-    except RuntimeError as error:
-        raise StartupError(f"{source}: the model has no output {name}") from error
-
-
-def _reduce(value: ov.Output, head: Head, source: str) -> list[ov.Output]:
-    rank = value.get_partial_shape().rank
-    wanted = 3 if head is Head.TEXT else 2
-    if rank.is_dynamic or rank.get_length() < 2 or (head is Head.TEXT and rank.get_length() != wanted):
-        raise StartupError(f"{source}: a model of kind {head} must have an output of rank {wanted}, not {rank}")
-    if head is Head.EMBED:
-        return [_flat(value)]
-    if head is Head.CLASSIFY:
-        return [_probabilities(_flat(value), activation=_activation(value))]
-    probabilities = _probabilities(value, activation=_activation(value))
-    best = ops.topk(probabilities, ops.constant(1, dtype=np.int32), 2, "max", "none", index_element_type="i32")
-    axis = ops.constant(np.array([2], dtype=np.int64))
-    return [ops.squeeze(best.output(1), axis).output(0), ops.squeeze(best.output(0), axis).output(0)]
-
-
-def _flat(value: ov.Output) -> ov.Output:
-    return ops.reshape(value, ops.constant(np.array([1, -1], dtype=np.int64)), special_zero=False).output(0)
-
-
-def _activation(value: ov.Output) -> str:
-    node = value.get_node()
-    while node.get_type_name() in _SHAPE_ONLY:
-        node = node.input_value(0).get_node()
-    return str(node.get_type_name())
-
-
-def _probabilities(value: ov.Output, *, activation: str) -> ov.Output:
-    """Apply what the exporter left out: many classifiers and some readers end in logits."""
-    if activation in ("Softmax", "Sigmoid"):
-        return value
-    if activation == "LogSoftmax":
-        return ops.exp(value).output(0)
-    return ops.softmax(value, axis=-1).output(0)
-
-
-def _classes_of(model: ov.Model) -> int:
-    best = model.outputs[1].get_node().input_value(0).get_node().input_value(0).get_node()
-    size = best.input_value(0).get_partial_shape()[2]
-    return int(size.get_length())
-
-
-def _static(output: ov.Output, path: Path) -> int:
-    size = output.get_partial_shape()[1]
-    if size.is_dynamic:
-        raise StartupError(f"{path}: the length of the model's output depends on the width of the crop")
-    return int(size.get_length())
+        return [_Slot(compiled, batch, self._height, width) for _ in range(self._threads)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sluiceway_runtime.config.sections import (
     KNOWN_SECTIONS,
+    VARIABLE_SECTIONS,
     load_section,
     read_file,
     require_known_variables,
@@ -20,6 +21,7 @@ __all__ = [
     "DEFAULT_STAGES",
     "KNOWN_SECTIONS",
     "STAGE_KINDS",
+    "VARIABLE_SECTIONS",
     "ModelsConfig",
     "Port",
     "ServerConfig",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +14,14 @@ from pydantic import BaseModel, ValidationError
 
 from sluiceway_runtime.errors import ConfigurationError
 
-__all__ = ["KNOWN_SECTIONS", "load_section", "read_file", "require_known_variables", "section_values"]
+__all__ = [
+    "KNOWN_SECTIONS",
+    "VARIABLE_SECTIONS",
+    "load_section",
+    "read_file",
+    "require_known_variables",
+    "section_values",
+]
 
 ENVIRONMENT_PREFIX = "SLUICEWAY_"
 DEFAULT_FILE = "sluiceway.toml"
@@ -24,6 +33,13 @@ OF_THE_STAGE = ("kind", "target")
 KNOWN_SECTIONS = ("detection", "recognition", "orchestrator", "api", "models", "security", STAGES, "pipelines")
 # Those whose keys may be variables.
 VARIABLE_SECTIONS = ("detection", "recognition", "orchestrator", "models", "security", STAGES, "pipelines")
+# Variables that are no keys: of clients, of every process, and of the compose files.
+PLAIN_VARIABLES = (
+    *("SLUICEWAY_ADDRESS", "SLUICEWAY_TOKEN", "SLUICEWAY_CACHE", "SLUICEWAY_PARENT_PIPE", "SLUICEWAY_CLIENT_TOKEN"),
+    *("SLUICEWAY_VERSION", "SLUICEWAY_CERTIFICATES"),
+    *("SLUICEWAY_PORT", "SLUICEWAY_HTTP_PORT", "SLUICEWAY_OPERATIONS_PORT"),
+)
+_SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)(_|$)|_PORT_\d+_(TCP|UDP|SCTP)(_|$)")
 # What pydantic says in Python's words, by the type of its fault.
 _PLAIN = {
     "extra_forbidden": "unknown key",
@@ -48,11 +64,14 @@ def read_file(path: Path | None) -> dict[str, Any]:
     """
     if path is None:
         path = Path(DEFAULT_FILE)
-        if not path.is_file():
+        # Whatever is there under this name is meant, a folder or a broken link too.
+        if not os.path.lexists(path):
             return {}
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"{path}: {error}") from error
     unknown = [name for name in tables if name not in KNOWN_SECTIONS]
     if unknown:
@@ -61,20 +80,54 @@ def read_file(path: Path | None) -> dict[str, Any]:
     return tables
 
 
-def require_known_variables(environment: Mapping[str, str]) -> None:
+def require_known_variables(environment: Mapping[str, str], tables: Mapping[str, Any] | None = None) -> None:
     """Refuse variables that would be read by nobody.
 
+    Args:
+        environment: normally `os.environ`; only command lines read that.
+        tables: what `read_file` returned; variables that it names, for secrets, are whoever's choice.
+
     Raises:
-        ConfigurationError: one is `SLUICEWAY_<SECTION>__<KEY>` of no section that variables are read for.
+        ConfigurationError: every variable that begins like ours and is none, one a line.
     """
-    known = [section.upper() for section in VARIABLE_SECTIONS]
+    named = {text for text in (*_texts(tables or {}), *environment.values()) if text.startswith(ENVIRONMENT_PREFIX)}
     lines = []
-    for name in sorted(environment):
-        section, separator, _ = name.removeprefix(ENVIRONMENT_PREFIX).partition("__")
-        if name.startswith(ENVIRONMENT_PREFIX) and separator and section not in known:
-            lines.append(f"{name}: variables are read for {', '.join(known)} alone, in capitals")
+    for name, value in sorted(environment.items()):
+        if not name.startswith(ENVIRONMENT_PREFIX) or name in PLAIN_VARIABLES or name in named:
+            continue
+        # What Kubernetes and Docker tell of services that happen to be called like this.
+        if _SERVICE_LINK.search(name) or value.startswith("tcp://"):
+            continue
+        if fault := _fault_of_variable(name):
+            lines.append(f"{name}: {fault}")
     if lines:
         raise ConfigurationError("\n".join(lines))
+
+
+def _fault_of_variable(name: str) -> str:
+    known = [section.upper() for section in VARIABLE_SECTIONS]
+    section, separator, _ = name.removeprefix(ENVIRONMENT_PREFIX).partition("__")
+    if separator:
+        return "" if section in known else f"variables are read for {', '.join(known)} alone, in capitals"
+    for section in known:
+        if name.startswith(f"{ENVIRONMENT_PREFIX}{section}_"):
+            key = name.removeprefix(f"{ENVIRONMENT_PREFIX}{section}_")
+            return f"is read by nobody; two underscores part section and key: {ENVIRONMENT_PREFIX}{section}__{key}"
+    return (
+        f"is read by nobody; keys are {ENVIRONMENT_PREFIX}<SECTION>__<KEY>, and there are {', '.join(PLAIN_VARIABLES)}"
+    )
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every text of a table, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, Sequence):
+        for item in value:
+            yield from _texts(item)
 
 
 def load_section(

@@ -29,6 +29,11 @@ class ServerConfig(BaseModel):
     )
     default_deadline_s: float = Field(30, gt=0, description="For calls that come without a deadline.")
     max_deadline_s: float = Field(300, gt=0, description="Longer deadlines are cut to this.")
+    max_connection_age_s: float | None = Field(
+        None,
+        gt=0,
+        description="Older connections are ended as soon as no call runs on them, so that clients look anew.",
+    )
     drain_grace_s: float = Field(20, ge=0, description="After SIGTERM: how long running requests may take to finish.")
     drain_notice_s: float = Field(
         0.5, ge=0, description="After SIGTERM: calls are still taken this long while health says NOT_SERVING."
@@ -69,7 +74,11 @@ class StageConfig(ServerConfig):
     queue_bytes: int = Field(256 * 2**20, ge=2**20, description="Most payload bytes waiting.")
     batch_timeout_s: float = Field(60, gt=0, description="A worker that computes one batch for longer is replaced.")
     start_timeout_s: float = Field(120, gt=0, description="A worker that is not ready by then fails the start.")
-    worker_memory_mb: int | None = Field(None, ge=64, description="A worker above this is replaced after its batch.")
+    worker_memory_mb: int | None = Field(
+        None,
+        ge=64,
+        description="A worker with more memory of its own, shared memory not counted, is replaced after its batch.",
+    )
 
     @field_validator("cores")
     @classmethod

@@ -6,11 +6,10 @@ while a peer holds their core. So every library is told its number before it is 
 
 from __future__ import annotations
 
-import ctypes
-import os
-import re
 import sys
 from pathlib import Path
+
+from threadpoolctl import ThreadpoolController
 
 __all__ = ["apply_thread_caps", "os_threads", "thread_environment"]
 
@@ -33,8 +32,6 @@ PASSIVE = {
     "KMP_BLOCKTIME": "0",
     "MKL_DYNAMIC": "FALSE",
 }
-OPENMP_RUNTIME = re.compile(r"(/\S*/lib(?:gomp|iomp5|omp)[^/\s]*\.so[^/\s]*)$", re.MULTILINE)
-MAPS = Path("/proc/self/maps")
 TASKS = Path("/proc/self/task")
 
 
@@ -65,22 +62,13 @@ def apply_thread_caps(threads: int) -> dict[str, int]:
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(threads)
         caps["torch"] = int(torch.get_num_threads())
-    for path in sorted(set(OPENMP_RUNTIME.findall(MAPS.read_text(encoding="utf-8", errors="replace")))):
-        runtime = _loaded(path)
-        if runtime is not None:
-            runtime.omp_set_num_threads(threads)
-            caps[f"openmp:{Path(path).name}"] = int(runtime.omp_get_max_threads())
+    # OpenMP runtimes, OpenBLAS, MKL and BLIS, each as often as it is there.
+    for library in ThreadpoolController().lib_controllers:
+        library.set_num_threads(threads)
+        caps[f"{library.user_api}:{Path(library.filepath).name}"] = int(library.get_num_threads())
     return caps
 
 
 def os_threads() -> int:
     """Threads that this process has, busy or not."""
     return sum(1 for _ in TASKS.iterdir())
-
-
-def _loaded(path: str) -> ctypes.CDLL | None:
-    try:
-        runtime = ctypes.CDLL(path, mode=os.RTLD_NOLOAD | os.RTLD_LOCAL)
-    except OSError:
-        return None  # mapped, but gone from the disk or private to another library
-    return runtime if hasattr(runtime, "omp_set_num_threads") else None

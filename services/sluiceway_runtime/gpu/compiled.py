@@ -6,9 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,102 +15,15 @@ from numpy.typing import NDArray
 
 from sluiceway_runtime.gpu import builder, compiler, memory
 from sluiceway_runtime.gpu.artefacts import Artefacts
-from sluiceway_runtime.gpu.device import Device, Step, open_device
+from sluiceway_runtime.gpu.device import Device, open_device
 from sluiceway_runtime.gpu.recipe import Maker, Recipe
 from sluiceway_runtime.gpu.shapes import ArraySpec, Layout, Shape
+from sluiceway_runtime.gpu.staging import Arrays, Graph, Run, Staging, StagingRing
 from sluiceway_runtime.pool.handler import WorkerBroken
 
-__all__ = ["CompiledModule", "Run"]
+__all__ = ["CompiledModule"]
 
 log = logging.getLogger(__name__)
-
-Arrays = tuple[NDArray[Any], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Graph:
-    """A shape that is ready: what repeats it, and where its results come to lie on the device.
-
-    It holds what was recorded, too: a CUDA graph reads weights and constants where they lay then, and keeps none.
-    """
-
-    step: Step
-    recorded: Callable[..., Any]
-    inputs: Layout
-    outputs: Layout
-    results: Any
-    cost_ms: float
-
-
-@dataclass(slots=True)
-class _Slot:
-    """Buffers of one batch on its way, on both sides, large enough for every shape."""
-
-    host_in: Any
-    device_in: Any
-    device_out: Any
-    host_out: Any
-
-
-class Run:
-    """One batch on its way: fill `inputs`, `launch`, then `result`.
-
-    A fault after which the device answers nothing but errors to this process is raised as `WorkerBroken`.
-
-    Attributes:
-        inputs: views of pinned memory to be filled, as the shape says. They hold what an earlier batch left there.
-    """
-
-    def __init__(self, owner: CompiledModule, graph: _Graph, slot: _Slot) -> None:
-        self._owner = owner
-        self._graph = graph
-        self._slot: _Slot | None = slot
-        self._wait: Callable[[], None] | None = None
-        self._result: Arrays | None = None
-        self._fault: Exception | None = None
-        self.inputs: Arrays = graph.inputs.arrays(slot.host_in.numpy())
-
-    @property
-    def launched(self) -> bool:
-        """Whether it is on its way."""
-        return self._wait is not None
-
-    def launch(self) -> None:
-        """Start it; returns without waiting for the device.
-
-        Raises:
-            torch.OutOfMemoryError: only of a shape that could not be captured.
-        """
-        assert self._slot is not None, "a run is launched once"
-        with self._owner._guarded():  # noqa: SLF001 - a part of it
-            self._wait = self._owner._start(self._graph, self._slot)  # noqa: SLF001
-
-    def result(self) -> Arrays:
-        """Wait for the end, and return the outputs, as arrays of their own.
-
-        Raises:
-            RuntimeError: the device failed on this batch.
-        """
-        self._end()
-        if self._fault is not None:
-            raise self._fault
-        assert self._result is not None
-        return self._result
-
-    def _end(self) -> None:
-        """Wait for the end, keep what came of it, and give the buffers back: also those of a batch that failed."""
-        if self._slot is None:
-            return
-        assert self._wait is not None, "a run is launched first"
-        try:
-            with self._owner._guarded():  # noqa: SLF001 - a part of it
-                self._wait()
-            outputs = self._graph.outputs.arrays(self._slot.host_out.numpy())
-            self._result = tuple(output.copy() for output in outputs)
-        except Exception as error:  # whoever asks for the result is told, and nobody else
-            self._fault = error
-        slot, self._slot, self.inputs = self._slot, None, ()
-        self._owner._give_back(self, slot)  # noqa: SLF001 - a part of it
 
 
 class CompiledModule:
@@ -147,10 +58,8 @@ class CompiledModule:
         )
         self._depth = depth
         self._make: Maker | None = None
-        self._graphs: dict[Shape, _Graph] = {}
-        self._free: list[_Slot] = []
-        self._flying: deque[Run] = deque()
-        self._open: Run | None = None
+        self._graphs: dict[Shape, Graph] = {}
+        self._ring: StagingRing | None = None
 
     # Getting ready
 
@@ -189,7 +98,7 @@ class CompiledModule:
                     log.warning("%s: %s does not fit into the memory of the device", self.name, shape.name)
                     self._device.release()
             self._static_in = static_in
-            self._add_slots()
+            self._ring = StagingRing(self._device, self._graphs.values(), self._depth, self._transfer)
         self._artefacts.close()
         ready = tuple(shape for shape in shapes if shape in self._graphs)
         log.info("%s: %d graphs are ready after %.1f s", self.name, len(ready), time.perf_counter() - begun_s)
@@ -266,7 +175,7 @@ class CompiledModule:
             draft.unlink(missing_ok=True)
         return faults
 
-    def _ready(self, shape: Shape, static_in: Any, package: Path | None) -> _Graph:
+    def _ready(self, shape: Shape, static_in: Any, package: Path | None) -> Graph:
         """Compile and capture; a package that is of no use is made again, once."""
         for may_build in (True, False):
             if package is None:
@@ -284,7 +193,7 @@ class CompiledModule:
                 package = self._packages([shape]).get(shape) if may_build else None
         return self._record(shape, static_in, self._module(shape))
 
-    def _record(self, shape: Shape, static_in: Any, call: Callable[..., Any]) -> _Graph:
+    def _record(self, shape: Shape, static_in: Any, call: Callable[..., Any]) -> Graph:
         inputs = Layout(shape.inputs)
         views = _tensors(inputs, static_in)
         first = _flat(call(*views))
@@ -298,26 +207,12 @@ class CompiledModule:
                 target.copy_(value)
 
         replay = self._device.record(step)
-        return _Graph(replay, call, inputs, outputs, results, self._device.time_ms(replay))
+        return Graph(replay, call, inputs, outputs, results, self._device.time_ms(replay))
 
     def _module(self, shape: Shape) -> Callable[..., Any]:
         assert self._make is not None
         module: Callable[..., Any] = self._make(shape)
         return module
-
-    def _add_slots(self) -> None:
-        size_in = max(graph.inputs.size_bytes for graph in self._graphs.values())
-        size_out = max(graph.outputs.size_bytes for graph in self._graphs.values())
-        device = self._device
-        self._free = [
-            _Slot(
-                device.host_buffer(size_in),
-                device.buffer(size_in),
-                device.buffer(size_out),
-                device.host_buffer(size_out),
-            )
-            for _ in range(self._depth)
-        ]
 
     # Computing
 
@@ -327,13 +222,8 @@ class CompiledModule:
         If all are in use, the oldest batch is waited for; its result or fault is kept for whoever asks for it. A run
         that was begun and not launched is forgotten when the next one begins.
         """
-        if self._open is not None and not self._open.launched and self._open._slot is not None:  # noqa: SLF001
-            self._free.append(self._open._slot)  # noqa: SLF001
-            self._open._slot = None  # noqa: SLF001
-        if not self._free:
-            self._flying[0]._end()  # noqa: SLF001
-        self._open = Run(self, self._graphs[shape], self._free.pop())
-        return self._open
+        assert self._ring is not None, "it is prepared first"
+        return self._ring.begin(self._graphs[shape])
 
     def __call__(self, shape: Shape, *arrays: NDArray[Any]) -> Arrays:
         """Compute one batch and wait for it."""
@@ -343,30 +233,28 @@ class CompiledModule:
         run.launch()
         return run.result()
 
-    def _start(self, graph: _Graph, slot: _Slot) -> Callable[[], None]:
-        run, size_in, size_out = self._open, graph.inputs.size_bytes, graph.outputs.size_bytes
-        assert run is not None
+    def _transfer(self, graph: Graph, staging: Staging) -> Callable[[], None]:
+        size_in, size_out = graph.inputs.size_bytes, graph.outputs.size_bytes
 
         def copy_in() -> None:
-            slot.device_in[:size_in].copy_(slot.host_in[:size_in], non_blocking=True)
+            staging.device_in[:size_in].copy_(staging.host_in[:size_in], non_blocking=True)
 
         def compute() -> None:
-            self._static_in[:size_in].copy_(slot.device_in[:size_in])
+            self._static_in[:size_in].copy_(staging.device_in[:size_in])
             graph.step()
-            slot.device_out[:size_out].copy_(graph.results)
+            staging.device_out[:size_out].copy_(graph.results)
 
         def copy_out() -> None:
-            slot.host_out[:size_out].copy_(slot.device_out[:size_out], non_blocking=True)
+            staging.host_out[:size_out].copy_(staging.device_out[:size_out], non_blocking=True)
 
-        with torch.inference_mode():
+        with self._guarded(), torch.inference_mode():
             wait = self._device.transfer(copy_in, compute, copy_out)
-        self._flying.append(run)
-        self._open = None
-        return wait
 
-    def _give_back(self, run: Run, slot: _Slot) -> None:
-        self._flying.remove(run)
-        self._free.append(slot)
+        def guarded_wait() -> None:
+            with self._guarded():
+                wait()
+
+        return guarded_wait
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:

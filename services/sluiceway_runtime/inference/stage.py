@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import grpc.aio
 
 from sluiceway_runtime.inference.tensors import ModelCard, Tensor
+from sluiceway_runtime.priority import Priority
 
-__all__ = ["InferenceStage", "Parameter"]
+__all__ = ["Inferred", "InferenceStage", "Parameter"]
 
 Parameter = bool | int | float | str
+
+
+class Inferred(NamedTuple):
+    """What a model gave.
+
+    Attributes:
+        tensors: all of its outputs, in their order.
+        queue_ms: how long the elements waited, of all of them the longest.
+        compute_ms: how long they were worked on, likewise.
+    """
+
+    tensors: Sequence[Tensor]
+    queue_ms: float = 0.0
+    compute_ms: float = 0.0
 
 
 class InferenceStage(Protocol):
@@ -36,18 +51,18 @@ class InferenceStage(Protocol):
         card: ModelCard,
         inputs: Mapping[str, Tensor],
         parameters: Mapping[str, Parameter],
+        priority: Priority,
         context: grpc.aio.ServicerContext[Any, Any],
-    ) -> Sequence[Tensor]:
+    ) -> Inferred:
         """Run a model.
 
         Args:
             card: one of `cards`.
-            inputs: all of the card's inputs, of their datatypes and shapes.
+            inputs: all of the card's inputs, of their datatypes and shapes. Where the card has [-1, 1], the shape may
+                be [n]: then outputs of [-1, 1] are [n], too.
             parameters: some of the card's parameters.
+            priority: of the request.
             context: of the call; knows its deadline.
-
-        Returns:
-            All of the card's outputs, in their order.
 
         Raises:
             SluicewayError: the request as a whole failed; this protocol knows no failures of single elements.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 from sluiceway_runtime.errors import InvalidOption
 
-__all__ = ["ELEMENT_BYTES", "ModelCard", "Tensor", "TensorSpec", "pack_bytes", "unpack_bytes"]
+__all__ = ["ELEMENT_BYTES", "LETTERS", "ModelCard", "Tensor", "TensorSpec", "pack_bytes", "unpack_bytes"]
 
 # Size of an element by datatype; BYTES has none.
 ELEMENT_BYTES = {
@@ -27,6 +27,19 @@ ELEMENT_BYTES = {
     "FP32": 4,
     "FP64": 8,
 }
+# struct's letters for those that have one and are numbers.
+LETTERS = {
+    "UINT8": "B",
+    "UINT16": "H",
+    "UINT32": "I",
+    "UINT64": "Q",
+    "INT8": "b",
+    "INT16": "h",
+    "INT32": "i",
+    "INT64": "q",
+    "FP32": "f",
+    "FP64": "d",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +51,10 @@ class TensorSpec:
     shape: tuple[int, ...]
 
     def fits(self, shape: Sequence[int]) -> bool:
-        """Whether a tensor may have this shape."""
-        return len(shape) == len(self.shape) and all(
-            wanted in (-1, length) for wanted, length in zip(self.shape, shape, strict=True)
+        """Whether a tensor may have this shape: [-1, 1] may be given as [n] as well as as [n, 1]."""
+        wanted = self.shape[: len(shape)] if set(self.shape[len(shape) :]) == {1} and len(shape) > 0 else self.shape
+        return len(shape) == len(wanted) and all(
+            expected in (-1, length) for expected, length in zip(wanted, shape, strict=True)
         )
 
 
@@ -50,6 +64,7 @@ class ModelCard:
 
     Attributes:
         max_elements: most elements of an input; a request with more is refused before they are read.
+        max_batch: most entries of the first dimension, which all tensors have in common then; 0 if they have not.
         parameters: those that a request may set.
     """
 
@@ -59,6 +74,7 @@ class ModelCard:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     max_elements: int
+    max_batch: int = 0
     parameters: tuple[str, ...] = ()
     properties: tuple[tuple[str, str], ...] = ()
 
@@ -69,12 +85,16 @@ class Tensor:
 
     Attributes:
         data: for BYTES the elements; for every other datatype all elements together, little-endian.
+        labels: what elements are called, where they are to be ranked: one for each, or for each group of equal size.
+        scores: what BYTES elements are ranked by, one for each.
     """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     data: bytes | tuple[bytes, ...]
+    labels: Sequence[bytes] = field(default=(), compare=False)
+    scores: Sequence[float] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         count = prod(self.shape)
@@ -98,19 +118,20 @@ class Tensor:
         return pack_bytes(self.data) if isinstance(self.data, tuple) else self.data
 
     @classmethod
-    def floats(cls, name: str, shape: tuple[int, ...], values: Sequence[float]) -> Tensor:
+    def floats(cls, name: str, shape: tuple[int, ...], values: Sequence[float], labels: Sequence[bytes] = ()) -> Tensor:
         """Make an FP32 tensor."""
-        return cls(name, "FP32", shape, struct.pack(f"<{len(values)}f", *values))
+        return cls(name, "FP32", shape, struct.pack(f"<{len(values)}f", *values), labels)
 
     @classmethod
-    def integers(cls, name: str, shape: tuple[int, ...], values: Sequence[int]) -> Tensor:
+    def integers(cls, name: str, shape: tuple[int, ...], values: Sequence[int], labels: Sequence[bytes] = ()) -> Tensor:
         """Make an INT32 tensor."""
-        return cls(name, "INT32", shape, struct.pack(f"<{len(values)}i", *values))
+        return cls(name, "INT32", shape, struct.pack(f"<{len(values)}i", *values), labels)
 
     @classmethod
-    def texts(cls, name: str, shape: tuple[int, ...], values: Sequence[str]) -> Tensor:
-        """Make a BYTES tensor of UTF-8."""
-        return cls(name, "BYTES", shape, tuple(value.encode() for value in values))
+    def texts(cls, name: str, shape: tuple[int, ...], values: Sequence[str], scores: Sequence[float] = ()) -> Tensor:
+        """Make a BYTES tensor of UTF-8, whose elements are their own labels."""
+        elements = tuple(value.encode() for value in values)
+        return cls(name, "BYTES", shape, elements, elements, scores)
 
 
 def pack_bytes(elements: Sequence[bytes]) -> bytes:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.pool.handler import Handler
-from sluiceway_runtime.pool.limits import PoolLimits, Timing, WorkerSpec
 from sluiceway_runtime.pool.payload import Buffer, Payload
-from sluiceway_runtime.pool.pool import Outcome, Pool
-from sluiceway_runtime.pool.statistics import Counters, PoolLoad, PoolStatistics, WorkerState, WorkerStatistics
-from sluiceway_runtime.pool.submission import Answers, Submission, Work
+from sluiceway_runtime.pool.policy.limits import PoolLimits, Timing
+from sluiceway_runtime.pool.policy.statistics import Counters, PoolLoad, PoolStatistics, WorkerState, WorkerStatistics
+from sluiceway_runtime.pool.pool import Pool
+from sluiceway_runtime.pool.spec import WorkerSpec
+from sluiceway_runtime.pool.submission import Answers, Outcome, Submission, Work
 from sluiceway_runtime.priority import Priority
 
 __all__ = [

@@ -9,15 +9,15 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, cast
 
-from sluiceway_runtime.errors import SluicewayError
+from sluiceway_runtime.errors import SluicewayError, describe
 from sluiceway_runtime.pool.handler import Finish, Handler, OverlappingHandler, checked
-from sluiceway_runtime.pool.messages import Raised, Result, Run, Undelivered
 from sluiceway_runtime.pool.payload import Payload
+from sluiceway_runtime.pool.transport.messages import Lost, Raised, Recall, Result, Run
 
-__all__ = ["Inbox", "describe", "resident_bytes", "serve"]
+__all__ = ["Inbox", "Waiting", "own_bytes", "serve"]
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,8 @@ PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 STATM = "/proc/self/statm"
 
 # What the front sent, or what became of it on the way; None wakes the loop without saying anything.
-Task = Run | Raised | Undelivered | None
+Task = Run | Recall | Raised | Lost | None
+Answer = Result | Raised | Lost
 Begin = Callable[[Sequence[Payload]], Finish]
 
 
@@ -44,7 +45,7 @@ class Inbox(Protocol):
 def serve(
     handler: Handler,
     inbox: Inbox,
-    answer: Callable[[Result | Raised | Undelivered], None],
+    answer: Callable[[Answer], None],
     leaving: Callable[[], bool],
     *,
     overlap: int = 1,
@@ -52,7 +53,8 @@ def serve(
     """Compute what comes until it is time to leave. What has been begun by then is finished and answered.
 
     With `overlap` above 1 and a handler that can `launch`, the next batch is begun before the one before it is waited
-    for, as soon as it is there: a batch never waits for one that has not come.
+    for, as soon as it is there: a batch never waits for one that has not come. All that has come is heard before the
+    next one is begun, as it may say that nobody waits for that any more.
 
     Args:
         handler: computes.
@@ -66,20 +68,60 @@ def serve(
         begin = cast("OverlappingHandler", handler).launch
     else:
         overlap = 1
+    waiting: dict[int, Waiting] = {}
     begun: deque[_Begun] = deque()
     while not leaving():
-        if len(begun) == overlap or (begun and inbox.empty()):
+        if not (waiting or begun) or not inbox.empty():
+            task = inbox.get()
+            if isinstance(task, Run):
+                waiting[task.batch_id] = Waiting(task)
+            elif isinstance(task, Recall):
+                if (batch := waiting.get(task.batch_id)) is not None and not batch.drop(task.positions):
+                    del waiting[task.batch_id]
+                    answer(batch.result((), 0.0, own_bytes()))
+            elif task is not None:
+                answer(task)
+        elif waiting and len(begun) < overlap:
+            begun.append(_Begun(begin, waiting.pop(next(iter(waiting)))))
+        else:
             answer(begun.popleft().finish())
-            continue
-        task = inbox.get()
-        if isinstance(task, Run):
-            if leaving():
-                break
-            begun.append(_Begun(begin, task))
-        elif task is not None:
-            answer(task)
-    for batch in begun:
-        answer(batch.finish())
+    for started in begun:
+        answer(started.finish())
+
+
+class Waiting:
+    """A batch that has not been begun, and what of it is still wanted."""
+
+    __slots__ = ("_dropped", "_run")
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._dropped: frozenset[int] = frozenset()
+
+    @property
+    def id(self) -> int:
+        """Of the batch."""
+        return self._run.batch_id
+
+    @property
+    def batch(self) -> Sequence[Payload]:
+        """What is to be computed of it."""
+        if not self._dropped:
+            return self._run.batch
+        return [payload for place, payload in enumerate(self._run.batch) if place not in self._dropped]
+
+    def drop(self, positions: Iterable[int]) -> bool:
+        """Do not compute these; returns whether anything is left."""
+        self._dropped |= frozenset(positions)
+        return len(self._dropped) < len(self._run.batch)
+
+    def result(self, results: Sequence[Payload | SluicewayError], compute_ms: float, memory_bytes: int) -> Result:
+        """What there is to tell, in the places of the batch as it came."""
+        placed: Iterable[Payload | SluicewayError | None] = results
+        if self._dropped:
+            left = iter(results)
+            placed = [None if place in self._dropped else next(left) for place in range(len(self._run.batch))]
+        return Result(self.id, tuple(placed), compute_ms, memory_bytes)
 
 
 class _Begun:
@@ -88,13 +130,14 @@ class _Begun:
     `SystemExit` from a handler is a fault of the batch like any other: only the pool ends workers.
     """
 
-    def __init__(self, begin: Begin, run: Run) -> None:
-        self._run = run
+    def __init__(self, begin: Begin, waiting: Waiting) -> None:
+        self._waiting = waiting
+        self._batch = waiting.batch
         self._begun_s = time.perf_counter()
         self._wait: Finish | None = None
         self._fault = ""
         try:
-            self._wait = begin(run.batch)
+            self._wait = begin(self._batch)
         except (Exception, SystemExit) as error:
             self._note(error)
 
@@ -103,26 +146,23 @@ class _Begun:
         results: tuple[Payload | SluicewayError, ...] = ()
         if self._wait is not None:
             try:
-                results = checked(self._wait(), len(self._run.batch))
+                results = checked(self._wait(), len(self._batch))
             except (Exception, SystemExit) as error:
                 self._note(error)
         if self._fault:
-            return Raised(self._run.batch_id, self._fault)
-        return Result(self._run.batch_id, results, (time.perf_counter() - self._begun_s) * 1000, resident_bytes())
+            return Raised(self._waiting.id, self._fault)
+        return self._waiting.result(results, (time.perf_counter() - self._begun_s) * 1000, own_bytes())
 
     def _note(self, error: BaseException) -> None:
-        logger.error("the handler raised on a batch of %d", len(self._run.batch), exc_info=error)
+        logger.error("the handler raised on a batch of %d", len(self._batch), exc_info=error)
         self._fault = describe(error)
 
 
-def describe(error: BaseException) -> str:
-    """One line about an exception."""
-    text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+def own_bytes() -> int:
+    """Resident memory of this process that is its own; 0 if there is no descriptor left to ask with.
 
-
-def resident_bytes() -> int:
-    """Resident memory of this process; 0 if there is no descriptor left to ask with.
+    What it shares with the front, or with the page cache, is not freed by ending it. The payloads that are on their way
+    lie there, so a worker would be taken to be too large for one large picture.
 
     By bare system calls, as an answer waits for it, and is worth more than this number.
     """
@@ -131,6 +171,7 @@ def resident_bytes() -> int:
     except OSError:
         return 0
     try:
-        return int(os.read(descriptor, 256).split()[1]) * PAGE_BYTES
+        resident, shared = os.read(descriptor, 256).split()[1:3]
+        return (int(resident) - int(shared)) * PAGE_BYTES
     finally:
         os.close(descriptor)

@@ -6,43 +6,30 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, cast
 
 from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.deadline import Deadline
-from sluiceway_runtime.errors import SluicewayError, StartupError, Unavailable
-from sluiceway_runtime.pool import actions, events, messages
+from sluiceway_runtime.errors import SluicewayError, StartupError, Unavailable, describe
+from sluiceway_runtime.pool import submission as answers_of
 from sluiceway_runtime.pool.clock import Clock, LoopClock, Timer
-from sluiceway_runtime.pool.execution import describe
-from sluiceway_runtime.pool.limits import PoolLimits, Timing, WorkerSpec
-from sluiceway_runtime.pool.link import Ended, Heard, Link
-from sluiceway_runtime.pool.messages import FromWorker
 from sluiceway_runtime.pool.payload import Payload
-from sluiceway_runtime.pool.process import WorkerProcess
-from sluiceway_runtime.pool.scheduler import Scheduler
-from sluiceway_runtime.pool.statistics import PoolLoad, PoolStatistics, WorkerState, WorkerStatistics
-from sluiceway_runtime.pool.submission import Answers, Callers, Submission, Work
+from sluiceway_runtime.pool.policy import actions, events
+from sluiceway_runtime.pool.policy.items import Item
+from sluiceway_runtime.pool.policy.limits import PoolLimits, Timing
+from sluiceway_runtime.pool.policy.scheduler import Scheduler
+from sluiceway_runtime.pool.policy.statistics import PoolLoad, PoolStatistics, WorkerState, WorkerStatistics
+from sluiceway_runtime.pool.spec import WorkerSpec
+from sluiceway_runtime.pool.submission import Answers, Outcome, Submission, Work
+from sluiceway_runtime.pool.transport import messages
+from sluiceway_runtime.pool.transport.link import Ended, Heard, Link
+from sluiceway_runtime.pool.transport.messages import FromWorker
+from sluiceway_runtime.pool.transport.process import WorkerProcess
 from sluiceway_runtime.priority import Priority
 
-__all__ = ["Outcome", "Pool", "PoolLimits", "Timing", "WorkerSpec"]
+__all__ = ["Pool"]
 
 logger = logging.getLogger(__name__)
-
-
-class Outcome(NamedTuple):
-    """The answer to one item.
-
-    Attributes:
-        payload: what the handler returned. Its buffers are read-only views on memory shared by the whole batch.
-        queue_ms: from `submit` until the batch went to the worker.
-        compute_ms: the handler's time for the whole batch.
-        worker: index of the worker.
-    """
-
-    payload: Payload
-    queue_ms: float
-    compute_ms: float
-    worker: int
 
 
 class Pool:
@@ -75,7 +62,6 @@ class Pool:
         self._scheduler = Scheduler(len(spec.placements), spec.credits, limits, timing, overlap=spec.overlap)
         self._given_clock = clock
         self._next_id = 0
-        self._callers = Callers()
         self._links: dict[int, Link] = {}
         self._facts: dict[int, Mapping[str, Any]] = {}
         self._events: deque[events.Event] = deque()
@@ -87,13 +73,18 @@ class Pool:
         self._changed: asyncio.Event = asyncio.Event()
 
     def __repr__(self) -> str:
-        states = ", ".join(slot.state.value for slot in self._scheduler.slots)
+        states = ", ".join(worker.state.value for worker in self._scheduler.workers)
         return f"<{type(self).__name__} {self._name}: {self._scheduler.queued} queued, workers {states}>"
 
     @property
     def facts(self) -> tuple[Mapping[str, Any], ...]:
         """What each worker's `setup` returned, and under `process` its pid, cores, thread caps and threads."""
         return tuple(self._facts[index] for index in sorted(self._facts))
+
+    @property
+    def able(self) -> bool:
+        """Whether work is worth sending: a worker takes it, and this machine is not taken to be ill."""
+        return self._scheduler.able
 
     async def start(self) -> None:
         """Start every worker, and return when all are ready.
@@ -138,7 +129,7 @@ class Pool:
 
         Raises:
             QueueFull: with `retry_after_s`; the queue is full or the wait would outlast the deadline.
-            Unavailable: the pool is starting, stopping, or cannot start its workers.
+            Unavailable: the pool is starting, stopping, or has no worker that works.
             DeadlineExceeded: the deadline has passed already.
             Quarantined: this very item has killed a worker before.
         """
@@ -198,16 +189,26 @@ class Pool:
         submission = Submission(work, first_id, answered, self._cancel)
         if not work:
             return submission
-        self._callers.enter(submission)
         at_s = deadline.at_s
         items = [
-            events.Item(item_id, request_id, at_s, priority, group, cost, payload.size_bytes, payload.digest)
-            for item_id, (payload, group, cost) in enumerate(work, first_id)
+            Item(
+                first_id + place,
+                request_id,
+                at_s,
+                priority,
+                group,
+                cost,
+                payload.size_bytes,
+                payload,
+                submission,
+                place,
+            )
+            for place, (payload, group, cost) in enumerate(work)
         ]
         if self._limits.max_batch == 1:
-            self._feed(events.Submitted(items), events.Tick())  # a batch of one waits for nobody
+            self._feed(events.ItemsArrived(items), events.Tick())  # a batch of one waits for nobody
             return submission
-        self._feed(events.Submitted(items))
+        self._feed(events.ItemsArrived(items))
         if not self._tick_due:
             self._tick_due = True
             asyncio.get_running_loop().call_soon(self._tick)
@@ -216,12 +217,12 @@ class Pool:
     def load(self) -> PoolLoad:
         """How busy it is: what of `statistics` each response tells."""
         scheduler = self._scheduler
-        ready = sum([slot.state is WorkerState.READY for slot in scheduler.slots])
+        ready = sum([worker.state is WorkerState.READY for worker in scheduler.workers]) if scheduler.able else 0
         return PoolLoad(
             queued=scheduler.queued,
             running=scheduler.unanswered - scheduler.queued,
             capacity=ready * self._spec.credits * self._limits.max_batch,
-            queue_ms=scheduler.queue_ms,
+            queue_ms=scheduler.queue_age_s(self._clock.now_s()) * 1000 if scheduler.queued else 0.0,
         )
 
     def statistics(self) -> PoolStatistics:
@@ -229,14 +230,14 @@ class Pool:
         scheduler = self._scheduler
         workers = tuple(
             WorkerStatistics(
-                index=slot.index,
-                pid=link.pid if (link := self._links.get(slot.index)) else None,
-                state=slot.state,
-                batches=slot.batches,
-                items=slot.items,
-                restarts=max(slot.starts - 1, 0),
+                index=worker.index,
+                pid=link.pid if (link := self._links.get(worker.index)) else None,
+                state=worker.state,
+                batches=worker.batches,
+                items=worker.items,
+                restarts=max(worker.starts - 1, 0),
             )
-            for slot in scheduler.slots
+            for worker in scheduler.workers
         )
         load = self.load()
         return PoolStatistics(
@@ -311,9 +312,7 @@ class Pool:
         self._feed(events.Tick())
 
     def _cancel(self, submission: Submission) -> None:
-        left = self._callers.leave(submission)
-        if left:
-            self._feed(events.CancelRequested(left))
+        self._feed(events.CancelRequested(submission.item_ids))
 
     def _set_timer(self) -> None:
         at_s = self._scheduler.next_wakeup(self._clock.now_s())
@@ -341,33 +340,35 @@ class Pool:
                 self._feed(events.BatchDone(worker, batch_id, results, compute_ms, memory_bytes))
             case messages.Raised(batch_id, text):
                 self._feed(events.BatchRaised(worker, batch_id, text))
-            case messages.Undelivered(batch_id, text):
-                self._undelivered(worker, batch_id, text)
+            case messages.Lost(batch_id, text):
+                self._batch_lost(worker, batch_id, text)
             case messages.Leaving():
                 self._feed(events.WorkerLeaving(worker))
 
-    def _undelivered(self, worker: int, batch_id: int, text: str) -> None:
+    def _batch_lost(self, worker: int, batch_id: int, text: str) -> None:
         logger.error("pool %s: a batch was lost between front and worker %d: %s", self._name, worker, text)
         error = Unavailable("the server is short of descriptors or memory", retry_after_s=1.0)
-        self._feed(events.BatchUndelivered(worker, batch_id, error))
+        self._feed(events.BatchLost(worker, batch_id, error))
 
     # Carrying out
 
     def _carry_out(self, action: actions.Action) -> None:
         match action:
-            case actions.Dispatch(worker, batch_id, item_ids):
-                self._dispatch(worker, batch_id, item_ids)
+            case actions.Dispatch(worker, batch_id, items):
+                self._dispatch(worker, batch_id, items)
             case actions.Succeed():
-                self._callers.succeed(action)
+                answers_of.succeed(action)
             case actions.Fail():
-                self._callers.fail(action)
+                answers_of.fail(action)
             case actions.Refuse():
-                self._callers.refuse(action)
+                answers_of.refuse(action)
+            case actions.Recall(worker, batch_id, positions):
+                self._links[worker].recall(messages.Recall(batch_id, positions))
             case actions.StartWorker(worker):
                 self._links[worker] = self._launch(
                     self._spec.placements[worker],
                     lambda message: self._heard(worker, message),
-                    lambda reason, undelivered: self._feed(events.WorkerDied(worker, reason, undelivered)),
+                    lambda end: self._feed(events.WorkerDied(worker, end.reason, end.never_reached, end.broken)),
                 )
             case actions.StopWorker(worker):
                 self._links[worker].stop()
@@ -380,12 +381,11 @@ class Pool:
             case actions.Note(message):
                 logger.warning("pool %s: %s", self._name, message)
 
-    def _dispatch(self, worker: int, batch_id: int, item_ids: tuple[int, ...]) -> None:
-        payloads = self._callers.payloads(item_ids)
+    def _dispatch(self, worker: int, batch_id: int, items: Sequence[Item]) -> None:
         try:
-            self._links[worker].send(messages.Run(batch_id, payloads))
+            self._links[worker].send(messages.Run(batch_id, tuple([cast("Payload", item.payload) for item in items])))
         except OSError as error:
-            self._undelivered(worker, batch_id, str(error))
+            self._batch_lost(worker, batch_id, str(error))
         except Exception as error:  # whatever pickling somebody's object may raise
             self._feed(events.BatchRaised(worker, batch_id, f"the batch cannot be sent: {describe(error)}"))
 

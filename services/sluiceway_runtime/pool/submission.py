@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+import asyncio
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 from sluiceway_runtime.errors import SluicewayError
-from sluiceway_runtime.pool import actions
 from sluiceway_runtime.pool.payload import Payload
+from sluiceway_runtime.pool.policy import actions
+from sluiceway_runtime.pool.policy.items import Item
 
-__all__ = ["Answers", "Callers", "Submission", "Work"]
+__all__ = ["Answers", "Outcome", "Submission", "Work", "fail", "refuse", "succeed"]
 
 
 class Work(NamedTuple):
@@ -44,16 +46,35 @@ class Answers(NamedTuple):
     worker: int
 
 
+class Outcome(NamedTuple):
+    """The answer to one item.
+
+    Attributes:
+        payload: what the handler returned. Its buffers are read-only views on memory shared by the whole batch.
+        queue_ms: from `submit` until the batch went to the worker.
+        compute_ms: the handler's time for the whole batch.
+        worker: index of the worker.
+    """
+
+    payload: Payload
+    queue_ms: float
+    compute_ms: float
+    worker: int
+
+
 class Submission:
     """Items submitted together, as whoever waits for them holds them.
 
+    An item that has no answer yet knows its submission, and the submission knows none of its items: what is answered is
+    not kept by what is not.
+
     Attributes:
-        work: the items.
-        first_id: ids of the items count up from it.
+        item_ids: of all of them.
         refused: items that were not taken, as (position, why), in order.
+        unanswered: how many have been neither answered nor refused.
     """
 
-    __slots__ = ("_cancel", "answered", "first_id", "refused", "work")
+    __slots__ = ("_answered", "_cancel", "item_ids", "refused", "unanswered")
 
     def __init__(
         self,
@@ -62,72 +83,64 @@ class Submission:
         answered: Callable[[Answers], None],
         cancel: Callable[[Submission], None],
     ) -> None:
-        self.work = work
-        self.first_id = first_id
+        self.item_ids = range(first_id, first_id + len(work))
         self.refused: list[tuple[int, SluicewayError]] = []
-        self.answered = answered
+        self.unanswered = len(work)
+        self._answered: Callable[[Answers], None] | None = answered
         self._cancel = cancel
 
     def cancel(self) -> None:
         """Withdraw what has no answer yet; none comes for it any more."""
-        self._cancel(self)
+        self._answered = None
+        if self.unanswered:
+            self._cancel(self)
+
+    def deliver(self, answers: Answers) -> None:
+        """Pass answers on. For the pool alone."""
+        self.unanswered -= len(answers.positions)
+        if self._answered is None:
+            return
+        try:
+            self._answered(answers)
+        except Exception as error:  # a bug of whoever waits, which must not cost anybody else an answer
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "whoever was told of answers of a pool raised", "exception": error}
+            )
+
+    def refuse(self, positions: Sequence[int], error: SluicewayError) -> None:
+        """Note what was not taken. For the pool alone."""
+        self.unanswered -= len(positions)
+        self.refused += [(position, error) for position in positions]
 
 
-class Callers:
-    """Who is owed which answer. An item is here from its submission until its answer, its refusal or its cancellation.
+def succeed(action: actions.Succeed) -> None:
+    """Pass the results of a batch on, one call for each submission that has some."""
+    answers: dict[Submission, Answers] = {}
+    for item, result, queue_ms in zip(action.items, action.results, action.queue_ms, strict=True):
+        its = answers.get(item.owner)
+        if its is None:
+            # They were queued together and went to the worker together, so they waited equally long.
+            its = answers[item.owner] = Answers([], [], queue_ms, action.compute_ms, action.worker)
+        its.positions.append(item.position)
+        its.results.append(result)
+    for owner, its in answers.items():
+        owner.deliver(its)
 
-    Invariant: what is dispatched is here, as the scheduler hears of every cancellation before it decides again.
-    """
 
-    def __init__(self) -> None:
-        self._owners: dict[int, Submission] = {}
+def fail(action: actions.Fail) -> None:
+    """Tell why there is no result."""
+    for owner, positions in _by_owner(action.items).items():
+        owner.deliver(Answers(positions, [action.error] * len(positions), 0.0, 0.0, -1))
 
-    def enter(self, submission: Submission) -> None:
-        """Owe answers to the items of a submission."""
-        first_id = submission.first_id
-        self._owners.update(dict.fromkeys(range(first_id, first_id + len(submission.work)), submission))
 
-    def leave(self, submission: Submission) -> list[int]:
-        """Owe it nothing more; returns the ids of what had no answer yet."""
-        first_id = submission.first_id
-        ids = range(first_id, first_id + len(submission.work))
-        return [item_id for item_id in ids if self._owners.pop(item_id, None) is not None]
+def refuse(action: actions.Refuse) -> None:
+    """Note what was not taken."""
+    for owner, positions in _by_owner(action.items).items():
+        owner.refuse(positions, action.error)
 
-    def payloads(self, item_ids: Iterable[int]) -> tuple[Payload, ...]:
-        """Of items that have no answer yet."""
-        owners = self._owners
-        return tuple([(owner := owners[item_id]).work[item_id - owner.first_id].payload for item_id in item_ids])
 
-    def succeed(self, action: actions.Succeed) -> None:
-        """Pass the results of a batch on, one call for each submission that has some."""
-        answers: dict[Submission, Answers] = {}
-        for item_id, result, queue_ms in zip(action.item_ids, action.results, action.queue_ms, strict=True):
-            owner = self._owners.pop(item_id, None)
-            if owner is None:
-                continue
-            its = answers.get(owner)
-            if its is None:
-                # They were queued together and went to the worker together, so they waited equally long.
-                its = answers[owner] = Answers([], [], queue_ms, action.compute_ms, action.worker)
-            its.positions.append(item_id - owner.first_id)
-            its.results.append(result)
-        for owner, its in answers.items():
-            owner.answered(its)
-
-    def fail(self, action: actions.Fail) -> None:
-        """Tell why there is no result."""
-        for owner, positions in self._taken_off(action.item_ids):
-            owner.answered(Answers(positions, [action.error] * len(positions), 0.0, 0.0, -1))
-
-    def refuse(self, action: actions.Refuse) -> None:
-        """Note what was not taken."""
-        for owner, positions in self._taken_off(action.item_ids):
-            owner.refused += [(position, action.error) for position in positions]
-
-    def _taken_off(self, item_ids: Iterable[int]) -> Iterable[tuple[Submission, list[int]]]:
-        positions: dict[Submission, list[int]] = {}
-        for item_id in item_ids:
-            owner = self._owners.pop(item_id, None)
-            if owner is not None:
-                positions.setdefault(owner, []).append(item_id - owner.first_id)
-        return positions.items()
+def _by_owner(items: Sequence[Item]) -> dict[Submission, list[int]]:
+    positions: dict[Submission, list[int]] = {}
+    for item in items:
+        positions.setdefault(item.owner, []).append(item.position)
+    return positions

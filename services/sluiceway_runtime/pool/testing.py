@@ -16,15 +16,25 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from sluiceway_runtime.cores.placement import Placement
-from sluiceway_runtime.errors import StartupError
-from sluiceway_runtime.pool.channel import Channel, pair
+from sluiceway_runtime.errors import StartupError, describe
 from sluiceway_runtime.pool.clock import Timer
-from sluiceway_runtime.pool.execution import describe, serve
+from sluiceway_runtime.pool.execution import serve
 from sluiceway_runtime.pool.handler import WorkerBroken, load_handler
-from sluiceway_runtime.pool.limits import WorkerSpec
-from sluiceway_runtime.pool.link import Ended, Heard, Link
-from sluiceway_runtime.pool.messages import FromWorker, Leaving, Raised, Ready, Result, Run, StartFailed, Undelivered
 from sluiceway_runtime.pool.pool import Pool
+from sluiceway_runtime.pool.spec import WorkerSpec
+from sluiceway_runtime.pool.transport.channel import Channel, pair
+from sluiceway_runtime.pool.transport.link import End, Ended, Heard, Link
+from sluiceway_runtime.pool.transport.messages import (
+    FromWorker,
+    Leaving,
+    Lost,
+    Raised,
+    Ready,
+    Recall,
+    Result,
+    Run,
+    StartFailed,
+)
 
 __all__ = ["Crash", "FakeClock", "InProcessPool"]
 
@@ -53,12 +63,15 @@ class _ThreadWorker:
         self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
         self._stopping = threading.Event()
-        self._inbox: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Run | Recall | None] = queue.SimpleQueue()
         name = f"worker {placement.index}"
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def send(self, run: Run) -> None:
         self._inbox.put(cast("Run", _travelled(run)))
+
+    def recall(self, recall: Recall) -> None:
+        self._inbox.put(recall)
 
     def stop(self) -> None:
         self._stopping.set()
@@ -66,7 +79,7 @@ class _ThreadWorker:
 
     def kill(self) -> None:
         self.stop()
-        self._loop.call_soon(self._end, "it was ended by SIGKILL")
+        self._loop.call_soon(self._end, End("it was ended by SIGKILL"))
 
     async def wait_ended(self) -> None:
         await self._over.wait()
@@ -84,16 +97,16 @@ class _ThreadWorker:
                 overlap=self._spec.overlap,
             )
             self._tell(Leaving())
-            reason = "it exited with code 0"
+            end = End("it exited with code 0")
         except Crash as crash:
-            reason = f"it crashed {crash}".rstrip()
+            end = End(f"it crashed {crash}".rstrip())
         except WorkerBroken:
-            reason = "it exited with code 5"
+            end = End("it exited with code 5", broken=True)
         except Exception as error:
             text = str(error) if isinstance(error, StartupError) else describe(error)
             self._tell(StartFailed(text))
-            reason = text
-        self._on_loop(self._end, reason)
+            end = End(text)
+        self._on_loop(self._end, end)
 
     def _tell(self, message: FromWorker) -> None:
         self._on_loop(self._hear, message)
@@ -108,13 +121,13 @@ class _ThreadWorker:
         if not self._over.is_set():
             self._heard(message)
 
-    def _end(self, reason: str) -> None:
+    def _end(self, end: End) -> None:
         if not self._over.is_set():
             self._over.set()
-            self._ended(reason, frozenset())
+            self._ended(end)
 
 
-def _sent(answer: Result | Raised | Undelivered) -> FromWorker:
+def _sent(answer: Result | Raised | Lost) -> FromWorker:
     try:
         return cast("FromWorker", _travelled(answer))
     except Exception as error:

@@ -22,12 +22,25 @@ from typing import Any, NoReturn
 
 from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.cores.threads import apply_thread_caps, os_threads
-from sluiceway_runtime.errors import StartupError
+from sluiceway_runtime.errors import StartupError, describe
 from sluiceway_runtime.logs import configure_logging
-from sluiceway_runtime.pool.channel import Channel, ChannelClosed, LostMessage
-from sluiceway_runtime.pool.execution import describe, resident_bytes, serve
+from sluiceway_runtime.pool.execution import own_bytes, serve
 from sluiceway_runtime.pool.handler import Handler, WorkerBroken, load_handler
-from sluiceway_runtime.pool.messages import Leaving, Raised, Ready, Result, Run, Start, StartFailed, Undelivered
+from sluiceway_runtime.pool.transport.channel import Channel, ChannelClosed, UnusablePacket
+from sluiceway_runtime.pool.transport.messages import (
+    Broken,
+    Leaving,
+    Lost,
+    Raised,
+    Ready,
+    Recall,
+    Result,
+    Run,
+    Start,
+    StartFailed,
+    ToWorker,
+    Unmap,
+)
 
 __all__ = ["main"]
 
@@ -56,6 +69,8 @@ def main(arguments: list[str]) -> NoReturn:
         _exit(EXIT_ORPHANED)
     except WorkerBroken:
         logging.getLogger(__name__).exception("this worker can compute no more and ends")
+        with contextlib.suppress(ChannelClosed, OSError):
+            channel.send(Broken())
         _exit(EXIT_BROKEN)
 
 
@@ -66,7 +81,7 @@ def _serve(channel: Channel) -> int:
     inbox = _Inbox(channel)
     try:
         handler, facts = _set_up(start)
-        channel.send(Ready(facts, resident_bytes()))
+        channel.send(Ready(facts, own_bytes()))
     except (Exception, SystemExit) as error:
         logging.getLogger(__name__).exception("worker %d cannot start", start.placement.index)
         channel.send(StartFailed(str(error) if isinstance(error, StartupError) else describe(error)))
@@ -107,13 +122,13 @@ def _process_facts(placement: Placement) -> dict[str, Any]:
     }
 
 
-def _send(channel: Channel, answer: Result | Raised | Undelivered) -> None:
+def _send(channel: Channel, answer: Result | Raised | Lost) -> None:
     try:
         channel.send(answer, answer.batch_id)
     except ChannelClosed:
         raise
     except OSError as error:
-        channel.send(Undelivered(answer.batch_id, f"results cannot be sent: {error}"))
+        channel.send(Lost(answer.batch_id, f"results cannot be sent: {error}"))
     except Exception as error:  # whatever pickling somebody's object may raise
         channel.send(Raised(answer.batch_id, f"results cannot be sent: {describe(error)}"))
 
@@ -138,8 +153,8 @@ class _Inbox:
         """Whether nothing has come that was not taken."""
         return not self._here.poll(0)
 
-    def get(self) -> Run | Raised | Undelivered | None:
-        """The next message, None after a signal.
+    def get(self) -> Run | Recall | Raised | Lost | None:
+        """The next message, None after a signal or what does not concern a batch.
 
         Raises:
             ChannelClosed: the front is gone.
@@ -149,9 +164,13 @@ class _Inbox:
                 self._wake.recv(4096)
             return None
         try:
-            message: Run = self._channel.receive()
-        except LostMessage as lost:
-            return (Raised if lost.unreadable else Undelivered)(lost.tag, str(lost))
+            message: ToWorker = self._channel.receive()
+        except UnusablePacket as lost:
+            return (Raised if lost.unreadable else Lost)(lost.tag, str(lost))
+        if isinstance(message, Unmap):
+            self._channel.unmap(message.arenas)
+            return None
+        assert not isinstance(message, Start), "it comes first and once"
         return message
 
 

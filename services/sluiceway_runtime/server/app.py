@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Any, Protocol
 
 import grpc.aio
@@ -18,10 +19,10 @@ from sluiceway_runtime.server.documentation import documented_pool
 from sluiceway_runtime.server.door import Door
 from sluiceway_runtime.server.interceptor import CallInterceptor
 from sluiceway_runtime.server.lifecycle import Lifecycle, State
+from sluiceway_runtime.server.listening import bind, make_server
 from sluiceway_runtime.server.metrics import CallMetrics, OnceStarted
 from sluiceway_runtime.server.operations import OperationsPort
 from sluiceway_runtime.server.security import Security
-from sluiceway_runtime.server.transport import bind, make_server
 
 __all__ = ["Server", "Service"]
 
@@ -123,6 +124,11 @@ class Server:
             self.lifecycle, self.ready, self.registry, self._status, lambda: getattr(service, "problems", ())
         )
         self._grpc: grpc.aio.Server | None = None
+        # Run in reverse, each whatever becomes of the others.
+        self._to_close = AsyncExitStack()
+        self._to_close.push_async_callback(self._operations.close)
+        self._to_close.callback(self._end_life)
+        self._to_close.push_async_callback(service.close)
         self._monitor: asyncio.Task[None] | None = None
         self._leaving = False
         self.port = 0
@@ -144,6 +150,7 @@ class Server:
         try:
             self.operations_port = await self._operations.start(self._config.host, self._config.operations_port)
             self._grpc = self._make_grpc([self._interceptor])
+            self._to_close.push_async_callback(self._grpc.stop, STOP_GRACE_S)
             self._service.register(self._grpc)
             collectors = OnceStarted()
             self._service.collectors(collectors.registry)
@@ -179,30 +186,35 @@ class Server:
         Health turns NOT_SERVING and `/readyz` 503 first, and calls are still taken for `drain_notice_s`, so that
         clients that watch either move on before anything is refused.
         """
+        try:
+            return await self._drain() if self.lifecycle.state is State.READY else True
+        finally:
+            await self.close()
+
+    async def _drain(self) -> bool:
         deadline = asyncio.get_running_loop().time() + self._config.drain_grace_s
         clean = True
-        if self.lifecycle.state is State.READY:
-            self._leaving = True
-            if self._monitor is not None:
-                self._monitor.cancel()
-            await self._announce(serving=False)
-            await asyncio.sleep(min(self._config.drain_notice_s, self._config.drain_grace_s))
-            self.lifecycle.to(State.DRAINING)
-            self._door.refuse_waiting()
-            self._service.refuse()
-            log.info("draining %d calls", self._interceptor.running)
-            farewell = asyncio.create_task(self._say_goodbye(), name="farewell")
+        self._leaving = True
+        if self._monitor is not None:
+            self._monitor.cancel()
+        await self._announce(serving=False)
+        await asyncio.sleep(min(self._config.drain_notice_s, self._config.drain_grace_s))
+        self.lifecycle.to(State.DRAINING)
+        self._door.refuse_waiting()
+        self._service.refuse()
+        log.info("draining %d calls", self._interceptor.running)
+        farewell = asyncio.create_task(self._say_goodbye(), name="farewell")
+        try:
             try:
                 async with asyncio.timeout_at(deadline):
                     await self._interceptor.wait_idle()
             except TimeoutError:
                 clean = False
                 log.warning("%d calls did not finish in time", self._interceptor.running)
-            clean &= await self._service.drain(max(0.0, deadline - asyncio.get_running_loop().time()))
+            return clean & await self._service.drain(max(0.0, deadline - asyncio.get_running_loop().time()))
+        finally:
             farewell.cancel()
             await asyncio.wait((farewell,))
-        await self.close()
-        return clean
 
     async def _say_goodbye(self) -> None:
         """Stop listening, and tell connected clients to call elsewhere (GOAWAY) while their running calls go on.
@@ -214,20 +226,18 @@ class Server:
         await self._grpc.stop(self._config.drain_grace_s)
 
     async def close(self) -> None:
-        """Release everything at once, whatever the state."""
+        """Release everything at once, whatever the state; what cannot be released keeps nothing else."""
         if self._monitor is not None:
             self._monitor.cancel()
             self._monitor = None
-        if self._grpc is not None:
-            await self._grpc.stop(STOP_GRACE_S)
-            self._grpc = None
-        await self._service.close()
+        await self._to_close.aclose()
+        log.info("stopped")
+
+    def _end_life(self) -> None:
         if self.lifecycle.state is State.DRAINING:
             self.lifecycle.to(State.STOPPED)
         elif self.lifecycle.state not in (State.FAILED, State.STOPPED, State.NEW):
             self.lifecycle.to(State.FAILED)
-        await self._operations.close()
-        log.info("stopped")
 
     def _status(self) -> Mapping[str, Any]:
         memory = {

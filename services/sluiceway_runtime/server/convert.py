@@ -7,10 +7,16 @@ import grpc
 from sluiceway.common.v1 import error_pb2, model_pb2
 from sluiceway_runtime.errors import Internal, SluicewayError
 from sluiceway_runtime.pool import PoolLoad
+from sluiceway_runtime.priority import Priority
 from sluiceway_runtime.server.status import code_of, error_of_reason
 
-__all__ = ["error_from_proto", "error_to_proto", "set_load"]
+__all__ = ["error_from_proto", "error_to_proto", "priority_to_proto", "set_load"]
 
+_PRIORITIES = {
+    Priority.INTERACTIVE: model_pb2.PRIORITY_INTERACTIVE,
+    Priority.NORMAL: model_pb2.PRIORITY_NORMAL,
+    Priority.BULK: model_pb2.PRIORITY_BULK,
+}
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
@@ -40,3 +46,8 @@ def error_from_proto(message: error_pb2.Error) -> SluicewayError:
 def set_load(message: model_pb2.Load, load: PoolLoad) -> None:
     """Say how busy this replica is."""
     message.queued, message.running, message.capacity, message.queue_ms = load
+
+
+def priority_to_proto(priority: Priority) -> model_pb2.Priority.ValueType:
+    """The message's value for a class."""
+    return _PRIORITIES[priority]

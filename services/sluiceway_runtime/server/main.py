@@ -112,8 +112,8 @@ def run_service(
     except ValueError:
         parser.error("--set wants KEY=VALUE")
     try:
-        require_known_variables(os.environ)
         tables = read_file(arguments.config)
+        require_known_variables(os.environ, tables)
         own = _section_of(name, section, load_stages(tables, os.environ))
         config = load_section(model, own, tables=tables, environment=os.environ, overrides=overrides)
         configure_logging(LogStyle(name, config.log_level, config.log_format))
@@ -179,10 +179,15 @@ async def _run(server: Server) -> int:
 
 
 def _install_signals(stop: asyncio.Event) -> None:
+    told = False
+
     def handle() -> None:
-        if stop.is_set():
+        nonlocal told
+        if told:
             # The operator insists. Workers end by themselves when this process does.
             os._exit(EXIT_SECOND_SIGNAL)
+        # It may be draining already as its parent is gone, which nobody who sends signals knows of.
+        told = True
         stop.set()
 
     loop = asyncio.get_running_loop()

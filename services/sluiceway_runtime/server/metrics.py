@@ -64,7 +64,7 @@ class OnceStarted(Collector):
 
 
 class PoolCollector(Collector):
-    """Shows a worker pool: how long work waits, how much of it, and what each worker did."""
+    """Shows a worker pool: how long work waits, how much of it, what became of it, and what each worker did."""
 
     def __init__(self, stage: str, statistics: Callable[[], PoolStatistics]) -> None:
         self._stage = stage
@@ -83,9 +83,15 @@ class PoolCollector(Collector):
         yield gauge("queued_items", "Items waiting for a worker.", pool.queued)
         yield gauge("running_items", "Items with a worker.", pool.running)
         yield gauge("capacity_items", "Items that the workers can hold at once.", pool.capacity)
-        # What waited last says nothing of an idle pool, and an autoscaler would keep replicas for it.
-        waited_s = pool.queue_ms / 1000 if pool.queued or pool.running else 0.0
-        yield gauge("queue_seconds", "How long the item last given to a worker had waited; 0 when idle.", waited_s)
+        yield gauge("queued_bytes", "Payloads of the items that wait.", pool.queued_bytes)
+        yield gauge("queue_seconds", "How long the item waits that waits the longest; 0 if none.", pool.queue_ms / 1000)
+        yield gauge("item_seconds", "What one item takes one worker, its share of a batch.", pool.item_ms / 1000)
+        events = CounterMetricFamily(
+            "sluiceway_pool_events", "What became of items and workers.", labels=("stage", "event")
+        )
+        for event, total in pool.totals().items():
+            events.add_metric([self._stage, event], total)
+        yield events
         labels = ("stage", "worker")
         items = CounterMetricFamily("sluiceway_worker_items", "Items that a worker computed.", labels=labels)
         batches = CounterMetricFamily("sluiceway_worker_batches", "Batches that a worker computed.", labels=labels)

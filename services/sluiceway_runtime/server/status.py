@@ -7,12 +7,13 @@ from typing import Final
 import grpc
 import grpc.aio
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from sluiceway_runtime import errors
 from sluiceway_runtime.errors import SluicewayError
 
-__all__ = ["DETAILS_KEY", "DOMAIN", "brief", "code_of", "error_of_reason", "from_rpc_error", "trailers"]
+__all__ = ["DETAILS_KEY", "DOMAIN", "brief", "code_of", "error_of_reason", "from_rpc_error", "names_itself", "trailers"]
 
 DOMAIN: Final = "sluiceway"
 # Where gRPC carries the serialised google.rpc.Status beside the plain code and message.
@@ -92,7 +93,34 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> SluicewayError:
     """The error behind a failed call to another Sluiceway server.
 
     Only what the peer itself named becomes that error. A code without `ErrorInfo` is mapped by the code, and a code
-    that no Sluiceway server sends becomes `Internal` with a fixed text.
+    that no Sluiceway server sends becomes `Internal` with a fixed text. Details that cannot be read are a reply that
+    was broken on its way: `Unavailable`.
+    """
+    try:
+        named = _named(error)
+    except DecodeError:
+        return errors.Unavailable("the reply was broken on its way")
+    if named is not None:
+        return named
+    kind = _BY_CODE.get(error.code())
+    if kind is None:
+        return errors.Internal("a stage failed", metadata={"code": error.code().name})
+    return kind(error.details() or kind.reason)
+
+
+def names_itself(error: grpc.aio.AioRpcError) -> bool:
+    """Whether a Sluiceway server said this, and not gRPC or whatever stands between, of a call that broke."""
+    try:
+        return _named(error) is not None
+    except DecodeError:
+        return False
+
+
+def _named(error: grpc.aio.AioRpcError) -> SluicewayError | None:
+    """What the peer itself named.
+
+    Raises:
+        DecodeError: it said something that cannot be read.
     """
     for key, value in error.trailing_metadata() or ():
         if key != DETAILS_KEY or not isinstance(value, bytes):
@@ -109,7 +137,4 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> SluicewayError:
                 retry_after_s = retry.retry_delay.ToMilliseconds() / 1000
         if info is not None and info.domain == DOMAIN:
             return error_of_reason(info.reason, status.message, dict(info.metadata), retry_after_s)
-    kind = _BY_CODE.get(error.code())
-    if kind is None:
-        return errors.Internal("a stage failed", metadata={"code": error.code().name})
-    return kind(error.details() or kind.reason)
+    return None

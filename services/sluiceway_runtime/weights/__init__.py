@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -20,10 +22,12 @@ __all__ = [
     "ProgressCallback",
     "Weights",
     "cache_folder",
+    "fault_of",
     "is_available",
     "load_registry",
     "pull",
     "pull_samples",
+    "remove",
     "resolve",
 ]
 
@@ -62,7 +66,23 @@ def cache_folder(environment: Mapping[str, str] | None = None) -> Path:
     if own:
         return Path(own).expanduser().absolute()
     shared = variables.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "sluiceway"
+    if shared:
+        return Path(shared) / "sluiceway"
+    try:
+        return Path.home() / ".cache" / "sluiceway"
+    except RuntimeError:
+        # A user id that this machine does not know, as containers are given, and no HOME.
+        return _own_temporary_folder()
+
+
+def _own_temporary_folder() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"sluiceway-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        # Compiled models are code, and anybody may make folders there.
+        raise StartupError(f"{folder} belongs to somebody else: set HOME, or SLUICEWAY_CACHE to a folder of your own")
+    return folder
 
 
 def resolve(
@@ -89,11 +109,12 @@ def resolve(
         StartupError: unknown, of the wrong kind, not pulled yet, or damaged; says what to do.
     """
     models = (registry or load_registry()).models
+    if fault := fault_of(name_or_path, kind=kind, registry=registry):
+        raise StartupError(fault)
     entry = models.get(name_or_path)
     if entry is None:
-        return _own_file(name_or_path, kind, models)
-    if entry.kind != kind:
-        raise StartupError(f"the weights {entry.name} are for {entry.kind}, not for {kind}")
+        path = _path_of(name_or_path)
+        return Weights(path.stem, "", file_sha256(path), path, {"model": path})
     if entry.shipped is not None:
         return _shipped(entry)
     store = Store(cache or cache_folder())
@@ -108,6 +129,26 @@ def resolve(
     main = found[entry.main_role]
     paths = {role: item.path for role, item in found.items()}
     return Weights(entry.name, entry.version, main.sha256, main.path, paths, _metadata(entry))
+
+
+def fault_of(name_or_path: str, *, kind: Literal["detection", "recognition"], registry: Registry | None = None) -> str:
+    """Say what is wrong with a name or path before anything is loaded; empty if nothing is.
+
+    Args:
+        name_or_path: as for `resolve`.
+        kind: what they are for.
+        registry: instead of the one of this release (tests).
+    """
+    models = (registry or load_registry()).models
+    entry = models.get(name_or_path)
+    if entry is not None:
+        return "" if entry.kind == kind else f"the weights {entry.name} are for {entry.kind}, not for {kind}"
+    if _path_of(name_or_path).is_file():
+        return ""
+    if os.sep in name_or_path or Path(name_or_path).suffix in MODEL_SUFFIXES:
+        return f"the weights file {name_or_path} does not exist"
+    names = ", ".join(name for name, entry in models.items() if entry.kind == kind)
+    return f"no weights named {name_or_path} for {kind}; there are {names}, or give the path of a file"
 
 
 def is_available(name: str, *, registry: Registry | None = None, cache: Path | None = None) -> bool:
@@ -137,6 +178,26 @@ def pull(
     models = (registry or load_registry()).models
     entries = _entries([names] if isinstance(names, str) else list(names), models, "weights")
     Store(cache or cache_folder()).pull(entries, progress or _silent)
+
+
+def remove(name: str, *, registry: Registry | None = None, cache: Path | None = None) -> bool:
+    """Take weights out of the cache.
+
+    Args:
+        name: of the registry.
+        registry: instead of the one of this release (tests).
+        cache: instead of `cache_folder()`.
+
+    Returns:
+        Whether they were there.
+
+    Raises:
+        StartupError: an unknown name, weights that ship with Sluiceway, or a disk that does not do it.
+    """
+    [entry] = _entries([name], (registry or load_registry()).models, "weights")
+    if entry.shipped is not None:
+        raise StartupError(f"the weights {name} ship with Sluiceway and are not in the cache")
+    return Store(cache or cache_folder()).remove(entry)
 
 
 def pull_samples(
@@ -174,14 +235,12 @@ def _entries(names: list[str], known: Mapping[str, Entry], what: str) -> list[En
     return [known[name] for name in names]
 
 
-def _own_file(text: str, kind: str, models: Mapping[str, Entry]) -> Weights:
-    path = Path(text).expanduser()
-    if path.is_file():
-        return Weights(path.stem, "", file_sha256(path), path, {"model": path})
-    if os.sep in text or path.suffix in MODEL_SUFFIXES:
-        raise StartupError(f"the weights file {text} does not exist")
-    names = ", ".join(name for name, entry in models.items() if entry.kind == kind)
-    raise StartupError(f"no weights named {text} for {kind}; there are {names}, or give the path of a file")
+def _path_of(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        # `~` of a user that this machine does not know.
+        return Path(text)
 
 
 def _shipped(entry: Entry) -> Weights:

@@ -6,17 +6,19 @@ import importlib.util
 import re
 import subprocess
 import sys
+import sysconfig
 import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.weights.registry import WheelTags
 
-__all__ = ["Progress", "ProgressCallback", "download_wheel"]
+__all__ = ["Pip", "Progress", "ProgressCallback", "download_wheel", "find_pip"]
 
 # Generous for 75 MB over a slow line; pip itself gives up on a silent connection long before.
 DOWNLOAD_TIMEOUT_S = 1800.0
@@ -59,13 +61,15 @@ def download_wheel(
         The wheel.
 
     Raises:
-        StartupError: pip is missing, there is no connection, or the package is not to be had.
+        StartupError: there is no pip, no connection, or no such package to be had.
     """
-    if importlib.util.find_spec("pip") is None:
+    pip = find_pip()
+    if pip is None:
         raise StartupError(
-            f"cannot download {package}: this Python environment has no pip; add it with `python -m ensurepip`"
+            f"cannot download {package}: this Python environment has no pip, and this Python brings none; add it with "
+            "`python -m ensurepip` or `uv pip install pip`"
         )
-    command = _command(package, version, tags, directory)
+    command = _command(pip, package, version, tags, directory)
     # Not a shell, and every word comes from the registry that ships with the program.
     with subprocess.Popen(  # noqa: S603
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -94,20 +98,50 @@ def download_wheel(
     return wheels[0]
 
 
-def _command(package: str, version: str, tags: WheelTags | None, directory: Path) -> list[str]:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir"]
-    command += ["--disable-pip-version-check", "--no-input", "--progress-bar", _progress_style()]
+@dataclass(frozen=True, slots=True)
+class Pip:
+    """How pip is run.
+
+    Attributes:
+        words: the beginning of a command.
+        version: as it says itself.
+    """
+
+    words: tuple[str, ...]
+    version: str
+
+
+def find_pip() -> Pip | None:
+    """The environment's own pip; else the one that Python brings for new environments, which runs out of its wheel.
+
+    An environment made by uv has none of its own. None where Python's makers took theirs out, too.
+    """
+    if importlib.util.find_spec("pip") is not None:
+        return Pip((sys.executable, "-m", "pip"), metadata.version("pip"))
+    folders = []
+    if (ensurepip := importlib.util.find_spec("ensurepip")) is not None and ensurepip.origin is not None:
+        folders.append(Path(ensurepip.origin).parent / "_bundled")
+    # Where distributions put them that have one copy for all.
+    if shared := sysconfig.get_config_var("WHEEL_PKG_DIR"):
+        folders.append(Path(shared))
+    for folder in folders:
+        for wheel in sorted(folder.glob("pip-*.whl")):
+            return Pip((sys.executable, str(wheel / "pip")), wheel.name.split("-")[1])
+    return None
+
+
+def _command(pip: Pip, package: str, version: str, tags: WheelTags | None, directory: Path) -> list[str]:
+    command = [*pip.words, "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir"]
+    command += ["--disable-pip-version-check", "--no-input", "--progress-bar", _progress_style(pip)]
     if tags:
         command += ["--python-version", tags.python, "--implementation", "cp"]
         command += ["--abi", tags.abi, "--platform", tags.platform]
     return [*command, "--dest", str(directory), f"{package}=={version}"]
 
 
-def _progress_style() -> str:
+def _progress_style(pip: Pip) -> str:
     """Return the bar that a program can read, which pip has since 24.1."""
-    from importlib.metadata import version  # noqa: PLC0415 - only needed when something is downloaded
-
-    numbers = re.findall(r"\d+", version("pip"))[:2]
+    numbers = re.findall(r"\d+", pip.version)[:2]
     return "raw" if tuple(map(int, numbers)) >= (24, 1) else "off"
 
 

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sluiceway.installation import install_command
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.weights.download import Progress, ProgressCallback, download_wheel
 from sluiceway_runtime.weights.registry import Entry
@@ -90,6 +91,23 @@ class Store:
             # A manifest that cannot be read in full means the same as none: pull again.
             return None
         return files if intact else None
+
+    def remove(self, entry: Entry) -> bool:
+        """Take an entry out of the cache; says whether it was there. Servers that have loaded it go on.
+
+        Raises:
+            StartupError: it cannot be removed.
+        """
+        folder = self.folder(entry)
+        if not folder.exists():
+            return False
+        with _plain_disk_errors(self.root), self._locked(f"{entry.package}-{entry.version}"):
+            # By one rename, so that a reader sees all of it or nothing.
+            doomed = self.root / "partial" / f"{folder.name}.removed-{os.getpid()}"
+            doomed.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(doomed)
+            shutil.rmtree(doomed)
+        return True
 
     def pull(self, entries: Sequence[Entry], progress: ProgressCallback) -> None:
         """Bring entries into the cache; those that are there and intact cost nothing.
@@ -187,7 +205,7 @@ def _require_converter(entry: Entry) -> None:
     if entry.convert and importlib.util.find_spec(entry.convert.requires) is None:
         raise StartupError(
             f"the weights {entry.name} come as a checkpoint that must be converted once, which needs the export extra: "
-            f"pip install 'sluiceway[export]' (it brings {entry.convert.requires}; see the README on its licence)"
+            f"{install_command('export')} (it brings {entry.convert.requires}; see the README on its licence)"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import grpc
@@ -16,6 +17,11 @@ DETAILS_KEY = "grpc-status-details-bin"
 _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 # What gRPC itself says where a stream ends while a message is being written: the server's own word is lost by then.
 _WRITE_FAILED = "Internal error from Core"
+# Of a stream that was under way when its connection went away; under one code or another.
+_REMOVED, _RESET = "Stream removed", "Received RST_STREAM"
+# What gRPC says of a server that answers in HTTP/1. A 5xx is a proxy's word for a server that is not there.
+_HTTP = re.compile(r"http1\.x server(?! \(HTTP status 5)")
+_ADVICE = "The address of the orchestrator is wanted, port 50051 unless configured."
 # What gRPC says of messages above its limit, on either side; a busy server's refusals carry details of their own.
 _TOO_LARGE = "message larger than max"
 
@@ -45,9 +51,16 @@ def error_from_rpc(error: grpc.aio.AioRpcError, address: str, *, closed: bool = 
             code, text = "UNAVAILABLE", "it stopped"
         elif code == "INTERNAL" and text == _WRITE_FAILED:
             code, text = "UNAVAILABLE", "it ended the stream"
+        elif text == _REMOVED or text.startswith(_RESET):
+            code, text = "UNAVAILABLE", "the connection broke"
         elif code == "RESOURCE_EXHAUSTED" and _TOO_LARGE in text.lower():
             return ImageTooLarge(text)
-        if code == "UNAVAILABLE":
+        if code == "UNIMPLEMENTED":
+            text = f"{address} is no orchestrator ({text}): is it the address of a stage? {_ADVICE}"
+        elif code == "UNAVAILABLE" and _HTTP.search(text):
+            code = "FAILED_PRECONDITION"
+            text = f"{address} speaks HTTP and no gRPC: is it the port for HTTP, or for operations? {_ADVICE}"
+        elif code == "UNAVAILABLE":
             text = f"cannot reach {address}: {text}"
         return make_error(code, "", text or code)
     reason, metadata, retry_after_s = _details(details)

@@ -76,7 +76,7 @@ def call_metadata(options: Options, request_bytes: int | None) -> tuple[tuple[st
     metadata = []
     if request_bytes is not None:
         metadata.append((REQUEST_BYTES_KEY, str(request_bytes)))
-    if options.priority in _PRIORITIES:
+    if options.priority in _PRIORITIES:  # a word of the same letters, too
         metadata.append((PRIORITY_KEY, str(options.priority)))
     return tuple(metadata)
 
@@ -151,7 +151,9 @@ def _detection(options: Options | StepOptions) -> pipeline_pb2.DetectionOptions:
 
 
 def _recognition(options: Options | StepOptions) -> pipeline_pb2.RecognitionOptions:
-    return _build(pipeline_pb2.RecognitionOptions, characters=options.characters, top_k=options.top_k)
+    return _build(
+        pipeline_pb2.RecognitionOptions, characters=options.characters, top_k=options.top_k, words=options.words
+    )
 
 
 def _build(kind: type[Built], **fields: Any) -> Built:

@@ -10,9 +10,9 @@ from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
 from sluiceway.client import events
 from sluiceway.client.convert.failure import from_error
-from sluiceway.client.regions import Box, Character, Label, Reading, Region
+from sluiceway.client.regions import Box, Character, Label, Reading, Region, Word
 from sluiceway.client.results import Block, Line, Model, Notice, Page, StageTimings, StepReport, Timings
-from sluiceway.common.v1 import geometry_pb2, model_pb2
+from sluiceway.common.v1 import geometry_pb2, model_pb2, value_pb2
 from sluiceway.errors import ServerFault
 from sluiceway.pipeline.v1 import pipeline_pb2
 
@@ -110,6 +110,15 @@ def _region(message: pipeline_pb2.Region, outline: Outline, step: str, page: int
     )
 
 
+def _word(message: value_pb2.Word) -> Word | None:
+    """A word, if it says where it lies."""
+    outline = _outline(message.geometry)
+    if not outline:
+        return None
+    xs, ys = zip(*outline, strict=True)
+    return Word(message.text, message.confidence, Box(min(xs), min(ys), max(xs), max(ys)), outline)
+
+
 def _outline(geometry: geometry_pb2.Geometry) -> Outline:
     match geometry.WhichOneof("shape"):
         case "box":
@@ -149,7 +158,10 @@ def _reading(message: pipeline_pb2.Value, step: str, model: str) -> Reading:
     match message.WhichOneof("result"):
         case "text":
             characters = tuple(Character(item.text, item.confidence) for item in message.text.characters)
-            return Reading(model, message.text.text, message.text.confidence, characters, step=step)
+            text = message.text
+            words = tuple(word for item in text.words if (word := _word(item)) is not None)
+            turned = text.rotation_degrees
+            return Reading(model, text.text, text.confidence, characters, step=step, rotation=turned, words=words)
         case "classification":
             labels = tuple(
                 Label(item.class_id, item.class_name, item.confidence) for item in message.classification.labels

@@ -94,6 +94,7 @@ class CropSpec(_message.Message):
     FORMAT_FIELD_NUMBER: _builtins.int
     RESIZE_RULE_FIELD_NUMBER: _builtins.int
     CLASSES_FIELD_NUMBER: _builtins.int
+    TURN_RATIO_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Names these crops within one request, 100 characters at most. Comes back in `Crop.spec`."""
     height: _builtins.int
@@ -104,6 +105,11 @@ class CropSpec(_message.Message):
     """Channel order of the pixels. Default BGR."""
     resize_rule: Global___ResizeRule.ValueType
     """How a region becomes a crop. Default FIT_HEIGHT."""
+    turn_ratio: _builtins.float
+    """Regions that are at least this many times as high as wide are taken for text that runs down: they are turned
+    anticlockwise by 90 degrees, and resized after that. 0 turns none; at least 1 otherwise. Without effect with
+    FIT_LONGEST.
+    """
     @_builtins.property
     def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the detection classes that are wanted; empty means every class."""
@@ -117,10 +123,11 @@ class CropSpec(_message.Message):
         format: Global___PixelFormat.ValueType = ...,
         resize_rule: Global___ResizeRule.ValueType = ...,
         classes: _abc.Iterable[_builtins.str] | None = ...,
+        turn_ratio: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "format", b"format", "height", b"height", "max_width", b"max_width", "name", b"name", "resize_rule", b"resize_rule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "format", b"format", "height", b"height", "max_width", b"max_width", "name", b"name", "resize_rule", b"resize_rule", "turn_ratio", b"turn_ratio"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -197,12 +204,17 @@ class Crop(_message.Message):
     RAW_FIELD_NUMBER: _builtins.int
     ENCODED_FIELD_NUMBER: _builtins.int
     TO_IMAGE_FIELD_NUMBER: _builtins.int
+    ROTATION_DEGREES_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Names this crop within its request and spec; detection uses the id of the detection. 0 or greater."""
     spec: _builtins.str
     """`CropSpec.name` of the spec that it was cut to; empty where a client cut it by itself."""
     encoded: _builtins.bytes
     """A JPEG, PNG, WebP, BMP or TIFF file (for clients that crop by themselves); the server resizes it as it needs."""
+    rotation_degrees: _builtins.int
+    """How many degrees clockwise the content was taken to be turned in its region, 0 or 90: the pixels are turned back by
+    as many. See `CropSpec.turn_ratio`.
+    """
     @_builtins.property
     def raw(self) -> Global___RawImage:
         """Pixels as they are, at the exact width (what detection sends)."""
@@ -221,10 +233,11 @@ class Crop(_message.Message):
         raw: Global___RawImage | None = ...,
         encoded: _builtins.bytes = ...,
         to_image: Global___Transform | None = ...,
+        rotation_degrees: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "encoded", b"encoded", "raw", b"raw", "to_image", b"to_image"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "encoded", b"encoded", "id", b"id", "raw", b"raw", "spec", b"spec", "to_image", b"to_image"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "encoded", b"encoded", "id", b"id", "raw", b"raw", "rotation_degrees", b"rotation_degrees", "spec", b"spec", "to_image", b"to_image"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["raw", "encoded"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015

@@ -31,7 +31,8 @@ Trying again, as AIP-194 has it: a client may repeat a call that ended with UNAV
 and a bound on their number; no other code is repeated by itself. Where a status carries `google.rpc.RetryInfo` (or an
 `Error` has `retry_after_ms`), the same request may succeed later and must not be sent again before that time has
 passed; RESOURCE_EXHAUSTED with it is the server's way to say "come back then". A status without it, other than
-UNAVAILABLE, is final for this request.
+UNAVAILABLE, is final for this request. So is an UNAVAILABLE whose metadata has `waited_ms`: the server itself has waited
+so long, all the time that the request had, for what was missing.
 
 Metadata that clients may send with every call, besides `authorization`:
 

@@ -145,7 +145,9 @@ Global___Polygon: _TypeAlias = Polygon  # noqa: Y015
 
 @_typing.final
 class Geometry(_message.Message):
-    """The shape of a region. Today's detectors answer with boxes; a client should draw what it gets."""
+    """The shape of a region. YOLO models answer with upright boxes, the models of lines of text with turned ones as well; a
+    client should draw what it gets.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -128,7 +128,7 @@ class Load(_message.Message):
     capacity: _builtins.int
     """Items that the workers can hold at once; 0 while no worker is ready."""
     queue_ms: _builtins.float
-    """Time that the item most recently handed to a worker had waited, in milliseconds."""
+    """How long the item has waited that waits the longest, in milliseconds; 0 while none waits."""
     def __init__(
         self,
         *,

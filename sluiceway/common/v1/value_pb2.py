@@ -22,9 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from sluiceway.common.v1 import geometry_pb2 as sluiceway_dot_common_dot_v1_dot_geometry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsluiceway/common/v1/value.proto\x12\x13sluiceway.common.v1\"-\n\tCharacter\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x02\"\\\n\x04Text\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x02\x12\x32\n\ncharacters\x18\x03 \x03(\x0b\x32\x1e.sluiceway.common.v1.Character\"A\n\x05Label\x12\x10\n\x08\x63lass_id\x18\x01 \x01(\x05\x12\x12\n\nclass_name\x18\x02 \x01(\t\x12\x12\n\nconfidence\x18\x03 \x01(\x02\"<\n\x0e\x43lassification\x12*\n\x06labels\x18\x01 \x03(\x0b\x32\x1a.sluiceway.common.v1.Label\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\x42_\n\x17\x63om.sluiceway.common.v1P\x01ZBgithub.com/sluiceway/sluiceway/gen/go/sluiceway/common/v1;commonv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsluiceway/common/v1/value.proto\x12\x13sluiceway.common.v1\x1a\"sluiceway/common/v1/geometry.proto\"-\n\tCharacter\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x02\"h\n\x04Word\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x02\x12\r\n\x05parts\x18\x03 \x03(\x02\x12/\n\x08geometry\x18\x04 \x01(\x0b\x32\x1d.sluiceway.common.v1.Geometry\"\xa0\x01\n\x04Text\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x02\x12\x32\n\ncharacters\x18\x03 \x03(\x0b\x32\x1e.sluiceway.common.v1.Character\x12\x18\n\x10rotation_degrees\x18\x04 \x01(\x05\x12(\n\x05words\x18\x05 \x03(\x0b\x32\x19.sluiceway.common.v1.Word\"A\n\x05Label\x12\x10\n\x08\x63lass_id\x18\x01 \x01(\x05\x12\x12\n\nclass_name\x18\x02 \x01(\t\x12\x12\n\nconfidence\x18\x03 \x01(\x02\"<\n\x0e\x43lassification\x12*\n\x06labels\x18\x01 \x03(\x0b\x32\x1a.sluiceway.common.v1.Label\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\x42_\n\x17\x63om.sluiceway.common.v1P\x01ZBgithub.com/sluiceway/sluiceway/gen/go/sluiceway/common/v1;commonv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,14 +33,16 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sluiceway.common.v1.value_p
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\027com.sluiceway.common.v1P\001ZBgithub.com/sluiceway/sluiceway/gen/go/sluiceway/common/v1;commonv1'
-  _globals['_CHARACTER']._serialized_start=56
-  _globals['_CHARACTER']._serialized_end=101
-  _globals['_TEXT']._serialized_start=103
-  _globals['_TEXT']._serialized_end=195
-  _globals['_LABEL']._serialized_start=197
-  _globals['_LABEL']._serialized_end=262
-  _globals['_CLASSIFICATION']._serialized_start=264
-  _globals['_CLASSIFICATION']._serialized_end=324
-  _globals['_EMBEDDING']._serialized_start=326
-  _globals['_EMBEDDING']._serialized_end=353
+  _globals['_CHARACTER']._serialized_start=92
+  _globals['_CHARACTER']._serialized_end=137
+  _globals['_WORD']._serialized_start=139
+  _globals['_WORD']._serialized_end=243
+  _globals['_TEXT']._serialized_start=246
+  _globals['_TEXT']._serialized_end=406
+  _globals['_LABEL']._serialized_start=408
+  _globals['_LABEL']._serialized_end=473
+  _globals['_CLASSIFICATION']._serialized_start=475
+  _globals['_CLASSIFICATION']._serialized_end=535
+  _globals['_EMBEDDING']._serialized_start=537
+  _globals['_EMBEDDING']._serialized_end=564
 # @@protoc_insertion_point(module_scope)

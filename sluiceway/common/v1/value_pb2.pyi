@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from sluiceway.common.v1 import geometry_pb2 as _geometry_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -45,6 +46,48 @@ class Character(_message.Message):
 Global___Character: _TypeAlias = Character  # noqa: Y015
 
 @_typing.final
+class Word(_message.Message):
+    """A word of a text: what stands between spaces."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    GEOMETRY_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """Unicode, never empty."""
+    confidence: _builtins.float
+    """Mean confidence of its characters, (0, 1]."""
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """In answers of a recognition stage: its left, top, right and bottom edge in the crop as it is read (see
+        `Text.rotation_degrees`), in parts of the crop's width and height, 0 to 1. Empty in answers of a pipeline.
+        """
+
+    @_builtins.property
+    def geometry(self) -> _geometry_pb2.Geometry:
+        """In answers of a pipeline: where it lies on the page, a box or, where its region is turned, a turned box. The angle is
+        that of its region. Unset for texts of whole pages.
+        """
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        confidence: _builtins.float = ...,
+        parts: _abc.Iterable[_builtins.float] | None = ...,
+        geometry: _geometry_pb2.Geometry | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["geometry", b"geometry"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "geometry", b"geometry", "parts", b"parts", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Word: _TypeAlias = Word  # noqa: Y015
+
+@_typing.final
 class Text(_message.Message):
     """What was read."""
 
@@ -53,13 +96,21 @@ class Text(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     CHARACTERS_FIELD_NUMBER: _builtins.int
+    ROTATION_DEGREES_FIELD_NUMBER: _builtins.int
+    WORDS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Unicode; empty when nothing could be read."""
     confidence: _builtins.float
     """Mean confidence of the characters, [0, 1]; 0 for an empty text."""
+    rotation_degrees: _builtins.int
+    """How many degrees clockwise the text is turned in its region: 0, 90 (it runs down), 180 or 270 (it runs up)."""
     @_builtins.property
     def characters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Character]:
         """The characters, in order, when they were asked for."""
+
+    @_builtins.property
+    def words(self) -> _containers.RepeatedCompositeFieldContainer[Global___Word]:
+        """The words, in order, when they were asked for; empty from models that do not tell where they read."""
 
     def __init__(
         self,
@@ -67,10 +118,12 @@ class Text(_message.Message):
         text: _builtins.str = ...,
         confidence: _builtins.float = ...,
         characters: _abc.Iterable[Global___Character] | None = ...,
+        rotation_degrees: _builtins.int = ...,
+        words: _abc.Iterable[Global___Word] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["characters", b"characters", "confidence", b"confidence", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["characters", b"characters", "confidence", b"confidence", "rotation_degrees", b"rotation_degrees", "text", b"text", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -152,7 +152,9 @@ class Source(_message.Message):
     image: _builtins.bytes
     """A JPEG, PNG, WebP, BMP or TIFF file."""
     url: _builtins.str
-    """http or https, where the operator allows it."""
+    """http or https, where the operator allows it; requested byte for byte as written, but for spaces and what is not
+    ASCII, which are percent-encoded. Or a `data:` URL, which holds the image.
+    """
     @_builtins.property
     def api_call(self) -> Global___ApiCall:
         """An API whose answer holds the image, or says where it is."""
@@ -252,28 +254,36 @@ class RecognitionOptions(_message.Message):
 
     CHARACTERS_FIELD_NUMBER: _builtins.int
     TOP_K_FIELD_NUMBER: _builtins.int
+    WORDS_FIELD_NUMBER: _builtins.int
     characters: _builtins.bool
     """Also give the confidence of each character (text models)."""
     top_k: _builtins.int
     """How many classes to name, the most probable first (classifiers). Default 1, at most 1000."""
+    words: _builtins.bool
+    """Also say where each word of a text lies (text models)."""
     def __init__(
         self,
         *,
         characters: _builtins.bool | None = ...,
         top_k: _builtins.int | None = ...,
+        words: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_characters", b"_characters", "_top_k", b"_top_k", "characters", b"characters", "top_k", b"top_k"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_characters", b"_characters", "_top_k", b"_top_k", "_words", b"_words", "characters", b"characters", "top_k", b"top_k", "words", b"words"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_characters", b"_characters", "_top_k", b"_top_k", "characters", b"characters", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_characters", b"_characters", "_top_k", b"_top_k", "_words", b"_words", "characters", b"characters", "top_k", b"top_k", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__characters: _TypeAlias = _typing.Literal["characters"]  # noqa: Y015
     _WhichOneofArgType__characters: _TypeAlias = _typing.Literal["_characters", b"_characters"]  # noqa: Y015
     _WhichOneofReturnType__top_k: _TypeAlias = _typing.Literal["top_k"]  # noqa: Y015
     _WhichOneofArgType__top_k: _TypeAlias = _typing.Literal["_top_k", b"_top_k"]  # noqa: Y015
+    _WhichOneofReturnType__words: _TypeAlias = _typing.Literal["words"]  # noqa: Y015
+    _WhichOneofArgType__words: _TypeAlias = _typing.Literal["_words", b"_words"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__characters) -> _WhichOneofReturnType__characters | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__top_k) -> _WhichOneofReturnType__top_k | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__words) -> _WhichOneofReturnType__words | None: ...
 
 Global___RecognitionOptions: _TypeAlias = RecognitionOptions  # noqa: Y015
 

@@ -28,7 +28,7 @@ from sluiceway.common.v1 import model_pb2 as sluiceway_dot_common_dot_v1_dot_mod
 from sluiceway.common.v1 import value_pb2 as sluiceway_dot_common_dot_v1_dot_value__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*sluiceway/recognition/v1/recognition.proto\x12\x18sluiceway.recognition.v1\x1a\x1esluiceway/common/v1/crop.proto\x1a\x1fsluiceway/common/v1/error.proto\x1a\x1fsluiceway/common/v1/model.proto\x1a\x1fsluiceway/common/v1/value.proto\"S\n\x10RecognizeOptions\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\ncharacters\x18\x02 \x01(\x08\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\x08\n\x06_top_k\"\xaa\x01\n\x10RecognizeRequest\x12;\n\x07options\x18\x01 \x01(\x0b\x32*.sluiceway.recognition.v1.RecognizeOptions\x12/\n\x08priority\x18\x02 \x01(\x0e\x32\x1d.sluiceway.common.v1.Priority\x12(\n\x05\x63rops\x18\x0f \x03(\x0b\x32\x19.sluiceway.common.v1.Crop\"\xf4\x01\n\x0bRecognition\x12\x0f\n\x07\x63rop_id\x18\x01 \x01(\x05\x12)\n\x04text\x18\x02 \x01(\x0b\x32\x19.sluiceway.common.v1.TextH\x00\x12=\n\x0e\x63lassification\x18\x03 \x01(\x0b\x32#.sluiceway.common.v1.ClassificationH\x00\x12\x33\n\tembedding\x18\x04 \x01(\x0b\x32\x1e.sluiceway.common.v1.EmbeddingH\x00\x12+\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x1a.sluiceway.common.v1.ErrorH\x00\x42\x08\n\x06result\"\xd8\x01\n\x11RecognizeResponse\x12;\n\x0crecognitions\x18\x01 \x03(\x0b\x32%.sluiceway.recognition.v1.Recognition\x12)\n\x05model\x18\x02 \x01(\x0b\x32\x1a.sluiceway.common.v1.Model\x12\x32\n\x07timings\x18\x03 \x01(\x0b\x32!.sluiceway.common.v1.StageTimings\x12\'\n\x04load\x18\x04 \x01(\x0b\x32\x19.sluiceway.common.v1.Load\"\x11\n\x0f\x44\x65scribeRequest\"\xf9\x01\n\x10ModelDescription\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.sluiceway.common.v1.Model\x12,\n\x04head\x18\x02 \x01(\x0e\x32\x1e.sluiceway.recognition.v1.Head\x12\x30\n\tcrop_spec\x18\x03 \x01(\x0b\x32\x1d.sluiceway.common.v1.CropSpec\x12\x0e\n\x06labels\x18\x04 \x03(\t\x12\x16\n\x0e\x65mbedding_size\x18\x05 \x01(\x05\x12\x0f\n\x07\x62\x61\x63kend\x18\x06 \x01(\t\x12\x11\n\tprecision\x18\x07 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x08 \x01(\t\"\xea\x01\n\x10\x44\x65scribeResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12:\n\x06models\x18\x02 \x03(\x0b\x32*.sluiceway.recognition.v1.ModelDescription\x12\x0f\n\x07workers\x18\x03 \x01(\x05\x12\x11\n\tmax_crops\x18\x04 \x01(\x05\x12\x19\n\x11max_message_bytes\x18\x05 \x01(\x03\x12\x1b\n\x13\x64\x65\x66\x61ult_deadline_ms\x18\x06 \x01(\x05\x12\x17\n\x0fmax_deadline_ms\x18\x07 \x01(\x05\x12\r\n\x05group\x18\x08 \x01(\t*N\n\x04Head\x12\x14\n\x10HEAD_UNSPECIFIED\x10\x00\x12\r\n\tHEAD_TEXT\x10\x01\x12\x11\n\rHEAD_CLASSIFY\x10\x02\x12\x0e\n\nHEAD_EMBED\x10\x03\x32\xdf\x01\n\x12RecognitionService\x12\x66\n\tRecognize\x12*.sluiceway.recognition.v1.RecognizeRequest\x1a+.sluiceway.recognition.v1.RecognizeResponse0\x01\x12\x61\n\x08\x44\x65scribe\x12).sluiceway.recognition.v1.DescribeRequest\x1a*.sluiceway.recognition.v1.DescribeResponseBn\n\x1c\x63om.sluiceway.recognition.v1P\x01ZLgithub.com/sluiceway/sluiceway/gen/go/sluiceway/recognition/v1;recognitionv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*sluiceway/recognition/v1/recognition.proto\x12\x18sluiceway.recognition.v1\x1a\x1esluiceway/common/v1/crop.proto\x1a\x1fsluiceway/common/v1/error.proto\x1a\x1fsluiceway/common/v1/model.proto\x1a\x1fsluiceway/common/v1/value.proto\"b\n\x10RecognizeOptions\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\ncharacters\x18\x02 \x01(\x08\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\r\n\x05words\x18\x04 \x01(\x08\x42\x08\n\x06_top_k\"\xaa\x01\n\x10RecognizeRequest\x12;\n\x07options\x18\x01 \x01(\x0b\x32*.sluiceway.recognition.v1.RecognizeOptions\x12/\n\x08priority\x18\x02 \x01(\x0e\x32\x1d.sluiceway.common.v1.Priority\x12(\n\x05\x63rops\x18\x0f \x03(\x0b\x32\x19.sluiceway.common.v1.Crop\"\xf4\x01\n\x0bRecognition\x12\x0f\n\x07\x63rop_id\x18\x01 \x01(\x05\x12)\n\x04text\x18\x02 \x01(\x0b\x32\x19.sluiceway.common.v1.TextH\x00\x12=\n\x0e\x63lassification\x18\x03 \x01(\x0b\x32#.sluiceway.common.v1.ClassificationH\x00\x12\x33\n\tembedding\x18\x04 \x01(\x0b\x32\x1e.sluiceway.common.v1.EmbeddingH\x00\x12+\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x1a.sluiceway.common.v1.ErrorH\x00\x42\x08\n\x06result\"\xd8\x01\n\x11RecognizeResponse\x12;\n\x0crecognitions\x18\x01 \x03(\x0b\x32%.sluiceway.recognition.v1.Recognition\x12)\n\x05model\x18\x02 \x01(\x0b\x32\x1a.sluiceway.common.v1.Model\x12\x32\n\x07timings\x18\x03 \x01(\x0b\x32!.sluiceway.common.v1.StageTimings\x12\'\n\x04load\x18\x04 \x01(\x0b\x32\x19.sluiceway.common.v1.Load\"\x11\n\x0f\x44\x65scribeRequest\"\x8a\x02\n\x10ModelDescription\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.sluiceway.common.v1.Model\x12,\n\x04head\x18\x02 \x01(\x0e\x32\x1e.sluiceway.recognition.v1.Head\x12\x30\n\tcrop_spec\x18\x03 \x01(\x0b\x32\x1d.sluiceway.common.v1.CropSpec\x12\x0e\n\x06labels\x18\x04 \x03(\t\x12\x16\n\x0e\x65mbedding_size\x18\x05 \x01(\x05\x12\x0f\n\x07\x62\x61\x63kend\x18\x06 \x01(\t\x12\x11\n\tprecision\x18\x07 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x08 \x01(\t\x12\x0f\n\x07upright\x18\t \x01(\t\"\xea\x01\n\x10\x44\x65scribeResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12:\n\x06models\x18\x02 \x03(\x0b\x32*.sluiceway.recognition.v1.ModelDescription\x12\x0f\n\x07workers\x18\x03 \x01(\x05\x12\x11\n\tmax_crops\x18\x04 \x01(\x05\x12\x19\n\x11max_message_bytes\x18\x05 \x01(\x03\x12\x1b\n\x13\x64\x65\x66\x61ult_deadline_ms\x18\x06 \x01(\x05\x12\x17\n\x0fmax_deadline_ms\x18\x07 \x01(\x05\x12\r\n\x05group\x18\x08 \x01(\t*N\n\x04Head\x12\x14\n\x10HEAD_UNSPECIFIED\x10\x00\x12\r\n\tHEAD_TEXT\x10\x01\x12\x11\n\rHEAD_CLASSIFY\x10\x02\x12\x0e\n\nHEAD_EMBED\x10\x03\x32\xdf\x01\n\x12RecognitionService\x12\x66\n\tRecognize\x12*.sluiceway.recognition.v1.RecognizeRequest\x1a+.sluiceway.recognition.v1.RecognizeResponse0\x01\x12\x61\n\x08\x44\x65scribe\x12).sluiceway.recognition.v1.DescribeRequest\x1a*.sluiceway.recognition.v1.DescribeResponseBn\n\x1c\x63om.sluiceway.recognition.v1P\x01ZLgithub.com/sluiceway/sluiceway/gen/go/sluiceway/recognition/v1;recognitionv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,22 +36,22 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sluiceway.recognition.v1.re
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\034com.sluiceway.recognition.v1P\001ZLgithub.com/sluiceway/sluiceway/gen/go/sluiceway/recognition/v1;recognitionv1'
-  _globals['_HEAD']._serialized_start=1435
-  _globals['_HEAD']._serialized_end=1513
+  _globals['_HEAD']._serialized_start=1467
+  _globals['_HEAD']._serialized_end=1545
   _globals['_RECOGNIZEOPTIONS']._serialized_start=203
-  _globals['_RECOGNIZEOPTIONS']._serialized_end=286
-  _globals['_RECOGNIZEREQUEST']._serialized_start=289
-  _globals['_RECOGNIZEREQUEST']._serialized_end=459
-  _globals['_RECOGNITION']._serialized_start=462
-  _globals['_RECOGNITION']._serialized_end=706
-  _globals['_RECOGNIZERESPONSE']._serialized_start=709
-  _globals['_RECOGNIZERESPONSE']._serialized_end=925
-  _globals['_DESCRIBEREQUEST']._serialized_start=927
-  _globals['_DESCRIBEREQUEST']._serialized_end=944
-  _globals['_MODELDESCRIPTION']._serialized_start=947
-  _globals['_MODELDESCRIPTION']._serialized_end=1196
-  _globals['_DESCRIBERESPONSE']._serialized_start=1199
-  _globals['_DESCRIBERESPONSE']._serialized_end=1433
-  _globals['_RECOGNITIONSERVICE']._serialized_start=1516
-  _globals['_RECOGNITIONSERVICE']._serialized_end=1739
+  _globals['_RECOGNIZEOPTIONS']._serialized_end=301
+  _globals['_RECOGNIZEREQUEST']._serialized_start=304
+  _globals['_RECOGNIZEREQUEST']._serialized_end=474
+  _globals['_RECOGNITION']._serialized_start=477
+  _globals['_RECOGNITION']._serialized_end=721
+  _globals['_RECOGNIZERESPONSE']._serialized_start=724
+  _globals['_RECOGNIZERESPONSE']._serialized_end=940
+  _globals['_DESCRIBEREQUEST']._serialized_start=942
+  _globals['_DESCRIBEREQUEST']._serialized_end=959
+  _globals['_MODELDESCRIPTION']._serialized_start=962
+  _globals['_MODELDESCRIPTION']._serialized_end=1228
+  _globals['_DESCRIBERESPONSE']._serialized_start=1231
+  _globals['_DESCRIBERESPONSE']._serialized_end=1465
+  _globals['_RECOGNITIONSERVICE']._serialized_start=1548
+  _globals['_RECOGNITIONSERVICE']._serialized_end=1771
 # @@protoc_insertion_point(module_scope)

@@ -60,22 +60,26 @@ class RecognizeOptions(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     CHARACTERS_FIELD_NUMBER: _builtins.int
     TOP_K_FIELD_NUMBER: _builtins.int
+    WORDS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model, for every crop of the request; empty means the server's default."""
     characters: _builtins.bool
     """Also give the confidence of each character (text models)."""
     top_k: _builtins.int
     """How many classes to name, the most probable first (classifiers). Default 1, at most 1000."""
+    words: _builtins.bool
+    """Also say where each word lies (text models)."""
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         characters: _builtins.bool = ...,
         top_k: _builtins.int | None = ...,
+        words: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_top_k", b"_top_k", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_top_k", b"_top_k", "characters", b"characters", "model", b"model", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_top_k", b"_top_k", "characters", b"characters", "model", b"model", "top_k", b"top_k", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__top_k: _TypeAlias = _typing.Literal["top_k"]  # noqa: Y015
     _WhichOneofArgType__top_k: _TypeAlias = _typing.Literal["_top_k", b"_top_k"]  # noqa: Y015
@@ -238,6 +242,7 @@ class ModelDescription(_message.Message):
     BACKEND_FIELD_NUMBER: _builtins.int
     PRECISION_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
+    UPRIGHT_FIELD_NUMBER: _builtins.int
     head: Global___Head.ValueType
     """What it answers with."""
     embedding_size: _builtins.int
@@ -248,6 +253,8 @@ class ModelDescription(_message.Message):
     """Arithmetic in use: "f32", "bf16" or "f16"."""
     device: _builtins.str
     """Where it computes: "cpu", "cuda:0"."""
+    upright: _builtins.str
+    """What finds text that stands on its head, which is then read the other way around: "ppocr-cls", or empty for nothing."""
     @_builtins.property
     def model(self) -> _model_pb2.Model:
         """Its identity."""
@@ -271,10 +278,11 @@ class ModelDescription(_message.Message):
         backend: _builtins.str = ...,
         precision: _builtins.str = ...,
         device: _builtins.str = ...,
+        upright: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["crop_spec", b"crop_spec", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "crop_spec", b"crop_spec", "device", b"device", "embedding_size", b"embedding_size", "head", b"head", "labels", b"labels", "model", b"model", "precision", b"precision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "crop_spec", b"crop_spec", "device", b"device", "embedding_size", b"embedding_size", "head", b"head", "labels", b"labels", "model", b"model", "precision", b"precision", "upright", b"upright"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

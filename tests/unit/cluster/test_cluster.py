@@ -319,6 +319,7 @@ INTERRUPTED = textwrap.dedent(
     import asyncio, pickle, sys
     from sluiceway.cli import run
     from sluiceway.cli.report import Report
+    from sluiceway.cli.target import Target
     from sluiceway.client import Options
     from sluiceway_cluster.commands.embedded import PlannedCluster
 
@@ -329,7 +330,7 @@ INTERRUPTED = textwrap.dedent(
         await asyncio.Event().wait()
 
     run._process = process
-    target = run.Target(None, plan, None, None, show_logs=False)
+    target = Target(None, plan, None, None, show_logs=False)
     report = Report(as_json=True, out=None, inputs=())
     sys.exit(asyncio.run(run._run(run.Job((), Options(), 1), target, report)))
     """
@@ -339,7 +340,7 @@ INTERRUPTED = textwrap.dedent(
 async def test_a_second_interrupt_ends_the_servers_of_a_run_at_once(specs: list[ServerSpec], tmp_path: Path) -> None:
     stubborn = make_spec("orchestrator", tmp_path, STUBBORN="1")
     specs[2] = replace(stubborn, grace_s=600)
-    plan = ClusterPlan(tuple(specs), stubborn.address, (), None, auto_pull=False, encrypted=False, ca=None)
+    plan = ClusterPlan(tuple(specs), (stubborn.address,), (), None, auto_pull=False, encrypted=False, ca=None)
     run = await asyncio.create_subprocess_exec(
         sys.executable, "-c", INTERRUPTED, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )

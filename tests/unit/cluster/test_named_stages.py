@@ -58,6 +58,8 @@ def sixteen_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     facts = CpuFacts(numbers, numbers, None, False, tuple(LogicalCpu(number, 0, number, 0) for number in numbers))
     monkeypatch.setattr(cores, "read_cpu_facts", lambda: facts)
     monkeypatch.chdir(tmp_path)
+    # It is named, and not loaded.
+    (tmp_path / "plates.onnx").touch()
 
 
 @pytest.fixture

@@ -81,6 +81,7 @@ def test_a_listening_address_of_everywhere_is_reached_here() -> None:
 def test_weights_that_the_configuration_names(tmp_path: Path) -> None:
     own = tmp_path / "mine.onnx"
     config = tmp_path / "mine.toml"
+    own.touch()
     config.write_text(
         f'[detection]\nmodel = "{own}"\n[recognition]\nmodels = ["ppocrv5-mobile", "ppocrv6-tiny"]\n'
         "[models]\nauto_pull = false\n"

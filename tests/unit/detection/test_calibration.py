@@ -10,9 +10,11 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
+from db_graphs import dark_is_text
 from sluiceway_detection import calibration
 from sluiceway_detection.backends import BackendSpec, open_backend
 from sluiceway_detection.calibration import calibrate, compare, read_images
+from sluiceway_detection.model_card import ModelCard
 from sluiceway_detection.precision import choose_precision, is_quantised
 from sluiceway_detection.types import Detections
 from sluiceway_runtime.errors import StartupError
@@ -23,6 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 FOLDER = Path(__file__).parent
 PICO = FOLDER / "models" / "yolo11-pico.onnx"
 SHAPES = ((96, 64),)
+CARD = ModelCard(("word",), 32, False, (64, 64), True)
 
 
 def detections(boxes: list[list[float]], confidences: list[float], classes: list[int]) -> Detections:
@@ -127,6 +130,13 @@ def test_images_of_a_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     assert "broken.png is passed over" in caplog.text
 
 
+def test_maps_are_not_quantised(images: list[np.ndarray], tmp_path: Path) -> None:
+    model = dark_is_text(tmp_path / "map.onnx")
+    with pytest.raises(StartupError, match=r"map\.onnx is a DB model"):
+        calibrate(model, tmp_path / "int8.onnx", images)
+    assert not (tmp_path / "int8.onnx").exists()
+
+
 @pytest.mark.parametrize("count", [3, 50])
 def test_the_images_of_a_folder_are_not_held_all_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
@@ -155,7 +165,7 @@ def test_the_images_of_a_folder_are_not_held_all_at_once(
     monkeypatch.setattr(calibration, "decode_image", decode)
     monkeypatch.setattr(calibration, "_quantise", quantise)
     monkeypatch.setattr(calibration, "compare", judge)
-    monkeypatch.setattr(calibration, "open_backend", lambda *_: SimpleNamespace(card=SimpleNamespace(fixed_shape=True)))
+    monkeypatch.setattr(calibration, "open_backend", lambda *_: SimpleNamespace(card=CARD))
     images = read_images(tmp_path)
     assert len(images) == count
     calibrate(PICO, tmp_path / "int8.onnx", images)

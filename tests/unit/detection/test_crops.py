@@ -250,3 +250,36 @@ def test_a_region_far_larger_than_the_image_is_not_drawn_in_full() -> None:
     far = Polygon(((-1e5, -1e5), (1e5, -1e5), (1e5, 1e5), (-1e5, 1e5)))
     (crop,) = cut_crops(photograph(), with_shape(far), (WHOLE,), PLENTY)
     assert crop.pixels.shape == (100, 100, 3)
+
+
+TURNING = CropPlan("text", height_px=48, max_width_px=1920, turn_ratio=1.5)
+
+
+def test_a_region_that_is_tall_is_turned_before_it_is_resized() -> None:
+    image = photograph()
+    found = detections((10, 10, 40, 190), (10, 10, 40, 55), (10, 10, 40, 54))
+    crops = cut_crops(image, found, (TURNING, CropPlan("class", 20, 30, rule="stretch", turn_ratio=1.5)), PLENTY)
+    assert [crop.turned for crop in crops] == [True, True, True, True, False, False]
+    turned = np.rot90(image[10:190, 10:40])  # its right edge is the top now
+    assert (crops[0].pixels == cv2.resize(np.ascontiguousarray(turned), (288, 48))).all()
+    assert crops[1].pixels.shape == (20, 30, 3)
+    # All its detail is there: of 180 rows a crop of 48 would have left a quarter.
+    assert crops[4].pixels.shape == (48, 33, 3)
+
+
+def test_a_turned_region_that_is_tall_is_turned_as_well() -> None:
+    image = photograph()
+    (expected,) = cut_crops(image, detections((100, 60, 124, 140)), (TURNING,), PLENTY)
+    matrix = cv2.getRotationMatrix2D((112, 100), -10, 1)
+    askew = cv2.warpAffine(image, matrix, (300, 200))
+    (crop,) = cut_crops(askew, with_shape(RotatedBox((112, 100), 24, 80, 10)), (TURNING,), PLENTY)
+    assert crop.turned
+    assert crop.pixels.shape == expected.pixels.shape == (48, 160, 3)
+    assert np.abs(crop.pixels.astype(int) - expected.pixels).mean() < 6
+
+
+def test_detectors_get_regions_as_they_lie() -> None:
+    plan = CropPlan("look", 1, 500, rule="fit_longest", turn_ratio=1.5)
+    (crop,) = cut_crops(photograph(), detections((10, 10, 40, 190)), (plan,), PLENTY)
+    assert not crop.turned
+    assert crop.pixels.shape == (180, 30, 3)

@@ -85,6 +85,10 @@ def test_bad_options_are_named(options: dict[str, object], option: str) -> None:
         [{"height": 48, "max_width": 16_385}],
         [{"height": 48, "max_width": 32, "format": 77}],
         [{"height": 48, "max_width": 32, "resize_rule": 77}],
+        [{"height": 48, "max_width": 32, "turn_ratio": 0.5}],
+        [{"height": 48, "max_width": 32, "turn_ratio": -1.5}],
+        [{"height": 48, "max_width": 32, "turn_ratio": float("nan")}],
+        [{"height": 48, "max_width": 32, "turn_ratio": float("inf")}],
         [{"height": 48, "max_width": 32}] * 2,
         [{"name": str(number), "height": 48, "max_width": 32} for number in range(33)],
         [{"name": "m" * 101, "height": 48, "max_width": 32}],
@@ -169,6 +173,29 @@ def outcome(count: int, crops: list[Crop], queue_ms: float = 1.0) -> Outcome:
         np.linspace(0.9, 0.1, count, dtype=np.float32),
     )
     return Outcome(DetectionAnswer.payload(np.zeros((100, 120, 3), np.uint8), found, crops, 1.5), queue_ms, 30.0, 0)
+
+
+def noted(*, scale: float = 1.0, left_out: bool = False, crops: tuple[int, ...] = ()) -> dict[str, dict[str, str]]:
+    made = outcome(2, [])
+    payload = made.payload._replace(meta=made.payload.meta._replace(scale=scale, left_out=left_out))
+    response = pb.DetectResponse()
+    for crop in crops or (None,):
+        add_answer(response, made._replace(payload=payload), (), ("text",), crop)
+    reasons = [notice.reason for notice in response.notices]
+    assert len(set(reasons)) == len(reasons)
+    assert all(notice.message for notice in response.notices)
+    return {notice.reason: dict(notice.metadata) for notice in response.notices}
+
+
+def test_what_was_given_up_is_said() -> None:
+    assert noted() == {}
+    assert noted(scale=0.25) == {}
+    assert noted(scale=0.2) == {"IMAGE_SCALED": {"scale": "0.2", "least_px": "40"}}
+    truncated = {"REGIONS_TRUNCATED": {"limit": "max_detections", "max": "2"}}
+    assert noted(left_out=True) == truncated
+    assert noted(left_out=True, scale=0.1).keys() == {"IMAGE_SCALED", "REGIONS_TRUNCATED"}
+    # Crops were cut to what the detector wants, so their scale says nothing.
+    assert noted(left_out=True, scale=0.1, crops=(4, 7)) == truncated
 
 
 def test_answers_to_several_crops_follow_each_other() -> None:

@@ -10,6 +10,7 @@ from detection_answers import detections_of
 from sluiceway_detection import detector
 from sluiceway_detection.crops import CropPlan
 from sluiceway_detection.handler import DetectionFacts, DetectionHandler, WorkerSettings, build
+from sluiceway_detection.input_shapes import Inputs
 from sluiceway_detection.job import DetectionAnswer, DetectionJob, RawPixels
 from sluiceway_detection.letterbox import Letterbox
 from sluiceway_detection.postprocess import Selection, select_classic
@@ -159,7 +160,7 @@ def test_a_users_detector_may_draw_on_pixels(name: str) -> None:
 class Nonsense:
     """A backend whose model has gone mad."""
 
-    name, precision, shapes = "openvino", "f32", ((96, 64),)
+    name, precision, inputs = "openvino", "f32", Inputs(((96, 64),))
 
     def __init__(self, card: object) -> None:
         self.card = card
@@ -169,7 +170,7 @@ class Nonsense:
 
 
 def test_nan_from_a_model_gives_no_regions(handler: DetectionHandler) -> None:
-    engine = detector.YoloDetector(Nonsense(handler._engine._backend.card))
+    engine = detector.ModelDetector(Nonsense(handler._engine._backend.card))
     (found,) = engine.detect([image()], [DetectionJob(EVERYTHING)])
     assert len(found) == 0
 

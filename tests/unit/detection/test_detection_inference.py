@@ -14,8 +14,10 @@ from sluiceway_runtime.errors import InvalidImage, InvalidOption
 from sluiceway_runtime.inference import Tensor
 from sluiceway_runtime.inference import open_inference_pb2 as inference_pb
 from sluiceway_runtime.inference.convert import inputs_of
+from sluiceway_runtime.priority import Priority
 
 from sluiceway.common.v1 import geometry_pb2 as geometry
+from sluiceway.common.v1 import model_pb2
 from sluiceway.detection.v1 import detection_pb2 as pb
 
 
@@ -48,19 +50,23 @@ class Stage:
             geometry.Geometry(polygon=geometry.Polygon(points=points)),
             geometry.Geometry(rotated_box=turned),
         ]
+        assert request.message.priority == model_pb2.PRIORITY_BULK
         found = [pb.Detection(id=row, geometry=shape, class_name="x") for row, shape in enumerate(shapes)]
-        return pb.DetectResponse(width=30, height=40, detections=found)
+        timings = model_pb2.StageTimings(queue_ms=2, compute_ms=5)
+        kept = found[:1] if request.image == b"few" else found
+        return pb.DetectResponse(width=30, height=40, detections=kept, timings=timings)
 
 
-async def infer(stage: Stage, *images: bytes) -> dict[str, Tensor]:
+async def infer(stage: Stage, *images: bytes, shape: tuple[int, ...] | None = None) -> dict[str, Tensor]:
     inference = DetectionInference(stage, stage, stage="detection")  # type: ignore[arg-type]
     (card,) = inference.cards()
-    inputs = {"image": Tensor("image", "BYTES", (len(images),), images)}
-    outputs = await inference.infer(card, inputs, {}, None)  # type: ignore[arg-type]
-    for spec, tensor in zip(card.outputs, outputs, strict=True):
+    inputs = {"image": Tensor("image", "BYTES", shape or (len(images),), images)}
+    inferred = await inference.infer(card, inputs, {}, Priority.BULK, None)  # type: ignore[arg-type]
+    for spec, tensor in zip(card.outputs, inferred.tensors, strict=True):
         assert (spec.name, spec.datatype) == (tensor.name, tensor.datatype)
-        assert spec.fits(tensor.shape)
-    return {tensor.name: tensor for tensor in outputs}
+        assert shape is None or spec.fits(tensor.shape)
+    assert (inferred.queue_ms, inferred.compute_ms) == ((2, 5) if images else (0, 0))
+    return {tensor.name: tensor for tensor in inferred.tensors}
 
 
 async def test_other_shapes_come_as_the_upright_box_around_them() -> None:
@@ -76,6 +82,19 @@ async def test_several_images_follow_each_other() -> None:
     outputs = await infer(Stage(), b"one", b"two")
     assert outputs["num_detections"] == Tensor.integers("num_detections", (2,), [3, 3])
     assert outputs["image_sizes"] == Tensor.integers("image_sizes", (2, 2), [30, 40, 30, 40])
+
+
+async def test_images_of_a_batch_have_an_entry_each_filled_up_to_the_longest() -> None:
+    outputs = await infer(Stage(), b"few", b"all", shape=(2, 1))
+    assert outputs["num_detections"] == Tensor.integers("num_detections", (2, 1), [1, 3])
+    assert outputs["image_sizes"] == Tensor.integers("image_sizes", (2, 2), [30, 40, 30, 40])
+    boxes = memoryview(outputs["boxes"].raw).cast("f", (2, 3, 4)).tolist()
+    assert boxes[0] == [[1, 2, 3, 4], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert boxes[1][1] == [1, 2, 4, 9]
+    assert outputs["class_ids"] == Tensor.integers("class_ids", (2, 3), [0, -1, -1, 0, 0, 0])
+    assert outputs["class_names"] == Tensor.texts("class_names", (2, 3), ["x", "", "", "x", "x", "x"])
+    empty = await infer(Stage(), shape=(0, 1))
+    assert {tensor.shape[0] for tensor in empty.values()} == {0}
 
 
 async def test_the_first_failure_ends_the_request_and_the_other_images() -> None:

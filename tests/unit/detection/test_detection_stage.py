@@ -13,6 +13,7 @@ from sluiceway_detection.service import DetectionService
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.security import Security
+from sluiceway_runtime.weights import Weights
 
 MODEL = str(Path(__file__).parent / "models" / "yolo11-pico.onnx")
 VALUES = {"model": MODEL, "shapes": ["96x64"], "precision": "f32", "workers": 1}
@@ -21,6 +22,19 @@ VALUES = {"model": MODEL, "shapes": ["96x64"], "precision": "f32", "workers": 1}
 def stage_of(name: str, **options: Any) -> DetectionService:
     config = DetectionConfig.model_validate(VALUES | options)
     return DetectionService(config, Installation({}, Security(), {}, stage=name))
+
+
+async def test_thresholds_of_the_registry_are_those_of_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Weights("x", "1", "ab" * 32, Path(MODEL), {}, {"thresholds": {"confidence": 0.35, "iou": 0.3}})
+    monkeypatch.setattr(service.weights, "resolve", lambda *_, **__: found)
+    for backend in ("openvino", "onnx"):
+        stage = stage_of("detection", backend=backend)
+        try:
+            await stage.start()
+            assert stage.facts is not None
+            assert (stage.facts.confidence, stage.facts.iou) == (0.35, 0.3)
+        finally:
+            await stage.close()
 
 
 @pytest.mark.parametrize(("name", "shown"), [("vehicles", "vehicles"), ("detection", "detection"), ("", "detection")])

@@ -66,6 +66,8 @@ def test_options_apply_to_what_a_users_class_returns(module: types.ModuleType) -
     )
     np.testing.assert_allclose(two.confidences, [1.0, 0.9])
     assert two.shapes == {}
+    assert two.left_out
+    assert not only_b.left_out
     assert only_b.class_ids.tolist() == [1]
     np.testing.assert_allclose(strong.confidences, [1.0])
 

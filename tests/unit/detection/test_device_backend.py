@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from detection_answers import detections_of
 from sluiceway_detection.backends import BackendSpec, open_backend
-from sluiceway_detection.detector import YoloDetector
+from sluiceway_detection.detector import ModelDetector
 from sluiceway_detection.device_handler import DeviceHandler
 from sluiceway_detection.handler import WorkerSettings
 from sluiceway_detection.job import DetectionJob
 from sluiceway_detection.postprocess import Selection
+from sluiceway_detection.thresholds import PixelScale, Thresholds
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.images.decode import decode_image
 from sluiceway_runtime.images.limits import ImageLimits
@@ -53,7 +54,7 @@ def test_regions_equal_those_of_onnx_runtime(name: str) -> None:
     settings = WorkerSettings(weights=str(MODELS / f"{name}.onnx"), shapes=shapes, max_batch=4, overlap=2)
     handler = DeviceHandler(settings)
     facts = handler.setup(PLACEMENT)["detection"]
-    reference = YoloDetector(
+    reference = ModelDetector(
         open_backend("onnx", BackendSpec(MODELS / f"{name}.onnx", "cpu", 1, precision="f32", shapes=shapes))
     )
     assert (facts.backend, facts.precision, facts.classes) == ("torch", "f32", reference.classes)
@@ -72,6 +73,29 @@ def test_regions_equal_those_of_onnx_runtime(name: str) -> None:
         distances[found.class_ids[:, None] != expected.class_ids[None]] = np.inf
         assert distances.min(axis=0).max() < 0.05
         assert distances.min(axis=1).max() < 0.05
+
+
+@pytest.mark.parametrize("pixels", [None, PixelScale((10, 20, 30), (100, 110, 120), rgb=True)])
+def test_a_map_equals_that_of_onnx_runtime(tmp_path: Path, pixels: PixelScale | None) -> None:
+    from db_graphs import dark_is_text
+
+    known, model = Thresholds(0.4, None, 0.2, 1.4, pixels), dark_is_text(tmp_path / "dark.onnx")
+    settings = WorkerSettings(weights=str(model), shapes=SHAPES, max_batch=4, overlap=2, known=known)
+    handler = DeviceHandler(settings)
+    facts = handler.setup(PLACEMENT)["detection"]
+    assert (facts.enlarges, facts.any_shape, facts.confidence, facts.classes) == (False, False, 0.4, ("text",))
+    spec = BackendSpec(model, "cpu", 1, precision="f32", shapes=SHAPES, known=known)
+    reference = ModelDetector(open_backend("onnx", spec))
+    job = DetectionJob(Selection(0.4))
+    files = [path.read_bytes() for path in IMAGES]
+    images = [decode_image(data, ImageLimits()) for data in files]
+    results = handler.run([job.payload(data) for data in files])
+    for result, expected in zip(results, reference.detect(images, [job] * len(images)), strict=True):
+        assert isinstance(result, Payload)
+        found = detections_of(result.meta)
+        assert len(found) == len(expected)
+        np.testing.assert_allclose(found.boxes_xyxy_px, expected.boxes_xyxy_px, atol=0.5)
+        np.testing.assert_allclose(found.confidences, expected.confidences, atol=1e-3)
 
 
 def test_images_go_into_the_cheapest_graph_that_has_room(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from detection_answers import detections_of
 from sluiceway_detection.crops import CropPlan
 from sluiceway_detection.device_handler import DeviceHandler, build
 from sluiceway_detection.handler import WorkerSettings
+from sluiceway_detection.input_shapes import Inputs
 from sluiceway_detection.job import DetectionAnswer, DetectionJob, RawPixels
 from sluiceway_detection.letterbox import Letterbox
 from sluiceway_detection.model_card import ModelCard
@@ -27,7 +28,7 @@ class Device:
     """Finds in each image one box, whose confidence is the mean of the picture."""
 
     name, precision, precision_reason, card = "torch", "f16", "because", CARD
-    shapes = (WIDE, TALL)
+    inputs = Inputs((WIDE, TALL))
 
     def __init__(self) -> None:
         self.events: list[str] = []

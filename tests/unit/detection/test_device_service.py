@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from sluiceway_detection import device_handler, handler, service
 from sluiceway_detection.config import DetectionConfig
+from sluiceway_detection.input_shapes import Inputs
 from sluiceway_detection.service import DetectionService
 from sluiceway_detection.servicer import _batch_group, _upright
 from sluiceway_runtime.cores import planner
@@ -104,7 +105,7 @@ async def test_a_gpu_without_torch_says_what_to_install(monkeypatch: pytest.Monk
     monkeypatch.setattr(service.devices, "resolve", lambda device, **_: ("cuda:0",))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     config = DetectionConfig.model_validate({"model": MODEL, "device": "cuda"})
-    with pytest.raises(StartupError, match=r"torch needs torch; install sluiceway\[gpu\]"):
+    with pytest.raises(StartupError, match=r"torch needs torch: .*pip install .*\[gpu\]'$"):
         await DetectionService(config, Installation({}, Security(), {})).start()
 
 
@@ -118,8 +119,8 @@ async def test_a_gpu_without_torch_says_what_to_install(monkeypatch: pytest.Monk
     ],
 )
 def test_images_of_one_input_shape_may_share_a_batch(header: ImageHeader, image_size: int | None, group: Any) -> None:
-    assert _batch_group(_upright(header), image_size, SHAPES) == group
+    assert _batch_group(_upright(header), image_size, Inputs(SHAPES)) == group
 
 
 def test_a_detector_without_shapes_takes_all_images_together() -> None:
-    assert _batch_group((2, 1), None, ()) == _batch_group((1, 2), None, ())
+    assert _batch_group((2, 1), None, None) == _batch_group((1, 2), None, None)

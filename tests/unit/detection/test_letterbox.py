@@ -66,3 +66,26 @@ def test_an_image_that_fits_is_not_copied() -> None:
     narrow = np.full((96, 20, 3), 9, np.uint8)
     drawn = Letterbox.fit((96, 20), (96, 64)).draw(narrow)
     assert (drawn[:, 22:42] == 9).all()
+
+
+@pytest.mark.parametrize("enlarge", [True, False])
+def test_strokes_of_large_images_are_averaged(enlarge: bool) -> None:
+    image = np.full((2403, 2405, 3), 255, np.uint8)
+    image[:, 1::5] = 0  # a stroke of one pixel in five
+    drawn = Letterbox.fit((2403, 2405), (480, 480), enlarge=enlarge).draw(image)
+    # Taking the nearest pixels alone would leave all strokes out.
+    assert drawn[5:-5, 5:-5].max() < 230
+    assert drawn[5:-5, 5:-5].mean() == pytest.approx(204, abs=3)
+
+
+@pytest.mark.parametrize("image", [(2403, 2399), (1999, 3001), (1283, 1281), (1000, 5003)])
+def test_averaging_moves_nothing(image: tuple[int, int]) -> None:
+    height, width = image
+    pixels = np.full((height, width, 3), 255, np.uint8)
+    top, left, bottom, right = height - height // 4, width - width // 3, height - 20, width - 40
+    pixels[top:bottom, left:right] = 0
+    placed = Letterbox.fit(image, (640, 640))
+    rows, columns = np.nonzero(placed.draw(pixels)[:, :, 0] < 100)
+    dark = np.array([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]], np.float32)
+    found = placed.to_image(dark)[0]
+    assert found == pytest.approx((left, top, right, bottom), abs=1.5 * max(image) / 640)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from sluiceway_detection.letterbox import Letterbox
-from sluiceway_detection.postprocess import Selection, select_classic, select_end_to_end, suppress
+from sluiceway_detection.postprocess import Selection, select_classic, select_end_to_end, select_places, suppress
 
 WHOLE = Letterbox.fit((640, 640), (640, 640))
 
@@ -94,6 +94,16 @@ def test_only_the_best_class_of_a_place_counts() -> None:
     # As in ultralytics' predict: a place whose best class is not wanted is not offered as its second best.
     output = classic([(50, 50, 20, 20, 0.6, 0.9)])
     assert len(select_classic(output, WHOLE, Selection(class_ids={0}))) == 0
+
+
+def test_it_is_said_that_regions_were_left_out() -> None:
+    places = [(50 + 90 * index, 50, 20, 20, 0.9 - 0.1 * index, 0.1) for index in range(4)]
+    rows = np.array([[x - 10, y - 10, x + 10, y + 10, score, 0] for x, y, _, _, score, _ in places], np.float32)
+    reduced = np.array([[*place[:5], 0] for place in places], np.float32).T
+    for output, select in ((classic(places), select_classic), (rows, select_end_to_end), (reduced, select_places)):
+        for most, left_out in ((3, True), (4, False), (5, False)):
+            found = select(output, WHOLE, Selection(max_detections=most))
+            assert (len(found), found.left_out) == (min(most, 4), left_out)
 
 
 BAD = [np.nan, np.inf, -np.inf]

@@ -10,12 +10,14 @@ import pytest
 from sluiceway_detection import precision
 from sluiceway_detection.backends import BackendSpec
 from sluiceway_detection.backends.agreement import reference_image
+from sluiceway_detection.input_shapes import Inputs
 from sluiceway_detection.model_card import ModelCard
 from sluiceway_detection.precision import Choice, choose_precision, cpu_has_bf16
 from sluiceway_runtime.errors import StartupError
 
 WEIGHTS = Path(__file__).parent / "models" / "yolo11-pico.onnx"
 SPEC = BackendSpec(WEIGHTS, "cpu", 1, shapes=((64, 64),))
+CARD = ModelCard(("word",), 32, False, (64, 64), False)
 
 
 def output(boxes: float = 100.0, confidence: float = 0.9) -> np.ndarray:
@@ -27,7 +29,7 @@ def output(boxes: float = 100.0, confidence: float = 0.9) -> np.ndarray:
 def tried(monkeypatch: pytest.MonkeyPatch):
     """Stand in for the two trials: (milliseconds, output) of each arithmetic."""
     answers: dict[str, tuple[float, np.ndarray]] = {}
-    monkeypatch.setattr(precision, "_try", lambda spec: precision._Trial(*answers[spec.precision], False))
+    monkeypatch.setattr(precision, "_try", lambda spec: precision._Trial(*answers[spec.precision], CARD))
     monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
     return answers
 
@@ -63,7 +65,7 @@ def test_bf16_that_was_asked_for_only_has_to_be_right(tried) -> None:
 class NmsFree:
     """A backend whose rows come sorted by confidence, as those of an NMS-free head do."""
 
-    card, shapes = ModelCard(("row",), 32, True, (64, 64), True), ((64, 64),)
+    card, inputs = ModelCard(("row",), 32, True, (64, 64), True), Inputs(((64, 64),))
 
     def __init__(self, rows: np.ndarray) -> None:
         self._rows = rows[np.argsort(-rows[:, 4], kind="stable")].astype(np.float32)

@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 
 from google.protobuf import json_format
+from jsonschema import Draft202012Validator
 from sluiceway_orchestrator.http.convert import QUERY, request_from_json
+from sluiceway_orchestrator.http.openapi import document
 from sluiceway_orchestrator.http.problem import problem_body
 from sluiceway_runtime.errors import QueueFull
 
@@ -55,3 +57,15 @@ def test_the_problem_is_one() -> None:
     shown = json.loads(block.split("\n\n")[1])
     real = problem_body(QueueFull("every job slot is taken", retry_after_s=0.25), "9f2c…")
     assert shown == real
+
+
+def test_the_documents_are_results() -> None:
+    [block] = [block for block in BLOCKS if '"status": "ok"' in block]
+    texts = re.split(r"\n(?=\{)", block.strip())
+    shown = [json.loads(text.replace(",…", "").replace("…", "")) for text in texts]
+    schemas = document("1")["components"]["schemas"]
+    for result in shown:
+        Draft202012Validator({"components": {"schemas": schemas}, **schemas["Result"]}).validate(result)
+        assert set(result) <= set(schemas["Result"]["properties"])
+    assert [result["status"] for result in shown] == ["ok", "failed"]
+    assert set(shown[0]["regions"][0]) == set(schemas["ResultRegion"]["required"])

@@ -185,3 +185,11 @@ def test_calls_are_named_by_their_api_with_numbers_or_by_themselves() -> None:
 def test_sources_that_make_no_sense(sources: list[pipeline_pb2.Source], words: str) -> None:
     with pytest.raises(InvalidOption, match=words):
         job(*sources)
+
+
+def test_words_are_asked_for_by_the_job_or_by_a_step() -> None:
+    everywhere = job(options=Options(recognition=pipeline_pb2.RecognitionOptions(words=True)))
+    assert [recognize(everywhere, name).words for name in ("number", "kind")] == [True, True]
+    steps = {"kind": Step(recognition=pipeline_pb2.RecognitionOptions(words=True))}
+    one = job(options=Options(steps=steps))
+    assert [recognize(one, name).words for name in ("number", "kind")] == [False, True]

@@ -32,6 +32,9 @@ def test_stretch_ignores_the_aspect_ratio() -> None:
 def test_the_bucket_is_the_least_that_holds_the_crop() -> None:
     assert [bucket_of(width, (64, 96)) for width in (1, 64, 65, 96)] == [64, 64, 96, 96]
     assert bucket_of(70, ()) == 0
+    # In pieces.
+    assert bucket_of(200, (64, 96)) == 96
+    assert padded_px(200, LINE, (64, 96)) == 48 * 200
 
 
 @given(st.integers(1, 4096), st.integers(1, 16384))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,8 +27,30 @@ def find(name: str) -> Weights:
 def test_by_default_one_model_reads_text() -> None:
     (plan,) = plan_models(load().models, find)
     assert (plan.name, plan.head, plan.version) == ("ppocrv6-tiny", Head.TEXT, "1.0")
-    assert (plan.crop_spec.height, plan.crop_spec.max_width, plan.crop_spec.format) == (48, 1920, PixelFormat.BGR)
+    # Long lines come as they are, and are read in pieces.
+    assert (plan.crop_spec.height, plan.crop_spec.max_width, plan.crop_spec.format) == (48, 4 * 1920, PixelFormat.BGR)
     assert plan.buckets[-1] == 1920
+    assert plan.crop_spec.turn_ratio == 1.5
+
+
+@pytest.mark.parametrize(
+    ("model", "brings", "expected"),
+    [
+        ({"name": "a"}, True, "a"),
+        ({"name": "a"}, False, None),  # weights of the user's own
+        ({"name": "a", "upright": "none"}, True, None),
+        ({"name": "a", "upright": "ppocr-cls"}, False, "ppocrv6-tiny"),  # borrowed
+        ({"name": "a", "kind": "classify"}, True, None),
+    ],
+)
+def test_what_finds_text_on_its_head(model: dict[str, object], brings: bool, expected: str | None) -> None:
+    def found(name: str) -> Weights:
+        weights = find(name)
+        files = {**weights.files, "upright": Path(f"/{name}-cls.onnx")} if brings or name != "a" else weights.files
+        return replace(weights, files=files)
+
+    (plan,) = plan_models(load(models=[model]).models, found)
+    assert plan.upright == (Path(f"/{expected}-cls.onnx") if expected else None)
 
 
 def test_models_by_name_from_the_environment() -> None:
@@ -44,6 +67,9 @@ def test_classifiers_stretch_into_one_bucket() -> None:
     (plan,) = plan_models(load(models=[model]).models, find)
     assert plan.crop_spec.resize_rule is ResizeRule.STRETCH
     assert plan.buckets == (64,)
+    assert plan.crop_spec.max_width == 64
+    # What a picture shows is told as it stands.
+    assert plan.crop_spec.turn_ratio == 0
 
 
 def test_a_narrower_model_needs_no_wide_buckets() -> None:
@@ -57,6 +83,11 @@ def test_a_narrower_model_needs_no_wide_buckets() -> None:
         ({"models": []}, "recognition.models"),
         ({"models": ["a", "a"]}, "distinct names; several are called a"),
         ({"models": [{"name": "a", "kind": "speech"}]}, "recognition.models.0.kind"),
+        (
+            {"models": [{"name": "a", "kind": "embed", "upright": "ppocr-cls"}]},
+            "upright is for networks that read text",
+        ),
+        ({"models": [{"name": "a", "turn_ratio": 0.5}]}, "turn_ratio must be 0 or at least 1"),
         ({"models": [{"name": "a", "weigths": "b"}]}, "recognition.models.0.weigths: unknown key"),
         ({"models": [{"name": "a", "weights": "b", "recognizer": "c:D"}]}, "either weights or recognizer"),
         ({"models": [{"name": "a", "options": {"b": 1}}]}, "options are for a recognizer"),

@@ -25,7 +25,7 @@ def decode_all(indices: list[list[int]], confidences: list[list[float]]) -> list
 
 def test_repeats_merge_and_blanks_part_them() -> None:
     assert decode([1, 1, 0, 1, 2, 2]).text == "aab"
-    assert decode([0, 0]) == ("", 0.0, (), ())
+    assert decode([0, 0]) == ("", 0.0, (), (), ())
 
 
 def test_a_character_has_the_confidence_of_its_first_step() -> None:

@@ -38,7 +38,7 @@ class HeldPool:
     def submit_many(
         self, work: Sequence[Work], *, answered: Callable[[Answers], None], **options: object
     ) -> Submission:
-        submission = Submission(work, 0, answered, self._cancel)
+        submission = Submission(work, 0, answered, lambda _: self._cancel(work))
         full = None
         for position, item in enumerate(work):
             number = item.payload.meta
@@ -52,8 +52,8 @@ class HeldPool:
                 submission.refused.append((position, error))
         return submission
 
-    def _cancel(self, submission: Submission) -> None:
-        for item in submission.work:
+    def _cancel(self, work: Sequence[Work]) -> None:
+        for item in work:
             if self.held.pop(item.payload.meta, None) is not None:
                 self.withdrawn.add(item.payload.meta)
 

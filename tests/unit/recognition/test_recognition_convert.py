@@ -82,9 +82,11 @@ def test_replicas_that_answer_alike_are_of_one_group_and_others_are_not() -> Non
         [facts(labels=("a,b",))],
         [facts(crop_spec=CropSpec(32, 320))],
         [facts(crop_spec=CropSpec(48, 321))],
+        [facts(crop_spec=CropSpec(48, 320, turn_ratio=1.5))],
         [facts(crop_spec=CropSpec(48, 320, PixelFormat.RGB))],
         [facts(crop_spec=CropSpec(48, 320, resize_rule=ResizeRule.STRETCH))],
         [facts(crop_spec=CropSpec(48, 320, classes=("car",)))],
+        [facts(upright="ppocr-cls")],
         [facts(), facts(name="n")],
         [facts(name="n"), facts()],  # another default
         [own],

@@ -11,6 +11,7 @@ from sluiceway_recognition.inference import RecognitionInference
 from sluiceway_recognition.types import CropSpec, Head, ModelFacts
 from sluiceway_runtime.errors import InvalidImage, InvalidOption
 from sluiceway_runtime.inference import Tensor
+from sluiceway_runtime.priority import Priority
 
 from sluiceway.common.v1 import error_pb2, value_pb2
 from sluiceway.recognition.v1 import recognition_pb2 as pb
@@ -45,16 +46,18 @@ class Stage:
             self.closed = True
 
 
-async def infer(stage: Stage, count: int, **parameters: Any) -> dict[str, Tensor]:
+async def infer(stage: Stage, count: int, *, batched: bool = False, **parameters: Any) -> dict[str, Tensor]:
     inference = RecognitionInference(stage, stage, stage="plates", max_crops=64)  # type: ignore[arg-type]
     assert inference.name == "sluiceway-plates"
     (card,) = inference.cards()
-    crops = Tensor("crop", "BYTES", (count,), tuple(bytes([index]) for index in range(count)))
-    outputs = await inference.infer(card, {"crop": crops}, parameters, None)  # type: ignore[arg-type]
-    for spec, tensor in zip(card.outputs, outputs, strict=True):
+    shape = (count, 1) if batched else (count,)
+    crops = Tensor("crop", "BYTES", shape, tuple(bytes([index]) for index in range(count)))
+    inferred = await inference.infer(card, {"crop": crops}, parameters, Priority.BULK, None)  # type: ignore[arg-type]
+    assert [request.priority for request in stage.requests] == [3]
+    for spec, tensor in zip(card.outputs, inferred.tensors, strict=True):
         assert (spec.name, spec.datatype) == (tensor.name, tensor.datatype)
         assert spec.fits(tensor.shape)
-    return {tensor.name: tensor for tensor in outputs}
+    return {tensor.name: tensor for tensor in inferred.tensors}
 
 
 async def test_texts_come_in_the_order_of_the_crops() -> None:
@@ -66,6 +69,13 @@ async def test_texts_come_in_the_order_of_the_crops() -> None:
     assert outputs["confidence"].shape == (2,)
     assert [crop.data for crop in stage.requests[0].crops] == [b"\x00", b"\x01"]
     assert stage.requests[0].options.model == "text"
+
+
+async def test_texts_have_the_shape_of_their_crops() -> None:
+    stage = Stage(facts(Head.TEXT), [pb.Recognition(text=value_pb2.Text(text="a", confidence=0.5))] * 2)
+    outputs = await infer(stage, 2, batched=True)
+    assert outputs["text"] == Tensor.texts("text", (2, 1), ["a", "a"])
+    assert outputs["confidence"] == Tensor.floats("confidence", (2, 1), [0.5, 0.5])
 
 
 async def test_classes() -> None:

@@ -7,7 +7,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sluiceway_recognition import convert, wire
-from sluiceway_recognition.types import ClassAnswer, EmbeddingAnswer, TextAnswer
+from sluiceway_recognition.types import ClassAnswer, EmbeddingAnswer, TextAnswer, WordAnswer
 from sluiceway_runtime.errors import InvalidImage
 
 from sluiceway.common.v1 import crop_pb2, value_pb2
@@ -16,10 +16,12 @@ from sluiceway.recognition.v1 import recognition_pb2 as pb
 INT32 = st.integers(-(2**31), 2**31 - 1) | st.integers(0, 300)
 NAMES = st.sampled_from(["", "m", "a-model", "€" * 60, "x" * 127, "x" * 128, "x" * 20000, "\x1a\x05\x08\x01"])
 RAW = st.builds(crop_pb2.RawImage, height=INT32, width=INT32, format=st.integers(0, 4), data=st.binary(max_size=300))
+FRACTIONS = st.floats(0, 1, width=32)
+ROTATIONS = st.sampled_from([0, 0, 90]) | INT32
 # One label in most requests; pixels in most crops.
 CROPS = NAMES.flatmap(
     lambda name: st.lists(
-        st.builds(crop_pb2.Crop, id=INT32, spec=st.just(name) | NAMES, raw=RAW)
+        st.builds(crop_pb2.Crop, id=INT32, spec=st.just(name) | NAMES, raw=RAW, rotation_degrees=ROTATIONS)
         | st.builds(crop_pb2.Crop, id=INT32, spec=st.just(name), encoded=st.binary(max_size=300)),
         max_size=5,
     )
@@ -86,6 +88,13 @@ def test_labels_may_change_from_crop_to_crop():
     assert wire._crop.cache_info().misses <= patterns + 1
 
 
+def test_turned_crops_are_not_copied_either():
+    message = request()
+    for crop, degrees in zip(message.crops, (90, 0, 270), strict=True):
+        crop.rotation_degrees = degrees
+    assert [crop.rotation_degrees for crop in in_place(message.SerializeToString())] == [90, 0, 270]
+
+
 def test_a_file_is_not_copied():
     page = crop_pb2.Crop(spec="page", encoded=bytes(100_000))
     (crop,) = in_place(pb.RecognizeRequest(crops=[page]).SerializeToString())
@@ -140,10 +149,14 @@ def test_an_empty_request_is_read():
     text=st.text(),
     confidence=st.just(0.0) | st.floats(0, 1, width=32),
     listed=st.lists(st.tuples(st.text(max_size=3), st.floats(0, 1, width=32)), max_size=4),
+    rotation=st.sampled_from([0, 90, 180, 270]),
+    words=st.lists(st.tuples(st.text(max_size=9), FRACTIONS, st.tuples(*[FRACTIONS] * 4)), max_size=3),
 )
-def test_a_text_is_written_as_protobuf_writes_it(crop_id, text, confidence, listed):
-    result = TextAnswer(text, confidence, tuple(c for c, _ in listed), tuple(p for _, p in listed))
-    expected = value_pb2.Text(text=text, confidence=confidence)
+def test_a_text_is_written_as_protobuf_writes_it(crop_id, text, confidence, listed, rotation, words):
+    characters = (tuple(c for c, _ in listed), tuple(p for _, p in listed))
+    result = TextAnswer(text, confidence, *characters, rotation, tuple(WordAnswer(*word) for word in words))
+    expected = value_pb2.Text(text=text, confidence=confidence, rotation_degrees=rotation)
+    expected.words.extend(value_pb2.Word(text=t, confidence=c, parts=parts) for t, c, parts in words)
     expected.characters.extend(value_pb2.Character(text=c, confidence=p) for c, p in listed)
     message = pb.RecognizeResponse(recognitions=[pb.Recognition(crop_id=crop_id, text=expected)])
     assert convert.recognition_bytes(crop_id, result) == message.SerializeToString()

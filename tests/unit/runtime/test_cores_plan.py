@@ -186,6 +186,18 @@ def test_an_openmp_runtime_is_found_capped_and_read_back():
     assert answer.stdout.strip() == "fine", answer.stderr
 
 
+def test_a_library_of_matrices_is_capped_too():
+    """NumPy brings one, and starts a thread for each core with it, whatever OpenMP is told."""
+    code = (
+        "import numpy; from sluiceway_runtime.cores import apply_thread_caps; caps = apply_thread_caps(2);"
+        "import threadpoolctl; told = [item for item in threadpoolctl.threadpool_info() if item['user_api'] == 'blas'];"
+        "assert told and all(item['num_threads'] <= 2 for item in told), told;"
+        "assert [value for name, value in caps.items() if name.startswith('blas:')], caps; print('fine')"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert answer.stdout.strip() == "fine", answer.stderr
+
+
 def test_nothing_is_imported_for_the_sake_of_a_cap():
     before = set(sys.modules)
     apply_thread_caps(1)

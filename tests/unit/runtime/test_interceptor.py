@@ -14,10 +14,10 @@ from sluiceway_runtime.errors import InvalidOption
 from sluiceway_runtime.server.door import Door
 from sluiceway_runtime.server.interceptor import CallInterceptor
 from sluiceway_runtime.server.lifecycle import Lifecycle, State
+from sluiceway_runtime.server.listening import bind, make_server
 from sluiceway_runtime.server.metrics import CallMetrics
 from sluiceway_runtime.server.security import Security
 from sluiceway_runtime.server.status import from_rpc_error
-from sluiceway_runtime.server.transport import bind, make_server
 
 
 class Context:

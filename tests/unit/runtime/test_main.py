@@ -73,6 +73,36 @@ def test_a_server_told_to_stop_waits_for_no_thread(waits: bool) -> None:
             server.kill()
 
 
+def test_the_first_signal_after_the_parent_has_gone_lets_the_server_drain() -> None:
+    """A supervisor ends what is left of a group. The server is stopping already, and was not told twice."""
+    script = SERVER.replace("{waits}", "False").replace(
+        "        return True\n\n    async def close",
+        "        print('draining', flush=True)\n"
+        "        await asyncio.to_thread(sys.stdin.readline)\n"
+        "        return True\n\n    async def close",
+    )
+    reading, writing = os.pipe()
+    with subprocess.Popen(
+        [sys.executable, "-c", f"import sys{script}"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=(reading,),
+        env=os.environ | {"SLUICEWAY_PARENT_PIPE": str(reading)},
+    ) as server:  # fmt: skip
+        assert server.stdin is not None
+        assert server.stdout is not None
+        try:
+            os.close(reading)
+            assert server.stdout.readline() == "fetching\n"
+            os.close(writing)
+            assert server.stdout.readline() == "draining\n"
+            server.send_signal(signal.SIGTERM)
+            server.stdin.write("\n")
+            server.stdin.flush()
+            assert server.wait(30) == 0
+            assert server.stdout.read() == "closed\nthe end\n"
+        finally:
+            server.kill()
+
+
 STAGES = """
 [detection]
 port = 1

@@ -5,11 +5,12 @@ import pickle
 import grpc
 import grpc.aio
 import pytest
+from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from sluiceway_runtime import errors
 from sluiceway_runtime.errors import SluicewayError
 from sluiceway_runtime.server.convert import error_from_proto, error_to_proto
-from sluiceway_runtime.server.status import DETAILS_KEY, code_of, from_rpc_error, trailers
+from sluiceway_runtime.server.status import DETAILS_KEY, code_of, from_rpc_error, names_itself, trailers
 
 from sluiceway.common.v1 import error_pb2
 
@@ -86,3 +87,21 @@ def test_a_newer_peers_reason_is_kept() -> None:
     error = error_from_proto(error_pb2.Error(code=8, reason="QUOTA", message="too much"))
     assert type(error) is errors.Internal
     assert error.metadata == {"reason": "QUOTA", "code": "RESOURCE_EXHAUSTED"}
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL])
+@pytest.mark.parametrize("fault", ["status", "detail"])
+def test_details_that_cannot_be_read_are_a_reply_that_broke(code: grpc.StatusCode, fault: str) -> None:
+    value = b"\xff\xff\xff"
+    if fault == "detail":
+        info = any_pb2.Any(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=value)
+        value = status_pb2.Status(code=13, message="no", details=[info]).SerializeToString()
+    error = rpc_error(code, ((DETAILS_KEY, value),))
+    assert type(from_rpc_error(error)) is errors.Unavailable
+    assert not names_itself(error)
+
+
+def test_what_a_server_said_itself_is_told_from_what_stands_between() -> None:
+    said = errors.Unavailable("starting")
+    assert names_itself(rpc_error(code_of(said), trailers(said)))
+    assert not names_itself(rpc_error(grpc.StatusCode.UNAVAILABLE))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import errno
 import hashlib
+import importlib.util
 import json
 import multiprocessing
 import shutil
@@ -377,3 +378,31 @@ def test_the_registry_of_this_release_is_complete() -> None:
         roles = {file.role for file in entry.files} | ({"model"} if entry.convert else set())
         assert entry.main_role in roles, entry.name
         assert all(len(file.sha256) == 64 for file in entry.files), entry.name
+
+
+def hide(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """As if these were not installed."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(download.importlib.util, "find_spec", lambda name: None if name in names else find(name))
+
+
+def test_an_environment_without_pip_uses_the_one_that_python_brings(
+    index: Path, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those that uv makes."""
+    hide(monkeypatch, "pip")
+    pip = download.find_pip()
+    if pip is None:
+        pytest.skip("the makers of this Python have taken it out")
+    assert pip.words[1].endswith(".whl/pip")
+    weights.pull("reader", registry=registry, cache=tmp_path)
+    assert (tmp_path / "models" / "reader-1.2.0" / "rec.onnx").read_bytes() == MODEL
+
+
+def test_where_there_is_no_pip_at_all_it_is_said_what_to_do(
+    index: Path, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide(monkeypatch, "pip", "ensurepip")
+    monkeypatch.setattr(download.sysconfig, "get_config_var", lambda name: None)
+    with pytest.raises(StartupError, match="ensurepip"):
+        weights.pull("reader", registry=registry, cache=tmp_path)

@@ -1,6 +1,7 @@
 """Time that passes when nothing is left to do, in the same way each time."""
 
 import asyncio
+import math
 import random
 import time
 
@@ -45,6 +46,25 @@ def test_the_same_seed_has_the_same_order_of_tasks_and_chance() -> None:
     assert simulate(main, seed=7) == first
     assert simulate(main, seed=8) != first
     del keep
+
+
+def test_no_timer_is_early() -> None:
+    """Not by the least: time stands still, and whoever waited for the moment would wait for it again for ever."""
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        for _ in range(100):
+            at_s = loop.time() + random.random()
+            # Another is due just before it, so that the clock stands there when both are looked at.
+            before = asyncio.ensure_future(asyncio.sleep(math.nextafter(at_s, 0.0) - loop.time()))
+            woken = loop.create_future()
+            loop.call_at(at_s, woken.set_result, None)
+            await woken
+            assert loop.time() >= at_s
+            await before
+        return loop.time()
+
+    assert simulate(main, seed=1) > 1000.0
 
 
 def test_who_waits_for_ever_is_told() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import grpc
@@ -279,16 +280,31 @@ class Running:
     address: str
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[Running]:
+@asynccontextmanager
+async def running() -> AsyncIterator[Running]:
     fake = FakePipeline()
     # As the real ones: asked for a sign of life as often as anybody likes.
     grpc_server = grpc.aio.server(options=[("grpc.http2.max_ping_strikes", 0)])
     pipeline_pb2_grpc.add_PipelineServiceServicer_to_server(fake, grpc_server)
     port = grpc_server.add_insecure_port("127.0.0.1:0")
     await grpc_server.start()
-    yield Running(fake, f"127.0.0.1:{port}")
-    await grpc_server.stop(None)
+    try:
+        yield Running(fake, f"127.0.0.1:{port}")
+    finally:
+        await grpc_server.stop(None)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Running]:
+    async with running() as found:
+        yield found
+
+
+@pytest.fixture
+async def second_server() -> AsyncIterator[Running]:
+    """Another orchestrator of the same cluster."""
+    async with running() as found:
+        yield found
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from sluiceway import errors
 from sluiceway.client import AsyncClient, JobDone, Regions, SourceFailed, SourceReady, Tls
 from sluiceway.client.convert import error_from_rpc, from_response
-from sluiceway.client.options import RetryPolicy
+from sluiceway.client.patience import RetryPolicy
 from sluiceway.common.v1 import error_pb2, geometry_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2
 

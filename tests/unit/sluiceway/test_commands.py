@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -11,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from sluiceway.cli.app import app
@@ -56,6 +58,12 @@ def test_all_are_listed_where_servers_are_installed() -> None:
     assert {"run", "version", *COMMANDS} <= listed(result.output)
 
 
+OF_COMMANDS = [
+    *("models list", "models pull", "models path", "models rm", "models calibrate"),
+    *("samples pull", "config show"),
+]
+
+
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_each_has_help(name: str) -> None:
     result = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"})
@@ -63,7 +71,26 @@ def test_each_has_help(name: str) -> None:
     assert f"sluiceway {name}" in result.output.replace("root", "sluiceway")
 
 
-@pytest.mark.parametrize("name", ["models list", "models pull", "models calibrate", "samples pull"])
+EVERY = ["run", "version", *sorted(COMMANDS), *OF_COMMANDS]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_help_shows_every_word_of_what_is_written(name: str) -> None:
+    """Rich takes what stands in brackets for a style, and drops it: `sluiceway[cpu]`, `[stages.NAME]`."""
+    command = get_command(app)
+    with command.make_context("sluiceway", [], resilient_parsing=True) as context:
+        for word in name.split():
+            command = command.get_command(context, word)  # type: ignore[attr-defined]
+    written = [command.help or "", *(getattr(option, "help", None) or "" for option in command.params)]
+    result = CliRunner().invoke(app, [*name.split(), "--help"], env={"COLUMNS": "250", "TERM": "dumb"})
+    shown = set(re.sub("[│╭╮╰╯─]", " ", result.output).split())
+    for text in written:
+        plain = re.sub(r"\[/?(dim|bold)?\]", "", text).replace("\\[", "[")
+        lost = [word for word in plain.split() if word not in shown]
+        assert not lost, f"{name}: {text}"
+
+
+@pytest.mark.parametrize("name", OF_COMMANDS)
 def test_commands_of_commands(name: str) -> None:
     result = CliRunner().invoke(app, [*name.split(), "--help"], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
@@ -96,6 +123,11 @@ def test_a_client_alone_says_what_to_install(missing: tuple[str, ...], arguments
     assert "only the client is installed" in done.stderr
     assert "pip install 'sluiceway[cpu]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_version_in_a_line() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"sluiceway {metadata.version('sluiceway')}\n")
 
 
 def test_a_command_that_nobody_has_is_no_matter_of_installing() -> None:

@@ -31,8 +31,8 @@ def block(language: str) -> str:
 def test_the_configuration_is_valid(tmp_path: Path) -> None:
     config = tmp_path / "sluiceway.toml"
     config.write_text(block("toml"))
-    plan = plan_cluster(config, CPU, free_ports=True)
-    assert plan.weights == ("text-nano", "ppocrv6-tiny")
+    plan = plan_cluster(config, CPU | {"SHOP_TOKEN": "x"}, free_ports=True)
+    assert plan.weights == ("ppocrv6-tiny-det", "ppocrv6-tiny")
 
 
 @pytest.mark.parametrize(

@@ -31,10 +31,14 @@ from sluiceway.client import (
     StageTimings,
     StepReport,
     Timings,
+    Values,
     draw,
 )
 from sluiceway.client.assembly import Assembly
+from sluiceway.client.convert import from_response
 from sluiceway.client.sources import load_source
+from sluiceway.common.v1 import geometry_pb2, value_pb2
+from sluiceway.pipeline.v1 import pipeline_pb2
 
 
 def region(number: int, box: tuple[float, float, float, float], *readings: Reading, **place: Any) -> Region:
@@ -123,8 +127,49 @@ def test_json_of_a_tree() -> None:
     assert plain["regions"][2]["error"]["reason"] == "UPSTREAM_FAILED"
     assert (plain["values"], plain["value_errors"]["mail"]["message"]) == ({"book": {"id": 1}}, "gone")
     assert plain["pages"][1] == {"index": 1, "width": 10, "height": 5, "rotation": 90}
-    assert (plain["lines"], plain["blocks"]) == ([{"regions": [4, 9], "page": 1}], [{"lines": [0], "page": 1}])
+    assert (plain["lines"], plain["blocks"]) == (
+        [{"regions": [4, 9], "text": "", "page": 1}],
+        [{"lines": [0], "page": 1}],
+    )
     assert plain["notices"] == [{"reason": "IMAGE_SCALED", "message": "scaled", "metadata": {"by": "2"}, "page": 1}]
+
+
+def test_text_has_lines_and_paragraphs() -> None:
+    words = ("Of", "lines", "and", "paragraphs", "", "Next")
+    regions = [region(at, (at, 0, at + 1, 1), Reading("tiny", word)) for at, word in enumerate(words)]
+    result = Result(
+        "a", (Page(10, 10),), tuple(regions), lines=(Line((0, 1)), Line((2, 3, 4)), Line((5, 99))),
+        blocks=(Block((0, 1)), Block((2,))),
+    )  # fmt: skip
+    assert result.line_texts == ["Of lines", "and paragraphs", "Next"]
+    assert result.text == "Of lines\nand paragraphs\n\nNext"
+    assert [line["text"] for line in result.to_dict()["lines"]] == result.line_texts
+    # A server that knows no lines, or nothing that was read.
+    assert result_of(10, 10, *regions).text == "Of\nlines\nand\nparagraphs\nNext"
+
+
+def test_words_lie_on_the_page() -> None:
+    turned = geometry_pb2.RotatedBox(center=geometry_pb2.Point(x=50, y=20), width=40, height=10, angle_degrees=90)
+    text = value_pb2.Text(text="two words unplaced", confidence=0.9, rotation_degrees=180)
+    text.words.add(text="two", confidence=0.5).geometry.box.x1 = 30
+    text.words.add(text="words", confidence=0.75).geometry.rotated_box.CopyFrom(turned)
+    text.words.add(text="unplaced", confidence=0.75)
+    values = pipeline_pb2.Values(step="words", values=[pipeline_pb2.Value(region_id=0, text=text)])
+    event = from_response(pipeline_pb2.ProcessResponse(source_id="0", values=values), ["a"])
+    assert isinstance(event, Values)
+    read = region(0, (0, 0, 90, 40), event.readings[0])
+    assert [(word.text, word.confidence) for word in read.words] == [("two", 0.5), ("words", 0.75)]
+    assert read.words[0].box == (0, 0, 30, 0)
+    assert read.words[1].box == pytest.approx((45, 0, 55, 40))
+    assert read.words[1].outline[0] == pytest.approx((55, 0))
+    assert read.readings[0].rotation == 180
+    assert read.to_dict()["words"][0] == {"text": "two", "confidence": 0.5, "box": [0, 0, 30, 0]}
+
+
+def test_json_says_how_text_is_turned() -> None:
+    turned = region(0, (0, 0, 10, 90), Reading("tiny", "up", rotation=270))
+    assert turned.to_dict()["text_rotation"] == 270
+    assert "text_rotation" not in region(0, (0, 0, 90, 10), Reading("tiny", "plain")).to_dict()
 
 
 def test_json_of_a_failure() -> None:

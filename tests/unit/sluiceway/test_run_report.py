@@ -83,15 +83,18 @@ def test_an_input_that_cannot_be_a_file_is_in_nobodys_way(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-def test_a_name_that_is_not_utf8_is_shown_with_a_replacement(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_name_that_is_not_utf8_is_shown_and_survives_in_json(
+    as_json: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
     inputs = find_inputs([NOT_UTF8])
     report = Report(as_json=as_json, out=None, inputs=inputs)
     report.add(Result(NOT_UTF8, (Page(40, 30),)), inputs[0])
     report.add(Result(NOT_UTF8, error=errors.InvalidImage(f"cannot read {NOT_UTF8}: gone")), inputs[0])
     good, bad = capsys.readouterr().out.splitlines()
     if as_json:
-        assert json.loads(good)["source"] == "M\ufffdnchen.jpg"
-        assert json.loads(bad)["error"]["message"] == "cannot read M\ufffdnchen.jpg: gone"
+        assert "\\udcfc" in good
+        assert os.fsencode(json.loads(good)["source"]) == b"M\xfcnchen.jpg"
+        assert json.loads(bad)["error"]["message"] == f"cannot read {NOT_UTF8}: gone"
     else:
         assert good.startswith("M\ufffdnchen.jpg")
         assert "cannot read M\ufffdnchen.jpg: gone" in bad

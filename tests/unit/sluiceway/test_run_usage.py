@@ -68,6 +68,18 @@ def test_numbers_below_one(option: str, value: str) -> None:
     assert "greater than or equal to 1" in refused(["run", "x.png", "--address", "127.0.0.1:1", option, value])
 
 
+@pytest.mark.parametrize("option", ["--cert", "--key"])
+def test_half_of_a_client_certificate(option: str, tmp_path: Path) -> None:
+    (tmp_path / "a.pem").write_bytes(b"x")
+    said = refused(["run", "x.png", "--address", "127.0.0.1:1", option, "a.pem"])
+    assert "--cert and --key belong together" in said
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan"])
+def test_a_time_that_is_none(value: str) -> None:
+    assert "--timeout must be above 0" in refused(["run", "x.png", "--address", "127.0.0.1:1", "--timeout", value])
+
+
 @pytest.mark.parametrize("param", ["country", "=DE"])
 def test_a_parameter_that_is_none(param: str) -> None:
     said = refused(["run", "x.png", "--address", "127.0.0.1:1", "--param", param])

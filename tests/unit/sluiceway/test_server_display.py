@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import itertools
+import re
 
 import pytest
 from rich.console import Console
@@ -30,3 +32,16 @@ def test_a_terminal_shows_what_a_server_is_at(monkeypatch: pytest.MonkeyPatch) -
 def test_elsewhere_a_line_says_what_is_waited_for_and_one_that_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
     said = show_a_start(monkeypatch, live=False).splitlines()
     assert said == ["  recognition   starting", "✓ recognition   ready (1.0 s, [::1]:50053)"]
+
+
+def test_progress_shows_how_fast_it_goes_and_how_long_it_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(terminal, "errors", Console(file=screen, force_terminal=True, width=120, color_system=None))
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    times = itertools.count(0, 0.5)
+    with terminal.image_progress(100, None) as progress:
+        monkeypatch.setattr(progress, "get_time", lambda: next(times))
+        for _ in range(5):
+            progress.advance(progress.task_ids[0])
+        progress.refresh()
+    assert re.search(r"5/100 +\d+\.\d/s +\d:\d\d:\d\d left \d:\d\d:\d\d", screen.getvalue())

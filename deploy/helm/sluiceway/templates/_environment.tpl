@@ -84,6 +84,8 @@
   value: {{ include "sluiceway.http.hosts" $.root | quote }}
 - name: SLUICEWAY_ORCHESTRATOR__HTTP__ALLOW_ORIGINS
   value: {{ .allow_origins | toJson | quote }}
+- name: SLUICEWAY_ORCHESTRATOR__HTTP__PAGE
+  value: {{ .page | quote }}
 {{- end }}
 {{- end }}
 {{- else -}}

@@ -6,13 +6,12 @@ namespace="{{ .root.Release.Namespace }}",app_kubernetes_io_instance="{{ .root.R
 
 {{/*
 Seconds that new work waits for a worker of a stage: what stands in line at the orchestrators at the pace of the last
-half minute, and what the stage's own queues took. A pod that computes nothing shows its last wait for ever, so only
-those that do count. Takes {root, stage}.
+half minute, and how long the oldest has waited in the stage's own queues. Takes {root, stage}.
 */}}
 {{- define "sluiceway.query.queue" -}}
 {{- $stage := printf "stage=%q,%s" .stage (include "sluiceway.matchers" .) -}}
 (sum(sluiceway_stage_backlog_items{ {{- $stage -}} }) or vector(0)) / clamp_min(sum(rate(sluiceway_worker_items_total{ {{- $stage -}} }[30s])) or vector(0), 0.1)
- + (avg(avg_over_time(sluiceway_pool_queue_seconds{ {{- $stage -}} }[30s]) and on (instance) (sum by (instance) (rate(sluiceway_worker_items_total{ {{- $stage -}} }[30s])) > 0)) or vector(0))
+ + (avg(avg_over_time(sluiceway_pool_queue_seconds{ {{- $stage -}} }[30s])) or vector(0))
 {{- end }}
 
 {{/* Above 0 while there is work for a stage that may have no pod: a job runs, or items wait. Takes {root, stage}. */}}

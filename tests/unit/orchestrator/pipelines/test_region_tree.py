@@ -7,10 +7,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sluiceway_orchestrator.geometry import Box
+from sluiceway_orchestrator.convert import regions as convert
+from sluiceway_orchestrator.events import ReadText
+from sluiceway_orchestrator.geometry import Box, TurnedBox
 from sluiceway_orchestrator.pipelines import tree as tree_module
 from sluiceway_orchestrator.pipelines.tree import WHOLE, RegionTree
 from sluiceway_orchestrator.plan import Step, StepKind
+
+from sluiceway.common.v1 import geometry_pb2, value_pb2
+from sluiceway.pipeline.v1 import pipeline_pb2
 
 TEXT = Step(0, "text", StepKind.DETECT, stage="d")
 PLATES = Step(1, "plates", StepKind.DETECT, stage="p", of=0)
@@ -165,3 +170,117 @@ def test_ten_thousand_regions_are_found_again_without_comparing_all_with_all(mon
     missing = tree_module._Missing(dict(enumerate(boxes)))
     assert [missing.take(box) for box in boxes] == list(range(10_000))
     assert compared < 10_000 * 101
+
+
+def plain(region_id: int, rotation: int = 0) -> ReadText:
+    return ReadText(region_id, rotation, leftwards=False, may_run_down=False)
+
+
+def test_lines_and_blocks_have_those_in_which_text_was_read() -> None:
+    tree = RegionTree()
+    figure = (300.0, 0.0, 400.0, 16.0)
+    told(tree, TEXT, [row(0), (110, 0, 200, 16), row(1), figure, row(4), row(5)])
+    tree.read(map(plain, (0, 1, 2, 4, 5)))
+    layout = tree.layout()
+    assert layout.order == [0, 1, 3, 2, 4, 5]
+    assert layout.lines == [[0, 1], [2], [4], [5]]
+    assert layout.blocks == [[0, 1], [2, 3]]
+    assert layout.quarter == 0
+    # Detected, and nothing read.
+    unread = RegionTree()
+    told(unread, TEXT, [row(0)])
+    assert (unread.layout().order, unread.layout().lines, unread.layout().blocks) == ([0], [], [])
+
+
+def test_lines_inside_regions_come_in_the_order_of_the_regions() -> None:
+    tree = RegionTree()
+    told(tree, TEXT, [row(10), row(0)])
+    told(tree, PLATES, [(10, 204, 40, 210), (10, 212, 40, 218)], [0, 0])
+    told(tree, PLATES, [(10, 4, 40, 10)], [1])
+    tree.read(map(plain, (2, 3, 4)))
+    layout = tree.layout()
+    assert layout.order == [1, 4, 0, 2, 3]
+    assert layout.lines == [[4], [2], [3]]
+    assert layout.blocks == [[0], [1, 2]]
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["upright-boxes", "turned-boxes"])
+@pytest.mark.parametrize("quarter", [0, 90, 180, 270])
+def test_a_page_that_is_turned_is_read_as_its_text_runs(quarter: int, turned: bool) -> None:
+    lines = [row(at) for at in range(6)]
+    sides = {0: lines, 90: [(-y1, x0, -y0, x1) for x0, y0, x1, y1 in lines]}
+    sides[180] = [(-x1, -y1, -x0, -y0) for x0, y0, x1, y1 in lines]
+    sides[270] = [(y0, -x1, y1, -x0) for x0, y0, x1, y1 in lines]
+    boxes = sides[quarter]
+    found = {
+        at: TurnedBox((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0, 0.0) for at, (x0, y0, x1, y1) in enumerate(boxes)
+    }
+    tree = RegionTree()
+    placed = tree.place(TEXT, boxes, None, found if turned else {})
+    tree.told(TEXT, placed.ids)
+    tree.read(plain(at, quarter) for at in range(6))
+    layout = tree.layout()
+    assert layout.order == list(range(6))
+    assert layout.lines == [[at] for at in range(6)]
+    assert layout.quarter == quarter
+
+
+def test_columns_of_ideographs_are_read_from_right_to_left_and_turn_no_page() -> None:
+    tree = RegionTree()
+    told(tree, TEXT, [(30.0 * at, 0.0, 30.0 * at + 20, 400.0) for at in range(5)])
+    tree.read(ReadText(at, 90, leftwards=False, may_run_down=True) for at in range(5))
+    layout = tree.layout()
+    assert layout.order == [4, 3, 2, 1, 0]
+    assert layout.quarter == 0
+
+
+def test_what_is_known_of_text_comes_from_the_values() -> None:
+    def value(region_id: int, text: str, rotation: int = 0) -> pipeline_pb2.Value:
+        return pipeline_pb2.Value(region_id=region_id, text=value_pb2.Text(text=text, rotation_degrees=rotation))
+
+    values = pipeline_pb2.Values(
+        values=[
+            value(3, "plain", 270),
+            value(4, ""),
+            value(5, "שלום 12"),
+            value(6, "naïve"),
+            value(7, "縦書きの文", 90),
+            value(8, "横書きの文"),
+            pipeline_pb2.Value(region_id=9),
+        ]
+    )
+    assert convert.texts_of(values, RegionTree().region) == [
+        ReadText(3, 270, leftwards=False, may_run_down=False),
+        ReadText(5, 0, leftwards=True, may_run_down=False),
+        ReadText(6, 0, leftwards=False, may_run_down=False),
+        ReadText(7, 90, leftwards=False, may_run_down=True),
+        ReadText(8, 0, leftwards=False, may_run_down=False),
+    ]
+
+
+def test_shapes_that_are_turned_are_known_as_such() -> None:
+    def region(**shape: Any) -> pipeline_pb2.Region:
+        return pipeline_pb2.Region(geometry=geometry_pb2.Geometry(**shape))
+
+    def point(x: float, y: float) -> geometry_pb2.Point:
+        return geometry_pb2.Point(x=x, y=y)
+
+    corners = [point(50, 10), point(50, 90), point(30, 90), point(30, 10)]  # its upper edge runs down
+    regions = pipeline_pb2.Regions(
+        regions=[
+            region(box=geometry_pb2.Box(x0=1, y0=2, x1=30, y1=40)),
+            region(rotated_box=geometry_pb2.RotatedBox(center=point(50, 50), width=80, height=20, angle_degrees=90)),
+            region(polygon=geometry_pb2.Polygon(points=corners)),
+            region(polygon=geometry_pb2.Polygon(points=corners[:3])),
+        ]
+    )
+    boxes, turned = convert.boxes_of(regions)
+    assert boxes[0] == (1, 2, 30, 40)
+    assert boxes[1] == pytest.approx((40, 10, 60, 90))
+    assert boxes[2] == (30, 10, 50, 90)
+    assert turned == {1: TurnedBox(50, 50, 80, 20, 90), 2: pytest.approx(TurnedBox(40, 50, 80, 20, 90))}
+
+
+def test_a_page_that_is_turned_is_a_notice() -> None:
+    notice = convert.page_turned(90)
+    assert (notice.reason, dict(notice.metadata)) == ("PAGE_TURNED", {"degrees": "90"})

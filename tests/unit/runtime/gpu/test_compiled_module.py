@@ -337,7 +337,7 @@ def test_a_fault_that_the_device_survives_costs_its_batch_alone_and_no_buffers(t
             assert run.result()[0] == pytest.approx(expected(*batch_of(1, number)), abs=1e-6)
     with pytest.raises(RuntimeError, match="wait 0 failed"):
         failed.result()
-    assert (len(module._free), len(module._flying)) == (2, 0)
+    assert (len(module._ring._free), len(module._ring._on_their_way)) == (2, 0)
 
 
 @pytest.mark.parametrize("fails", ["launching", "waiting"])

@@ -18,6 +18,8 @@ MODELS = [
     ("text-small", (2, 3, 192, 256), False),
     ("coco-v8n", (2, 3, 640, 640), True),
     ("doclaynet-v8n", (1, 3, 1024, 1024), True),
+    ("ppocrv6-tiny-det", (2, 3, 192, 256), False),
+    ("ppocrv6-small-det", (2, 3, 192, 256), False),
     ("ppocrv5-mobile", (2, 3, 48, 320), False),
     ("ppocrv6-tiny", (2, 3, 48, 320), False),
     ("ppocrv6-small", (2, 3, 48, 320), False),
@@ -31,7 +33,7 @@ W = np.ones((4, 3, 1, 1), np.float32)
 def weights_of(name: str) -> Path:
     if not weights.is_available(name):
         weights.pull(name)
-    return weights.resolve(name, kind="recognition" if name.startswith("ppocr") else "detection").path
+    return weights.resolve(name, kind=weights.load_registry().models[name].kind).path
 
 
 def graph(tmp_path: Path, nodes: Any, shape: tuple[int, ...] = (1, 3, 4, 4), /, **options: Any) -> Path:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Hashable, Sequence
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from sluiceway_runtime.errors import SluicewayError
-from sluiceway_runtime.pool import actions, events
-from sluiceway_runtime.pool.limits import PoolLimits, Timing
-from sluiceway_runtime.pool.scheduler import Scheduler
-from sluiceway_runtime.pool.statistics import WorkerState
+from sluiceway_runtime.pool.policy import actions, events
+from sluiceway_runtime.pool.policy.items import Item
+from sluiceway_runtime.pool.policy.limits import PoolLimits, Timing
+from sluiceway_runtime.pool.policy.scheduler import Scheduler
+from sluiceway_runtime.pool.policy.statistics import WorkerState
 from sluiceway_runtime.priority import Priority
+
+
+class Named(NamedTuple):
+    """A payload that is known by its name."""
+
+    name: str
+
+    def digest(self) -> str:
+        return self.name
 
 
 class Desk:
@@ -48,15 +57,16 @@ class Desk:
         done = self.scheduler.on_event(event, self.now)
         for action in done:
             match action:
-                case actions.Dispatch(worker, batch_id, item_ids):
+                case actions.Dispatch(worker, batch_id, items):
+                    item_ids = tuple(item.id for item in items)
                     self.held[worker].append((batch_id, item_ids))
                     self.dispatched.append((worker, item_ids))
-                case actions.Succeed(item_ids, results):
-                    for item_id, result in zip(item_ids, results, strict=True):
-                        self.answers.setdefault(item_id, []).append(result)
-                case actions.Fail(item_ids, error) | actions.Refuse(item_ids, error):
-                    for item_id in item_ids:
-                        self.answers.setdefault(item_id, []).append(error)
+                case actions.Succeed(items, results):
+                    for item, result in zip(items, results, strict=True):
+                        self.answers.setdefault(item.id, []).append(result)
+                case actions.Fail(items, error) | actions.Refuse(items, error):
+                    for item in items:
+                        self.answers.setdefault(item.id, []).append(error)
                 case actions.StartWorker(worker):
                     self.orders.append(("start", worker))
                 case actions.StopWorker(worker):
@@ -101,10 +111,8 @@ class Desk:
         for _, content in itertools.zip_longest(range(count), contents):
             item_id = next(self.ids)
             digest = str(item_id) if content is None else content
-            items.append(
-                events.Item(item_id, request, self.now + within, priority, group, cost, size, partial(str, digest))
-            )
-        self.feed(events.Submitted(items))
+            items.append(Item(item_id, request, self.now + within, priority, group, cost, size, Named(digest)))
+        self.feed(events.ItemsArrived(items))
         return [item.id for item in items]
 
     def tick(self, seconds: float = 0.0) -> None:
@@ -125,12 +133,12 @@ class Desk:
         self.feed(events.BatchRaised(worker, batch_id, "boom"))
         return item_ids
 
-    def died(self, worker: int = 0, *, back: bool = True, undelivered: int = 0) -> None:
+    def died(self, worker: int = 0, *, back: bool = True, undelivered: int = 0, broken: bool = False) -> None:
         """The worker ends; the last so many of the batches that it was sent had never reached it."""
         held = [batch_id for batch_id, _ in self.held[worker]]
         self.held[worker].clear()
         missed = frozenset(held[len(held) - undelivered :])
-        self.feed(events.WorkerDied(worker, "it was ended by SIGKILL", missed))
+        self.feed(events.WorkerDied(worker, "it was ended by SIGKILL", missed, broken))
         while back and self.state(worker) is WorkerState.BACKOFF:
             self.tick(self.scheduler.next_wakeup(self.now) - self.now)
         if back and self.state(worker) is WorkerState.STARTING:
@@ -140,7 +148,7 @@ class Desk:
         self.feed(events.CancelRequested([item_id]))
 
     def state(self, worker: int = 0) -> WorkerState:
-        return self.scheduler.slots[worker].state
+        return self.scheduler.workers[worker].state
 
     def answer(self, item_id: int) -> object:
         """The one answer of an item, None if it has none yet."""

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from sluiceway_runtime.pool import arena as module
-from sluiceway_runtime.pool.arena import Arenas
-from sluiceway_runtime.pool.channel import Channel, LostMessage, pack, pair
 from sluiceway_runtime.pool.payload import Payload
+from sluiceway_runtime.pool.transport import arena as module
+from sluiceway_runtime.pool.transport.arena import Arenas
+from sluiceway_runtime.pool.transport.channel import Channel, Draft, UnusablePacket, pack, pair
 
 
 def mappings() -> int:
@@ -122,7 +122,7 @@ def test_memory_that_never_arrived_is_not_used_again(line):
     with socket.socket(fileno=os.dup(line.here.fileno())) as bare:
         bare.send(packet.data)
     packet.close()
-    with pytest.raises(LostMessage) as caught:
+    with pytest.raises(UnusablePacket) as caught:
         line.there.receive()
     assert (caught.value.tag, caught.value.unreadable) == (1, False)
     line.arenas.give_back(1, whole=False)
@@ -161,8 +161,60 @@ def test_a_replacement_that_never_arrived_is_not_taken_for_what_it_replaces(line
     with socket.socket(fileno=os.dup(line.here.fileno())) as bare:
         bare.send(packet.data)
     packet.close()
-    with pytest.raises(LostMessage):
+    with pytest.raises(UnusablePacket):
         line.there.receive()
     line.arenas.give_back(2, whole=False)
     line.send(large(3), 3)
     assert bytes(line.there.receive().buffers[0]) == b"\3" * 100_000
+
+
+def test_a_message_that_cannot_be_written_leaves_its_arena_to_the_next(line, monkeypatch):
+    def fail(*_: object) -> None:
+        raise ValueError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.Arena, "write", fail)
+        for tag in range(5):
+            with pytest.raises(ValueError, match="no"):
+                pack(large(tag), tag, line.arenas)
+    packet = pack(large(9), 9, line.arenas)
+    assert packet.descriptor is not None
+    packet.close()
+    assert mappings() == 1
+
+
+def test_what_has_not_been_needed_for_a_while_is_unmapped_on_both_sides(line):
+    for tag, size in ((1, 30_000_000), (2, 5_000_000)):
+        assert line.here.try_send(pack(large(tag, size), tag, line.arenas))
+        line.there.receive()
+        line.arenas.give_back(tag)
+        # Nobody needs the first one that is not there yet, and the second message fits into it.
+    assert mappings() == 2
+    assert line.arenas.trim(module.IDLE_S - 0.1) == ()
+    numbers = line.arenas.trim(module.IDLE_S)
+    assert len(numbers) == 1
+    assert not line.arenas.trimmable
+    line.there.unmap(numbers)
+    assert mappings() == 0
+    line.send(large(3), 3)
+    assert bytes(line.there.receive().buffers[0]) == b"\3" * 100_000
+
+
+def test_memory_is_kept_while_messages_fill_it(line):
+    for tag in range(3):
+        draft = Draft(large(tag, 30_000_000), tag)
+        line.arenas.take(tag, draft.size, 10.0 * tag)
+        line.arenas.give_back(tag)
+        assert line.arenas.trim(10.0 * tag + module.IDLE_S - 1.0) == ()
+    small = Draft(large(3), 3)
+    line.arenas.take(3, small.size, 25.0)
+    line.arenas.give_back(3)
+    assert len(line.arenas.trim(30.0)) == 1, "a small one does not keep it"
+
+
+@pytest.mark.parametrize("size", [70_000, 2**20, 2**20 + 1, 5_000_000, 33 * 2**20, 64 * 2**20])
+def test_memory_is_at_most_a_quarter_larger_than_what_it_was_made_for(line, size):
+    room = line.arenas.take(1, size)
+    assert room is not None
+    assert size <= room.size <= max(module.MIN_BYTES, size * 1.25)
+    line.arenas.give_back(1)

@@ -11,8 +11,15 @@ from pathlib import Path
 
 import pytest
 from sluiceway_runtime.errors import InvalidImage
-from sluiceway_runtime.pool.channel import INLINE_MAX_BYTES, Channel, ChannelClosed, LostMessage, pack, pair
 from sluiceway_runtime.pool.payload import Payload
+from sluiceway_runtime.pool.transport.channel import (
+    INLINE_MAX_BYTES,
+    Channel,
+    ChannelClosed,
+    UnusablePacket,
+    pack,
+    pair,
+)
 
 
 def open_descriptors() -> set[str]:
@@ -153,7 +160,7 @@ def test_a_message_that_cannot_be_read_names_its_tag_and_the_next_one_is_fine(en
     here, there = ends
     here.send([Unreadable(), bytes(size)], tag=42)
     here.send("fine")
-    with pytest.raises(LostMessage, match="ValueError") as caught:
+    with pytest.raises(UnusablePacket, match="ValueError") as caught:
         there.receive()
     assert (caught.value.tag, caught.value.unreadable) == (42, True)
     assert there.receive() == "fine"
@@ -175,7 +182,7 @@ def test_a_packet_without_its_descriptor_is_lost_not_fatal(ends):
     with socket.socket(fileno=os.dup(here.fileno())) as bare:
         bare.send(packet.data)
     packet.close()
-    with pytest.raises(LostMessage) as caught:
+    with pytest.raises(UnusablePacket) as caught:
         there.receive()
     assert (caught.value.tag, caught.value.unreadable) == (7, False)
 
@@ -185,7 +192,7 @@ def test_memory_that_is_shorter_than_announced_is_refused(ends):
     packet = pack(Payload(None, (bytes(100_000),)), tag=7)
     os.ftruncate(packet.descriptor, 10)
     here.try_send(packet)
-    with pytest.raises(LostMessage, match="smaller"):
+    with pytest.raises(UnusablePacket, match="smaller"):
         there.receive()
 
 

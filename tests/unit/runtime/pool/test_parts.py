@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import threading
+from typing import Any, NamedTuple
 
 import pytest
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import DeadlineExceeded, StartupError
 from sluiceway_runtime.pool import Payload, Placement, PoolLimits, WorkerSpec
-from sluiceway_runtime.pool.events import Item
 from sluiceway_runtime.pool.handler import checked, load_handler
-from sluiceway_runtime.pool.quarantine import Quarantine, Verdict
-from sluiceway_runtime.pool.queue import FairQueue
-from sluiceway_runtime.pool.rate import ServiceRate
+from sluiceway_runtime.pool.policy.items import Item
+from sluiceway_runtime.pool.policy.quarantine import Quarantine, Verdict
+from sluiceway_runtime.pool.policy.queue import FairQueue
+from sluiceway_runtime.pool.policy.rate import ServiceRate
 from sluiceway_runtime.pool.testing import FakeClock, InProcessPool
 from sluiceway_runtime.priority import Priority
 
 
-def item(number: int, size: int = 1, content: str | None = None, **more: object) -> Item:
-    return Item(number, "r", 10.0, size_bytes=size, digest=lambda: content or str(number), **more)
+class Named(NamedTuple):
+    """A payload that is known by its name."""
+
+    name: str
+
+    def digest(self) -> str:
+        assert self.name, "nobody needs to know"
+        return self.name
+
+
+def item(number: int, size: int = 1, content: str | None = None, **more: Any) -> Item:
+    named = Named(str(number) if content is None else content)
+    facts = {"priority": Priority.NORMAL, "group": None, "cost": 1} | more
+    return Item(number, "r", 10.0, size_bytes=size, payload=named, **facts)
 
 
 def test_size_counts_bytes_not_elements():
@@ -63,30 +76,40 @@ def test_a_pool_without_workers_or_credits_is_refused(bad):
 
 
 def test_quarantine_hashes_nothing_unless_the_size_is_known():
-    def must_not_be_called() -> str:
-        raise AssertionError
-
-    quarantine = Quarantine()
-    quarantine.remember(item(1, size=10), Verdict.GUILTY)
-    assert quarantine.verdict(Item(2, "r", 1.0, size_bytes=11, digest=must_not_be_called)) is Verdict.INNOCENT
+    quarantine = Quarantine(10.0)
+    quarantine.remember(item(1, size=10), Verdict.GUILTY, 0.0)
+    assert quarantine.verdict(item(2, size=11, content=""), 0.0) is Verdict.INNOCENT
 
 
 def test_quarantine_is_bounded_and_forgets_the_oldest():
-    quarantine = Quarantine(capacity=3)
+    quarantine = Quarantine(10.0, capacity=3)
     for number in range(5):
-        quarantine.remember(item(number, size=number), Verdict.GUILTY)
+        quarantine.remember(item(number, size=number), Verdict.GUILTY, 0.0)
     assert len(quarantine) == 3
-    assert [quarantine.verdict(item(number, size=number)) for number in (1, 2)] == [Verdict.INNOCENT, Verdict.GUILTY]
+    verdicts = [quarantine.verdict(item(number, size=number), 1.0) for number in (1, 2)]
+    assert verdicts == [Verdict.INNOCENT, Verdict.GUILTY]
+
+
+def test_quarantine_forgets_what_is_older_than_a_verdict_holds():
+    quarantine = Quarantine(10.0)
+    for number in range(4):
+        quarantine.remember(item(number, size=number), Verdict.GUILTY, 3.0 * number)
+    quarantine.remember(item(0, size=0), Verdict.GUILTY, 9.0)  # again, so it is the youngest
+    verdicts = [quarantine.verdict(item(number, size=number), 14.0) for number in range(4)]
+    assert verdicts == [Verdict.GUILTY, Verdict.INNOCENT, Verdict.GUILTY, Verdict.GUILTY]
+    assert len(quarantine) == 3
+    assert quarantine.verdict(item(3, size=3), 19.0) is Verdict.INNOCENT
+    assert len(quarantine) == 0
 
 
 def test_quarantine_keeps_the_latest_verdict_and_acquits():
-    quarantine = Quarantine()
-    quarantine.remember(item(1), Verdict.SUSPECT)
-    quarantine.remember(item(1), Verdict.GUILTY)
-    assert (quarantine.verdict(item(1)), len(quarantine)) == (Verdict.GUILTY, 1)
-    quarantine.remember(item(1), Verdict.INNOCENT)
-    quarantine.remember(item(2), Verdict.INNOCENT)
-    assert (quarantine.verdict(item(1)), len(quarantine)) == (Verdict.INNOCENT, 0)
+    quarantine = Quarantine(10.0)
+    quarantine.remember(item(1), Verdict.SUSPECT, 0.0)
+    quarantine.remember(item(1), Verdict.GUILTY, 0.0)
+    assert (quarantine.verdict(item(1), 0.0), len(quarantine)) == (Verdict.GUILTY, 1)
+    quarantine.acquit(item(1))
+    quarantine.acquit(item(2))
+    assert (quarantine.verdict(item(1), 0.0), len(quarantine)) == (Verdict.INNOCENT, 0)
 
 
 def test_rate_starts_with_the_first_batch_and_follows_slowly():
@@ -129,6 +152,7 @@ def test_queue_keeps_no_trace_of_what_has_left():
     (group,) = (group for level in queue._levels for group in level._groups.values())
     assert len(group.heap) < 200
     assert all(len(level._entered) < 200 for level in queue._levels)
+    assert len(queue._arrived) < 200
 
 
 def test_fake_clock_calls_what_is_due_each_at_its_own_moment():

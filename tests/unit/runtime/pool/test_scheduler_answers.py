@@ -10,8 +10,8 @@ from sluiceway_runtime.errors import (
     QueueFull,
     Unavailable,
 )
-from sluiceway_runtime.pool import actions, events
-from sluiceway_runtime.pool.limits import Timing
+from sluiceway_runtime.pool.policy import actions, events
+from sluiceway_runtime.pool.policy.limits import Timing
 from sluiceway_runtime.priority import Priority
 
 
@@ -24,7 +24,11 @@ def test_a_result_reaches_its_own_item_with_its_times(make_desk):
     desk.tick()
     batch_id, _ = desk.held[0][0]
     done = desk.feed(events.BatchDone(0, batch_id, ("a", "b"), 7.0))
-    assert done == [actions.Succeed([first, second], ["a", "b"], pytest.approx([500, 300]), 7.0, 0)]
+    (told,) = done
+    assert isinstance(told, actions.Succeed)
+    assert [item.id for item in told.items] == [first, second]
+    assert (told.results, told.queue_ms) == (["a", "b"], pytest.approx([500, 300]))
+    assert (told.compute_ms, told.worker) == (7.0, 0)
 
 
 def test_an_error_in_the_list_fails_that_item_alone(make_desk):
@@ -213,7 +217,7 @@ def test_a_batch_that_was_lost_on_the_way_fails_as_unavailable_even_behind_anoth
     first, second = desk.submit(), desk.submit()
     desk.tick()
     batch_id, _ = desk.held[0].pop(1)
-    desk.feed(events.BatchUndelivered(0, batch_id, Unavailable("no descriptors")))
+    desk.feed(events.BatchLost(0, batch_id, Unavailable("no descriptors")))
     assert isinstance(desk.error(second), Unavailable)
     desk.done()
     assert desk.answer(first) == str(first)

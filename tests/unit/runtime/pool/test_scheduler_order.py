@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from sluiceway_runtime.pool import events
-from sluiceway_runtime.pool.limits import Timing
-from sluiceway_runtime.pool.queue import PACKET_ITEMS
+from sluiceway_runtime.pool.policy import events
+from sluiceway_runtime.pool.policy.limits import Timing
+from sluiceway_runtime.pool.policy.queue import PACKET_ITEMS
 from sluiceway_runtime.priority import Priority
 
 

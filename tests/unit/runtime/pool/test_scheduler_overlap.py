@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from sluiceway_runtime.errors import DeadlineExceeded, Quarantined, QueueFull, Unavailable
-from sluiceway_runtime.pool import events
-from sluiceway_runtime.pool.limits import WorkerSpec
+from sluiceway_runtime.pool.policy import events
+from sluiceway_runtime.pool.spec import WorkerSpec
 
 
 def in_hand(desk, worker=0):
@@ -115,7 +115,7 @@ def test_items_that_come_together_share_a_batch_and_one_answer(make_desk):
     assert desk.batches() == [tuple(items)]
     batch_id, _ = desk.held[0][0]
     (action,) = desk.feed(events.BatchDone(0, batch_id, ("a",) * 5, 1.0))
-    assert action.item_ids == items
+    assert [item.id for item in action.items] == items
 
 
 def test_when_there_is_no_more_room_the_rest_is_refused_with_one_error(make_desk):
@@ -149,6 +149,9 @@ def test_a_known_killer_among_others_is_refused_alone(make_desk):
     desk.tick()
     desk.died()
     desk.died()
+    desk.submit()
+    desk.tick()
+    desk.done()
     items = desk.submit_many(3, size=9, contents=["a", "deadly", "b"])
     assert isinstance(desk.error(items[1]), Quarantined)
     assert [desk.answer(items[0]), desk.answer(items[2])] == [None, None]

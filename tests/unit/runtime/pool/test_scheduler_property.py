@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sluiceway_runtime.errors import InvalidImage, SluicewayError, Unavailable
-from sluiceway_runtime.pool import actions, events
-from sluiceway_runtime.pool.limits import PoolLimits, Timing
-from sluiceway_runtime.pool.scheduler import Scheduler
+from sluiceway_runtime.pool.policy import actions, events
+from sluiceway_runtime.pool.policy.items import Item
+from sluiceway_runtime.pool.policy.limits import PoolLimits, Timing
+from sluiceway_runtime.pool.policy.machine import TRIAL_ID
+from sluiceway_runtime.pool.policy.scheduler import Scheduler
 from sluiceway_runtime.priority import Priority
 
 BATCH_TIMEOUT_S = 5.0
+
+
+class Named(NamedTuple):
+    """A payload that is known by its name."""
+
+    name: str
+
+    def digest(self) -> str:
+        return self.name
+
+
 CONTENTS = st.sampled_from(["plain", "odd", "deadly", "late"])
 
 
@@ -42,11 +56,12 @@ class PoolModel(RuleBasedStateMachine):
         timing = Timing(ageing_s=1.0, restart_delay_s=0.1, restart_delay_max_s=1.0, stop_grace_s=1.0)
         overlap = min(overlap, credits_each)
         self.scheduler = Scheduler(workers, credits_each, self.limits, timing, overlap=overlap)
-        self.items: dict[int, events.Item] = {}
+        self.items: dict[int, Item] = {}
         self.accepted: set[int] = set()
         self.outcomes: Counter[int] = Counter()
         self.holding: dict[int, list[tuple[int, tuple[int, ...]]]] = {index: [] for index in range(workers)}
         self.alive: dict[int, str] = {}
+        self.recalled: dict[int, set[int]] = {}
         self.last_id = 0
         self.feed(events.StartRequested())
         for worker in range(workers):
@@ -55,21 +70,27 @@ class PoolModel(RuleBasedStateMachine):
     def feed(self, event):
         for action in self.scheduler.on_event(event, self.now):
             match action:
-                case actions.Dispatch(worker, batch_id, item_ids):
+                case actions.Dispatch(worker, batch_id, items):
+                    item_ids = tuple(item.id for item in items)
                     self.check_dispatch(worker, item_ids)
                     self.holding[worker].append((batch_id, item_ids))
-                case actions.Refuse(item_ids, _):
-                    for item_id in item_ids:
-                        assert item_id not in self.accepted
-                        self.items.pop(item_id)
-                case actions.Succeed(item_ids, results):
-                    assert results == [f"result {item_id}" for item_id in item_ids]
-                    for item_id in item_ids:
-                        self.end(item_id)
-                case actions.Fail(item_ids, error):
+                case actions.Refuse(items, _):
+                    for item in items:
+                        assert item.id not in self.accepted
+                        self.items.pop(item.id)
+                case actions.Succeed(items, results):
+                    assert results == [f"result {item.id}" for item in items]
+                    for item in items:
+                        self.end(item.id)
+                case actions.Fail(items, error):
                     assert isinstance(error, SluicewayError)
-                    for item_id in item_ids:
-                        self.end(item_id)
+                    for item in items:
+                        self.end(item.id)
+                case actions.Recall(worker, batch_id, positions):
+                    batches = dict(self.holding[worker])
+                    assert all(self.outcomes[batches[batch_id][position]] for position in positions), "somebody waits"
+                    assert batch_id != self.holding[worker][0][0], "it is being computed"
+                    self.recalled.setdefault(batch_id, set()).update(positions)
                 case actions.StartWorker(worker):
                     assert worker not in self.alive, "two processes for one worker"
                     self.alive[worker] = "starting"
@@ -84,6 +105,10 @@ class PoolModel(RuleBasedStateMachine):
         self.outcomes[item_id] += 1
 
     def check_dispatch(self, worker, item_ids):
+        if item_ids == (TRIAL_ID,):
+            assert not self.scheduler.able
+            assert not self.busy(), "an ill machine is tried on one worker at a time"
+            return
         held = [item for batches in self.holding.values() for _, batch in batches for item in batch]
         items = [self.items[item_id] for item_id in item_ids]
         assert self.alive[worker] == "ready"
@@ -100,12 +125,12 @@ class PoolModel(RuleBasedStateMachine):
         self.alive[worker] = "ready"
         self.feed(events.WorkerReady(worker))
 
-    def die(self, worker):
+    def die(self, worker, *, broken=False):
         # The last one may have been sent to a process that was dead already.
         undelivered = frozenset(batch_id for batch_id, _ in self.holding[worker][-1:] if batch_id % 2)
         self.holding[worker].clear()
         del self.alive[worker]
-        self.feed(events.WorkerDied(worker, "it was ended by SIGKILL", undelivered))
+        self.feed(events.WorkerDied(worker, "it was ended by SIGKILL", undelivered, broken))
 
     def workers_with(self, state):
         return [worker for worker, is_in in self.alive.items() if is_in == state]
@@ -126,7 +151,7 @@ class PoolModel(RuleBasedStateMachine):
     def submit(self, count, request, priority, group, cost, size, within, content):
         # Sizes vary so that the contents met again are few enough not to be all in quarantine.
         items = [
-            events.Item(
+            Item(
                 self.last_id + number,
                 request,
                 self.now + within,
@@ -134,14 +159,14 @@ class PoolModel(RuleBasedStateMachine):
                 group,
                 cost,
                 size,
-                lambda: f"{content}{size}",
+                Named(f"{content}{size}"),
             )
             for number in range(1, count + 1)
         ]
         self.last_id += count
         self.items |= {item.id: item for item in items}
         before = self.scheduler.counters.accepted
-        self.feed(events.Submitted(items))
+        self.feed(events.ItemsArrived(items))
         taken = {item.id for item in items if item.id in self.items}
         assert self.scheduler.counters.accepted == before + len(taken)
         self.accepted |= taken
@@ -156,9 +181,11 @@ class PoolModel(RuleBasedStateMachine):
     def cancel(self, data):
         item_id = data.draw(st.sampled_from(sorted(self.accepted)))
         before = self.scheduler.counters.cancelled
+        # Noted first, as what follows is about an item that nobody waits for. One that is due is answered as late.
+        open_before = not self.outcomes[item_id] and self.items[item_id].deadline_s > self.now
+        self.outcomes[item_id] += open_before
         self.feed(events.CancelRequested([item_id]))
-        if self.scheduler.counters.cancelled > before:
-            self.end(item_id)
+        assert self.scheduler.counters.cancelled == before + open_before
 
     @precondition(lambda self: self.busy())
     @rule(
@@ -170,17 +197,22 @@ class PoolModel(RuleBasedStateMachine):
         if fault == "all":
             self.feed(events.BatchRaised(worker, batch_id, "boom"))
         elif fault == "lost":
-            self.feed(events.BatchUndelivered(worker, batch_id, Unavailable("lost")))
+            self.feed(events.BatchLost(worker, batch_id, Unavailable("lost")))
         else:
-            results = [f"result {item_id}" for item_id in item_ids]
-            if fault == "one":
+            # It had begun some of what was recalled before it heard of it, or not.
+            taken_back = self.recalled.get(batch_id, set()) if batch_id % 3 else set()
+            results = [
+                events.TAKEN_BACK if position in taken_back else f"result {item_id}"
+                for position, item_id in enumerate(item_ids)
+            ]
+            if fault == "one" and results[0] is not events.TAKEN_BACK:
                 results[0] = InvalidImage("no")
             self.feed(events.BatchDone(worker, batch_id, tuple(results), 1.0, memory_mb * 2**20))
 
     @precondition(lambda self: self.alive)
     @rule(data=st.data())
     def crash(self, data):
-        self.die(data.draw(st.sampled_from(sorted(self.alive))))
+        self.die(data.draw(st.sampled_from(sorted(self.alive))), broken=data.draw(st.booleans()))
 
     @precondition(lambda self: self.workers_with("starting"))
     @rule(data=st.data())
@@ -206,6 +238,7 @@ class PoolModel(RuleBasedStateMachine):
             open_items = len(self.accepted) - sum(self.outcomes.values())
             assert self.scheduler.unanswered == open_items
             with_workers = {item for batches in self.holding.values() for _, batch in batches for item in batch}
+            with_workers.discard(TRIAL_ID)
             wanted = sum(1 for item in with_workers if not self.outcomes[item])
             assert self.scheduler.queued == open_items - wanted
             waiting = [item for item in self.accepted if not self.outcomes[item] and item not in with_workers]

@@ -1,0 +1,6 @@
+"""DB detectors (differentiable binarisation): maps that say of each pixel how likely it is text, read as lines."""
+
+from sluiceway_detection.db.long_lines import divide_long_lines
+from sluiceway_detection.db.regions import MapReading, select_map
+
+__all__ = ["MapReading", "divide_long_lines", "select_map"]

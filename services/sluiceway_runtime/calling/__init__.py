@@ -1,0 +1,1 @@
+"""What a Sluiceway server needs to call another one."""

@@ -1,0 +1,82 @@
+"""The one place that makes gRPC servers, so that limits and keepalive are the same everywhere.
+
+Its counterpart for who calls is `calling.channel`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc
+import grpc.aio
+
+from sluiceway_runtime.config import ServerConfig
+from sluiceway_runtime.errors import StartupError
+
+__all__ = ["bind", "make_server"]
+
+# Below the interval of `calling.channel`: a Python server otherwise ends connections with `too_many_pings`.
+MIN_PING_INTERVAL_MS = 5_000
+# Of a request, what a client may send before the server asks for it. A larger one costs a round trip more.
+UNASKED_BYTES = 512 * 2**10
+
+
+def make_server(
+    config: ServerConfig, interceptors: Sequence[grpc.aio.ServerInterceptor], *, waits: bool = False
+) -> grpc.aio.Server:
+    """An unstarted server with the limits of its configuration.
+
+    Args:
+        config: of the server.
+        interceptors: what surrounds every call.
+        waits: whether calls wait at its door, with what they may send without being asked.
+    """
+    # Otherwise the window follows the speed of the connection, up to a gigabyte for each call, and what calls that wait
+    # at the door send is here although nobody has asked for it. Where none waits, large messages travel faster so.
+    windows = [
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", UNASKED_BYTES),
+        # What may come unasked comes in one frame, not in frames of 16 KiB.
+        ("grpc.http2.max_frame_size", UNASKED_BYTES),
+    ]
+    age = config.max_connection_age_s
+    # Calls that run on it go on for as long as they take: gRPC's own grace has no end.
+    ages = [("grpc.max_connection_age_ms", int(age * 1000))] if age is not None else []
+    return grpc.aio.server(
+        interceptors=list(interceptors),
+        options=[
+            ("grpc.max_receive_message_length", config.max_message_bytes),
+            ("grpc.max_send_message_length", config.max_message_bytes),
+            # Two servers on one port would share it silently; the second has to fail.
+            ("grpc.so_reuseport", 0),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.max_ping_strikes", 0),
+            *(windows if waits else []),
+            *ages,
+        ],
+    )
+
+
+def bind(server: grpc.aio.Server, config: ServerConfig, credentials: grpc.ServerCredentials | None = None) -> int:
+    """Listen; returns the port, which the system chose if 0 was configured.
+
+    Args:
+        server: from `make_server`.
+        config: says where.
+        credentials: for TLS; None is plain text.
+
+    Raises:
+        StartupError: the address cannot be had.
+    """
+    address = f"[{config.host}]:{config.port}" if ":" in config.host else f"{config.host}:{config.port}"
+    try:
+        if credentials is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise StartupError(f"cannot listen on {address}: is another server running there?") from error
+    if port == 0:
+        raise StartupError(f"cannot listen on {address}")
+    return port
