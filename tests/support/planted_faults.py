@@ -20,7 +20,6 @@ from sluiceway_orchestrator.stages.stage import Lease, Stage
 from sluiceway_runtime.account import Account, MemoryBudget
 from sluiceway_runtime.errors import Internal
 from sluiceway_runtime.pool import Pool
-from sluiceway_runtime.pool.execution import Waiting
 from sluiceway_runtime.pool.policy.actions import KillWorker
 from sluiceway_runtime.pool.policy.admission import Room
 from sluiceway_runtime.pool.policy.handout import Handouts
@@ -87,10 +86,6 @@ def _suspects_are_run_together(before: Any) -> Any:
         before(self, together, probe=probe)
 
     return add
-
-
-def _a_recall_is_of_all(before: Any) -> Any:
-    return lambda self, positions: before(self, range(max(positions) + 1))
 
 
 def _whole_batch_fails(before: Any) -> Any:
@@ -183,7 +178,6 @@ PLANTED: Mapping[str, Plant] = {
     "a worker is given one batch too many": _replaced(Scheduler, "__init__", _one_credit_too_many),
     "no free worker is seen": _does_nothing(Handouts, "_free", []),
     "a worker that hangs is left alone": _replaced(Workforce, "watch", _nobody_is_killed),
-    "a recall is taken to be of all before it": _replaced(Waiting, "drop", _a_recall_is_of_all),
     "nothing is withdrawn": _does_nothing(Pool, "_cancel"),
     "values are given to other regions": _replaced(RegionTree, "place", _regions_are_mixed_up),
 }
