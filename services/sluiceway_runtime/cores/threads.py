@@ -53,7 +53,7 @@ def apply_thread_caps(threads: int) -> dict[str, int]:
     imports nothing.
 
     Returns:
-        Library -> threads that it now says it uses.
+        Library -> threads that it now says it uses; a library that uses fewer is left alone.
     """
     caps: dict[str, int] = {}
     if (cv2 := sys.modules.get("cv2")) is not None:
@@ -64,7 +64,9 @@ def apply_thread_caps(threads: int) -> dict[str, int]:
         caps["torch"] = int(torch.get_num_threads())
     # OpenMP runtimes, OpenBLAS, MKL and BLIS, each as often as it is there.
     for library in ThreadpoolController().lib_controllers:
-        library.set_num_threads(threads)
+        # Never raised: OpenBLAS then starts threads, which spin for a while and are taken for work.
+        if library.get_num_threads() > threads:
+            library.set_num_threads(threads)
         caps[f"{library.user_api}:{Path(library.filepath).name}"] = int(library.get_num_threads())
     return caps
 

@@ -33,12 +33,7 @@ def make_server(
     """
     # Otherwise the window follows the speed of the connection, up to a gigabyte for each call, and what calls that wait
     # at the door send is here although nobody has asked for it. Where none waits, large messages travel faster so.
-    windows = [
-        ("grpc.http2.bdp_probe", 0),
-        ("grpc.http2.lookahead_bytes", UNASKED_BYTES),
-        # What may come unasked comes in one frame, not in frames of 16 KiB.
-        ("grpc.http2.max_frame_size", UNASKED_BYTES),
-    ]
+    windows = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", UNASKED_BYTES)]
     age = config.max_connection_age_s
     # Calls that run on it go on for as long as they take: gRPC's own grace has no end.
     ages = [("grpc.max_connection_age_ms", int(age * 1000))] if age is not None else []

@@ -224,7 +224,7 @@ def test_without_the_converter_nothing_is_downloaded(
     finder = registry.models["finder"]
     assert finder.convert is not None
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(StartupError, match=r"sluiceway\[export\]"):
+    with pytest.raises(StartupError, match=r"needs the export extra: .*\[export\]"):
         weights.pull("finder", registry=registry, cache=tmp_path / "cache")
     assert calls == []
 
