@@ -353,6 +353,7 @@ def main() -> int:
     )
     print(text)
     if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(text + "\n", encoding="utf-8")
     for line in failed:
         print(line, file=sys.stderr)

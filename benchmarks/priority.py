@@ -320,6 +320,7 @@ def main() -> int:
     text = json.dumps(found, indent=2)
     print(text)
     if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(text + "\n", encoding="utf-8")
     failed = missed(figures)
     for line in failed:

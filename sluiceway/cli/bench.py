@@ -24,6 +24,7 @@ from sluiceway.cli.target import Target, find_target, parse_params
 from sluiceway.cli.terminal import EXIT_FAILED, EXIT_USAGE, errors, fail, output, widen_stdout
 from sluiceway.client import AsyncClient, Description, Options, Tls
 from sluiceway.client.connection import Connection
+from sluiceway.installation import install_command
 
 if TYPE_CHECKING:
     from sluiceway.bench.arrivals import Trace
@@ -165,9 +166,7 @@ def bench(
     [dim]sluiceway bench scans/ --address localhost:50051 --find-knee --p99 500 --html report.html[/]
     """
     if importlib.util.find_spec("hdrh") is None:
-        fail(
-            "bench needs a histogram that is not installed. Install it with: pip install 'sluiceway[bench]'", EXIT_USAGE
-        )
+        fail(f"bench needs a histogram that is not installed. Install it with: {install_command('bench')}", EXIT_USAGE)
     _check_one({"--rate": rate, "--in-flight": in_flight, "--trace": trace, "--find-knee": find_knee or None})
     _check_above_0({"--rate": rate, "--speed": speed, "--seconds": seconds, "--timeout": timeout, "--p99": p99})
     if find_knee and p99 is None:

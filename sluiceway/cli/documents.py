@@ -13,6 +13,7 @@ from sluiceway.cli.streams import flush_bytes
 from sluiceway.cli.terminal import EXIT_USAGE, fail
 from sluiceway.client import Result
 from sluiceway.formats import to_alto, to_csv, to_hocr, to_markdown, to_searchable_pdf, to_text
+from sluiceway.installation import install_command
 
 __all__ = ["Documents", "FormatName", "image_of"]
 
@@ -60,7 +61,7 @@ class Documents:
         self._place = place
         self._begun = False
         if form is FormatName.SEARCHABLE_PDF and not all(map(importlib.util.find_spec, ("pikepdf", "fontTools"))):
-            fail("--format searchable-pdf needs what `pip install 'sluiceway[pdf]'` brings", EXIT_USAGE)
+            fail(f"--format searchable-pdf needs what `{install_command('pdf')}` brings", EXIT_USAGE)
         if place is None and sources > 1 and form not in STREAMED:
             fail(f"--format {form} makes a file for each source: name a folder with --out", EXIT_USAGE)
         if place is None and form is FormatName.SEARCHABLE_PDF and sys.stdout.isatty():

@@ -10,7 +10,7 @@ from pathlib import Path
 from sluiceway.cli.streams import read_stdin
 from sluiceway.cli.terminal import EXIT_USAGE, errors, fail
 from sluiceway.client.folders import IMAGE_SUFFIXES, images_in
-from sluiceway.client.sources import Content
+from sluiceway.client.sources import Content, describe_source
 
 __all__ = ["Input", "find_inputs"]
 
@@ -48,7 +48,7 @@ def _spell_out(argument: str) -> Iterator[Input]:
         for name in found:
             yield Input(name, name)
     else:
-        yield Input(argument, argument)
+        yield Input(describe_source(argument), argument)
 
 
 def _say_unreadable(error: OSError) -> None:

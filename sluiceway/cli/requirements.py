@@ -6,6 +6,7 @@ import importlib.util
 from typing import NoReturn
 
 from sluiceway.cli.terminal import EXIT_USAGE, fail
+from sluiceway.installation import install_command
 
 __all__ = ["has_servers", "missing_servers", "require_servers"]
 
@@ -32,6 +33,6 @@ def missing_servers(what: str, missing: str) -> NoReturn:
     """End the command with advice: it needs what is not installed."""
     fail(
         f"{what} needs the servers, and only the client is installed ({missing} missing). "
-        "Install them with: pip install 'sluiceway[cpu]', or name a running cluster with --address",
+        f"Install them with: {install_command('cpu')}, or name a running cluster with --address",
         EXIT_USAGE,
     )

@@ -30,8 +30,9 @@ __all__ = [
 
 ChannelOrder = Literal["bgr", "rgb"]
 
-_URLS = ("http://", "https://")
-_SCHEMES = (*_URLS, "api:")
+# Schemes are written in either case.
+_URLS = ("http://", "https://", "data:")
+_API = "api:"
 # Safely below the 32 MiB that a server takes unless told otherwise; a photograph of 12 megapixels has 36 MB.
 MAX_BMP_BYTES = 24 * 2**20
 # The fastest: photographs come out little larger than at the highest level, in a fraction of its time.
@@ -136,6 +137,9 @@ def describe_source(source: SourceLike) -> str:
         return f"picture {source.width}x{source.height}"
     if isinstance(source, bytes | bytearray | memoryview):
         return f"{len(source)} bytes"
+    if isinstance(source, str) and source[:5].lower() == "data:":
+        # Not the picture itself, which may be megabytes of text.
+        return f"{source[:64].partition(',')[0]},… ({len(source)} characters)"
     if isinstance(source, str | os.PathLike | ApiCall):
         return str(source)
     if isinstance(source, ArrayLike):
@@ -148,8 +152,12 @@ def path_of(source: SourceLike) -> Path | None:
     """Say which file a source is in; None if it is in none."""
     content = source.content if isinstance(source, Source) else source
     if isinstance(content, str):
-        return None if content.startswith(_SCHEMES) else Path(content)
+        return None if _is_url(content) or content.startswith(_API) else Path(content)
     return Path(content) if isinstance(content, os.PathLike) else None
+
+
+def _is_url(text: str) -> bool:
+    return text[: len("https://")].lower().startswith(_URLS)
 
 
 def load_source(
@@ -158,7 +166,7 @@ def load_source(
     """Read or encode a source.
 
     Args:
-        source: `http://` and `https://` URLs and `api:NAME?key=value` are told apart from paths by how they begin.
+        source: URLs (`http://`, `https://`, `data:`) and `api:NAME?key=value` are told from paths by how they begin.
         channels: order in three-channel arrays; what OpenCV reads is "bgr". Pillow pictures know theirs.
         most_bytes: of a larger file nothing is read.
 
@@ -183,9 +191,9 @@ def load_source(
         case Image.Image():
             with _unreadable_pictures():
                 return LoadedSource(name, image=_sized(_encode(ImageOps.exif_transpose(source))))
-        case str() if source.startswith(_URLS):
+        case str() if _is_url(source):
             return LoadedSource(name, url=source)
-        case str() if source.startswith("api:"):
+        case str() if source.startswith(_API):
             return LoadedSource(name, call=ApiCall.parse(source))
         case str() | os.PathLike():
             return LoadedSource(name, image=read_file(Path(source), most_bytes))
