@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from sluiceway_runtime.errors import ConfigurationError
 
-__all__ = ["PLACEHOLDER", "ApiConfig", "DetectionOption", "Network", "Pointer", "load_apis", "require_secrets"]
+__all__ = ["PLACEHOLDER", "ApiConfig", "DetectionOption", "Network", "Pointer", "Proxy", "load_apis", "require_secrets"]
 
 # `{name}` stands for a declared parameter, `{secret.NAME}` for a secret; anything else in braces is left alone, so that
 # JSON bodies need no escaping.
@@ -27,6 +27,7 @@ def _network(text: str) -> str:
 
 
 Network = Annotated[str, AfterValidator(_network)]
+Proxy = Annotated[str, Field(pattern=r"^https?://[^/@\s]+/?$")]
 Pointer = Annotated[str, Field(pattern=r"^(/([^~]|~[01])*)?$")]
 DetectionOption = Literal["confidence", "iou", "classes", "max_detections", "image_size"]
 
@@ -73,6 +74,7 @@ class ApiConfig(BaseModel):
     )
     allow_hosts: tuple[str, ...] = Field(("*",), description="Hosts that URLs in the answer, and redirects, may name.")
     allow_cidrs: tuple[Network, ...] = Field((), description="Non-public addresses that they may lead to.")
+    proxy: Proxy | None = Field(None, description="What its requests go through, such as http://proxy:3128.")
     max_in_flight: int = Field(64, ge=1, description="Calls of this API at once.")
     breaker_failures: int = Field(8, ge=1, description="Failures in a row that stop calls for a while.")
     breaker_open_s: float = Field(5, gt=0, description="How long they are stopped before one is tried.")

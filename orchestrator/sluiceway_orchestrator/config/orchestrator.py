@@ -9,7 +9,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 from sluiceway_runtime.config import Port, ServerConfig
 
-from sluiceway_orchestrator.config.apis import Network
+from sluiceway_orchestrator.config.apis import Network, Proxy
 from sluiceway_orchestrator.config.http import HttpConfig
 from sluiceway_orchestrator.config.pipelines import DEFAULT_PIPELINE
 
@@ -36,6 +36,10 @@ class OrchestratorConfig(ServerConfig):
     )
     url_allow_cidrs: tuple[Network, ...] = Field(
         (), description="Addresses that URLs may lead to although they are not public, or their host is not listed."
+    )
+    proxy: Proxy | None = Field(
+        None,
+        description="What fetches the URLs of sources: http://proxy:3128. It decides what addresses names stand for.",
     )
     url_timeout_s: float = Field(15, gt=0, description="For one attempt at a URL.")
     url_retries: int = Field(2, ge=0, le=10, description="Further attempts at a URL.")

@@ -126,6 +126,7 @@ class Fetcher:
             per_host=self._config.fetch_per_host,
             total=self._config.fetch_total,
             look_up=self._look_up,
+            proxy=self._config.proxy,
         )
         for api in self.apis.values():
             await api.start()

@@ -329,9 +329,13 @@ def open_session(
     total: int,
     look_up: LookUp = system_look_up,
     repeatable: bool = True,
+    proxy: str | None = None,
 ) -> aiohttp.ClientSession:
-    """A pooled session; with a policy its connector connects to allowed addresses only. The caller closes it."""
-    resolver = None if policy is None else GuardedResolver(policy, look_up)
+    """A pooled session; with a policy its connector connects to allowed addresses only. The caller closes it.
+
+    With a proxy nothing but that is connected to: it looks the names up, and decides what they may stand for.
+    """
+    resolver = None if policy is None or proxy is not None else GuardedResolver(policy, look_up)
     connector = aiohttp.TCPConnector(limit=total, limit_per_host=per_host, resolver=resolver, ttl_dns_cache=10)
     return aiohttp.ClientSession(
         connector=connector,
@@ -339,6 +343,7 @@ def open_session(
         cookie_jar=aiohttp.DummyCookieJar(),
         # Proxies and credentials of the environment are not for requests that strangers ask for.
         trust_env=False,
+        proxy=proxy,
         trace_configs=[_line_for_connections()],
         response_class=aiohttp.ClientResponse if repeatable else _SentOnce,
         # Times are kept per attempt and per deadline, around everything.

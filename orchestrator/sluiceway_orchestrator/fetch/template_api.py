@@ -87,6 +87,7 @@ class TemplateApi:
             total=slots,
             look_up=self._look_up,
             repeatable=self._config.safe_to_repeat,
+            proxy=self._config.proxy,
         )
 
     async def close(self) -> None:

@@ -56,7 +56,7 @@ class UserApi:
     async def start(self) -> None:
         """Open its pool of connections and set it up."""
         limit = self._config.max_in_flight
-        self._session = open_session(None, per_host=limit, total=limit)
+        self._session = open_session(None, per_host=limit, total=limit, proxy=self._config.proxy)
         try:
             await self._caller.setup(self._session, self._config.config)
         except Exception as error:
