@@ -125,7 +125,8 @@ def open_source(plan: ModelPlan, precision: Precision) -> Source:
     path = plan.weights
     kind = _kind(plan, path)
     network = _open(kind, path, plan.output)
-    if network.width is not None and {plan.crop_spec.max_width, *plan.buckets} != {network.width}:
+    # Crops may be longer than what is computed at once: those are read in pieces.
+    if network.width is not None and set(plan.buckets) != {network.width}:
         raise StartupError(
             f"{path}: the model wants crops of width {network.width}; set `max_width` to that, "
             "and `buckets` to that alone"

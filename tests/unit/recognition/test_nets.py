@@ -80,6 +80,7 @@ def test_strings_are_those_of_onnx_runtime(model: str, handlers, reference, line
         assert answer.confidence == pytest.approx(confidence, abs=1e-3)
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize(("model", "least"), [("ppocrv6-tiny", 299), ("ppocrv5-mobile", 296), ("ppocrv6-small", 299)])
 def test_half_precision_reads_what_onnx_runtime_reads(model: str, least: int, handlers, reference) -> None:
     """98.5% of 300 lines for v5 and 99.5% for v6; seen here: all of them."""

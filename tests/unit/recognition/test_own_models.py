@@ -217,28 +217,28 @@ def test_an_answer_never_depends_on_its_batch_mates(tmp_path: Path) -> None:
 
 def test_batches_without_memory_are_made_smaller(tmp_path: Path, monkeypatch, caplog) -> None:
     import torch
-    from sluiceway_runtime.gpu.compiled import CompiledModule
+    from sluiceway_runtime.gpu.staging import StagingRing
 
     handler = open_stripes(tmp_path, 1, 2, 8)
     handler._models["m"].recognizer.backend._batches._costs_ms[64] = {1: 1.0, 2: 1.1, 8: 1.2}
     cases = [columns(random.Random(number), 8) for number in range(8)]
     expected = run(handler, *(crop(pixels) for _, pixels in cases))
-    start, tried = CompiledModule._start, []
+    launch, tried = StagingRing.launch, []
 
-    def short_of_memory(self: CompiledModule, graph: Any, slot: Any) -> Any:
+    def short_of_memory(self: StagingRing, run: Any, graph: Any, staging: Any) -> Any:
         tried.append(graph.inputs.specs[0].shape[0])
         if tried[-1] > 2:
             raise torch.OutOfMemoryError("no memory")
-        return start(self, graph, slot)
+        return launch(self, run, graph, staging)
 
-    monkeypatch.setattr(CompiledModule, "_start", short_of_memory)
+    monkeypatch.setattr(StagingRing, "launch", short_of_memory)
     assert run(handler, *(crop(pixels) for _, pixels in cases)) == expected
     assert tried == [8, 2, 2, 2, 2]
     assert "no memory for batches of 8 x 64" in caplog.text
     # Later batches do not try again; where there is no way left, the batch fails and the pool splits it.
     run(handler, *(crop(pixels) for _, pixels in cases[:3]))
     assert max(tried[5:]) == 2
-    monkeypatch.setattr(CompiledModule, "_start", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("none")))
+    monkeypatch.setattr(StagingRing, "launch", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("none")))
     with pytest.raises(torch.OutOfMemoryError):
         handler.run([crop(cases[0][1])])
 

@@ -64,7 +64,8 @@ def test_models_equal_onnx_runtime(name: str, shape: tuple[int, ...], alone: boo
     with torch.inference_mode():
         found = module(torch.from_numpy(x)).numpy()
     assert found.shape == expected.shape
-    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+    # Maps of noise hold probabilities of a thousandth, of which no digits are left to compare.
+    assert np.abs(found - expected).max() < 1e-4 * max(np.abs(expected).max(), 0.01)
 
 
 def exported(folder: Path, make: Callable[[], Any], shape: tuple[int, ...], *, dynamic: bool) -> tuple[Path, Any]:
