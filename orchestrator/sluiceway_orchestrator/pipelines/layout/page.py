@@ -107,6 +107,9 @@ def _pieces(boxes: Sequence[Box], rows: Rows) -> list[list[Piece]]:
     least, slope = GAP * rows.typical_px, rows.slope
     pieces: list[list[Piece]] = []
     for number, (_, row) in enumerate(rows.rows):
+        if len(row) == 1 and not slope:
+            pieces.append([Piece(boxes[row[0]], number, [*row])])
+            continue
         parts: list[Piece] = []
         indices: list[int] = []
         left = top = right = bottom = 0.0
@@ -129,6 +132,9 @@ def _pieces(boxes: Sequence[Box], rows: Rows) -> list[list[Piece]]:
 
 def _level(boxes: Sequence[Box], indices: Sequence[int], slope: float) -> Box:
     """The box around a line in a frame in which lines are level."""
+    if len(indices) == 1 and not slope:
+        # As most lines are where whole lines are found.
+        return boxes[indices[0]]
     x0, y0, x1, y1 = around([boxes[index] for index in indices])
     if not slope:
         return x0, y0, x1, y1
