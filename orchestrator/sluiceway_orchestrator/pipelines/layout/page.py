@@ -75,8 +75,8 @@ def _in_blocks(column: Sequence[Row]) -> list[_Line]:
 def _as_rows(boxes: Sequence[Box], rows: Rows) -> list[_Line]:
     """A page without columns: its rows, with what is taller beside and between them."""
     tall = set(rows.tall)
-    lines: list[list[int]] = []
-    for row in with_tall_boxes(boxes, rows):
+    lines = [] if tall else [row for _, row in rows.rows]
+    for row in with_tall_boxes(boxes, rows) if tall else ():
         before = lines[-1] if lines else []
         if tall.issuperset(row) and before and tall.issuperset(before) and _are_level(boxes[before[-1]], boxes[row[0]]):
             # Words of a headline.

@@ -40,15 +40,15 @@ def paragraphs_of(lines: Sequence[Box]) -> list[range]:
 
 
 def _differ(upper: Box, lower: Box) -> bool:
-    low, high = sorted((upper[3] - upper[1], lower[3] - lower[1]))
+    first, second = upper[3] - upper[1], lower[3] - lower[1]
     # Words of either stand above none of the other.
     apart = upper[0] > lower[2] or lower[0] > upper[2]
-    return apart or high > _HIGHER * max(low, 1.0)
+    return apart or max(first, second) > _HIGHER * max(min(first, second), 1.0)
 
 
 def _is_indented(lines: Sequence[Box], at: int) -> bool:
     """Whether a line stands in, between two that begin at one edge."""
-    if at + 1 >= len(lines):
+    if at + 1 >= len(lines) or lines[at][0] <= lines[at - 1][0]:
         return False
     before, line, behind = lines[at - 1 : at + 2]
     least = _INDENT * (line[3] - line[1])
