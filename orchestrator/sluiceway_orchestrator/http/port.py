@@ -33,8 +33,10 @@ from sluiceway_orchestrator.http.problem import plain_problem, problem_response
 from sluiceway_orchestrator.http.reading import JobReader
 from sluiceway_orchestrator.http.results import Results
 from sluiceway_orchestrator.http.tls import server_context
+from sluiceway_orchestrator.http.watch import watch_routes
 from sluiceway_orchestrator.job import Job
 from sluiceway_orchestrator.outbox import Addressed
+from sluiceway_orchestrator.watch.watching import Watching
 
 __all__ = ["HttpPort"]
 
@@ -52,7 +54,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class HttpPort:
-    """Serves `POST /v1/process`, and with GET `/v1/describe`, `/openapi.json`, `/docs` and `/healthz`.
+    """Serves `POST /v1/process`, and with GET `/v1/describe`, `/v1/watch`, `/openapi.json`, `/docs` and `/healthz`.
 
     Args:
         config: of the orchestrator: its limits hold here as well.
@@ -63,6 +65,7 @@ class HttpPort:
         describe: what the server offers, as JSON.
         inference: pipelines as models, under `/v2`.
         security: TLS and tokens, those of gRPC.
+        watching: figures of the cluster for whoever watches.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class HttpPort:
         describe: Callable[[], str],
         inference: OpenInference | None = None,
         security: Security | None = None,
+        watching: Watching | None = None,
     ) -> None:
         self._config = config
         self._inference = inference
@@ -84,6 +88,7 @@ class HttpPort:
         self._budget = budget
         self._run = run
         self._describe = describe
+        self._watching = watching
         self._security = security or Security()
         self._reader = JobReader(config)
         self._guard = OriginGuard(http.host, http.allow_hosts, http.allow_origins)
@@ -113,6 +118,8 @@ class HttpPort:
                 web.get("/healthz", self._healthz),
             ]
         )
+        if self._watching is not None:
+            app.add_routes(watch_routes(self._watching, self._client))
         if self._http.page:
             app.add_routes(page_routes())
         if self._inference is not None:

@@ -228,6 +228,7 @@ class Pool:
     def statistics(self) -> PoolStatistics:
         """How things stand."""
         scheduler = self._scheduler
+        now_s = self._clock.now_s() if self._startup is not None else 0.0
         workers = tuple(
             WorkerStatistics(
                 index=worker.index,
@@ -236,6 +237,7 @@ class Pool:
                 batches=worker.batches,
                 items=worker.items,
                 restarts=max(worker.starts - 1, 0),
+                busy_s=worker.busy_until_s(now_s),
             )
             for worker in scheduler.workers
         )

@@ -22,9 +22,10 @@ from sluiceway_runtime.errors import (
     Unauthenticated,
 )
 from sluiceway_runtime.server.calls import REQUEST_ID_KEY, begin_request, current_request_id
-from sluiceway_runtime.server.door import Door, Entry, current_account
+from sluiceway_runtime.server.door import QUESTIONS, Door, Entry, current_account
 from sluiceway_runtime.server.metrics import CallMetrics
 from sluiceway_runtime.server.status import brief, code_of, trailers
+from sluiceway_runtime.watch.durations import Durations
 
 __all__ = ["CallInterceptor"]
 
@@ -134,6 +135,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, door: Door, metrics: CallMetrics) -> None:
         self._door = door
         self._metrics = metrics
+        # Of answered calls for work, for whoever watches.
+        self.durations = Durations()
         # By method: what was wrapped, and what came of it. Servers have few methods, and the same handler each time.
         self._wrapped: dict[str, tuple[object, _Handlers]] = {}
         self._running = 0
@@ -187,6 +190,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if not self._running:
             self._idle.set()
         self._metrics.observe(method, code.name, seconds)
+        if code is grpc.StatusCode.OK and not method.endswith(QUESTIONS):
+            self.durations.observe(seconds)
 
 
 def _refusal(call: _Call, error: SluicewayError) -> grpc.RpcMethodHandler[Any, Any]:

@@ -24,7 +24,11 @@ class WorkerState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatistics:
-    """One worker; `batches` and `items` count over all its processes, of which `restarts` came after the first."""
+    """One worker; counts are over all its processes, of which `restarts` came after the first.
+
+    Attributes:
+        busy_s: how long it has had something to compute, the present batch included.
+    """
 
     index: int
     pid: int | None
@@ -32,6 +36,7 @@ class WorkerStatistics:
     batches: int
     items: int
     restarts: int
+    busy_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

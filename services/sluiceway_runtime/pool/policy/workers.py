@@ -41,6 +41,7 @@ class Worker:
     kill_reason: str = ""
     batches: int = 0
     items: int = 0
+    busy_s: float = 0.0  # with batches that are over
 
     @property
     def probing(self) -> bool:
@@ -78,6 +79,7 @@ class Worker:
         self.in_flight.remove(batch)
         if batch.begun_s is not None:
             batch.took_s = now - max(batch.begun_s, self.done_s)
+            self.busy_s += batch.took_s
             self.done_s = now
         if not self.in_flight:
             self.idle_since_s = now
@@ -85,6 +87,18 @@ class Worker:
             if other.begun_s is None:
                 other.begun_s = now
         return batch
+
+    def lose(self, now: float) -> list[Batch]:
+        """Take everything off that it holds, which it will not compute (any more)."""
+        self.busy_s = self.busy_until_s(now)
+        lost = list(self.in_flight)
+        self.in_flight.clear()
+        return lost
+
+    def busy_until_s(self, now: float) -> float:
+        """How long it has had something to compute, over all its processes."""
+        begun_s = self.in_flight[0].begun_s if self.in_flight else None
+        return self.busy_s if begun_s is None else self.busy_s + now - max(begun_s, self.done_s)
 
     def did(self, items: int) -> None:
         """It has worked on a batch of so many items, and is still there."""

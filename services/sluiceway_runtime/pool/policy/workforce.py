@@ -120,16 +120,13 @@ class Workforce:
         if worker.state in (WorkerState.READY, WorkerState.RETIRING):
             worker.state = WorkerState.STOPPING
             worker.since_s = now
-        left = list(worker.in_flight)
-        worker.in_flight.clear()
-        return left
+        return worker.lose(now)
 
     def died(self, worker: Worker, reason: str, now: float) -> tuple[list[Batch], list[Action]]:
         """A process has ended. Returns the batches to be saved, those that it had begun first."""
         state, reason = worker.state, worker.kill_reason or reason
         worker.kill_reason = ""
-        lost = list(worker.in_flight)
-        worker.in_flight.clear()
+        lost = worker.lose(now)
         worker.witness = False
         if self._closing:
             worker.state = WorkerState.STOPPED
