@@ -33,7 +33,9 @@ from sluiceway_orchestrator.http.problem import plain_problem, problem_response
 from sluiceway_orchestrator.http.reading import JobReader
 from sluiceway_orchestrator.http.results import Results
 from sluiceway_orchestrator.http.tls import server_context
+from sluiceway_orchestrator.http.watching import watching
 from sluiceway_orchestrator.job import Job
+from sluiceway_orchestrator.metrics.http import HttpMetrics
 from sluiceway_orchestrator.outbox import Addressed
 
 __all__ = ["HttpPort"]
@@ -63,6 +65,10 @@ class HttpPort:
         describe: what the server offers, as JSON.
         inference: pipelines as models, under `/v2`.
         security: TLS and tokens, those of gRPC.
+
+    Attributes:
+        metrics: of its requests.
+        port: once it listens.
     """
 
     def __init__(
@@ -86,6 +92,7 @@ class HttpPort:
         self._describe = describe
         self._security = security or Security()
         self._reader = JobReader(config)
+        self.metrics = HttpMetrics()
         self._guard = OriginGuard(http.host, http.allow_hosts, http.allow_origins)
         self._runner: web.AppRunner | None = None
         self._draining = False
@@ -103,7 +110,10 @@ class HttpPort:
         if not self._http.enabled:
             return
         self._security.require_safe("orchestrator", self._http.host)
-        app = web.Application(client_max_size=self._reader.limit_bytes, middlewares=[self._surround])
+        app = web.Application(
+            client_max_size=self._reader.limit_bytes,
+            middlewares=[watching(self.metrics, access_log=self._config.access_log), self._surround],
+        )
         app.add_routes(
             [
                 web.post("/v1/process", self._process),
