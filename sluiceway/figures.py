@@ -148,6 +148,7 @@ class StageFigures:
         ready: replicas that take work.
         backlog: items that wait in the orchestrator for a replica.
         in_flight: items that the orchestrator has with replicas.
+        wait_ms: of the item that waits the longest, in the orchestrator or in a replica.
         gpu: mean utilisation of the GPUs in use.
     """
 
@@ -192,6 +193,7 @@ class OrchestratorFigures:
         jobs: in progress, of at most `jobs_limit`.
         working: images that are worked on, of at most `working_limit`.
         waiting: images that wait for their turn; of those `waiting_own_share`, as their client has its whole share.
+        wait_ms: of the image that waits the longest for its turn.
         unread: jobs whose events wait as their clients do not read.
     """
 
@@ -206,6 +208,7 @@ class OrchestratorFigures:
     working_limit: int = 0
     waiting: int = 0
     waiting_own_share: int = 0
+    wait_ms: float = 0.0
     unread: int = 0
     front: FrontFigures = FrontFigures()
 

@@ -12,6 +12,7 @@ import grpc.aio
 from prometheus_client import CollectorRegistry
 from sluiceway_runtime.account import MemoryBudget
 from sluiceway_runtime.calling.channel import open_channel
+from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.inference import SERVICE, Models, add_inference
 from sluiceway_runtime.priority import Priority
 from sluiceway_runtime.server.security import Security
@@ -32,7 +33,7 @@ from sluiceway_orchestrator.http.port import HttpPort
 from sluiceway_orchestrator.inference import PipelineInference
 from sluiceway_orchestrator.installation import Layout, layout_of
 from sluiceway_orchestrator.jobs import Jobs
-from sluiceway_orchestrator.metrics import OrchestratorCollector
+from sluiceway_orchestrator.metrics.collector import OrchestratorCollector
 from sluiceway_orchestrator.pipelines.binding import Binder
 from sluiceway_orchestrator.pipelines.executor import Executor
 from sluiceway_orchestrator.plan import Pipeline
@@ -40,7 +41,8 @@ from sluiceway_orchestrator.servicer import PipelineServicer
 from sluiceway_orchestrator.stages.detection import DetectionClient, DetectionWire
 from sluiceway_orchestrator.stages.recognition import RecognitionClient, RecognitionWire
 from sluiceway_orchestrator.stages.resolver import Lookup, system_lookup
-from sluiceway_orchestrator.stages.stage import Stage, StageSettings
+from sluiceway_orchestrator.stages.settings import StageSettings
+from sluiceway_orchestrator.stages.stage import Stage
 from sluiceway_orchestrator.watch.clients import ClusterSampler
 from sluiceway_orchestrator.watch.samples import Work
 from sluiceway_orchestrator.watch.servicer import SERVICE as WATCH
@@ -162,14 +164,9 @@ class OrchestratorService:
 
     def collectors(self, registry: CollectorRegistry) -> None:
         """Add the metrics."""
-        registry.register(
-            OrchestratorCollector(
-                self.stages.values(),
-                self.executor.statistics,
-                jobs_running=lambda: self._jobs.running,
-                sources_waiting=lambda: self._gate.waiting,
-            )
-        )
+        registry.register(OrchestratorCollector(self.stages.values(), self._gate, lambda: self._jobs.running))
+        for metrics in (self.executor.metrics, self.fetcher.metrics, self.http.metrics):
+            metrics.register(registry)
 
     def ready(self) -> bool:
         """Whether it takes work now. What running stages show to be wrong with a pipeline is logged as it is found."""
@@ -265,17 +262,19 @@ class OrchestratorService:
         return self._sample()
 
     def _work(self) -> Work:
-        counts, gate = self.executor.statistics, self._gate
+        metrics, gate = self.executor.metrics, self._gate
+        durations = metrics.durations.counts()
         return Work(
-            done=counts.sources_done,
-            failed=counts.sources_failed.total(),
-            durations=counts.durations.counts(),
+            done=sum(durations),
+            failed=metrics.ended_otherwise(),
+            durations=durations,
             jobs=self._jobs.running,
             jobs_limit=self._jobs.limit,
             working=gate.working,
             working_limit=gate.total,
             waiting=gate.waiting,
             waiting_own_share=gate.waiting_own_share,
+            wait_ms=gate.waits.oldest_s(monotonic()) * 1000,
             unread=self._jobs.unread(),
         )
 

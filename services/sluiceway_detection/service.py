@@ -18,9 +18,9 @@ from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.images.limits import DEFAULT_MAX_PIXELS
 from sluiceway_runtime.inference import SERVICE, add_inference
 from sluiceway_runtime.logs import LogStyle
+from sluiceway_runtime.metrics.pool import show_pool
 from sluiceway_runtime.pool import Placement, Pool, PoolLimits, WorkerSpec
 from sluiceway_runtime.server.main import Installation
-from sluiceway_runtime.server.metrics import PoolCollector
 
 from sluiceway_detection import device_handler, precision
 from sluiceway_detection.backends.base import require_trust, resolve_backend
@@ -148,7 +148,7 @@ class DetectionService:
         )
         self.pool = pool
         if self._registry is not None:
-            self._registry.register(PoolCollector(self.stage, pool.statistics))
+            show_pool(self.stage, pool, self._registry)
         await pool.start()
         facts = pool.facts[0]["detection"]
         assert isinstance(facts, DetectionFacts)

@@ -13,9 +13,9 @@ from prometheus_client import CollectorRegistry
 from sluiceway_runtime import cores, devices, weights
 from sluiceway_runtime.inference import SERVICE, add_inference
 from sluiceway_runtime.logs import LogStyle
+from sluiceway_runtime.metrics.pool import show_pool
 from sluiceway_runtime.pool import Pool, PoolLimits, WorkerSpec
 from sluiceway_runtime.server.main import Installation
-from sluiceway_runtime.server.metrics import PoolCollector
 
 from sluiceway_recognition.backends import library_of
 from sluiceway_recognition.backends.batches import GraphSettings
@@ -125,7 +125,7 @@ class RecognitionService:
         )
         self.pool = pool
         if self._registry is not None:
-            self._registry.register(PoolCollector(self.stage, pool.statistics))
+            show_pool(self.stage, pool, self._registry)
         await pool.start()
         self.models = {facts.name: facts for facts in pool.facts[0]["models"]}
         self.group = group_of(self.models.values())

@@ -167,7 +167,7 @@ def _orchestrator(figures: OrchestratorFigures, history: History, width: dict[st
         "rate": words.rate(figures.rate),
         "spark": words.sparkline(history.of(ORCHESTRATOR), width.get("spark", 0)),
         "waiting": words.count(figures.waiting),
-        "wait": "",
+        "wait": words.milliseconds(figures.wait_ms),
         "p50": words.milliseconds(figures.p50_ms),
         "p99": words.milliseconds(figures.p99_ms),
         "busy": words.percent(front.loop),

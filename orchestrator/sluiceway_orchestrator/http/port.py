@@ -34,7 +34,9 @@ from sluiceway_orchestrator.http.reading import JobReader
 from sluiceway_orchestrator.http.results import Results
 from sluiceway_orchestrator.http.tls import server_context
 from sluiceway_orchestrator.http.watch import watch_routes
+from sluiceway_orchestrator.http.watching import watching
 from sluiceway_orchestrator.job import Job
+from sluiceway_orchestrator.metrics.http import HttpMetrics
 from sluiceway_orchestrator.outbox import Addressed
 from sluiceway_orchestrator.watch.watching import Watching
 
@@ -66,6 +68,10 @@ class HttpPort:
         inference: pipelines as models, under `/v2`.
         security: TLS and tokens, those of gRPC.
         watching: figures of the cluster for whoever watches.
+
+    Attributes:
+        metrics: of its requests.
+        port: once it listens.
     """
 
     def __init__(
@@ -91,6 +97,7 @@ class HttpPort:
         self._watching = watching
         self._security = security or Security()
         self._reader = JobReader(config)
+        self.metrics = HttpMetrics()
         self._guard = OriginGuard(http.host, http.allow_hosts, http.allow_origins)
         self._runner: web.AppRunner | None = None
         self._draining = False
@@ -108,7 +115,10 @@ class HttpPort:
         if not self._http.enabled:
             return
         self._security.require_safe("orchestrator", self._http.host)
-        app = web.Application(client_max_size=self._reader.limit_bytes, middlewares=[self._surround])
+        app = web.Application(
+            client_max_size=self._reader.limit_bytes,
+            middlewares=[watching(self.metrics, access_log=self._config.access_log), self._surround],
+        )
         app.add_routes(
             [
                 web.post("/v1/process", self._process),

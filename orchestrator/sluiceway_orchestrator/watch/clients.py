@@ -87,6 +87,7 @@ class ClusterSampler:
             stage.name,
             stage.kind,
             stage.backlog_items,
+            stage.waits.oldest_s(monotonic()) * 1000,
             tuple(
                 ReplicaSample(
                     replica.address,

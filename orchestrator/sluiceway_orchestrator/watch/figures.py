@@ -57,6 +57,7 @@ def _orchestrator(before: ClusterSample, after: ClusterSample, window_s: float) 
         working_limit=new.working_limit,
         waiting=new.waiting,
         waiting_own_share=new.waiting_own_share,
+        wait_ms=new.wait_ms,
         unread=_unread(old, new),
         front=_front(before.own, after.own),
     )
@@ -83,7 +84,7 @@ def _stage(before: StageSample | None, after: StageSample) -> StageFigures:
         ready=sum(replica.ready for replica in replicas),
         backlog=after.backlog,
         in_flight=sum(replica.in_flight for replica in replicas),
-        wait_ms=max((replica.wait_ms for replica in replicas), default=0.0),
+        wait_ms=max(after.wait_ms, *(replica.wait_ms for replica in replicas), 0.0),
         rate=_sum(replica.rate for replica in replicas),
         failed_rate=_sum(replica.failed_rate for replica in replicas),
         refused_rate=_sum(replica.refused_rate for replica in replicas),

@@ -34,11 +34,12 @@ class ReplicaSample:
 
 @dataclass(frozen=True, slots=True)
 class StageSample:
-    """One stage; `backlog` items wait here for a replica."""
+    """One stage; `backlog` items wait here for a replica, one of them for `wait_ms`."""
 
     name: str
     kind: str
     backlog: int
+    wait_ms: float
     replicas: tuple[ReplicaSample, ...]
 
 
@@ -52,6 +53,7 @@ class Work:
         jobs: in progress, of at most `jobs_limit`.
         working: sources that are worked on, of at most `working_limit`.
         waiting: sources that wait for that; of those `waiting_own_share`, as their client has its whole share.
+        wait_ms: of the source that waits the longest for its turn.
         unread: lines of events that are full, and what was taken of each; see `Jobs.unread`.
     """
 
@@ -64,6 +66,7 @@ class Work:
     working_limit: int = 0
     waiting: int = 0
     waiting_own_share: int = 0
+    wait_ms: float = 0.0
     unread: frozenset[tuple[int, int]] = frozenset()
 
 

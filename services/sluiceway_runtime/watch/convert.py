@@ -39,7 +39,7 @@ def sample_to_proto(sample: ServerSample) -> sample_pb2.SampleResponse:
                 queued=pool.queued,
                 running=pool.running,
                 capacity=pool.capacity,
-                queue_ms=pool.queue_ms,
+                queue_ms=max(pool.queue_ms, pool.oldest_wait_s * 1000),
                 workers=[_worker_to_proto(worker) for worker in pool.workers],
                 **{name: getattr(pool.counters, name) for name in _COUNTERS},
             )
@@ -105,6 +105,7 @@ def _pool_from_proto(message: sample_pb2.PoolSample) -> PoolStatistics:
             for worker in message.workers
         ),
         counters=Counters(**{name: getattr(message, name) for name in _COUNTERS}),
+        oldest_wait_s=message.queue_ms / 1000,
     )
 
 

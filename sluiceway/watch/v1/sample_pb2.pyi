@@ -169,7 +169,9 @@ class PoolSample(_message.Message):
     capacity: _builtins.int
     """Items that the workers can hold at once; 0 while none is ready."""
     queue_ms: _builtins.float
-    """Wait of the item that waits the longest, in milliseconds; 0 while none does."""
+    """Wait of the item that waits the longest, in the queue or behind a batch that its worker computes, in milliseconds; 0
+    while none does.
+    """
     accepted: _builtins.int
     """Items taken in."""
     refused: _builtins.int

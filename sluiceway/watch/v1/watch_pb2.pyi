@@ -439,7 +439,7 @@ class StageFigures(_message.Message):
     in_flight: _builtins.int
     """Items that this orchestrator has with replicas."""
     wait_ms: _builtins.float
-    """Wait of the item that waits the longest in a replica, in milliseconds."""
+    """Wait of the item that waits the longest, in this orchestrator for a replica or in one for a worker, in milliseconds."""
     rate: _builtins.float
     """Items a second, of all replicas."""
     failed_rate: _builtins.float
@@ -595,6 +595,7 @@ class OrchestratorFigures(_message.Message):
     WAITING_OWN_SHARE_FIELD_NUMBER: _builtins.int
     UNREAD_FIELD_NUMBER: _builtins.int
     FRONT_FIELD_NUMBER: _builtins.int
+    WAIT_MS_FIELD_NUMBER: _builtins.int
     server_version: _builtins.str
     """Version of the server software."""
     rate: _builtins.float
@@ -619,6 +620,8 @@ class OrchestratorFigures(_message.Message):
     """Of those, which wait as their client has its whole share of the places."""
     unread: _builtins.int
     """Jobs whose events wait as their clients do not read."""
+    wait_ms: _builtins.float
+    """Wait of the image that waits the longest for its turn, in milliseconds."""
     @_builtins.property
     def front(self) -> Global___FrontFigures:
         """The process itself."""
@@ -639,10 +642,11 @@ class OrchestratorFigures(_message.Message):
         waiting_own_share: _builtins.int = ...,
         unread: _builtins.int = ...,
         front: Global___FrontFigures | None = ...,
+        wait_ms: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_p50_ms", b"_p50_ms", "_p99_ms", b"_p99_ms", "front", b"front", "p50_ms", b"p50_ms", "p99_ms", b"p99_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_p50_ms", b"_p50_ms", "_p99_ms", b"_p99_ms", "failed_rate", b"failed_rate", "front", b"front", "jobs", b"jobs", "jobs_limit", b"jobs_limit", "p50_ms", b"p50_ms", "p99_ms", b"p99_ms", "rate", b"rate", "server_version", b"server_version", "unread", b"unread", "waiting", b"waiting", "waiting_own_share", b"waiting_own_share", "working", b"working", "working_limit", b"working_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_p50_ms", b"_p50_ms", "_p99_ms", b"_p99_ms", "failed_rate", b"failed_rate", "front", b"front", "jobs", b"jobs", "jobs_limit", b"jobs_limit", "p50_ms", b"p50_ms", "p99_ms", b"p99_ms", "rate", b"rate", "server_version", b"server_version", "unread", b"unread", "wait_ms", b"wait_ms", "waiting", b"waiting", "waiting_own_share", b"waiting_own_share", "working", b"working", "working_limit", b"working_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__p50_ms: _TypeAlias = _typing.Literal["p50_ms"]  # noqa: Y015
     _WhichOneofArgType__p50_ms: _TypeAlias = _typing.Literal["_p50_ms", b"_p50_ms"]  # noqa: Y015

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from itertools import islice
 
 from sluiceway_runtime.pool.policy.items import Batch
 from sluiceway_runtime.pool.policy.limits import Timing
-from sluiceway_runtime.pool.policy.statistics import WorkerState
+from sluiceway_runtime.pool.policy.statistics import Ending, WorkerState
 
 __all__ = ["Worker"]
 
@@ -39,6 +39,8 @@ class Worker:
     recycle_delay_s: float = 0.0
     starts: int = 0
     kill_reason: str = ""
+    ending: Ending | None = None  # why its process is to end, or will have
+    endings: Counter[Ending] = field(default_factory=Counter)
     batches: int = 0
     items: int = 0
     busy_s: float = 0.0  # with batches that are over
@@ -116,6 +118,7 @@ class Worker:
         delay_s = 2 * self.recycle_delay_s if soon else timing.recycle_delay_s
         self.recycle_delay_s = min(delay_s, timing.recycle_delay_max_s)
         self.recycled_s = now
+        self.ending = Ending.MEMORY
         self.state = WorkerState.RETIRING
 
     def schedule_restart(self, timing: Timing, now: float) -> None:

@@ -43,7 +43,7 @@ def cluster(
 def recognition(sample: ServerSample | None, *, address: str = "a:1", backlog: int = 0, **report: float) -> StageSample:
     reported = Report(**report)  # type: ignore[arg-type]
     return StageSample(
-        "recognition", "recognition", backlog, (ReplicaSample(address, True, "v1", 5, reported, sample),)
+        "recognition", "recognition", backlog, 0.0, (ReplicaSample(address, True, "v1", 5, reported, sample),)
     )
 
 
@@ -165,7 +165,7 @@ def test_figures_of_several_replicas_are_put_together() -> None:
         ]
         replicas = [ReplicaSample(f"r:{n}", True, "v1", 1, Report(), sample) for n, sample in enumerate(samples)]
         return StageSample(
-            "recognition", "recognition", 0, (*replicas, ReplicaSample("r:9", False, "", 0, Report(), None))
+            "recognition", "recognition", 0, 0.0, (*replicas, ReplicaSample("r:9", False, "", 0, Report(), None))
         )
 
     [stage_figures] = figures_of(cluster(10.0, stage(10.0, 0, 0)), cluster(20.0, stage(20.0, 90, 10))).stages

@@ -1,0 +1,18 @@
+"""Every family that the orchestrator shows besides those of every server."""
+
+from __future__ import annotations
+
+from sluiceway_orchestrator.metrics import apis, collector, http, sources
+
+__all__ = ["ORCHESTRATOR"]
+
+ORCHESTRATOR = (
+    sources.DURATION,
+    sources.FAILURES,
+    sources.STEP,
+    sources.REGIONS,
+    http.REQUESTS,
+    *collector.FAMILIES,
+    apis.CALLS,
+    apis.DURATION,
+)
