@@ -14,7 +14,7 @@ import grpc
 from google.protobuf.message import EncodeError
 
 from sluiceway.client.addresses import first_of, is_local, place_of, require_address, target_of
-from sluiceway.client.convert import JobRequest, call_metadata, error_from_rpc, to_watch
+from sluiceway.client.convert import JobRequest, call_metadata, error_from_rpc, is_named, to_watch
 from sluiceway.client.encryption import speaks_tls
 from sluiceway.client.options import Options, Tls, require_metadata
 from sluiceway.errors import ImageTooLarge, InvalidOption, SluicewayError, Unavailable
@@ -87,6 +87,7 @@ class Connection:
         self._watch = watch_pb2_grpc.WatchServiceStub(self._channel)
         self._in_the_clear = tls is None
         self._looked_s = -LOOK_EVERY_S
+        self._look: asyncio.Task[bool] | None = None
         # The stub would serialise the request once more, after it was done to know its size.
         self._process: grpc.aio.UnaryStreamMultiCallable[bytes, pipeline_pb2.ProcessResponse] = (
             self._channel.unary_stream(_PROCESS, response_deserializer=pipeline_pb2.ProcessResponse.FromString)
@@ -146,11 +147,14 @@ class Connection:
     async def close(self) -> None:
         """Close the channel."""
         self._closed = True
+        if self._look is not None:
+            self._look.cancel()
+            await asyncio.gather(self._look, return_exceptions=True)
         await self._channel.close()
 
     async def _error(self, error: grpc.aio.AioRpcError) -> SluicewayError:
         said = error_from_rpc(error, self.address, closed=self._closed)
-        if said.code == "UNAVAILABLE" and not said.reason and await self._wants_tls():
+        if said.code == "UNAVAILABLE" and not is_named(error) and await self._wants_tls():
             # gRPC says no more than that nobody answers, and waiting would not help.
             return SluicewayError(
                 f"{self.address} speaks TLS, and was called in the clear: "
@@ -163,10 +167,13 @@ class Connection:
         """Look, now and then, whether a server that does not answer wants to be spoken to in TLS."""
         now_s = time.monotonic()
         place = place_of(self.address)
-        if not self._in_the_clear or self._closed or place is None or now_s - self._looked_s < LOOK_EVERY_S:
+        if not self._in_the_clear or self._closed or place is None:
             return False
-        self._looked_s = now_s
-        return await speaks_tls(*place)
+        if self._look is None or now_s - self._looked_s >= LOOK_EVERY_S:
+            self._looked_s = now_s
+            self._look = asyncio.create_task(speaks_tls(*place))
+        # For all that fail meanwhile, whichever of them is given up.
+        return await asyncio.shield(self._look)
 
 
 class BulkCall:
