@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-import grpc.aio
 from sluiceway_runtime.errors import InvalidOption
 from sluiceway_runtime.inference import Inferred, ModelCard, Parameter, Tensor, TensorSpec
 from sluiceway_runtime.priority import Priority
+from sluiceway_runtime.server.calls import Caller
 from sluiceway_runtime.server.convert import priority_to_proto
 
 from sluiceway.detection.v1 import detection_pb2 as pb
@@ -18,8 +18,6 @@ from sluiceway_detection.convert import Request
 from sluiceway_detection.servicer import DetectionServicer, DetectionStage
 
 __all__ = ["DetectionInference"]
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 INPUTS = (TensorSpec("image", "BYTES", (-1, 1)),)
 # One entry for each image, as long as that of the image with most detections: `num_detections` says how many count.
@@ -90,7 +88,7 @@ class DetectionInference:
         inputs: Mapping[str, Tensor],
         parameters: Mapping[str, Parameter],
         priority: Priority,
-        context: Context,
+        caller: Caller,
     ) -> Inferred:
         """Detect in every image at once; the first failure is that of the request. See `InferenceStage`."""
         del card
@@ -99,7 +97,9 @@ class DetectionInference:
         try:
             async with asyncio.TaskGroup() as group:
                 calls = [
-                    group.create_task(self._servicer.detect(Request(request, image), context))
+                    group.create_task(
+                        self._servicer.answer(Request(request, image), caller.request_id, caller.deadline)
+                    )
                     for image in given.elements
                 ]
         except BaseExceptionGroup as errors:
