@@ -33,6 +33,8 @@ PARAMETERS = ("confidence", "iou", "classes", "max_detections", "image_size")
 # Where an image has fewer detections than another of its request.
 NOTHING = pb.Detection(class_id=-1)
 Shape = tuple[int, ...]
+# A stage serves one at a time.
+VERSION = "1"
 # More than these belong into several requests: each is an item of the queue of its own.
 MAX_IMAGES = 64
 
@@ -65,7 +67,8 @@ class DetectionInference:
         return (
             ModelCard(
                 name=identity.name,
-                version=identity.version,
+                version=VERSION,
+                own_version=identity.version,
                 platform=f"sluiceway_{facts.backend}",
                 inputs=INPUTS,
                 outputs=OUTPUTS,
@@ -77,6 +80,7 @@ class DetectionInference:
                     ("image", "files: JPEG, PNG, WebP, BMP or TIFF"),
                     ("boxes", "x0 y0 x1 y1 in pixels of the original image, origin top left"),
                     ("image_sizes", "width height in pixels, after EXIF orientation"),
+                    ("version", identity.version),
                     ("weights_sha256", identity.weights_sha256),
                 ),
             ),

@@ -20,6 +20,8 @@ from sluiceway_recognition.types import Head, ModelFacts
 __all__ = ["RecognitionInference"]
 
 INPUTS = (TensorSpec("crop", "BYTES", (-1, 1)),)
+# A stage serves one at a time.
+VERSION = "1"
 
 
 class Service(RecognitionStage, Protocol):
@@ -89,6 +91,7 @@ def _card(facts: ModelFacts, max_crops: int) -> ModelCard:
         ("crop", "files: JPEG, PNG, WebP, BMP or TIFF, one region each, upright"),
         ("height", str(facts.crop_spec.height)),
         ("max_width", str(facts.crop_spec.max_width)),
+        ("version", facts.version),
         ("weights_sha256", facts.weights_sha256),
     ]
     parameters: tuple[str, ...] = ()
@@ -109,7 +112,8 @@ def _card(facts: ModelFacts, max_crops: int) -> ModelCard:
             outputs = (TensorSpec("embedding", "FP32", (-1, facts.embedding_size or -1)),)
     return ModelCard(
         name=facts.name,
-        version=facts.version,
+        version=VERSION,
+        own_version=facts.version,
         platform=f"sluiceway_{facts.backend}",
         inputs=INPUTS,
         outputs=outputs,
