@@ -114,7 +114,7 @@ $(VENV)/.deploy: $(VENV)/.dev
 	@touch $@
 
 test-compose: $(VENV)/.deploy ## build the images and test the stack in containers (needs a Docker engine)
-	$(BIN)/python -m pytest -m slow tests/deploy/test_compose_override.py tests/deploy/test_compose.py tests/deploy/test_compose_memory.py
+	$(BIN)/python -m pytest -m slow tests/deploy/test_compose_override.py tests/deploy/test_compose.py tests/deploy/test_compose_memory.py tests/deploy/test_release_images.py
 
 test-gpu-image: $(VENV)/.deploy ## build the image with CUDA and test it without a GPU (25 GB of disk, 5 minutes)
 	$(BIN)/python -m pytest -m slow tests/deploy/test_gpu_image.py
@@ -249,9 +249,10 @@ test-clients: dev $(PROTO_VENV)/.ready $(TRITON_VENV)/.ready ## build the client
 	$(BIN)/python -m pytest -m clients tests/clients
 
 # tritonclient wants protobuf below 7 and brings an `inference` package of its own: it cannot live beside Sluiceway.
-$(TRITON_VENV)/.ready: Makefile
+$(TRITON_VENV)/.ready: Makefile tests/clients/perf-analyzer.sh
 	$(PYTHON) -m venv $(TRITON_VENV)
 	$(TRITON_VENV)/bin/python $(PIP) install --quiet 'tritonclient[grpc,http]==2.73.0'
+	tests/clients/perf-analyzer.sh $(TRITON_VENV)/bin/python $(TRITON_VENV)/perf_analyzer
 	touch $@
 
 # --- the page ---------------------------------------------------------------------------------------------------------
