@@ -108,6 +108,14 @@ test-docs: $(VENV)/.deploy ## run what README, examples and docs show, in a fres
 	$(BIN)/python tests/deploy/tools.py
 	$(BIN)/python -m pytest -m slow tests/docs
 
+.PHONY: test-observability
+test-observability: dev ## break a cluster in every way under a real Prometheus: the right panel moves and the right alert fires (5 minutes)
+	@for program in prometheus promtool; do command -v $$program >/dev/null \
+		|| { echo "missing $$program: apt-get install --no-install-recommends prometheus" >&2; exit 1; }; done
+	promtool check rules deploy/alerts/sluiceway.yml
+	promtool test rules tests/deploy/alert_cases.yml
+	$(BIN)/python -m pytest -m slow tests/observability
+
 .PHONY: test-compose test-chart test-gpu-image test-kubernetes
 $(VENV)/.deploy: $(VENV)/.dev
 	@$(BIN)/python $(PIP) install --quiet --group deploy
@@ -146,7 +154,7 @@ test-release: $(VENV)/.deploy ## make a release, and install each of its parts w
 # Each prints a table, writes its ratios by name to out/, and fails below its bar.
 # A Python with torch and onnx, for the naive variant of bench-detection; without one, an environment is made (5 GB).
 TORCH_PYTHON ?= $(TORCH_VENV)/bin/python
-.PHONY: bench bench-beside bench-detection bench-detection-gpu bench-overhead bench-client bench-knee bench-machine bench-orchestrator bench-overload bench-peers bench-priority bench-recognition bench-wire
+.PHONY: bench bench-beside bench-detection bench-detection-gpu bench-overhead bench-client bench-knee bench-machine bench-orchestrator bench-overload bench-peers bench-priority bench-recognition bench-watching bench-wire
 bench: bench-overhead bench-client bench-orchestrator ## the quick benchmarks (4 minutes; want a quiet machine)
 
 bench-detection: dev $(if $(filter $(TORCH_VENV)/%,$(TORCH_PYTHON)),$(TORCH_VENV)/.ready) ## detection beside its bare backend and beside torch's defaults; draws docs/collapse.svg (8 minutes)
@@ -192,6 +200,9 @@ bench-detection-gpu: $(TORCH_VENV)/.ready dev ## detection on a GPU beside all c
 bench-machine: dev ## what `sluiceway up` carries on this machine (SCALE="orchestrator=4 detection=2")
 	$(BIN)/sluiceway samples pull bus.jpg page.png --to out/samples
 	$(BIN)/python benchmarks/machine.py $(foreach item,$(SCALE),--scale $(item)) --json out/bench-machine.json
+
+bench-watching: dev ## what metrics and logs cost: CPU time an image with them beside without, in pairs (a minute; wants two cores)
+	$(BIN)/python benchmarks/watching.py --json out/bench-watching.json
 
 bench-orchestrator: dev ## the orchestrator with stages that answer at once, beside a do-nothing proxy
 	$(BIN)/python benchmarks/orchestrator.py --json out/bench-orchestrator.json

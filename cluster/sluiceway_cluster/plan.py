@@ -51,6 +51,7 @@ class ClusterPlan:
         stages: those of `servers`, with their sections as configured.
         pipelines: those that are configured, and the default one.
         unused: stages that no pipeline uses; they are not started.
+        json_logs: whether the orchestrator logs as JSON; who starts all of them then does likewise.
     """
 
     servers: tuple[ServerSpec, ...]
@@ -63,6 +64,7 @@ class ClusterPlan:
     stages: tuple[ConfiguredStage, ...] = ()
     pipelines: tuple[Pipeline, ...] = ()
     unused: tuple[ConfiguredStage, ...] = ()
+    json_logs: bool = False
 
     @property
     def address(self) -> str:
@@ -163,6 +165,7 @@ def plan_cluster(
         stages=stages,
         pipelines=sections.pipelines,
         unused=tuple(stage for stage in sections.stages.values() if stage.name not in used),
+        json_logs=sections.orchestrator.log_format == "json",
     )
 
 

@@ -281,6 +281,8 @@ def values() -> Schema:
             podMonitor=table(
                 enabled=BOOLEAN, interval={"type": "string", "pattern": "^[0-9]+(ms|s|m)$"}, labels=STRINGS
             ),
+            rules=table(enabled=BOOLEAN, labels=STRINGS),
+            dashboard=table(enabled=BOOLEAN, labels=STRINGS),
             annotations=BOOLEAN,
             prometheus=table(address={"type": "string", "pattern": "^https?://"}, matchers=STRING),
         ),

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import DeadlineExceeded
+from sluiceway_runtime.metrics.waits import Waits
 from sluiceway_runtime.priority import Priority
 
 from sluiceway_orchestrator.backlog import Ageing, Backlog, Entry
@@ -21,9 +22,13 @@ class Gate:
     """A bounded number of slots, given out by class and fairly between clients.
 
     A client that has used up its own share waits without taking a place in the common line, so it holds up nobody.
+
+    Attributes:
+        waits: those for a slot.
     """
 
     def __init__(self, total: int, per_client: int, ageing: Ageing | None = None) -> None:
+        self.waits = Waits()
         self._free = total
         self._per_client = per_client
         self._held: Counter[Hashable] = Counter()
@@ -48,12 +53,16 @@ class Gate:
         if self._free and self._held[client] < self._per_client:
             self._held[client] += 1
             self._free -= 1
+            self.waits.none()
             return
+        waiting = self.waits.begin(monotonic())
         try:
             async with asyncio.timeout(deadline.remaining_s()):
                 await self._enter(client, priority)
         except TimeoutError:
             raise DeadlineExceeded("the time ran out in the line for admission") from None
+        finally:
+            self.waits.end(waiting, monotonic())
 
     def leave(self, client: Hashable) -> None:
         """Give a slot back."""

@@ -31,7 +31,7 @@ from sluiceway_orchestrator.http.port import HttpPort
 from sluiceway_orchestrator.inference import PipelineInference
 from sluiceway_orchestrator.installation import Layout, layout_of
 from sluiceway_orchestrator.jobs import Jobs
-from sluiceway_orchestrator.metrics import OrchestratorCollector
+from sluiceway_orchestrator.metrics.collector import OrchestratorCollector
 from sluiceway_orchestrator.pipelines.binding import Binder
 from sluiceway_orchestrator.pipelines.executor import Executor
 from sluiceway_orchestrator.plan import Pipeline
@@ -39,7 +39,8 @@ from sluiceway_orchestrator.servicer import PipelineServicer
 from sluiceway_orchestrator.stages.detection import DetectionClient, DetectionWire
 from sluiceway_orchestrator.stages.recognition import RecognitionClient, RecognitionWire
 from sluiceway_orchestrator.stages.resolver import Lookup, system_lookup
-from sluiceway_orchestrator.stages.stage import Stage, StageSettings
+from sluiceway_orchestrator.stages.settings import StageSettings
+from sluiceway_orchestrator.stages.stage import Stage
 
 __all__ = ["OrchestratorService"]
 
@@ -147,14 +148,9 @@ class OrchestratorService:
 
     def collectors(self, registry: CollectorRegistry) -> None:
         """Add the metrics."""
-        registry.register(
-            OrchestratorCollector(
-                self.stages.values(),
-                self.executor.statistics,
-                jobs_running=lambda: self._jobs.running,
-                sources_waiting=lambda: self._gate.waiting,
-            )
-        )
+        registry.register(OrchestratorCollector(self.stages.values(), self._gate, lambda: self._jobs.running))
+        for metrics in (self.executor.metrics, self.fetcher.metrics, self.http.metrics):
+            metrics.register(registry)
 
     def ready(self) -> bool:
         """Whether it takes work now. What running stages show to be wrong with a pipeline is logged as it is found."""

@@ -21,9 +21,9 @@ from sluiceway_runtime.images.limits import DEFAULT_MAX_PIXELS
 from sluiceway_runtime.inference import SERVICE, Models, add_inference
 from sluiceway_runtime.inference.port import InferencePort
 from sluiceway_runtime.logs import LogStyle
+from sluiceway_runtime.metrics.pool import show_pool
 from sluiceway_runtime.pool import Placement, Pool, PoolLimits, WorkerSpec
 from sluiceway_runtime.server.main import Installation
-from sluiceway_runtime.server.metrics import PoolCollector
 
 from sluiceway_detection import device_handler, precision
 from sluiceway_detection.backends.base import require_trust, resolve_backend
@@ -111,8 +111,10 @@ class DetectionService:
         )
 
     def collectors(self, registry: CollectorRegistry) -> None:
-        """Have the pool's metrics shown, once there is a pool."""
+        """Have the metrics of the HTTP port shown, and the pool's once there is a pool."""
         self._registry = registry
+        if self.http is not None:
+            self.http.metrics.register(registry)
 
     async def start(self) -> None:
         """Find the weights, choose the arithmetic, start the workers and have them warmed.
@@ -173,7 +175,7 @@ class DetectionService:
         )
         self.pool = pool
         if self._registry is not None:
-            self._registry.register(PoolCollector(self.stage, pool.statistics))
+            show_pool(self.stage, pool, self._registry)
         await pool.start()
         facts = pool.facts[0]["detection"]
         assert isinstance(facts, DetectionFacts)

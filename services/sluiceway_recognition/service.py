@@ -16,9 +16,9 @@ from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.inference import SERVICE, Models, add_inference
 from sluiceway_runtime.inference.port import InferencePort
 from sluiceway_runtime.logs import LogStyle
+from sluiceway_runtime.metrics.pool import show_pool
 from sluiceway_runtime.pool import Pool, PoolLimits, WorkerSpec
 from sluiceway_runtime.server.main import Installation
-from sluiceway_runtime.server.metrics import PoolCollector
 
 from sluiceway_recognition.backends import library_of
 from sluiceway_recognition.backends.batches import GraphSettings
@@ -99,8 +99,10 @@ class RecognitionService:
         )
 
     def collectors(self, registry: CollectorRegistry) -> None:
-        """Have the pool's metrics shown, once there is a pool."""
+        """Have the metrics of the HTTP port shown, and the pool's once there is a pool."""
         self._registry = registry
+        if self.http is not None:
+            self.http.metrics.register(registry)
 
     async def start(self) -> None:
         """Look up the weights, start the workers and have them warmed.
@@ -146,7 +148,7 @@ class RecognitionService:
         )
         self.pool = pool
         if self._registry is not None:
-            self._registry.register(PoolCollector(self.stage, pool.statistics))
+            show_pool(self.stage, pool, self._registry)
         await pool.start()
         self.models = {facts.name: facts for facts in pool.facts[0]["models"]}
         self.group = group_of(self.models.values())

@@ -48,6 +48,10 @@ class HttpPort(PublicPort):
         describe: what the server offers, as JSON.
         inference: pipelines as models, under `/v2`.
         security: TLS and tokens, those of gRPC.
+
+    Attributes:
+        metrics: of its requests.
+        port: once it listens.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class HttpPort(PublicPort):
             budget=budget,
             security=security,
             open_paths=_OPEN,
+            access_log=config.access_log,
         )
         self._config = config
         self._inference = inference

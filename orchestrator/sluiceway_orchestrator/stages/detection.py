@@ -158,7 +158,7 @@ class DetectionClient:
                     failures={failure.crop_id: failure.error for failure in response.failures},
                     notices=response.notices,
                     model=model_of(response.model),
-                    timings=timings_of(response.timings),
+                    timings=timings_of(response.timings, lease),
                 )
 
 

@@ -43,6 +43,9 @@ class ServerConfig(BaseModel):
         "info", description="Least level of a line of the log, which goes to standard error."
     )
     log_format: Literal["text", "json"] = Field("text", description="json: one object a line, for collectors.")
+    access_log: bool = Field(
+        False, description="A line for each call and HTTP request that ended: method, code, milliseconds, client."
+    )
 
 
 class HttpPortConfig(BaseModel):

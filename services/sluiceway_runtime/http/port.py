@@ -15,6 +15,8 @@ from sluiceway_runtime.errors import ImageTooLarge, Internal, SluicewayError, St
 from sluiceway_runtime.http.origin import OriginGuard
 from sluiceway_runtime.http.problem import plain_problem, problem_response
 from sluiceway_runtime.http.tls import server_context
+from sluiceway_runtime.http.watching import watching
+from sluiceway_runtime.metrics.http import HttpMetrics
 from sluiceway_runtime.server.calls import REQUEST_ID_KEY, current_request_id, own_or_new_id
 from sluiceway_runtime.server.security import ANONYMOUS, Security
 
@@ -55,6 +57,7 @@ class PublicPort:
         limit_bytes: of a body.
         budget: where room for a body is reserved before it is read.
         security: TLS and tokens, those of gRPC.
+        access_log: whether each request is told in the log.
         open_paths: what is answered under any name: load balancers ask by address, and what they hear is nothing to
             hide.
     """
@@ -69,6 +72,7 @@ class PublicPort:
         budget: MemoryBudget,
         security: Security | None,
         open_paths: Iterable[str],
+        access_log: bool,
     ) -> None:
         self._http = http
         self._section = section
@@ -77,6 +81,8 @@ class PublicPort:
         self._budget = budget
         self._security = security or Security()
         self._open = frozenset(open_paths)
+        self._access_log = access_log
+        self.metrics = HttpMetrics()
         self._guard = OriginGuard(http.host, http.allow_hosts, http.allow_origins)
         self._runner: web.AppRunner | None = None
         self.draining = False
@@ -98,7 +104,10 @@ class PublicPort:
         if not self._http.enabled:
             return
         self._security.require_safe(self._section, self._http.host, f"{self._key}.host")
-        app = web.Application(client_max_size=self._limit_bytes, middlewares=[self._surround])
+        app = web.Application(
+            client_max_size=self._limit_bytes,
+            middlewares=[watching(self.metrics, access_log=self._access_log), self._surround],
+        )
         app.add_routes(self.routes())
         app.on_response_prepare.append(self._allow_origin)
         # A client that goes away cancels its handler, and with it the work.

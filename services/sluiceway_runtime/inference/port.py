@@ -50,6 +50,7 @@ class InferencePort(PublicPort):
             budget=budget,
             security=security,
             open_paths=HEALTH_PATHS,
+            access_log=config.access_log,
         )
         self._deadline_s = config.default_deadline_s
         self._inference = OpenInference(stage, models)
