@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-__all__ = ["PAIRS", "Bar", "faults", "judge", "ratios"]
+__all__ = ["OURS", "PAIRS", "STRONG", "Bar", "faults", "judge", "ratios"]
 
 OURS, SMALL, NANO, TURBO, RAPID, EARLIER = (
     "sluiceway", "sluiceway-small", "sluiceway-text-nano", "turboocr", "rapidocr", "earlier",

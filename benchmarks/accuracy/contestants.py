@@ -7,10 +7,11 @@ import hashlib
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -54,7 +55,9 @@ class Contestant:
         title: for people.
         script: in reading/.
         requirements: of its environment; none where it is a checkout of ours.
-        options: told to the script; a function makes those that depend on files.
+        options: told to the script.
+        files: makes those options that depend on files.
+        earlier: whether it is another checkout of ours.
     """
 
     title: str
@@ -62,6 +65,7 @@ class Contestant:
     requirements: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     files: Callable[[Path], dict[str, str]] | None = None
+    earlier: bool = False
 
     def command(self, settings: Settings, work: Path) -> list[str]:
         """How it is started; its environment is made where it is missing."""
@@ -73,17 +77,21 @@ class Contestant:
         parts = [self.script, json.dumps(self.options, sort_keys=True), *self.requirements]
         parts.append(code_digest([READING / self.script]))
         if not self.requirements:
-            parts += [_sources(settings.other if self.title == EARLIER and settings.other else ROOT)]
+            parts += [_sources(settings.other if self.earlier and settings.other else ROOT)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     def _python(self, settings: Settings) -> Path:
-        if self.title == EARLIER:
+        if self.earlier:
             assert settings.other is not None
             return settings.other / ".venv" / "bin" / "python"
         if not self.requirements:
             return Path(sys.executable)
         folder = ENVIRONMENTS / Path(self.script).stem
         if not (folder / ".ready").exists():
+            if shutil.which(settings.peer_python) is None:
+                raise SystemExit(
+                    f"{self.title} needs a Python of its own (3.12 or newer), and {settings.peer_python} is none"
+                )
             print(f"making {folder}", flush=True)
             subprocess.run([settings.peer_python, "-m", "venv", folder], check=True)
             subprocess.run(
@@ -150,7 +158,10 @@ CONTESTANTS: dict[str, Contestant] = {
     "rapidocr": Contestant(
         "RapidOCR 3.10.0, ONNX Runtime, small models", "read_rapidocr.py", ("rapidocr==3.10.0", "onnxruntime==1.23.2")
     ),
-    EARLIER: _ours(EARLIER, SLUICEWAY_DETECTION__MODEL="text-nano"),
+    EARLIER: replace(
+        _ours("Sluiceway at d52d825, before it knew lines, with text-nano", SLUICEWAY_DETECTION__MODEL="text-nano"),
+        earlier=True,
+    ),
 }
 
 
@@ -167,14 +178,14 @@ class Reader:
         self._line(READY_S)
         return self
 
-    def read(self, path: Path) -> dict[str, Any]:
-        """What it reads in a file; see reading/protocol.py.
+    def read(self, path: Path, *, again: bool = False) -> dict[str, Any]:
+        """What it reads in a file; `again` for its CPU time alone: see reading/protocol.py.
 
         Raises:
             SystemExit: it ended, or does not answer.
         """
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"path": str(path.resolve())}) + "\n")
+        self._process.stdin.write(json.dumps({"path": str(path.resolve()), "again": again}) + "\n")
         self._process.stdin.flush()
         return self._line(ANSWER_S)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from benchmarks.accuracy.contestants import CONTESTANTS, Reader, Settings
 from benchmarks.accuracy.picture import Stored
 
-__all__ = ["Reading", "kept", "mean_cpu_s", "read_all"]
+__all__ = ["Reading", "kept", "mean_cpu_s", "read_all", "record", "recorded"]
 
 # Of each class, so many pictures are read once more for their CPU time: at first sight of a shape engines also compile.
-TIMED = 3
+TIMED = 2
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def read_all(name: str, pictures: Mapping[str, Sequence[Stored]], settings: Sett
             answers = [reader.read(stored.path) for _, stored in todo]
             for place, ((number, stored), answer) in enumerate(zip(todo, answers, strict=True)):
                 first = answer.pop("cpu_s")
-                again = reader.read(stored.path)["cpu_s"] if place < TIMED else None
+                again = reader.read(stored.path, again=True)["cpu_s"] if place < TIMED else None
                 record = {"digest": stored.digest, "fingerprint": fingerprint, "first_cpu_s": first, "cpu_s": again}
                 text = json.dumps(record | answer, ensure_ascii=False)
                 _file(folder, kind, number).write_text(text + "\n", encoding="utf-8")
@@ -83,6 +83,26 @@ def kept(name: str, kind: str, pictures: Sequence[Stored], work: Path) -> list[R
         lines, notices = tuple(record.get("lines", ())), tuple(record.get("notices", ()))
         found.append(Reading(lines, words, notices, record.get("error"), record["cpu_s"]))
     return found
+
+
+def record(name: str, kinds: Sequence[str], pictures: Mapping[str, Sequence[Stored]], work: Path, path: Path) -> None:
+    """Write what a contestant read in some classes into a file of the repository."""
+    table = {
+        kind: [
+            {"digest": stored.digest, "lines": item.lines} for stored, item in zip(pictures[kind], found, strict=True)
+        ]
+        for kind in kinds
+        if kind in pictures and (found := kept(name, kind, pictures[kind], work)) is not None
+    }
+    path.write_text(json.dumps(table, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+
+
+def recorded(kind: str, pictures: Sequence[Stored], path: Path) -> list[Reading] | None:
+    """What `record` wrote of a class; None where there is nothing, or of other pictures."""
+    table = json.loads(path.read_text(encoding="utf-8")).get(kind) if path.exists() else None
+    if table is None or [item["digest"] for item in table] != [stored.digest for stored in pictures]:
+        return None
+    return [Reading(tuple(item["lines"])) for item in table]
 
 
 def mean_cpu_s(readings: Sequence[Reading]) -> float | None:

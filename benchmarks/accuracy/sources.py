@@ -106,6 +106,8 @@ def _unpack(package: str, kind: str, version: str, folder: Path) -> None:
             with tarfile.open(next(got.glob("*.tar.gz"))) as archive:
                 archive.extractall(made, filter="data")
         else:
+            if shutil.which("apt-get") is None:
+                raise SystemExit(f"{package} is a package of Debian, and this machine has no apt-get to fetch it with")
             # Any release of the package will do whose pictures are the labelled ones.
             subprocess.run(["apt-get", "download", "-q", package], cwd=got, check=True)
             subprocess.run(["dpkg-deb", "-x", next(got.glob("*.deb")), made], check=True)

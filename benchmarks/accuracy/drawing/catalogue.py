@@ -56,44 +56,44 @@ def _footnotes(chance: random.Random, fonts: Fonts) -> Picture:
 
 def _page(points: int, columns: int) -> DrawnClass:
     make = partial(pages.page, points=points, columns=columns)
-    return DrawnClass("pages", make, 2, least_f=0.99, least_neighbours=0.98, boxes=True)
+    return DrawnClass("pages", make, 1, least_f=0.99, least_neighbours=0.98, boxes=True)
 
 
 CLASSES: dict[str, DrawnClass] = {
     **{f"page-{points}pt-{columns}col": _page(points, columns) for points in (12, 10, 9, 8) for columns in (1, 2)},
     **{
         f"skew-{degrees}": DrawnClass(
-            "turned", partial(pages.skewed, degrees=degrees), 2, least_f=0.99, least_neighbours=0.98
+            "turned", partial(pages.skewed, degrees=degrees), 1, least_f=0.99, least_neighbours=0.98
         )
         for degrees in (2, 5, 10, 20)
     },
     **{
-        f"turned-{degrees}": DrawnClass("turned", _on_its_side(degrees), 2, least_f=0.97, least_neighbours=0.98)
+        f"turned-{degrees}": DrawnClass("turned", _on_its_side(degrees), 1, least_f=0.97, least_neighbours=0.98)
         for degrees in (90, 180, 270)
     },
-    "letters-skewed": DrawnClass("papers", pages.letter, 3),
+    "letters-skewed": DrawnClass("papers", pages.letter, 2),
     "receipts": DrawnClass("papers", papers.receipt, 8),
-    "forms": DrawnClass("papers", papers.form, 5),
-    "invoices": DrawnClass("papers", papers.invoice, 2),
+    "forms": DrawnClass("papers", papers.form, 4),
+    "invoices": DrawnClass("papers", papers.invoice, 1),
     "screens-light": DrawnClass("screens", partial(places.screen, dark=False), 2),
     "screens-dark": DrawnClass("screens", partial(places.screen, dark=True), 2),
-    "signs": DrawnClass("places", places.sign, 80),
-    "shelf-labels": DrawnClass("places", places.shelf_label, 30),
+    "signs": DrawnClass("places", places.sign, 70),
+    "shelf-labels": DrawnClass("places", places.shelf_label, 24),
     "large-letters": DrawnClass("sizes", places.large_letters, 90),
     "thumbnails": DrawnClass("sizes", pages.thumbnail, 150),
-    "strips": DrawnClass("sizes", places.strip, 12),
+    "strips": DrawnClass("sizes", places.strip, 10),
     "footnotes-6pt": DrawnClass("sizes", _footnotes, 1),
     "scan-600dpi": DrawnClass("sizes", _fine_scan, 1),
-    "scan-150dpi-jpeg": DrawnClass("scans", pages.jpeg, 2),
-    "fax": DrawnClass("scans", pages.bad_copy, 2),
-    "faint": DrawnClass("scans", pages.faint, 3),
-    "photographed-page": DrawnClass("scans", pages.photographed_page, 2),
-    "accents": DrawnClass("scripts", scripts.accents, 3),
+    "scan-150dpi-jpeg": DrawnClass("scans", pages.jpeg, 1),
+    "fax": DrawnClass("scans", pages.bad_copy, 1),
+    "faint": DrawnClass("scans", pages.faint, 2),
+    "photographed-page": DrawnClass("scans", pages.photographed_page, 1),
+    "accents": DrawnClass("scripts", scripts.accents, 2),
     "chinese": DrawnClass("scripts", partial(scripts.rows, text=wording.CHINESE), 2),
-    "chinese-columns": DrawnClass("scripts", partial(scripts.columns, text=wording.CHINESE), 3),
-    "japanese": DrawnClass("scripts", partial(scripts.rows, text=wording.JAPANESE), 2, small_only=True),
-    "japanese-columns": DrawnClass("scripts", partial(scripts.columns, text=wording.JAPANESE), 3, small_only=True),
-    "vertical-words": DrawnClass("scripts", scripts.downward_words, 10, least_f=0.95),
+    "chinese-columns": DrawnClass("scripts", partial(scripts.columns, text=wording.CHINESE), 2),
+    "japanese": DrawnClass("scripts", partial(scripts.rows, text=wording.JAPANESE), 1, small_only=True),
+    "japanese-columns": DrawnClass("scripts", partial(scripts.columns, text=wording.JAPANESE), 2, small_only=True),
+    "vertical-words": DrawnClass("scripts", scripts.downward_words, 8, least_f=0.95),
     "upside-down-lines": DrawnClass("scripts", scripts.upside_down, 4),
 }
 

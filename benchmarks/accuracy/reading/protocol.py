@@ -1,7 +1,8 @@
 """The reader's side: files come as lines of JSON, what was read goes back as lines of JSON. Needs no package.
 
-A request is `{"path": ...}`; the answer `{"lines": [...], "words": [[text, [x0, y0, x1, y1]], ...], "notices": [...],
-"cpu_s": ...}`, or `{"error": ..., "cpu_s": ...}`. CPU time is that of the reader and all its processes while it read.
+A request is `{"path": ..., "again": ...}`; a file is looked at again for its CPU time alone, for text
+only. The answer is `{"lines": [...], "words": [[text, [x0, y0, x1, y1]], ...], "notices": [...], "cpu_s": ...}`, or
+`{"error": ..., "cpu_s": ...}`. CPU time is that of the reader and all its processes while it read.
 """
 
 from __future__ import annotations
@@ -40,8 +41,12 @@ def cpu_s() -> float:
     return total
 
 
-def serve(read: Callable[[str], dict[str, Any]]) -> None:
-    """Answer until the input ends."""
+def serve(read: Callable[[str, bool], dict[str, Any]]) -> None:
+    """Answer until the input ends.
+
+    Args:
+        read: of a path, and whether it is looked at again.
+    """
     # What libraries print must not come between answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -49,7 +54,8 @@ def serve(read: Callable[[str], dict[str, Any]]) -> None:
     for line in sys.stdin:
         begun = cpu_s()
         try:
-            answer = read(json.loads(line)["path"])
+            asked = json.loads(line)
+            answer = read(asked["path"], asked["again"])
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer | {"cpu_s": cpu_s() - begun}), file=answers, flush=True)

@@ -22,7 +22,7 @@ def main() -> None:
         }
     )
 
-    def read(path: str) -> dict[str, Any]:
+    def read(path: str, _again: bool) -> dict[str, Any]:
         return {"lines": list(engine(path).txts or ())}
 
     serve(read)

@@ -37,7 +37,6 @@ def _answer(result: Any) -> dict[str, Any]:
 def main() -> None:
     """Start the cluster, and read what is asked for."""
     options = json.loads(sys.argv[1])
-    wanted = {"words": True} if options["words"] else {}
     plan = plan_cluster(None, os.environ, free_ports=True, overrides=options["variables"])
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
@@ -47,8 +46,13 @@ def main() -> None:
             return await stack.enter_async_context(AsyncClient(plan.address))
 
         client = runner.run(start())
+
+        def read(path: str, again: bool) -> dict[str, Any]:
+            wanted = {"words": True} if options["words"] and not again else {}
+            return _answer(runner.run(client.process(path, **wanted)))
+
         try:
-            serve(lambda path: _answer(runner.run(client.process(path, **wanted))))
+            serve(read)
         finally:
             runner.run(stack.aclose())
 

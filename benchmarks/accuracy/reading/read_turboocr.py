@@ -30,7 +30,7 @@ def main() -> None:
         "tiny", "openvino", models_dir=models, device="CPU", use_cls=True, allow_download=False, keep_image=False
     )
 
-    def read(path: str) -> dict[str, Any]:
+    def read(path: str, _again: bool) -> dict[str, Any]:
         return {"lines": [line.text for line in engine.read(path).lines]}
 
     serve(read)

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.accuracy.drawing.catalogue import CLASSES, draw
 from benchmarks.accuracy.drawing.fonts import Fonts
 from benchmarks.accuracy.picture import Picture, Stored
-from benchmarks.accuracy.sources import SOURCES, labelled
+from benchmarks.accuracy.sources import SOURCES, labelled, real_pictures
 from benchmarks.accuracy.words import words_of
 
 # Pillow's own font: it draws other letters than those that are fetched, in the same places as far as matters here.
@@ -42,7 +42,11 @@ def test_a_picture_is_a_function_of_its_class_and_number(name: str) -> None:
     assert first.lines != other.lines
 
 
-@pytest.mark.parametrize("name", CLASSES)
+# The others are pages as well, with as many words, and take a second each.
+COUNTED = [name for name, kind in CLASSES.items() if kind.group not in {"pages", "turned"} and name != "scan-600dpi"]
+
+
+@pytest.mark.parametrize("name", [*COUNTED, "page-12pt-2col"])
 def test_a_class_has_300_words(name: str) -> None:
     # One of each is drawn, and counts for all: drawing hundreds would take a minute.
     picture = draw(name, 0, FONTS)
@@ -82,3 +86,13 @@ def test_every_real_picture_is_labelled_once_and_can_be_had() -> None:
     for table in packages.values():
         assert table["kind"] in {"wheel", "sdist", "deb"}
         assert table["licence"]
+
+
+def test_a_file_that_is_not_the_labelled_one_is_refused(tmp_path: Path) -> None:
+    item = labelled()[0]
+    version = tomllib.loads(SOURCES.read_text(encoding="utf-8"))["packages"][item.package]["version"]
+    path = tmp_path / "packages" / f"{item.package}-{version}" / item.member
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"another picture")
+    with pytest.raises(SystemExit, match=re.escape(f"{item.member} should have the SHA-256 {item.sha256}")):
+        real_pictures(tmp_path)
