@@ -154,7 +154,7 @@ test-release: $(VENV)/.deploy ## make a release, and install each of its parts w
 # Each prints a table, writes its ratios by name to out/, and fails below its bar.
 # A Python with torch and onnx, for the naive variant of bench-detection; without one, an environment is made (5 GB).
 TORCH_PYTHON ?= $(TORCH_VENV)/bin/python
-.PHONY: bench bench-beside bench-detection bench-detection-gpu bench-overhead bench-client bench-knee bench-machine bench-orchestrator bench-overload bench-peers bench-priority bench-recognition bench-watching bench-wire
+.PHONY: accuracy bench bench-beside bench-detection bench-detection-gpu bench-overhead bench-client bench-knee bench-machine bench-orchestrator bench-overload bench-peers bench-priority bench-recognition bench-watching bench-wire
 bench: bench-overhead bench-client bench-orchestrator ## the quick benchmarks (4 minutes; want a quiet machine)
 
 bench-detection: dev $(if $(filter $(TORCH_VENV)/%,$(TORCH_PYTHON)),$(TORCH_VENV)/.ready) ## detection beside its bare backend and beside torch's defaults; draws docs/collapse.svg (8 minutes)
@@ -203,6 +203,12 @@ bench-machine: dev ## what `sluiceway up` carries on this machine (SCALE="orches
 
 bench-watching: dev ## what metrics and logs cost: CPU time an image with them beside without, in pairs (a minute; wants two cores)
 	$(BIN)/python benchmarks/watching.py --json out/bench-watching.json
+
+# TurboOCR needs Python 3.12 or newer, for an environment of its own; OTHER is the checkout of an earlier version, if there is one.
+PEER_PYTHON ?= python3.12
+accuracy: dev ## how well text is read, class by class, beside other readers (an hour; goes on where it was cut short)
+	$(BIN)/sluiceway models pull ppocrv6-tiny-det ppocrv6-small-det ppocrv6-tiny ppocrv6-small
+	$(BIN)/python -m benchmarks.accuracy --peer-python $(PEER_PYTHON) $(if $(OTHER),--other $(OTHER)) --json out/accuracy.json
 
 bench-orchestrator: dev ## the orchestrator with stages that answer at once, beside a do-nothing proxy
 	$(BIN)/python benchmarks/orchestrator.py --json out/bench-orchestrator.json
