@@ -25,7 +25,7 @@ $(VENV)/.ready: pyproject.toml
 	@echo "making $(VENV): about half a minute"
 	@$(PYTHON) -c 'import sys; sys.exit("Sluiceway needs Python 3.11 or newer; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python $(PIP) install --quiet --no-compile --editable '.[cpu,bench]'
+	@$(BIN)/python $(PIP) install --quiet --no-compile --editable '.[cpu,bench,top]'
 	@touch $@
 
 # One picture needs no more than a worker of each stage, and those start in half the time.
@@ -45,7 +45,7 @@ dev: $(VENV)/.dev
 
 $(VENV)/.dev: $(VENV)/.ready
 	@$(BIN)/python $(PIP) install --quiet --upgrade 'pip>=25.1'
-	@$(BIN)/python $(PIP) install --quiet --editable '.[cpu,bench,onnx,calibration,pdf]' --group dev
+	@$(BIN)/python $(PIP) install --quiet --editable '.[cpu,bench,top,onnx,calibration,pdf]' --group dev
 	@touch $@
 
 test: dev ## run the tests (no torch needed)
@@ -74,7 +74,7 @@ $(TORCH_VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(TORCH_VENV)
 	$(TORCH_VENV)/bin/python $(PIP) install --quiet --upgrade 'pip>=25.1'
 	$(TORCH_VENV)/bin/python $(PIP) install --quiet $(TORCH)
-	$(TORCH_VENV)/bin/python $(PIP) install --quiet --editable '.[export,gpu,onnx,bench,pdf]' --group dev $(TORCH)
+	$(TORCH_VENV)/bin/python $(PIP) install --quiet --editable '.[export,gpu,onnx,bench,top,pdf]' --group dev $(TORCH)
 	touch $@
 
 .PHONY: soak torture torture-planted fuzz licences

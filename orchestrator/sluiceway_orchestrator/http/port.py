@@ -27,8 +27,10 @@ from sluiceway_orchestrator.http.openapi import document
 from sluiceway_orchestrator.http.page.files import page_routes
 from sluiceway_orchestrator.http.reading import JobReader
 from sluiceway_orchestrator.http.results import Results
+from sluiceway_orchestrator.http.watch import watch_routes
 from sluiceway_orchestrator.job import Job
 from sluiceway_orchestrator.outbox import Addressed
+from sluiceway_orchestrator.watch.watching import Watching
 
 __all__ = ["HttpPort"]
 
@@ -37,7 +39,7 @@ _OPEN = ("/healthz", *HEALTH_PATHS)
 
 
 class HttpPort(PublicPort):
-    """Serves `POST /v1/process`, and with GET `/v1/describe`, `/openapi.json`, `/docs` and `/healthz`.
+    """Serves `POST /v1/process`, and with GET `/v1/describe`, `/v1/watch`, `/openapi.json`, `/docs` and `/healthz`.
 
     Args:
         config: of the orchestrator: its limits hold here as well.
@@ -48,6 +50,7 @@ class HttpPort(PublicPort):
         describe: what the server offers, as JSON.
         inference: pipelines as models, under `/v2`.
         security: TLS and tokens, those of gRPC.
+        watching: figures of the cluster for whoever watches.
 
     Attributes:
         metrics: of its requests.
@@ -65,6 +68,7 @@ class HttpPort(PublicPort):
         describe: Callable[[], str],
         inference: OpenInference | None = None,
         security: Security | None = None,
+        watching: Watching | None = None,
     ) -> None:
         self._reader = JobReader(config)
         super().__init__(
@@ -83,6 +87,7 @@ class HttpPort(PublicPort):
         self._limits = limits
         self._run = run
         self._describe = describe
+        self._watching = watching
 
     def routes(self) -> list[web.AbstractRouteDef]:
         """What is answered."""
@@ -93,6 +98,8 @@ class HttpPort(PublicPort):
             web.get("/docs", self._docs),
             web.get("/healthz", self._healthz),
         ]
+        if self._watching is not None:
+            routes += watch_routes(self._watching, self.client_of)
         if self._page:
             routes += page_routes()
         if self._inference is not None:
