@@ -14,6 +14,7 @@ from sluiceway_runtime.account import MemoryBudget
 from sluiceway_runtime.calling.channel import open_channel
 from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.inference import SERVICE, Models, add_inference
+from sluiceway_runtime.inference.http_routes import OpenInference
 from sluiceway_runtime.priority import Priority
 from sluiceway_runtime.server.security import Security
 from sluiceway_runtime.watch import Sampler, ServerSample
@@ -28,7 +29,6 @@ from sluiceway_orchestrator.fetch.fetcher import Fetcher
 from sluiceway_orchestrator.fetch.guard import LookUp, system_look_up
 from sluiceway_orchestrator.gate import Gate
 from sluiceway_orchestrator.http.convert import message_to_json
-from sluiceway_orchestrator.http.open_inference import OpenInference
 from sluiceway_orchestrator.http.port import HttpPort
 from sluiceway_orchestrator.inference import PipelineInference
 from sluiceway_orchestrator.installation import Layout, layout_of
@@ -130,7 +130,7 @@ class OrchestratorService:
         )
         self._jobs = Jobs(config, self.executor, budget)
         self._servicer = PipelineServicer(config, self._jobs, self._limits, budget, self._description)
-        self._inference = PipelineInference(config, self._jobs, self._limits, self.ready)
+        self._inference = PipelineInference(self._jobs, self._limits, self.ready)
         self._models = Models(self._inference)
         self.http = HttpPort(
             config,
@@ -160,7 +160,7 @@ class OrchestratorService:
         """Add the servicer."""
         self._servicer.register(server)
         add_watch(server, self._watching)
-        add_inference(server, self._inference, self._models)
+        add_inference(server, self._inference, self._config, self._models)
 
     def collectors(self, registry: CollectorRegistry) -> None:
         """Add the metrics."""
