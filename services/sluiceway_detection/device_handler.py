@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from sluiceway_runtime.cores.placement import Placement
+from sluiceway_runtime.documents.pages import DocumentPage
 from sluiceway_runtime.errors import SluicewayError
 from sluiceway_runtime.images.limits import ImageLimits
 from sluiceway_runtime.pool.handler import Finish
@@ -65,10 +66,15 @@ class _Prepared:
     """A decoded image."""
 
     job: DetectionJob
-    image_bgr: ImageBgr
+    page: DocumentPage
     letterbox: Letterbox
     input_bgr: ImageBgr
     decode_ms: float
+
+    @property
+    def image_bgr(self) -> ImageBgr:
+        """Its pixels."""
+        return self.page.image.pixels
 
 
 class _Batch:
@@ -213,12 +219,13 @@ class DeviceHandler:
         begun_s = time.perf_counter()
         job: DetectionJob = item.meta
         try:
-            image = image_of(item, self._limits)
+            page = image_of(item, self._limits, self._settings.documents)
         except SluicewayError as error:
             return error
         decode_ms = (time.perf_counter() - begun_s) * 1000
+        image = page.image.pixels
         letterbox = Letterbox.place((image.shape[0], image.shape[1]), self._backend.inputs, job.image_size_px)
-        return _Prepared(job, image, letterbox, letterbox.draw(image), decode_ms)
+        return _Prepared(job, page, letterbox, letterbox.draw(image), decode_ms)
 
     def _answers(
         self, images: Sequence[_Prepared | SluicewayError], places: Sequence[Places]
@@ -235,7 +242,7 @@ class DeviceHandler:
             crops = cut_crops(prepared.image_bgr, found, job.crops, self._settings.max_crop_bytes)
         except SluicewayError as error:
             return error
-        return DetectionAnswer.payload(prepared.image_bgr, found, crops, prepared.decode_ms)
+        return DetectionAnswer.payload(prepared.page, found, crops, prepared.decode_ms)
 
 
 def build(config: Mapping[str, Any]) -> DeviceHandler:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import grpc.aio
 from sluiceway_runtime.errors import InvalidOption
+from sluiceway_runtime.images.signatures import ACCEPTED
 from sluiceway_runtime.inference import Inferred, ModelCard, Parameter, Tensor, TensorSpec
 from sluiceway_runtime.priority import Priority
 from sluiceway_runtime.server.convert import priority_to_proto
@@ -76,7 +77,7 @@ class DetectionInference:
                 parameters=PARAMETERS,
                 properties=(
                     ("classes", ",".join(facts.classes)),
-                    ("image", "files: JPEG, PNG, WebP, BMP or TIFF"),
+                    ("image", f"files: {ACCEPTED}"),
                     ("boxes", "x0 y0 x1 y1 in pixels of the original image, origin top left"),
                     ("image_sizes", "width height in pixels, after EXIF orientation"),
                     ("weights_sha256", identity.weights_sha256),

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import grpc.aio
 from sluiceway_runtime.errors import InvalidOption
+from sluiceway_runtime.images.signatures import ACCEPTED
 from sluiceway_runtime.inference import Inferred, ModelCard, Parameter, Tensor, TensorSpec
 from sluiceway_runtime.priority import Priority
 from sluiceway_runtime.server.convert import error_from_proto, priority_to_proto
@@ -87,7 +88,7 @@ class RecognitionInference:
 
 def _card(facts: ModelFacts, max_crops: int) -> ModelCard:
     properties = [
-        ("crop", "files: JPEG, PNG, WebP, BMP or TIFF, one region each, upright"),
+        ("crop", f"files: {ACCEPTED}, one region each, upright"),
         ("height", str(facts.crop_spec.height)),
         ("max_width", str(facts.crop_spec.max_width)),
         ("weights_sha256", facts.weights_sha256),

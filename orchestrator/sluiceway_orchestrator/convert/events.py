@@ -69,6 +69,11 @@ def event_to_proto(addressed: Addressed) -> pipeline_pb2.ProcessResponse:
                 done.lines.add(region_ids=line)
             for block in event.blocks:
                 done.blocks.add(lines=block)
+            if event.line_pages:
+                for told, page in zip(done.lines, event.line_pages, strict=True):
+                    told.page = page
+                for whole in done.blocks:
+                    whole.page = event.line_pages[whole.lines[0]]
             done.notices.extend(event.notices)
         case SourceFailed() as event:
             response.failed.error.CopyFrom(error_to_proto(event.error))

@@ -64,12 +64,13 @@ def texts_of(values: pipeline_pb2.Values, region: Callable[[int], TurnedBox]) ->
     return found
 
 
-def page_turned(quarter: int) -> notice_pb2.Notice:
+def page_turned(quarter: int, page: int = 0) -> notice_pb2.Notice:
     """Says that the text of a page runs otherwise than from left to right."""
     return notice_pb2.Notice(
         reason="PAGE_TURNED",
         message=f"the page is turned by {quarter} degrees clockwise, and was read so",
         metadata={"degrees": str(quarter)},
+        page=page,
     )
 
 

@@ -12,10 +12,12 @@ from sluiceway_detection.convert.images import (
     request_of,
 )
 from sluiceway_detection.convert.options import Defaults, job_of, priority_of
+from sluiceway_detection.convert.pages import PagesRequest, page_range_of, pages_request_of, read_pages_request
 
 __all__ = [
     "Defaults",
     "EncodedCrop",
+    "PagesRequest",
     "RawCrop",
     "Request",
     "add_answer",
@@ -25,8 +27,11 @@ __all__ = [
     "file_of",
     "job_of",
     "model_message",
+    "page_range_of",
+    "pages_request_of",
     "pixels_of",
     "priority_of",
+    "read_pages_request",
     "read_request",
     "request_of",
 ]

@@ -150,7 +150,9 @@ class Source(_message.Message):
     source_id: _builtins.str
     """Comes back in every event; unique within the job. Default: the position in the job, "0", "1", ..."""
     image: _builtins.bytes
-    """A JPEG, PNG, WebP, BMP or TIFF file."""
+    """A JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or JPEG 2000 file, HEIC where the operator installed that; or a document: PDF,
+    or TIFF with several pages. Pages of documents are told as they are done, in any order.
+    """
     url: _builtins.str
     """http or https, where the operator allows it; requested byte for byte as written, but for spaces and what is not
     ASCII, which are percent-encoded. Or a `data:` URL, which holds the image.
