@@ -220,6 +220,9 @@ class DetectionHandler:
             except SluicewayError as error:
                 results[index] = error
                 continue
+            if page.lines:
+                results[index] = DetectionAnswer.of_text(page, (time.perf_counter() - begun_s) * 1000)
+                continue
             decoded.append((index, item.meta, page, (time.perf_counter() - begun_s) * 1000))
         if decoded:
             found = self._engine.detect(

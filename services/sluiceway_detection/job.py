@@ -37,6 +37,7 @@ class DetectionJob(NamedTuple):
         crops: what to cut.
         raw: where the image is pixels; None for a file.
         page: number of the page, where the file is a document; None for an image.
+        prefers_text: of a page that holds text, take that.
     """
 
     selection: Selection
@@ -44,6 +45,7 @@ class DetectionJob(NamedTuple):
     crops: tuple[CropPlan, ...] = ()
     raw: RawPixels | None = None
     page: int | None = None
+    prefers_text: bool = False
 
     def payload(self, image: Buffer) -> Payload:
         """This job for one image."""
@@ -66,6 +68,7 @@ class DetectionAnswer(NamedTuple):
 
     Arrays travel as bytes: float32 boxes [N, 4], int32 classes [N] and float32 confidences [N]. `scale` and `left_out`
     are those of `Detections`, `notices` those of `DecodedImage`, and `page_count` is that of `DocumentPage`.
+    `texts` are those of the regions, where a page was not looked at but said itself what stands in it.
     """
 
     width_px: int
@@ -80,6 +83,27 @@ class DetectionAnswer(NamedTuple):
     left_out: bool = False
     notices: tuple[str, ...] = ()
     page_count: int = 0
+    texts: tuple[str, ...] = ()
+
+    @staticmethod
+    def of_text(page: DocumentPage, decode_ms: float) -> Payload:
+        """The answer for a page that says itself what stands in it."""
+        height, width = page.image.pixels.shape[:2]
+        count = len(page.lines)
+        return Payload(
+            DetectionAnswer(
+                width_px=width,
+                height_px=height,
+                boxes_xyxy_px=np.array([line.box_xyxy_px for line in page.lines], np.float32).tobytes(),
+                class_ids=np.zeros(count, np.int32).tobytes(),
+                confidences=np.ones(count, np.float32).tobytes(),
+                shapes=(),
+                crops=(),
+                decode_ms=decode_ms,
+                page_count=page.page_count,
+                texts=tuple(line.text for line in page.lines),
+            )
+        )
 
     @staticmethod
     def payload(page: DocumentPage, detections: Detections, crops: list[Crop], decode_ms: float) -> Payload:

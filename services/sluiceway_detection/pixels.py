@@ -31,7 +31,7 @@ def image_of(item: Payload, limits: ImageLimits, documents: DocumentLimits) -> D
     job: DetectionJob = item.meta
     data = memoryview(item.buffers[0])
     if job.page is not None:
-        return read_page(data, job.page, limits, documents)
+        return read_page(data, job.page, limits, documents, prefers_text=job.prefers_text)
     if job.raw is None:
         return DocumentPage(read_image(data, limits), 0)
     height, width, pixel_format = job.raw

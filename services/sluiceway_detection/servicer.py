@@ -97,6 +97,7 @@ class DetectionServicer:
             raise Unavailable("the server is starting", retry_after_s=1.0)
         job = convert.job_of(request.message, self._defaults(facts))
         priority = convert.priority_of(request.message.priority)
+        job = job._replace(prefers_text=convert.prefers_text(request.message))
         pages = convert.page_range_of(request)
         check_size(request.document, self._limits)
         answers = answers_of_pages(
@@ -119,6 +120,7 @@ class DetectionServicer:
                     found = response.found
                     found.model.CopyFrom(convert.model_message(identity))
                     convert.add_answer(found, outcome, job.crops, facts.classes)
+                    convert.add_texts(response, outcome)
                     found.timings.total_ms = (monotonic() - arrived_s) * 1000
                     set_load(found.load, pool.load())
                 except SluicewayError as error:

@@ -17,7 +17,7 @@ from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.security import Security
 from sluiceway_runtime.server.status import from_rpc_error
 
-from sluiceway.common.v1 import crop_pb2
+from sluiceway.common.v1 import crop_pb2, model_pb2
 from sluiceway.detection.v1 import detection_pb2 as pb
 from sluiceway.detection.v1 import detection_pb2_grpc
 
@@ -99,6 +99,24 @@ async def test_pages_of_a_pdf_and_those_that_fail(stub: Any) -> None:
     page = told[1].found
     # No more pixels than an image may have.
     assert 900_000 < page.width * page.height <= 10**6
+
+
+async def test_text_of_a_page_is_handed_out_where_that_is_asked_for(stub: Any) -> None:
+    document = pdf_of(["first line\nsecond line", "", "third"])
+    told = await pages(stub, document, text_layer=model_pb2.TEXT_LAYER_PREFER)
+    texts = {number: [text.text for text in response.texts] for number, response in told.items()}
+    assert texts == {0: ["first line", "second line"], 1: [], 2: ["third"]}
+    for number in (0, 2):
+        found = told[number].found
+        assert len(found.detections) == len(told[number].texts)
+        assert {item.class_name for item in found.detections} == {"0"}
+        assert not found.crops
+        assert found.width * found.height <= 10**6
+    ignored = await pages(stub, document)
+    assert not any(response.texts for response in ignored.values())
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await pages(stub, document, text_layer=77)
+    assert from_rpc_error(caught.value).reason == "INVALID_OPTION"
 
 
 @pytest.mark.parametrize(

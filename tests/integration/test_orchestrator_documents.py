@@ -10,6 +10,7 @@ from sluiceway_orchestrator.stages.detection import MAX_SENDS
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, SourceEvents, document, picture
 from sluiceway_runtime.errors import InvalidImage, Unavailable
 
+from sluiceway.common.v1 import model_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2
 
 MIB = 2**20
@@ -142,6 +143,30 @@ async def test_pages_wait_for_a_reader_that_is_slow() -> None:
         gate.set()
         events = (await task)["d"]
     require_whole(events, 200, regions=10)
+
+
+async def test_text_that_pages_hold_is_handed_out_where_that_is_asked_for() -> None:
+    detectors, reader = [FakeDetection(with_text=frozenset({1, 2})) for _ in range(2)], FakeRecognition()
+    async with Cluster(detectors, [reader]) as cluster:
+        for text_layer in (model_pb2.TEXT_LAYER_UNSPECIFIED, model_pb2.TEXT_LAYER_IGNORE):
+            events = (await cluster.process(source(document(1, 4)), text_layer=text_layer))["d"]
+            require_whole(events, 4)
+        reader.seen.clear()
+        events = (await cluster.process(source(document(1, 4)), text_layer=model_pb2.TEXT_LAYER_PREFER))["d"]
+        alone = (await cluster.process(source(document(1, 4)), text_layer=2, detect_only=True))["d"]
+    assert sorted(pages_of(events)) == [0, 1, 2, 3]
+    said = [f"said {page}:{region}" for page in (1, 2) for region in (0, 1)]
+    read = [f"{1000 + page}:{region}" for page in (0, 3) for region in (0, 1)]
+    assert events.texts == Counter(said + read)
+    # Each region was promised, and nothing else was read.
+    promised = {key for found in events.found["text"] for key in found.recognizing}
+    assert promised == set(events.regions) == {key for _, key in events.values}
+    assert reader.seen.total() == 4
+    assert events.done is not None
+    assert len(events.done.lines) == 8
+    # Whoever reads nothing has no use for it.
+    assert sorted(pages_of(alone)) == [0, 1, 2, 3]
+    assert not alone.texts
 
 
 async def test_what_a_document_holds_is_given_back() -> None:

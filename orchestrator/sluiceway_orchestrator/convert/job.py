@@ -120,6 +120,8 @@ def job_from_request(
     asked = _PRIORITIES.get(options.priority)
     if asked is None:
         raise InvalidOption(f"options.priority: {options.priority} is unknown")
+    if options.text_layer not in model_pb2.TextLayer.values():
+        raise InvalidOption(f"options.text_layer: {options.text_layer} is unknown")
     priority = limits.class_of(client, asked)
     detect, recognize = _options(pipeline, options, priority)
     own = {step.name: _own(_layers(step, options)) for step in pipeline.steps if step.kind is StepKind.DETECT}
@@ -137,6 +139,7 @@ def job_from_request(
         recognize_options=recognize,
         return_images=options.return_images,
         detect_only=options.detect_only,
+        prefers_text=options.text_layer == model_pb2.TEXT_LAYER_PREFER,
     )
 
 

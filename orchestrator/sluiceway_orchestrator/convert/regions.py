@@ -22,6 +22,7 @@ __all__ = [
     "keep",
     "number_values",
     "page_turned",
+    "text_values",
     "place",
     "plain_value",
     "texts_of",
@@ -137,6 +138,11 @@ def data_value(region_id: int, data: Mapping[str, Any]) -> pipeline_pb2.Values:
     value = values.values.add(region_id=region_id)
     value.data.update(data)
     return values
+
+
+def text_values(texts: Mapping[int, Any]) -> pipeline_pb2.Values:
+    """`Text` messages by region, as values."""
+    return pipeline_pb2.Values(values=[pipeline_pb2.Value(region_id=key, text=text) for key, text in texts.items()])
 
 
 def _upright(geometry: geometry_pb2.Geometry, at: int, turned: dict[int, TurnedBox]) -> Box:

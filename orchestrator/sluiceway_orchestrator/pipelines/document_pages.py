@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from itertools import pairwise
 from typing import Any
@@ -12,17 +12,18 @@ from typing import Any
 from sluiceway_runtime.account import Phase
 from sluiceway_runtime.errors import SluicewayError
 
-from sluiceway_orchestrator.events import Subject
+from sluiceway_orchestrator.convert.regions import text_values
+from sluiceway_orchestrator.events import Subject, ValuesRead
 from sluiceway_orchestrator.job import Buffer
 from sluiceway_orchestrator.pipelines.source_state import SourceState
 from sluiceway_orchestrator.pipelines.together import nursery, together
-from sluiceway_orchestrator.pipelines.tree import whole_page
-from sluiceway_orchestrator.plan import Step
+from sluiceway_orchestrator.pipelines.tree import RegionTree, whole_page
+from sluiceway_orchestrator.plan import Step, StepKind
 from sluiceway_orchestrator.stages.detection import Found, FoundPage, PageRange
 from sluiceway_orchestrator.stages.replica import Replica
 from sluiceway_orchestrator.wire import Buffers, bytes_field
 
-__all__ = ["SEND_COPIES", "DocumentPages"]
+__all__ = ["SEND_COPIES", "DocumentPages", "said_by_page", "tell_texts"]
 
 # Copies of an image while it is sent: the message, and the one that gRPC makes of it.
 SEND_COPIES = 2
@@ -60,6 +61,9 @@ class DocumentPages:
         # Pages that the client has heard of, one way or the other.
         self._answered: set[int] = set()
         self._sent: Counter[Replica[Any]] = Counter()
+        # A pipeline that reads nothing has no use for text.
+        reads = any(child.kind is StepKind.RECOGNIZE for child in state.pipeline.children[step.index])
+        self._prefers_text = state.job.prefers_text and reads
         self._counted = asyncio.Event()
         self._page_count = 0
         self._succeeded = 0
@@ -113,6 +117,7 @@ class DocumentPages:
                 self._group,
                 cost=self._cost,
                 sent=self._sent,
+                prefers_text=self._prefers_text,
             )
             async with nursery() as group, aclosing(answers):
                 async for answer in answers:
@@ -149,3 +154,19 @@ class DocumentPages:
                 state.account.remove(size, Phase.WORK)
         finally:
             room.release()
+
+
+def said_by_page(tree: RegionTree, step: Step, found: Found, ids: Sequence[int]) -> dict[int, Any]:
+    """By region, what a page says itself, of those that a step would read."""
+    rows = zip(ids, found.regions.regions, found.texts, strict=True)
+    return {
+        key: text for key, region, text in rows if step.wants(region.class_name) and not tree.is_answered(step, key)
+    }
+
+
+async def tell_texts(state: SourceState, step: Step, said: Mapping[int, Any], page: int) -> None:
+    """Hand out what a page says itself in place of what a step would read."""
+    values = text_values(said)
+    event = ValuesRead(step.name, "", values, len(said), values.ByteSize(), Subject.REGION, page)
+    state.parts.values_read(len(said), 0)
+    await state.tell_values(step, event, [*said])

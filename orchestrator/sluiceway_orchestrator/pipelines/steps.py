@@ -23,7 +23,7 @@ from sluiceway_orchestrator.convert import regions as convert
 from sluiceway_orchestrator.events import Page, StageTimings, Subject, ValuesRead
 from sluiceway_orchestrator.fetch.fetcher import Fetched
 from sluiceway_orchestrator.geometry import IDENTITY, Matrix, chain
-from sluiceway_orchestrator.pipelines.document_pages import SEND_COPIES, DocumentPages
+from sluiceway_orchestrator.pipelines.document_pages import SEND_COPIES, DocumentPages, said_by_page, tell_texts
 from sluiceway_orchestrator.pipelines.source_state import SourceState
 from sluiceway_orchestrator.pipelines.together import nursery, together
 from sluiceway_orchestrator.pipelines.tree import WHOLE, RegionNode
@@ -216,6 +216,12 @@ class Steps:
             if child.kind is StepKind.CALL:
                 wanted = [region.id for region in regions.regions if child.wants(region.class_name)]
                 works += [self._call_each(child, wanted)] if wanted else []
+                continue
+            if found.texts and child.kind is StepKind.RECOGNIZE:
+                said = said_by_page(state.tree, child, found, placed.ids)
+                promised.append((child, [*said]))
+                recognizing.update(dict.fromkeys(said))
+                works += [tell_texts(state, child, said, origin.page.index)] if said else []
                 continue
             spans = self._unanswered(child, found, placed.ids)
             most = self._most_crops(child)

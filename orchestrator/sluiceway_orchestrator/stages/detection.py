@@ -15,6 +15,7 @@ from sluiceway_runtime.errors import SluicewayError
 from sluiceway_runtime.server.convert import error_from_proto
 from sluiceway_runtime.varint import read_varint
 
+from sluiceway.common.v1 import model_pb2
 from sluiceway.detection.v1 import detection_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2
 from sluiceway_orchestrator.events import Model, StageTimings
@@ -101,6 +102,7 @@ class Found(NamedTuple):
         crops: by spec, those that were cut to it.
         failures: of crops, by their id.
         notices: `Notice` messages.
+        texts: `Text` messages of the regions, where a page said itself what stands in it; it then has no crops.
     """
 
     width: int
@@ -112,6 +114,7 @@ class Found(NamedTuple):
     notices: Sequence[Any]
     model: Model
     timings: StageTimings
+    texts: Sequence[Any] = ()
 
 
 class FoundPage(NamedTuple):
@@ -208,6 +211,7 @@ class DetectionClient:
         *,
         cost: int,
         sent: Counter[Replica[DetectionDescription]],
+        prefers_text: bool = False,
     ) -> AsyncGenerator[FoundPage, None]:
         """Detect in pages of a document, and give answers as they come, each page once. Close this iterator.
 
@@ -220,6 +224,7 @@ class DetectionClient:
             group: the version that the source is bound to.
             cost: pages that a replica works on at a time.
             sent: how often each replica got the document; see `MAX_SENDS`.
+            prefers_text: of pages that hold text, take that.
 
         Raises:
             GroupGone: that version is not there any more.
@@ -229,7 +234,10 @@ class DetectionClient:
         failures = Failures(self.stage, group)
         while True:
             asked = detection_pb2.DetectPagesRequest(
-                first_page=pages.first, max_pages=pages.most, except_pages=sorted(pages.answered_within)
+                first_page=pages.first,
+                max_pages=pages.most,
+                except_pages=sorted(pages.answered_within),
+                text_layer=model_pb2.TEXT_LAYER_PREFER if prefers_text else model_pb2.TEXT_LAYER_UNSPECIFIED,
             )
             request = Buffers((*document.parts, asked.SerializeToString()))
             with await self._place_for_document(cost, ticket, group, sent, failures.avoid) as lease:
@@ -325,7 +333,7 @@ def _page_of(message: bytes) -> tuple[FoundPage, Any]:
     found, load = _found_of(field[start:])
     for notice in found.notices:
         notice.page = response.page
-    return FoundPage(response.page, response.page_count, found), load
+    return FoundPage(response.page, response.page_count, found._replace(texts=response.texts)), load
 
 
 def _by_spec(spans: Sequence[CropSpan]) -> dict[str, tuple[CropSpan, ...]]:

@@ -72,6 +72,7 @@ class FakeDetection(detection_pb2_grpc.DetectionServiceServicer):
         crops_seen: crops that came.
         workers: pages that it answers at a time.
         damaged: pages of documents that it cannot read.
+        with_text: pages that hold text.
         documents, document_bytes: documents that came, and how large they were together.
         pages_seen: how often each page of a document was computed.
         running, cancelled: calls in progress, and calls that were cancelled.
@@ -88,6 +89,7 @@ class FakeDetection(detection_pb2_grpc.DetectionServiceServicer):
     crops_seen: int = 0
     workers: int = 1
     damaged: frozenset[int] = frozenset()
+    with_text: frozenset[int] = frozenset()
     documents: int = 0
     document_bytes: int = 0
     pages_seen: Counter[int] = field(default_factory=Counter)
@@ -140,6 +142,11 @@ class FakeDetection(detection_pb2_grpc.DetectionServiceServicer):
                     else:
                         response.found.CopyFrom(self._answer(640, max(480, regions * _LINE_PX)))
                         self._add_lines(response.found, request, regions, 1000 * number + page, crop_bytes)
+                        if request.text_layer == model_pb2.TEXT_LAYER_PREFER and page in self.with_text:
+                            del response.found.crops[:]
+                            response.texts.extend(
+                                value_pb2.Text(text=f"said {page}:{region}", confidence=1) for region in range(regions)
+                            )
                     yield response
         except SluicewayError as error:
             await context.abort(code_of(error), error.message, trailers(error))

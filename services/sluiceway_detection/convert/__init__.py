@@ -12,7 +12,14 @@ from sluiceway_detection.convert.images import (
     request_of,
 )
 from sluiceway_detection.convert.options import Defaults, job_of, priority_of
-from sluiceway_detection.convert.pages import PagesRequest, page_range_of, pages_request_of, read_pages_request
+from sluiceway_detection.convert.pages import (
+    PagesRequest,
+    add_texts,
+    page_range_of,
+    pages_request_of,
+    prefers_text,
+    read_pages_request,
+)
 
 __all__ = [
     "Defaults",
@@ -22,6 +29,7 @@ __all__ = [
     "Request",
     "add_answer",
     "add_failure",
+    "add_texts",
     "check_crops",
     "crop_spec_message",
     "file_of",
@@ -30,6 +38,7 @@ __all__ = [
     "page_range_of",
     "pages_request_of",
     "pixels_of",
+    "prefers_text",
     "priority_of",
     "read_pages_request",
     "read_request",

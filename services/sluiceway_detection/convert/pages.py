@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from sluiceway_runtime.errors import InvalidImage, InvalidOption
+from sluiceway_runtime.pool import Outcome
 
+from sluiceway.common.v1 import model_pb2, value_pb2
 from sluiceway.detection.v1 import detection_pb2 as pb
 from sluiceway_detection import wire
+from sluiceway_detection.job import DetectionAnswer
 from sluiceway_detection.paging import PageRange
 
-__all__ = ["PagesRequest", "page_range_of", "pages_request_of", "read_pages_request"]
+__all__ = ["PagesRequest", "add_texts", "page_range_of", "pages_request_of", "prefers_text", "read_pages_request"]
 
 _DOCUMENT = pb.DetectPagesRequest.DOCUMENT_FIELD_NUMBER
 
@@ -46,6 +49,24 @@ def pages_request_of(message: pb.DetectPagesRequest) -> PagesRequest:
     request = PagesRequest(message, message.document)
     message.ClearField("document")
     return request
+
+
+def prefers_text(message: pb.DetectPagesRequest) -> bool:
+    """Whether text that pages hold is wanted in place of what would be found.
+
+    Raises:
+        InvalidOption: a value that this release does not know.
+    """
+    if message.text_layer not in model_pb2.TextLayer.values():
+        raise InvalidOption(f"text_layer: {message.text_layer} is unknown", metadata={"option": "text_layer"})
+    return message.text_layer == model_pb2.TEXT_LAYER_PREFER
+
+
+def add_texts(response: pb.DetectPagesResponse, outcome: Outcome) -> None:
+    """Add what a page said itself."""
+    answer = outcome.payload.meta
+    assert isinstance(answer, DetectionAnswer)
+    response.texts.extend(value_pb2.Text(text=text, confidence=1) for text in answer.texts)
 
 
 def page_range_of(request: PagesRequest) -> PageRange:

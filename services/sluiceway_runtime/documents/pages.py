@@ -5,9 +5,12 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
+import numpy as np
+
 from sluiceway_runtime.documents.kind import is_pdf
 from sluiceway_runtime.documents.limits import DocumentLimits
 from sluiceway_runtime.documents.pdf import PdfFile
+from sluiceway_runtime.documents.text_lines import TextLine
 from sluiceway_runtime.errors import ImageTooLarge, InvalidImage, InvalidOption, SluicewayError
 from sluiceway_runtime.images.decode import DecodedImage, decode_checked
 from sluiceway_runtime.images.facts import ImageHeader
@@ -26,15 +29,24 @@ class DocumentPage(NamedTuple):
     """A page.
 
     Attributes:
-        image: its pixels.
+        image: its pixels; of a page whose text was taken instead, none of them, but its size: uint8 [H, W, 0].
         page_count: of the document.
+        lines: of the text that it holds, if that was asked for.
     """
 
     image: DecodedImage
     page_count: int
+    lines: tuple[TextLine, ...] = ()
 
 
-def read_page(data: bytes | memoryview, number: int, images: ImageLimits, documents: DocumentLimits) -> DocumentPage:
+def read_page(
+    data: bytes | memoryview,
+    number: int,
+    images: ImageLimits,
+    documents: DocumentLimits,
+    *,
+    prefers_text: bool = False,
+) -> DocumentPage:
     """Decode or render one page.
 
     Args:
@@ -42,6 +54,7 @@ def read_page(data: bytes | memoryview, number: int, images: ImageLimits, docume
         number: of the page, from 0.
         images: limits of the file, and of the pixels of a page.
         documents: further limits.
+        prefers_text: of a page that holds text, take that in place of pixels.
 
     Raises:
         InvalidImage, ImageTooLarge: the document cannot be read, or with `PAGE_COUNT` in the metadata: this page.
@@ -52,6 +65,9 @@ def read_page(data: bytes | memoryview, number: int, images: ImageLimits, docume
         with PdfFile(bytes(data)) as pdf:
             count = _counted(pdf.page_count, number, documents)
             try:
+                lines = pdf.lines(number, images, documents) if prefers_text else None
+                if lines is not None:
+                    return DocumentPage(DecodedImage(np.empty((*lines.size_px, 0), np.uint8)), count, lines.lines)
                 return DocumentPage(DecodedImage(pdf.render(number, images, documents)), count)
             except SluicewayError as error:
                 raise _of_page(error, count) from None

@@ -6,6 +6,7 @@ import ctypes
 import math
 import threading
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sluiceway_runtime.documents.limits import DocumentLimits
+from sluiceway_runtime.documents.text_lines import PageText, TextLine, joined
 from sluiceway_runtime.errors import ImageTooLarge, InvalidImage
 from sluiceway_runtime.images.limits import ImageLimits
 
@@ -22,6 +24,8 @@ _POINTS_PER_INCH = 72
 # PDFium's own, by number: why a file cannot be opened.
 _PASSWORD, _SECURITY = 4, 5
 _WHITE = 0xFFFFFFFF
+# Of the text of a page.
+_MOST_PIECES = 20_000
 _RENDERED, _TO_BE_CONTINUED = 2, 1
 
 
@@ -114,6 +118,52 @@ class PdfFile:
         finally:
             lib.FPDF_ClosePage(page)
         return pixels
+
+    def lines(self, number: int, images: ImageLimits, documents: DocumentLimits) -> PageText | None:
+        """The text that a page holds, in pixels of the page as `render` would make it; None if it holds none.
+
+        Raises:
+            InvalidImage: the page is damaged.
+        """
+        lib = self._lib
+        page = lib.FPDF_LoadPage(self._document, number)
+        if not page:
+            raise InvalidImage("the page is damaged")
+        try:
+            width, height = _size_px(
+                lib.FPDF_GetPageWidthF(page), lib.FPDF_GetPageHeightF(page), documents.dpi, images.max_pixels
+            )
+            text = lib.FPDFText_LoadPage(page)
+            if not text:
+                return None
+            try:
+                lines = joined(self._pieces(page, text, width, height))
+            finally:
+                lib.FPDFText_ClosePage(text)
+        finally:
+            lib.FPDF_ClosePage(page)
+        return PageText((height, width), tuple(lines)) if lines else None
+
+    def _pieces(self, page: Any, text: Any, width: int, height: int) -> Iterator[TextLine]:
+        lib = self._lib
+        for index in range(min(lib.FPDFText_CountRects(text, 0, -1), _MOST_PIECES)):
+            left, top, right, bottom = (ctypes.c_double() for _ in range(4))
+            if not lib.FPDFText_GetRect(text, index, *map(ctypes.byref, (left, top, right, bottom))):
+                continue
+            edges = (left.value, top.value, right.value, bottom.value)
+            size = lib.FPDFText_GetBoundedText(text, *edges, None, 0)
+            buffer = (ctypes.c_ushort * max(size, 1))()
+            lib.FPDFText_GetBoundedText(text, *edges, buffer, size)
+            words = bytes(buffer)[: 2 * size].decode("utf-16-le", "replace").rstrip("\0")
+            x, y = ctypes.c_int(), ctypes.c_int()
+            corners = []
+            for across, up in ((left.value, top.value), (right.value, bottom.value)):
+                lib.FPDF_PageToDevice(page, 0, 0, width, height, 0, across, up, ctypes.byref(x), ctypes.byref(y))
+                corners.append((min(max(x.value, 0), width), min(max(y.value, 0), height)))
+            (x0, y0), (x1, y1) = corners
+            box = (float(min(x0, x1)), float(min(y0, y1)), float(max(x0, x1)), float(max(y0, y1)))
+            if box[0] < box[2] and box[1] < box[3]:
+                yield TextLine(box, words)
 
     def _draw(self, bitmap: Any, page: Any, width: int, height: int, timeout_s: float) -> None:
         lib = self._lib

@@ -12,6 +12,7 @@ from sluiceway.common.v1 import error_pb2 as _error_pb2
 from sluiceway.common.v1 import geometry_pb2 as _geometry_pb2
 from sluiceway.common.v1 import model_pb2 as _model_pb2
 from sluiceway.common.v1 import notice_pb2 as _notice_pb2
+from sluiceway.common.v1 import value_pb2 as _value_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -288,6 +289,7 @@ class DetectPagesRequest(_message.Message):
     FIRST_PAGE_FIELD_NUMBER: _builtins.int
     MAX_PAGES_FIELD_NUMBER: _builtins.int
     EXCEPT_PAGES_FIELD_NUMBER: _builtins.int
+    TEXT_LAYER_FIELD_NUMBER: _builtins.int
     document: _builtins.bytes
     """A PDF or TIFF file; an image of any other format is a document of one page."""
     priority: _model_pb2.Priority.ValueType
@@ -296,6 +298,8 @@ class DetectPagesRequest(_message.Message):
     """Number of the first page, from 0."""
     max_pages: _builtins.int
     """At most so many pages; 0 for all that follow."""
+    text_layer: _model_pb2.TextLayer.ValueType
+    """What becomes of text that a page holds already. Default IGNORE."""
     @_builtins.property
     def options(self) -> Global___DetectOptions:
         """How to detect in each page."""
@@ -318,10 +322,11 @@ class DetectPagesRequest(_message.Message):
         first_page: _builtins.int = ...,
         max_pages: _builtins.int = ...,
         except_pages: _abc.Iterable[_builtins.int] | None = ...,
+        text_layer: _model_pb2.TextLayer.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["crop_specs", b"crop_specs", "document", b"document", "except_pages", b"except_pages", "first_page", b"first_page", "max_pages", b"max_pages", "options", b"options", "priority", b"priority"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crop_specs", b"crop_specs", "document", b"document", "except_pages", b"except_pages", "first_page", b"first_page", "max_pages", b"max_pages", "options", b"options", "priority", b"priority", "text_layer", b"text_layer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -337,6 +342,7 @@ class DetectPagesResponse(_message.Message):
     PAGE_COUNT_FIELD_NUMBER: _builtins.int
     FOUND_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
     page: _builtins.int
     """Number of the page, from 0."""
     page_count: _builtins.int
@@ -349,6 +355,12 @@ class DetectPagesResponse(_message.Message):
     def error(self) -> _error_pb2.Error:
         """Why there are none; other pages are not affected."""
 
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedCompositeFieldContainer[_value_pb2.Text]:
+        """With TEXT_LAYER_PREFER, of a page that holds text: that of each region of `found`, in its order. The page was not looked
+        at then: the regions are the lines of that text, of the model's first class, and there are no crops.
+        """
+
     def __init__(
         self,
         *,
@@ -356,10 +368,11 @@ class DetectPagesResponse(_message.Message):
         page_count: _builtins.int = ...,
         found: Global___DetectResponse | None = ...,
         error: _error_pb2.Error | None = ...,
+        texts: _abc.Iterable[_value_pb2.Text] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "found", b"found", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "found", b"found", "page", b"page", "page_count", b"page_count", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "found", b"found", "page", b"page", "page_count", b"page_count", "result", b"result", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["found", "error"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015

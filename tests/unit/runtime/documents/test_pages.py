@@ -13,6 +13,7 @@ from sluiceway_runtime.documents import pdf as pdf_module
 from sluiceway_runtime.documents.kind import is_document, is_pdf
 from sluiceway_runtime.documents.limits import DocumentLimits
 from sluiceway_runtime.documents.pages import PAGE_COUNT, read_page
+from sluiceway_runtime.documents.text_lines import TextLine, joined
 from sluiceway_runtime.errors import ImageTooLarge, InvalidImage, InvalidOption, SluicewayError
 from sluiceway_runtime.images.limits import ImageLimits
 
@@ -154,6 +155,38 @@ def test_a_page_that_takes_too_long_is_given_up() -> None:
     assert (type(fault), fault.metadata["limit"], fault.metadata[PAGE_COUNT]) == (ImageTooLarge, "page_timeout_s", "2")
     # Far less than it would have taken, however busy the machine is.
     assert time.monotonic() - begun_s < 30
+
+
+def test_text_that_a_page_holds() -> None:
+    data = pdf_of(["first line\nsecond line", ""])
+    page = read_page(data, 0, IMAGES, LIMITS, prefers_text=True)
+    assert [line.text for line in page.lines] == ["first line", "second line"]
+    assert page.image.pixels.shape[:2] == (2338, 1652)
+    # Where it stands, in the pixels of the page as it is rendered.
+    dark = (read_page(data, 0, IMAGES, LIMITS).image.pixels < 128).all(axis=2)
+    for line in page.lines:
+        x0, y0, x1, y1 = (round(edge) for edge in line.box_xyxy_px)
+        inside = dark[y0 : y1 + 1, x0 : x1 + 1].sum()
+        assert inside > 500
+        dark[y0 - 2 : y1 + 3, x0 - 2 : x1 + 3] = False
+    assert dark.sum() == 0
+    # One without is rendered, and so is a TIFF.
+    for other, number in ((data, 1), (tiff([1, 2]), 1)):
+        page = read_page(other, number, IMAGES, LIMITS, prefers_text=True)
+        assert page.lines == ()
+        assert page.image.pixels.shape[2] == 3
+    assert fault_of(pdf_of(["a"], damaged={0})).metadata[PAGE_COUNT] == "1"
+
+
+def test_pieces_of_a_line_are_joined() -> None:
+    def piece(text: str, x0: float, x1: float, top: float = 10) -> TextLine:
+        return TextLine((x0, top, x1, top + 10), text)
+
+    pieces = [piece("Hel", 0, 20), piece("lo", 20.5, 30), piece("world", 34, 60), piece("far away", 90, 120)]
+    below = [piece("next", 0, 20, top=24), piece(" ", 20, 22, top=24), piece("line ", 23, 40, top=25)]
+    assert [line.text for line in joined(pieces + below)] == ["Hello world", "far away", "next line"]
+    assert joined(below)[0].box_xyxy_px == (0, 24, 40, 35)
+    assert joined([piece(" ", 0, 3)]) == []
 
 
 def test_threads_take_turns_with_pdfium() -> None:
