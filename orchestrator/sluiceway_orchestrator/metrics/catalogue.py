@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sluiceway_orchestrator.metrics import apis, collector, http, sources
+from sluiceway_orchestrator.metrics import apis, collector, sources
 
 __all__ = ["ORCHESTRATOR"]
 
@@ -11,7 +11,6 @@ ORCHESTRATOR = (
     sources.FAILURES,
     sources.STEP,
     sources.REGIONS,
-    http.REQUESTS,
     *collector.FAMILIES,
     apis.CALLS,
     apis.DURATION,

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 from sluiceway_runtime.errors import Internal
 from sluiceway_runtime.metrics.instruments import Cell, Counters, Family, Histogram, Histograms
 from sluiceway_runtime.server.status import REASONS
+from sluiceway_runtime.watch.durations import Durations
 
 from sluiceway_orchestrator.events import SourceDone, SourceFailed, StageTimings
 from sluiceway_orchestrator.plan import Pipeline, Step, StepKind
@@ -105,6 +106,8 @@ class SourceMetrics:
         self._steps = Histograms(STEP, _PHASES)
         self._failures = Counters(FAILURES)
         self._regions = Counters(REGIONS)
+        # Of those that are done, finer than Prometheus has them: for whoever watches.
+        self.durations = Durations()
         self._read, self._unread = self._regions.of("read"), self._regions.of("failed")
         self._own = {
             pipeline.name: _Own(pipeline, self._durations, self._steps, self._failures) for pipeline in pipelines
@@ -120,6 +123,7 @@ class SourceMetrics:
         own = self._own[pipeline]
         if isinstance(last, SourceDone):
             own.done.observe(seconds)
+            self.durations.observe(seconds)
             for report in last.steps:
                 own.steps[report.step].observe(report.timings)
         elif last is None:
@@ -134,6 +138,10 @@ class SourceMetrics:
         """Stages gave so many values, of which so many are errors."""
         self._read.value += count - failed
         self._unread.value += failed
+
+    def ended_otherwise(self) -> int:
+        """How many sources failed, or were cancelled."""
+        return sum(own.failed.count + own.cancelled.count for own in self._own.values())
 
     def failed(self, reason: str) -> int:
         """How many sources failed for this reason."""

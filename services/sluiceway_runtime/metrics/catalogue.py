@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sluiceway_runtime.metrics import calls, certificate, cgroup, gpu, pool, server
+from sluiceway_runtime.metrics import calls, certificate, cgroup, gpu, http, pool, server
 
 __all__ = ["EVERY_SERVER", "STAGES"]
 
@@ -11,6 +11,7 @@ EVERY_SERVER = (
     server.READY,
     server.STATE,
     calls.CALLS,
+    http.REQUESTS,
     server.ACCOUNT_BYTES,
     server.ACCOUNT_LIMIT_BYTES,
     server.ACCOUNT_WAITING,

@@ -18,6 +18,7 @@ from sluiceway_runtime.config import ServerConfig, StageConfig
 from sluiceway_runtime.metrics.calls import CallMetrics
 from sluiceway_runtime.metrics.registry import AnsweringRegistry
 from sluiceway_runtime.metrics.server import LoopLag, ServerCollector, show_process
+from sluiceway_runtime.pool import Placement, PoolStatistics
 from sluiceway_runtime.server.budget import memory_budget
 from sluiceway_runtime.server.documentation import documented_pool
 from sluiceway_runtime.server.door import Door
@@ -26,6 +27,10 @@ from sluiceway_runtime.server.lifecycle import Lifecycle, State
 from sluiceway_runtime.server.listening import bind, make_server
 from sluiceway_runtime.server.operations import OperationsPort
 from sluiceway_runtime.server.security import Security
+from sluiceway_runtime.watch import Sampler
+from sluiceway_runtime.watch.gpus import Gpus
+from sluiceway_runtime.watch.servicer import SERVICE as SAMPLES
+from sluiceway_runtime.watch.servicer import add_samples
 
 __all__ = ["Server", "Service"]
 
@@ -48,6 +53,8 @@ class Service(Protocol):
     - `group: str`, the version of what it serves: a call that asks for another is refused before it is read.
     - `use_budget(budget: MemoryBudget) -> None`, called before anything else: what it holds, it reserves there.
     - `class_of(client: str, asked: Priority) -> Priority`: the class in which a client is served that asks for one.
+    - `pool: Pool | None`, its queue and workers, once it has them: samples tell of them.
+    - `use_samples(sample: Callable[[], ServerSample]) -> None`, called once: a sample of the server that it is in.
     - `problems: Sequence[str]`, what is wrong and does not keep it from working; `/readyz` shows it.
     """
 
@@ -126,6 +133,15 @@ class Server:
             class_of=getattr(service, "class_of", lambda _, asked: asked),
         )
         self._interceptor = CallInterceptor(self._door, CallMetrics(self.registry), access_log=config.access_log)
+        self._sampler = Sampler(
+            state=lambda: self.lifecycle.state.value,
+            budget=self.budget,
+            pool=self._pool_statistics,
+            calls=self._interceptor.durations,
+            gpus=Gpus(self._placements).samples,
+        )
+        if (use_samples := getattr(service, "use_samples", None)) is not None:
+            use_samples(self._sampler.sample)
         self._health = health.aio.HealthServicer()
         self._operations = OperationsPort(
             self.lifecycle, self.ready, self.registry, self._status, lambda: getattr(service, "problems", ())
@@ -160,10 +176,11 @@ class Server:
             self._grpc = self._make_grpc([self._interceptor])
             self._to_close.push_async_callback(self._grpc.stop, STOP_GRACE_S)
             self._service.register(self._grpc)
+            add_samples(self._grpc, self._sampler.sample)
             health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
             await self._announce(serving=False)
             if self._config.reflection:
-                names = (*self._service.names, health.SERVICE_NAME, reflection.SERVICE_NAME)
+                names = (*self._service.names, SAMPLES, health.SERVICE_NAME, reflection.SERVICE_NAME)
                 reflection.enable_server_reflection(names, self._grpc, documented_pool())
             self.port = self._bind(self._grpc)
             await self._grpc.start()
@@ -247,6 +264,14 @@ class Server:
             self.lifecycle.to(State.STOPPED)
         elif self.lifecycle.state not in (State.FAILED, State.STOPPED, State.NEW):
             self.lifecycle.to(State.FAILED)
+
+    def _pool_statistics(self) -> PoolStatistics | None:
+        pool = getattr(self._service, "pool", None)
+        return pool.statistics() if pool is not None else None
+
+    def _placements(self) -> Sequence[Placement]:
+        pool = getattr(self._service, "pool", None)
+        return pool.placements if pool is not None else ()
 
     def _status(self) -> Mapping[str, Any]:
         memory = {

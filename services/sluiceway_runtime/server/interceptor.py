@@ -23,9 +23,10 @@ from sluiceway_runtime.errors import (
 )
 from sluiceway_runtime.metrics.calls import CallMetrics
 from sluiceway_runtime.server.calls import REQUEST_ID_KEY, begin_request, current_request_id
-from sluiceway_runtime.server.door import Door, Entry, current_account
+from sluiceway_runtime.server.door import QUESTIONS, Door, Entry, current_account
 from sluiceway_runtime.server.security import current_client
 from sluiceway_runtime.server.status import brief, code_of, trailers
+from sluiceway_runtime.watch.durations import Durations
 
 __all__ = ["CallInterceptor"]
 
@@ -136,6 +137,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._door = door
         self._metrics = metrics
         self._access_log = access_log
+        # Of answered calls for work, for whoever watches.
+        self.durations = Durations()
         # By method: what was wrapped, and what came of it. Servers have few methods, and the same handler each time.
         self._wrapped: dict[str, tuple[object, _Handlers]] = {}
         self._running = 0
@@ -189,6 +192,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if not self._running:
             self._idle.set()
         self._metrics.observe(method, code.name, seconds)
+        if code is grpc.StatusCode.OK and not method.endswith(QUESTIONS):
+            self.durations.observe(seconds)
         if self._access_log:
             log.info("%s %s %.1f ms, client %s", method, code.name, seconds * 1000, current_client.get() or "-")
 

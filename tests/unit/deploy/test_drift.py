@@ -197,7 +197,7 @@ def test_chart_schema_knows_every_key() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())["properties"]
     taken = {
         "orchestrator": {"host", "port", "operations_port", "drain_grace_s", "detection", "recognition", "http"},
-        "detection": {"host", "port", "operations_port", "drain_grace_s", "workers", "goal", "device", "cpus"},
+        "detection": {"host", "port", "operations_port", "drain_grace_s", "workers", "goal", "device", "cpus", "http"},
     }
     taken["recognition"] = taken["detection"]
     for component, model in MODELS.items():

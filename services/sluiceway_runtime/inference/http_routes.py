@@ -1,4 +1,4 @@
-"""The Open Inference Protocol over HTTP, under `/v2`: pipelines as models, for Triton's and KServe's clients."""
+"""The Open Inference Protocol over HTTP, under `/v2`, for Triton's and KServe's clients."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from importlib.metadata import version
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from aiohttp import web
-from sluiceway_runtime.deadline import Deadline
+
 from sluiceway_runtime.errors import InvalidOption, SluicewayError, UnknownModel
-from sluiceway_runtime.inference import Inferred, ModelCard, Models, Parameter, Tensor, convert, http_json
-from sluiceway_runtime.inference.models import EXTENSIONS, NO_MODEL_CONTROL
+from sluiceway_runtime.http.problem import headers_of, status_of
+from sluiceway_runtime.inference import convert, http_json
+from sluiceway_runtime.inference.models import EXTENSIONS, NO_MODEL_CONTROL, Models
+from sluiceway_runtime.inference.stage import InferenceStage, Inferred, Parameter
+from sluiceway_runtime.inference.tensors import ModelCard, Tensor
 from sluiceway_runtime.priority import Priority
+from sluiceway_runtime.server.calls import Caller
 
-from sluiceway_orchestrator.http.problem import headers_of, status_of
+__all__ = ["HEALTH_PATHS", "OpenInference"]
 
-__all__ = ["Caller", "OpenInference"]
+# For whoever asks, by whatever name: load balancers do.
+HEALTH_PATHS = ("/v2/health/live", "/v2/health/ready")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Check = Callable[[web.Request], object]
@@ -26,40 +31,11 @@ _BINARY = "binary_tensor_data"
 _NO_TRACES = "traces and logs are those of the server's configuration"
 
 
-class Caller(NamedTuple):
-    """For whom a pipeline runs, and by when."""
-
-    client: str
-    deadline: Deadline
-    request_id: str
-
-
-class Pipelines(Protocol):
-    """What is needed of whatever runs pipelines."""
-
-    name: str
-
-    def ready(self) -> bool:
-        """Whether it takes work now."""
-        ...
-
-    async def run(
-        self,
-        card: ModelCard,
-        inputs: Mapping[str, Tensor],
-        parameters: Mapping[str, Parameter],
-        priority: Priority,
-        caller: Caller,
-    ) -> Inferred:
-        """Run one."""
-        ...
-
-
 class OpenInference:
     """Answers in the protocol's JSON; holds nothing between requests."""
 
-    def __init__(self, pipelines: Pipelines, models: Models) -> None:
-        self._pipelines = pipelines
+    def __init__(self, stage: InferenceStage, models: Models) -> None:
+        self._stage = stage
         self._models = models
 
     def routes(self, infer: Handler, check: Check) -> list[web.RouteDef]:
@@ -72,9 +48,10 @@ class OpenInference:
         routes = [
             web.get("/v2", _told(self._server, check)),
             web.get("/v2/", _told(self._server, check)),
-            # As `/healthz`: for whoever asks.
-            web.get("/v2/health/live", _told(self._live)),
-            web.get("/v2/health/ready", _told(self._ready)),
+            *(
+                web.get(path, _told(answer))
+                for path, answer in zip(HEALTH_PATHS, (self._live, self._ready), strict=True)
+            ),
             web.get("/v2/models/stats", _told(self._stats, check)),
             web.post("/v2/repository/index", _told(self._index, check)),
         ]
@@ -111,7 +88,7 @@ class OpenInference:
         async def run(
             card: ModelCard, inputs: Mapping[str, Tensor], parameters: Mapping[str, Parameter], priority: Priority
         ) -> Inferred:
-            return await self._pipelines.run(card, inputs, parameters, priority, caller)
+            return await self._stage.infer(card, inputs, parameters, priority, caller)
 
         answer, json_length = http_json.body_of(asked, await self._models.infer(asked.message, run))
         if json_length is None:
@@ -120,14 +97,14 @@ class OpenInference:
         return web.Response(body=answer, content_type="application/octet-stream", headers=headers)
 
     async def _server(self, _: web.Request) -> web.Response:
-        about = {"name": self._pipelines.name, "version": version("sluiceway"), "extensions": [*EXTENSIONS, _BINARY]}
+        about = {"name": self._stage.name, "version": version("sluiceway"), "extensions": [*EXTENSIONS, _BINARY]}
         return web.json_response(about)
 
     async def _live(self, _: web.Request) -> web.Response:
         return web.Response()
 
     async def _ready(self, _: web.Request) -> web.Response:
-        return web.Response(status=200 if self._pipelines.ready() else 503)
+        return web.Response(status=200 if self._stage.ready() else 503)
 
     async def _metadata(self, request: web.Request) -> web.Response:
         return _json(http_json.plain(convert.metadata_of(self._models.card(*_model_of(request)))))

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from aiohttp import web
+
 from sluiceway_runtime.errors import SluicewayError
 
 __all__ = ["headers_of", "plain_problem", "problem_body", "problem_response", "status_of"]

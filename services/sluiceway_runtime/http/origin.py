@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from aiohttp import web
 from yarl import URL
 
-from sluiceway_orchestrator.fetch.guard import NO_URL
+__all__ = ["NO_URL", "OriginGuard"]
 
-__all__ = ["OriginGuard"]
+# What the parser raises for text that is no URL; the second for a user name in brackets with no host behind it.
+NO_URL = (ValueError, IndexError)
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not listened on

@@ -1,4 +1,4 @@
-"""Every request of the HTTP port as it ends: counted, and told in the log where that is asked for."""
+"""Every request of a public HTTP port as it ends: counted, and told in the log where that is asked for."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
-from sluiceway_runtime.clock import monotonic
 
-from sluiceway_orchestrator.metrics.http import HttpMetrics
+from sluiceway_runtime.clock import monotonic
+from sluiceway_runtime.metrics.http import HttpMetrics
 
 __all__ = ["watching"]
 

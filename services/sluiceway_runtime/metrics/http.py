@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry
+
 from sluiceway_runtime.metrics.instruments import Family, Histograms
 
 __all__ = ["REQUESTS", "HttpMetrics"]
