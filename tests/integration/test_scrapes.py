@@ -62,8 +62,8 @@ def shown(text: str) -> dict[str, set[tuple[str, ...]]]:
 
 
 def test_servers_show_what_is_declared_and_nothing_else(tmp_path: Path) -> None:
-    [http] = free_ports(1)
-    settings = {"orchestrator": {"HTTP__ENABLED": "true", "HTTP__PORT": str(http)}}
+    ports = dict(zip(("orchestrator", "detection", "recognition"), free_ports(3), strict=True))
+    settings = {name: {"HTTP__ENABLED": "true", "HTTP__PORT": str(port)} for name, port in ports.items()}
     with Fleet(tmp_path) as fleet:
         [detection], [recognition], orchestrator = fleet.cluster(settings=settings)
 
@@ -72,8 +72,9 @@ def test_servers_show_what_is_declared_and_nothing_else(tmp_path: Path) -> None:
                 await caller.expect_soon(1)
 
         asyncio.run(ask())
-        with urllib.request.urlopen(f"http://127.0.0.1:{http}/healthz", timeout=10) as answer:
-            assert answer.status == 200
+        for port in ports.values():
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/live", timeout=10) as answer:
+                assert answer.status == 200
         scrapes = {
             "orchestrator": ((*EVERY_SERVER, *ORCHESTRATOR), orchestrator.get("/metrics")),
             "detection": ((*EVERY_SERVER, *STAGES), detection.get("/metrics")),
