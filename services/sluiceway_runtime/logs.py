@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import contextvars
 import fcntl
 import json
@@ -121,7 +122,8 @@ def capture_output(style: LogStyle) -> None:
     out = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8", buffering=1)
     configure_logging(style, out)
     reading, writing = os.pipe()
-    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    with contextlib.suppress(OSError):  # a user may have no more room for pipes; a smaller one does as well
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     for standard in (1, 2):
         os.dup2(writing, standard)
     os.close(writing)
