@@ -45,7 +45,7 @@ dev: $(VENV)/.dev
 
 $(VENV)/.dev: $(VENV)/.ready
 	@$(BIN)/python $(PIP) install --quiet --upgrade 'pip>=25.1'
-	@$(BIN)/python $(PIP) install --quiet --editable '.[cpu,bench,top,onnx,calibration,pdf]' --group dev
+	@$(BIN)/python $(PIP) install --quiet --editable '.[cpu,bench,top,onnx,calibration,heic,pdf]' --group dev
 	@touch $@
 
 test: dev ## run the tests (no torch needed)
@@ -74,7 +74,7 @@ $(TORCH_VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(TORCH_VENV)
 	$(TORCH_VENV)/bin/python $(PIP) install --quiet --upgrade 'pip>=25.1'
 	$(TORCH_VENV)/bin/python $(PIP) install --quiet $(TORCH)
-	$(TORCH_VENV)/bin/python $(PIP) install --quiet --editable '.[export,gpu,onnx,bench,top,pdf]' --group dev $(TORCH)
+	$(TORCH_VENV)/bin/python $(PIP) install --quiet --editable '.[export,gpu,onnx,bench,top,heic,pdf]' --group dev $(TORCH)
 	touch $@
 
 .PHONY: soak torture torture-planted fuzz licences

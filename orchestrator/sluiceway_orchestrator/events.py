@@ -166,6 +166,7 @@ class SourceDone:
     Attributes:
         lines: ids of the regions of each.
         blocks: positions of the lines of each.
+        line_pages: page of each line; empty where all are of the first page.
         notices: `Notice` messages.
     """
 
@@ -176,6 +177,7 @@ class SourceDone:
     notices: Sequence[Any] = ()
     lines: Sequence[Sequence[int]] = ()
     blocks: Sequence[Sequence[int]] = ()
+    line_pages: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ class Addressed(NamedTuple):
 
 @dataclass(slots=True)
 class _Gathering:
-    """Values of one source and step that wait for company."""
+    """Values of one page of a source, and of one step, that wait for company."""
 
     event: ValuesRead
     timer: asyncio.TimerHandle
@@ -99,7 +99,7 @@ class Outbox:
         self._closed = False
         self._reader: asyncio.Future[None] | None = None
         self._writers: deque[asyncio.Future[None]] = deque()
-        self._gathering: dict[tuple[str, str, str], _Gathering] = {}
+        self._gathering: dict[tuple[str, str, str, int], _Gathering] = {}
         self._sent_s: dict[tuple[str, str], float] = {}
         self._told: dict[str, _Told] = {}
         self.taken = 0
@@ -241,7 +241,7 @@ class Outbox:
 
     async def _put_values(self, job_id: str, source_id: str, event: ValuesRead) -> None:
         now_s = asyncio.get_running_loop().time()
-        key = (job_id, source_id, event.step)
+        key = (job_id, source_id, event.step, event.page)
         gathering = self._gathering.get(key)
         last_s = self._sent_s.get(key[:2])
         if gathering is None and (last_s is None or now_s - last_s >= self._coalesce_s):
@@ -276,7 +276,7 @@ class Outbox:
         if gathering.event.count >= self._coalesce_items:
             self._release(key)
 
-    def _release(self, key: tuple[str, str, str]) -> None:
+    def _release(self, key: tuple[str, str, str, int]) -> None:
         """From a timer this may exceed the limit, by one event for each source at most."""
         gathering = self._gathering.pop(key, None)
         if gathering is None:

@@ -6,6 +6,12 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from sluiceway_runtime.config import HttpPortConfig, Port, StageConfig
+from sluiceway_runtime.documents.limits import (
+    DEFAULT_DPI,
+    DEFAULT_MAX_PAGES,
+    DEFAULT_PAGE_TIMEOUT_S,
+    DocumentLimits,
+)
 from sluiceway_runtime.images.limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 
 from sluiceway_detection.input_shapes import STRIDE, InputShape
@@ -85,6 +91,11 @@ class DetectionConfig(StageConfig):
     )
     max_image_bytes: int = Field(DEFAULT_MAX_BYTES, ge=1, description="Largest image file.")
     max_image_pixels: int = Field(DEFAULT_MAX_PIXELS, ge=1, description="Largest width x height.")
+    max_document_pages: int = Field(DEFAULT_MAX_PAGES, ge=1, le=100_000, description="Most pages of a PDF or TIFF.")
+    document_dpi: int = Field(
+        DEFAULT_DPI, ge=36, le=1200, description="Pixels an inch of rendered PDF pages, where they are not too many."
+    )
+    page_timeout_s: float = Field(DEFAULT_PAGE_TIMEOUT_S, gt=0, description="For rendering one page of a PDF.")
     allow_pickle: tuple[str, ...] = Field(
         (), description="Names of .pt files that may be loaded, though loading one can run code."
     )
@@ -109,3 +120,8 @@ class DetectionConfig(StageConfig):
     def max_crop_bytes(self) -> int:
         """Most crop pixels in one answer."""
         return int(self.max_message_bytes * _CROP_SHARE)
+
+    @property
+    def documents(self) -> DocumentLimits:
+        """Limits of files that have pages."""
+        return DocumentLimits(self.max_document_pages, self.document_dpi, self.page_timeout_s)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from sluiceway_runtime.errors import InvalidOption
+from sluiceway_runtime.images.signatures import ACCEPTED
 from sluiceway_runtime.inference import Inferred, ModelCard, Parameter, Tensor, TensorSpec
 from sluiceway_runtime.priority import Priority
 from sluiceway_runtime.server.calls import Caller
@@ -77,7 +78,7 @@ class DetectionInference:
                 parameters=PARAMETERS,
                 properties=(
                     ("classes", ",".join(facts.classes)),
-                    ("image", "files: JPEG, PNG, WebP, BMP or TIFF"),
+                    ("image", f"files: {ACCEPTED}"),
                     ("boxes", "x0 y0 x1 y1 in pixels of the original image, origin top left"),
                     ("image_sizes", "width height in pixels, after EXIF orientation"),
                     ("version", identity.version),

@@ -249,6 +249,7 @@ class DetectionService:
             max_image_bytes=config.max_image_bytes,
             max_image_pixels=config.max_image_pixels,
             max_crop_bytes=config.max_crop_bytes,
+            documents=config.documents,
         )
         if config.detector is not None:
             return settings, Identity(config.detector, config.version, "")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from sluiceway_runtime.errors import InvalidOption
+from sluiceway_runtime.images.signatures import ACCEPTED
 from sluiceway_runtime.inference import Inferred, ModelCard, Parameter, Tensor, TensorSpec
 from sluiceway_runtime.priority import Priority
 from sluiceway_runtime.server.calls import Caller
@@ -88,7 +89,7 @@ class RecognitionInference:
 
 def _card(facts: ModelFacts, max_crops: int) -> ModelCard:
     properties = [
-        ("crop", "files: JPEG, PNG, WebP, BMP or TIFF, one region each, upright"),
+        ("crop", f"files: {ACCEPTED}, one region each, upright"),
         ("height", str(facts.crop_spec.height)),
         ("max_width", str(facts.crop_spec.max_width)),
         ("version", facts.version),

@@ -19,7 +19,8 @@ __all__ = ["NO_REQUEST", "LogStyle", "capture_output", "configure_logging", "cur
 
 # How each line of JSON begins: those of a worker are passed on as they are.
 _JSON_BEGINS = b'{"time": "'
-# Of what is written past the log: Linux lets a pipe hold as much by default, so whoever writes need not wait for us.
+# Room for what is written past the log, so that whoever writes need not wait for the thread that reads it. As much as
+# any user may have by default.
 _PIPE_BYTES = 2**20
 _LAST_WORDS_S = 1.0
 # What logs show outside of requests.

@@ -11,6 +11,7 @@ import aiohttp
 from sluiceway_runtime.account import Account, Phase
 from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.deadline import Deadline
+from sluiceway_runtime.documents.kind import is_pdf
 from sluiceway_runtime.errors import (
     ConfigurationError,
     DeadlineExceeded,
@@ -21,6 +22,7 @@ from sluiceway_runtime.errors import (
     UpstreamFailed,
     UrlNotAllowed,
 )
+from sluiceway_runtime.images.signatures import ACCEPTED
 
 from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.config.apis import ApiConfig
@@ -348,8 +350,8 @@ def _counted(calls: Sequence[ApiCall], account: Account) -> list[Room]:
 
 
 def _checked(image: Buffer) -> Buffer:
-    if not is_image(image):
-        raise InvalidImage("what was fetched is not a JPEG, PNG, WebP, BMP or TIFF file")
+    if not is_image(image) and not is_pdf(image):
+        raise InvalidImage(f"what was fetched is not a {ACCEPTED} file, and no PDF")
     return image
 
 

@@ -61,6 +61,10 @@ def _priority(text: str) -> str:
     return f"PRIORITY_{text.upper()}"
 
 
+def _text_layer(text: str) -> str:
+    return f"TEXT_LAYER_{text.upper()}"
+
+
 # Query parameters of a request whose body is the image: what each is in the request, and how it is read.
 _DETECTION, _RECOGNITION = ("options", "detection"), ("options", "recognition")
 QUERY: Mapping[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
@@ -76,6 +80,7 @@ QUERY: Mapping[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     "top_k": ((*_RECOGNITION, "top_k"), int),
     "priority": (("options", "priority"), _priority),
     "detect_only": (("options", "detect_only"), _boolean),
+    "text_layer": (("options", "text_layer"), _text_layer),
 }
 
 

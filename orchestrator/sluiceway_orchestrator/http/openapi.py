@@ -42,6 +42,7 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
     "top_k": {"type": "integer", "minimum": 1, "maximum": 1000},
     "priority": {"type": "string", "enum": ["interactive", "normal", "bulk"]},
     "detect_only": {"type": "boolean"},
+    "text_layer": {"type": "string", "enum": ["ignore", "prefer"]},
 }
 _PROBLEM: dict[str, Any] = {
     "type": "object",

@@ -156,5 +156,6 @@ class HttpPort(PublicPort):
             deadline=deadline,
             request_id=current_request_id.get(),
             limits=self._limits,
+            longest=Deadline.after(self._config.max_deadline_s) if asked is None else None,
         )
         return job, names_of(parsed)

@@ -49,12 +49,12 @@ async def run_source(state: SourceState) -> SourceDone:
     if gone:
         await _begin_again(state)
     layout = await _layout(state.tree)
-    if layout.quarter:
-        state.notices.append(page_turned(layout.quarter))
+    state.notices += [page_turned(quarter, page) for page, quarter in layout.quarters.items()]
     return SourceDone(
         reading_order=layout.order,
         lines=layout.lines,
         blocks=layout.blocks,
+        line_pages=layout.pages,
         fetch_ms=fetch_ms,
         total_ms=(monotonic() - state.job.accepted_s) * 1000,
         steps=reports(state.pipeline.steps, state.notes),

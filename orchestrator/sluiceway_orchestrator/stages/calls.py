@@ -181,17 +181,21 @@ def model_of(model: model_pb2.Model) -> Model:
     return Model(model.name, model.version, model.weights_sha256)
 
 
-def timings_of(timings: model_pb2.StageTimings, lease: Lease[Any]) -> StageTimings:
-    """Milliseconds inside a stage, as it says itself, and what came to them outside, by our own clock."""
+def timings_of(timings: model_pb2.StageTimings, lease: Lease[Any] | None) -> StageTimings:
+    """Milliseconds inside a stage, as it says itself, and what came to them outside, by our own clock.
+
+    Without a lease nothing is said of the outside: a call that brings one answer after the other has no time of each.
+    """
     queue_ms, compute_ms, total_ms = timings.queue_ms, timings.compute_ms, timings.total_ms
     batch_ms = total_ms - queue_ms - compute_ms
-    transfer_ms = (monotonic() - lease.granted_s) * 1000 - total_ms
+    waited_ms = lease.waited_s * 1000 if lease is not None else 0.0
+    transfer_ms = (monotonic() - lease.granted_s) * 1000 - total_ms if lease is not None else 0.0
     return StageTimings(
         queue_ms,
         compute_ms,
         total_ms,
         timings.decode_ms,
         batch_ms if batch_ms > 0 else 0.0,
-        lease.waited_s * 1000,
+        waited_ms,
         transfer_ms if transfer_ms > 0 else 0.0,
     )

@@ -200,6 +200,10 @@ class Stage(Generic[Description]):
             replica.occupancy.capacity for replica in self._usable
         )
 
+    def members_of(self, group: Group[Description]) -> tuple[Replica[Description], ...]:
+        """The replicas of a version that take work now."""
+        return self._members.get(group.name, ())
+
     async def start(self) -> None:
         """Begin to resolve and to watch; does not wait for a replica."""
         self._presence.start()
