@@ -21,9 +21,9 @@ from typing import Any
 from prometheus_client import generate_latest
 from sluiceway_orchestrator.admission import Admission
 from sluiceway_orchestrator.metrics.apis import ApiMetrics
-from sluiceway_orchestrator.metrics.http import HttpMetrics
 from sluiceway_orchestrator.metrics.sources import SourceMetrics
 from sluiceway_runtime.metrics.calls import CallMetrics
+from sluiceway_runtime.metrics.http import HttpMetrics
 from sluiceway_runtime.metrics.instruments import Histogram
 from sluiceway_runtime.metrics.registry import AnsweringRegistry
 from sluiceway_runtime.metrics.server import LoopLag

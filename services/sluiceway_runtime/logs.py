@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import contextvars
 import fcntl
 import json
@@ -18,7 +19,8 @@ __all__ = ["NO_REQUEST", "LogStyle", "capture_output", "configure_logging", "cur
 
 # How each line of JSON begins: those of a worker are passed on as they are.
 _JSON_BEGINS = b'{"time": "'
-# Of what is written past the log: Linux lets a pipe hold as much by default, so whoever writes need not wait for us.
+# Room for what is written past the log, so that whoever writes need not wait for the thread that reads it. As much as
+# any user may have by default.
 _PIPE_BYTES = 2**20
 _LAST_WORDS_S = 1.0
 # What logs show outside of requests.
@@ -121,7 +123,8 @@ def capture_output(style: LogStyle) -> None:
     out = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8", buffering=1)
     configure_logging(style, out)
     reading, writing = os.pipe()
-    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    with contextlib.suppress(OSError):  # a user may have no more room for pipes; a smaller one does as well
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     for standard in (1, 2):
         os.dup2(writing, standard)
     os.close(writing)

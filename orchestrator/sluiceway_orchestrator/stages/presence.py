@@ -49,8 +49,10 @@ class Presence:
         there = self._is_there()
         if there == self._told:
             return
+        # Where all servers start together, some stage is always the last.
+        level = logging.INFO if self._told is None else logging.WARNING
         self._told = there
         if there:
             log.info("%s is there: a replica at %s takes work", self._name, self._target)
         else:
-            log.warning("%s is not there: no replica at %s takes work, and work waits", self._name, self._target)
+            log.log(level, "%s is not there: no replica at %s takes work, and work waits", self._name, self._target)

@@ -13,9 +13,9 @@ __all__ = ["CALLS", "CallMetrics"]
 CALLS = Family(
     "rpc_server_call_duration_seconds",
     "histogram",
-    "gRPC calls that ended and how long each took, those that were refused or brought no valid token among them. "
-    "OpenTelemetry's `rpc.server.call.duration`. `rpc_method` is the full name; that of a call of no method of ours "
-    "which was refused is `other`.",
+    "gRPC calls that ended and how long each took, those that were refused or brought no valid token among them; those "
+    "of health and reflection are not. OpenTelemetry's `rpc.server.call.duration`. `rpc_method` is the full name; that "
+    "of a call of no method of ours which was refused is `other`.",
     ("rpc_method", "rpc_response_status_code"),
 )
 

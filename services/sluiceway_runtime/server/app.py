@@ -67,7 +67,7 @@ class Service(Protocol):
         """Add the servicers. Called before `start`."""
 
     def collectors(self, registry: CollectorRegistry) -> None:
-        """Add metrics. Called before `start`; they are asked from then on, in every state of the service."""
+        """Add metrics. Called after `register`; they are asked from then on, in every state of the service."""
 
     def ready(self) -> bool:
         """Whether it can take work now, once started (for example: is a worker alive)."""
@@ -171,11 +171,11 @@ class Server:
         """
         self.lifecycle.to(State.STARTING)
         try:
-            self._show()
             self.operations_port = await self._operations.start(self._config.host, self._config.operations_port)
             self._grpc = self._make_grpc([self._interceptor])
             self._to_close.push_async_callback(self._grpc.stop, STOP_GRACE_S)
             self._service.register(self._grpc)
+            self._show()
             add_samples(self._grpc, self._sampler.sample)
             health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
             await self._announce(serving=False)

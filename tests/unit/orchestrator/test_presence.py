@@ -37,6 +37,8 @@ async def test_each_change_once(caplog: pytest.LogCaptureFixture, monkeypatch: p
         told.turn(there=there)
     away, here = "words is not there", "words is there"
     assert told.lines == [away, here, away, here]
+    levels = [record.levelname for record in caplog.records]
+    assert levels == ["INFO", "INFO", "WARNING", "INFO"], "at a start it is no fault"
     told.presence.close()
     told.turn(there=False)
 

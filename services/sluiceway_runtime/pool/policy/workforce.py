@@ -143,6 +143,8 @@ class Workforce:
         self.deaths += 1
         worker.schedule_restart(self._timing, now)
         told: list[Action] = [Note(f"worker {worker.index} ended: {reason}")]
+        begun = (item.request_id for batch in lost if batch.begun_s is not None for item in batch.items)
+        told += [Note(f"it was with worker {worker.index} when that ended", name) for name in dict.fromkeys(begun)]
         if not self.complete and worker.failures >= self._timing.start_attempts:
             told.append(GiveUp(f"worker {worker.index} did not start in {worker.failures} attempts: {reason}"))
         return lost, told
