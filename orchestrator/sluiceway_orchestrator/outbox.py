@@ -83,6 +83,9 @@ class Outbox:
 
     Values are coalesced: the first of a source go at once; what follows within `coalesce_s` goes together. Last events
     (of a source, of a job) never wait for room, so that a job can end whether anybody reads or not.
+
+    Attributes:
+        taken: events that the reader has taken so far.
     """
 
     def __init__(self, limit: int, *, coalesce_s: float, coalesce_items: int, account: Account) -> None:
@@ -99,12 +102,18 @@ class Outbox:
         self._gathering: dict[tuple[str, str, str, int], _Gathering] = {}
         self._sent_s: dict[tuple[str, str], float] = {}
         self._told: dict[str, _Told] = {}
+        self.taken = 0
 
     def __len__(self) -> int:
         return len(self._events)
 
     def __repr__(self) -> str:
         return f"<Outbox events={len(self._events)} bytes={self._bytes} waiting={len(self._writers)}>"
+
+    @property
+    def keeps_waiting(self) -> bool:
+        """Whether somebody waits for the reader to take an event."""
+        return any(not writer.done() for writer in self._writers)
 
     async def put(self, job_id: str, source_id: str, event: Event) -> None:
         """Add an event; waits for room. Values may be held back a moment to go together."""
@@ -194,6 +203,7 @@ class Outbox:
         while True:
             while self._events:
                 addressed = self._events.popleft()
+                self.taken += 1
                 self._give_back(addressed.size_bytes)
                 self._note(addressed)
                 self._wake_writers()

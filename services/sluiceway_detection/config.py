@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
-from sluiceway_runtime.config import Port, StageConfig
+from sluiceway_runtime.config import HttpPortConfig, Port, StageConfig
 from sluiceway_runtime.documents.limits import (
     DEFAULT_DPI,
     DEFAULT_MAX_PAGES,
@@ -16,7 +16,7 @@ from sluiceway_runtime.images.limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXEL
 
 from sluiceway_detection.input_shapes import STRIDE, InputShape
 
-__all__ = ["DEFAULT_MODEL", "KIND", "MAX_DETECTIONS", "DetectionConfig"]
+__all__ = ["DEFAULT_MODEL", "KIND", "MAX_DETECTIONS", "DetectionConfig", "DetectionHttpConfig"]
 
 # Of this stage; the default stage of the kind, and its section, are called like it.
 KIND: Final = "detection"
@@ -40,11 +40,20 @@ def _parse_shape(value: object) -> object:
 Shape = Annotated[InputShape, BeforeValidator(_parse_shape)]
 
 
+class DetectionHttpConfig(HttpPortConfig):
+    """What `[detection.http]` may say."""
+
+    port: Port = Field(8052, description="Port; 0 lets the system choose.")
+
+
 class DetectionConfig(StageConfig):
     """The detection server."""
 
     port: Port = Field(50052, description="gRPC port.")
     operations_port: Port = Field(9052, description="HTTP port of /livez, /readyz and /metrics.")
+    http: DetectionHttpConfig = Field(
+        default_factory=DetectionHttpConfig, description="HTTP port of the Open Inference Protocol."
+    )
     device: str = Field(
         "cpu",
         pattern=r"^(auto|cpu|cuda|cuda:\d+)$",

@@ -24,6 +24,7 @@ from sluiceway_runtime.errors import SluicewayError
 from sluiceway_runtime.images.limits import ImageLimits
 from sluiceway_runtime.pool.handler import Finish
 from sluiceway_runtime.pool.payload import Payload
+from sluiceway_runtime.ready_graphs import graphs
 
 from sluiceway_detection.backends.base import require_trust
 from sluiceway_detection.crops import cut_crops
@@ -123,7 +124,7 @@ class DeviceHandler:
             depth=self._settings.overlap,
             workers_on_device=self._settings.workers_on_device,
         )
-        return {"detection": self.open(backend, placement), "thread_use": None}
+        return {"detection": self.open(backend, placement), "thread_use": None, "graphs": graphs()}
 
     def open(self, backend: DeviceBackend, placement: Placement) -> DetectionFacts:
         """Start the threads around a backend that is ready."""

@@ -70,6 +70,10 @@ class DetectionServicer:
 
     async def detect(self, request: convert.Request, context: Context) -> pb.DetectResponse:
         """Detect the regions of one image, or of several crops; see the contract's `Detect`."""
+        return await self.answer(request, request_id_of(context), deadline_of(context, self._config))
+
+    async def answer(self, request: convert.Request, request_id: str, deadline: Deadline) -> pb.DetectResponse:
+        """The same for a call that came in another way."""
         arrived_s = monotonic()
         pool, facts, identity = self._stage.pool, self._stage.facts, self._stage.identity
         if pool is None or facts is None or identity is None:
@@ -77,7 +81,7 @@ class DetectionServicer:
         job = convert.job_of(request.message, self._defaults(facts))
         priority = convert.priority_of(request.message.priority)
         convert.check_crops(request, self._max_crops)
-        asked = _Asked(job, facts, request_id_of(context), deadline_of(context, self._config), priority)
+        asked = _Asked(job, facts, request_id, deadline, priority)
         response = pb.DetectResponse(model=convert.model_message(identity))
         if request.crops:
             await self._look_at_crops(request.crops, asked, pool, response)

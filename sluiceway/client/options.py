@@ -87,6 +87,7 @@ class OptionFields(TypedDict, total=False):
     image_size: int | None
     characters: bool | None
     top_k: int | None
+    words: bool | None
     priority: Priority | str
     return_images: bool
     detect_only: bool

@@ -14,6 +14,7 @@ from sluiceway_runtime.errors import InvalidOption
 from sluiceway.client.convert import from_response
 from sluiceway.client.events import Event
 from sluiceway.pipeline.v1 import pipeline_pb2
+from sluiceway.watch.v1 import watch_pb2
 from sluiceway_orchestrator.convert.events import event_to_proto
 from sluiceway_orchestrator.convert.request import Request
 from sluiceway_orchestrator.fetch.url_text import is_data_url
@@ -38,6 +39,7 @@ DESCRIPTORS = {
     "request": pipeline_pb2.ProcessRequest.DESCRIPTOR,
     "event": pipeline_pb2.ProcessResponse.DESCRIPTOR,
     "description": pipeline_pb2.DescribeResponse.DESCRIPTOR,
+    "figures": watch_pb2.WatchResponse.DESCRIPTOR,
 }
 
 _MAX_ECHO = 500

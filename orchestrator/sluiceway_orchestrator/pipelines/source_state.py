@@ -54,6 +54,8 @@ class SourceState:
 
     Attributes:
         binding, progress, calls: of the present attempt; `calls` is where calls about the source run.
+        place: what is done for the source as a whole; empty while its steps run.
+        failed_step: the step that ended it; empty while none has.
     """
 
     def __init__(
@@ -73,10 +75,17 @@ class SourceState:
         self.binding: Binding
         self.progress = Progress(pipeline)
         self.calls: asyncio.TaskGroup | None = None
+        self.place = ""
+        self.failed_step = ""
         self._outbox = outbox
 
     def __repr__(self) -> str:
         return f"<SourceState {self.source.source_id!r} {self.tree} {self.progress}>"
+
+    @property
+    def where(self) -> str:
+        """Where it is, in a word: of a step its name, of several that run at once all of them."""
+        return self.failed_step or self.place or "+".join(step.name for step in self.progress.open_steps) or "end"
 
     async def tell(self, event: SourceReady | RegionsFound | ValuesRead) -> None:
         """Hand an event to the client; waits where it reads slowly."""
@@ -115,6 +124,7 @@ class SourceState:
     ) -> None:
         """A step failed for the page, for some regions of it, or for the source: said of each, or the end of all."""
         if step.on_error == "fail":
+            self.failed_step = step.name
             self.notes[step.index].failed += len(ids)
             raise error
         await self.tell_failed(step, ids, error, subject, page)

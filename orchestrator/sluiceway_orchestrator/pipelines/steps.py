@@ -318,6 +318,7 @@ class Steps:
                 notes.failed += len(read.failed)
                 state.parts.values_read(len(read.ids), len(read.failed))
                 if read.failed and step.on_error == "fail":
+                    state.failed_step = step.name
                     raise error_from_proto(next(item.error for item in read.values.values if item.HasField("error")))
                 if not as_they_are:
                     convert.number_values(read.values, ids)

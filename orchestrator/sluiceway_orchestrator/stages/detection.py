@@ -197,7 +197,7 @@ class DetectionClient:
                 except grpc.aio.AioRpcError as error:
                     failures.handle(lease, error)
                     continue
-                found, load = _found_of(message)
+                found, load = _found_of(message, lease)
                 lease.report(report_of(load))
                 self.stage.retries.earn()
                 return found
@@ -303,8 +303,8 @@ class DetectionClient:
             call.cancel()
 
 
-def _found_of(message: bytes) -> tuple[Found, Any]:
-    """An answer, and the load that it reports."""
+def _found_of(message: bytes, lease: Lease[Any] | None = None) -> tuple[Found, Any]:
+    """An answer, and the load that it reports; without its lease it is one of several of a call."""
     rest, spans = split_crops(message)
     detections, rest = split_field(rest, _DETECTIONS_FIELD)
     response = detection_pb2.DetectResponse.FromString(rest)
@@ -317,7 +317,7 @@ def _found_of(message: bytes) -> tuple[Found, Any]:
         failures={failure.crop_id: failure.error for failure in response.failures},
         notices=response.notices,
         model=model_of(response.model),
-        timings=timings_of(response.timings),
+        timings=timings_of(response.timings, lease),
     )
     return found, response.load
 
