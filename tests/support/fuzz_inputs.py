@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from heic_files import PLAIN, TRANSPARENT, TURNED
 from pdf_files import pdf_of, pdf_of_pictures
 from PIL import Image
 
@@ -61,7 +62,7 @@ def images() -> list[bytes]:
     seeds += [_save(rgb, "JPEG")[:-2], _save(rgb, "JPEG", progressive=True)[:-2]]
     seeds += [_save(rgb.convert(mode), "PNG", transparency=7) for mode in ("L", "P")]
     seeds += [_save(rgb, "PNG", transparency=(1, 2, 3)), _save(rgb.convert("RGBA"), "WEBP", lossless=True)]
-    seeds.append(_save(rgb, "TIFF", big_tiff=True))
+    seeds += [_save(rgb, "TIFF", big_tiff=True), PLAIN, TURNED, TRANSPARENT]
     seeds.append(bytes(cv2.imencode(".png", pixels.astype(np.uint16) * 257)[1]))
     seeds.append(_save(Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 257), "TIFF"))
     frames = [rgb.rotate(90 * turn) for turn in range(3)]
