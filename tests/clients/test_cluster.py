@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from google.protobuf import json_format
 from PIL import Image, ImageDraw, ImageFont
 
 from sluiceway.client import Client, Result, Tls
+from sluiceway.common.v1 import geometry_pb2
 from tests.clients.conftest import Output, code_name, run_client
+from tests.clients.test_triton import upright
 from tests.e2e.conftest import COMMAND, Starter, Up
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(600)]
@@ -36,6 +39,8 @@ def cluster(certificates: Path) -> Iterator[Up]:
         SLUICEWAY_SECURITY__STAGE_TOKEN_ENV="STAGE_TOKEN",
         CLIENT_TOKEN=TOKEN,
         STAGE_TOKEN="another-token-of-a-test",
+        # A shape that comes often gets a graph of its own, which rounds in another way: in bf16 that can be seen.
+        SLUICEWAY_DETECTION__PRECISION="f32",
         SLUICEWAY_DETECTION__WORKERS="1",
         SLUICEWAY_RECOGNITION__WORKERS="1",
     )
@@ -140,9 +145,9 @@ def test_http_gives_what_the_python_client_gets(
         ]
         assert texts == {region.id: region.text for region in result.regions if region.text is not None}
         for region in result.regions:
-            box = found[region.id]["geometry"]["box"]
-            assert [box[name] for name in ("x0", "y0", "x1", "y1")] == pytest.approx(region.box, rel=1e-6)
-            assert found[region.id]["confidence"] == pytest.approx(region.confidence, rel=1e-6)
+            geometry = json_format.ParseDict(found[region.id]["geometry"], geometry_pb2.Geometry())
+            assert upright(geometry) == pytest.approx(region.box, abs=BOX_PX)
+            assert found[region.id]["confidence"] == pytest.approx(region.confidence, abs=CONFIDENCE)
 
 
 def test_a_wrong_token_is_refused(program: Path, cluster: Up, options: tuple[str, ...], pictures: list[Path]) -> None:
