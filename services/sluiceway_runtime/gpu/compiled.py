@@ -187,9 +187,8 @@ class CompiledModule:
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # whatever a compiler may run into
-                first = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 what_next = "is made again" if may_build else "is done without"
-                log.warning("%s: %s cannot be used and %s: %s", self.name, package.name, what_next, first)
+                log.warning("%s: %s cannot be used and %s: %s", self.name, package.name, what_next, _said(error))
                 self._artefacts.discard(shape)
                 package = self._packages([shape]).get(shape) if may_build else None
             else:
@@ -283,3 +282,11 @@ def _tensors(layout: Layout, buffer: Any) -> tuple[Any, ...]:
         buffer[offset : offset + spec.size_bytes].view(getattr(torch, spec.dtype)).view(spec.shape)
         for spec, offset in zip(layout.specs, layout.offsets, strict=True)
     )
+
+
+def _said(error: Exception) -> str:
+    """What an error says in a line: its first one, and where that ends in a colon what follows it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
