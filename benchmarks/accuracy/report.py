@@ -123,12 +123,17 @@ def _printed(results: Results) -> str:
 def _failures(results: Results) -> str:
     lines = ["| | |", "|---|---|"]
     for item in results.get("failures", ()):
-        missed, extra = (", ".join(f"`{word}`" for word in item[part]) or "nothing" for part in ("missed", "extra"))
+        missed, extra = (_words_in_a_row(item[part]) for part in ("missed", "extra"))
         lines.append(
             f"| ![{item['class']}](accuracy/{item['file']}) | {item['class']}, F {item['f']:.2f}. Not read: {missed}. "
             f"Read instead: {extra}. |"
         )
     return "\n".join(lines)
+
+
+def _words_in_a_row(words: Sequence[str]) -> str:
+    # A bar would begin a further column of the table.
+    return ", ".join(f"`{word}`" for word in words).replace("|", "\\|") or "nothing"
 
 
 def draw_failures(results: Results, pictures: Mapping[str, Sequence[Stored]], work: Path) -> list[dict[str, Any]]:
