@@ -106,6 +106,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=Path("out/accuracy.json"))
     parser.add_argument("--score-only", action="store_true", help="of what was read before")
     parser.add_argument("--report", action="store_true", help=f"write docs/accuracy.md out of {MEASURED.name} alone")
+    parser.add_argument("--remark", nargs="+", default=[], help="sentences about this run, for the page")
     parser.add_argument("--keep", action="store_true", help=f"put the figures into {MEASURED.name}, and write the page")
     options = parser.parse_args()
     if options.report:
@@ -118,7 +119,9 @@ def main() -> int:
     if not options.score_only:
         for name in names:
             read_all(name, pictures, Settings(options.peer_python, options.other), WORK)
-    results = score(pictures, list(CONTESTANTS))
+    results = score(pictures, list(CONTESTANTS)) | {"remarks": options.remark}
+    if options.keep:
+        results["failures"] = report.draw_failures(results, pictures, WORK)
     options.json.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(results, indent=1) + "\n"
     options.json.write_text(text, encoding="utf-8")
@@ -126,7 +129,6 @@ def main() -> int:
         MEASURED.write_text(text, encoding="utf-8")
         if options.other:
             record(EARLIER, bars.STRONG, pictures, WORK, EARLIER_READ)
-        report.draw_failures(results, pictures, WORK)
         report.write(results)
     for line in report.table(results):
         print(line)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import os
 import select
 import shutil
 import subprocess
@@ -72,12 +71,16 @@ class Contestant:
         options = self.options | (self.files(work) if self.files else {})
         return [str(self._python(settings)), str(READING / self.script), json.dumps(options)]
 
+    def folder(self, settings: Settings) -> Path:
+        """Where it is started: servers of ours import what lies there before what is installed."""
+        return settings.other if self.earlier and settings.other else ROOT
+
     def fingerprint(self, settings: Settings) -> str:
         """Changes with whatever decides what it reads."""
         parts = [self.script, json.dumps(self.options, sort_keys=True), *self.requirements]
         parts.append(code_digest([READING / self.script]))
         if not self.requirements:
-            parts += [_sources(settings.other if self.earlier and settings.other else ROOT)]
+            parts += [_sources(self.folder(settings))]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     def _python(self, settings: Settings) -> Path:
@@ -134,7 +137,7 @@ def _tiny_files(work: Path) -> dict[str, str]:
         link.symlink_to(path)
     characters = yaml.safe_load(recogniser.files["config"].read_text(encoding="utf-8"))["PostProcess"]["character_dict"]
     (folder / "keys_tiny.txt").write_text("".join(f"{character}\n" for character in characters), encoding="utf-8")
-    return {"models": str(folder)}
+    return {"models": str(folder.resolve())}
 
 
 def _ours(title: str, words: bool = False, **variables: str) -> Contestant:
@@ -168,10 +171,10 @@ CONTESTANTS: dict[str, Contestant] = {
 class Reader:
     """A contestant that runs; a context. What it says beside answers goes to a log."""
 
-    def __init__(self, command: list[str], log: Path) -> None:
-        self._log = log.open("ab")
+    def __init__(self, command: list[str], log: Path, folder: Path) -> None:
+        self._log, self._name = log.open("ab"), Path(command[1]).name
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=dict(os.environ), text=True
+            command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
         )
 
     def __enter__(self) -> Self:
@@ -210,6 +213,6 @@ class Reader:
         line = self._process.stdout.readline() if readable else ""
         if not line:
             self._process.kill()
-            raise SystemExit(f"{self._process.args} gave no answer; see {self._log.name}")
+            raise SystemExit(f"{self._name} gave no answer; see {self._log.name}")
         answer: dict[str, Any] = json.loads(line)
         return answer

@@ -71,7 +71,7 @@ def _take_contained(pieces: list[str], parts: list[str]) -> None:
 def _take_alike(pieces: list[str], parts: list[str]) -> int:
     """Remove what is much alike, the most alike first; the characters that differ."""
     cost = 0
-    known: dict[tuple[str, str], tuple[float, int, int, int, int]] = {}
+    known: dict[tuple[str, str], tuple[float, float, int, int, int]] = {}
     while pieces and parts:
         best = None
         for piece in set(pieces):
@@ -91,7 +91,7 @@ def _take_alike(pieces: list[str], parts: list[str]) -> int:
     return cost
 
 
-def _laid(piece: str, part: str) -> tuple[float, int, int, int, int]:
+def _laid(piece: str, part: str) -> tuple[float, float, int, int, int]:
     """The shorter of two on its best place in the longer one.
 
     Returns:

@@ -53,7 +53,7 @@ def read_all(name: str, pictures: Mapping[str, Sequence[Stored]], settings: Sett
     if not missing:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with Reader(contestant.command(settings, work), work / f"{name}.log") as reader:
+    with Reader(contestant.command(settings, work), work / f"{name}.log", contestant.folder(settings)) as reader:
         for kind, todo in missing.items():
             answers = [reader.read(stored.path) for _, stored in todo]
             for place, ((number, stored), answer) in enumerate(zip(todo, answers, strict=True)):

@@ -60,7 +60,7 @@ def page(results: Results) -> str:
         "missed": "\n".join(f"- `{fault}`" for fault in results["faults"]) or "None is missed.",
         "failures": _failures(results),
         "readers": titles(),
-        "measured": f"Version {results['version']}, one thread of {results['machine']}.",
+        "measured": " ".join([f"Version {results['version']}, {results['machine']}.", *results["remarks"]]),
     }
     for name, part in parts.items():
         text = text.replace(f"<!-- {name} -->", part)
@@ -123,7 +123,7 @@ def _printed(results: Results) -> str:
 def _failures(results: Results) -> str:
     lines = ["| | |", "|---|---|"]
     for item in results.get("failures", ()):
-        missed, extra = (", ".join(f"`{word}`" for word in item[part]) or "nothing" for part in ("missed", "extra"))
+        missed, extra = (_words_in_a_row(item[part]) for part in ("missed", "extra"))
         lines.append(
             f"| ![{item['class']}](accuracy/{item['file']}) | {item['class']}, F {item['f']:.2f}. Not read: {missed}. "
             f"Read instead: {extra}. |"
@@ -131,12 +131,17 @@ def _failures(results: Results) -> str:
     return "\n".join(lines)
 
 
-def draw_failures(results: dict[str, Any], pictures: Mapping[str, Sequence[Stored]], work: Path) -> None:
-    """Put small copies of the pictures that were read worst, one of each class, on the page."""
+def _words_in_a_row(words: Sequence[str]) -> str:
+    # A bar would begin a further column of the table.
+    return ", ".join(f"`{word}`" for word in words).replace("|", "\\|") or "nothing"
+
+
+def draw_failures(results: Results, pictures: Mapping[str, Sequence[Stored]], work: Path) -> list[dict[str, Any]]:
+    """Put small copies of the pictures that were read worst, one of each class, beside the page; what was wrong."""
     PICTURES.mkdir(exist_ok=True)
     for old in PICTURES.glob("*.jpg"):
         old.unlink()
-    results["failures"] = []
+    made = []
     for f, kind, number in list(_worst(results))[:MOST]:
         stored = pictures[kind][number]
         readings = kept(bars.OURS, kind, pictures[kind], work)
@@ -149,7 +154,8 @@ def draw_failures(results: dict[str, Any], pictures: Mapping[str, Sequence[Store
         image.thumbnail((LONGEST_PX, LONGEST_PX))
         file = f"{kind}.jpg"
         image.save(PICTURES / file, quality=QUALITY, optimize=True)
-        results["failures"].append({"class": kind, "file": file, "f": f, "missed": missed, "extra": extra})
+        made.append({"class": kind, "file": file, "f": f, "missed": missed, "extra": extra})
+    return made
 
 
 def _worst(results: Results) -> Iterator[tuple[float, str, int]]:

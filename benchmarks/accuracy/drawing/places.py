@@ -76,7 +76,7 @@ def sign(chance: random.Random, fonts: Fonts) -> Picture:
         while font.getlength(text) > width * 0.86:
             text = " ".join(text.split()[:-1]) or text[:8]
         sheet.centre(text, width / 2, height / 2 + (row - (rows - 1) / 2) * size * 1.5 + size * 0.35, font, ink)
-    wall = tuple(chance.randint(60, 190) for _ in range(3))
+    wall = (chance.randint(60, 190), chance.randint(60, 190), chance.randint(60, 190))
     hung = camera.turned(sheet.picture(), chance.uniform(-6, 6), wall)
     seen = camera.photographed(hung, chance, depth=0.06, shadow=0.4)
     seen = camera.noisy(seen, chance.randrange(2**32), 8, blur=1.0)

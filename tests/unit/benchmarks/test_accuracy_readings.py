@@ -1,0 +1,114 @@
+"""Readings of `make accuracy` that are kept, and the page that is made of its figures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.accuracy import __main__ as program
+from benchmarks.accuracy import contestants, report
+from benchmarks.accuracy.contestants import CONTESTANTS, Contestant, Settings, code_digest
+from benchmarks.accuracy.picture import Stored
+from benchmarks.accuracy.readings import kept, read_all, record, recorded
+
+ROOT = Path(__file__).parents[3]
+# Says how often it was started and asked, in the words that it "reads".
+READER = """
+import json, pathlib, sys
+count = pathlib.Path(json.loads(sys.argv[1])["count"])
+print(json.dumps({"ready": True}), flush=True)
+for line in sys.stdin:
+    path = json.loads(line)["path"]
+    count.write_text(count.read_text() + pathlib.Path(path).stem + " ")
+    name = pathlib.Path(path).stem
+    answer = {"error": "ValueError: no picture"} if name == "bad" else {"lines": ["read " + name]}
+    print(json.dumps(answer | {"cpu_s": 0.25}), flush=True)
+"""
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> dict[str, list[Stored]]:
+    paths = [tmp_path / f"{name}.png" for name in ("a", "b", "c", "bad")]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    return {"signs": [Stored(path, ("read",)) for path in paths]}
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    count, script = tmp_path / "count", tmp_path / "reader.py"
+    count.touch()
+    script.write_text(READER)
+    made = Contestant("A reader", str(script), options={"count": str(count)})
+    monkeypatch.setitem(CONTESTANTS, "reader", made)
+    # Of all our code; the fake reads with none of it.
+    monkeypatch.setattr(contestants, "_sources", lambda _checkout: "")
+    return count
+
+
+def read(pictures: dict[str, list[Stored]], work: Path) -> None:
+    read_all("reader", pictures, Settings(Path(sys.executable)), work)
+
+
+def test_what_was_read_is_not_read_again(pictures: dict[str, list[Stored]], asked: Path, tmp_path: Path) -> None:
+    read(pictures, tmp_path)
+    # Some are looked at once more, for their CPU time.
+    assert asked.read_text().split() == ["a", "b", "c", "bad", "a", "b"]
+    found = kept("reader", "signs", pictures["signs"], tmp_path)
+    assert found is not None
+    assert [item.lines for item in found] == [("read a",), ("read b",), ("read c",), ()]
+    assert [item.cpu_s for item in found] == [0.25, 0.25, None, None]
+    assert found[3].error == "ValueError: no picture"
+    read(pictures, tmp_path)
+    assert len(asked.read_text().split()) == 6
+
+
+def test_a_picture_that_changed_is_read_again(pictures: dict[str, list[Stored]], asked: Path, tmp_path: Path) -> None:
+    read(pictures, tmp_path)
+    path = pictures["signs"][1].path
+    path.write_bytes(b"another")
+    changed = {"signs": [Stored(item.path, item.lines) for item in pictures["signs"]]}
+    assert kept("reader", "signs", changed["signs"], tmp_path) is None
+    asked.write_text("")
+    read(changed, tmp_path)
+    assert asked.read_text().split() == ["b", "b"]
+
+
+def test_what_an_earlier_version_read_counts_for_its_pictures_alone(
+    pictures: dict[str, list[Stored]], asked: Path, tmp_path: Path
+) -> None:
+    assert asked.exists()
+    read(pictures, tmp_path)
+    path = tmp_path / "earlier.json"
+    assert recorded("signs", pictures["signs"], path) is None
+    record("reader", ["signs", "forms"], pictures, tmp_path, path)
+    found = recorded("signs", pictures["signs"], path)
+    assert found is not None
+    assert [item.lines for item in found] == [("read a",), ("read b",), ("read c",), ()]
+    assert recorded("forms", pictures["signs"], path) is None
+    assert recorded("signs", pictures["signs"][:2], path) is None
+
+
+def test_only_what_code_does_counts(tmp_path: Path) -> None:
+    module, text = tmp_path / "module.py", tmp_path / "notes.md"
+    module.write_text("x = [1, 2]  # why\n")
+    before = code_digest([module])
+    module.write_text("x = [\n    1,\n    2,\n]\n")
+    text.write_text("nothing")
+    assert code_digest([module, text]) == before
+    module.write_text("x = [1, 3]\n")
+    assert code_digest([module]) != before
+
+
+def test_the_page_is_made_of_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    figures = json.loads(program.MEASURED.read_text(encoding="utf-8"))
+    made = report.page(figures)
+    assert "<!-- " not in made
+    assert report.PAGE.read_text(encoding="utf-8") == made, "python -m benchmarks.accuracy --report"
+    shown = {item["file"] for item in figures["failures"]}
+    assert {path.name for path in report.PICTURES.iterdir()} == shown
+    assert sum(path.stat().st_size for path in report.PICTURES.iterdir()) < 2**20
