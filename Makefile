@@ -6,8 +6,8 @@ PROTO_VENV := .venv-proto
 TORCH_VENV := .venv-torch
 TRITON_VENV := .venv-triton
 MUTATION_VENV := .venv-mutation
-# The releases that the torch-marked tests are run with.
-TORCH := torch==2.14.1 torchvision==0.29.1
+# The releases that the torch-marked tests are run with. onnx brings tests of its operators, more with each release.
+TORCH := torch==2.14.1 torchvision==0.29.1 onnx==1.23.2
 PROTO_FILES := $(shell find protos -name '*.proto')
 PROTO_SERVICES := $(shell grep -lE '^service ' $(PROTO_FILES))
 PIP := -m pip --disable-pip-version-check
