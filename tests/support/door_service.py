@@ -31,6 +31,7 @@ __all__ = [
     "Held",
     "Metadata",
     "call",
+    "counted",
     "refusal",
     "scrape",
     "serving",
@@ -156,6 +157,12 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+def counted(code: str, method: str) -> str:
+    """The series of calls of a method that ended with a code."""
+    name = method if method == "other" else f"{PREFIX.strip('/')}/{method}"
+    return f'rpc_server_call_duration_seconds_count{{rpc_method="{name}",rpc_response_status_code="{code}"}}'
 
 
 async def scrape(server: Server) -> str:

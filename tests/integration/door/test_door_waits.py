@@ -14,6 +14,7 @@ from door_service import (
     PREFIX,
     Held,
     call,
+    counted,
     refusal,
     scrape,
     serving,
@@ -48,7 +49,7 @@ async def test_who_leaves_while_waiting_leaves_nothing_behind(
     assert await asyncio.gather(*held, call(channel, 1, declared=None))
     assert len(service.read) == 5
     # On a busy machine the time of a short one may be over before the server has heard of it.
-    cancelled = [f'sluiceway_calls_total{{code="CANCELLED",method="U"}} {count}.0' for count in (12, 13, 14, 15)]
+    cancelled = [f"{counted('CANCELLED', 'U')} {count}.0" for count in (12, 13, 14, 15)]
     text = await scrape(server)
     assert any(line in text for line in cancelled)
 
@@ -83,7 +84,7 @@ async def test_a_client_that_sends_no_request_does_not_keep_the_place_that_it_ha
             with pytest.raises(grpc.aio.AioRpcError):
                 await lazy
         await until(lambda: server._interceptor.running == 0)
-        assert 'sluiceway_calls_total{code="DEADLINE_EXCEEDED",method="U"} 2.0' in await scrape(server)
+        assert f"{counted('DEADLINE_EXCEEDED', 'U')} 2.0" in await scrape(server)
 
 
 async def test_a_request_of_ordinary_size_that_never_comes_is_given_up(service: Held) -> None:
