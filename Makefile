@@ -84,8 +84,8 @@ torture: dev ## 20,000 simulated clusters under faults, by seed, on two cores (o
 torture-planted: dev ## does torture find the faults that are planted on purpose?
 	$(BIN)/python -m pytest -m 'slow or not slow' tests/unit/simulation/test_torture.py
 
-soak: dev ## ten minutes of load, cancels, bad input and killed workers, with an account of every request
-	$(BIN)/python benchmarks/soak.py --requests 100000
+soak: dev ## 100,000 requests with cancels, bad input and killed workers, and an account of each (about six minutes)
+	$(BIN)/python benchmarks/soak.py --requests 100000 --seconds 1800
 
 fuzz: dev ## a million mutated inputs, 120,000 of them decoded in real workers
 	$(BIN)/python tests/fuzz/run.py

@@ -109,8 +109,9 @@ async def test_draining_refuses_those_who_still_wait_and_waits_for_the_others(se
         stopping = asyncio.create_task(server.stop())
         for task in waiting:
             assert isinstance(await refusal(task), Unavailable)
+        # The server is done with a call a moment after its client has heard so.
+        await until(lambda: server._interceptor.running == 4)
         assert not stopping.done()
-        assert server._interceptor.running == 4
         service.go.set()
         assert await asyncio.gather(*held) == [str(10 * MIB).encode()] * 4
         assert await stopping
