@@ -30,7 +30,8 @@ def is_ready(member: Member) -> bool:
 
 def count(member: Member, event: str) -> int:
     """How often this has happened in a stage."""
-    found = re.search(rf'sluiceway_pool_events_total{{event="{event}".*}} ([0-9.]+)', member.get("/metrics")[1])
+    series = rf'^sluiceway_pool_events_total{{.*\bevent="{event}".*}} ([0-9.]+)'
+    found = re.search(series, member.get("/metrics")[1], re.MULTILINE)
     assert found, "no such event"
     return int(float(found[1]))
 
