@@ -217,6 +217,7 @@ def test_a_suspect_that_never_reached_its_worker_is_still_one(make_desk):
     desk.tick()
     desk.died(undelivered=1)
     assert [ids for _, ids in desk.held[0]] == [(item,)]
+    assert desk.scheduler.workers[0].probing
 
 
 def test_results_that_are_too_few_are_none(make_desk):
