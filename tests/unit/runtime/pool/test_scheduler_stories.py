@@ -83,11 +83,12 @@ def test_a_model_that_raises(make_desk):
     desk.raised()
     error = desk.error(first)
     assert (type(error), error.message) == (ModelFailed, "the model failed on this item")
-    assert error.metadata["story"] == (
+    story = (
         "1 s: to worker 0 with 1 other (batch 1); 2 s: the model raised; "
         "2 s: to worker 0 alone (batch 2); 3 s: the model raised; 3 s: now"
     )
-    assert desk.notes == ["the model raised on an item: boom"]
+    assert error.metadata["story"] == story
+    assert desk.notes == [f"the model raised on an item: boom; {story}"]
     desk.done()
     assert desk.answer(second) == str(second)
 
