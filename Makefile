@@ -6,8 +6,8 @@ PROTO_VENV := .venv-proto
 TORCH_VENV := .venv-torch
 TRITON_VENV := .venv-triton
 MUTATION_VENV := .venv-mutation
-# The releases that the torch-marked tests are run with.
-TORCH := torch==2.14.1 torchvision==0.29.1
+# The releases that the torch-marked tests are run with. onnx brings tests of its operators, more with each release.
+TORCH := torch==2.14.1 torchvision==0.29.1 onnx==1.23.2
 PROTO_FILES := $(shell find protos -name '*.proto')
 PROTO_SERVICES := $(shell grep -lE '^service ' $(PROTO_FILES))
 PIP := -m pip --disable-pip-version-check
@@ -84,8 +84,8 @@ torture: dev ## 20,000 simulated clusters under faults, by seed, on two cores (o
 torture-planted: dev ## does torture find the faults that are planted on purpose?
 	$(BIN)/python -m pytest -m 'slow or not slow' tests/unit/simulation/test_torture.py
 
-soak: dev ## ten minutes of load, cancels, bad input and killed workers, with an account of every request
-	$(BIN)/python benchmarks/soak.py --requests 100000
+soak: dev ## 100,000 requests with cancels, bad input and killed workers, and an account of each (about six minutes)
+	$(BIN)/python benchmarks/soak.py --requests 100000 --seconds 1800
 
 fuzz: dev ## a million mutated inputs, 120,000 of them decoded in real workers
 	$(BIN)/python tests/fuzz/run.py

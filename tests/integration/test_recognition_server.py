@@ -1,4 +1,4 @@
-"""The recognition server over gRPC, with real workers: default weights, user code, hostile and abandoned requests."""
+"""The recognition server over gRPC, with real workers: default weights, user code, hostile requests."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import io
 import logging
 import os
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
@@ -18,104 +16,21 @@ import openvino as ov
 import psutil
 import pytest
 from openvino import opset13 as ops
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from prometheus_client import generate_latest
+from recognition_serving import ALONE, ask, line, raw, serving
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_recognition.group import group_of
 from sluiceway_recognition.service import CPU_BATCH, RecognitionService
 from sluiceway_runtime.errors import StartupError
-from sluiceway_runtime.server.app import Server
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.security import Security
 from sluiceway_runtime.server.status import from_rpc_error
 
 from sluiceway.common.v1 import crop_pb2
 from sluiceway.recognition.v1 import recognition_pb2 as pb
-from sluiceway.recognition.v1 import recognition_pb2_grpc
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-# Reads what it is told to by the blue of the first pixel, once a file of that name lies in the folder.
-HELD = """
-import os
-import time
-from pathlib import Path
-from sluiceway_recognition.types import CropSpec, TextReading
-
-class Held:
-    crop_spec = CropSpec(48, 1920)
-
-    def __init__(self, folder):
-        self.folder = Path(folder)
-
-    def setup(self, device):
-        pass
-
-    def __call__(self, batch):
-        readings = []
-        for crop in batch:
-            name = str(crop[0, 0, 0])
-            if name == "66":
-                os._exit(1)
-            if name == "77":
-                raise ValueError("not this one")
-            with (self.folder / "begun").open("a") as begun:
-                begun.write(name + " ")
-            while not (self.folder / name).exists():
-                time.sleep(0.005)
-            readings.append(TextReading(name, (1.0,) * len(name)))
-        return readings
-"""
-
-
-Stub = recognition_pb2_grpc.RecognitionServiceStub
-ALONE = Installation({}, Security(), {})
-
-
-@asynccontextmanager
-async def serving(
-    installation: Installation = ALONE, **values: object
-) -> AsyncIterator[tuple[RecognitionService, Stub]]:
-    config = RecognitionConfig.model_validate(
-        {"port": 0, "operations_port": 0, "device": "cpu", "workers": 1, "drain_notice_s": 0, **values}
-    )
-    service = RecognitionService(config, installation)
-    server = Server(service, config)
-    try:
-        await server.start()
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-            yield service, recognition_pb2_grpc.RecognitionServiceStub(channel)
-    finally:
-        await server.close()
-
-
-def line(text: str) -> np.ndarray:
-    font = ImageFont.load_default(32)
-    image = Image.new("RGB", (round(font.getlength(text)) + 12, 48), "white")
-    ImageDraw.Draw(image).text((6, 5), text, fill="black", font=font)
-    return np.asarray(image)
-
-
-def raw(crop_id: int, pixels: np.ndarray, **fields: object) -> crop_pb2.Crop:
-    height, width = pixels.shape[:2]
-    values = {"height": height, "width": width, "format": crop_pb2.PIXEL_FORMAT_RGB, "data": pixels.tobytes()}
-    return crop_pb2.Crop(id=crop_id, raw=crop_pb2.RawImage(**{**values, **fields}))
-
-
-async def ask(stub: Stub, *crops: crop_pb2.Crop, **fields: object) -> dict[int, pb.Recognition]:
-    answers: dict[int, pb.Recognition] = {}
-    async for response in stub.Recognize(pb.RecognizeRequest(crops=crops, **fields), timeout=60):
-        for recognition in response.recognitions:
-            assert recognition.crop_id not in answers
-            answers[recognition.crop_id] = recognition
-    return answers
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
 TEXTS = [
     "Region-based",
     "segmentation",
@@ -321,94 +236,6 @@ async def test_a_stage_of_another_name_shows_it_and_is_the_same_otherwise(
     with pytest.raises(StartupError, match=r"^stages\.plates\.models\.a: "):
         await service.start()
     await service.close()
-
-
-@pytest.fixture
-def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    (tmp_path / "held.py").write_text(HELD, encoding="utf-8")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    return {"name": "held", "recognizer": "held:Held", "options": {"folder": str(tmp_path)}}
-
-
-def numbered(*ids: int) -> list[crop_pb2.Crop]:
-    return [raw(number, np.full((48, 8, 3), number, dtype=np.uint8)) for number in ids]
-
-
-async def test_each_answer_is_sent_before_the_next_crop_is_read(held: dict[str, object], tmp_path: Path) -> None:
-    async with serving(models=[held], max_batch=1) as (_, stub):
-        (tmp_path / "1").touch()
-        call = aiter(stub.Recognize(pb.RecognizeRequest(crops=numbered(1, 2))))
-        first = await asyncio.wait_for(anext(call), 10)
-        assert [answer.text.text for answer in first.recognitions] == ["1"]
-        # Only now, having the first, is the second released.
-        (tmp_path / "2").touch()
-        second = await asyncio.wait_for(anext(call), 10)
-        assert [answer.text.text for answer in second.recognitions] == ["2"]
-        with pytest.raises(StopAsyncIteration):
-            await anext(call)
-
-
-async def test_crops_of_a_client_that_left_are_not_computed(held: dict[str, object], tmp_path: Path) -> None:
-    async with serving(models=[held], max_batch=1) as (service, stub):
-        assert service.pool is not None
-        call = stub.Recognize(pb.RecognizeRequest(crops=numbered(1, 2, 3, 4)))
-        begun = tmp_path / "begun"
-        await eventually(begun.exists)
-        call.cancel()
-        await eventually(lambda: service.pool.statistics().counters.cancelled == 4)
-        (tmp_path / "1").touch()
-        (tmp_path / "9").touch()
-        assert (await ask(stub, *numbered(9)))[9].text.text == "9"
-        assert begun.read_text().split() == ["1", "9"]
-
-
-async def test_crops_whose_time_ran_out_are_not_computed(held: dict[str, object], tmp_path: Path) -> None:
-    async with serving(models=[held], max_batch=1) as (_, stub):
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            async for _ in stub.Recognize(pb.RecognizeRequest(crops=numbered(1, 2, 3)), timeout=0.5):
-                pass
-        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        (tmp_path / "1").touch()
-        (tmp_path / "9").touch()
-        assert (await ask(stub, *numbered(9)))[9].text.text == "9"
-        assert (tmp_path / "begun").read_text().split() == ["1", "9"]
-
-
-async def test_a_request_larger_than_the_queue_is_answered_and_a_full_queue_refuses(
-    held: dict[str, object], tmp_path: Path
-) -> None:
-    async with serving(models=[held], max_batch=1, queue_items=4) as (_, stub):
-        for number in range(1, 20):
-            (tmp_path / str(number)).touch()
-        assert len(await ask(stub, *numbered(*range(1, 20)))) == 19
-        calls = [stub.Recognize(pb.RecognizeRequest(crops=numbered(30, 31, 32))) for _ in range(8)]
-        firsts = [asyncio.ensure_future(anext(aiter(call))) for call in calls]
-        # One crop is with the worker and four wait; the calls of which nothing was taken are refused at once.
-        await eventually(lambda: any(first.done() for first in firsts))
-        refused = next(first for first in firsts if first.done()).exception()
-        assert isinstance(refused, grpc.aio.AioRpcError)
-        assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert from_rpc_error(refused).retry_after_s
-        for name in ("30", "31", "32"):
-            (tmp_path / name).touch()
-        await asyncio.wait(firsts)
-        answered = [first for first in firsts if first.exception() is None]
-        assert 1 <= len(answered) < len(calls)
-
-
-async def test_a_crop_that_kills_its_worker_or_raises_fails_alone(held: dict[str, object], tmp_path: Path) -> None:
-    async with serving(models=[held], max_batch=8) as (service, stub):
-        for number in (1, 2, 3, 4, 5):
-            (tmp_path / str(number)).touch()
-        answers = await ask(stub, *numbered(1, 2, 66, 3, 77, 4))
-        assert {index: answer.text.text for index, answer in answers.items() if answer.HasField("text")} == {
-            index: str(index) for index in (1, 2, 3, 4)
-        }
-        assert answers[66].error.reason == "QUARANTINED"
-        assert answers[77].error.reason == "MODEL_FAILED"
-        assert "not this one" not in answers[77].error.message
-        assert (await ask(stub, *numbered(5)))[5].text.text == "5"
-        assert service.ready()
 
 
 async def test_a_network_of_the_users_own_embeds(tmp_path: Path) -> None:

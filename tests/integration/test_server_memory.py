@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from sluiceway_runtime.config import StageConfig
 from sluiceway_runtime.errors import QueueFull
 from sluiceway_runtime.server.app import Server
 from sluiceway_runtime.server.memory import keep_freed_memory
+from sluiceway_runtime.server.security import ClientConfig, Security, SecurityConfig
 
 class Service:
     names = ("sluiceway.t.v1.T",)
@@ -71,7 +73,9 @@ class Service:
 
 async def main():
     keep_freed_memory()
-    server = Server(Service(), StageConfig(port=0, operations_port=0, reflection=False))
+    clients = {name: ClientConfig(token_sha256="ab" * 32) for name in sys.argv[1:]}
+    config = StageConfig(port=0, operations_port=0, reflection=False)
+    server = Server(Service(), config, Security(SecurityConfig(clients=clients)))
     await server.start()
     print(server.port, flush=True)
     await asyncio.to_thread(sys.stdin.read)
@@ -81,11 +85,11 @@ asyncio.run(main())
 """
 
 
-@pytest.fixture
-def front() -> Iterator[tuple[int, int]]:
-    """A stage's front in a process of its own: its port, and the process."""
+@contextlib.contextmanager
+def front(*clients: str) -> Iterator[tuple[int, int]]:
+    """A stage's front in a process of its own, and its port. Anybody may call it if it knows no clients."""
     with subprocess.Popen(
-        [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", SERVER, *clients], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         try:
@@ -100,15 +104,8 @@ def peak_bytes(pid: int) -> int:
     return int(found[1]) * 1024
 
 
-@pytest.mark.parametrize("declares", [True, False], ids=["says its size", "does not"])
-@pytest.mark.parametrize(
-    ("method", "allowed"),
-    [("Refuse", {"QUEUE_FULL"}), ("Hold", {"OK", "QUEUE_FULL"}), ("Describe", {"OK", "IMAGE_TOO_LARGE"})],
-)
-async def test_a_front_stays_within_its_queue_and_a_margin(
-    front: tuple[int, int], method: str, allowed: set[str], declares: bool
-) -> None:
-    port, pid = front
+async def flood(port: int, method: str, *, declares: bool) -> Counter[str]:
+    """Many large calls at once, each by a connection of its own: how they ended."""
     options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
     data = bytes(SIZE_BYTES)
     metadata = (("sluiceway-request-bytes", str(len(data))),) if declares else ()
@@ -121,10 +118,32 @@ async def test_a_front_stays_within_its_queue_and_a_margin(
                 return from_rpc_error(error).reason
             return "OK"
 
-    ends = Counter(await asyncio.gather(*(one() for _ in range(CALLS))))
+    return Counter(await asyncio.gather(*(one() for _ in range(CALLS))))
+
+
+def assert_within_bound(pid: int, ends: Counter[str]) -> None:
     peak = peak_bytes(pid)
     print(f"{CALLS} calls of {SIZE_BYTES // MIB} MiB: {dict(ends)}, at most {peak // MIB} MiB")
     assert peak <= StageConfig(port=0, operations_port=0).queue_bytes + MARGIN_BYTES
+
+
+@pytest.mark.parametrize("declares", [True, False], ids=["says its size", "does not"])
+@pytest.mark.parametrize(
+    ("method", "allowed"),
+    [("Refuse", {"QUEUE_FULL"}), ("Hold", {"OK", "QUEUE_FULL"}), ("Describe", {"OK", "IMAGE_TOO_LARGE"})],
+)
+async def test_a_front_stays_within_its_queue_and_a_margin(method: str, allowed: set[str], declares: bool) -> None:
+    with front() as (port, pid):
+        ends = await flood(port, method, declares=declares)
+        assert_within_bound(pid, ends)
     assert set(ends) <= allowed
     if method == "Hold":
         assert ends["OK"] >= 2, "it serves what it has room for"
+
+
+@pytest.mark.parametrize("declares", [True, False], ids=["says its size", "does not"])
+async def test_a_front_holds_little_of_strangers(declares: bool) -> None:
+    with front("eye") as (port, pid):
+        ends = await flood(port, "Hold", declares=declares)
+        assert_within_bound(pid, ends)
+    assert set(ends) == {"UNAUTHENTICATED"}

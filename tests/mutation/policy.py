@@ -22,7 +22,7 @@ TESTS = ROOT / "tests" / "unit" / "runtime" / "pool"
 BAR = 0.9
 # The tests of policy alone. The generated sequences are left out: what they notice depends on chance, and each run of
 # them takes as long as all the others.
-FILES = ("conftest.py", "test_machine.py", "test_parts.py", "test_scheduler_*.py")
+FILES = ("conftest.py", "test_machine.py", "test_parts.py", "test_scheduler_*.py", "policy/*.py")
 LEFT_OUT = "test_scheduler_property.py"
 SETUP = """[mutmut]
 source_paths=src
@@ -39,11 +39,12 @@ def prepare(module: str) -> None:
     """Copy what is needed to where it may be changed."""
     shutil.rmtree(WORK, ignore_errors=True)
     shutil.copytree(PACKAGE, WORK / "src" / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
-    (WORK / "tests").mkdir()
     for pattern in FILES:
         for file in TESTS.glob(pattern):
             if file.name != LEFT_OUT:
-                shutil.copy(file, WORK / "tests")
+                copy = WORK / "tests" / file.relative_to(TESTS)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, copy)
     modules = f"src/{PACKAGE.name}/pool/policy/{module}.py"
     (WORK / "setup.cfg").write_text(SETUP.format(modules=modules))
     (WORK / "pytest.ini").write_text(PYTEST)
@@ -68,7 +69,7 @@ def survivors() -> list[str]:
         after = " ".join(line[1:].strip() for line in shown if re.match(r"\+(?!\+\+)", line))
         where = re.sub(r"__mutmut_\d+$", "", name.rpartition("policy.")[2])
         where = where.replace("xǁ", "").replace("ǁ", ".").replace(".x_", ".")
-        found.append(f"{where}: {before} -> {after}")
+        found.append(f"{where}: {before} -> {after}".rstrip())
     return found
 
 

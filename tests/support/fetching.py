@@ -19,7 +19,12 @@ from sluiceway_orchestrator.job import ApiCall, Source
 from sluiceway_runtime.account import MemoryBudget
 from sluiceway_runtime.deadline import Deadline
 
-__all__ = ["Fetching", "context", "fetching", "given_by", "use_caller"]
+__all__ = ["Fetching", "call", "context", "fetching", "given_by", "use_caller"]
+
+
+def call(api: str, name: str | None = None, **params: str) -> ApiCall:
+    """Of a configured API, by its own name unless there is another one."""
+    return ApiCall(api, params, name or api)
 
 
 def context(seconds: float = 60, **fields: Any) -> CallContext:

@@ -8,6 +8,7 @@ What is left in the module has neither shapes nor scalars on the device, and not
 
 from __future__ import annotations
 
+import keyword
 import operator
 import re
 from collections.abc import Callable, Sequence
@@ -184,8 +185,9 @@ def _flowing(shadow: torch.Tensor, node: fx.Node) -> Value:
 
 def _identifier(name: str) -> str:
     cleaned = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")
-    # A prefix where the name alone is none, or would hide a method of the module.
-    return cleaned if cleaned.isidentifier() and not hasattr(fx.GraphModule, cleaned) else f"onnx_{cleaned}"
+    # A prefix where the name alone is none, a word of Python, or would hide a method of the module.
+    taken = keyword.iskeyword(cleaned) or hasattr(fx.GraphModule, cleaned)
+    return cleaned if cleaned.isidentifier() and not taken else f"onnx_{cleaned}"
 
 
 def _map(item: Any, change: Callable[[Value], Any]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from sluiceway_runtime.onnx_torch.operators.tensors import tensor_of
 __all__ = ["load", "share_weights"]
 
 _STANDARD = ("", "ai.onnx")
+# Operators change their meaning with the version of the standard. ONNX's own node tests were passed up to this one.
+NEWEST_OPSET = 28
 
 
 def load(path: Path, static: Mapping[str, tuple[int, ...]]) -> fx.GraphModule:
@@ -44,21 +46,23 @@ def load(path: Path, static: Mapping[str, tuple[int, ...]]) -> fx.GraphModule:
     """
     model = _read(path)
     opset = next((entry.version for entry in model.opset_import if entry.domain in _STANDARD), 1)
+    if opset > NEWEST_OPSET:
+        raise StartupError(f"{path.name}: opset {opset} is not supported; the newest that is known is {NEWEST_OPSET}")
     constants = {item.name: item for item in model.graph.initializer}
     inputs = [item for item in model.graph.input if item.name not in constants]
     batch = _check_inputs(path.name, inputs, static)
     builder = Builder(batch)
-    values: dict[str, Value] = {}
-    for item in inputs:
-        dtype = element_type(item.type.tensor_type.elem_type, Operation(onnx.NodeProto(op_type="Input"), opset))
-        values[item.name] = builder.input(item.name, static[item.name], dtype)
-    for name, proto in constants.items():
-        values[name] = Value(tensor_of(proto))
-        builder.name(values[name], name)
+    values: dict[str, Value | StartupError] = {}
     try:
+        for item in inputs:
+            dtype = element_type(item.type.tensor_type.elem_type, _fault_of(item.name))
+            values[item.name] = builder.input(item.name, static[item.name], dtype)
+        for name, proto in constants.items():
+            values[name] = constant = Value(tensor_of(proto, StartupError))
+            builder.name(constant, name)
         for node in model.graph.node:
             _build(builder, Operation(node, opset), node, values)
-        outputs = [values[item.name] for item in model.graph.output]
+        outputs = [_found(item.name, values, StartupError) for item in model.graph.output]
     except StartupError as error:
         raise StartupError(f"{path.name}: {error}") from error
     if batch is not None and any(output.shape[:1] != batch[1:] for output in outputs):
@@ -117,14 +121,35 @@ def _check_inputs(name: str, inputs: list[Any], static: Mapping[str, tuple[int, 
     return batches.pop() if batches else None
 
 
-def _build(builder: Builder, operation: Operation, node: onnx.NodeProto, values: dict[str, Value]) -> None:
+def _fault_of(input_name: str) -> Callable[[str], StartupError]:
+    return lambda what: StartupError(f"input {input_name}: {what}")
+
+
+def _build(
+    builder: Builder, operation: Operation, node: onnx.NodeProto, values: dict[str, Value | StartupError]
+) -> None:
     if node.domain not in _STANDARD:
         raise operation.fault(f"operator {node.op_type} of domain {node.domain} is not supported")
-    missing = [name for name in node.input if name and name not in values]
-    if missing:
-        raise operation.fault(f"its input {missing[0]!r} comes from nowhere")
-    inputs = [values[name] if name else None for name in node.input]
-    for name, value in zip(node.output, operation.build(builder, inputs), strict=False):
-        if name:
-            values[name] = value
-            builder.name(value, name)
+    inputs = [_found(name, values, operation.fault) if name else None for name in node.input]
+    results = operation.build(builder, inputs)
+    for position, name in enumerate(node.output):
+        if name and position < len(results):
+            values[name] = results[position]
+            builder.name(results[position], name)
+        elif name:
+            # Many files name outputs that nobody uses. Whoever uses one is told.
+            values[name] = operation.fault(f"output {position + 1} is not supported")
+
+
+def _found(name: str, values: Mapping[str, Value | StartupError], fault: Callable[[str], StartupError]) -> Value:
+    """A value by its name.
+
+    Raises:
+        StartupError: there is none, or its operator gives fewer outputs.
+    """
+    value = values.get(name)
+    if value is None:
+        raise fault(f"{name!r} comes from nowhere")
+    if isinstance(value, StartupError):
+        raise value
+    return value

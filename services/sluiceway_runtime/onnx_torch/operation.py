@@ -48,6 +48,7 @@ class Operation:
         self.outputs: tuple[str, ...] = tuple(node.output)
         self._name: str = node.name
         self._attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+        self._read: set[str] = set()
 
     def __str__(self) -> str:
         place = repr(self._name) if self._name else f"that gives {self.outputs[0]!r}"
@@ -57,7 +58,7 @@ class Operation:
         """Add what this operation computes to a module.
 
         Raises:
-            StartupError: the operator is not known, or its inputs do not fit.
+            StartupError: the operator is not known, an attribute means nothing to it, or its inputs do not fit.
         """
         handler = OPERATORS.get(self.kind)
         if handler is None:
@@ -67,8 +68,14 @@ class Operation:
         except StartupError:
             raise
         except Exception as error:  # torch raises what it likes where shapes do not fit
-            raise self.fault(f"cannot be built: {str(error).strip().splitlines()[0]}") from error
+            message = str(error).strip() or type(error).__name__
+            raise self.fault(f"cannot be built: {message.splitlines()[0]}") from error
+        self._refuse_unread()
         return results if isinstance(results, Sequence) else (results,)
+
+    def ignore(self, *names: str) -> None:
+        """Pass over attributes that change nothing here."""
+        self._read.update(names)
 
     def fault(self, what: str) -> StartupError:
         """What is wrong with this operation, to be raised."""
@@ -76,30 +83,54 @@ class Operation:
 
     def has(self, name: str) -> bool:
         """Whether the attribute is given."""
-        return name in self._attributes
+        return self.get(name) is not None
 
     def get(self, name: str) -> Any:
         """An attribute as onnx gives it; None where it is missing."""
+        self._read.add(name)
         return self._attributes.get(name)
 
     def integer(self, name: str, default: int) -> int:
         """An integer attribute."""
-        return int(self._attributes.get(name, default))
+        value = self.get(name)
+        return default if value is None else int(value)
 
     def flag(self, name: str, *, default: bool = False) -> bool:
         """An integer attribute that means yes or no."""
-        return bool(self._attributes.get(name, default))
+        value = self.get(name)
+        return default if value is None else bool(value)
 
     def number(self, name: str, default: float) -> float:
         """A float attribute."""
-        return float(self._attributes.get(name, default))
+        value = self.get(name)
+        return default if value is None else float(value)
 
     def text(self, name: str, default: str) -> str:
         """A string attribute."""
-        value = self._attributes.get(name, default)
-        return value.decode() if isinstance(value, bytes) else str(value)
+        value = self.get(name)
+        return value.decode() if isinstance(value, bytes) else default if value is None else str(value)
 
     def integers(self, name: str) -> tuple[int, ...] | None:
         """A list of integers; None where it is missing."""
-        value = self._attributes.get(name)
+        value = self.get(name)
         return None if value is None else tuple(int(item) for item in value)
+
+    def _refuse_unread(self) -> None:
+        """An attribute that no handler has looked at may change the result: then it must say what it says if left out.
+
+        Raises:
+            StartupError: it does not.
+        """
+        for name in sorted(set(self._attributes) - self._read):
+            if self._attributes[name] != _default(self.kind, self.opset, name):
+                raise self.fault(f"attribute {name} is not supported")
+
+
+def _default(kind: str, opset: int, name: str) -> Any:
+    """What an attribute is where it is left out; None if that is nothing."""
+    try:
+        attributes = onnx.defs.get_schema(kind, opset).attributes
+    except onnx.defs.SchemaError:  # this operator was not there yet
+        return None
+    default = attributes[name].default_value if name in attributes else None
+    return onnx.helper.get_attribute_value(default) if default is not None and default.name else None

@@ -9,7 +9,7 @@ from sluiceway_runtime.config import ServerConfig, StageConfig
 from sluiceway_runtime.control_groups import memory_limit_bytes
 from sluiceway_runtime.priority import Priority
 
-__all__ = ["RECEIVE_COPIES", "memory_budget"]
+__all__ = ["ORCHESTRATOR_SHARE", "RECEIVE_COPIES", "memory_budget"]
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ import sys
 import threading
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -78,14 +77,48 @@ def test_threads_beyond_the_cap_fail_the_start_and_are_named(spinners: None) -> 
     assert verify_threads(compute, 3, worker=0).busy in (2, 3)
 
 
-def test_threads_that_take_turns_are_one() -> None:
-    with ThreadPoolExecutor(1) as other:
+TURNS = """
+import itertools, threading
+from concurrent.futures import ThreadPoolExecutor
+from sluiceway_runtime.cores import selfcheck, verify_threads
+from thread_models import compute
 
-        def in_turn() -> None:
-            compute()
-            other.submit(compute).result()
+looks, look = itertools.count(1), selfcheck._busy_threads
+looked = 0
 
-        assert verify_threads(in_turn, 1, worker=0).busy == 1
+def counted():
+    global looked
+    looked = next(looks)
+    return look()
+
+def turn():
+    "Compute until the check has looked a few times. It looks at no warm-up."
+    goal = looked + 12
+    compute()
+    while looked < goal and "thread-check" in [thread.name for thread in threading.enumerate()]:
+        compute()
+
+selfcheck._busy_threads = counted
+with ThreadPoolExecutor(1) as other:
+    {work}
+    print(verify_threads(work, {threads}, worker=0).busy)
+"""
+
+
+@pytest.mark.parametrize(
+    ("work", "threads", "busy"),
+    [
+        ("work = lambda: (turn(), other.submit(turn).result())", 1, "1"),
+        ("work = lambda: (there := other.submit(turn), turn(), there.result())", 2, "2"),
+    ],
+    ids=["one after the other", "at once"],
+)
+def test_threads_that_take_turns_are_one(work: str, threads: int, busy: str) -> None:
+    """On a busy machine both are there for a moment at each change, as the one that is done has to get a core to rest.
+
+    So a turn lasts for some looks of the check, which is as slow as they are on such a machine.
+    """
+    assert run_alone(TURNS.format(work=work, threads=threads)) == busy
 
 
 def test_waiting_is_not_being_busy() -> None:

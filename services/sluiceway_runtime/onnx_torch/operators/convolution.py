@@ -73,9 +73,17 @@ def crop(x: torch.Tensor, before: tuple[int, ...], sizes: tuple[int, ...]) -> to
     return x
 
 
+def _kernel(operation: Operation, weight: Value) -> tuple[int, ...]:
+    """Size of the kernel, which some files say twice."""
+    kernel = weight.shape[2:]
+    if operation.integers("kernel_shape") not in (None, kernel):
+        raise operation.fault(f"kernel_shape is not that of the weights, {list(kernel)}")
+    return kernel
+
+
 @operator("Conv")
 def _convolution(builder: Builder, operation: Operation, x: Value, weight: Value, bias: Value | None = None) -> Value:
-    window = Window.of(operation, x, weight.shape[2:])
+    window = Window.of(operation, x, _kernel(operation, weight))
     function = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}[x.rank]
     padding: tuple[int, ...] = window.before
     if not window.even:
@@ -91,13 +99,14 @@ def _transposed(builder: Builder, operation: Operation, x: Value, weight: Value,
     strides = operation.integers("strides") or (1,) * axes
     dilations = operation.integers("dilations") or (1,) * axes
     extra = operation.integers("output_padding") or (0,) * axes
+    kernel = _kernel(operation, weight)
     full = [
         (size - 1) * stride + (taps - 1) * dilation + 1 + more
-        for size, stride, taps, dilation, more in zip(
-            x.shape[2:], strides, weight.shape[2:], dilations, extra, strict=True
-        )
+        for size, stride, taps, dilation, more in zip(x.shape[2:], strides, kernel, dilations, extra, strict=True)
     ]
     before, sizes = _cut(operation, x, full, strides)
+    # A given size may be more than all there is.
+    extra = tuple(more + max(size - whole, 0) for more, size, whole in zip(extra, sizes, full, strict=True))
     # In full first, then cut: as output_padding torch takes only less than a stride.
     group, grown = operation.integer("group", 1), any(extra)
     result = builder.call(function, x, weight, None if grown else bias, strides, 0, 0, group, dilations)
@@ -122,6 +131,6 @@ def _cut(
     if sizes is None:
         kept = (size - low - high for size, low, high in zip(full, pads[:axes], pads[axes:], strict=True))
         return pads[:axes], tuple(kept)
-    totals = [whole - size for whole, size in zip(full, sizes[-axes:], strict=True)]
+    totals = [max(whole - size, 0) for whole, size in zip(full, sizes[-axes:], strict=True)]
     upper = rule == "SAME_UPPER"
     return tuple(total // 2 if upper else total - total // 2 for total in totals), sizes[-axes:]

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import operator as python
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
+import onnx
 import torch
 from torch.nn import functional
 
+from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.onnx_torch.builder import Builder, Value
 from sluiceway_runtime.onnx_torch.operation import Operation, operator
 
 __all__ = ["cast", "divide_integers", "element_type", "mish"]
 
 
-def element_type(code: int, operation: Operation) -> torch.dtype:
-    """ONNX's number of a type as torch's type."""
+def element_type(code: int, fault: Callable[[str], StartupError]) -> torch.dtype:
+    """ONNX's number of a type as torch's type.
+
+    Raises:
+        StartupError: made by `fault`; there is no such type, or torch computes little with it.
+    """
     # onnx.TensorProto.DataType; the numbers are part of the format.
     types = {
         1: torch.float32,
@@ -32,7 +38,9 @@ def element_type(code: int, operation: Operation) -> torch.dtype:
         16: torch.bfloat16,
     }
     if code not in types:
-        raise operation.fault(f"element type {code} is not supported")
+        known = onnx.TensorProto.DataType.values()
+        name = onnx.TensorProto.DataType.Name(code) if code in known else code
+        raise fault(f"element type {name} is not supported")
     return types[code]
 
 
@@ -59,7 +67,9 @@ def _unary(*names: str, function: Callable[..., Any]) -> None:
 
 
 def _binary(*names: str, function: Callable[..., Any]) -> None:
-    def handler(builder: Builder, _operation: Operation, x: Value, y: Value) -> Value:
+    def handler(builder: Builder, operation: Operation, x: Value, y: Value) -> Value:
+        # Until opset 6 it had to be asked for. With an `axis` it meant something else, which is refused.
+        operation.ignore("broadcast")
         return builder.call(function, *builder.operands(x, y))
 
     operator(*names)(handler)
@@ -191,7 +201,10 @@ def _elu_of_any_slope(x: torch.Tensor, alpha: float) -> torch.Tensor:
 
 
 @operator("PRelu")
-def _prelu(builder: Builder, _operation: Operation, x: Value, slope: Value) -> Value:
+def _prelu(builder: Builder, operation: Operation, x: Value, slope: Value) -> Value:
+    if operation.opset < 7 and slope.rank == 1 and slope.shape != (1,):
+        # One for each channel. Since then it is broadcast from the last axis on.
+        slope = builder.call(torch.reshape, slope, (-1, *(1,) * (x.rank - 2)))
     return builder.call(_prelu_of, x, slope)
 
 
@@ -229,12 +242,23 @@ def _softmax(builder: Builder, operation: Operation, x: Value) -> Value:
 
 @operator("Cast", "CastLike")
 def _cast(builder: Builder, operation: Operation, x: Value, like: Value | None = None) -> Value:
-    dtype = like.tensor.dtype if like is not None else element_type(operation.integer("to", 0), operation)
+    dtype = like.tensor.dtype if like is not None else element_type(operation.integer("to", 0), operation.fault)
     return x if x.tensor.dtype == dtype else builder.call(cast, x, dtype)
 
 
-@operator("Identity", "Dropout")
-def _identity(_builder: Builder, operation: Operation, x: Value, *_inputs: Value | None) -> Value | Sequence[Value]:
-    if len(operation.outputs) > 1 and operation.outputs[1]:
-        raise operation.fault("the mask of a Dropout is for training")
+@operator("Identity")
+def _identity(_builder: Builder, _operation: Operation, x: Value) -> Value:
+    return x
+
+
+@operator("Dropout")
+def _dropout(
+    _builder: Builder, operation: Operation, x: Value, _ratio: Value | None = None, training: Value | None = None
+) -> Value:
+    """In training if an input says so, or before opset 7 if no attribute says that it is not."""
+    if operation.opset < 7 and not operation.flag("is_test"):
+        raise operation.fault("it is exported for training")
+    if training is not None and not (training.known and not training.tensor.any()):
+        raise operation.fault("it may be training")
+    operation.ignore("ratio", "seed")
     return x

@@ -11,13 +11,30 @@ from sluiceway_runtime.onnx_torch.builder import Builder, Value
 from sluiceway_runtime.onnx_torch.operation import Operation, operator
 from sluiceway_runtime.onnx_torch.operators.layout import take
 
-__all__ = ["from_the_start"]
+__all__ = ["after_a_zero", "first_in_order", "from_the_start"]
 
 
 def from_the_start(indices: torch.Tensor, length: int) -> torch.Tensor:
     """Negative positions count from the end; torch's functions know only those from the start."""
     indices = indices.to(torch.int64)
     return torch.where(indices < 0, indices + length, indices)
+
+
+def after_a_zero(x: torch.Tensor, axis: int) -> torch.Tensor:
+    """One place further along an axis, with zeros in the first place and without what was in the last."""
+    if x.shape[axis] == 0:
+        return x
+    first = torch.zeros_like(x.narrow(axis, 0, 1))
+    return torch.cat((first, x.narrow(axis, 0, x.shape[axis] - 1)), axis)
+
+
+def first_in_order(x: torch.Tensor, count: int, axis: int, largest: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """The largest or smallest elements and where they are, of equal ones those that come first.
+
+    Which of these `torch.topk` gives is left open.
+    """
+    found, places = torch.sort(x, dim=axis, descending=largest, stable=True)
+    return found.narrow(axis, 0, count), places.narrow(axis, 0, count)
 
 
 def _positions(builder: Builder, indices: Value, length: int) -> Value:
@@ -92,21 +109,22 @@ def _arg_extreme(builder: Builder, operation: Operation, x: Value) -> Value:
 def _top_k(builder: Builder, operation: Operation, x: Value, count: Value | None = None) -> Sequence[Value]:
     k = builder.integers(count) if count is not None else (operation.integer("k", 1),)
     assert k is not None, "it is given above"
-    return builder.call_many(
-        torch.topk,
-        x,
-        k[0],
-        x.axis(operation.integer("axis", -1)),
-        operation.flag("largest", default=True),
-        operation.flag("sorted", default=True),
-    )
+    axis = x.axis(operation.integer("axis", -1))
+    operation.ignore("sorted")  # sorted is one of the orders that it may have otherwise
+    largest = operation.flag("largest", default=True)
+    return builder.call_many(first_in_order, x, k[0], axis, largest)
 
 
 @operator("CumSum")
 def _cumulative(builder: Builder, operation: Operation, x: Value, axis: Value) -> Value:
-    if operation.flag("exclusive") or operation.flag("reverse"):
-        raise operation.fault("only the plain form is supported")
-    return builder.call(torch.cumsum, x, x.axis((builder.integers(axis) or (0,))[0]))
+    along = x.axis((builder.integers(axis) or (0,))[0])
+    backwards, exclusive = operation.flag("reverse"), operation.flag("exclusive")
+    if backwards:
+        x = builder.call(torch.flip, x, (along,))
+    sums = builder.call(torch.cumsum, x, along, dtype=x.tensor.dtype)
+    if exclusive:
+        sums = builder.call(after_a_zero, sums, along)
+    return builder.call(torch.flip, sums, (along,)) if backwards else sums
 
 
 @operator("Trilu")

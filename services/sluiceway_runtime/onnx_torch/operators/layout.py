@@ -172,6 +172,7 @@ def _pad(  # noqa: PLR0917 - ONNX's inputs, by position
         raise operation.fault("pads do not fit the input")
     before, after = dict(zip(along, amounts, strict=False)), dict(zip(along, amounts[len(along) :], strict=True))
     mode = operation.text("mode", "constant")
+    operation.ignore("value")  # of the mode "constant" alone
     if mode == "constant":
         fill = value.tensor.item() if value is not None and value.known else operation.number("value", 0.0)
         if value is not None and not value.known:
@@ -217,6 +218,7 @@ def _space_to_depth(builder: Builder, operation: Operation, x: Value) -> Value:
     block = operation.integer("blocksize", 1)
     batch, channels, height, width = x.shape
     rows, columns = height // block, width // block
+    order = (0, 3, 5, 1, 2, 4) if operation.text("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
     split = builder.call(torch.reshape, x, (batch, channels, rows, block, columns, block))
-    moved = builder.call(torch.permute, split, (0, 3, 5, 1, 2, 4))
+    moved = builder.call(torch.permute, split, order)
     return builder.call(torch.reshape, moved, (batch, channels * block**2, rows, columns))

@@ -25,6 +25,7 @@ def _gemm(builder: Builder, operation: Operation, x: Value, y: Value, bias: Valu
     if not operation.flag("transB"):
         y = builder.call(torch.t, y)
     alpha, beta = operation.number("alpha", 1.0), operation.number("beta", 1.0)
+    operation.ignore("broadcast")  # of the bias, which had to be asked for until opset 6
     if bias is not None and beta != 1:
         bias = builder.call(python.mul, bias, beta)
     if alpha != 1:
@@ -43,16 +44,15 @@ def _einsum(builder: Builder, operation: Operation, *inputs: Value) -> Value:
 def _batch_norm(  # noqa: PLR0917 - ONNX's inputs, by position
     builder: Builder, operation: Operation, x: Value, scale: Value, bias: Value, mean: Value, variance: Value
 ) -> Value:
-    if operation.flag("training_mode"):
+    if operation.flag("training_mode") or (operation.opset < 7 and not operation.flag("is_test")):
         raise operation.fault("it is exported for training")
+    operation.ignore("momentum")
     epsilon = operation.number("epsilon", 1e-5)
     return builder.call(functional.batch_norm, x, mean, variance, scale, bias, False, 0.0, epsilon)
 
 
 @operator("LayerNormalization")
 def _layer_norm(builder: Builder, operation: Operation, x: Value, scale: Value, bias: Value | None = None) -> Value:
-    if any(operation.outputs[1:]):
-        raise operation.fault("only its first output is supported")
     shape = x.shape[x.axis(operation.integer("axis", -1)) :]
     scale = builder.call(torch.broadcast_to, scale, shape)
     if bias is not None:

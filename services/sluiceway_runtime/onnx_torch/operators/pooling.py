@@ -23,8 +23,7 @@ def _global(builder: Builder, operation: Operation, x: Value) -> Value:
 
 @operator("MaxPool")
 def _max(builder: Builder, operation: Operation, x: Value) -> Value:
-    if len(operation.outputs) > 1 and operation.outputs[1]:
-        raise operation.fault("its second output (positions) is not supported")
+    operation.ignore("storage_order")  # of positions, which are the second output
     window = _window(operation, x)
     function = {3: functional.max_pool1d, 4: functional.max_pool2d, 5: functional.max_pool3d}[x.rank]
     padding: Sequence[int] = window.before

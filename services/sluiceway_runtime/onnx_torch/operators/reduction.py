@@ -57,7 +57,8 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 def _reduce(builder: Builder, operation: Operation, x: Value, axes: Value | None = None) -> Value:
     """Axes were attributes before opset 18 (of ReduceSum before 13), inputs since; none at all means every axis."""
     given = axes_of(builder, operation, axes) or ()
-    if not given and operation.flag("noop_with_empty_axes"):
+    unchanged = operation.flag("noop_with_empty_axes")
+    if not given and unchanged:
         return builder.call(python.mul, x, x) if operation.kind == "ReduceSumSquare" else x
     along = tuple(x.axis(axis) for axis in given) or tuple(range(x.rank))
     return builder.call(_FUNCTIONS[operation.kind], x, along, operation.flag("keepdims", default=True))

@@ -90,8 +90,14 @@ def _resize_by(
 ) -> Value:
     changed = [axis for axis in axes if axis.size != axis.wanted or axis.scale != 1]
     mode = operation.text("mode", "nearest")
+    # Each of these means something to one mode alone, and files give them with every mode.
+    operation.ignore("antialias", "cubic_coeff_a", "exclude_outside", "extrapolation_value", "nearest_mode")
+    operation.ignore("keep_aspect_ratio_policy")  # to sizes
     if transformation == "tf_crop_and_resize":
         raise operation.fault("tf_crop_and_resize is not supported")
+    if transformation == "align_corners" and not all(map(_is_whole, changed)):
+        # By the standard's text it is the size before it is rounded that counts, by torch and ONNX Runtime the other.
+        raise operation.fault("align_corners with scales that make no whole size is not supported")
     if mode == "nearest":
         return _nearest(builder, x, changed, transformation, rounding)
     if mode not in ("linear", "cubic"):
@@ -124,13 +130,17 @@ def _nearest(builder: Builder, x: Value, axes: Sequence[_Axis], transformation: 
 def _bilinear(builder: Builder, x: Value, axes: Sequence[_Axis], transformation: str) -> Value | None:
     """Torch's own, where it means the same."""
     sizes = {axis.axis: axis.wanted for axis in axes}
-    exact = all(math.isclose(axis.wanted, axis.size * axis.scale, rel_tol=1e-6) for axis in axes)
+    exact = all(map(_is_whole, axes))
     if x.rank != 4 or not sizes or min(sizes) < 2 or not exact or transformation not in ("half_pixel", "align_corners"):
         return None
     size = [sizes.get(axis, x.shape[axis]) for axis in (2, 3)]
     return builder.call(
         functional.interpolate, x, size, mode="bilinear", align_corners=transformation == "align_corners"
     )
+
+
+def _is_whole(axis: _Axis) -> bool:
+    return math.isclose(axis.wanted, axis.size * axis.scale, rel_tol=1e-6)
 
 
 def source_positions(size: int, wanted: int, scale: float, transformation: str) -> FloatArray:

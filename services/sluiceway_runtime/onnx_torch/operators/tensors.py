@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from onnx import numpy_helper
 
+from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.onnx_torch.builder import Builder, Value
 from sluiceway_runtime.onnx_torch.operation import Operation, operator
 from sluiceway_runtime.onnx_torch.operators.elementwise import element_type
@@ -15,12 +17,15 @@ from sluiceway_runtime.onnx_torch.operators.elementwise import element_type
 __all__ = ["tensor_of"]
 
 
-def tensor_of(proto: Any) -> torch.Tensor:
-    """A tensor of the file."""
+def tensor_of(proto: Any, fault: Callable[[str], StartupError]) -> torch.Tensor:
+    """A tensor of the file.
+
+    Raises:
+        StartupError: made by `fault`; it is of a type that is not known here.
+    """
+    dtype = element_type(proto.data_type, fault)
     array = numpy_helper.to_array(proto)
-    if array.dtype.kind not in "biuf" and str(array.dtype) != "bfloat16":
-        raise TypeError(f"a constant of type {array.dtype} is not supported")
-    if str(array.dtype) == "bfloat16":
+    if dtype == torch.bfloat16:
         return torch.from_numpy(array.astype(np.float32)).to(torch.bfloat16)
     # A copy in the machine's byte order, which may be written to, as torch wants it.
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
@@ -29,7 +34,7 @@ def tensor_of(proto: Any) -> torch.Tensor:
 @operator("Constant")
 def _constant(_builder: Builder, operation: Operation) -> Value:
     if operation.has("value"):
-        return Value(tensor_of(operation.get("value")))
+        return Value(tensor_of(operation.get("value"), operation.fault))
     for name, dtype in (
         ("value_float", torch.float32),
         ("value_floats", torch.float32),
@@ -43,7 +48,7 @@ def _constant(_builder: Builder, operation: Operation) -> Value:
 
 @operator("ConstantOfShape")
 def _constant_of_shape(builder: Builder, operation: Operation, shape: Value) -> Value:
-    value = tensor_of(operation.get("value")) if operation.has("value") else torch.zeros(1)
+    value = tensor_of(operation.get("value"), operation.fault) if operation.has("value") else torch.zeros(1)
     return Value(torch.full(builder.integers(shape) or (), value.item(), dtype=value.dtype))
 
 
@@ -67,6 +72,6 @@ def _range(_builder: Builder, operation: Operation, start: Value, limit: Value, 
 
 @operator("EyeLike")
 def _eye_like(_builder: Builder, operation: Operation, x: Value) -> Value:
-    dtype = element_type(operation.integer("dtype", 0), operation) if operation.has("dtype") else x.tensor.dtype
+    dtype = element_type(operation.integer("dtype", 0), operation.fault) if operation.has("dtype") else x.tensor.dtype
     rows, columns = x.shape
     return Value(torch.from_numpy(np.eye(rows, columns, operation.integer("k", 0))).to(dtype))

@@ -121,13 +121,14 @@ def test_an_operator_of_another_domain_is_named(tmp_path: Path) -> None:
         ([("Cast", ["x"], ["n"], {"to": 7}), ("Reshape", ["x", "n"], ["y"], {})], "depends on the content of"),
         ([("Conv", ["x", "w"], ["y"], {"auto_pad": "SOME"})], "auto_pad SOME is not known"),
         ([("Conv", ["x", "w"], ["y"], {"group": 2})], "cannot be built"),
-        ([("MaxPool", ["x"], ["y", "i"], {"kernel_shape": [2, 2]})], "second output"),
+        ([("Selu", ["x"], ["y"], {"slope": 2.0})], "attribute slope is not supported"),
+        ([("LRN", ["x"], ["y"], {"size": 3, "alpha": 0.5, "region": 1})], "attribute region is not supported"),
         ([("Gather", ["x", "far"], ["y"], {})], "lies outside"),
         ([("Relu", ["nobody"], ["y"], {})], "comes from nowhere"),
         ([("Split", ["x"], ["y", "z"], {"split": [1, 1], "axis": 2})], "do not make 4"),
         ([("Resize", ["x"], ["y"], {})], "neither scales nor sizes"),
         ([("Resize", ["x", "", "two"], ["y"], {"mode": "lanczos"})], "mode lanczos is not supported"),
-        ([("Cast", ["x"], ["y"], {"to": 8})], "element type 8 is not supported"),
+        ([("Cast", ["x"], ["y"], {"to": 8})], "element type STRING is not supported"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_built_says_why(tmp_path: Path, nodes: Any, fault: str) -> None:
@@ -135,6 +136,44 @@ def test_what_cannot_be_built_says_why(tmp_path: Path, nodes: Any, fault: str) -
     path = graph(tmp_path, nodes, constants=constants, opset=11)
     with pytest.raises(StartupError, match=rf"graph.onnx: ONNX node 'the_{nodes[-1][0]}'.*{fault}"):
         load(path, 1, 3, 4, 4)
+
+
+@pytest.mark.parametrize("used", ["by a node", "by the graph", "by nobody"])
+def test_an_output_that_is_not_given_may_be_named_but_not_used(tmp_path: Path, used: str) -> None:
+    nodes = [("MaxPool", ["x"], ["pooled", "places"], {"kernel_shape": [2, 2]}), ("Neg", ["pooled"], ["y"], {})]
+    if used == "by a node":
+        nodes.append(("Neg", ["places"], ["z"], {}))
+    path = graph(tmp_path, nodes, outputs=["y", "places"] if used == "by the graph" else ["y"])
+    if used == "by nobody":
+        assert load(path, 1, 3, 4, 4) is not None
+        return
+    with pytest.raises(StartupError, match=r"graph.onnx: ONNX node 'the_MaxPool'.*: output 2 is not supported"):
+        load(path, 1, 3, 4, 4)
+
+
+def test_an_output_that_is_nowhere_is_named(tmp_path: Path) -> None:
+    path = graph(tmp_path, [("Relu", ["x"], ["y"], {})], outputs=["y", "nobody"])
+    with pytest.raises(StartupError, match=r"graph.onnx: 'nobody' comes from nowhere"):
+        load(path, 1, 3, 4, 4)
+
+
+def test_an_attribute_may_say_what_it_says_if_left_out(tmp_path: Path) -> None:
+    for saturate in (1, 0):
+        path = graph(tmp_path, [("Cast", ["x"], ["y"], {"to": 10, "saturate": saturate})], opset=19)
+        if saturate:
+            assert load(path, 1, 3, 4, 4) is not None
+            continue
+        with pytest.raises(StartupError, match="attribute saturate is not supported"):
+            load(path, 1, 3, 4, 4)
+
+
+@pytest.mark.parametrize("name", ["and", "x.weight", "1", "class", "forward"])
+def test_weights_may_have_any_name(tmp_path: Path, name: str) -> None:
+    import torch
+
+    path = graph(tmp_path, [("Conv", ["x", name], ["y"], {})], constants={name: W})
+    with torch.inference_mode():
+        assert load(path, 1, 3, 4, 4)(torch.ones(1, 3, 4, 4)).shape == (1, 4, 4, 4)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 4, 5), (1, 3, 4), (2, 4, 4, 4)])

@@ -64,7 +64,7 @@ def test_a_handler_that_cannot_be_found_says_its_name(name):
 
 @pytest.mark.parametrize("bad", [{"max_batch": 0}, {"queue_items": 0}, {"queue_bytes": 0}, {"batch_timeout_s": 0}])
 def test_limits_that_make_no_sense_are_refused(bad):
-    with pytest.raises(ValueError, match="must be"):
+    with pytest.raises(ValueError, match=r"^(max_batch, queue_items and queue_bytes must be at least 1|.* positive)$"):
         PoolLimits(**bad)
 
 
@@ -110,6 +110,18 @@ def test_quarantine_keeps_the_latest_verdict_and_acquits():
     quarantine.acquit(item(1))
     quarantine.acquit(item(2))
     assert (quarantine.verdict(item(1), 0.0), len(quarantine)) == (Verdict.INNOCENT, 0)
+
+
+def test_quarantine_hashes_nothing_of_a_size_that_is_forgotten():
+    quarantine = Quarantine(10.0)
+    first, second = item(1, size=10), item(2, size=10)
+    for one in (first, second, second):
+        quarantine.remember(one, Verdict.GUILTY, 0.0)
+    quarantine.acquit(first)
+    assert quarantine.verdict(second, 0.0) is Verdict.GUILTY, "another of that size is still there"
+    quarantine.acquit(second)
+    assert quarantine.verdict(item(3, size=10, content=""), 0.0) is Verdict.INNOCENT
+    assert len(quarantine) == 0
 
 
 def test_rate_starts_with_the_first_batch_and_follows_slowly():
