@@ -19,8 +19,11 @@ from sluiceway_runtime.images.limits import DEFAULT_MAX_PIXELS
 from sluiceway_runtime.inference import SERVICE, add_inference
 from sluiceway_runtime.logs import LogStyle
 from sluiceway_runtime.pool import Placement, Pool, PoolLimits, WorkerSpec
+from sluiceway_runtime.recorder import Recorder
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.metrics import PoolCollector
+from sluiceway_runtime.stories import SERVICE as STORIES
+from sluiceway_runtime.stories import add_stories
 
 from sluiceway_detection import device_handler, precision
 from sluiceway_detection.backends.base import require_trust, resolve_backend
@@ -68,12 +71,13 @@ class DetectionService:
         precision_reason: why this arithmetic.
     """
 
-    names: tuple[str, ...] = (NAME, SERVICE)
+    names: tuple[str, ...] = (NAME, SERVICE, STORIES)
 
     def __init__(self, config: DetectionConfig, installation: Installation) -> None:
         self._config = config
         self._auto_pull = bool(installation.models.auto_pull)
         self._registry: CollectorRegistry | None = None
+        self._recorder = Recorder()
         self.stage = installation.stage or KIND
         self.pool: Pool | None = None
         self.facts: DetectionFacts | None = None
@@ -81,11 +85,16 @@ class DetectionService:
         self.group = ""
         self.precision_reason = "configured"
 
+    def use_recorder(self, recorder: Recorder) -> None:
+        """Note there in which batches requests were."""
+        self._recorder = recorder
+
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicers: the stage's own and the Open Inference Protocol's."""
         servicer = DetectionServicer(self, self._config)
         add_to_server(servicer, server)
         add_inference(server, DetectionInference(self, servicer, stage=self.stage))
+        add_stories(server, lambda: self._recorder, self.stage)
 
     def collectors(self, registry: CollectorRegistry) -> None:
         """Have the pool's metrics shown, once there is a pool."""
@@ -145,6 +154,7 @@ class DetectionService:
                 worker_memory_mb=config.worker_memory_mb,
             ),
             name=self.stage,
+            journal=self._recorder.batches.over,
         )
         self.pool = pool
         if self._registry is not None:

@@ -14,8 +14,11 @@ from sluiceway_runtime import cores, devices, weights
 from sluiceway_runtime.inference import SERVICE, add_inference
 from sluiceway_runtime.logs import LogStyle
 from sluiceway_runtime.pool import Pool, PoolLimits, WorkerSpec
+from sluiceway_runtime.recorder import Recorder
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.metrics import PoolCollector
+from sluiceway_runtime.stories import SERVICE as STORIES
+from sluiceway_runtime.stories import add_stories
 
 from sluiceway_recognition.backends import library_of
 from sluiceway_recognition.backends.batches import GraphSettings
@@ -58,17 +61,22 @@ class RecognitionService:
         group: names the version of all of them together; empty until started.
     """
 
-    names: tuple[str, ...] = (NAME, SERVICE)
+    names: tuple[str, ...] = (NAME, SERVICE, STORIES)
 
     def __init__(self, config: RecognitionConfig, installation: Installation) -> None:
         self._config = config
         self._auto_pull = bool(installation.models.auto_pull)
         self._registry: CollectorRegistry | None = None
+        self._recorder = Recorder()
         self.stage = installation.stage or KIND
         self._section = installation.stages[self.stage].section
         self.pool: Pool | None = None
         self.models: Mapping[str, ModelFacts] = {}
         self.group = ""
+
+    def use_recorder(self, recorder: Recorder) -> None:
+        """Note there in which batches requests were."""
+        self._recorder = recorder
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicers: the stage's own and the Open Inference Protocol's."""
@@ -76,6 +84,7 @@ class RecognitionService:
         add_to_server(servicer, server)
         inference = RecognitionInference(self, servicer, stage=self.stage, max_crops=self._config.max_crops)
         add_inference(server, inference)
+        add_stories(server, lambda: self._recorder, self.stage)
 
     def collectors(self, registry: CollectorRegistry) -> None:
         """Have the pool's metrics shown, once there is a pool."""
@@ -122,6 +131,7 @@ class RecognitionService:
                 worker_memory_mb=config.worker_memory_mb,
             ),
             name=self.stage,
+            journal=self._recorder.batches.over,
         )
         self.pool = pool
         if self._registry is not None:

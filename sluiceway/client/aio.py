@@ -10,9 +10,11 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
+from sluiceway.client.addresses import Place
 from sluiceway.client.assembly import Assembly
 from sluiceway.client.bulk import BulkRun
 from sluiceway.client.connection import Connection
@@ -25,10 +27,12 @@ from sluiceway.client.patience import Patience, RetryPolicy
 from sluiceway.client.results import Result
 from sluiceway.client.runs import AsyncResults
 from sluiceway.client.sources import ApiCall, ChannelOrder, LoadedSource, SourceLike, load_source, path_of, with_calls
+from sluiceway.client.stories.asking import ask_every_server
+from sluiceway.client.stories.types import Explanation, ServerStory
 from sluiceway.client.threads import in_thread
 from sluiceway.errors import DeadlineExceeded, ImageTooLarge, InvalidImage, InvalidOption, SluicewayError, Unavailable
 
-__all__ = ["DEFAULT_ADDRESS", "PATIENCE_S", "AsyncClient"]
+__all__ = ["DEFAULT_ADDRESS", "EXPLAIN_TIMEOUT_S", "PATIENCE_S", "AsyncClient"]
 
 DEFAULT_ADDRESS = "localhost:50051"
 _DEFAULT_OPTIONS = Options()
@@ -38,6 +42,8 @@ ADDRESS_VARIABLE = "SLUICEWAY_ADDRESS"
 ASK_TIMEOUT_S = 5.0
 # A node that is replaced, a rollout that pulls its images: what a run through the night should outlast.
 PATIENCE_S = 300.0
+# Of `explain`: servers answer at once, or are not there.
+EXPLAIN_TIMEOUT_S = 2.0
 Answer = TypeVar("Answer")
 
 
@@ -77,7 +83,8 @@ class AsyncClient:
         self._timeout_s = timeout_s
         self._retry = retry or RetryPolicy()
         self._channels: ChannelOrder = channels
-        self._connection = Connection(self.address, tls=tls, token=token, metadata=metadata)
+        self._connect = partial(_connect, tls, token, metadata)
+        self._connection = self._connect(self.address, None)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.address!r})"
@@ -253,6 +260,32 @@ class AsyncClient:
 
         return await self._with_retries(once, timeout_s)
 
+    async def explain(self, request_id: str, *, timeout_s: float = EXPLAIN_TIMEOUT_S) -> Explanation:
+        """Ask every orchestrator of the address for the story of a request: where its time went, and why it failed.
+
+        Servers remember the latest 10,000 requests, those that run among them. `critical_path` of
+        `sluiceway.client.stories` says what a source of it waited for.
+
+        Args:
+            request_id: that of a result or an error, or of a log line.
+            timeout_s: for all of it. There is nothing to be waited for: an answer takes some milliseconds.
+
+        Returns:
+            The story; `found` is False where no server remembers such a request.
+
+        Raises:
+            SluicewayError: no orchestrator answers.
+        """
+
+        async def ask(place: Place) -> tuple[ServerStory, ...]:
+            connection = self._connect(place.address, place.name)
+            try:
+                return await connection.explain(request_id, timeout_s)
+            finally:
+                await connection.close()
+
+        return await ask_every_server(self.address, request_id, ask)
+
     async def _ask(self) -> Description:
         """Describe in one quick try."""
         return from_describe(await self._connection.describe(ASK_TIMEOUT_S))
@@ -335,6 +368,12 @@ class AsyncClient:
             except SluicewayError as error:
                 delay_s = patience.failed(error)
             await asyncio.sleep(delay_s)
+
+
+def _connect(
+    tls: Tls | None, token: str | None, metadata: Mapping[str, str] | None, address: str, name: str | None
+) -> Connection:
+    return Connection(address, tls=tls, token=token, metadata=metadata, name=name)
 
 
 def _request_id(given: str | None) -> str:

@@ -13,10 +13,12 @@ import grpc
 from google.protobuf.message import EncodeError
 
 from sluiceway.client.addresses import first_of, is_local, require_address, target_of
-from sluiceway.client.convert import JobRequest, call_metadata, error_from_rpc
+from sluiceway.client.convert import JobRequest, call_metadata, error_from_rpc, from_explain
 from sluiceway.client.options import Options, Tls, require_metadata
-from sluiceway.errors import ImageTooLarge, InvalidOption, SluicewayError, Unavailable
+from sluiceway.client.stories.types import ServerStory
+from sluiceway.errors import ImageTooLarge, InvalidOption, SluicewayError, Unavailable, make_error
 from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
+from sluiceway.recorder.v1 import recorder_pb2, recorder_pb2_grpc
 
 __all__ = ["BulkCall", "Connection"]
 
@@ -50,12 +52,25 @@ _ENDED = (asyncio.InvalidStateError, grpc.aio.InternalError)
 class Connection:
     """The channel to a cluster, reused by every call: a connection to each orchestrator of the address.
 
+    Args:
+        address: of the cluster, or of one of its servers.
+        tls: for an encrypted connection.
+        token: sent with every call.
+        metadata: likewise.
+        name: that the certificate is for, where the address is that of one server behind it.
+
     Resource handling: belongs to the event loop that it was made in; `close` cancels what is in flight.
     Error handling: calls raise `SluicewayError`, never a gRPC exception.
     """
 
     def __init__(
-        self, address: str, *, tls: Tls | None, token: str | None, metadata: Mapping[str, str] | None = None
+        self,
+        address: str,
+        *,
+        tls: Tls | None,
+        token: str | None,
+        metadata: Mapping[str, str] | None = None,
+        name: str | None = None,
     ) -> None:
         if token and not (token.isascii() and token.isprintable()):
             raise InvalidOption("the token has characters other than printable ASCII, such as the end of a line")
@@ -67,13 +82,13 @@ class Connection:
             # `grpc_proxy`, `https_proxy`, `http_proxy` and `no_grpc_proxy`, `no_proxy`.
             options.append(("grpc.enable_http_proxy", 0))
         target = target_of(address)
-        if (first := first_of(address)) is not None:
+        if (first := name or first_of(address)) is not None:
             options.append(("grpc.default_authority", first))
         if tls is None:
             self._channel = grpc.aio.insecure_channel(target, options=options)
         else:
-            if tls.server_name:
-                options.append(("grpc.ssl_target_name_override", tls.server_name))
+            if tls.server_name or name:
+                options.append(("grpc.ssl_target_name_override", tls.server_name or name))
             self._channel = grpc.aio.secure_channel(target, _credentials(tls), options=options)
         self._metadata = require_metadata(metadata or {})
         if token:
@@ -121,6 +136,20 @@ class Connection:
         except grpc.aio.AioRpcError as error:
             raise self._error(error) from error
         return response
+
+    async def explain(self, request_id: str, timeout_s: float | None) -> tuple[ServerStory, ...]:
+        """Ask what a server remembers of a request, and what those do that it asks."""
+        request = recorder_pb2.ExplainRequest(request_id=request_id)
+        metadata = self._metadata + call_metadata(Options(), request.ByteSize())
+        stub = recorder_pb2_grpc.RecorderServiceStub(self._channel)
+        try:
+            response: recorder_pb2.ExplainResponse = await stub.Explain(request, timeout=timeout_s, metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                text = f"{self.address} is of a release that remembers no requests"
+                raise make_error("UNIMPLEMENTED", "", text) from error
+            raise self._error(error) from error
+        return from_explain(response)
 
     async def close(self) -> None:
         """Close the channel."""

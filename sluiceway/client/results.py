@@ -232,6 +232,7 @@ class Result:
         plain: dict[str, Any] = {
             "source": self.source,
             "status": "ok",
+            **({"request_id": self.request_id} if self.request_id else {}),
             "width": self.width,
             "height": self.height,
             "regions": [region.to_dict() | ({"page": region.page} if many else {}) for region in self.regions],

@@ -6,18 +6,22 @@ import asyncio
 import logging
 import re
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 
 from aiohttp import web
 from multidict import MultiDict
 from sluiceway_runtime.account import Account, MemoryBudget
+from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import ImageTooLarge, Internal, SluicewayError, StartupError, Unavailable
+from sluiceway_runtime.recorder import Recorder, fault_of
 from sluiceway_runtime.server.calls import REQUEST_ID_KEY, current_request_id
 from sluiceway_runtime.server.security import ANONYMOUS, Security
+from sluiceway_runtime.tracing import Tracer
+from sluiceway_runtime.tracing.calls import begin_call, end_call
 
 from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.config.http import HttpConfig
@@ -63,6 +67,8 @@ class HttpPort:
         describe: what the server offers, as JSON.
         inference: pipelines as models, under `/v2`.
         security: TLS and tokens, those of gRPC.
+        recorder: remembers the latest requests.
+        tracer: of requests, if traces are wanted.
     """
 
     def __init__(
@@ -76,8 +82,12 @@ class HttpPort:
         describe: Callable[[], str],
         inference: OpenInference | None = None,
         security: Security | None = None,
+        recorder: Recorder | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._config = config
+        self._recorder = recorder or Recorder()
+        self._tracer = tracer
         self._inference = inference
         self._http = http
         self._limits = limits
@@ -215,6 +225,31 @@ class HttpPort:
             return web.Response(text="draining\n", status=503)
         return web.Response(text="ok\n")
 
+    @contextmanager
+    def _remembered(self, request: web.Request) -> Iterator[None]:
+        """Remember when a request came and ended, and why it failed."""
+        number, started_s = self._recorder.calls.begin(), monotonic()
+        method, trace = f"{request.method} {request.path}", None
+        if self._tracer is not None:
+            trace = begin_call(self._tracer, self._recorder.batches, number, method, request.headers)
+        fault: tuple[str, ...] = ()
+        code = "OK"
+        try:
+            yield
+        except web.HTTPException as error:
+            code, fault = "INVALID_ARGUMENT", ("", error.reason, "")
+            raise
+        except BaseException as error:
+            fault = fault_of(error)
+            code = error.code if isinstance(error, SluicewayError) else fault[0]
+            raise
+        finally:
+            request_id = current_request_id.get()
+            row = (number, method, request_id, "", started_s, started_s, monotonic(), code, *fault)
+            self._recorder.calls.ended(row)
+            if trace is not None and self._tracer is not None:
+                end_call(self._tracer, self._recorder.batches, trace, row)
+
     @asynccontextmanager
     async def _admitted(self, request: web.Request) -> AsyncIterator[tuple[str, Account]]:
         """Let work for a request begin in this block: who asks, and where its bytes are counted.
@@ -238,6 +273,10 @@ class HttpPort:
                 self._idle.set()
 
     async def _process(self, request: web.Request) -> web.StreamResponse:
+        with self._remembered(request):
+            return await self._run_job(request)
+
+    async def _run_job(self, request: web.Request) -> web.StreamResponse:
         async with self._admitted(request) as (client, account):
             kind = answer_type(request.headers.get("Accept", "*/*"))
             job, names = await self._job(request, client, account)
@@ -250,6 +289,10 @@ class HttpPort:
                 return await send_events(request, kind, job.deadline, events)
 
     async def _infer(self, request: web.Request) -> web.StreamResponse:
+        with self._remembered(request):
+            return await self._run_inference(request)
+
+    async def _run_inference(self, request: web.Request) -> web.StreamResponse:
         async with self._admitted(request) as (client, account):
             deadline = Deadline.after(self._config.default_deadline_s)
             body = await self._reader.body(request, deadline, account)

@@ -13,9 +13,13 @@ __all__ = ["StepNotes", "reports"]
 
 
 class StepNotes:
-    """Notes on one step; of many answers the longest queue and the longest computation are kept."""
+    """Notes on one step; of many answers the longest queue and the longest computation are kept.
 
-    __slots__ = ("_begun_s", "_compute_ms", "_decode_ms", "_ended_s", "_models", "_queue_ms", "failed")
+    Attributes:
+        fed_s: when the latest of what it works on was there.
+    """
+
+    __slots__ = ("_begun_s", "_compute_ms", "_decode_ms", "_ended_s", "_models", "_queue_ms", "failed", "fed_s")
 
     def __init__(self) -> None:
         self._begun_s: float | None = None
@@ -23,6 +27,7 @@ class StepNotes:
         self._queue_ms = self._compute_ms = self._decode_ms = 0.0
         self._models: dict[str, Model] = {}
         self.failed = 0
+        self.fed_s = 0.0
 
     @property
     def ran(self) -> bool:

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from sluiceway_runtime.account import Phase
+from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.errors import Internal, SluicewayError
 from sluiceway_runtime.server.convert import error_from_proto
 
@@ -85,6 +86,8 @@ class Steps:
             SluicewayError: a step failed, and the source with it.
         """
         state = self._state
+        for step in state.pipeline.roots:
+            state.notes[step.index].fed_s = state.story.mark_s
         # The calls first: they are open before anything can end that others wait for.
         works = self._calls_again()
         works += [
@@ -115,7 +118,7 @@ class Steps:
                 expected = estimate.expected_bytes
                 wanted = SEND_COPIES * len(image) + expected
                 if not state.account.try_reserve(wanted, Phase.WORK):
-                    await state.account.reserve(wanted, Phase.WORK)
+                    await self._wait_for_room(step, wanted)
                 held = wanted
                 try:
                     found = await self._detect(step, request, 1, partial(estimate.is_within, OUTGROWN * expected))
@@ -148,12 +151,19 @@ class Steps:
         encoded = (bytes_field(_ENCODED_FIELD, len(image)), image)
         size = sum(map(len, encoded))
         held = SEND_COPIES * size
-        await state.account.reserve(held, Phase.WORK)
+        await self._wait_for_room(step, held)
         try:
             await self._read(step, Crops(image=(bytes_field(_CROPS_FIELD, size), *encoded)), (0,), Subject.PAGE)
         finally:
             state.account.remove(held, Phase.WORK)
         self._end(step)
+
+    async def _wait_for_room(self, step: Step, size_bytes: int) -> None:
+        state, notes = self._state, self._state.notes[step.index]
+        begun_s = notes.fed_s
+        await state.account.reserve(size_bytes, Phase.WORK)
+        notes.fed_s = monotonic()
+        state.story.span("room", begun_s, notes.fed_s, step.name)
 
     async def _detect(
         self, step: Step, request: Buffers, cost: int, has_room: Callable[[], bool] = lambda: True
@@ -161,7 +171,9 @@ class Steps:
         state, notes = self._state, self._state.notes[step.index]
         notes.begin()
         detector = state.parts.detectors[step.stage]
-        found = await detector.detect(request, cost, state.ticket, state.binding.groups[step.stage], has_room)
+        begin = partial(state.story.attempt, step.name, step.stage, notes.fed_s)
+        group = state.binding.groups[step.stage]
+        found = await detector.detect(request, cost, state.ticket, group, has_room, begin=begin)
         notes.answered(found.timings, found.model)
         state.notices += found.notices
         return found
@@ -211,6 +223,9 @@ class Steps:
             for work in works:
                 work.close()
             raise
+        fed_s = state.story.handled(step.name, found.answered_s)
+        for child in children:
+            state.notes[child.index].fed_s = fed_s
         await together(works)
         for child in children:
             self._end(child)
@@ -271,7 +286,8 @@ class Steps:
         notes.begin()
         head = state.job.recognize_options[step.name] + state.binding.heads[step.index]
         reader = state.parts.readers[step.stage]
-        answers = reader.recognize(crops, head, state.ticket, state.binding.groups[step.stage])
+        begin = partial(state.story.attempt, step.name, step.stage, notes.fed_s)
+        answers = reader.recognize(crops, head, state.ticket, state.binding.groups[step.stage], begin=begin)
         as_they_are = ids == range(len(ids))
         # Closed here and not by the garbage collector, so that a cancelled source ends its call to the stage at once.
         async with aclosing(answers):

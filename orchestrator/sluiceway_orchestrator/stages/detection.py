@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import grpc.aio
+from sluiceway_runtime.clock import monotonic
 
 from sluiceway.detection.v1 import detection_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2
@@ -23,6 +24,7 @@ from sluiceway_orchestrator.stages.calls import (
 )
 from sluiceway_orchestrator.stages.group import Group
 from sluiceway_orchestrator.stages.stage import Stage, Ticket
+from sluiceway_orchestrator.story import Begin, unrecorded
 from sluiceway_orchestrator.wire import Buffers, CropSpan, split_crops, split_field
 
 __all__ = ["DetectionClient", "DetectionDescription", "DetectionWire", "Found", "Outgrown"]
@@ -85,6 +87,7 @@ class Found(NamedTuple):
         crops: by spec, those that were cut to it.
         failures: of crops, by their id.
         notices: `Notice` messages.
+        answered_s: when the answer was there.
     """
 
     width: int
@@ -96,6 +99,7 @@ class Found(NamedTuple):
     notices: Sequence[Any]
     model: Model
     timings: StageTimings
+    answered_s: float = 0.0
 
 
 class Outgrown(Exception):
@@ -115,6 +119,8 @@ class DetectionClient:
         ticket: Ticket,
         group: Group[DetectionDescription],
         has_room: Callable[[], bool] = lambda: True,
+        *,
+        begin: Begin = unrecorded,
     ) -> Found:
         """Detect in one image, or in several crops.
 
@@ -124,6 +130,7 @@ class DetectionClient:
             ticket: for whom.
             group: the version that the source is bound to.
             has_room: asked before it is sent, whether there is still room for the answer.
+            begin: notes each attempt.
 
         Raises:
             Outgrown: there is none.
@@ -134,21 +141,30 @@ class DetectionClient:
         failures = Failures(self.stage, group)
         metadata = call_metadata(ticket, group, request.size_bytes)
         while True:
-            with await self.stage.lease(ticket, cost, group, avoid=failures.avoid) as lease:
+            with (
+                begin(cost) as attempt,
+                await self.stage.lease(ticket, cost, group, avoid=failures.avoid) as lease,
+            ):
                 if not has_room():
                     raise Outgrown
+                attempt.sent(lease.replica.address)
                 try:
                     message: bytes = await lease.replica.call(
-                        request.join(), timeout=remaining_s(ticket.deadline), metadata=metadata
+                        request.join(),
+                        timeout=remaining_s(ticket.deadline),
+                        metadata=(*metadata, *attempt.headers),
                     )
                 except grpc.aio.AioRpcError as error:
-                    failures.handle(lease, error)
+                    failures.handle(lease, error, attempt)
                     continue
+                attempt.ended_s = monotonic()
                 rest, spans = split_crops(message)
                 detections, rest = split_field(rest, _DETECTIONS_FIELD)
                 response = detection_pb2.DetectResponse.FromString(rest)
                 lease.report(report_of(response.load))
                 self.stage.retries.earn()
+                timings = timings_of(response.timings)
+                attempt.told(len(response.failures), timings)
                 return Found(
                     width=response.width,
                     height=response.height,
@@ -158,7 +174,8 @@ class DetectionClient:
                     failures={failure.crop_id: failure.error for failure in response.failures},
                     notices=response.notices,
                     model=model_of(response.model),
-                    timings=timings_of(response.timings),
+                    timings=timings,
+                    answered_s=attempt.ended_s,
                 )
 
 

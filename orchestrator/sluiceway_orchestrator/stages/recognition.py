@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Any, NamedTuple
 
 import grpc.aio
+from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.errors import SluicewayError, Unavailable
 from sluiceway_runtime.server.convert import error_to_proto
 
@@ -26,6 +27,7 @@ from sluiceway_orchestrator.stages.calls import (
 )
 from sluiceway_orchestrator.stages.group import Group
 from sluiceway_orchestrator.stages.stage import Lease, Stage, Ticket
+from sluiceway_orchestrator.story import Begin, unrecorded
 from sluiceway_orchestrator.wire import Buffers, CropSpan, span_buffers, split_field
 
 __all__ = ["Crops", "Read", "RecognitionClient", "RecognitionDescription", "RecognitionWire", "failed_values"]
@@ -130,7 +132,13 @@ class RecognitionClient:
         self.stage = stage
 
     async def recognize(
-        self, crops: Crops, head: bytes, ticket: Ticket, group: Group[RecognitionDescription]
+        self,
+        crops: Crops,
+        head: bytes,
+        ticket: Ticket,
+        group: Group[RecognitionDescription],
+        *,
+        begin: Begin = unrecorded,
     ) -> AsyncGenerator[Read, None]:
         """Recognise crops and give the answers as they come.
 
@@ -142,6 +150,7 @@ class RecognitionClient:
             head: every other field of `RecognizeRequest`, serialised.
             ticket: for whom.
             group: the version that the source is bound to.
+            begin: notes each attempt.
 
         Raises:
             GroupGone: that version is not there any more; some crops may have been answered.
@@ -151,34 +160,45 @@ class RecognitionClient:
         failures = Failures(self.stage, group)
         try:
             while pending:
-                with await self.stage.lease(ticket, len(pending), group, avoid=failures.avoid) as lease:
+                with (
+                    begin(len(pending)) as attempt,
+                    await self.stage.lease(ticket, len(pending), group, avoid=failures.avoid) as lease,
+                ):
                     wanted = span_buffers(crops.message, [spans[key] for key in pending]) if spans else crops.image
                     request = Buffers((head, *wanted))
+                    attempt.sent(lease.replica.address)
                     try:
-                        async with aclosing(self._call(lease, request, ticket, group)) as messages:
+                        async with aclosing(self._call(lease, request, ticket, group, attempt.headers)) as messages:
                             async for message in messages:
                                 read, load = _read(message, pending)
                                 lease.report(report_of(load))
                                 lease.settle(len(read.ids))
+                                attempt.told(len(read.failed), read.timings)
                                 if read.ids:
                                     yield read
+                        attempt.ended_s = monotonic()
                         if pending:
-                            failures.handle(lease, Unavailable("the stage left crops unanswered"))
+                            failures.handle(lease, Unavailable("the stage left crops unanswered"), attempt)
                         else:
                             self.stage.retries.earn()
                     except grpc.aio.AioRpcError as error:
                         if pending:
-                            failures.handle(lease, error)
+                            failures.handle(lease, error, attempt)
         except SluicewayError as error:
             yield failed_values(pending, error)
 
     async def _call(
-        self, lease: Lease[RecognitionDescription], request: Buffers, ticket: Ticket, group: Group[Any]
+        self,
+        lease: Lease[RecognitionDescription],
+        request: Buffers,
+        ticket: Ticket,
+        group: Group[Any],
+        headers: tuple[tuple[str, str], ...],
     ) -> AsyncGenerator[bytes, None]:
         call = lease.replica.call(
             request.join(),
             timeout=remaining_s(ticket.deadline),
-            metadata=call_metadata(ticket, group, request.size_bytes),
+            metadata=(*call_metadata(ticket, group, request.size_bytes), *headers),
         )
         try:
             while isinstance(message := await call.read(), bytes):

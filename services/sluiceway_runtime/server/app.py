@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from sluiceway_runtime.config import ServerConfig, StageConfig
+from sluiceway_runtime.recorder import Recorder
 from sluiceway_runtime.server.budget import memory_budget, show_budget
 from sluiceway_runtime.server.documentation import documented_pool
 from sluiceway_runtime.server.door import Door
@@ -23,6 +24,7 @@ from sluiceway_runtime.server.listening import bind, make_server
 from sluiceway_runtime.server.metrics import CallMetrics, OnceStarted
 from sluiceway_runtime.server.operations import OperationsPort
 from sluiceway_runtime.server.security import Security
+from sluiceway_runtime.tracing import Tracer
 
 __all__ = ["Server", "Service"]
 
@@ -43,7 +45,9 @@ class Service(Protocol):
     It may have besides:
 
     - `group: str`, the version of what it serves: a call that asks for another is refused before it is read.
-    - `use_budget(budget: MemoryBudget) -> None`, called before anything else: what it holds, it reserves there.
+    - `use_recorder(recorder: Recorder) -> None`, called before anything else: what becomes of requests is noted there.
+    - `use_tracer(tracer: Tracer) -> None`, called then, where there are traces.
+    - `use_budget(budget: MemoryBudget) -> None`, called next: what it holds, it reserves there.
     - `class_of(client: str, asked: Priority) -> Priority`: the class in which a client is served that asks for one.
     - `problems: Sequence[str]`, what is wrong and does not keep it from working; `/readyz` shows it.
     """
@@ -86,16 +90,26 @@ class Server:
         config: where, and within which limits.
         security: who may call; by default everybody.
         section: name of the server's section, by which `security.mutual` names it.
+        recorder: remembers the latest requests; by default one of its own.
+        tracer: of requests, if traces are wanted. The caller closes it.
 
     Attributes:
         waits: whether calls wait at the door for room; those of a stage are refused, and tried with another replica.
         budget: the bytes that the server may hold.
+        recorder: what it remembers of the latest requests.
         port: gRPC port, once started.
         operations_port: HTTP port, once started.
     """
 
     def __init__(
-        self, service: Service, config: ServerConfig, security: Security | None = None, section: str = ""
+        self,
+        service: Service,
+        config: ServerConfig,
+        security: Security | None = None,
+        section: str = "",
+        *,
+        recorder: Recorder | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._service = service
         self._config = config
@@ -107,6 +121,11 @@ class Server:
         self.waits = not isinstance(config, StageConfig)
         self.budget = memory_budget(config)
         show_budget(self.budget, self.registry)
+        self.recorder = recorder or Recorder()
+        if (use_recorder := getattr(service, "use_recorder", None)) is not None:
+            use_recorder(self.recorder)
+        if tracer is not None and (use_tracer := getattr(service, "use_tracer", None)) is not None:
+            use_tracer(tracer)
         if (use_budget := getattr(service, "use_budget", None)) is not None:
             use_budget(self.budget)
         self._door = Door(
@@ -118,7 +137,7 @@ class Server:
             group=lambda: getattr(service, "group", ""),
             class_of=getattr(service, "class_of", lambda _, asked: asked),
         )
-        self._interceptor = CallInterceptor(self._door, self._metrics)
+        self._interceptor = CallInterceptor(self._door, self._metrics, self.recorder, tracer)
         self._health = health.aio.HealthServicer()
         self._operations = OperationsPort(
             self.lifecycle, self.ready, self.registry, self._status, lambda: getattr(service, "problems", ())

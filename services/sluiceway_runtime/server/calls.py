@@ -30,16 +30,28 @@ def deadline_of(context: grpc.aio.ServicerContext[Any, Any], config: ServerConfi
 def request_id_of(context: grpc.aio.ServicerContext[Any, Any]) -> str:
     """The client's `x-request-id`, or a new one; the same in every stage and log line that the request passes."""
     known = current_request_id.get()
-    return _new_id(context) if known == NO_REQUEST else known
+    return (_given_id(context) or _new_id()) if known == NO_REQUEST else known
 
 
-def begin_request(context: grpc.aio.ServicerContext[Any, Any]) -> None:
-    """Decide on the id of a call that comes in, for whatever runs in its task."""
-    current_request_id.set(_new_id(context))
+def begin_request(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    """Decide on the id of a call that comes in, for whatever runs in its task, and return it.
+
+    A client that gave none finds it behind the answer.
+    """
+    request_id = _given_id(context)
+    if request_id is None:
+        request_id = _new_id()
+        context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
+    current_request_id.set(request_id)
+    return request_id
 
 
-def _new_id(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+def _given_id(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID_KEY and isinstance(value, str) and _SAFE_ID.fullmatch(value):
             return value
+    return None
+
+
+def _new_id() -> str:
     return os.urandom(8).hex()

@@ -21,10 +21,13 @@ from sluiceway_runtime.errors import (
     SluicewayError,
     Unauthenticated,
 )
+from sluiceway_runtime.recorder import CALL_KEY, Recorder, fault_of
 from sluiceway_runtime.server.calls import REQUEST_ID_KEY, begin_request, current_request_id
-from sluiceway_runtime.server.door import Door, Entry, current_account
+from sluiceway_runtime.server.door import QUESTIONS, Door, Entry, current_account
 from sluiceway_runtime.server.metrics import CallMetrics
 from sluiceway_runtime.server.status import brief, code_of, trailers
+from sluiceway_runtime.tracing import Tracer
+from sluiceway_runtime.tracing.calls import TracedCall, begin_call, end_call
 
 __all__ = ["CallInterceptor"]
 
@@ -41,11 +44,20 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class _Call:
     """One call of ours, from the door to its end."""
 
-    __slots__ = ("_ended", "_interceptor", "_task", "_timer", "code", "entry", "method", "refusal", "started_s")
+    __slots__ = (
+        "_ended", "_interceptor", "_task", "_timer", "admitted_s", "call_id", "code", "entry", "fault", "method",
+        "number", "refusal", "request_id", "started_s", "trace",
+    )  # fmt: skip
 
-    def __init__(self, interceptor: CallInterceptor, method: str) -> None:
+    def __init__(self, interceptor: CallInterceptor, method: str, number: int, call_id: str) -> None:
         self._interceptor = interceptor
         self._ended = False
+        self.number = number
+        self.call_id = call_id
+        self.request_id = ""
+        self.admitted_s = 0.0
+        self.fault: tuple[str, ...] = ()
+        self.trace: TracedCall | None = None
         self.method = method
         self.started_s = monotonic()
         # Of a call that never comes to its handler, because its client has left.
@@ -61,6 +73,7 @@ class _Call:
     def admitted(self, entry: Entry) -> None:
         """From now on its request is read."""
         self.entry = entry
+        self.admitted_s = monotonic()
         current_account.set(entry.account)
         if entry.silent_s is not None and self._task is not None:
             self._timer = asyncio.get_running_loop().call_later(entry.silent_s, self._task.cancel)
@@ -94,7 +107,7 @@ class _Call:
         self.code = code
         if not self._ended:
             self._ended = True
-            self._interceptor.left(self.method, code, monotonic() - self.started_s)
+            self._interceptor.left(self, code)
 
     def _close(self, _: asyncio.Task[Any]) -> None:
         if self._timer is not None:
@@ -131,9 +144,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     raise is a bug: it is logged with the request id and told to the client as INTERNAL with a fixed text.
     """
 
-    def __init__(self, door: Door, metrics: CallMetrics) -> None:
+    def __init__(
+        self, door: Door, metrics: CallMetrics, recorder: Recorder | None = None, tracer: Tracer | None = None
+    ) -> None:
         self._door = door
         self._metrics = metrics
+        self._recorder = recorder or Recorder()
+        self._tracer = tracer
         # By method: what was wrapped, and what came of it. Servers have few methods, and the same handler each time.
         self._wrapped: dict[str, tuple[object, _Handlers]] = {}
         self._running = 0
@@ -162,9 +179,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             try:
                 self._door.identify(method, metadata)
             except Unauthenticated as error:
-                return _refusal(self._begin(_OTHER), error)
+                return _refusal(self._begin(_OTHER, metadata), error)
             return handler
-        call = self._begin(method)
+        call = self._begin(method, metadata)
         _current_call.set(call)
         try:
             entry = await self._door.admit(method, metadata, streams=handler.request_streaming)
@@ -176,22 +193,33 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             known = self._wrapped[method] = (handler, _wrap(handler))
         return known[1].plain if entry.patience_s is None else known[1].watched
 
-    def _begin(self, method: str) -> _Call:
+    def _begin(self, method: str, metadata: Mapping[str, Any]) -> _Call:
         self._running += 1
         self._idle.clear()
-        return _Call(self, method)
+        call = _Call(self, method, self._recorder.calls.begin(), metadata.get(CALL_KEY, ""))
+        if self._tracer is not None and not method.endswith(QUESTIONS):
+            call.trace = begin_call(self._tracer, self._recorder.batches, call.number, method, metadata)
+        return call
 
-    def left(self, method: str, code: grpc.StatusCode, seconds: float) -> None:
+    def left(self, call: _Call, code: grpc.StatusCode) -> None:
         """A call is no longer in progress. For calls alone."""
         self._running -= 1
         if not self._running:
             self._idle.set()
-        self._metrics.observe(method, code.name, seconds)
+        now_s = monotonic()
+        self._metrics.observe(call.method, code.name, now_s - call.started_s)
+        if not call.method.endswith(QUESTIONS):
+            its = (call.number, call.method, call.request_id, call.call_id, call.started_s, call.admitted_s, now_s)
+            row = (*its, code.name, *call.fault)
+            self._recorder.calls.ended(row)
+            if call.trace is not None and self._tracer is not None:
+                end_call(self._tracer, self._recorder.batches, call.trace, row)
 
 
 def _refusal(call: _Call, error: SluicewayError) -> grpc.RpcMethodHandler[Any, Any]:
     async def refuse(_: Any, context: Context) -> None:
-        begin_request(context)
+        call.request_id = begin_request(context)
+        call.fault = fault_of(error)
         try:
             await _tell(call.method, context, error)
         finally:
@@ -250,7 +278,7 @@ def _reading(deserialise: Any, *, raises: bool) -> Callable[[bytes], Any]:
 def _unary(behaviour: Any, *, reads: bool = False) -> Callable[[Any, Context], Awaitable[Any]]:
     async def serve(request: Any, context: Context) -> Any:
         call = _current_call.get()
-        begin_request(context)
+        call.request_id = begin_request(context)
         code = grpc.StatusCode.OK
         try:
             if reads:
@@ -258,7 +286,7 @@ def _unary(behaviour: Any, *, reads: bool = False) -> Callable[[Any, Context], A
             call.require_read()
             return await behaviour(request, context)
         except BaseException as error:
-            code = _code(context, error)
+            code, call.fault = _code(context, error), fault_of(error)
             # gRPC keeps what is raised from here on, and with it what this frame holds.
             del request
             await _tell(call.method, context, error)
@@ -272,7 +300,7 @@ def _unary(behaviour: Any, *, reads: bool = False) -> Callable[[Any, Context], A
 def _streaming(behaviour: Any, *, reads: bool = False) -> Callable[[Any, Context], AsyncIterator[Any]]:
     async def serve(request: Any, context: Context) -> AsyncIterator[Any]:
         call = _current_call.get()
-        begin_request(context)
+        call.request_id = begin_request(context)
         code = grpc.StatusCode.OK
         answers = None
         try:
@@ -286,7 +314,7 @@ def _streaming(behaviour: Any, *, reads: bool = False) -> Callable[[Any, Context
             code = grpc.StatusCode.CANCELLED
             raise
         except BaseException as error:
-            code = _code(context, error)
+            code, call.fault = _code(context, error), fault_of(error)
             # gRPC keeps what is raised from here on, and with it what this frame holds.
             del request
             await _tell(call.method, context, error)

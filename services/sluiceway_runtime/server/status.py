@@ -13,7 +13,17 @@ from google.rpc import error_details_pb2, status_pb2
 from sluiceway_runtime import errors
 from sluiceway_runtime.errors import SluicewayError
 
-__all__ = ["DETAILS_KEY", "DOMAIN", "brief", "code_of", "error_of_reason", "from_rpc_error", "names_itself", "trailers"]
+__all__ = [
+    "DETAILS_KEY",
+    "DOMAIN",
+    "brief",
+    "code_of",
+    "code_of_reason",
+    "error_of_reason",
+    "from_rpc_error",
+    "names_itself",
+    "trailers",
+]
 
 DOMAIN: Final = "sluiceway"
 # Where gRPC carries the serialised google.rpc.Status beside the plain code and message.
@@ -67,6 +77,11 @@ def brief(text: str) -> str:
 def code_of(error: SluicewayError) -> grpc.StatusCode:
     """The status code of an error."""
     return grpc.StatusCode[error.code]
+
+
+def code_of_reason(reason: str) -> grpc.StatusCode:
+    """The status code of the errors that have a reason; INTERNAL for one that is not known here."""
+    return code_of(error_of_reason(reason, ""))
 
 
 def trailers(error: SluicewayError) -> tuple[tuple[str, bytes], ...]:

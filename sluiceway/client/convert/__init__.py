@@ -4,12 +4,14 @@ from sluiceway.client.convert.describe import from_describe
 from sluiceway.client.convert.failure import error_from_rpc
 from sluiceway.client.convert.request import JobRequest, call_metadata, size_fault, to_request
 from sluiceway.client.convert.response import from_response
+from sluiceway.client.convert.story import from_explain
 
 __all__ = [
     "JobRequest",
     "call_metadata",
     "error_from_rpc",
     "from_describe",
+    "from_explain",
     "from_response",
     "size_fault",
     "to_request",
