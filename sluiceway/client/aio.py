@@ -14,10 +14,9 @@ from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
-from sluiceway.client.addresses import Place
 from sluiceway.client.assembly import Assembly
 from sluiceway.client.bulk import BulkRun
-from sluiceway.client.connection import Connection
+from sluiceway.client.connection import Connection, Headers
 from sluiceway.client.convert import from_describe, from_response, to_request
 from sluiceway.client.description import Description
 from sluiceway.client.events import Event
@@ -28,8 +27,9 @@ from sluiceway.client.results import Result
 from sluiceway.client.runs import AsyncResults
 from sluiceway.client.sources import ApiCall, ChannelOrder, LoadedSource, SourceLike, load_source, path_of, with_calls
 from sluiceway.client.stories.asking import ask_every_server
-from sluiceway.client.stories.types import Explanation, ServerStory
+from sluiceway.client.stories.types import Explanation
 from sluiceway.client.threads import in_thread
+from sluiceway.client.traces import current_headers, traced
 from sluiceway.errors import DeadlineExceeded, ImageTooLarge, InvalidImage, InvalidOption, SluicewayError, Unavailable
 
 __all__ = ["DEFAULT_ADDRESS", "EXPLAIN_TIMEOUT_S", "PATIENCE_S", "AsyncClient"]
@@ -139,12 +139,13 @@ class AsyncClient:
 
         async def once(remaining_s: float) -> Result:
             assembly = Assembly(loaded.name)
-            async with aclosing(self._stream([loaded], asked, pipeline, remaining_s, name)) as stream:
+            stream = self._stream([loaded], asked, pipeline, remaining_s, name, headers=trace.headers)
+            async with aclosing(stream):
                 async for event in stream:
                     assembly.add(event)
             return replace(assembly.result(), request_id=name).raise_for_error()
 
-        with _named(name):
+        with _named(name), traced("sluiceway process", name) as trace:
             return await self._with_retries(once, timeout_s)
 
     async def events(
@@ -182,20 +183,23 @@ class AsyncClient:
         options, name = with_fields(options, fields), _request_id(request_id)
         loaded = [await self._load(with_calls(source, calls, params)) for source in sources]
         patience, begun = self._patience(timeout_s), False
-        while True:
-            try:
-                async with aclosing(self._stream(loaded, options, pipeline, patience.remaining_s, name)) as stream:
-                    async for event in stream:
-                        begun = True
-                        yield event
-            except SluicewayError as error:
-                with _named(name):
-                    if begun:
-                        raise
-                    delay_s = patience.failed(error)
-            else:
-                return
-            await asyncio.sleep(delay_s)
+        with traced("sluiceway events", name) as trace:
+            while True:
+                left_s = patience.remaining_s
+                stream = self._stream(loaded, options, pipeline, left_s, name, headers=trace.headers)
+                try:
+                    async with aclosing(stream):
+                        async for event in stream:
+                            begun = True
+                            yield event
+                except SluicewayError as error:
+                    with _named(name):
+                        if begun:
+                            raise
+                        delay_s = patience.failed(error)
+                else:
+                    return
+                await asyncio.sleep(delay_s)
 
     def process_many(
         self,
@@ -238,7 +242,7 @@ class AsyncClient:
         """
         asked, name = with_fields(options, fields), _request_id(request_id)
         run = BulkRun(
-            open_call=lambda: self._connection.bulk(asked, name),
+            open_call=lambda: self._connection.bulk(asked, name, current_headers()),
             load=self._load,
             describe=self._ask,
             to_job=lambda source, job_id: to_request(
@@ -276,15 +280,7 @@ class AsyncClient:
         Raises:
             SluicewayError: no orchestrator answers.
         """
-
-        async def ask(place: Place) -> tuple[ServerStory, ...]:
-            connection = self._connect(place.address, place.name)
-            try:
-                return await connection.explain(request_id, timeout_s)
-            finally:
-                await connection.close()
-
-        return await ask_every_server(self.address, request_id, ask)
+        return await ask_every_server(self.address, request_id, self._connect, timeout_s)
 
     async def _ask(self) -> Description:
         """Describe in one quick try."""
@@ -347,11 +343,19 @@ class AsyncClient:
             return MAX_SOURCE_BYTES
 
     async def _stream(
-        self, sources: list[LoadedSource], options: Options, pipeline: str | None, timeout_s: float, request_id: str
+        self,
+        sources: list[LoadedSource],
+        options: Options,
+        pipeline: str | None,
+        timeout_s: float,
+        request_id: str,
+        *,
+        headers: Headers,
     ) -> AsyncGenerator[Event]:
         names = [source.name for source in sources]
         request = to_request(sources, options, pipeline=pipeline)
-        async with aclosing(self._connection.process(request, options, timeout_s, request_id)) as responses:
+        responses = self._connection.process(request, options, timeout_s, request_id, headers=headers)
+        async with aclosing(responses):
             async for response in responses:
                 event = from_response(response, names)
                 if event is not None:

@@ -43,6 +43,7 @@ _OPTIONS = (
 )
 
 REQUEST_ID_KEY = "x-request-id"
+Headers = tuple[tuple[str, str], ...]
 _PROCESS = f"/{pipeline_pb2.DESCRIPTOR.services_by_name['PipelineService'].full_name}/Process"
 
 # What gRPC raises for writing to a stream that is over, or that ends at this moment.
@@ -100,16 +101,22 @@ class Connection:
         )
 
     async def process(
-        self, request: JobRequest, options: Options, timeout_s: float | None, request_id: str
+        self,
+        request: JobRequest,
+        options: Options,
+        timeout_s: float | None,
+        request_id: str,
+        *,
+        headers: Headers = (),
     ) -> AsyncGenerator[pipeline_pb2.ProcessResponse]:
-        """Run one job; `options` are those of the request, and logs know it by `request_id`."""
+        """Run one job; `options` are those of the request, logs know it by `request_id`, traces by `headers`."""
         try:
             data = request.SerializeToString()
         except (EncodeError, ValueError) as error:
             raise ImageTooLarge(
                 "the sources are larger together than a request can be: send them one by one"
             ) from error
-        metadata = self._metadata + call_metadata(options, len(data)) + ((REQUEST_ID_KEY, request_id),)
+        metadata = self._metadata + call_metadata(options, len(data)) + ((REQUEST_ID_KEY, request_id), *headers)
         call = self._process(data, timeout=timeout_s, metadata=metadata)
         try:
             async for response in call:
@@ -120,10 +127,10 @@ class Connection:
             # An abandoned call would hold its memory until the channel closes.
             call.cancel()
 
-    def bulk(self, options: Options, request_id: str) -> BulkCall:
+    def bulk(self, options: Options, request_id: str, headers: Headers = ()) -> BulkCall:
         """Open one stream for many jobs, all with these options, and without a deadline of its own."""
         # The largest of them is not known: sources are drawn from an iterable while the stream runs.
-        metadata = self._metadata + call_metadata(options, None) + ((REQUEST_ID_KEY, request_id),)
+        metadata = self._metadata + call_metadata(options, None) + ((REQUEST_ID_KEY, request_id), *headers)
         return BulkCall(self._stub.ProcessStream(metadata=metadata), self._error)
 
     async def describe(self, timeout_s: float | None) -> pipeline_pb2.DescribeResponse:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from sluiceway.client.addresses import Place, is_local, places_of
 from sluiceway.client.stories.types import Explanation, ServerStory
@@ -11,11 +12,24 @@ from sluiceway.errors import SluicewayError, Unavailable
 
 __all__ = ["ask_every_server"]
 
-# Asks one server, within its time.
-Ask = Callable[[Place], Awaitable[tuple[ServerStory, ...]]]
+
+class Asked(Protocol):
+    """What is used of a connection."""
+
+    async def explain(self, request_id: str, timeout_s: float | None) -> tuple[ServerStory, ...]:
+        """See `Connection`."""
+        ...
+
+    async def close(self) -> None:
+        """See `Connection`."""
+        ...
 
 
-async def ask_every_server(address: str, request_id: str, ask: Ask) -> Explanation:
+# Connects to one server, by its address and the name that its certificate is for.
+Connect = Callable[[str, str | None], Asked]
+
+
+async def ask_every_server(address: str, request_id: str, connect: Connect, timeout_s: float) -> Explanation:
     """Ask every server that an address stands for, all at once.
 
     Raises:
@@ -25,7 +39,7 @@ async def ask_every_server(address: str, request_id: str, ask: Ask) -> Explanati
         places = await places_of(address)
     except OSError as error:
         raise Unavailable(f"{address} is not known: {error.strerror or error}") from error
-    answers = await asyncio.gather(*(_asked(ask, place) for place in places))
+    answers = await asyncio.gather(*(_asked(connect, place, request_id, timeout_s) for place in places))
     failed = [answer for answer in answers if isinstance(answer, SluicewayError)]
     if len(failed) == len(answers):
         raise failed[0]
@@ -39,11 +53,16 @@ async def ask_every_server(address: str, request_id: str, ask: Ask) -> Explanati
     return Explanation(request_id, _once(stories))
 
 
-async def _asked(ask: Ask, place: Place) -> tuple[ServerStory, ...] | SluicewayError:
+async def _asked(
+    connect: Connect, place: Place, request_id: str, timeout_s: float
+) -> tuple[ServerStory, ...] | SluicewayError:
+    connection = connect(place.address, place.name)
     try:
-        return await ask(place)
+        return await connection.explain(request_id, timeout_s)
     except SluicewayError as error:
         return error
+    finally:
+        await connection.close()
 
 
 def _once(stories: Sequence[ServerStory]) -> tuple[ServerStory, ...]:
