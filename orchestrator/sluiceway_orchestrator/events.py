@@ -16,12 +16,12 @@ from sluiceway_runtime.errors import SluicewayError
 from sluiceway_orchestrator.job import Buffer
 
 __all__ = [
+    "PLAIN_RUN",
     "Event",
     "JobDone",
     "JobRefused",
     "Model",
     "Page",
-    "ReadText",
     "RegionsFound",
     "SourceDone",
     "SourceFailed",
@@ -29,6 +29,7 @@ __all__ = [
     "StageTimings",
     "StepReport",
     "Subject",
+    "TextRun",
     "ValuesRead",
 ]
 
@@ -120,20 +121,22 @@ class ValuesRead:
     page: int = 0
 
 
-class ReadText(NamedTuple):
+class TextRun(NamedTuple):
     """How the text of a region runs.
 
     Attributes:
-        region_id: of the region.
         rotation_degrees: how far it is turned clockwise in its region.
         leftwards: whether most of it runs from right to left.
         may_run_down: whether it is turned, and most of it of a script that is written in columns, too.
     """
 
-    region_id: int
-    rotation_degrees: int
-    leftwards: bool
-    may_run_down: bool
+    rotation_degrees: int = 0
+    leftwards: bool = False
+    may_run_down: bool = False
+
+
+PLAIN_RUN = TextRun()
+"""From left to right. Nearly all text runs so, and is found by asking for this very object."""
 
 
 @dataclass(frozen=True, slots=True)

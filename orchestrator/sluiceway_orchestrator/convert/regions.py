@@ -13,7 +13,7 @@ from sluiceway.common.v1 import geometry_pb2, notice_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2
 from sluiceway_orchestrator import geometry as geo
 from sluiceway_orchestrator.convert.words import place_words
-from sluiceway_orchestrator.events import ReadText
+from sluiceway_orchestrator.events import PLAIN_RUN, TextRun
 from sluiceway_orchestrator.geometry import Box, Matrix, TurnedBox
 
 __all__ = [
@@ -41,14 +41,14 @@ def boxes_of(regions: pipeline_pb2.Regions) -> tuple[list[Box], dict[int, Turned
     return [_upright(region.geometry, at, turned) for at, region in enumerate(regions.regions)], turned
 
 
-def texts_of(values: pipeline_pb2.Values, region: Callable[[int], TurnedBox]) -> list[ReadText]:
-    """Where text was read, and how it runs. Words that lie in their crop lie on the page from now on.
+def texts_of(values: pipeline_pb2.Values, region: Callable[[int], TurnedBox]) -> dict[int, TextRun]:
+    """By region in which text was read, how it runs. Words that lie in their crop lie on the page from now on.
 
     Args:
         values: of one answer, with the ids of the source.
         region: that has an id.
     """
-    found: list[ReadText] = []
+    found: dict[int, TextRun] = {}
     for value in values.values:
         # An empty message, which costs less than to ask whether there is one.
         message = value.text
@@ -57,10 +57,13 @@ def texts_of(values: pipeline_pb2.Values, region: Callable[[int], TurnedBox]) ->
             if message.words:
                 place_words(message, region(value.region_id))
             rotation = message.rotation_degrees
-            plain = text.isascii()
-            leftwards = not plain and 2 * len(_LEFTWARDS.findall(text)) > len(text)
-            runs_down = not plain and bool(rotation) and 2 * len(_IDEOGRAPHS.findall(text)) > len(text)
-            found.append(ReadText(value.region_id, rotation, leftwards, runs_down))
+            if rotation or not text.isascii():
+                leftwards = 2 * len(_LEFTWARDS.findall(text)) > len(text)
+                runs_down = bool(rotation) and 2 * len(_IDEOGRAPHS.findall(text)) > len(text)
+                run = TextRun(rotation, leftwards, runs_down)
+                found[value.region_id] = run if run != PLAIN_RUN else PLAIN_RUN
+            else:
+                found[value.region_id] = PLAIN_RUN
     return found
 
 

@@ -9,7 +9,7 @@ from math import ceil, floor
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sluiceway_orchestrator.events import ReadText
+from sluiceway_orchestrator.events import PLAIN_RUN, TextRun
 from sluiceway_orchestrator.geometry import Box, TurnedBox
 from sluiceway_orchestrator.pipelines.layout.frame import Direction, boxes_in, direction_of
 from sluiceway_orchestrator.pipelines.layout.page import Layout, lay_out
@@ -84,7 +84,9 @@ class RegionTree:
         self._boxes: list[Box] = []
         # Those that are not upright.
         self._turned: dict[int, TurnedBox] = {}
-        self._texts: dict[int, ReadText] = {}
+        self._texts: dict[int, TextRun] = {}
+        # Whether any of it runs otherwise than from left to right.
+        self._unusual = False
         self._parents: list[int | None] = []
         self._steps: list[int] = []
         self._again = False
@@ -170,9 +172,10 @@ class RegionTree:
         x0, y0, x1, y1 = floor(x0), floor(y0), ceil(x1), ceil(y1)
         return TurnedBox((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0, 0.0)
 
-    def read(self, texts: Iterable[ReadText]) -> None:
-        """Text was read in these."""
-        self._texts.update((text.region_id, text) for text in texts)
+    def read(self, texts: Mapping[int, TextRun]) -> None:
+        """Text was read in these regions."""
+        self._texts.update(texts)
+        self._unusual = self._unusual or any(run is not PLAIN_RUN for run in texts.values())
 
     def told(self, step: Step, ids: Iterable[int]) -> None:
         """The client has heard of these regions, or that a step found none."""
@@ -240,7 +243,7 @@ class RegionTree:
     def _direction(self) -> tuple[Direction, int]:
         """Which way the text of the page runs, and by how much the page is turned, which need not be the same."""
         texts = self._texts
-        if not self._turned and not any(text.rotation_degrees for text in texts.values()):
+        if not self._turned and not self._unusual:
             return Direction(), 0
         rotations = {region_id: text.rotation_degrees for region_id, text in texts.items()}
         direction = direction_of(self._boxes, self._turned, rotations)
@@ -253,14 +256,20 @@ class RegionTree:
         turned = {at: self._turned[key] for at, key in enumerate(ids) if key in self._turned} if self._turned else {}
         boxes = boxes_in(direction, [self._boxes[region_id] for region_id in ids], turned)
         texts = self._texts
-        leftwards = {at for at, key in enumerate(ids) if key in texts and texts[key].leftwards}
+        unusual = enumerate(ids) if self._unusual else ()
+        leftwards = {at for at, key in unusual if key in texts and texts[key].leftwards}
         layout = lay_out(boxes, leftwards)
+        if len(ids) == len(self._boxes):
+            # Each is its own position.
+            return layout
         lines = [[ids[at] for at in line] for line in layout.lines]
         return Layout([ids[at] for at in layout.order], lines, layout.blocks)
 
     def _with_text(self, layout: Layout) -> list[list[list[int]]]:
         """Blocks of lines of those regions in which text was read."""
         texts = self._texts
+        if all(map(texts.__contains__, layout.order)):
+            return [[layout.lines[at] for at in block] for block in layout.blocks]
         lines = [[key for key in line if key in texts] for line in layout.lines]
         blocks = ([lines[at] for at in block if lines[at]] for block in layout.blocks)
         return [block for block in blocks if block]
