@@ -110,19 +110,19 @@ class OrchestratorService:
         self._problems: frozenset[str] = frozenset()
         self.recorder = Recorder()
         self._tracer: Tracer | None = None
-        self.story_log = JobLog(self.recorder.instance)
+        self.story_log = JobLog()
         self._teller = StoryTeller(lambda: self.recorder, lambda: self.story_log, self.stages)
         self.use_budget(MemoryBudget(DEFAULT_BUDGET_BYTES))
 
     def use_recorder(self, recorder: Recorder) -> None:
         """Remember there what became of requests; called before `use_budget`."""
         self.recorder = recorder
-        self.story_log = JobLog(recorder.instance)
+        self.story_log = JobLog(recorder.most)
 
     def use_tracer(self, tracer: Tracer) -> None:
         """Tell it of jobs whose traces are recorded; called between the other two."""
         self._tracer = tracer
-        self.story_log = JobLog(self.recorder.instance, tracer=tracer, tell=partial(trace_job, tracer))
+        self.story_log = JobLog(self.recorder.most, tracer=tracer, tell=partial(trace_job, tracer))
 
     def use_budget(self, budget: MemoryBudget) -> None:
         """Hold what there is to hold in this budget; called before `start`."""

@@ -62,7 +62,7 @@ def print_story(console: Console, explanation: Explanation, *, whole: bool = Fal
 
 
 def _print_job(console: Console, explanation: Explanation, server: ServerStory, job: Call, *, whole: bool) -> None:
-    console.print(_heading(explanation, server, job))
+    console.print(_heading(explanation, server, job), soft_wrap=True)
     if job.before_ms >= 1:
         console.print(Text(f"before it was accepted: {_ms(job.before_ms)} to be let in and read", style="dim"))
     bars = list(timeline(explanation, server, job))
@@ -72,7 +72,7 @@ def _print_job(console: Console, explanation: Explanation, server: ServerStory, 
         its = _of_source(bars, source.source)
         _print_bars(console, its, job.duration_ms, whole=whole)
         if source.error is not None:
-            console.print(Text(f"failed: {_why(source.error)}", style="red"))
+            _say(console, f"failed: {_why(source.error)}", "red")
         _print_trouble(console, its)
         _print_company(console, its)
         if not job.running:
@@ -83,7 +83,7 @@ def _print_job(console: Console, explanation: Explanation, server: ServerStory, 
 
 
 def _print_call(console: Console, explanation: Explanation, server: ServerStory, call: Call, *, whole: bool) -> None:
-    console.print(_heading(explanation, server, call))
+    console.print(_heading(explanation, server, call), soft_wrap=True)
     bars = [Bar(server, span, span.start_ms) for span in call.spans]
     _print_bars(console, bars, call.duration_ms, whole=whole)
     _print_trouble(console, bars)
@@ -153,14 +153,12 @@ def _print_trouble(console: Console, bars: Sequence[Bar]) -> None:
     for bar in bars:
         if bar.span.error is not None:
             text = f"{describe(bar.span)}: {_why(bar.span.error)}"
-            console.print(Text(f"  failed after {_ms(bar.duration_ms)}: {shown(text)}", style="red"))
+            _say(console, f"  failed after {_ms(bar.duration_ms)}: {text}", "red")
         elif bar.span.failed_items:
-            console.print(
-                Text(f"  {describe(bar.span)}: {bar.span.failed_items} of {bar.span.items} failed", style="red")
-            )
+            _say(console, f"  {describe(bar.span)}: {bar.span.failed_items} of {bar.span.items} failed", "red")
         elif bar.span.batch is not None and bar.span.batch.fault and bar.span.kind is SpanKind.BATCH:
             text = f"{bar.server.server}: {company(bar.span)} on {describe(bar.span)}: {bar.span.batch.fault}"
-            console.print(Text(f"  {shown(text)}", style="red"))
+            _say(console, f"  {text}", "red")
 
 
 def _print_company(console: Console, bars: Sequence[Bar]) -> None:
@@ -168,7 +166,7 @@ def _print_company(console: Console, bars: Sequence[Bar]) -> None:
     for bar in bars:
         if bar.span.kind is SpanKind.BATCH and bar.span.batch is not None and not bar.span.batch.fault:
             text = f"{bar.server.server} {describe(bar.span)}: {company(bar.span)}"
-            console.print(Text(f"  {shown(text)}, computed in {_ms(bar.span.batch.compute_ms)}", style="dim"))
+            _say(console, f"  {text}, computed in {_ms(bar.span.batch.compute_ms)}", "dim")
 
 
 def _print_path(console: Console, path: CriticalPath) -> None:
@@ -207,7 +205,11 @@ def _print_silent(console: Console, explanation: Explanation) -> None:
         else:
             why = "remembers nothing; it may have been started since"
         if server.error is not None or server.server != "orchestrator":
-            console.print(Text(f"{shown(where)}: {shown(why)}", style="yellow"))
+            _say(console, f"{where}: {why}", "yellow")
+
+
+def _say(console: Console, text: str, style: str) -> None:
+    console.print(Text(shown(text), style=style), soft_wrap=True)
 
 
 def _why(error: SluicewayError) -> str:

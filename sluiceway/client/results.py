@@ -232,7 +232,6 @@ class Result:
         plain: dict[str, Any] = {
             "source": self.source,
             "status": "ok",
-            **({"request_id": self.request_id} if self.request_id else {}),
             "width": self.width,
             "height": self.height,
             "regions": [region.to_dict() | ({"page": region.page} if many else {}) for region in self.regions],
@@ -267,6 +266,8 @@ class Result:
             {"name": model.name, "version": model.version, "weights_sha256": model.weights_sha256}
             for model in self.models
         ]
+        if self.request_id:
+            plain["request_id"] = self.request_id
         plain["timings_ms"] = self.timings.to_dict()
         return plain
 

@@ -68,7 +68,7 @@ def _arrow(explanation: Explanation, bar: Bar, process: int, row: int, begun_ms:
     span = bar.span
     if span.kind is SpanKind.CALL and explanation.called(span) is not None:
         at = {"pid": process, "tid": row, "ts": round((begun_ms + bar.start_ms) * 1000, 3)}
-        yield {"ph": "s", "name": "call", "cat": "call", "id": span.call_id} | at
+        yield {"ph": "s", "name": "call", "cat": "call", "id": f"{span.address} {span.call}"} | at
 
 
 def _facts(span: Span) -> dict[str, Any]:

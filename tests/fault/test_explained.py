@@ -36,7 +36,7 @@ def accounted_for(explanation: Explanation) -> list[str]:
             gaps = [item for item in path.segments if item.what == "unaccounted" and item.duration_ms > 0.1]
             faults.append(f"{explanation.request_id}: {path.unaccounted_ms:.1f} of {path.total_ms:.1f} ms: {gaps}")
     faults += [
-        f"{explanation.request_id}: {span.stage} at {span.address} does not tell of {span.call_id}"
+        f"{explanation.request_id}: {span.stage} at {span.address} does not tell of call {span.call}"
         for span in job.spans
         if span.kind is SpanKind.CALL and explanation.called(span) is None
     ]

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
+from asyncio.subprocess import PIPE
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +16,7 @@ from sluiceway_runtime.errors import ModelFailed, QueueFull
 from sluiceway.client import AsyncClient, Explanation, critical_path
 from sluiceway.client.stories import Call, SpanKind
 from sluiceway.errors import SluicewayError
+from sluiceway.pipeline.v1 import pipeline_pb2
 
 
 async def told(cluster: Cluster, request_id: str, **options: Any) -> Explanation:
@@ -43,7 +48,14 @@ async def test_a_request_is_told_by_its_id() -> None:
 
 async def test_stages_of_a_release_without_recorders_are_said_to_be_so() -> None:
     """The stages without models have no `RecorderService`, as those of earlier releases."""
-    async with Cluster() as cluster, AsyncClient(f"127.0.0.1:{cluster.server.port}") as client:
+
+    async def as_long_as_it_says(_: int) -> None:
+        await asyncio.sleep(0.005)
+
+    async with (
+        Cluster([FakeDetection(before=as_long_as_it_says)]) as cluster,
+        AsyncClient(f"127.0.0.1:{cluster.server.port}") as client,
+    ):
         result = await client.process(picture(1))
         explanation = await client.explain(result.request_id)
         assert [(server.server, server.error.code if server.error else "") for server in explanation.servers] == [
@@ -69,18 +81,15 @@ async def test_an_unknown_request_is_a_normal_answer() -> None:
         assert [server.server for server in explanation.servers] == ["orchestrator"]
 
 
-async def test_the_oldest_requests_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sluiceway_orchestrator import service
-    from sluiceway_orchestrator.story import JobLog
-    from sluiceway_runtime.recorder import CallLog
-
-    monkeypatch.setattr(service, "JobLog", lambda instance: JobLog(instance, most=2))
-    monkeypatch.setattr("sluiceway_runtime.recorder.recorder.CallLog", lambda: CallLog(most=2))
-    async with Cluster() as cluster, AsyncClient(f"127.0.0.1:{cluster.server.port}") as client:
+@pytest.mark.parametrize(("most", "left"), [(2, [False, True, True]), (0, [False, False, False])])
+async def test_as_many_requests_are_remembered_as_the_configuration_says(most: int, left: list[bool]) -> None:
+    async with (
+        Cluster(remember_requests=most) as cluster,
+        AsyncClient(f"127.0.0.1:{cluster.server.port}") as client,
+    ):
         for number in range(3):
             await client.process(picture(number), request_id=f"r{number}")
-        found = [(await client.explain(f"r{number}")).found for number in range(3)]
-        assert found == [False, True, True]
+        assert [(await client.explain(f"r{number}")).found for number in range(3)] == left
 
 
 async def test_what_was_tried_again_is_told_with_its_reason() -> None:
@@ -215,3 +224,45 @@ async def test_questions_leave_no_story() -> None:
         await client.describe()
         await client.explain("r")
         assert len(cluster.server.recorder.calls) == 0
+
+
+async def command(*arguments: str) -> tuple[int, str, str]:
+    """Run `sluiceway explain`, beside the servers of this loop."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "sluiceway.cli", "explain", *arguments, stdout=PIPE, stderr=PIPE
+    )
+    output, errors = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode(), errors.decode()
+
+
+async def test_the_command_tells_prints_and_exports(tmp_path: Path) -> None:
+    async with Cluster() as cluster:
+        address = f"127.0.0.1:{cluster.server.port}"
+        async with AsyncClient(address) as client:
+            result = await client.process(picture(1))
+        code, text, _ = await command(result.request_id, "--address", address)
+        assert code == 0
+        assert text.startswith(result.request_id)
+        assert "What it waited for" in text
+        code, text, _ = await command(result.request_id, "--address", address, "--json")
+        assert json.loads(text)["request_id"] == result.request_id
+        for name, key in (("story.json", "traceEvents"), ("story.speedscope.json", "profiles")):
+            code, text, _ = await command(result.request_id, "--address", address, "--export", str(tmp_path / name))
+            assert (code, text) == (0, "")
+            assert json.loads((tmp_path / name).read_text())[key]
+        code, text, errors = await command("nobody", "--address", address)
+        assert (code, text) == (1, "")
+        assert "the server remembers no request nobody" in errors
+    code, _, errors = await command("nobody", "--address", address)
+    assert code == 1
+    assert "cannot reach" in errors
+
+
+async def test_a_client_that_gave_no_id_finds_it_behind_the_answer() -> None:
+    async with Cluster() as cluster:
+        call = cluster.stub.Process(pipeline_pb2.ProcessRequest(sources=[pipeline_pb2.Source(image=picture(1))]))
+        async for _ in call:
+            pass
+        name = dict(await call.trailing_metadata())["x-request-id"]
+        assert only_job(await told(cluster, name)).method == "Process"

@@ -147,7 +147,7 @@ async def test_batches_are_linked_to_the_requests_that_shared_them(
     assert not third.at.sampled
     log.over(Batch(), 3.0, 900.0, "")
     for number, traced in enumerate((first, second, third), 1):
-        end_call(tracer, log, traced, (number, "/s.D/Detect", f"r{number}", "", 1.0, 1.0, 4.0, "OK"))
+        end_call(tracer, log, traced, (number, "/s.D/Detect", f"r{number}", 1.0, 1.0, 4.0, "OK"))
     spans = until(collector, lambda spans: sum(span.name == "batch" for span in spans) == 2)
     tracer.close()
     one, two = [span for span in spans if span.name == "batch"]

@@ -38,7 +38,7 @@ def job_story(job: JobRow, calls: Mapping[int, CallRow], now_s: float) -> pb.Cal
     call = calls.get(job.call)
     message = pb.Call(
         method=method_of(call) if call is not None else "job",
-        call_id=call.call_id[:64] if call is not None else "",
+        number=job.call,
         ago_ms=(now_s - job.accepted_s) * 1000,
         duration_ms=((job.ended_s or now_s) - job.accepted_s) * 1000,
         before_ms=max(0.0, job.accepted_s - call.started_s) * 1000 if call is not None else 0.0,
@@ -96,7 +96,7 @@ def _attempt(job: JobRow, source: SourceRow, attempt: AttemptRow, now_s: float) 
             if attempt.fault:
                 message.error.CopyFrom(_error(attempt.fault))
             if attempt.sent_s:
-                message.address, message.call_id = attempt.address, attempt.call_id
+                message.address, message.call = attempt.address, attempt.call
                 message.failed_items = attempt.failed
                 if attempt.timings:
                     message.timings.CopyFrom(_timings(attempt.timings))

@@ -5,9 +5,12 @@ from __future__ import annotations
 from sluiceway_runtime.tracing import Link, TraceContext, Tracer
 from sluiceway_runtime.tracing.tracer import Attribute
 
-from sluiceway_orchestrator.story import SHORT_S, AttemptRow, Fault, JobRow, SourceRow, TracedJob
+from sluiceway_orchestrator.story import AttemptRow, Fault, JobRow, SourceRow, TracedJob
 
 __all__ = ["trace_job"]
+
+# Spans of this server itself that are shorter say nothing to who looks at traces, and cost as much as others.
+LEAST_S = 1e-3
 
 
 def trace_job(tracer: Tracer, trace: TracedJob, job: JobRow) -> None:
@@ -47,6 +50,8 @@ def trace_job(tracer: Tracer, trace: TracedJob, job: JobRow) -> None:
 
 def _trace_source(tracer: Tracer, at: TraceContext, job: JobRow, source: SourceRow) -> None:
     for span in source.spans:
+        if span.kind != "api" and span.ended_s - span.begun_s < LEAST_S:
+            continue
         attributes: dict[str, Attribute] = {"sluiceway.step": span.step} if span.step else {}
         its = at._replace(span_id=span.span_id) if span.span_id else at.below()
         name, kind = (f"api {span.step}", "client") if span.kind == "api" else (span.kind, "internal")
@@ -72,7 +77,7 @@ def _trace_attempt(tracer: Tracer, at: TraceContext, attempt: AttemptRow, last_s
         "sluiceway.items": attempt.items,
     }
     in_line_s = attempt.sent_s or ended_s
-    if not attempt.sent_s or in_line_s - attempt.since_s >= SHORT_S:
+    if not attempt.sent_s or in_line_s - attempt.since_s >= LEAST_S:
         error = _why(attempt.fault) if not attempt.sent_s else ""
         name = f"line {attempt.stage}"
         tracer.span(name, at.below(), at.span_id, attempt.since_s, in_line_s, attributes=attributes, error=error)

@@ -245,7 +245,7 @@ class HttpPort:
             raise
         finally:
             request_id = current_request_id.get()
-            row = (number, method, request_id, "", started_s, started_s, monotonic(), code, *fault)
+            row = (number, method, request_id, started_s, started_s, monotonic(), code, *fault)
             self._recorder.calls.ended(row)
             if trace is not None and self._tracer is not None:
                 end_call(self._tracer, self._recorder.batches, trace, row)

@@ -72,7 +72,7 @@ class Executor:
         saturated: Callable[[Pipeline], bool] = lambda _: False,
         jobs: JobLog | None = None,
     ) -> None:
-        self._jobs = jobs or JobLog("")
+        self._jobs = jobs or JobLog()
         self._pipelines = pipelines
         self._gate = gate
         self._budget = budget

@@ -26,7 +26,7 @@ from sluiceway_orchestrator.plan import Pipeline, Step, StepKind
 from sluiceway_orchestrator.stages.detection import DetectionClient
 from sluiceway_orchestrator.stages.recognition import RecognitionClient, failed_values
 from sluiceway_orchestrator.stages.stage import Ticket
-from sluiceway_orchestrator.story import SourceStory
+from sluiceway_orchestrator.story import SHORT_S, SourceStory
 
 __all__ = ["Parts", "SourceState"]
 
@@ -94,7 +94,8 @@ class SourceState:
         """Hand an event to the client; waits where it reads slowly."""
         begun_s = monotonic()
         await self._outbox.put(self.job.job_id, self.source.source_id, event)
-        self.story.span("tell", begun_s, monotonic())
+        if (now_s := monotonic()) - begun_s >= SHORT_S:
+            self.story.span("tell", begun_s, now_s)
 
     async def tell_regions(
         self, step: Step, page: Page, regions: Any, recognizing: Sequence[int], fresh: Sequence[bool] | None

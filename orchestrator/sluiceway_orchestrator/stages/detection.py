@@ -164,7 +164,7 @@ class DetectionClient:
                 lease.report(report_of(response.load))
                 self.stage.retries.earn()
                 timings = timings_of(response.timings)
-                attempt.told(len(response.failures), timings)
+                attempt.told(len(response.failures), timings, response.timings.call)
                 return Found(
                     width=response.width,
                     height=response.height,

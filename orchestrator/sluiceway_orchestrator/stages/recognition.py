@@ -115,6 +115,7 @@ class Read(NamedTuple):
         size_bytes: of the values.
         model: who read them; None for failures of ours.
         timings: as the stage said.
+        call: its number there; 0 where that was not said.
     """
 
     values: pipeline_pb2.Values
@@ -123,6 +124,7 @@ class Read(NamedTuple):
     size_bytes: int
     model: Model | None
     timings: StageTimings
+    call: int = 0
 
 
 class RecognitionClient:
@@ -173,7 +175,7 @@ class RecognitionClient:
                                 read, load = _read(message, pending)
                                 lease.report(report_of(load))
                                 lease.settle(len(read.ids))
-                                attempt.told(len(read.failed), read.timings)
+                                attempt.told(len(read.failed), read.timings, read.call)
                                 if read.ids:
                                     yield read
                         attempt.ended_s = monotonic()
@@ -234,5 +236,6 @@ def _read(message: bytes, pending: dict[int, None]) -> tuple[Read, Any]:
     for key in ids:
         del pending[key]
     failed = tuple(value.region_id for value in values.values if value.HasField("error"))
-    read = Read(values, tuple(ids), failed, len(recognitions), model_of(response.model), timings_of(response.timings))
+    model, timings = model_of(response.model), timings_of(response.timings)
+    read = Read(values, tuple(ids), failed, len(recognitions), model, timings, response.timings.call)
     return read, response.load

@@ -12,12 +12,12 @@ from sluiceway_runtime.tracing import TraceContext, Tracer, current_trace
 
 from sluiceway_orchestrator.job import Job
 from sluiceway_orchestrator.story.rows import JobRow, job_row
-from sluiceway_orchestrator.story.source import SourceStory
+from sluiceway_orchestrator.story.source import NOBODYS, SourceStory
 
 __all__ = ["JobLog", "JobStory", "TracedJob"]
 
-# Of all jobs together, where one of a single photograph has about six.
-SPANS_PER_JOB = 16
+# Of all jobs together, for each: that of a single photograph takes about 600, and a page with many calls of APIs a lot.
+JOB_BYTES = 1536
 
 
 class TracedJob(NamedTuple):
@@ -36,19 +36,18 @@ class TracedJob(NamedTuple):
 class JobStory:
     """Notes on one job."""
 
-    __slots__ = ("_call_id", "_job", "_sources", "call", "trace")
+    __slots__ = ("_job", "_sources", "call", "trace")
 
-    def __init__(self, job: Job, call: int, call_id: Callable[[], str], trace: TracedJob | None = None) -> None:
+    def __init__(self, job: Job, call: int, trace: TracedJob | None = None) -> None:
         self.trace = trace
         self._job = job
-        self._call_id = call_id
         self._sources: list[SourceStory] = []
         self.call = call
 
     def source(self, source_id: str) -> SourceStory:
         """Begin with a source."""
         trace = self.trace.at if self.trace is not None else None
-        story = SourceStory(source_id, self._job.accepted_s, self._call_id, trace)
+        story = SourceStory(source_id, self._job.accepted_s, trace)
         self._sources.append(story)
         return story
 
@@ -63,58 +62,71 @@ class JobStory:
         """Of the job."""
         return self._job.request_id
 
-    @property
-    def weight(self) -> int:
-        """How much there is to remember."""
-        return sum([source.weight for source in self._sources])
+
+class _NobodysJob(JobStory):
+    """Of jobs that nobody remembers and nobody traces."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        """Nothing."""
+
+    def source(self, source_id: str) -> SourceStory:  # noqa: ARG002
+        """The story that takes no notes."""
+        return NOBODYS
+
+
+_NOBODYS = _NobodysJob()
 
 
 class JobLog:
     """The jobs that run, and the latest ones that have ended.
 
     Args:
-        instance: of the process, by which the names of its calls begin.
-        most: jobs that are remembered.
+        most: jobs that are remembered; 0 for none.
         tracer: begins traces; None where there are none.
         tell: told of jobs that have ended and whose traces are recorded.
     """
 
     def __init__(
         self,
-        instance: str,
         most: int = MOST_REQUESTS,
         *,
         tracer: Tracer | None = None,
         tell: Callable[[TracedJob, JobRow], None] = lambda *_: None,
     ) -> None:
+        self._most = most
         self._tracer = tracer
         self._tell = tell
-        self._ring: Ring[tuple[Any, ...]] = Ring(most, most * SPANS_PER_JOB)
+        self._ring = Ring(most, most * JOB_BYTES)
         self._running: dict[int, JobStory] = {}
-        self._prefix = f"{instance}-"
-        self._calls = 0
 
     def __repr__(self) -> str:
         return f"<JobLog running={len(self._running)} ended={len(self._ring)}>"
 
     def begin(self, job: Job) -> JobStory:
         """A job begins; whoever says so says when it is over."""
+        if not self._most and self._tracer is None:
+            return _NOBODYS
         trace = self._begin_trace(job) if self._tracer is not None else None
-        story = JobStory(job, current_call.get(), self._call_id, trace)
+        story = JobStory(job, current_call.get(), trace)
         self._running[id(story)] = story
         return story
 
     def over(self, story: JobStory) -> None:
         """A job has ended, one way or the other."""
+        if story is _NOBODYS:
+            return
         del self._running[id(story)]
         row = story.row(monotonic())
-        self._ring.add(row, story.weight)
+        if self._most:
+            self._ring.add(row)
         if story.trace is not None and story.trace.at.sampled:
             self._tell(story.trace, job_row(row))
 
     def of(self, request_id: str) -> list[JobRow]:
         """Jobs of a request: those that have ended, in the order of their ends, then those that run."""
-        ended = [row for row in self._ring if row[0] == request_id]
+        ended = [row for row in self._ring.holding(request_id) if row[0] == request_id]
         running = [story.row(0.0) for story in self._running.values() if story.request_id == request_id]
         return [job_row(row) for row in (*ended, *running)]
 
@@ -131,7 +143,3 @@ class JobLog:
             return TracedJob(call.below(), call.span_id)
         # Of a stream, which is open for hours: a trace of its own.
         return TracedJob(self._tracer.begin(None, "job"), 0, call)
-
-    def _call_id(self) -> str:
-        self._calls += 1
-        return f"{self._prefix}{self._calls:x}"

@@ -39,7 +39,7 @@ class AttemptRow(NamedTuple):
     sent_s: float
     ended_s: float
     address: str
-    call_id: str
+    call: int
     failed: int
     fault: Fault
     timings: tuple[float, ...]

@@ -8,12 +8,12 @@ from typing import Any, Self
 
 from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.errors import SluicewayError
-from sluiceway_runtime.recorder import CALL_KEY, fault_of
+from sluiceway_runtime.recorder import fault_of
 from sluiceway_runtime.tracing import TraceContext
 
 from sluiceway_orchestrator.story.rows import Fault
 
-__all__ = ["MOST_SPANS", "SHORT_S", "Attempt", "Begin", "SourceStory", "unrecorded"]
+__all__ = ["MOST_SPANS", "NOBODYS", "SHORT_S", "Attempt", "Begin", "SourceStory", "unrecorded"]
 
 # Time that is shorter is counted with what comes next: most waits are none.
 SHORT_S = 50e-6
@@ -29,7 +29,7 @@ class Attempt:
         asked_s: when a place at a replica was asked for.
         sent_s: when there was one, and it was sent; 0 if there was none.
         ended_s: when its answer was there to its end; 0 while it is not.
-        call_id: goes with the call, so that the story of the replica is found.
+        call: number of the call at the replica, as that said; 0 where it did not.
         failed: items that failed by themselves.
         fault: reason, message and story; empty where it did not fail.
         timings: milliseconds as the stage said: queue, compute, total, decode.
@@ -38,7 +38,7 @@ class Attempt:
     __slots__ = (
         "address",
         "asked_s",
-        "call_id",
+        "call",
         "ended_s",
         "failed",
         "fault",
@@ -51,14 +51,12 @@ class Attempt:
         "trace",
     )
 
-    def __init__(
-        self, step: str, stage: str, since_s: float, call_id: str, items: int, *, trace: TraceContext | None = None
-    ) -> None:
+    def __init__(self, step: str, stage: str, since_s: float, items: int, *, trace: TraceContext | None = None) -> None:
         self.trace = trace
         self.step = step
         self.stage = stage
         self.since_s = since_s
-        self.call_id = call_id
+        self.call = 0
         self.items = items
         self.asked_s = monotonic()
         self.sent_s = self.ended_s = 0.0
@@ -82,17 +80,17 @@ class Attempt:
 
     @property
     def headers(self) -> tuple[tuple[str, str], ...]:
-        """What the call carries, so that what becomes of it is found."""
-        own = (CALL_KEY, self.call_id)
-        return (own,) if self.trace is None else (own, *self.trace.headers)
+        """What the call carries of its trace, if that is recorded."""
+        return self.trace.headers if self.trace is not None and self.trace.sampled else ()
 
     def sent(self, address: str) -> None:
         """A replica has a place for it."""
         self.address = address
         self.sent_s = monotonic()
 
-    def told(self, failed: int, timings: tuple[float, ...]) -> None:
+    def told(self, failed: int, timings: tuple[float, ...], call: int) -> None:
         """What its answer, or a part of it, said."""
+        self.call = call
         self.failed += failed
         self.timings = timings
 
@@ -104,9 +102,10 @@ class Attempt:
 
     def row(self) -> tuple[Any, ...]:
         """All of it, in the order of `AttemptRow`."""
+        span_id = self.trace.span_id if self.trace is not None else 0
         return (
             self.step, self.stage, self.items, self.since_s, self.asked_s, self.sent_s, self.ended_s, self.address,
-            self.call_id, self.failed, self.fault, self.timings, self.trace.span_id if self.trace is not None else 0,
+            self.call, self.failed, self.fault, tuple(self.timings), span_id,
         )  # fmt: skip
 
 
@@ -116,7 +115,7 @@ Begin = Callable[[int], Attempt]
 
 def unrecorded(items: int) -> Attempt:
     """An attempt that nobody remembers."""
-    return Attempt("", "", 0.0, "", items)
+    return Attempt("", "", 0.0, items)
 
 
 class SourceStory:
@@ -128,17 +127,14 @@ class SourceStory:
     """
 
     __slots__ = (
-        "_attempts", "_call_id", "_ended_s", "_fault", "_left_out", "_source_id", "_spans", "_trace", "mark_s",
+        "_attempts", "_ended_s", "_fault", "_left_out", "_source_id", "_spans", "_trace", "mark_s",
         "settled_s",
     )  # fmt: skip
 
-    def __init__(
-        self, source_id: str, accepted_s: float, call_id: Callable[[], str], trace: TraceContext | None = None
-    ) -> None:
+    def __init__(self, source_id: str, accepted_s: float, trace: TraceContext | None = None) -> None:
         self._trace = trace
         self.mark_s = self.settled_s = accepted_s
         self._source_id = source_id
-        self._call_id = call_id
         self._spans: list[tuple[Any, ...]] = []
         self._attempts: list[Attempt] = []
         self._left_out = 0
@@ -191,7 +187,7 @@ class SourceStory:
         attempts = self._attempts
         if attempts and (last := attempts[-1]).step == step and last.fault and last.ended_s > since_s:
             since_s = last.ended_s  # it is tried again
-        attempt = Attempt(step, stage, since_s, self._call_id(), items, trace=self.below())
+        attempt = Attempt(step, stage, since_s, items, trace=self.below())
         if len(attempts) < MOST_SPANS:
             attempts.append(attempt)
         else:
@@ -212,7 +208,36 @@ class SourceStory:
         attempts = tuple([attempt.row() for attempt in self._attempts])
         return (self._source_id, self._ended_s, self._fault, tuple(self._spans), attempts, self._left_out)
 
-    @property
-    def weight(self) -> int:
-        """How much there is to remember."""
-        return 1 + len(self._spans) + len(self._attempts)
+
+class _NobodysStory(SourceStory):
+    """Takes no notes."""
+
+    __slots__ = ()
+
+    def note(self, kind: str) -> None:
+        """Nothing."""
+
+    def resume(self, kind: str) -> None:
+        """Nothing."""
+
+    def span(
+        self, kind: str, begun_s: float, ended_s: float, step: str = "", *, fault: Fault = (), span_id: int = 0
+    ) -> None:
+        """Nothing."""
+
+    def handled(self, step: str, answered_s: float) -> float:  # noqa: ARG002
+        """Nothing."""
+        return answered_s
+
+    def called(self, name: str, begun_s: float, fault: Fault, trace: TraceContext | None) -> None:
+        """Nothing."""
+
+    def attempt(self, step: str, stage: str, since_s: float, items: int) -> Attempt:  # noqa: ARG002
+        """One that the next takes the place of."""
+        return unrecorded(items)
+
+    def end(self, error: BaseException | None) -> None:
+        """Nothing."""
+
+
+NOBODYS = _NobodysStory("", 0.0)

@@ -11,7 +11,8 @@ __all__ = ["BatchLog", "BatchRow", "Part", "Watched"]
 
 # A request is mostly in one batch or two; of many crops it is in more, and then fewer requests are remembered.
 BATCHES_PER_REQUEST = 2
-PARTS_PER_BATCH = 4
+# Of all rows of a log, for each: one of a single request takes about 120, each further request 50.
+BATCH_BYTES = 384
 
 
 # A batch of a call that is watched; see `BatchLog.unwatch`.
@@ -59,7 +60,8 @@ class BatchLog:
 
     def __init__(self, requests: int = MOST_REQUESTS) -> None:
         batches = requests * BATCHES_PER_REQUEST
-        self._ring: Ring[tuple[Any, ...]] = Ring(batches, batches * PARTS_PER_BATCH)
+        self._most = batches
+        self._ring = Ring(batches, batches * BATCH_BYTES)
         # By number of the call: whoever watches, and what was seen.
         self._watched: dict[int, tuple[Any, list[Watched]]] = {}
 
@@ -68,6 +70,8 @@ class BatchLog:
 
     def over(self, batch: Any, now: float, compute_ms: float, fault: str) -> None:
         """A batch is with its worker no longer; see `pool.policy.items.Journal`."""
+        if not (self._most or self._watched):
+            return
         items = batch.items
         if len(items) == 1:
             item = items[0]
@@ -86,7 +90,8 @@ class BatchLog:
                 [fact for first, n in owners.values() for fact in (_call_of(first.owner), n, _waiting_s(first))]
             )
         row = (batch.id, batch.worker, len(items), batch.sent_s, batch.begun_s, now, compute_ms, fault, names, facts)
-        self._ring.add(row, len(names))
+        if self._most:
+            self._ring.add(row)
         if self._watched:
             self._tell(row, names, facts)
 
@@ -111,8 +116,8 @@ class BatchLog:
 
     def of(self, request_id: str) -> list[BatchRow]:
         """Batches that a request was in, in the order of their ends."""
-        # By the names alone, which lie together: there are tens of thousands of rows.
-        return [BatchRow._make((*row[:8], _parts(row[8], row[9]))) for row in self._ring if request_id in row[8]]
+        rows = (row for row in self._ring.holding(request_id) if request_id in row[8])
+        return [BatchRow._make((*row[:8], _parts(row[8], row[9]))) for row in rows]
 
 
 def _call_of(owner: Any) -> int:

@@ -95,6 +95,7 @@ class Server:
 
     Attributes:
         waits: whether calls wait at the door for room; those of a stage are refused, and tried with another replica.
+            Likewise a stage begins no trace by itself: whether there is one is decided once, by who calls it.
         budget: the bytes that the server may hold.
         recorder: what it remembers of the latest requests.
         port: gRPC port, once started.
@@ -121,7 +122,7 @@ class Server:
         self.waits = not isinstance(config, StageConfig)
         self.budget = memory_budget(config)
         show_budget(self.budget, self.registry)
-        self.recorder = recorder or Recorder()
+        self.recorder = recorder or Recorder(config.remember_requests)
         if (use_recorder := getattr(service, "use_recorder", None)) is not None:
             use_recorder(self.recorder)
         if tracer is not None and (use_tracer := getattr(service, "use_tracer", None)) is not None:
@@ -137,7 +138,7 @@ class Server:
             group=lambda: getattr(service, "group", ""),
             class_of=getattr(service, "class_of", lambda _, asked: asked),
         )
-        self._interceptor = CallInterceptor(self._door, self._metrics, self.recorder, tracer)
+        self._interceptor = CallInterceptor(self._door, self._metrics, self.recorder, tracer, begins_traces=self.waits)
         self._health = health.aio.HealthServicer()
         self._operations = OperationsPort(
             self.lifecycle, self.ready, self.registry, self._status, lambda: getattr(service, "problems", ())

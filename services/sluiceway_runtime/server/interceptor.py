@@ -21,7 +21,7 @@ from sluiceway_runtime.errors import (
     SluicewayError,
     Unauthenticated,
 )
-from sluiceway_runtime.recorder import CALL_KEY, Recorder, fault_of
+from sluiceway_runtime.recorder import Recorder, fault_of
 from sluiceway_runtime.server.calls import REQUEST_ID_KEY, begin_request, current_request_id
 from sluiceway_runtime.server.door import QUESTIONS, Door, Entry, current_account
 from sluiceway_runtime.server.metrics import CallMetrics
@@ -45,15 +45,14 @@ class _Call:
     """One call of ours, from the door to its end."""
 
     __slots__ = (
-        "_ended", "_interceptor", "_task", "_timer", "admitted_s", "call_id", "code", "entry", "fault", "method",
+        "_ended", "_interceptor", "_task", "_timer", "admitted_s", "code", "entry", "fault", "method",
         "number", "refusal", "request_id", "started_s", "trace",
     )  # fmt: skip
 
-    def __init__(self, interceptor: CallInterceptor, method: str, number: int, call_id: str) -> None:
+    def __init__(self, interceptor: CallInterceptor, method: str, number: int) -> None:
         self._interceptor = interceptor
         self._ended = False
         self.number = number
-        self.call_id = call_id
         self.request_id = ""
         self.admitted_s = 0.0
         self.fault: tuple[str, ...] = ()
@@ -145,8 +144,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     """
 
     def __init__(
-        self, door: Door, metrics: CallMetrics, recorder: Recorder | None = None, tracer: Tracer | None = None
+        self,
+        door: Door,
+        metrics: CallMetrics,
+        recorder: Recorder | None = None,
+        tracer: Tracer | None = None,
+        *,
+        begins_traces: bool = True,
     ) -> None:
+        self._begins_traces = begins_traces
         self._door = door
         self._metrics = metrics
         self._recorder = recorder or Recorder()
@@ -196,9 +202,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _begin(self, method: str, metadata: Mapping[str, Any]) -> _Call:
         self._running += 1
         self._idle.clear()
-        call = _Call(self, method, self._recorder.calls.begin(), metadata.get(CALL_KEY, ""))
+        call = _Call(self, method, self._recorder.calls.begin())
         if self._tracer is not None and not method.endswith(QUESTIONS):
-            call.trace = begin_call(self._tracer, self._recorder.batches, call.number, method, metadata)
+            batches, begins = self._recorder.batches, self._begins_traces
+            call.trace = begin_call(self._tracer, batches, call.number, method, metadata, begins=begins)
         return call
 
     def left(self, call: _Call, code: grpc.StatusCode) -> None:
@@ -209,7 +216,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         now_s = monotonic()
         self._metrics.observe(call.method, code.name, now_s - call.started_s)
         if not call.method.endswith(QUESTIONS):
-            its = (call.number, call.method, call.request_id, call.call_id, call.started_s, call.admitted_s, now_s)
+            its = (call.number, call.method, call.request_id, call.started_s, call.admitted_s, now_s)
             row = (*its, code.name, *call.fault)
             self._recorder.calls.ended(row)
             if call.trace is not None and self._tracer is not None:

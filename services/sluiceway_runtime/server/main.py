@@ -125,7 +125,7 @@ def run_service(
         security = Security(load_security(tables, os.environ), os.environ)
         security.require_safe(name, config.host)
         keep_freed_memory()
-        recorder = Recorder()
+        recorder = Recorder(config.remember_requests)
         tracer = open_tracer(os.environ, name, recorder.instance)
         service = build(
             config, Installation(tables, security, os.environ, stage=name if section in STAGE_KINDS else "")

@@ -52,7 +52,7 @@ def call_story(call: CallRow, parts: Sequence[tuple[BatchRow, Part]], now_s: flo
     """What became of a call, whose items were in these batches."""
     message = pb.Call(
         method=call.method if " " in call.method else call.method.rpartition("/")[2],
-        call_id=call.call_id[:64],
+        number=call.number,
         ago_ms=_ms(now_s - call.started_s),
         duration_ms=_ms(call.ended_s - call.started_s),
     )

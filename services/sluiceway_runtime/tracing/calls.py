@@ -26,7 +26,9 @@ class TracedCall(NamedTuple):
     parent_id: int
 
 
-def begin_call(tracer: Tracer, batches: BatchLog, number: int, method: str, headers: Mapping[str, Any]) -> TracedCall:
+def begin_call(
+    tracer: Tracer, batches: BatchLog, number: int, method: str, headers: Mapping[str, Any], *, begins: bool = True
+) -> TracedCall | None:
     """A call comes in; what it brings about in its task is below its span.
 
     Args:
@@ -35,8 +37,11 @@ def begin_call(tracer: Tracer, batches: BatchLog, number: int, method: str, head
         number: of the call.
         method: its full name, or method and path of HTTP.
         headers: that it came with.
+        begins: whether a trace begins here where the call belongs to none. If not, there is None.
     """
     parent = parsed(headers.get(TRACEPARENT_KEY), headers.get(TRACESTATE_KEY))
+    if parent is None and not begins:
+        return None
     at = tracer.begin(parent, method.lstrip("/"))
     current_trace.set(at)
     if at.sampled:

@@ -35,7 +35,7 @@ def _call(message: pb.Call) -> Call:
     return Call(
         method=message.method,
         duration_ms=message.duration_ms,
-        call_id=message.call_id,
+        number=message.number,
         ago_ms=message.ago_ms,
         before_ms=message.before_ms,
         running=message.running,
@@ -63,7 +63,7 @@ def _span(message: pb.Span) -> Span:
         step=message.step,
         stage=message.stage,
         address=message.address,
-        call_id=message.call_id,
+        call=message.call,
         items=message.items,
         failed_items=message.failed_items,
         error=from_error(message.error) if message.HasField("error") else None,

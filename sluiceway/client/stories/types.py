@@ -72,7 +72,7 @@ class Span:
         start_ms: since the beginning of the call, on the clock of the server that tells it.
         source: its id in the job; empty on stages.
         step: of the pipeline, or name of the call of an API.
-        stage, address, call_id: what was called, where, and the name by which that story has it.
+        stage, address, call: what was called, where, and the number by which its story has it; 0 where it said none.
         items: images or crops.
         failed_items: those that failed by themselves.
         error: why it failed; of a call that was tried again this is the reason.
@@ -87,7 +87,7 @@ class Span:
     step: str = ""
     stage: str = ""
     address: str = ""
-    call_id: str = ""
+    call: int = 0
     items: int = 0
     failed_items: int = 0
     error: SluicewayError | None = None
@@ -115,7 +115,7 @@ class Call:
 
     Attributes:
         method: such as "Process"; "POST /v1/process" of HTTP; "job" of one of a stream.
-        call_id: by which the caller named it.
+        number: counts the calls of its server.
         ago_ms: how long ago it began.
         duration_ms: of a job from acceptance to its last event; of another call from its arrival to its end.
         before_ms: of a job: from the arrival of its call to its acceptance. Not in `duration_ms`.
@@ -128,7 +128,7 @@ class Call:
 
     method: str
     duration_ms: float
-    call_id: str = ""
+    number: int = 0
     ago_ms: float = 0.0
     before_ms: float = 0.0
     running: bool = False
@@ -176,13 +176,29 @@ class Explanation:
 
     request_id: str
     servers: tuple[ServerStory, ...] = ()
-    # Built once: a job has as many calls as a page has crops.
-    _by_call: dict[str, tuple[ServerStory, Call]] = field(default_factory=dict, repr=False, compare=False)
+    # Built once: a job has as many calls as a page has crops. By identity of a span.
+    _other_side: dict[int, tuple[ServerStory, Call]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self._by_call.update(
-            {call.call_id: (server, call) for server in self.servers for call in server.calls if call.call_id}
-        )
+        """Find what was called: by the number that the answer brought."""
+        told = {
+            (server.address, call.number): (server, call)
+            for server in self.servers
+            for call in server.calls
+            if server.address and call.number
+        }
+        calls = [span for _, job in self.jobs for span in job.spans if span.kind is SpanKind.CALL]
+        for span in calls:
+            if (other := told.get((span.address, span.call))) is not None:
+                self._other_side[id(span)] = other
+                del told[span.address, span.call]
+        # A call that broke off brought none. They failed in the same order at both ends.
+        broken = [key for key, (_, call) in told.items() if call.error is not None]
+        for span in calls:
+            key = next((key for key in broken if key[0] == span.address), None)
+            if span.error is not None and not span.call and key is not None:
+                self._other_side[id(span)] = told[key]
+                broken.remove(key)
 
     @property
     def found(self) -> bool:
@@ -196,7 +212,7 @@ class Explanation:
 
     def called(self, span: Span) -> tuple[ServerStory, Call] | None:
         """The other side of a span of kind CALL: what the replica says of it; None where it does not say it."""
-        return self._by_call.get(span.call_id) if span.call_id else None
+        return self._other_side.get(id(span))
 
     @property
     def silent(self) -> Iterator[ServerStory]:
@@ -218,7 +234,7 @@ def _server(server: ServerStory) -> dict[str, Any]:
 def _call(call: Call) -> dict[str, Any]:
     plain: dict[str, Any] = {
         "method": call.method,
-        "call_id": call.call_id,
+        "number": call.number,
         "ago_ms": _round(call.ago_ms),
         "duration_ms": _round(call.duration_ms),
         "running": call.running,
@@ -240,7 +256,7 @@ def _span(span: Span) -> dict[str, Any]:
         "start_ms": _round(span.start_ms),
         "duration_ms": _round(span.duration_ms),
     }
-    for name in ("source", "step", "stage", "address", "call_id", "items", "failed_items"):
+    for name in ("source", "step", "stage", "address", "call", "items", "failed_items"):
         if value := getattr(span, name):
             plain[name] = value
     if span.timings is not None:

@@ -26,7 +26,7 @@ from sluiceway.common.v1 import error_pb2 as sluiceway_dot_common_dot_v1_dot_err
 from sluiceway.common.v1 import model_pb2 as sluiceway_dot_common_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$sluiceway/recorder/v1/recorder.proto\x12\x15sluiceway.recorder.v1\x1a\x1fsluiceway/common/v1/error.proto\x1a\x1fsluiceway/common/v1/model.proto\"\x9d\x01\n\x05\x42\x61tch\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0e\n\x06worker\x18\x02 \x01(\x05\x12\r\n\x05items\x18\x03 \x01(\x05\x12\x11\n\tbehind_ms\x18\x04 \x01(\x01\x12\x12\n\ncompute_ms\x18\x05 \x01(\x01\x12\x16\n\x0eother_requests\x18\x06 \x03(\t\x12\x1b\n\x13other_request_count\x18\x07 \x01(\x05\x12\r\n\x05\x66\x61ult\x18\x08 \x01(\t\"\xdf\x02\n\x04Span\x12-\n\x04kind\x18\x01 \x01(\x0e\x32\x1f.sluiceway.recorder.v1.SpanKind\x12\x10\n\x08start_ms\x18\x02 \x01(\x01\x12\x13\n\x0b\x64uration_ms\x18\x03 \x01(\x01\x12\x11\n\tsource_id\x18\x04 \x01(\t\x12\x0c\n\x04step\x18\x05 \x01(\t\x12\r\n\x05stage\x18\x06 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x07 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x08 \x01(\t\x12\r\n\x05items\x18\t \x01(\x05\x12)\n\x05\x65rror\x18\n \x01(\x0b\x32\x1a.sluiceway.common.v1.Error\x12+\n\x05\x62\x61tch\x18\x0b \x01(\x0b\x32\x1c.sluiceway.recorder.v1.Batch\x12\x32\n\x07timings\x18\x0c \x01(\x0b\x32!.sluiceway.common.v1.StageTimings\x12\x14\n\x0c\x66\x61iled_items\x18\r \x01(\x05\"`\n\x0bSourceStory\x12\x11\n\tsource_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64uration_ms\x18\x02 \x01(\x01\x12)\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1a.sluiceway.common.v1.Error\"\xb6\x02\n\x04\x43\x61ll\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\x0e\n\x06\x61go_ms\x18\x03 \x01(\x01\x12\x13\n\x0b\x64uration_ms\x18\x04 \x01(\x01\x12\x11\n\tbefore_ms\x18\x05 \x01(\x01\x12\x0f\n\x07running\x18\x06 \x01(\x08\x12)\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x1a.sluiceway.common.v1.Error\x12*\n\x05spans\x18\x08 \x03(\x0b\x32\x1b.sluiceway.recorder.v1.Span\x12\x33\n\x07sources\x18\t \x03(\x0b\x32\".sluiceway.recorder.v1.SourceStory\x12\x10\n\x08pipeline\x18\n \x01(\t\x12\x0e\n\x06job_id\x18\x0b \x01(\t\x12\x16\n\x0espans_left_out\x18\x0c \x01(\x05\"\xad\x01\n\x0bServerStory\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12*\n\x05\x63\x61lls\x18\x04 \x03(\x0b\x32\x1b.sluiceway.recorder.v1.Call\x12)\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x1a.sluiceway.common.v1.Error\x12\x14\n\x0cremembers_ms\x18\x06 \x01(\x01\"$\n\x0e\x45xplainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"F\n\x0f\x45xplainResponse\x12\x33\n\x07servers\x18\x01 \x03(\x0b\x32\".sluiceway.recorder.v1.ServerStory*\xd8\x02\n\x08SpanKind\x12\x19\n\x15SPAN_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eSPAN_KIND_DOOR\x10\x01\x12\x12\n\x0eSPAN_KIND_TURN\x10\x02\x12\x12\n\x0eSPAN_KIND_GATE\x10\x03\x12\x13\n\x0fSPAN_KIND_FETCH\x10\x04\x12\x12\n\x0eSPAN_KIND_BIND\x10\x05\x12\x12\n\x0eSPAN_KIND_ROOM\x10\x06\x12\x12\n\x0eSPAN_KIND_LINE\x10\x07\x12\x12\n\x0eSPAN_KIND_CALL\x10\x08\x12\x11\n\rSPAN_KIND_API\x10\t\x12\x14\n\x10SPAN_KIND_HANDLE\x10\n\x12\x12\n\x0eSPAN_KIND_TELL\x10\x0b\x12\x13\n\x0fSPAN_KIND_AGAIN\x10\x0c\x12\x14\n\x10SPAN_KIND_FINISH\x10\r\x12\x13\n\x0fSPAN_KIND_QUEUE\x10\x0e\x12\x13\n\x0fSPAN_KIND_BATCH\x10\x0f\x32k\n\x0fRecorderService\x12X\n\x07\x45xplain\x12%.sluiceway.recorder.v1.ExplainRequest\x1a&.sluiceway.recorder.v1.ExplainResponseBe\n\x19\x63om.sluiceway.recorder.v1P\x01ZFgithub.com/sluiceway/sluiceway/gen/go/sluiceway/recorder/v1;recorderv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$sluiceway/recorder/v1/recorder.proto\x12\x15sluiceway.recorder.v1\x1a\x1fsluiceway/common/v1/error.proto\x1a\x1fsluiceway/common/v1/model.proto\"\x9d\x01\n\x05\x42\x61tch\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0e\n\x06worker\x18\x02 \x01(\x05\x12\r\n\x05items\x18\x03 \x01(\x05\x12\x11\n\tbehind_ms\x18\x04 \x01(\x01\x12\x12\n\ncompute_ms\x18\x05 \x01(\x01\x12\x16\n\x0eother_requests\x18\x06 \x03(\t\x12\x1b\n\x13other_request_count\x18\x07 \x01(\x05\x12\r\n\x05\x66\x61ult\x18\x08 \x01(\t\"\xdc\x02\n\x04Span\x12-\n\x04kind\x18\x01 \x01(\x0e\x32\x1f.sluiceway.recorder.v1.SpanKind\x12\x10\n\x08start_ms\x18\x02 \x01(\x01\x12\x13\n\x0b\x64uration_ms\x18\x03 \x01(\x01\x12\x11\n\tsource_id\x18\x04 \x01(\t\x12\x0c\n\x04step\x18\x05 \x01(\t\x12\r\n\x05stage\x18\x06 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x07 \x01(\t\x12\x0c\n\x04\x63\x61ll\x18\x08 \x01(\x03\x12\r\n\x05items\x18\t \x01(\x05\x12)\n\x05\x65rror\x18\n \x01(\x0b\x32\x1a.sluiceway.common.v1.Error\x12+\n\x05\x62\x61tch\x18\x0b \x01(\x0b\x32\x1c.sluiceway.recorder.v1.Batch\x12\x32\n\x07timings\x18\x0c \x01(\x0b\x32!.sluiceway.common.v1.StageTimings\x12\x14\n\x0c\x66\x61iled_items\x18\r \x01(\x05\"`\n\x0bSourceStory\x12\x11\n\tsource_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64uration_ms\x18\x02 \x01(\x01\x12)\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1a.sluiceway.common.v1.Error\"\xb5\x02\n\x04\x43\x61ll\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12\x0e\n\x06\x61go_ms\x18\x03 \x01(\x01\x12\x13\n\x0b\x64uration_ms\x18\x04 \x01(\x01\x12\x11\n\tbefore_ms\x18\x05 \x01(\x01\x12\x0f\n\x07running\x18\x06 \x01(\x08\x12)\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x1a.sluiceway.common.v1.Error\x12*\n\x05spans\x18\x08 \x03(\x0b\x32\x1b.sluiceway.recorder.v1.Span\x12\x33\n\x07sources\x18\t \x03(\x0b\x32\".sluiceway.recorder.v1.SourceStory\x12\x10\n\x08pipeline\x18\n \x01(\t\x12\x0e\n\x06job_id\x18\x0b \x01(\t\x12\x16\n\x0espans_left_out\x18\x0c \x01(\x05\"\xad\x01\n\x0bServerStory\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12*\n\x05\x63\x61lls\x18\x04 \x03(\x0b\x32\x1b.sluiceway.recorder.v1.Call\x12)\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x1a.sluiceway.common.v1.Error\x12\x14\n\x0cremembers_ms\x18\x06 \x01(\x01\"$\n\x0e\x45xplainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"F\n\x0f\x45xplainResponse\x12\x33\n\x07servers\x18\x01 \x03(\x0b\x32\".sluiceway.recorder.v1.ServerStory*\xd8\x02\n\x08SpanKind\x12\x19\n\x15SPAN_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eSPAN_KIND_DOOR\x10\x01\x12\x12\n\x0eSPAN_KIND_TURN\x10\x02\x12\x12\n\x0eSPAN_KIND_GATE\x10\x03\x12\x13\n\x0fSPAN_KIND_FETCH\x10\x04\x12\x12\n\x0eSPAN_KIND_BIND\x10\x05\x12\x12\n\x0eSPAN_KIND_ROOM\x10\x06\x12\x12\n\x0eSPAN_KIND_LINE\x10\x07\x12\x12\n\x0eSPAN_KIND_CALL\x10\x08\x12\x11\n\rSPAN_KIND_API\x10\t\x12\x14\n\x10SPAN_KIND_HANDLE\x10\n\x12\x12\n\x0eSPAN_KIND_TELL\x10\x0b\x12\x13\n\x0fSPAN_KIND_AGAIN\x10\x0c\x12\x14\n\x10SPAN_KIND_FINISH\x10\r\x12\x13\n\x0fSPAN_KIND_QUEUE\x10\x0e\x12\x13\n\x0fSPAN_KIND_BATCH\x10\x0f\x32k\n\x0fRecorderService\x12X\n\x07\x45xplain\x12%.sluiceway.recorder.v1.ExplainRequest\x1a&.sluiceway.recorder.v1.ExplainResponseBe\n\x19\x63om.sluiceway.recorder.v1P\x01ZFgithub.com/sluiceway/sluiceway/gen/go/sluiceway/recorder/v1;recorderv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,22 +34,22 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sluiceway.recorder.v1.recor
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\031com.sluiceway.recorder.v1P\001ZFgithub.com/sluiceway/sluiceway/gen/go/sluiceway/recorder/v1;recorderv1'
-  _globals['_SPANKIND']._serialized_start=1341
-  _globals['_SPANKIND']._serialized_end=1685
+  _globals['_SPANKIND']._serialized_start=1337
+  _globals['_SPANKIND']._serialized_end=1681
   _globals['_BATCH']._serialized_start=130
   _globals['_BATCH']._serialized_end=287
   _globals['_SPAN']._serialized_start=290
-  _globals['_SPAN']._serialized_end=641
-  _globals['_SOURCESTORY']._serialized_start=643
-  _globals['_SOURCESTORY']._serialized_end=739
-  _globals['_CALL']._serialized_start=742
-  _globals['_CALL']._serialized_end=1052
-  _globals['_SERVERSTORY']._serialized_start=1055
-  _globals['_SERVERSTORY']._serialized_end=1228
-  _globals['_EXPLAINREQUEST']._serialized_start=1230
-  _globals['_EXPLAINREQUEST']._serialized_end=1266
-  _globals['_EXPLAINRESPONSE']._serialized_start=1268
-  _globals['_EXPLAINRESPONSE']._serialized_end=1338
-  _globals['_RECORDERSERVICE']._serialized_start=1687
-  _globals['_RECORDERSERVICE']._serialized_end=1794
+  _globals['_SPAN']._serialized_end=638
+  _globals['_SOURCESTORY']._serialized_start=640
+  _globals['_SOURCESTORY']._serialized_end=736
+  _globals['_CALL']._serialized_start=739
+  _globals['_CALL']._serialized_end=1048
+  _globals['_SERVERSTORY']._serialized_start=1051
+  _globals['_SERVERSTORY']._serialized_end=1224
+  _globals['_EXPLAINREQUEST']._serialized_start=1226
+  _globals['_EXPLAINREQUEST']._serialized_end=1262
+  _globals['_EXPLAINRESPONSE']._serialized_start=1264
+  _globals['_EXPLAINRESPONSE']._serialized_end=1334
+  _globals['_RECORDERSERVICE']._serialized_start=1683
+  _globals['_RECORDERSERVICE']._serialized_end=1790
 # @@protoc_insertion_point(module_scope)

@@ -167,7 +167,7 @@ class Span(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
-    CALL_ID_FIELD_NUMBER: _builtins.int
+    CALL_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     BATCH_FIELD_NUMBER: _builtins.int
@@ -187,8 +187,10 @@ class Span(_message.Message):
     """Stage that was called."""
     address: _builtins.str
     """Replica that was called."""
-    call_id: _builtins.str
-    """Name that the call was given, which is `Call.call_id` in the story of the one that was called."""
+    call: _builtins.int
+    """Of kind CALL: `Call.number` in the story of the one that was called; 0 where that did not say it, as of a call that
+    broke off.
+    """
     items: _builtins.int
     """Images or crops."""
     failed_items: _builtins.int
@@ -215,7 +217,7 @@ class Span(_message.Message):
         step: _builtins.str = ...,
         stage: _builtins.str = ...,
         address: _builtins.str = ...,
-        call_id: _builtins.str = ...,
+        call: _builtins.int = ...,
         items: _builtins.int = ...,
         error: _error_pb2.Error | None = ...,
         batch: Global___Batch | None = ...,
@@ -224,7 +226,7 @@ class Span(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "error", b"error", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "batch", b"batch", "call_id", b"call_id", "duration_ms", b"duration_ms", "error", b"error", "failed_items", b"failed_items", "items", b"items", "kind", b"kind", "source_id", b"source_id", "stage", b"stage", "start_ms", b"start_ms", "step", b"step", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "batch", b"batch", "call", b"call", "duration_ms", b"duration_ms", "error", b"error", "failed_items", b"failed_items", "items", b"items", "kind", b"kind", "source_id", b"source_id", "stage", b"stage", "start_ms", b"start_ms", "step", b"step", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -269,7 +271,7 @@ class Call(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     METHOD_FIELD_NUMBER: _builtins.int
-    CALL_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     AGO_MS_FIELD_NUMBER: _builtins.int
     DURATION_MS_FIELD_NUMBER: _builtins.int
     BEFORE_MS_FIELD_NUMBER: _builtins.int
@@ -282,8 +284,8 @@ class Call(_message.Message):
     SPANS_LEFT_OUT_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     """Such as "Process" and "Detect"; of HTTP "POST /v1/process"."""
-    call_id: _builtins.str
-    """By which its caller named it (`sluiceway-call`); empty where it did not."""
+    number: _builtins.int
+    """Counts the calls of the server that tells of it."""
     ago_ms: _builtins.float
     """How long ago it began, in milliseconds."""
     duration_ms: _builtins.float
@@ -316,7 +318,7 @@ class Call(_message.Message):
         self,
         *,
         method: _builtins.str = ...,
-        call_id: _builtins.str = ...,
+        number: _builtins.int = ...,
         ago_ms: _builtins.float = ...,
         duration_ms: _builtins.float = ...,
         before_ms: _builtins.float = ...,
@@ -330,7 +332,7 @@ class Call(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ago_ms", b"ago_ms", "before_ms", b"before_ms", "call_id", b"call_id", "duration_ms", b"duration_ms", "error", b"error", "job_id", b"job_id", "method", b"method", "pipeline", b"pipeline", "running", b"running", "sources", b"sources", "spans", b"spans", "spans_left_out", b"spans_left_out"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ago_ms", b"ago_ms", "before_ms", b"before_ms", "duration_ms", b"duration_ms", "error", b"error", "job_id", b"job_id", "method", b"method", "number", b"number", "pipeline", b"pipeline", "running", b"running", "sources", b"sources", "spans", b"spans", "spans_left_out", b"spans_left_out"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

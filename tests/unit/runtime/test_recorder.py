@@ -50,29 +50,38 @@ class Played:
 
 
 def test_a_ring_keeps_the_latest_rows() -> None:
-    ring: Ring[int] = Ring(3, 100)
+    ring = Ring(3, 10_000)
     for row in range(5):
-        ring.add(row)
-    assert list(ring) == [2, 3, 4]
-    assert ring.oldest == 2
+        ring.add((row, "r"))
+    assert list(ring.holding("r")) == [(2, "r"), (3, "r"), (4, "r")]
+    assert ring.oldest == (2, "r")
 
 
-def test_a_ring_is_bounded_by_weight_too() -> None:
-    ring: Ring[str] = Ring(100, 10)
-    for row in "abc":
-        ring.add(row, 4)
-    assert list(ring) == ["b", "c"]
-    ring.add("heavy", 50)
-    assert list(ring) == ["heavy"]
-    ring.add("light", 1)
-    assert list(ring) == ["light"]
+def test_a_ring_is_bounded_in_bytes_too() -> None:
+    ring = Ring(100, 100)
+    for row in range(10):
+        ring.add((row, "r" * 30))
+        assert ring.size_bytes <= 100
+    assert [row for row, _ in ring.holding("r")] == [8, 9]
+    ring.add((10, "r" * 500))
+    assert [row for row, _ in ring.holding("r")] == [10]
+    ring.add((11, "r"))
+    assert [row for row, _ in ring.holding("r")] == [11]
+
+
+def test_a_row_comes_back_as_it_went_in() -> None:
+    ring = Ring(3, 10_000)
+    row = ("Zürich \udcfc", 1, 2.5, None, (("a", ()), "b"))
+    ring.add(row)
+    assert list(ring.holding("Zürich \udcfc")) == [row]
+    assert list(ring.holding("Bern")) == []
 
 
 def test_calls_are_found_by_their_request_and_forgotten_in_turn() -> None:
     calls = CallLog(most=3)
     for number, request in enumerate(("a", "b", "a", "c")):
-        calls.ended((calls.begin(), "/x.Y/Detect", request, f"call-{number}", number, number, number + 1, "OK"))
-    assert [call.call_id for call in calls.of("a")] == ["call-2"]
+        calls.ended((calls.begin(), "/x.Y/Detect", request, number, number, number + 1, "OK"))
+    assert [call.number for call in calls.of("a")] == [3]
     assert calls.of("unknown") == []
     assert calls.oldest_s == 1
     assert current_call.get() == 4
@@ -143,18 +152,18 @@ def test_of_an_error_no_more_is_remembered_than_its_caller_hears(error: BaseExce
 
 
 def test_a_call_and_its_batches_become_spans_that_leave_no_time_out() -> None:
-    recorder = Recorder("me")
+    recorder = Recorder(instance="me")
     played = Played(max_batch=4)
     recorder.batches = played.log
     number = recorder.calls.begin()
     played.arrive("r", 2, 10.003, call=number)
     played.feed(events.Tick(), 10.004)
     played.feed(events.BatchDone(0, 1, ("one", "two"), compute_ms=5.0), 10.010)
-    recorder.calls.ended((number, "/s.D/Detect", "r", "caller-1", 10.0, 10.001, 10.011, "OK"))
+    recorder.calls.ended((number, "/s.D/Detect", "r", 10.0, 10.001, 10.011, "OK"))
     story = server_story(recorder, "detection", "r", 12.0)
     assert (story.server, story.instance, round(story.remembers_ms)) == ("detection", "me", 2000)
     (call,) = story.calls
-    assert (call.method, call.call_id, round(call.ago_ms), round(call.duration_ms)) == ("Detect", "caller-1", 2000, 11)
+    assert (call.method, call.number, round(call.ago_ms), round(call.duration_ms)) == ("Detect", number, 2000, 11)
     kinds = pb.SpanKind.Name
     assert [(kinds(span.kind), round(span.start_ms), round(span.duration_ms)) for span in call.spans] == [
         ("SPAN_KIND_DOOR", 0, 1),
@@ -169,7 +178,7 @@ def test_a_call_and_its_batches_become_spans_that_leave_no_time_out() -> None:
 
 
 def test_a_call_that_still_runs_is_told_by_its_batches() -> None:
-    recorder = Recorder("me")
+    recorder = Recorder(instance="me")
     played = Played(max_batch=4)
     recorder.batches = played.log
     played.arrive("r", 1, 10.0, call=recorder.calls.begin())
@@ -181,12 +190,11 @@ def test_a_call_that_still_runs_is_told_by_its_batches() -> None:
 
 
 def test_a_refused_call_says_why() -> None:
-    recorder = Recorder("me")
+    recorder = Recorder(instance="me")
     row = (
         recorder.calls.begin(),
         "/s.D/Detect",
         "r",
-        "",
         1.0,
         0.0,
         1.5,
@@ -199,3 +207,18 @@ def test_a_refused_call_says_why() -> None:
     (call,) = server_story(recorder, "detection", "r", 2.0).calls
     assert (call.error.code, call.error.reason, call.error.message) == (8, "QUEUE_FULL", "full")
     assert [(span.kind, span.duration_ms) for span in call.spans] == [(pb.SPAN_KIND_DOOR, 500)]
+
+
+def test_what_is_to_be_remembered_of_nothing_is_nothing() -> None:
+    recorder = Recorder(0, "me")
+    played = Played(max_batch=1)
+    played.log = recorder.batches
+    played.scheduler = Scheduler(1, 1, PoolLimits(max_batch=1), journal=recorder.batches.over)
+    played.feed(events.StartRequested(), 0.0)
+    played.feed(events.WorkerReady(0), 0.0)
+    played.arrive("r", 1, 1.0, call=recorder.calls.begin())
+    played.feed(events.Tick(), 1.0)
+    played.feed(events.BatchDone(0, 1, ("one",)), 2.0)
+    recorder.calls.ended((1, "/s.D/Detect", "r", 1.0, 1.0, 2.0, "OK"))
+    assert (len(recorder.calls), len(recorder.batches)) == (0, 0)
+    assert list(server_story(recorder, "detection", "r", 3.0).calls) == []

@@ -22,8 +22,8 @@ def told(call: Call, *replicas: ServerStory) -> Explanation:
     return Explanation("r", (ServerStory("orchestrator", "one", calls=(call,)), *replicas))
 
 
-def replica(call_id: str, total: float, *spans: Span, name: str = "detection") -> ServerStory:
-    return ServerStory(name, "two", "a:1", calls=(Call("Detect", total, call_id=call_id, spans=spans),))
+def replica(number: int, total: float, *spans: Span, name: str = "detection") -> ServerStory:
+    return ServerStory(name, "two", "a:1", calls=(Call("Detect", total, number=number, spans=spans),))
 
 
 def parts(explanation: Explanation, call: Call) -> list[tuple[str, float, float]]:
@@ -90,10 +90,10 @@ def test_a_call_of_an_api_that_began_while_answers_came_follows_the_call_that_br
 
 
 def test_a_call_of_a_stage_is_opened_with_the_transport_named() -> None:
-    call = job(span("call", 0, 30, stage="detection", address="a:1", call_id="c"), span("finish", 30, 31), total=31)
+    call = job(span("call", 0, 30, stage="detection", address="a:1", call=7), span("finish", 30, 31), total=31)
     batch = Batch(4, 0, 8, behind_ms=2, compute_ms=11)
     other = replica(
-        "c",
+        7,
         26,
         Span(SpanKind.DOOR, 0, 1),
         Span(SpanKind.HANDLE, 1, 1),
@@ -118,14 +118,14 @@ def test_a_call_of_a_stage_is_opened_with_the_transport_named() -> None:
 
 
 def test_gaps_within_a_replica_are_not_hidden() -> None:
-    call = job(span("call", 0, 30, stage="detection", call_id="c"), total=30)
-    other = replica("c", 30, Span(SpanKind.QUEUE, 0, 10), Span(SpanKind.HANDLE, 22, 8))
+    call = job(span("call", 0, 30, stage="detection", address="a:1", call=7), total=30)
+    other = replica(7, 30, Span(SpanKind.QUEUE, 0, 10), Span(SpanKind.HANDLE, 22, 8))
     assert parts(told(call, other), call) == [("queue", 0, 10), ("unaccounted", 10, 12), ("handle", 22, 8)]
 
 
 def test_without_the_story_of_a_replica_its_answer_has_to_do() -> None:
     said = StageTimings(queue_ms=5, compute_ms=12, total_ms=20)
-    call = job(span("call", 0, 30, stage="detection", call_id="c", timings=said), total=30)
+    call = job(span("call", 0, 30, stage="detection", address="a:1", call=7, timings=said), total=30)
     assert parts(told(call), call) == [
         ("transport", 0, 5),
         ("queue", 5, 5),
@@ -136,13 +136,13 @@ def test_without_the_story_of_a_replica_its_answer_has_to_do() -> None:
 
 
 def test_a_call_without_an_answer_is_told_as_a_whole() -> None:
-    call = job(span("call", 0, 30, stage="detection", call_id="c", error=Unavailable("broke off")), total=30)
+    call = job(span("call", 0, 30, stage="detection", address="a:1", call=7, error=Unavailable("broke off")), total=30)
     assert parts(told(call), call) == [("stage", 0, 30)]
 
 
 def test_a_replica_that_says_that_it_took_longer_than_its_caller_waited_is_not_believed() -> None:
-    call = job(span("call", 0, 30, stage="detection", call_id="c"), total=30)
-    other = replica("c", 50, Span(SpanKind.QUEUE, 0, 50))
+    call = job(span("call", 0, 30, stage="detection", address="a:1", call=7), total=30)
+    other = replica(7, 50, Span(SpanKind.QUEUE, 0, 50))
     assert parts(told(call, other), call) == [("stage", 0, 30)]
 
 
@@ -152,8 +152,8 @@ def test_waits_for_a_slow_client_are_taken_out_of_what_they_lie_in() -> None:
 
 
 def test_a_wait_for_a_slow_client_takes_nothing_from_what_a_replica_did_meanwhile() -> None:
-    call = job(span("call", 0, 50, stage="detection", call_id="c"), span("tell", 0, 40), total=50)
-    other = replica("c", 45, Span(SpanKind.QUEUE, 0, 45))
+    call = job(span("call", 0, 50, stage="detection", address="a:1", call=7), span("tell", 0, 40), total=50)
+    other = replica(7, 45, Span(SpanKind.QUEUE, 0, 45))
     assert parts(told(call, other), call) == [("queue", 0, 45), ("tell", 45, 5)]
 
 
@@ -176,8 +176,8 @@ def test_the_source_that_ended_last_speaks_for_its_job() -> None:
 
 
 def test_a_replica_lies_in_the_middle_of_its_call() -> None:
-    call = job(span("call", 10, 40, stage="detection", call_id="c"), total=40)
-    other = replica("c", 20, Span(SpanKind.QUEUE, 0, 20))
+    call = job(span("call", 10, 40, stage="detection", address="a:1", call=7), total=40)
+    other = replica(7, 20, Span(SpanKind.QUEUE, 0, 20))
     explanation = told(call, other)
     bars = list(timeline(explanation, explanation.servers[0], call))
     assert [(bar.span.kind, bar.start_ms, bar.depth) for bar in bars] == [
@@ -191,3 +191,18 @@ def test_rows_have_no_bars_that_overlap() -> None:
     explanation = told(call)
     rows = lanes(list(timeline(explanation, explanation.servers[0], call)))
     assert [[bar.start_ms for bar in row] for row in rows] == [[0, 10], [5]]
+
+
+def test_calls_that_broke_off_are_found_in_the_order_in_which_they_failed() -> None:
+    error = Unavailable("broke off")
+    spans = [
+        span("call", 0, 10, stage="detection", address="a:1", error=error),
+        span("call", 10, 20, stage="detection", address="b:1", error=error),
+        span("call", 20, 30, stage="detection", address="a:1", error=error),
+        span("call", 30, 40, stage="detection", address="a:1", call=9),
+    ]
+    call = job(*spans, total=40)
+    calls = [Call("Detect", 1, number=number, error=error if number < 9 else None) for number in (7, 8, 9)]
+    explanation = told(call, ServerStory("detection", "two", "a:1", calls=tuple(calls)))
+    found = [explanation.called(item) for item in call.spans]
+    assert [other[1].number if other else 0 for other in found] == [7, 0, 8, 9]
