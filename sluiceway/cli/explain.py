@@ -6,13 +6,13 @@ import asyncio
 import json as jsonlib
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from sluiceway.cli.terminal import EXIT_USAGE, errors, fail, output
 from sluiceway.cli.waterfall import print_story
-from sluiceway.client import EXPLAIN_TIMEOUT_S, AsyncClient, Explanation, Tls
+from sluiceway.client import EXPLAIN_TIMEOUT_S, AsyncClient, Explanation, Tls, critical_path
 from sluiceway.formats import to_speedscope, to_trace_events
 
 __all__ = ["explain"]
@@ -90,9 +90,19 @@ def explain(
     if export is not None:
         _export(found, export, export_format)
     elif json:
-        typer.echo(jsonlib.dumps(found.to_dict(), ensure_ascii=False))
+        typer.echo(jsonlib.dumps(found.to_dict() | {"critical_paths": _paths(found)}, ensure_ascii=False))
     else:
         print_story(output(), found, whole=every)
+
+
+def _paths(found: Explanation) -> list[dict[str, Any]]:
+    """What each source of each job waited for, of those that have ended."""
+    return [
+        critical_path(found, job, source.source, server.server).to_dict() | {"job_id": job.job_id}
+        for server, job in found.jobs
+        if not job.running
+        for source in job.sources
+    ]
 
 
 async def _ask(request: str, address: str, token: str | None, tls: Tls | None, timeout_s: float) -> Explanation:

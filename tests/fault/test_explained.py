@@ -80,6 +80,11 @@ async def test_each_of_200_requests_through_a_loaded_cluster_is_accounted_for(tm
                 batches = [span.batch for item in explanation.servers for call in item.calls for span in call.spans]
                 company += any(batch is not None and batch.other_request_count for batch in batches)
             assert faults == []
+            # A stage that is asked itself tells its own part.
+            async with AsyncClient(detection[0].address) as stage:
+                parts = [await stage.explain(name) for name in names[:20]]
+            assert any(part.found for part in parts)
+            assert {server.server for part in parts for server in part.servers} == {"detection"}
             # Two of everything took part, and some were computed together.
             assert len(served) == 6, served
             assert company

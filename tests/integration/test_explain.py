@@ -246,7 +246,10 @@ async def test_the_command_tells_prints_and_exports(tmp_path: Path) -> None:
         assert text.startswith(result.request_id)
         assert "What it waited for" in text
         code, text, _ = await command(result.request_id, "--address", address, "--json")
-        assert json.loads(text)["request_id"] == result.request_id
+        plain = json.loads(text)
+        assert plain["request_id"] == result.request_id
+        (path,) = plain["critical_paths"]
+        assert sum(item["duration_ms"] for item in path["segments"]) == pytest.approx(path["total_ms"], abs=0.1)
         for name, key in (("story.json", "traceEvents"), ("story.speedscope.json", "profiles")):
             code, text, _ = await command(result.request_id, "--address", address, "--export", str(tmp_path / name))
             assert (code, text) == (0, "")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sluiceway.client.stories.types import Call, Explanation, Span, SpanKind
 
@@ -82,6 +83,24 @@ class CriticalPath:
         for item in self.segments:
             sums[item.what, item.server, item.step] += item.duration_ms
         return sorted(((*key, took_ms) for key, took_ms in sums.items()), key=lambda entry: -entry[3])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as in the output of `sluiceway explain --json`."""
+        return {
+            "source": self.source,
+            "total_ms": round(self.total_ms, 3),
+            "unaccounted_ms": round(self.unaccounted_ms, 3),
+            "segments": [
+                {
+                    "what": item.what,
+                    "server": item.server,
+                    "step": item.step,
+                    "start_ms": round(item.start_ms, 3),
+                    "duration_ms": round(item.duration_ms, 3),
+                }
+                for item in self.segments
+            ],
+        }
 
 
 def critical_path(
