@@ -4,6 +4,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <chrono>
+#include <cmath>
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
@@ -15,6 +16,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -27,6 +29,7 @@
 
 namespace {
 
+namespace common = sluiceway::common::v1;
 namespace pipeline = sluiceway::pipeline::v1;
 using pipeline::PipelineService;
 using pipeline::ProcessRequest;
@@ -107,6 +110,23 @@ void add_source(ProcessRequest& job, const std::string& path) {
   source->set_image(read_file(path));
 }
 
+// The box around a region, which may be turned; none for a shape that this program does not know.
+std::optional<common::Box> upright(const common::Geometry& geometry) {
+  if (geometry.has_box()) return geometry.box();
+  if (!geometry.has_rotated_box()) return std::nullopt;
+  const auto& turned = geometry.rotated_box();
+  const double angle = turned.angle_degrees() * std::acos(-1.0) / 180;
+  const double sin = std::abs(std::sin(angle)), cos = std::abs(std::cos(angle));
+  const double right = (turned.width() * cos + turned.height() * sin) / 2;
+  const double down = (turned.width() * sin + turned.height() * cos) / 2;
+  common::Box box;
+  box.set_x0(turned.center().x() - right);
+  box.set_y0(turned.center().y() - down);
+  box.set_x1(turned.center().x() + right);
+  box.set_y1(turned.center().y() + down);
+  return box;
+}
+
 // Writes a line for each thing that an event tells. Returns how many sources or jobs it says have failed.
 int print_event(const ProcessResponse& event) {
   const char* source = event.source_id().c_str();
@@ -119,11 +139,10 @@ int print_event(const ProcessResponse& event) {
       std::printf("regions\t%s\t%d\t%d\t%d\n", source, found.page().width(), found.page().height(),
                   found.regions_size());
       for (const auto& region : found.regions()) {
-        // A newer server may know shapes that this program does not.
-        if (!region.geometry().has_box()) continue;
-        const auto& box = region.geometry().box();
-        std::printf("box\t%s\t%d\t%.2f %.2f %.2f %.2f\t%s\t%.4f\n", source, region.id(), box.x0(), box.y0(),
-                    box.x1(), box.y1(), region.class_name().c_str(), region.confidence());
+        const auto box = upright(region.geometry());
+        if (!box) continue;
+        std::printf("box\t%s\t%d\t%.2f %.2f %.2f %.2f\t%s\t%.4f\n", source, region.id(), box->x0(), box->y0(),
+                    box->x1(), box->y1(), region.class_name().c_str(), region.confidence());
       }
       break;
     }

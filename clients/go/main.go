@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -221,6 +222,20 @@ func readSource(path string) (*pipeline.Source, error) {
 	return &pipeline.Source{SourceId: filepath.Base(path), Content: &pipeline.Source_Image{Image: image}}, nil
 }
 
+// upright returns the box around a region, which may be turned; nil for a shape that this program does not know.
+func upright(geometry *common.Geometry) *common.Box {
+	turned := geometry.GetRotatedBox()
+	if turned == nil {
+		return geometry.GetBox()
+	}
+	sin, cos := math.Sincos(float64(turned.GetAngleDegrees()) * math.Pi / 180)
+	sin, cos = math.Abs(sin), math.Abs(cos)
+	width, height := float64(turned.GetWidth()), float64(turned.GetHeight())
+	right, down := float32((width*cos+height*sin)/2), float32((width*sin+height*cos)/2)
+	x, y := turned.GetCenter().GetX(), turned.GetCenter().GetY()
+	return &common.Box{X0: x - right, Y0: y - down, X1: x + right, Y1: y + down}
+}
+
 // printEvent writes a line for each thing that an event tells and returns how many sources or jobs it says have failed.
 func printEvent(response *pipeline.ProcessResponse) int {
 	source := response.GetSourceId()
@@ -231,8 +246,7 @@ func printEvent(response *pipeline.ProcessResponse) int {
 		found := event.Regions
 		line("regions", source, found.GetPage().GetWidth(), found.GetPage().GetHeight(), len(found.GetRegions()))
 		for _, region := range found.GetRegions() {
-			// A newer server may know shapes that this program does not.
-			if box := region.GetGeometry().GetBox(); box != nil {
+			if box := upright(region.GetGeometry()); box != nil {
 				line("box", source, region.GetId(),
 					fmt.Sprintf("%.2f %.2f %.2f %.2f", box.GetX0(), box.GetY0(), box.GetX1(), box.GetY1()),
 					region.GetClassName(), fmt.Sprintf("%.4f", region.GetConfidence()))

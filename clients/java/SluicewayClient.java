@@ -6,7 +6,9 @@ import com.google.rpc.ErrorInfo;
 import com.google.rpc.RetryInfo;
 import com.sluiceway.common.v1.Box;
 import com.sluiceway.common.v1.Error;
+import com.sluiceway.common.v1.Geometry;
 import com.sluiceway.common.v1.Priority;
+import com.sluiceway.common.v1.RotatedBox;
 import com.sluiceway.pipeline.v1.PipelineServiceGrpc;
 import com.sluiceway.pipeline.v1.ProcessOptions;
 import com.sluiceway.pipeline.v1.ProcessRequest;
@@ -289,6 +291,25 @@ public final class SluicewayClient {
     }
   }
 
+  /** The box around a region, which may be turned; null for a shape that this program does not know. */
+  private static Box upright(Geometry geometry) {
+    if (geometry.hasBox()) {
+      return geometry.getBox();
+    }
+    if (!geometry.hasRotatedBox()) {
+      return null;
+    }
+    RotatedBox turned = geometry.getRotatedBox();
+    double angle = Math.toRadians(turned.getAngleDegrees());
+    double sin = Math.abs(Math.sin(angle));
+    double cos = Math.abs(Math.cos(angle));
+    float right = (float) ((turned.getWidth() * cos + turned.getHeight() * sin) / 2);
+    float down = (float) ((turned.getWidth() * sin + turned.getHeight() * cos) / 2);
+    float x = turned.getCenter().getX();
+    float y = turned.getCenter().getY();
+    return Box.newBuilder().setX0(x - right).setY0(y - down).setX1(x + right).setY1(y + down).build();
+  }
+
   /** Writes a line for each thing that an event tells. Returns how many sources or jobs it says have failed. */
   private static int printEvent(ProcessResponse response) {
     String source = response.getSourceId();
@@ -300,9 +321,8 @@ public final class SluicewayClient {
         Regions found = response.getRegions();
         line("regions", source, found.getPage().getWidth(), found.getPage().getHeight(), found.getRegionsCount());
         for (Region region : found.getRegionsList()) {
-          // A newer server may know shapes that this program does not.
-          if (region.getGeometry().hasBox()) {
-            Box box = region.getGeometry().getBox();
+          Box box = upright(region.getGeometry());
+          if (box != null) {
             String corners = format("%.2f %.2f %.2f %.2f", box.getX0(), box.getY0(), box.getX1(), box.getY1());
             line("box", source, region.getId(), corners, region.getClassName(), format("%.4f", region.getConfidence()));
           }

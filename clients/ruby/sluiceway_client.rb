@@ -154,11 +154,24 @@ class Client
   def print_regions(source, found)
     line 'regions', source, found.page.width, found.page.height, found.regions.size
     found.regions.each do |region|
-      # A newer server may know shapes that this program does not.
-      next unless (box = region.geometry&.box)
+      next unless (edges = upright(region.geometry))
 
-      corners = format('%.2f %.2f %.2f %.2f', box.x0, box.y0, box.x1, box.y1)
+      corners = format('%.2f %.2f %.2f %.2f', *edges)
       line 'box', source, region.id, corners, region.class_name, format('%.4f', region.confidence)
+    end
+  end
+
+  # The edges of the box around a region, which may be turned; nil for a shape that this program does not know.
+  def upright(geometry)
+    if (box = geometry&.box)
+      [box.x0, box.y0, box.x1, box.y1]
+    elsif (turned = geometry&.rotated_box)
+      angle = turned.angle_degrees * Math::PI / 180
+      sin = Math.sin(angle).abs
+      cos = Math.cos(angle).abs
+      right = (turned.width * cos + turned.height * sin) / 2
+      down = (turned.width * sin + turned.height * cos) / 2
+      [turned.center.x - right, turned.center.y - down, turned.center.x + right, turned.center.y + down]
     end
   end
 

@@ -1,7 +1,19 @@
 # One event of the pipeline in, lines of tab-separated fields out. An unknown event gives no line.
-def fixed($digits): (. * pow(10; $digits) | round) as $scaled
-  | ($scaled / pow(10; $digits) | floor | tostring) + "." + ("0000" + ($scaled % pow(10; $digits) | tostring))[-$digits:];
+def fixed($digits): (if . < 0 then "-" else "" end) as $sign | (fabs * pow(10; $digits) | round) as $scaled
+  | $sign + ($scaled / pow(10; $digits) | floor | tostring) + "." + ("0000" + ($scaled % pow(10; $digits) | tostring))[-$digits:];
 def fields: map(tostring) | join("\t");
+
+# The edges of the box around a region, which may be turned; none for a shape that this program does not know. What is 0
+# may be left out.
+def upright:
+  if .box then .box | [.x0, .y0, .x1, .y1 | . // 0]
+  elif .rotated_box then .rotated_box
+    | ((.angle_degrees // 0) * 3.141592653589793 / 180) as $angle
+    | ($angle | sin | fabs) as $sin | ($angle | cos | fabs) as $cos
+    | (.center.x // 0) as $x | (.center.y // 0) as $y | (.width // 0) as $width | (.height // 0) as $height
+    | (($width * $cos + $height * $sin) / 2) as $right | (($width * $sin + $height * $cos) / 2) as $down
+    | [$x - $right, $y - $down, $x + $right, $y + $down]
+  else [] end;
 
 # Tools write the names of fields as in the protos or in lowerCamelCase, by what the server's descriptors say.
 walk(if type == "object"
@@ -11,9 +23,7 @@ walk(if type == "object"
   elif $event.regions then $event.regions
     | (["regions", $source, .page.width, .page.height, (.regions | length)] | fields),
       (.regions[]
-        # A newer server may know shapes that this program does not.
-        | select(.geometry.box)
-        | [.geometry.box | .x0, .y0, .x1, .y1 | fixed(2)] as $corners
+        | [.geometry | upright[] | fixed(2)] as $corners | select($corners | length > 0)
         | ["box", $source, .id, ($corners | join(" ")), .class_name, (.confidence | fixed(4))] | fields)
   # What is about a page or the source names no region.
   elif $event.values then $event.values | select(.subject | IN("SUBJECT_UNSPECIFIED", "SUBJECT_REGION")) | .values[]

@@ -43,12 +43,22 @@ class Model(NamedTuple):
 
 
 class StageTimings(NamedTuple):
-    """Milliseconds inside a stage."""
+    """Milliseconds inside a stage, and on the way to it.
+
+    Attributes:
+        total_ms: inside of the stage; of a whole step, from its first call to its last answer.
+        batch_ms: with a worker and not computed: before its batch was begun, or until the answer left.
+        backlog_ms: in the orchestrator, waiting for a replica.
+        transfer_ms: on the way there and back.
+    """
 
     queue_ms: float = 0.0
     compute_ms: float = 0.0
     total_ms: float = 0.0
     decode_ms: float = 0.0
+    batch_ms: float = 0.0
+    backlog_ms: float = 0.0
+    transfer_ms: float = 0.0
 
 
 class Subject(Enum):
@@ -156,6 +166,7 @@ class SourceDone:
     Attributes:
         lines: ids of the regions of each.
         blocks: positions of the lines of each.
+        line_pages: page of each line; empty where all are of the first page.
         notices: `Notice` messages.
     """
 
@@ -166,6 +177,7 @@ class SourceDone:
     notices: Sequence[Any] = ()
     lines: Sequence[Sequence[int]] = ()
     blocks: Sequence[Sequence[int]] = ()
+    line_pages: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)

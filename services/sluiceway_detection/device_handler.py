@@ -19,10 +19,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from sluiceway_runtime.cores.placement import Placement
+from sluiceway_runtime.documents.pages import DocumentPage
 from sluiceway_runtime.errors import SluicewayError
 from sluiceway_runtime.images.limits import ImageLimits
 from sluiceway_runtime.pool.handler import Finish
 from sluiceway_runtime.pool.payload import Payload
+from sluiceway_runtime.ready_graphs import graphs
 
 from sluiceway_detection.backends.base import require_trust
 from sluiceway_detection.crops import cut_crops
@@ -44,6 +46,8 @@ FACTORY = "sluiceway_detection.device_handler:build"
 _FINISHING_SHARE = 4
 
 Places = npt.NDArray[np.floating]
+# What needs no device: a page that says itself what stands in it, or an image that cannot be read.
+Settled = Payload | SluicewayError
 
 
 class DeviceBackend(Protocol):
@@ -65,16 +69,21 @@ class _Prepared:
     """A decoded image."""
 
     job: DetectionJob
-    image_bgr: ImageBgr
+    page: DocumentPage
     letterbox: Letterbox
     input_bgr: ImageBgr
     decode_ms: float
+
+    @property
+    def image_bgr(self) -> ImageBgr:
+        """Its pixels."""
+        return self.page.image.pixels
 
 
 class _Batch:
     """A batch on its way. It is begun when its files are with the decoders, and sent when it is with the device."""
 
-    def __init__(self, images: Sequence[Future[_Prepared | SluicewayError]]) -> None:
+    def __init__(self, images: Sequence[Future[_Prepared | Settled]]) -> None:
         self.images = images
         self.sent = False
         self.fault: Exception | None = None
@@ -115,7 +124,7 @@ class DeviceHandler:
             depth=self._settings.overlap,
             workers_on_device=self._settings.workers_on_device,
         )
-        return {"detection": self.open(backend, placement), "thread_use": None}
+        return {"detection": self.open(backend, placement), "thread_use": None, "graphs": graphs()}
 
     def open(self, backend: DeviceBackend, placement: Placement) -> DetectionFacts:
         """Start the threads around a backend that is ready."""
@@ -157,7 +166,7 @@ class DeviceHandler:
         self._send_decoded()
         return lambda: self._finish(begun)
 
-    def decode(self, batch: Sequence[Payload]) -> list[Future[_Prepared | SluicewayError]]:
+    def decode(self, batch: Sequence[Payload]) -> list[Future[_Prepared | Settled]]:
         """The first stage alone: decode and letterbox the files of a batch."""
         return [self._decoders.submit(self._prepare, item) for item in batch]
 
@@ -169,9 +178,7 @@ class DeviceHandler:
         if batch.fault is not None:
             raise batch.fault
         images = [image.result() for image in batch.images]
-        answers: list[Payload | SluicewayError | None] = [
-            image if isinstance(image, SluicewayError) else None for image in images
-        ]
+        answers: list[Settled | None] = [None if isinstance(image, _Prepared) else image for image in images]
         parts: list[tuple[list[int], Future[list[Payload | SluicewayError]]]] = []
         for rows, wait in batch.waiting:
             places = wait()
@@ -208,25 +215,28 @@ class DeviceHandler:
         except Exception as error:
             batch.fault = error
 
-    def _prepare(self, item: Payload) -> _Prepared | SluicewayError:
+    def _prepare(self, item: Payload) -> _Prepared | Settled:
         """Decode and letterbox one image, in a thread of the decoders."""
         begun_s = time.perf_counter()
         job: DetectionJob = item.meta
         try:
-            image = image_of(item, self._limits)
+            page = image_of(item, self._limits, self._settings.documents)
         except SluicewayError as error:
             return error
         decode_ms = (time.perf_counter() - begun_s) * 1000
+        if page.lines:
+            return DetectionAnswer.of_text(page, decode_ms)
+        image = page.image.pixels
         letterbox = Letterbox.place((image.shape[0], image.shape[1]), self._backend.inputs, job.image_size_px)
-        return _Prepared(job, image, letterbox, letterbox.draw(image), decode_ms)
+        return _Prepared(job, page, letterbox, letterbox.draw(image), decode_ms)
 
     def _answers(
-        self, images: Sequence[_Prepared | SluicewayError], places: Sequence[Places]
+        self, images: Sequence[_Prepared | Settled], places: Sequence[Places]
     ) -> list[Payload | SluicewayError]:
         """Answer some images of a batch, in a thread of the finishers."""
         return [self._answer(image, its) for image, its in zip(images, places, strict=True)]
 
-    def _answer(self, prepared: _Prepared | SluicewayError, places: Places) -> Payload | SluicewayError:
+    def _answer(self, prepared: _Prepared | Settled, places: Places) -> Payload | SluicewayError:
         """Select the boxes of one image and cut its crops."""
         assert isinstance(prepared, _Prepared), "an image that could not be read has no places"
         job = prepared.job
@@ -235,7 +245,7 @@ class DeviceHandler:
             crops = cut_crops(prepared.image_bgr, found, job.crops, self._settings.max_crop_bytes)
         except SluicewayError as error:
             return error
-        return DetectionAnswer.payload(prepared.image_bgr, found, crops, prepared.decode_ms)
+        return DetectionAnswer.payload(prepared.page, found, crops, prepared.decode_ms)
 
 
 def build(config: Mapping[str, Any]) -> DeviceHandler:

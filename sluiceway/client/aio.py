@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import time
-import uuid
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -17,12 +15,13 @@ from typing import Self, TypeVar, Unpack
 from sluiceway.client.assembly import Assembly
 from sluiceway.client.bulk import BulkRun
 from sluiceway.client.connection import Connection, Headers
-from sluiceway.client.convert import from_describe, from_response, to_request
+from sluiceway.client.convert import from_describe, from_response, from_watch, to_request
 from sluiceway.client.description import Description
 from sluiceway.client.events import Event
 from sluiceway.client.files import MAX_SOURCE_BYTES, READ_TIMEOUT_S, UNASKED_BYTES
 from sluiceway.client.options import OptionFields, Options, Tls, with_fields
 from sluiceway.client.patience import Patience, RetryPolicy
+from sluiceway.client.request_ids import named, request_id_of
 from sluiceway.client.results import Result
 from sluiceway.client.runs import AsyncResults
 from sluiceway.client.sources import ApiCall, ChannelOrder, LoadedSource, SourceLike, load_source, path_of, with_calls
@@ -30,13 +29,13 @@ from sluiceway.client.stories.asking import ask_every_server
 from sluiceway.client.stories.types import Explanation
 from sluiceway.client.threads import in_thread
 from sluiceway.client.traces import current_headers, traced
-from sluiceway.errors import DeadlineExceeded, ImageTooLarge, InvalidImage, InvalidOption, SluicewayError, Unavailable
+from sluiceway.errors import DeadlineExceeded, ImageTooLarge, InvalidImage, SluicewayError, Unavailable
+from sluiceway.figures import ClusterFigures
 
 __all__ = ["DEFAULT_ADDRESS", "EXPLAIN_TIMEOUT_S", "PATIENCE_S", "AsyncClient"]
 
 DEFAULT_ADDRESS = "localhost:50051"
 _DEFAULT_OPTIONS = Options()
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # For limits that are good to know; images wait for them meanwhile.
 ADDRESS_VARIABLE = "SLUICEWAY_ADDRESS"
 ASK_TIMEOUT_S = 5.0
@@ -134,7 +133,7 @@ class AsyncClient:
             SluicewayError: whatever kept the image from being processed.
         """
         asked = with_fields(options, fields)
-        name = _request_id(request_id)
+        name = request_id_of(request_id)
         loaded = await self._load(with_calls(source, calls, params))
 
         async def once(remaining_s: float) -> Result:
@@ -145,7 +144,7 @@ class AsyncClient:
                     assembly.add(event)
             return replace(assembly.result(), request_id=name).raise_for_error()
 
-        with _named(name), traced("sluiceway process", name) as trace:
+        with named(name), traced("sluiceway process", name) as trace:
             return await self._with_retries(once, timeout_s)
 
     async def events(
@@ -180,7 +179,7 @@ class AsyncClient:
         Raises:
             SluicewayError: the job as a whole could not run. It is tried again only while no event has come.
         """
-        options, name = with_fields(options, fields), _request_id(request_id)
+        options, name = with_fields(options, fields), request_id_of(request_id)
         loaded = [await self._load(with_calls(source, calls, params)) for source in sources]
         patience, begun = self._patience(timeout_s), False
         with traced("sluiceway events", name) as trace:
@@ -193,7 +192,7 @@ class AsyncClient:
                             begun = True
                             yield event
                 except SluicewayError as error:
-                    with _named(name):
+                    with named(name):
                         if begun:
                             raise
                         delay_s = patience.failed(error)
@@ -240,7 +239,7 @@ class AsyncClient:
         Raises:
             SluicewayError: the server could not be reached for `patience_s`.
         """
-        asked, name = with_fields(options, fields), _request_id(request_id)
+        asked, name = with_fields(options, fields), request_id_of(request_id)
         run = BulkRun(
             open_call=lambda: self._connection.bulk(asked, name, current_headers()),
             load=self._load,
@@ -281,6 +280,19 @@ class AsyncClient:
             SluicewayError: no orchestrator answers.
         """
         return await ask_every_server(self.address, request_id, self._connect, timeout_s)
+
+    async def watch(self, interval_s: float = 1.0) -> AsyncGenerator[ClusterFigures]:
+        """Be told again and again how the cluster is, and what limits it; the first time after one interval.
+
+        Args:
+            interval_s: seconds between two of them, 0.2 to 60.
+
+        Raises:
+            SluicewayError: the server cannot be reached, or drains. It is not asked again by itself.
+        """
+        async with aclosing(self._connection.watch(interval_s)) as responses:
+            async for response in responses:
+                yield from_watch(response)
 
     async def _ask(self) -> Description:
         """Describe in one quick try."""
@@ -378,21 +390,3 @@ def _connect(
     tls: Tls | None, token: str | None, metadata: Mapping[str, str] | None, address: str, name: str | None
 ) -> Connection:
     return Connection(address, tls=tls, token=token, metadata=metadata, name=name)
-
-
-def _request_id(given: str | None) -> str:
-    if given is None:
-        return uuid.uuid4().hex[:16]
-    if not _REQUEST_ID.fullmatch(given):
-        raise InvalidOption("a request id is letters, digits and ._:-, at most 128 of them")
-    return given
-
-
-@contextmanager
-def _named(request_id: str) -> Iterator[None]:
-    """Let errors carry the id of their request."""
-    try:
-        yield
-    except SluicewayError as error:
-        error.request_id = error.request_id or request_id
-        raise

@@ -23,6 +23,7 @@ from sluiceway.client.runs import Results
 from sluiceway.client.sources import ApiCall, ChannelOrder, SourceLike
 from sluiceway.client.stories.types import Explanation
 from sluiceway.errors import Cancelled, SluicewayError
+from sluiceway.figures import ClusterFigures
 
 __all__ = ["Client"]
 
@@ -367,6 +368,10 @@ class Client:
     def explain(self, request_id: str, *, timeout_s: float = EXPLAIN_TIMEOUT_S) -> Explanation:
         """Ask every orchestrator for the story of a request; see `AsyncClient.explain`."""
         return self._thread.run(self._client.explain(request_id, timeout_s=timeout_s))
+
+    def watch(self, interval_s: float = 1.0) -> Generator[ClusterFigures]:
+        """Be told again and again how the cluster is, and what limits it; see `AsyncClient.watch`."""
+        return self._thread.iterate(self._client.watch(interval_s))
 
     def wait_ready(self, timeout_s: float, *, pipeline: str | None = None) -> Description:
         """Wait until every stage of a pipeline takes work; see `AsyncClient.wait_ready`."""

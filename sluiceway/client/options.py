@@ -7,11 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, Literal, TypedDict, cast
 
 from sluiceway.errors import InvalidOption
 
-__all__ = ["OptionFields", "Options", "Priority", "StepOptions", "Tls", "require_metadata", "with_fields"]
+__all__ = ["OptionFields", "Options", "Priority", "StepOptions", "TextLayer", "Tls", "require_metadata", "with_fields"]
+
+
+TextLayer = Literal["ignore", "prefer"]
 
 
 class Priority(StrEnum):
@@ -55,6 +58,8 @@ class Options:
         return_images: send fetched images back, for drawing.
         detect_only: find regions, read nothing, and call nothing with what was read.
         steps: for single steps, by name; these win over the others.
+        text_layer: of pages of PDF documents that hold text: "prefer" hands that out in place of reading them, "ignore"
+            reads them as they would be printed; None leaves it to the server, which ignores it.
     """
 
     confidence: float | None = None
@@ -69,6 +74,7 @@ class Options:
     detect_only: bool = False
     steps: Mapping[str, StepOptions] = field(default_factory=dict)
     words: bool | None = None
+    text_layer: TextLayer | None = None
 
 
 class OptionFields(TypedDict, total=False):
@@ -81,10 +87,12 @@ class OptionFields(TypedDict, total=False):
     image_size: int | None
     characters: bool | None
     top_k: int | None
+    words: bool | None
     priority: Priority | str
     return_images: bool
     detect_only: bool
     steps: Mapping[str, StepOptions]
+    text_layer: TextLayer | None
 
 
 def with_fields(options: Options, fields: OptionFields) -> Options:

@@ -28,6 +28,8 @@ Script = Callable[["ScriptedPipeline", pipeline_pb2.ProcessRequest, grpc.Service
 # Beside plain ASCII: what a client that mishandles UTF-8 would get wrong.
 TEXTS = ("HELLO", "Größe 漢字 😀")
 WAIT_S = 10
+# Its box is partly outside of the page.
+TURNED_DEGREES = 30
 
 
 @dataclass
@@ -184,7 +186,7 @@ def queue_full(
 def from_the_future(
     server: ScriptedPipeline, request: pipeline_pb2.ProcessRequest, context: grpc.ServicerContext
 ) -> Iterator[Response]:
-    """What a newer server might send, and steps that a client did not ask for.
+    """What a newer server might send, steps that a client did not ask for, and a region that is turned.
 
     An unknown event, unknown fields, a shape that is not a box, a kind of value that no program prints, and a text of
     the whole page, whose region means nothing.
@@ -195,6 +197,10 @@ def from_the_future(
         if event.HasField("regions"):
             polygon = geometry_pb2.Polygon(points=[geometry_pb2.Point(x=1, y=1)] * 3)
             event.regions.regions.add(id=2, geometry=geometry_pb2.Geometry(polygon=polygon), class_name="new")
+            turned = geometry_pb2.RotatedBox(
+                center=geometry_pb2.Point(x=10, y=20), width=30, height=8, angle_degrees=TURNED_DEGREES
+            )
+            event.regions.regions.add(id=3, geometry=geometry_pb2.Geometry(rotated_box=turned), class_name="turned")
         elif event.HasField("values"):
             owner = pipeline_pb2.Value(region_id=event.values.values[0].region_id)
             owner.data.update({"owner": "somebody", "fines": [1, None, {"paid": True}]})

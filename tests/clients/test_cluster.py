@@ -36,8 +36,6 @@ def cluster(certificates: Path) -> Iterator[Up]:
         SLUICEWAY_SECURITY__STAGE_TOKEN_ENV="STAGE_TOKEN",
         CLIENT_TOKEN=TOKEN,
         STAGE_TOKEN="another-token-of-a-test",
-        # These programs print upright boxes alone; the lines that the default model finds may be turned.
-        SLUICEWAY_DETECTION__MODEL="text-nano",
         SLUICEWAY_DETECTION__WORKERS="1",
         SLUICEWAY_RECOGNITION__WORKERS="1",
     )

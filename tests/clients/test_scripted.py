@@ -138,8 +138,10 @@ def test_ignores_what_a_newer_server_adds(run: Run, pipeline: ScriptedPipeline, 
     pipeline.script = scripted_pipeline.from_the_future
     output = run(images[0])
     assert output.exit_code == 0, output
-    # The third shape is no box: a client may leave it out, or draw what surrounds it.
-    assert [line[1] for line in output.of("box")][:2] == ["0", "1"]
+    boxes = {line[1]: line[2] for line in output.of("box")}
+    # The third shape is a polygon: a client may leave it out, or draw what surrounds it.
+    assert list(boxes)[:2] == ["0", "1"]
+    assert [float(edge) for edge in boxes["3"].split()] == pytest.approx([-4.99, 9.04, 24.99, 30.96], abs=0.011)
     assert [line[-1] for line in output.of("text")] == list(TEXTS)
 
 

@@ -120,6 +120,7 @@ DECISIONS: tuple[Decision, ...] = (
     Decision("docs/docker.md", 'detection = "a:50052', What.CONFIGURATION),
     Decision("docs/http.md", '"sources":', What.SHELL, promises={"": "job_done"}),
     Decision("docs/http.md", "Accept: application/json", What.SHELL, promises={"": '"source": "photo.jpg"'}),
+    _elsewhere("docs/http.md", "curl -N", "test"),
     Decision("docs/http.md", "curl ", What.SHELL, promises={"": "job_done"}),
     Decision("docs/http.md", '"status": "ok"', What.SHOWN),
     Decision("docs/http.md", '"job_id"', What.SHOWN),
@@ -143,6 +144,10 @@ DECISIONS: tuple[Decision, ...] = (
     _elsewhere("docs/security.md", "grpcurl -cacert", "test-clients"),
     _elsewhere("docs/security.md", "Client(", "test"),
     Decision("docs/security.md", "interactive_clients", What.CONFIGURATION),
+    Decision("docs/top.md", "--once", What.SHELL, promises={"": "orchestrator", "look.json": '"limits"'}),
+    _elsewhere("docs/top.md", "top --address", "test"),
+    Decision("docs/top.md", "client.watch", What.PYTHON),
+    _elsewhere("docs/top.md", "port-forward", "test-kubernetes"),
 )
 
 

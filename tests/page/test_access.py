@@ -134,7 +134,7 @@ def test_the_cluster_is_shown_live(browser: Browser, background: Background, ope
     assert cluster.detection[0].address in shown
     assert "read the default" in shown
     # What a person has selected stays when the figures change.
-    browser.run("window.kept = document.querySelector('.stages h2')")
+    browser.run("window.kept = document.querySelector('.stages h3')")
     background.run(cluster.recognition[0].serving(yes=False))
     browser.until(lambda: browser.count(".state.down") == 1, "a stage that is not ready is not told")
     assert "no replica is ready" in browser.text("#view-cluster")

@@ -67,6 +67,11 @@ def event_to_proto(addressed: Addressed) -> pipeline_pb2.ProcessResponse:
             for report in event.steps:
                 _set_report(done.steps.add(), report)
             done.MergeFromString(b"".join([*map(_line, event.lines), *map(_block, event.blocks)]))
+            if event.line_pages:
+                for told, page in zip(done.lines, event.line_pages, strict=True):
+                    told.page = page
+                for whole in done.blocks:
+                    whole.page = event.line_pages[whole.lines[0]]
             done.notices.extend(event.notices)
         case SourceFailed() as event:
             response.failed.error.CopyFrom(error_to_proto(event.error))

@@ -22,6 +22,7 @@ __all__ = [
     "keep",
     "number_values",
     "page_turned",
+    "text_values",
     "place",
     "plain_value",
     "texts_of",
@@ -67,12 +68,13 @@ def texts_of(values: pipeline_pb2.Values, region: Callable[[int], TurnedBox]) ->
     return found
 
 
-def page_turned(quarter: int) -> notice_pb2.Notice:
+def page_turned(quarter: int, page: int = 0) -> notice_pb2.Notice:
     """Says that the text of a page runs otherwise than from left to right."""
     return notice_pb2.Notice(
         reason="PAGE_TURNED",
         message=f"the page is turned by {quarter} degrees clockwise, and was read so",
         metadata={"degrees": str(quarter)},
+        page=page,
     )
 
 
@@ -139,6 +141,11 @@ def data_value(region_id: int, data: Mapping[str, Any]) -> pipeline_pb2.Values:
     value = values.values.add(region_id=region_id)
     value.data.update(data)
     return values
+
+
+def text_values(texts: Mapping[int, Any]) -> pipeline_pb2.Values:
+    """`Text` messages by region, as values."""
+    return pipeline_pb2.Values(values=[pipeline_pb2.Value(region_id=key, text=text) for key, text in texts.items()])
 
 
 def _upright(geometry: geometry_pb2.Geometry, at: int, turned: dict[int, TurnedBox]) -> Box:

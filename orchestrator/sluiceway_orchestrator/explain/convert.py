@@ -104,7 +104,7 @@ def _attempt(job: JobRow, source: SourceRow, attempt: AttemptRow, now_s: float) 
 
 
 def _timings(timings: tuple[float, ...]) -> model_pb2.StageTimings:
-    queue_ms, compute_ms, total_ms, decode_ms = timings
+    queue_ms, compute_ms, total_ms, decode_ms = timings[:4]
     return model_pb2.StageTimings(queue_ms=queue_ms, compute_ms=compute_ms, total_ms=total_ms, decode_ms=decode_ms)
 
 

@@ -33,6 +33,7 @@ async def run_source(state: SourceState) -> SourceDone:
     Raises:
         SluicewayError: the source failed.
     """
+    state.place = "fetch"
     state.caller.require_params(state.pipeline)
     try:
         fetched = await _fetch(state)
@@ -52,12 +53,12 @@ async def run_source(state: SourceState) -> SourceDone:
     if gone:
         await _begin_again(state)
     layout = await _layout(state.tree)
-    if layout.quarter:
-        state.notices.append(page_turned(layout.quarter))
+    state.notices += [page_turned(quarter, page) for page, quarter in layout.quarters.items()]
     return SourceDone(
         reading_order=layout.order,
         lines=layout.lines,
         blocks=layout.blocks,
+        line_pages=layout.pages,
         fetch_ms=fetch_ms,
         total_ms=(monotonic() - state.job.accepted_s) * 1000,
         steps=reports(state.pipeline.steps, state.notes),
@@ -91,10 +92,12 @@ async def _begin_again(state: SourceState) -> None:
 
 async def _attempt(state: SourceState, fetched: Fetched) -> None:
     try:
+        state.place = "binding"
         try:
             state.binding = await state.parts.binder.bind(state.pipeline, state.job.deadline)
         finally:
             state.story.note("bind")
+        state.place = ""
         await Steps(state, fetched).run()
     finally:
         fetched.release()
@@ -117,6 +120,7 @@ async def _begin(state: SourceState, fetched: Fetched) -> None:
     """Take in what APIs said, and tell that the source is here."""
     for step in state.pipeline.first_calls:
         if step.on_error == "fail" and step.name in fetched.call_errors:
+            state.failed_step = step.name
             raise fetched.call_errors[step.name]
     state.caller.values = fetched.values
     size = len(json.dumps(fetched.values)) if fetched.values else 0

@@ -54,7 +54,7 @@ class Defaults:
     image_sizes: tuple[int, ...]
 
 
-def job_of(request: pb.DetectRequest, defaults: Defaults) -> DetectionJob:
+def job_of(request: pb.DetectRequest | pb.DetectPagesRequest, defaults: Defaults) -> DetectionJob:
     """Check the options and crop specs of a request.
 
     Raises:

@@ -20,6 +20,7 @@ from sluiceway_runtime.gpu.recipe import Maker, Recipe
 from sluiceway_runtime.gpu.shapes import ArraySpec, Layout, Shape
 from sluiceway_runtime.gpu.staging import Arrays, Graph, Run, Staging, StagingRing
 from sluiceway_runtime.pool.handler import WorkerBroken
+from sluiceway_runtime.ready_graphs import count_graph
 
 __all__ = ["CompiledModule"]
 
@@ -182,7 +183,7 @@ class CompiledModule:
                 break
             try:
                 module, device = self._module(shape), self._device.torch
-                return self._record(shape, static_in, compiler.load(package, module, shape, device))
+                graph = self._record(shape, static_in, compiler.load(package, module, shape, device))
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # whatever a compiler may run into
@@ -191,6 +192,10 @@ class CompiledModule:
                 log.warning("%s: %s cannot be used and %s: %s", self.name, package.name, what_next, first)
                 self._artefacts.discard(shape)
                 package = self._packages([shape]).get(shape) if may_build else None
+            else:
+                count_graph("compiled")
+                return graph
+        count_graph("plain")
         return self._record(shape, static_in, self._module(shape))
 
     def _record(self, shape: Shape, static_in: Any, call: Callable[..., Any]) -> Graph:

@@ -25,8 +25,9 @@ GROUP_KEY = "sluiceway-group"
 
 # Questions about the server itself, which it answers while it starts and drains, too.
 QUESTIONS = (
-    "/Describe", "/Explain", "/ServerLive", "/ServerReady", "/ModelReady", "/ServerMetadata", "/ModelMetadata"
-)  # fmt: skip
+    *("/Describe", "/Explain", "/Sample", "/Watch"),
+    *("/ServerLive", "/ServerReady", "/ModelReady", "/ServerMetadata", "/ModelMetadata"),
+)
 _HEALTH = "/grpc.health.v1.Health/"
 _PRIORITIES = {priority.name.lower(): priority for priority in Priority}
 

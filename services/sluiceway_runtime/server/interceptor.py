@@ -21,13 +21,15 @@ from sluiceway_runtime.errors import (
     SluicewayError,
     Unauthenticated,
 )
+from sluiceway_runtime.metrics.calls import CallMetrics
 from sluiceway_runtime.recorder import Recorder, fault_of
 from sluiceway_runtime.server.calls import REQUEST_ID_KEY, begin_request, current_request_id
 from sluiceway_runtime.server.door import QUESTIONS, Door, Entry, current_account
-from sluiceway_runtime.server.metrics import CallMetrics
+from sluiceway_runtime.server.security import current_client
 from sluiceway_runtime.server.status import brief, code_of, trailers
 from sluiceway_runtime.tracing import Tracer
 from sluiceway_runtime.tracing.calls import TracedCall, begin_call, end_call
+from sluiceway_runtime.watch.durations import Durations
 
 __all__ = ["CallInterceptor"]
 
@@ -151,12 +153,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         tracer: Tracer | None = None,
         *,
         begins_traces: bool = True,
+        access_log: bool = False,
     ) -> None:
         self._begins_traces = begins_traces
         self._door = door
         self._metrics = metrics
         self._recorder = recorder or Recorder()
         self._tracer = tracer
+        self._access_log = access_log
+        # Of answered calls for work, for whoever watches.
+        self.durations = Durations()
         # By method: what was wrapped, and what came of it. Servers have few methods, and the same handler each time.
         self._wrapped: dict[str, tuple[object, _Handlers]] = {}
         self._running = 0
@@ -213,14 +219,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._running -= 1
         if not self._running:
             self._idle.set()
-        now_s = monotonic()
-        self._metrics.observe(call.method, code.name, now_s - call.started_s)
-        if not call.method.endswith(QUESTIONS):
-            its = (call.number, call.method, call.request_id, call.started_s, call.admitted_s, now_s)
+        now_s, method = monotonic(), call.method
+        seconds = now_s - call.started_s
+        self._metrics.observe(method, code.name, seconds)
+        if not method.endswith(QUESTIONS):
+            if code is grpc.StatusCode.OK:
+                self.durations.observe(seconds)
+            its = (call.number, method, call.request_id, call.started_s, call.admitted_s, now_s)
             row = (*its, code.name, *call.fault)
             self._recorder.calls.ended(row)
             if call.trace is not None and self._tracer is not None:
                 end_call(self._tracer, self._recorder.batches, call.trace, row)
+        if self._access_log:
+            log.info("%s %s %.1f ms, client %s", method, code.name, seconds * 1000, current_client.get() or "-")
 
 
 def _refusal(call: _Call, error: SluicewayError) -> grpc.RpcMethodHandler[Any, Any]:

@@ -16,6 +16,7 @@ from sluiceway_runtime.errors import SluicewayError
 __all__ = [
     "DETAILS_KEY",
     "DOMAIN",
+    "REASONS",
     "brief",
     "code_of",
     "code_of_reason",
@@ -52,6 +53,8 @@ _BY_REASON: Final[dict[str, type[SluicewayError]]] = {
         errors.Internal,
     )
 }
+# By these what failed is counted.
+REASONS: Final = tuple(_BY_REASON)
 # For peers that send no ErrorInfo: gRPC itself (no connection, deadline), proxies, other servers.
 _BY_CODE: Final[dict[grpc.StatusCode, type[SluicewayError]]] = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidOption,

@@ -5,6 +5,7 @@ from sluiceway.client.convert.failure import error_from_rpc
 from sluiceway.client.convert.request import JobRequest, call_metadata, size_fault, to_request
 from sluiceway.client.convert.response import from_response
 from sluiceway.client.convert.story import from_explain
+from sluiceway.client.convert.watch import from_watch, to_watch
 
 __all__ = [
     "JobRequest",
@@ -13,6 +14,8 @@ __all__ = [
     "from_describe",
     "from_explain",
     "from_response",
+    "from_watch",
     "size_fault",
     "to_request",
+    "to_watch",
 ]

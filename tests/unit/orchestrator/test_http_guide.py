@@ -10,8 +10,8 @@ from google.protobuf import json_format
 from jsonschema import Draft202012Validator
 from sluiceway_orchestrator.http.convert import QUERY, request_from_json
 from sluiceway_orchestrator.http.openapi import document
-from sluiceway_orchestrator.http.problem import problem_body
 from sluiceway_runtime.errors import QueueFull
+from sluiceway_runtime.http.problem import problem_body
 
 from sluiceway.pipeline.v1 import pipeline_pb2
 

@@ -185,7 +185,7 @@ def test_lines_and_blocks_have_those_in_which_text_was_read() -> None:
     assert layout.order == [0, 1, 3, 2, 4, 5]
     assert layout.lines == [[0, 1], [2], [4], [5]]
     assert layout.blocks == [[0, 1], [2, 3]]
-    assert layout.quarter == 0
+    assert layout.quarters == {}
     # Detected, and nothing read.
     unread = RegionTree()
     told(unread, TEXT, [row(0)])
@@ -222,7 +222,7 @@ def test_a_page_that_is_turned_is_read_as_its_text_runs(quarter: int, turned: bo
     layout = tree.layout()
     assert layout.order == list(range(6))
     assert layout.lines == [[at] for at in range(6)]
-    assert layout.quarter == quarter
+    assert layout.quarters == ({0: quarter} if quarter else {})
 
 
 def test_columns_of_ideographs_are_read_from_right_to_left_and_turn_no_page() -> None:
@@ -231,7 +231,7 @@ def test_columns_of_ideographs_are_read_from_right_to_left_and_turn_no_page() ->
     tree.read(dict.fromkeys(range(5), TextRun(90, leftwards=False, may_run_down=True)))
     layout = tree.layout()
     assert layout.order == [4, 3, 2, 1, 0]
-    assert layout.quarter == 0
+    assert layout.quarters == {}
 
 
 def test_what_is_known_of_text_comes_from_the_values() -> None:
