@@ -65,7 +65,7 @@ def test_the_json_has_the_keys_that_are_written() -> None:
     shown = json.loads(block("json"))
     region = Region(0, Box(0, 0, 1, 1), "textline", 0, 0.9, Box(0, 0, 1, 1).corners)
     timings = Timings(0, {"text": StageTimings(), "words": StageTimings()}, 1)
-    written = Result("a", (Page(1, 1),), (region,), timings).to_dict()
+    written = Result("a", (Page(1, 1),), (region,), timings, request_id="r").to_dict()
     assert list(shown) == list(written)
     assert list(shown["regions"][0]) == list(written["regions"][0])
     assert set(shown["timings_ms"]) <= set(written["timings_ms"])
