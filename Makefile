@@ -45,7 +45,7 @@ dev: $(VENV)/.dev
 
 $(VENV)/.dev: $(VENV)/.ready
 	@$(BIN)/python $(PIP) install --quiet --upgrade 'pip>=25.1'
-	@$(BIN)/python $(PIP) install --quiet --editable '.[cpu,bench,top,onnx,calibration,heic,pdf]' --group dev
+	@$(BIN)/python $(PIP) install --quiet --editable '.[cpu,bench,top,onnx,calibration,heic,otel,pdf]' --group dev
 	@touch $@
 
 test: dev ## run the tests (no torch needed)

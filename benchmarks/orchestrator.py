@@ -21,8 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,13 @@ OPTIONS = [
     ("grpc.max_receive_message_length", 64 * 2**20),
     ("grpc.max_send_message_length", 64 * 2**20),
     ("grpc.use_local_subchannel_pool", 1),
+    # Orchestrators that wait for their turn look now and then whether a stage is there.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
 ]
 DETECT = "/sluiceway.detection.v1.DetectionService/Detect"
 RECOGNIZE = "/sluiceway.recognition.v1.RecognitionService/Recognize"
+# Several may run at once, and nobody asks them over HTTP.
+NO_HTTP = {"SLUICEWAY_ORCHESTRATOR__HTTP__ENABLED": "false"}
 PROCESS = "/sluiceway.pipeline.v1.PipelineService/Process"
 
 
@@ -163,6 +168,26 @@ async def serve_proxy(detection: str, recognition: str) -> None:
     await listen(server)
 
 
+def collect() -> None:
+    """Takes traces by HTTP, and forgets them."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    print(f"127.0.0.1:{server.server_port}", flush=True)
+    server.serve_forever()
+
+
 async def listen(server: grpc.aio.Server) -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -186,14 +211,21 @@ def process(*arguments: str, core: int) -> Iterator[tuple[psutil.Process, str]]:
 
 
 @contextmanager
-def orchestrator(detection: str, recognition: str, core: int) -> Iterator[tuple[psutil.Process, str]]:
-    """The real server, as `sluiceway serve orchestrator` runs it."""
+def orchestrator(
+    detection: str,
+    recognition: str,
+    core: int,
+    more: Mapping[str, object] | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> Iterator[tuple[psutil.Process, str]]:
+    """The real server, as `sluiceway serve orchestrator` runs it, with `more` settings and variables."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         settings = {"port": port, "operations_port": 0, "detection": detection, "recognition": recognition}
+        settings |= dict(more or {})
         options = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
         command = [sys.executable, "-m", "sluiceway_orchestrator", *options]
-        started = subprocess.Popen(command, cwd=folder)
+        started = subprocess.Popen(command, cwd=folder, env=os.environ | NO_HTTP | dict(variables or {}))
         try:
             os.sched_setaffinity(started.pid, {core})
             yield psutil.Process(started.pid), f"127.0.0.1:{port}"
@@ -332,12 +364,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--role", choices=("detection", "recognition", "proxy"), help=argparse.SUPPRESS)
+    parser.add_argument("--role", choices=("detection", "recognition", "proxy", "collector"), help=argparse.SUPPRESS)
     parser.add_argument("--detection", help=argparse.SUPPRESS)
     parser.add_argument("--recognition", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.role == "proxy":
         asyncio.run(serve_proxy(arguments.detection, arguments.recognition))
+    elif arguments.role == "collector":
+        collect()
     elif arguments.role:
         asyncio.run(serve_stage(arguments.role))
     figures = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -16,7 +17,11 @@ from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.inference import SERVICE, Models, add_inference
 from sluiceway_runtime.inference.http_routes import OpenInference
 from sluiceway_runtime.priority import Priority
+from sluiceway_runtime.recorder import Recorder
 from sluiceway_runtime.server.security import Security
+from sluiceway_runtime.stories import SERVICE as STORIES
+from sluiceway_runtime.stories import serve_stories
+from sluiceway_runtime.tracing import Tracer
 from sluiceway_runtime.watch import Sampler, ServerSample
 
 from sluiceway_orchestrator.backlog import Ageing
@@ -25,6 +30,8 @@ from sluiceway_orchestrator.config.apis import ApiConfig
 from sluiceway_orchestrator.convert.describe import description
 from sluiceway_orchestrator.convert.job import JobLimits
 from sluiceway_orchestrator.convert.specs import misfits
+from sluiceway_orchestrator.explain.clients import StoryTeller
+from sluiceway_orchestrator.explain.traces import trace_job
 from sluiceway_orchestrator.fetch.fetcher import Fetcher
 from sluiceway_orchestrator.fetch.guard import LookUp, system_look_up
 from sluiceway_orchestrator.gate import Gate
@@ -43,6 +50,7 @@ from sluiceway_orchestrator.stages.recognition import RecognitionClient, Recogni
 from sluiceway_orchestrator.stages.resolver import Lookup, system_lookup
 from sluiceway_orchestrator.stages.settings import StageSettings
 from sluiceway_orchestrator.stages.stage import Stage
+from sluiceway_orchestrator.story import JobLog
 from sluiceway_orchestrator.watch.clients import ClusterSampler
 from sluiceway_orchestrator.watch.samples import Work
 from sluiceway_orchestrator.watch.servicer import SERVICE as WATCH
@@ -74,7 +82,7 @@ class OrchestratorService:
         dial: opens the channel to an address of a stage, whose certificate is for the name given with it.
     """
 
-    names: tuple[str, ...] = ("sluiceway.pipeline.v1.PipelineService", WATCH, SERVICE)
+    names: tuple[str, ...] = ("sluiceway.pipeline.v1.PipelineService", WATCH, STORIES, SERVICE)
 
     def __init__(
         self,
@@ -108,9 +116,23 @@ class OrchestratorService:
             interactive=config.interactive_clients,
         )
         self._problems: frozenset[str] = frozenset()
+        self.recorder = Recorder()
+        self._tracer: Tracer | None = None
+        self.story_log = JobLog()
+        self._teller = StoryTeller(lambda: self.recorder, lambda: self.story_log, self.stages)
         sampler = ClusterSampler(self.stages.values(), self.fetcher.apis, work=self._work, own=self._own_sample)
         self._watching = Watching(sampler)
         self.use_budget(MemoryBudget(DEFAULT_BUDGET_BYTES))
+
+    def use_recorder(self, recorder: Recorder) -> None:
+        """Remember there what became of requests; called before `use_budget`."""
+        self.recorder = recorder
+        self.story_log = JobLog(recorder.most)
+
+    def use_tracer(self, tracer: Tracer) -> None:
+        """Tell it of jobs whose traces are recorded; called between the other two."""
+        self._tracer = tracer
+        self.story_log = JobLog(self.recorder.most, tracer=tracer, tell=partial(trace_job, tracer))
 
     def use_budget(self, budget: MemoryBudget) -> None:
         """Hold what there is to hold in this budget; called before `start`."""
@@ -127,6 +149,7 @@ class OrchestratorService:
             budget=budget,
             max_crops_per_call=config.max_crops_per_call,
             saturated=self._is_saturated,
+            jobs=self.story_log,
         )
         self._jobs = Jobs(config, self.executor, budget)
         self._servicer = PipelineServicer(config, self._jobs, self._limits, budget, self._description)
@@ -141,6 +164,8 @@ class OrchestratorService:
             describe=lambda: message_to_json(self._description()),
             inference=OpenInference(self._inference, self._models),
             security=self._security,
+            recorder=self.recorder,
+            tracer=self._tracer,
             watching=self._watching,
         )
 
@@ -160,6 +185,7 @@ class OrchestratorService:
         """Add the servicer."""
         self._servicer.register(server)
         add_watch(server, self._watching)
+        serve_stories(server, self._teller.tell)
         add_inference(server, self._inference, self._config, self._models)
 
     def collectors(self, registry: CollectorRegistry) -> None:

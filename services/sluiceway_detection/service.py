@@ -23,7 +23,10 @@ from sluiceway_runtime.inference.port import InferencePort
 from sluiceway_runtime.logs import LogStyle
 from sluiceway_runtime.metrics.pool import show_pool
 from sluiceway_runtime.pool import Placement, Pool, PoolLimits, WorkerSpec
+from sluiceway_runtime.recorder import Recorder
 from sluiceway_runtime.server.main import Installation
+from sluiceway_runtime.stories import SERVICE as STORIES
+from sluiceway_runtime.stories import add_stories
 
 from sluiceway_detection import device_handler, precision
 from sluiceway_detection.backends.base import require_trust, resolve_backend
@@ -72,7 +75,7 @@ class DetectionService:
         precision_reason: why this arithmetic.
     """
 
-    names: tuple[str, ...] = (NAME, SERVICE)
+    names: tuple[str, ...] = (NAME, SERVICE, STORIES)
 
     def __init__(self, config: DetectionConfig, installation: Installation) -> None:
         self._config = config
@@ -81,6 +84,7 @@ class DetectionService:
         self._budget = MemoryBudget(config.queue_bytes)
         self._registry: CollectorRegistry | None = None
         self.http: InferencePort | None = None
+        self._recorder = Recorder()
         self.stage = installation.stage or KIND
         self._section = KIND if self.stage == KIND else f"stages.{self.stage}"
         self.pool: Pool | None = None
@@ -88,6 +92,10 @@ class DetectionService:
         self.identity: Identity | None = None
         self.group = ""
         self.precision_reason = "configured"
+
+    def use_recorder(self, recorder: Recorder) -> None:
+        """Note there in which batches requests were."""
+        self._recorder = recorder
 
     def use_budget(self, budget: MemoryBudget) -> None:
         """Count bodies that come by HTTP in this budget, as requests of gRPC are; called before `register`."""
@@ -109,6 +117,7 @@ class DetectionService:
             budget=self._budget,
             security=self._security,
         )
+        add_stories(server, lambda: self._recorder, self.stage)
 
     def collectors(self, registry: CollectorRegistry) -> None:
         """Have the metrics of the HTTP port shown, and the pool's once there is a pool."""
@@ -172,6 +181,7 @@ class DetectionService:
                 worker_memory_mb=config.worker_memory_mb,
             ),
             name=self.stage,
+            journal=self._recorder.batches.over,
         )
         self.pool = pool
         if self._registry is not None:

@@ -16,6 +16,7 @@ from sluiceway_runtime.errors import SluicewayError, Unavailable
 from sluiceway_runtime.images.header import ImageHeader
 from sluiceway_runtime.images.limits import ImageLimits, check_image, check_size
 from sluiceway_runtime.pool import Pool, Priority, Work
+from sluiceway_runtime.recorder import current_call
 from sluiceway_runtime.server.calls import deadline_of, request_id_of
 from sluiceway_runtime.server.convert import error_to_proto, set_load
 
@@ -88,6 +89,7 @@ class DetectionServicer:
         else:
             await self._look_at_image(request.image, asked, pool, response)
         response.timings.total_ms = (monotonic() - arrived_s) * 1000
+        response.timings.call = current_call.get()
         set_load(response.load, pool.load())
         return response
 

@@ -18,7 +18,10 @@ from sluiceway_runtime.inference.port import InferencePort
 from sluiceway_runtime.logs import LogStyle
 from sluiceway_runtime.metrics.pool import show_pool
 from sluiceway_runtime.pool import Pool, PoolLimits, WorkerSpec
+from sluiceway_runtime.recorder import Recorder
 from sluiceway_runtime.server.main import Installation
+from sluiceway_runtime.stories import SERVICE as STORIES
+from sluiceway_runtime.stories import add_stories
 
 from sluiceway_recognition.backends import library_of
 from sluiceway_recognition.backends.batches import GraphSettings
@@ -62,7 +65,7 @@ class RecognitionService:
         group: names the version of all of them together; empty until started.
     """
 
-    names: tuple[str, ...] = (NAME, SERVICE)
+    names: tuple[str, ...] = (NAME, SERVICE, STORIES)
 
     def __init__(self, config: RecognitionConfig, installation: Installation) -> None:
         self._config = config
@@ -71,11 +74,16 @@ class RecognitionService:
         self._budget = MemoryBudget(config.queue_bytes)
         self._registry: CollectorRegistry | None = None
         self.http: InferencePort | None = None
+        self._recorder = Recorder()
         self.stage = installation.stage or KIND
         self._section = installation.stages[self.stage].section
         self.pool: Pool | None = None
         self.models: Mapping[str, ModelFacts] = {}
         self.group = ""
+
+    def use_recorder(self, recorder: Recorder) -> None:
+        """Note there in which batches requests were."""
+        self._recorder = recorder
 
     def use_budget(self, budget: MemoryBudget) -> None:
         """Count bodies that come by HTTP in this budget, as requests of gRPC are; called before `register`."""
@@ -97,6 +105,7 @@ class RecognitionService:
             budget=self._budget,
             security=self._security,
         )
+        add_stories(server, lambda: self._recorder, self.stage)
 
     def collectors(self, registry: CollectorRegistry) -> None:
         """Have the metrics of the HTTP port shown, and the pool's once there is a pool."""
@@ -145,6 +154,7 @@ class RecognitionService:
                 worker_memory_mb=config.worker_memory_mb,
             ),
             name=self.stage,
+            journal=self._recorder.batches.over,
         )
         self.pool = pool
         if self._registry is not None:

@@ -14,6 +14,7 @@ from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import SluicewayError, Unavailable
 from sluiceway_runtime.pool import Payload, PoolLoad, PoolStatistics, Work
+from sluiceway_runtime.recorder import current_call
 from sluiceway_runtime.server.calls import deadline_of, request_id_of
 from sluiceway_runtime.server.convert import set_load
 
@@ -230,3 +231,4 @@ def _set_timings(timings: model_pb2.StageTimings, ready: Sequence[CropResult], a
     timings.queue_ms = max([result.queue_ms for result in ready])
     timings.compute_ms = max([result.compute_ms for result in ready])
     timings.total_ms = (monotonic() - arrived_s) * 1000
+    timings.call = current_call.get()

@@ -123,12 +123,12 @@ class Report:
         name = escape(shown(result.source))
         if result.error is not None:
             message = escape(shown(result.error.message))
-            console.print(f"[bold]{name}[/]  [red]failed: {message}[/] ({result.error.reason})")
+            console.print(f"[bold]{name}[/]  [red]failed: {message}[/] ({result.error.reason}){_id_of(result)}")
             return
         pages = f"{len(result.pages)} pages, " if len(result.pages) > 1 else ""
         size = f"{result.width} x {result.height}"
         facts = f"{pages}{size}, {len(result.regions)} regions, {result.timings.total_ms:.0f} ms"
-        console.print(f"[bold]{name}[/]  [dim]{facts}[/]")
+        console.print(f"[bold]{name}[/]  [dim]{facts}[/]{_id_of(result)}")
         _print_source(console, result)
         if not result.regions:
             return
@@ -178,6 +178,11 @@ class Report:
             path = self._out / f"{stem}-{number}{suffix}"
         self._taken.add(path)
         return path
+
+
+def _id_of(result: Result) -> str:
+    """By which `sluiceway explain` knows it."""
+    return f"  [dim]{escape(result.request_id)}[/]" if result.request_id else ""
 
 
 def _print_source(console: Console, result: Result) -> None:

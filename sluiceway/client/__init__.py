@@ -7,7 +7,7 @@ with Client("localhost:50051") as client:
         print(region.text, region.box)
 """
 
-from sluiceway.client.aio import DEFAULT_ADDRESS, PATIENCE_S, AsyncClient
+from sluiceway.client.aio import DEFAULT_ADDRESS, EXPLAIN_TIMEOUT_S, PATIENCE_S, AsyncClient
 from sluiceway.client.blocking import Client
 from sluiceway.client.description import Api, Description, Endpoint, ModelInfo, Pipeline, Stage, StageGroup, Step
 from sluiceway.client.drawing import draw
@@ -29,9 +29,11 @@ from sluiceway.client.results import (
 )
 from sluiceway.client.runs import AsyncResults, Results
 from sluiceway.client.sources import ApiCall, Source, SourceLike
+from sluiceway.client.stories import CriticalPath, Explanation, critical_path
 
 __all__ = [
     "DEFAULT_ADDRESS",
+    "EXPLAIN_TIMEOUT_S",
     "PATIENCE_S",
     "Client",
     "AsyncClient",
@@ -76,6 +78,9 @@ __all__ = [
     "Endpoint",
     "ModelInfo",
     "Api",
+    "Explanation",
+    "CriticalPath",
+    "critical_path",
     "draw",
     "to_pandas",
 ]

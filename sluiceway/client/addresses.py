@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import socket
+from typing import NamedTuple
 
 from sluiceway.errors import InvalidOption
 
-__all__ = ["first_of", "is_local", "place_of", "require_address", "target_of"]
+__all__ = ["Place", "first_of", "is_local", "place_of", "places_of", "require_address", "target_of"]
 
 DEFAULT_PORT = 50051
 # What gRPC resolves by itself. Of the first group the rest is `host:port`, after an authority or none.
@@ -70,6 +73,41 @@ def target_of(address: str) -> str:
         raise InvalidOption(f"{address}: a list is of addresses of IPv4 or of IPv6, not of both")
     named = (f"[{host}]" if host.version == 6 else str(host) for host in hosts)
     return f"ipv{versions.pop()}:" + ",".join(f"{host}:{port}" for host, (_, port) in zip(named, places, strict=True))
+
+
+class Place(NamedTuple):
+    """One server of an address.
+
+    Attributes:
+        address: of it alone.
+        name: by which it was found, whose certificate it has; None where it was given by its own address.
+    """
+
+    address: str
+    name: str | None = None
+
+
+async def places_of(address: str) -> list[Place]:
+    """Every server that an address stands for, by looking it up.
+
+    Args:
+        address: one that `require_address` has taken. What gRPC resolves in ways of its own stays as it is.
+
+    Raises:
+        OSError: the name is not known.
+    """
+    scheme, rest = _split(address)
+    if scheme not in ("", "dns"):
+        return [Place(address)]
+    places = []
+    for text in rest.rpartition("/")[2].split(","):
+        host, port = _place(text.strip())
+        found = await asyncio.get_running_loop().getaddrinfo(host, int(port or DEFAULT_PORT), type=socket.SOCK_STREAM)
+        for family, _, _, _, socket_address in found:
+            ip, number = str(socket_address[0]), int(socket_address[1])
+            place = f"[{ip}]:{number}" if family == socket.AF_INET6 else f"{ip}:{number}"
+            places.append(Place(place, None if ip == host else host))
+    return list(dict.fromkeys(places))
 
 
 def first_of(address: str) -> str | None:

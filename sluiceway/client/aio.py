@@ -4,41 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import time
-import uuid
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
 from sluiceway.client.assembly import Assembly
 from sluiceway.client.bulk import BulkRun
-from sluiceway.client.connection import Connection
+from sluiceway.client.connection import Connection, Headers
 from sluiceway.client.convert import from_describe, from_response, from_watch, to_request
 from sluiceway.client.description import Description
 from sluiceway.client.events import Event
 from sluiceway.client.files import MAX_SOURCE_BYTES, READ_TIMEOUT_S, UNASKED_BYTES
 from sluiceway.client.options import OptionFields, Options, Tls, with_fields
 from sluiceway.client.patience import Patience, RetryPolicy
+from sluiceway.client.request_ids import named, request_id_of
 from sluiceway.client.results import Result
 from sluiceway.client.runs import AsyncResults
 from sluiceway.client.sources import ApiCall, ChannelOrder, LoadedSource, SourceLike, load_source, path_of, with_calls
+from sluiceway.client.stories.asking import ask_every_server
+from sluiceway.client.stories.types import Explanation
 from sluiceway.client.threads import in_thread
-from sluiceway.errors import DeadlineExceeded, ImageTooLarge, InvalidImage, InvalidOption, SluicewayError, Unavailable
+from sluiceway.client.traces import current_headers, traced
+from sluiceway.errors import DeadlineExceeded, ImageTooLarge, InvalidImage, SluicewayError, Unavailable
 from sluiceway.figures import ClusterFigures
 
-__all__ = ["DEFAULT_ADDRESS", "PATIENCE_S", "AsyncClient"]
+__all__ = ["DEFAULT_ADDRESS", "EXPLAIN_TIMEOUT_S", "PATIENCE_S", "AsyncClient"]
 
 DEFAULT_ADDRESS = "localhost:50051"
 _DEFAULT_OPTIONS = Options()
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # For limits that are good to know; images wait for them meanwhile.
 ADDRESS_VARIABLE = "SLUICEWAY_ADDRESS"
 ASK_TIMEOUT_S = 5.0
 # A node that is replaced, a rollout that pulls its images: what a run through the night should outlast.
 PATIENCE_S = 300.0
+# Of `explain`: servers answer at once, or are not there.
+EXPLAIN_TIMEOUT_S = 2.0
 Answer = TypeVar("Answer")
 
 
@@ -78,7 +82,8 @@ class AsyncClient:
         self._timeout_s = timeout_s
         self._retry = retry or RetryPolicy()
         self._channels: ChannelOrder = channels
-        self._connection = Connection(self.address, tls=tls, token=token, metadata=metadata)
+        self._connect = partial(_connect, tls, token, metadata)
+        self._connection = self._connect(self.address, None)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.address!r})"
@@ -128,17 +133,18 @@ class AsyncClient:
             SluicewayError: whatever kept the image from being processed.
         """
         asked = with_fields(options, fields)
-        name = _request_id(request_id)
+        name = request_id_of(request_id)
         loaded = await self._load(with_calls(source, calls, params))
 
         async def once(remaining_s: float) -> Result:
             assembly = Assembly(loaded.name)
-            async with aclosing(self._stream([loaded], asked, pipeline, remaining_s, name)) as stream:
+            stream = self._stream([loaded], asked, pipeline, remaining_s, name, headers=trace.headers)
+            async with aclosing(stream):
                 async for event in stream:
                     assembly.add(event)
             return replace(assembly.result(), request_id=name).raise_for_error()
 
-        with _named(name):
+        with named(name), traced("sluiceway process", name) as trace:
             return await self._with_retries(once, timeout_s)
 
     async def events(
@@ -173,23 +179,26 @@ class AsyncClient:
         Raises:
             SluicewayError: the job as a whole could not run. It is tried again only while no event has come.
         """
-        options, name = with_fields(options, fields), _request_id(request_id)
+        options, name = with_fields(options, fields), request_id_of(request_id)
         loaded = [await self._load(with_calls(source, calls, params)) for source in sources]
         patience, begun = self._patience(timeout_s), False
-        while True:
-            try:
-                async with aclosing(self._stream(loaded, options, pipeline, patience.remaining_s, name)) as stream:
-                    async for event in stream:
-                        begun = True
-                        yield event
-            except SluicewayError as error:
-                with _named(name):
-                    if begun:
-                        raise
-                    delay_s = patience.failed(error)
-            else:
-                return
-            await asyncio.sleep(delay_s)
+        with traced("sluiceway events", name) as trace:
+            while True:
+                left_s = patience.remaining_s
+                stream = self._stream(loaded, options, pipeline, left_s, name, headers=trace.headers)
+                try:
+                    async with aclosing(stream):
+                        async for event in stream:
+                            begun = True
+                            yield event
+                except SluicewayError as error:
+                    with named(name):
+                        if begun:
+                            raise
+                        delay_s = patience.failed(error)
+                else:
+                    return
+                await asyncio.sleep(delay_s)
 
     def process_many(
         self,
@@ -230,9 +239,9 @@ class AsyncClient:
         Raises:
             SluicewayError: the server could not be reached for `patience_s`.
         """
-        asked, name = with_fields(options, fields), _request_id(request_id)
+        asked, name = with_fields(options, fields), request_id_of(request_id)
         run = BulkRun(
-            open_call=lambda: self._connection.bulk(asked, name),
+            open_call=lambda: self._connection.bulk(asked, name, current_headers()),
             load=self._load,
             describe=self._ask,
             to_job=lambda source, job_id: to_request(
@@ -253,6 +262,24 @@ class AsyncClient:
             return from_describe(await self._connection.describe(remaining_s))
 
         return await self._with_retries(once, timeout_s)
+
+    async def explain(self, request_id: str, *, timeout_s: float = EXPLAIN_TIMEOUT_S) -> Explanation:
+        """Ask every orchestrator of the address for the story of a request: where its time went, and why it failed.
+
+        Servers remember the latest 10,000 requests, those that run among them. `critical_path` of
+        `sluiceway.client.stories` says what a source of it waited for.
+
+        Args:
+            request_id: that of a result or an error, or of a log line.
+            timeout_s: for all of it. There is nothing to be waited for: an answer takes some milliseconds.
+
+        Returns:
+            The story; `found` is False where no server remembers such a request.
+
+        Raises:
+            SluicewayError: no orchestrator answers.
+        """
+        return await ask_every_server(self.address, request_id, self._connect, timeout_s)
 
     async def watch(self, interval_s: float = 1.0) -> AsyncGenerator[ClusterFigures]:
         """Be told again and again how the cluster is, and what limits it; the first time after one interval.
@@ -328,11 +355,19 @@ class AsyncClient:
             return MAX_SOURCE_BYTES
 
     async def _stream(
-        self, sources: list[LoadedSource], options: Options, pipeline: str | None, timeout_s: float, request_id: str
+        self,
+        sources: list[LoadedSource],
+        options: Options,
+        pipeline: str | None,
+        timeout_s: float,
+        request_id: str,
+        *,
+        headers: Headers,
     ) -> AsyncGenerator[Event]:
         names = [source.name for source in sources]
         request = to_request(sources, options, pipeline=pipeline)
-        async with aclosing(self._connection.process(request, options, timeout_s, request_id)) as responses:
+        responses = self._connection.process(request, options, timeout_s, request_id, headers=headers)
+        async with aclosing(responses):
             async for response in responses:
                 event = from_response(response, names)
                 if event is not None:
@@ -351,19 +386,7 @@ class AsyncClient:
             await asyncio.sleep(delay_s)
 
 
-def _request_id(given: str | None) -> str:
-    if given is None:
-        return uuid.uuid4().hex[:16]
-    if not _REQUEST_ID.fullmatch(given):
-        raise InvalidOption("a request id is letters, digits and ._:-, at most 128 of them")
-    return given
-
-
-@contextmanager
-def _named(request_id: str) -> Iterator[None]:
-    """Let errors carry the id of their request."""
-    try:
-        yield
-    except SluicewayError as error:
-        error.request_id = error.request_id or request_id
-        raise
+def _connect(
+    tls: Tls | None, token: str | None, metadata: Mapping[str, str] | None, address: str, name: str | None
+) -> Connection:
+    return Connection(address, tls=tls, token=token, metadata=metadata, name=name)

@@ -13,7 +13,7 @@ from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack
 
-from sluiceway.client.aio import PATIENCE_S, AsyncClient
+from sluiceway.client.aio import EXPLAIN_TIMEOUT_S, PATIENCE_S, AsyncClient
 from sluiceway.client.description import Description
 from sluiceway.client.events import Event
 from sluiceway.client.options import OptionFields, Options, Tls
@@ -21,6 +21,7 @@ from sluiceway.client.patience import RetryPolicy
 from sluiceway.client.results import Result
 from sluiceway.client.runs import Results
 from sluiceway.client.sources import ApiCall, ChannelOrder, SourceLike
+from sluiceway.client.stories.types import Explanation
 from sluiceway.errors import Cancelled, SluicewayError
 from sluiceway.figures import ClusterFigures
 
@@ -363,6 +364,10 @@ class Client:
     def describe(self, *, timeout_s: float | None = None) -> Description:
         """Ask the server for its pipelines, stages, APIs and limits."""
         return self._thread.run(self._client.describe(timeout_s=timeout_s))
+
+    def explain(self, request_id: str, *, timeout_s: float = EXPLAIN_TIMEOUT_S) -> Explanation:
+        """Ask every orchestrator for the story of a request; see `AsyncClient.explain`."""
+        return self._thread.run(self._client.explain(request_id, timeout_s=timeout_s))
 
     def watch(self, interval_s: float = 1.0) -> Generator[ClusterFigures]:
         """Be told again and again how the cluster is, and what limits it; see `AsyncClient.watch`."""

@@ -14,11 +14,13 @@ import grpc
 from google.protobuf.message import EncodeError
 
 from sluiceway.client.addresses import first_of, is_local, place_of, require_address, target_of
-from sluiceway.client.convert import JobRequest, call_metadata, error_from_rpc, is_named, to_watch
+from sluiceway.client.convert import JobRequest, call_metadata, error_from_rpc, from_explain, is_named, to_watch
 from sluiceway.client.encryption import speaks_tls
 from sluiceway.client.options import Options, Tls, require_metadata
-from sluiceway.errors import ImageTooLarge, InvalidOption, SluicewayError, Unavailable
+from sluiceway.client.stories.types import ServerStory
+from sluiceway.errors import ImageTooLarge, InvalidOption, SluicewayError, Unavailable, make_error
 from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
+from sluiceway.recorder.v1 import recorder_pb2, recorder_pb2_grpc
 from sluiceway.watch.v1 import watch_pb2, watch_pb2_grpc
 
 __all__ = ["BulkCall", "Connection"]
@@ -44,6 +46,7 @@ _OPTIONS = (
 )
 
 REQUEST_ID_KEY = "x-request-id"
+Headers = tuple[tuple[str, str], ...]
 # Calls to a server that is not there fail again and again; why is looked at once in so many seconds.
 LOOK_EVERY_S = 5.0
 _PROCESS = f"/{pipeline_pb2.DESCRIPTOR.services_by_name['PipelineService'].full_name}/Process"
@@ -55,12 +58,25 @@ _ENDED = (asyncio.InvalidStateError, grpc.aio.InternalError)
 class Connection:
     """The channel to a cluster, reused by every call: a connection to each orchestrator of the address.
 
+    Args:
+        address: of the cluster, or of one of its servers.
+        tls: for an encrypted connection.
+        token: sent with every call.
+        metadata: likewise.
+        name: that the certificate is for, where the address is that of one server behind it.
+
     Resource handling: belongs to the event loop that it was made in; `close` cancels what is in flight.
     Error handling: calls raise `SluicewayError`, never a gRPC exception.
     """
 
     def __init__(
-        self, address: str, *, tls: Tls | None, token: str | None, metadata: Mapping[str, str] | None = None
+        self,
+        address: str,
+        *,
+        tls: Tls | None,
+        token: str | None,
+        metadata: Mapping[str, str] | None = None,
+        name: str | None = None,
     ) -> None:
         if token and not (token.isascii() and token.isprintable()):
             raise InvalidOption("the token has characters other than printable ASCII, such as the end of a line")
@@ -72,13 +88,13 @@ class Connection:
             # `grpc_proxy`, `https_proxy`, `http_proxy` and `no_grpc_proxy`, `no_proxy`.
             options.append(("grpc.enable_http_proxy", 0))
         target = target_of(address)
-        if (first := first_of(address)) is not None:
+        if (first := name or first_of(address)) is not None:
             options.append(("grpc.default_authority", first))
         if tls is None:
             self._channel = grpc.aio.insecure_channel(target, options=options)
         else:
-            if tls.server_name:
-                options.append(("grpc.ssl_target_name_override", tls.server_name))
+            if tls.server_name or name:
+                options.append(("grpc.ssl_target_name_override", tls.server_name or name))
             self._channel = grpc.aio.secure_channel(target, _credentials(tls), options=options)
         self._metadata = require_metadata(metadata or {})
         if token:
@@ -94,16 +110,22 @@ class Connection:
         )
 
     async def process(
-        self, request: JobRequest, options: Options, timeout_s: float | None, request_id: str
+        self,
+        request: JobRequest,
+        options: Options,
+        timeout_s: float | None,
+        request_id: str,
+        *,
+        headers: Headers = (),
     ) -> AsyncGenerator[pipeline_pb2.ProcessResponse]:
-        """Run one job; `options` are those of the request, and logs know it by `request_id`."""
+        """Run one job; `options` are those of the request, logs know it by `request_id`, traces by `headers`."""
         try:
             data = request.SerializeToString()
         except (EncodeError, ValueError) as error:
             raise ImageTooLarge(
                 "the sources are larger together than a request can be: send them one by one"
             ) from error
-        metadata = self._metadata + call_metadata(options, len(data)) + ((REQUEST_ID_KEY, request_id),)
+        metadata = self._metadata + call_metadata(options, len(data)) + ((REQUEST_ID_KEY, request_id), *headers)
         call = self._process(data, timeout=timeout_s, metadata=metadata)
         try:
             async for response in call:
@@ -114,10 +136,10 @@ class Connection:
             # An abandoned call would hold its memory until the channel closes.
             call.cancel()
 
-    def bulk(self, options: Options, request_id: str) -> BulkCall:
+    def bulk(self, options: Options, request_id: str, headers: Headers = ()) -> BulkCall:
         """Open one stream for many jobs, all with these options, and without a deadline of its own."""
         # The largest of them is not known: sources are drawn from an iterable while the stream runs.
-        metadata = self._metadata + call_metadata(options, None) + ((REQUEST_ID_KEY, request_id),)
+        metadata = self._metadata + call_metadata(options, None) + ((REQUEST_ID_KEY, request_id), *headers)
         return BulkCall(self._stub.ProcessStream(metadata=metadata), self._error)
 
     async def describe(self, timeout_s: float | None) -> pipeline_pb2.DescribeResponse:
@@ -130,6 +152,20 @@ class Connection:
         except grpc.aio.AioRpcError as error:
             raise await self._error(error) from error
         return response
+
+    async def explain(self, request_id: str, timeout_s: float | None) -> tuple[ServerStory, ...]:
+        """Ask what a server remembers of a request, and what those do that it asks."""
+        request = recorder_pb2.ExplainRequest(request_id=request_id)
+        metadata = self._metadata + call_metadata(Options(), request.ByteSize())
+        stub = recorder_pb2_grpc.RecorderServiceStub(self._channel)
+        try:
+            response: recorder_pb2.ExplainResponse = await stub.Explain(request, timeout=timeout_s, metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                text = f"{self.address} is of a release that remembers no requests"
+                raise make_error("UNIMPLEMENTED", "", text) from error
+            raise await self._error(error) from error
+        return from_explain(response)
 
     async def watch(self, interval_s: float) -> AsyncGenerator[watch_pb2.WatchResponse]:
         """Be told again and again how the cluster is."""

@@ -266,6 +266,8 @@ class Result:
             {"name": model.name, "version": model.version, "weights_sha256": model.weights_sha256}
             for model in self.models
         ]
+        if self.request_id:
+            plain["request_id"] = self.request_id
         plain["timings_ms"] = self.timings.to_dict()
         return plain
 

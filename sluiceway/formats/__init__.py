@@ -4,6 +4,8 @@ from sluiceway.formats.layout import Block, Line, PageLayout, layout_of
 from sluiceway.formats.markup import to_alto, to_hocr
 from sluiceway.formats.pdf import to_searchable_pdf
 from sluiceway.formats.plain import CSV_COLUMNS, to_csv, to_markdown, to_text
+from sluiceway.formats.speedscope import to_speedscope
+from sluiceway.formats.trace_events import to_trace_events
 
 __all__ = [
     "to_text",
@@ -12,6 +14,8 @@ __all__ = [
     "to_hocr",
     "to_alto",
     "to_searchable_pdf",
+    "to_speedscope",
+    "to_trace_events",
     "CSV_COLUMNS",
     "layout_of",
     "PageLayout",

@@ -51,7 +51,7 @@ def test_ndjson_is_what_the_design_says(up: Any, samples: Path) -> None:
     done = run(page, notes, "--json", "--address", up.address)
     assert done.returncode == 1, "one of two failed"
     good, bad = objects(done)
-    keys = ["source", "status", "width", "height", "regions", "lines", "blocks", "models", "timings_ms"]
+    keys = ["source", "status", "width", "height", "regions", "lines", "blocks", "models", "request_id", "timings_ms"]
     assert list(good) == keys
     assert (good["source"], good["status"], good["width"], good["height"]) == (str(page), "ok", 384, 191)
     for region in good["regions"]:

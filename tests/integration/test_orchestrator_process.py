@@ -154,8 +154,8 @@ async def test_a_bug_in_one_source_is_an_internal_error_of_that_source(
     """It leaves its neighbours and every count of the server as they were, and its text goes to the log alone."""
     detect = DetectionClient.detect
 
-    async def buggy(self: DetectionClient, request: Buffers, *others: Any) -> Found:
-        found = await detect(self, request, *others)
+    async def buggy(self: DetectionClient, request: Buffers, *others: Any, **more: Any) -> Found:
+        found = await detect(self, request, *others, **more)
         if picture(2) in request.join():
             raise ZeroDivisionError("a detail of the program")
         return found

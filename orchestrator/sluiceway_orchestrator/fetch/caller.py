@@ -135,6 +135,8 @@ class Call:
         values: what earlier calls of the source answered, by their names.
         region: what a call step that works on regions is about.
         regions: for a call step about the source: all of its regions, with what was read in them.
+        traceparent: the header of that name, to be sent along, so that what the API does is in the trace of the
+            request; empty where there are no traces.
     """
 
     api: str
@@ -148,6 +150,7 @@ class Call:
     values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     region: Region | None = None
     regions: tuple[Region, ...] = ()
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

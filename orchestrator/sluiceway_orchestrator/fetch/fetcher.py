@@ -23,6 +23,7 @@ from sluiceway_runtime.errors import (
     UrlNotAllowed,
 )
 from sluiceway_runtime.images.signatures import ACCEPTED
+from sluiceway_runtime.recorder import fault_of
 
 from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.config.apis import ApiConfig
@@ -37,6 +38,7 @@ from sluiceway_orchestrator.fetch.url_text import data_url_bytes, is_data_url
 from sluiceway_orchestrator.fetch.user_api import UserApi
 from sluiceway_orchestrator.job import ApiCall, Buffer, Source
 from sluiceway_orchestrator.metrics.apis import URLS, ApiMetrics
+from sluiceway_orchestrator.story import SourceStory
 
 __all__ = ["CallContext", "Fetched", "Fetcher"]
 
@@ -48,6 +50,7 @@ class CallContext:
     Attributes:
         deadline: bounds every wait.
         values: what earlier calls of the source answered, by their names.
+        story: notes the calls; None where nobody remembers them.
     """
 
     job_id: str
@@ -55,6 +58,7 @@ class CallContext:
     request_id: str
     deadline: Deadline
     values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    story: SourceStory | None = None
 
 
 @dataclass(slots=True)
@@ -324,6 +328,7 @@ class Fetcher:
         api = self.apis.get(call.api)
         if api is None:
             raise UnknownApi("no API of this name is configured", metadata={"api": call.api[:64]})
+        trace = context.story.below() if context.story is not None else None
         made = Call(
             api=call.api,
             name=call.name,
@@ -336,8 +341,19 @@ class Fetcher:
             values=context.values,
             region=region,
             regions=regions,
+            traceparent=trace.traceparent if trace is not None else "",
         )
-        return await self.metrics.watched(call.api, api.call(made, room))
+        if context.story is None:
+            return await self.metrics.watched(call.api, api.call(made, room))
+        begun_s = monotonic()
+        fault: tuple[str, ...] = ()
+        try:
+            return await self.metrics.watched(call.api, api.call(made, room))
+        except BaseException as error:
+            fault = fault_of(error)
+            raise
+        finally:
+            context.story.called(call.name, begun_s, fault, trace)
 
     def _given(self, image: Buffer) -> Buffer:
         if not image:

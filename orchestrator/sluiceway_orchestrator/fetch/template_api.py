@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -105,6 +106,8 @@ class TemplateApi:
         check_params(self.params, call.params)
         # Before the breaker is asked: what is refused here is never sent, and says nothing about the API.
         request = self._template.fill(call.params)
+        if call.traceparent:
+            request = replace(request, headers={**request.headers, "traceparent": call.traceparent})
         self._policy.parse(request.url)
         async with self._limits.call(call.deadline, room, self.expected):
             return await self._call(request, call, room)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 
 from aiohttp import web
 from multidict import MultiDict
 from sluiceway_runtime.account import MemoryBudget
+from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.deadline import Deadline
+from sluiceway_runtime.errors import SluicewayError
 from sluiceway_runtime.http.body import JSON_COPIES, take_body
 from sluiceway_runtime.http.port import Admitted, PublicPort
 from sluiceway_runtime.inference.http_routes import HEALTH_PATHS, OpenInference
+from sluiceway_runtime.recorder import Recorder, fault_of
 from sluiceway_runtime.server.calls import Caller, current_request_id
 from sluiceway_runtime.server.security import Security
+from sluiceway_runtime.tracing import Tracer
+from sluiceway_runtime.tracing.calls import begin_call, end_call
 
 from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.config.http import HttpConfig
@@ -50,6 +55,8 @@ class HttpPort(PublicPort):
         describe: what the server offers, as JSON.
         inference: pipelines as models, under `/v2`.
         security: TLS and tokens, those of gRPC.
+        recorder: remembers the latest requests.
+        tracer: of requests, if traces are wanted.
         watching: figures of the cluster for whoever watches.
 
     Attributes:
@@ -68,6 +75,8 @@ class HttpPort(PublicPort):
         describe: Callable[[], str],
         inference: OpenInference | None = None,
         security: Security | None = None,
+        recorder: Recorder | None = None,
+        tracer: Tracer | None = None,
         watching: Watching | None = None,
     ) -> None:
         self._reader = JobReader(config)
@@ -82,6 +91,8 @@ class HttpPort(PublicPort):
             access_log=config.access_log,
         )
         self._config = config
+        self._recorder = recorder or Recorder()
+        self._tracer = tracer
         self._inference = inference
         self._page = http.page
         self._limits = limits
@@ -122,7 +133,36 @@ class HttpPort(PublicPort):
             return web.Response(text="draining\n", status=503)
         return web.Response(text="ok\n")
 
+    @contextmanager
+    def _remembered(self, request: web.Request) -> Iterator[None]:
+        """Remember when a request came and ended, and why it failed."""
+        number, started_s = self._recorder.calls.begin(), monotonic()
+        method, trace = f"{request.method} {request.path}", None
+        if self._tracer is not None:
+            trace = begin_call(self._tracer, self._recorder.batches, number, method, request.headers)
+        fault: tuple[str, ...] = ()
+        code = "OK"
+        try:
+            yield
+        except web.HTTPException as error:
+            code, fault = "INVALID_ARGUMENT", ("", error.reason, "")
+            raise
+        except BaseException as error:
+            fault = fault_of(error)
+            code = error.code if isinstance(error, SluicewayError) else fault[0]
+            raise
+        finally:
+            request_id = current_request_id.get()
+            row = (number, method, request_id, started_s, started_s, monotonic(), code, *fault)
+            self._recorder.calls.ended(row)
+            if trace is not None and self._tracer is not None:
+                end_call(self._tracer, self._recorder.batches, trace, row)
+
     async def _process(self, request: web.Request) -> web.StreamResponse:
+        with self._remembered(request):
+            return await self._run_job(request)
+
+    async def _run_job(self, request: web.Request) -> web.StreamResponse:
         async with self.admitted(request) as admitted:
             kind = answer_type(request.headers.get("Accept", "*/*"))
             job, names = await self._job(request, admitted)
@@ -135,6 +175,10 @@ class HttpPort(PublicPort):
                 return await send_events(request, kind, job.deadline, events)
 
     async def _infer(self, request: web.Request) -> web.StreamResponse:
+        with self._remembered(request):
+            return await self._run_inference(request)
+
+    async def _run_inference(self, request: web.Request) -> web.StreamResponse:
         async with self.admitted(request) as admitted:
             deadline = Deadline.after(self._config.default_deadline_s)
             body = await take_body(request, self._limit_bytes, deadline, admitted.account, copies=JSON_COPIES)

@@ -53,6 +53,7 @@ RESULT_SCHEMAS: dict[str, dict[str, Any]] = {
         **_object(
             {"source": _TEXT, "status": {"type": "string", "enum": ["ok", "failed"]}},
             {
+                "request_id": {**_TEXT, "description": "On the command line; over HTTP it is the header x-request-id."},
                 "width": _INTEGER,
                 "height": _INTEGER,
                 "regions": {**_list(_of("ResultRegion")), "description": "In reading order."},

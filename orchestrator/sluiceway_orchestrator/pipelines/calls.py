@@ -14,6 +14,7 @@ from sluiceway_orchestrator.job import ApiCall, Job, Source
 from sluiceway_orchestrator.pipelines.template import fill
 from sluiceway_orchestrator.pipelines.tree import RegionNode, RegionTree
 from sluiceway_orchestrator.plan import Pipeline, Step
+from sluiceway_orchestrator.story import SourceStory
 
 __all__ = ["StepCaller"]
 
@@ -25,7 +26,10 @@ class StepCaller:
         values: what was answered before detection, by the name of the call.
     """
 
-    def __init__(self, job: Job, source: Source, fetcher: Fetcher, tree: RegionTree, account: Account) -> None:
+    def __init__(
+        self, job: Job, source: Source, fetcher: Fetcher, tree: RegionTree, account: Account, *, story: SourceStory
+    ) -> None:
+        self._story = story
         self._job = job
         self._source = source
         self._fetcher = fetcher
@@ -37,7 +41,7 @@ class StepCaller:
     def context(self) -> CallContext:
         """For whom calls are made, with all that is known of the source by now."""
         job = self._job
-        return CallContext(job.job_id, self._source.source_id, job.request_id, job.deadline, self.values)
+        return CallContext(job.job_id, self._source.source_id, job.request_id, job.deadline, self.values, self._story)
 
     def require_params(self, pipeline: Pipeline) -> None:
         """Raise InvalidOption if the source does not give a parameter that a call of its pipeline needs."""

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -118,6 +119,7 @@ class DocumentPages:
                 cost=self._cost,
                 sent=self._sent,
                 prefers_text=self._prefers_text,
+                begin=partial(state.story.attempt, step.name, step.stage, notes.fed_s),
             )
             async with nursery() as group, aclosing(answers):
                 async for answer in answers:

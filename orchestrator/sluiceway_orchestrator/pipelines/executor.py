@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from sluiceway_runtime.account import MemoryBudget
 from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.errors import DeadlineExceeded, Internal, SluicewayError
-from sluiceway_runtime.logs import of_request
+from sluiceway_runtime.logs import current_request_id, of_request
 
 from sluiceway_orchestrator.admission import Admission
 from sluiceway_orchestrator.events import JobDone, SourceDone, SourceFailed
@@ -25,6 +25,7 @@ from sluiceway_orchestrator.pipelines.source_state import Parts, SourceState
 from sluiceway_orchestrator.plan import Pipeline, Step
 from sluiceway_orchestrator.stages.detection import DetectionClient
 from sluiceway_orchestrator.stages.recognition import RecognitionClient
+from sluiceway_orchestrator.story import JobLog, JobStory, SourceStory
 
 __all__ = ["Executor"]
 
@@ -45,6 +46,7 @@ class Executor:
         pipelines: by name.
         budget: of the process, where each source has an account.
         saturated: whether the stages of a pipeline are there and one has all that it can work on.
+        jobs: remembers what became of each.
 
     Attributes:
         metrics: of the sources that it ran.
@@ -62,7 +64,9 @@ class Executor:
         budget: MemoryBudget,
         max_crops_per_call: int,
         saturated: Callable[[Pipeline], bool] = lambda _: False,
+        jobs: JobLog | None = None,
     ) -> None:
+        self._jobs = jobs or JobLog()
         self._pipelines = pipelines
         self._gate = gate
         self._budget = budget
@@ -91,41 +95,54 @@ class Executor:
         Cancelling this cancels everything that runs for the job, before it returns.
         """
         pipeline = self._pipeline(job)
-        if len(job.sources) == 1:
-            # As most jobs are: a task of its own would only wait for another.
-            succeeded = int(await self._counted(job, job.sources[0], pipeline, outbox))
-        else:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._counted(job, source, pipeline, outbox)) for source in job.sources]
-            succeeded = sum(task.result() for task in tasks)
+        story = self._jobs.begin(job)
+        # That of the call, but for jobs of a stream, which have ids of their own.
+        current_request_id.set(job.request_id)
+        try:
+            succeeded = await self._sources(job, pipeline, outbox, story)
+        finally:
+            self._jobs.over(story)
         failed = len(job.sources) - succeeded
         # The log line has the request id as well, which the stages log too.
         log.debug("job %r: %d sources done, %d failed", job.job_id, succeeded, failed)
         outbox.put_last(job.job_id, "", JobDone(succeeded, failed))
 
+    async def _sources(self, job: Job, pipeline: Pipeline, outbox: Outbox, story: JobStory) -> int:
+        """Run the sources of a job; returns how many succeeded."""
+        if len(job.sources) == 1:
+            # As most jobs are: a task of its own would only wait for another.
+            return int(await self._counted(job, job.sources[0], pipeline, outbox, story))
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._counted(job, source, pipeline, outbox, story)) for source in job.sources]
+        return sum(task.result() for task in tasks)
+
     def _pipeline(self, job: Job) -> Pipeline:
         pipeline = self._pipelines[job.pipeline]
         return pipeline.detecting if job.detect_only else pipeline
 
-    async def _counted(self, job: Job, source: Source, pipeline: Pipeline, outbox: Outbox) -> bool:
+    async def _counted(self, job: Job, source: Source, pipeline: Pipeline, outbox: Outbox, notes: JobStory) -> bool:
         admission = self._admissions[job.pipeline]
         admission.enter(job.client, job.priority, 1)
+        story = notes.source(source.source_id)
         last: SourceDone | SourceFailed | None = None
         try:
-            last = await self._bounded(job, source, pipeline, outbox)
+            last = await self._bounded(job, source, pipeline, outbox, story)
         finally:
             now_s = monotonic()
             admission.leave(job.client, job.priority, now_s, busy=self._saturated(pipeline))
             self.metrics.ended(job.pipeline, last, now_s - job.accepted_s)
         outbox.put_last(job.job_id, source.source_id, last)
+        story.end(last.error if isinstance(last, SourceFailed) else None)
         return isinstance(last, SourceDone)
 
-    async def _bounded(self, job: Job, source: Source, pipeline: Pipeline, outbox: Outbox) -> SourceDone | SourceFailed:
+    async def _bounded(
+        self, job: Job, source: Source, pipeline: Pipeline, outbox: Outbox, story: SourceStory
+    ) -> SourceDone | SourceFailed:
         """Run one source within the time of its job, whatever it waits for. Raises only cancellation."""
         begun: list[SourceState] = []
         try:
             async with asyncio.timeout(job.deadline.remaining_s()):
-                return await self._source(job, source, pipeline, outbox, begun)
+                return await self._source(job, source, pipeline, outbox, begun=begun, story=story)
         except SluicewayError as failure:
             # Without the frames that it came through. They know the tasks that it came out of, and the image: a circle,
             # which would keep it until somebody looks for garbage.
@@ -140,13 +157,26 @@ class Executor:
         return SourceFailed(error)
 
     async def _source(
-        self, job: Job, source: Source, pipeline: Pipeline, outbox: Outbox, begun: list[SourceState]
+        self,
+        job: Job,
+        source: Source,
+        pipeline: Pipeline,
+        outbox: Outbox,
+        *,
+        begun: list[SourceState],
+        story: SourceStory,
     ) -> SourceDone:
         """Run it once its turn has come; `begun` gets its state, which tells whoever catches its end where it was."""
-        await self._gate.enter(job.client, job.priority, job.deadline)
+        story.note("turn")
+        try:
+            await self._gate.enter(job.client, job.priority, job.deadline)
+        finally:
+            story.note("gate")
         try:
             with self._budget.account(job.priority, job.client) as account:
-                state = SourceState(job, source, pipeline, parts=self._parts, outbox=outbox, account=account)
+                state = SourceState(
+                    job, source, pipeline, parts=self._parts, outbox=outbox, account=account, story=story
+                )
                 begun.append(state)
                 return await run_source(state)
         finally:

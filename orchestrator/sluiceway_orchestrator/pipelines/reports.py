@@ -13,7 +13,11 @@ __all__ = ["StepNotes", "reports"]
 
 
 class StepNotes:
-    """Notes on one step; of many answers the longest of each kind of time is kept."""
+    """Notes on one step; of many answers the longest of each kind of time is kept.
+
+    Attributes:
+        fed_s: when the latest of what it works on was there.
+    """
 
     __slots__ = (
         "_backlog_ms",
@@ -26,6 +30,7 @@ class StepNotes:
         "_queue_ms",
         "_transfer_ms",
         "failed",
+        "fed_s",
     )
 
     def __init__(self) -> None:
@@ -35,6 +40,7 @@ class StepNotes:
         self._batch_ms = self._backlog_ms = self._transfer_ms = 0.0
         self._models: dict[str, Model] = {}
         self.failed = 0
+        self.fed_s = 0.0
 
     @property
     def ran(self) -> bool:

@@ -35,11 +35,15 @@ async def run_source(state: SourceState) -> SourceDone:
     """
     state.place = "fetch"
     state.caller.require_params(state.pipeline)
-    fetched = await _fetch(state)
+    try:
+        fetched = await _fetch(state)
+    finally:
+        state.story.note("fetch")
     fetch_ms = fetched.fetch_ms
     gone = False
     try:
         await _begin(state, fetched)
+        state.story.note("handle")
         await _attempt(state, fetched)
     except GroupGone:
         # Left before anything else is done: what is being handled keeps the frames of the attempt, and its image.
@@ -76,8 +80,11 @@ async def _begin_again(state: SourceState) -> None:
     state.progress = Progress(state.pipeline)
     # Of the image that is looked at once more.
     state.notices.clear()
+    state.story.resume("again")
     try:
-        await _attempt(state, await _fetch_again(state))
+        fetched = await _fetch_again(state)
+        state.story.note("fetch")
+        await _attempt(state, fetched)
     except GroupGone:
         raise Unavailable("the version that answered was replaced, twice", retry_after_s=1.0) from None
     await state.tell_broken_promises()
@@ -86,7 +93,10 @@ async def _begin_again(state: SourceState) -> None:
 async def _attempt(state: SourceState, fetched: Fetched) -> None:
     try:
         state.place = "binding"
-        state.binding = await state.parts.binder.bind(state.pipeline, state.job.deadline)
+        try:
+            state.binding = await state.parts.binder.bind(state.pipeline, state.job.deadline)
+        finally:
+            state.story.note("bind")
         state.place = ""
         await Steps(state, fetched).run()
     finally:

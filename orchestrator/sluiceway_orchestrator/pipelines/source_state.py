@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sluiceway_runtime.account import Account, Phase
+from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.errors import SluicewayError, Unavailable
 
 from sluiceway_orchestrator.convert import regions as convert
@@ -25,6 +26,7 @@ from sluiceway_orchestrator.plan import Pipeline, Step, StepKind
 from sluiceway_orchestrator.stages.detection import DetectionClient
 from sluiceway_orchestrator.stages.recognition import RecognitionClient, failed_values
 from sluiceway_orchestrator.stages.stage import Ticket
+from sluiceway_orchestrator.story import SHORT_S, SourceStory
 
 __all__ = ["Parts", "SourceState"]
 
@@ -56,11 +58,21 @@ class SourceState:
         binding, progress, calls: of the present attempt; `calls` is where calls about the source run.
         place: what is done for the source as a whole; empty while its steps run.
         failed_step: the step that ended it; empty while none has.
+        story: of where its time goes.
     """
 
     def __init__(
-        self, job: Job, source: Source, pipeline: Pipeline, *, parts: Parts, outbox: Outbox, account: Account
+        self,
+        job: Job,
+        source: Source,
+        pipeline: Pipeline,
+        *,
+        parts: Parts,
+        outbox: Outbox,
+        account: Account,
+        story: SourceStory,
     ) -> None:
+        self.story = story
         self.job = job
         self.source = source
         self.pipeline = pipeline
@@ -68,7 +80,7 @@ class SourceState:
         self.account = account
         self.ticket = Ticket(job.client, job.priority, job.deadline, job.accepted_s, job.request_id)
         self.tree = RegionTree()
-        self.caller = StepCaller(job, source, parts.fetcher, self.tree, account)
+        self.caller = StepCaller(job, source, parts.fetcher, self.tree, account, story=story)
         self.notes = [StepNotes() for _ in pipeline.steps]
         self.notices: list[Any] = []
         self.detect_fields = job.detect_options
@@ -89,7 +101,10 @@ class SourceState:
 
     async def tell(self, event: SourceReady | RegionsFound | ValuesRead) -> None:
         """Hand an event to the client; waits where it reads slowly."""
+        begun_s = monotonic()
         await self._outbox.put(self.job.job_id, self.source.source_id, event)
+        if (now_s := monotonic()) - begun_s >= SHORT_S:
+            self.story.span("tell", begun_s, now_s)
 
     async def tell_regions(
         self, step: Step, page: Page, regions: Any, recognizing: Sequence[int], fresh: Sequence[bool] | None

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from sluiceway_runtime.account import Phase
+from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.documents.kind import is_document
 from sluiceway_runtime.errors import Internal, SluicewayError
 from sluiceway_runtime.server.convert import error_from_proto
@@ -24,6 +24,7 @@ from sluiceway_orchestrator.events import Page, StageTimings, Subject, ValuesRea
 from sluiceway_orchestrator.fetch.fetcher import Fetched
 from sluiceway_orchestrator.geometry import IDENTITY, Matrix, chain
 from sluiceway_orchestrator.pipelines.document_pages import SEND_COPIES, DocumentPages, said_by_page, tell_texts
+from sluiceway_orchestrator.pipelines.origin import REGIONS, About, Origin, Outer
 from sluiceway_orchestrator.pipelines.source_state import SourceState
 from sluiceway_orchestrator.pipelines.together import nursery, together
 from sluiceway_orchestrator.pipelines.tree import WHOLE, RegionNode
@@ -38,46 +39,6 @@ __all__ = ["Steps"]
 # reserve at once, before the first answer of their kind is known.
 OUTGROWN = 1.5
 _IMAGE_FIELD, _CROPS_FIELD, _ENCODED_FIELD = 1, 15, 4
-
-
-@dataclass(frozen=True, slots=True)
-class _Origin:
-    """Where the regions of an answer come from: the page, or crops of regions.
-
-    Attributes:
-        parents: id of a crop to that of its region; None for the page itself.
-        to_page: id of a crop to its homography.
-    """
-
-    page: Page
-    parents: Mapping[int, int] | None = None
-    to_page: Mapping[int, Matrix] | None = None
-
-
-class _About(NamedTuple):
-    """What values are about."""
-
-    subject: Subject = Subject.REGION
-    page: int = 0
-
-
-_REGIONS = _About()
-
-
-@dataclass(frozen=True, slots=True)
-class _Outer:
-    """An answer whose crops are looked at in their turn.
-
-    Attributes:
-        ids: of its regions, in its order.
-        crops_of: of each of them, the crop that it was found in; empty where that was the page.
-        origin: where they come from.
-    """
-
-    message: bytes
-    ids: Sequence[int]
-    crops_of: Sequence[int]
-    origin: _Origin
 
 
 class Steps:
@@ -95,6 +56,8 @@ class Steps:
             SluicewayError: a step failed, and the source with it.
         """
         state = self._state
+        for step in state.pipeline.roots:
+            state.notes[step.index].fed_s = state.story.mark_s
         # The calls first: they are open before anything can end that others wait for.
         works = self._calls_again()
         works += [
@@ -129,7 +92,7 @@ class Steps:
                 expected = estimate.expected_bytes
                 wanted = SEND_COPIES * len(image) + expected
                 if not state.account.try_reserve(wanted, Phase.WORK):
-                    await state.account.reserve(wanted, Phase.WORK)
+                    await self._wait_for_room(step, wanted)
                 held = wanted
                 try:
                     found = await self._detect(step, request, 1, partial(estimate.is_within, OUTGROWN * expected))
@@ -150,7 +113,7 @@ class Steps:
             if len(state.pipeline.roots) == 1:
                 # Before its regions are read, which may take long.
                 self._fetched.release()
-            await self._found(step, found, _Origin(Page(0, found.width, found.height)))
+            await self._found(step, found, Origin(Page(0, found.width, found.height)))
         finally:
             state.account.remove(held, Phase.WORK)
 
@@ -160,7 +123,7 @@ class Steps:
 
         async def page_found(found: Found, page: int) -> None:
             state.progress.begin(step)
-            await self._found(step, found, _Origin(Page(page, found.width, found.height)))
+            await self._found(step, found, Origin(Page(page, found.width, found.height)))
 
         await DocumentPages(state, step, self._fetched.image, page_found).run()
         self._end(step)
@@ -173,12 +136,19 @@ class Steps:
         encoded = (bytes_field(_ENCODED_FIELD, len(image)), image)
         size = sum(map(len, encoded))
         held = SEND_COPIES * size
-        await state.account.reserve(held, Phase.WORK)
+        await self._wait_for_room(step, held)
         try:
-            await self._read(step, Crops(image=(bytes_field(_CROPS_FIELD, size), *encoded)), (0,), _About(Subject.PAGE))
+            await self._read(step, Crops(image=(bytes_field(_CROPS_FIELD, size), *encoded)), (0,), About(Subject.PAGE))
         finally:
             state.account.remove(held, Phase.WORK)
         self._end(step)
+
+    async def _wait_for_room(self, step: Step, size_bytes: int) -> None:
+        state, notes = self._state, self._state.notes[step.index]
+        begun_s = notes.fed_s
+        await state.account.reserve(size_bytes, Phase.WORK)
+        notes.fed_s = monotonic()
+        state.story.span("room", begun_s, notes.fed_s, step.name)
 
     async def _detect(
         self, step: Step, request: Buffers, cost: int, has_room: Callable[[], bool] = lambda: True
@@ -186,12 +156,14 @@ class Steps:
         state, notes = self._state, self._state.notes[step.index]
         notes.begin()
         detector = state.parts.detectors[step.stage]
-        found = await detector.detect(request, cost, state.ticket, state.binding.groups[step.stage], has_room)
+        begin = partial(state.story.attempt, step.name, step.stage, notes.fed_s)
+        group = state.binding.groups[step.stage]
+        found = await detector.detect(request, cost, state.ticket, group, has_room, begin=begin)
         notes.answered(found.timings, found.model)
         state.notices += found.notices
         return found
 
-    async def _found(self, step: Step, found: Found, origin: _Origin) -> None:
+    async def _found(self, step: Step, found: Found, origin: Origin) -> None:
         """Tell of the regions of one answer, and run all that works on them."""
         state, regions = self._state, found.regions
         crops_of = [region.parent_id for region in regions.regions] if origin.parents is not None else ()
@@ -207,7 +179,7 @@ class Steps:
         if any(span.crop_id >= len(boxes) for spans in found.crops.values() for span in spans):
             raise Internal("a stage sent crops of regions that it did not find")
         children = state.pipeline.children[step.index]
-        about = _About(page=origin.page.index)
+        about = About(page=origin.page.index)
         works: list[Coroutine[Any, Any, None]] = []
         recognizing: dict[int, None] = {}
         promised: list[tuple[Step, list[int]]] = []
@@ -232,7 +204,7 @@ class Steps:
                 recognizing.update(dict.fromkeys(told))
                 works += [self._read(child, Crops(found.message, chunk), placed.ids, about) for chunk in chunks]
             else:
-                outer = _Outer(found.message, placed.ids, crops_of, origin)
+                outer = Outer(found.message, placed.ids, crops_of, origin)
                 works += [self._detect_inside(child, outer, chunk) for chunk in chunks]
         try:
             await state.tell_regions(step, origin.page, regions, tuple(recognizing), placed.fresh)
@@ -243,6 +215,9 @@ class Steps:
             for work in works:
                 work.close()
             raise
+        fed_s = state.story.handled(step.name, found.answered_s)
+        for child in children:
+            state.notes[child.index].fed_s = fed_s
         await together(works)
         for child in children:
             self._end(child)
@@ -259,7 +234,7 @@ class Steps:
         tree = self._state.tree
         return tuple(span for span in spans if not tree.is_answered(step, ids[span.crop_id])) if tree.again else spans
 
-    async def _detect_inside(self, step: Step, outer: _Outer, spans: tuple[CropSpan, ...]) -> None:
+    async def _detect_inside(self, step: Step, outer: Outer, spans: tuple[CropSpan, ...]) -> None:
         """Detect in crops of regions."""
         state, origin = self._state, outer.origin
         parents = {span.crop_id: outer.ids[span.crop_id] for span in spans}
@@ -285,11 +260,11 @@ class Steps:
                 if crop_id in parents:
                     fault = error_from_proto(failure)
                     await state.failed(step, [parents[crop_id]], fault, Subject.REGION, origin.page.index)
-            await self._found(step, found, _Origin(origin.page, parents, to_page))
+            await self._found(step, found, Origin(origin.page, parents, to_page))
         finally:
             state.account.remove(len(found.message), Phase.WORK)
 
-    async def _read(self, step: Step, crops: Crops, ids: Sequence[int], about: _About = _REGIONS) -> None:
+    async def _read(self, step: Step, crops: Crops, ids: Sequence[int], about: About = REGIONS) -> None:
         """Read crops; each answer is told as it comes, and calls that work on it begin at once."""
         if not self._state.pipeline.children[step.index]:
             await self._read_all(step, crops, ids, about, None)
@@ -302,14 +277,15 @@ class Steps:
         step: Step,
         crops: Crops,
         ids: Sequence[int],
-        about: _About,
+        about: About,
         group: asyncio.TaskGroup | None,
     ) -> None:
         state, notes = self._state, self._state.notes[step.index]
         notes.begin()
         head = state.job.recognize_options[step.name] + state.binding.heads[step.index]
         reader = state.parts.readers[step.stage]
-        answers = reader.recognize(crops, head, state.ticket, state.binding.groups[step.stage])
+        begin = partial(state.story.attempt, step.name, step.stage, notes.fed_s)
+        answers = reader.recognize(crops, head, state.ticket, state.binding.groups[step.stage], begin=begin)
         as_they_are = ids == range(len(ids))
         # Closed here and not by the garbage collector, so that a cancelled source ends its call to the stage at once.
         async with aclosing(answers):

@@ -28,6 +28,7 @@ from sluiceway_orchestrator.stages.balancer import Report
 from sluiceway_orchestrator.stages.group import Group, GroupGone
 from sluiceway_orchestrator.stages.replica import Replica
 from sluiceway_orchestrator.stages.stage import Lease, Stage, Ticket
+from sluiceway_orchestrator.story import Attempt
 
 __all__ = [
     "Failures",
@@ -111,8 +112,8 @@ class Failures:
         self._strays = 0
         self.avoid: Replica[Any] | None = None
 
-    def handle(self, lease: Lease[Any], failure: grpc.aio.AioRpcError | Unavailable) -> None:
-        """Return to try again elsewhere; raise the error otherwise.
+    def handle(self, lease: Lease[Any], failure: grpc.aio.AioRpcError | Unavailable, attempt: Attempt) -> None:
+        """Return to try again elsewhere; raise the error otherwise. The attempt remembers what it failed with.
 
         Raises:
             GroupGone: replicas of another version answer in place of the one that was asked for.
@@ -125,6 +126,7 @@ class Failures:
         else:
             error, named = failure, False
         self.avoid = lease.replica
+        attempt.broke(error)
         if isinstance(error, WrongGroup):
             self._stray(lease)
             self._stage.retried["version"] += 1

@@ -32,6 +32,7 @@ from sluiceway_orchestrator.stages.calls import (
 from sluiceway_orchestrator.stages.group import Group
 from sluiceway_orchestrator.stages.replica import Replica
 from sluiceway_orchestrator.stages.stage import Lease, Stage, Ticket
+from sluiceway_orchestrator.story import Begin, unrecorded
 from sluiceway_orchestrator.wire import Buffers, CropSpan, split_crops, split_field
 
 __all__ = ["DetectionClient", "DetectionDescription", "DetectionWire", "Found", "FoundPage", "Outgrown", "PageRange"]
@@ -103,6 +104,8 @@ class Found(NamedTuple):
         failures: of crops, by their id.
         notices: `Notice` messages.
         texts: `Text` messages of the regions, where a page said itself what stands in it; it then has no crops.
+        answered_s: when the answer was there.
+        call: its number at the replica; 0 where that was not said.
     """
 
     width: int
@@ -115,6 +118,8 @@ class Found(NamedTuple):
     model: Model
     timings: StageTimings
     texts: Sequence[Any] = ()
+    answered_s: float = 0.0
+    call: int = 0
 
 
 class FoundPage(NamedTuple):
@@ -168,6 +173,8 @@ class DetectionClient:
         ticket: Ticket,
         group: Group[DetectionDescription],
         has_room: Callable[[], bool] = lambda: True,
+        *,
+        begin: Begin = unrecorded,
     ) -> Found:
         """Detect in one image, or in several crops.
 
@@ -177,6 +184,7 @@ class DetectionClient:
             ticket: for whom.
             group: the version that the source is bound to.
             has_room: asked before it is sent, whether there is still room for the answer.
+            begin: notes each attempt.
 
         Raises:
             Outgrown: there is none.
@@ -187,20 +195,28 @@ class DetectionClient:
         failures = Failures(self.stage, group)
         metadata = call_metadata(ticket, group, request.size_bytes)
         while True:
-            with await self.stage.lease(ticket, cost, group, avoid=failures.avoid) as lease:
+            with (
+                begin(cost) as attempt,
+                await self.stage.lease(ticket, cost, group, avoid=failures.avoid) as lease,
+            ):
                 if not has_room():
                     raise Outgrown
+                attempt.sent(lease.replica.address)
                 try:
                     message: bytes = await lease.replica.call(
-                        request.join(), timeout=remaining_s(ticket.deadline), metadata=metadata
+                        request.join(),
+                        timeout=remaining_s(ticket.deadline),
+                        metadata=(*metadata, *attempt.headers),
                     )
                 except grpc.aio.AioRpcError as error:
-                    failures.handle(lease, error)
+                    failures.handle(lease, error, attempt)
                     continue
+                attempt.ended_s = monotonic()
                 found, load = _found_of(message, lease)
                 lease.report(report_of(load))
                 self.stage.retries.earn()
-                return found
+                attempt.told(len(found.failures), found.timings, found.call)
+                return found._replace(answered_s=attempt.ended_s)
 
     async def detect_pages(
         self,
@@ -212,6 +228,7 @@ class DetectionClient:
         cost: int,
         sent: Counter[Replica[DetectionDescription]],
         prefers_text: bool = False,
+        begin: Begin = unrecorded,
     ) -> AsyncGenerator[FoundPage, None]:
         """Detect in pages of a document, and give answers as they come, each page once. Close this iterator.
 
@@ -225,6 +242,7 @@ class DetectionClient:
             cost: pages that a replica works on at a time.
             sent: how often each replica got the document; see `MAX_SENDS`.
             prefers_text: of pages that hold text, take that.
+            begin: notes each attempt.
 
         Raises:
             GroupGone: that version is not there any more.
@@ -240,19 +258,26 @@ class DetectionClient:
                 text_layer=model_pb2.TEXT_LAYER_PREFER if prefers_text else model_pb2.TEXT_LAYER_UNSPECIFIED,
             )
             request = Buffers((*document.parts, asked.SerializeToString()))
-            with await self._place_for_document(cost, ticket, group, sent, failures.avoid) as lease:
+            with (
+                begin(cost) as attempt,
+                await self._place_for_document(cost, ticket, group, sent, failures.avoid) as lease,
+            ):
                 sent[lease.replica] += 1
+                attempt.sent(lease.replica.address)
                 try:
-                    async with aclosing(self._pages_call(lease, request, ticket, group)) as messages:
+                    async with aclosing(self._pages_call(lease, request, ticket, group, attempt.headers)) as messages:
                         async for message in messages:
                             page, load = _page_of(message)
                             if load is not None:
                                 lease.report(report_of(load))
+                            if isinstance(page.found, Found):
+                                attempt.told(len(page.found.failures), page.found.timings, page.found.call)
+                                page = page._replace(found=page.found._replace(answered_s=monotonic()))
                             if page.number not in pages.answered:
                                 pages.answered.add(page.number)
                                 yield page
                 except grpc.aio.AioRpcError as error:
-                    failures.handle(lease, error)
+                    failures.handle(lease, error, attempt)
                 else:
                     self.stage.retries.earn()
                     return
@@ -285,7 +310,12 @@ class DetectionClient:
             await asyncio.sleep(0 if tries < 2 * len(members) else OTHERS_FULL_PAUSE_S)
 
     async def _pages_call(
-        self, lease: Lease[DetectionDescription], request: Buffers, ticket: Ticket, group: Group[Any]
+        self,
+        lease: Lease[DetectionDescription],
+        request: Buffers,
+        ticket: Ticket,
+        group: Group[Any],
+        headers: tuple[tuple[str, str], ...],
     ) -> AsyncGenerator[bytes, None]:
         method = lease.replica.channel.unary_stream(
             f"/{_SERVICE}/DetectPages", request_serializer=as_it_is, response_deserializer=as_it_is
@@ -293,7 +323,7 @@ class DetectionClient:
         call = method(
             request.join(),
             timeout=remaining_s(ticket.deadline),
-            metadata=call_metadata(ticket, group, request.size_bytes),
+            metadata=(*call_metadata(ticket, group, request.size_bytes), *headers),
         )
         try:
             while isinstance(message := await call.read(), bytes):
@@ -318,6 +348,7 @@ def _found_of(message: bytes, lease: Lease[Any] | None = None) -> tuple[Found, A
         notices=response.notices,
         model=model_of(response.model),
         timings=timings_of(response.timings, lease),
+        call=response.timings.call,
     )
     return found, response.load
 

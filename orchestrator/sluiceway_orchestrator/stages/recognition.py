@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Any, NamedTuple
 
 import grpc.aio
+from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.errors import SluicewayError, Unavailable
 from sluiceway_runtime.server.convert import error_to_proto
 
@@ -26,6 +27,7 @@ from sluiceway_orchestrator.stages.calls import (
 )
 from sluiceway_orchestrator.stages.group import Group
 from sluiceway_orchestrator.stages.stage import Lease, Stage, Ticket
+from sluiceway_orchestrator.story import Begin, unrecorded
 from sluiceway_orchestrator.wire import Buffers, CropSpan, span_buffers, split_field
 
 __all__ = ["Crops", "Read", "RecognitionClient", "RecognitionDescription", "RecognitionWire", "failed_values"]
@@ -113,6 +115,7 @@ class Read(NamedTuple):
         size_bytes: of the values.
         model: who read them; None for failures of ours.
         timings: as the stage said.
+        call: its number there; 0 where that was not said.
     """
 
     values: pipeline_pb2.Values
@@ -121,6 +124,7 @@ class Read(NamedTuple):
     size_bytes: int
     model: Model | None
     timings: StageTimings
+    call: int = 0
 
 
 class RecognitionClient:
@@ -130,7 +134,13 @@ class RecognitionClient:
         self.stage = stage
 
     async def recognize(
-        self, crops: Crops, head: bytes, ticket: Ticket, group: Group[RecognitionDescription]
+        self,
+        crops: Crops,
+        head: bytes,
+        ticket: Ticket,
+        group: Group[RecognitionDescription],
+        *,
+        begin: Begin = unrecorded,
     ) -> AsyncGenerator[Read, None]:
         """Recognise crops and give the answers as they come.
 
@@ -142,6 +152,7 @@ class RecognitionClient:
             head: every other field of `RecognizeRequest`, serialised.
             ticket: for whom.
             group: the version that the source is bound to.
+            begin: notes each attempt.
 
         Raises:
             GroupGone: that version is not there any more; some crops may have been answered.
@@ -151,34 +162,45 @@ class RecognitionClient:
         failures = Failures(self.stage, group)
         try:
             while pending:
-                with await self.stage.lease(ticket, len(pending), group, avoid=failures.avoid) as lease:
+                with (
+                    begin(len(pending)) as attempt,
+                    await self.stage.lease(ticket, len(pending), group, avoid=failures.avoid) as lease,
+                ):
                     wanted = span_buffers(crops.message, [spans[key] for key in pending]) if spans else crops.image
                     request = Buffers((head, *wanted))
+                    attempt.sent(lease.replica.address)
                     try:
-                        async with aclosing(self._call(lease, request, ticket, group)) as messages:
+                        async with aclosing(self._call(lease, request, ticket, group, attempt.headers)) as messages:
                             async for message in messages:
                                 read, load = _read(message, pending, lease)
                                 lease.report(report_of(load))
                                 lease.settle(len(read.ids))
+                                attempt.told(len(read.failed), read.timings, read.call)
                                 if read.ids:
                                     yield read
+                        attempt.ended_s = monotonic()
                         if pending:
-                            failures.handle(lease, Unavailable("the stage left crops unanswered"))
+                            failures.handle(lease, Unavailable("the stage left crops unanswered"), attempt)
                         else:
                             self.stage.retries.earn()
                     except grpc.aio.AioRpcError as error:
                         if pending:
-                            failures.handle(lease, error)
+                            failures.handle(lease, error, attempt)
         except SluicewayError as error:
             yield failed_values(pending, error)
 
     async def _call(
-        self, lease: Lease[RecognitionDescription], request: Buffers, ticket: Ticket, group: Group[Any]
+        self,
+        lease: Lease[RecognitionDescription],
+        request: Buffers,
+        ticket: Ticket,
+        group: Group[Any],
+        headers: tuple[tuple[str, str], ...],
     ) -> AsyncGenerator[bytes, None]:
         call = lease.replica.call(
             request.join(),
             timeout=remaining_s(ticket.deadline),
-            metadata=call_metadata(ticket, group, request.size_bytes),
+            metadata=(*call_metadata(ticket, group, request.size_bytes), *headers),
         )
         try:
             while isinstance(message := await call.read(), bytes):
@@ -214,6 +236,6 @@ def _read(message: bytes, pending: dict[int, None], lease: Lease[Any]) -> tuple[
     for key in ids:
         del pending[key]
     failed = tuple(value.region_id for value in values.values if value.HasField("error"))
-    timings = timings_of(response.timings, lease)
-    read = Read(values, tuple(ids), failed, len(recognitions), model_of(response.model), timings)
+    model, timings = model_of(response.model), timings_of(response.timings, lease)
+    read = Read(values, tuple(ids), failed, len(recognitions), model, timings, response.timings.call)
     return read, response.load

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import grpc.aio
 from sluiceway_runtime.server.app import Server
+from sluiceway_runtime.tracing import Tracer
 
 from sluiceway.common.v1 import error_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
@@ -106,6 +107,7 @@ class Cluster:
         stages: replicas of further stages, by name.
         pipelines: `[pipelines.NAME]` tables.
         apis: `[api.NAME]` tables.
+        tracer: of requests; the caller closes it.
         options: keys of `[orchestrator]`.
     """
 
@@ -119,8 +121,10 @@ class Cluster:
         apis: Mapping[str, Mapping[str, Any]] | None = None,
         environment: Mapping[str, str] | None = None,
         service: Mapping[str, Any] | None = None,
+        tracer: Tracer | None = None,
         **options: Any,
     ) -> None:
+        self._tracer = tracer
         self.detection = [FakeServer(stage) for stage in (detectors if detectors is not None else [FakeDetection()])]
         self.recognition = [FakeServer(stage) for stage in (readers if readers is not None else [FakeRecognition()])]
         self.named = {name: [FakeServer(stage) for stage in fakes] for name, fakes in (stages or {}).items()}
@@ -150,7 +154,7 @@ class Cluster:
         self.service = OrchestratorService(
             config, self._apis, self._environment, tables=tables, **self._service_options
         )
-        self.server = Server(self.service, config)
+        self.server = Server(self.service, config, tracer=self._tracer)
         await self.server.start()
         self.channel = self.connect()
         self.stub = pipeline_pb2_grpc.PipelineServiceStub(self.channel)

@@ -38,6 +38,12 @@ class ServerConfig(BaseModel):
     drain_notice_s: float = Field(
         0.5, ge=0, description="After SIGTERM: calls are still taken this long while health says NOT_SERVING."
     )
+    remember_requests: int = Field(
+        10_000,
+        ge=0,
+        le=1_000_000,
+        description="Latest requests whose stories are kept in memory for `sluiceway explain`; 0 keeps none.",
+    )
     reflection: bool = Field(True, description="Serve grpc.reflection, for grpcurl and the like.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least level of a line of the log, which goes to standard error."

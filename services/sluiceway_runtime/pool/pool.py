@@ -17,7 +17,7 @@ from sluiceway_runtime.pool.clock import Clock, LoopClock, Timer
 from sluiceway_runtime.pool.observer import PoolObserver
 from sluiceway_runtime.pool.payload import Payload
 from sluiceway_runtime.pool.policy import actions, events
-from sluiceway_runtime.pool.policy.items import Item
+from sluiceway_runtime.pool.policy.items import Item, Journal
 from sluiceway_runtime.pool.policy.limits import PoolLimits, Timing
 from sluiceway_runtime.pool.policy.scheduler import Scheduler
 from sluiceway_runtime.pool.policy.statistics import PoolLoad, PoolStatistics, WorkerState
@@ -44,6 +44,7 @@ class Pool:
         name: for the log.
         timing: time constants; tests shrink them.
         clock: tests may move time by hand.
+        journal: is told of batches that are over.
 
     Attributes:
         observer: is told of batches, if there is one.
@@ -61,11 +62,14 @@ class Pool:
         name: str,
         timing: Timing | None = None,
         clock: Clock | None = None,
+        journal: Journal = lambda *_: None,
     ) -> None:
         self._spec = spec
         self._limits = limits
         self._name = name
-        self._scheduler = Scheduler(len(spec.placements), spec.credits, limits, timing, overlap=spec.overlap)
+        self._scheduler = Scheduler(
+            len(spec.placements), spec.credits, limits, timing, overlap=spec.overlap, journal=journal
+        )
         self.observer: PoolObserver | None = None
         self._given_clock = clock
         self._next_id = 0

@@ -10,6 +10,7 @@ from sluiceway_runtime.errors import SluicewayError
 from sluiceway_runtime.pool.payload import Payload
 from sluiceway_runtime.pool.policy import actions
 from sluiceway_runtime.pool.policy.items import Item
+from sluiceway_runtime.recorder import current_call
 
 __all__ = ["Answers", "Outcome", "Submission", "Work", "fail", "refuse", "succeed"]
 
@@ -72,9 +73,10 @@ class Submission:
         item_ids: of all of them.
         refused: items that were not taken, as (position, why), in order.
         unanswered: how many have been neither answered nor refused.
+        call: number of the call that they came with.
     """
 
-    __slots__ = ("_answered", "_cancel", "item_ids", "refused", "unanswered")
+    __slots__ = ("_answered", "_cancel", "call", "item_ids", "refused", "unanswered")
 
     def __init__(
         self,
@@ -86,6 +88,7 @@ class Submission:
         self.item_ids = range(first_id, first_id + len(work))
         self.refused: list[tuple[int, SluicewayError]] = []
         self.unanswered = len(work)
+        self.call = current_call.get()
         self._answered: Callable[[Answers], None] | None = answered
         self._cancel = cancel
 

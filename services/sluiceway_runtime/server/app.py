@@ -19,6 +19,7 @@ from sluiceway_runtime.metrics.calls import CallMetrics
 from sluiceway_runtime.metrics.registry import AnsweringRegistry
 from sluiceway_runtime.metrics.server import LoopLag, ServerCollector, show_process
 from sluiceway_runtime.pool import Placement, PoolStatistics
+from sluiceway_runtime.recorder import Recorder
 from sluiceway_runtime.server.budget import memory_budget
 from sluiceway_runtime.server.documentation import documented_pool
 from sluiceway_runtime.server.door import Door
@@ -27,6 +28,7 @@ from sluiceway_runtime.server.lifecycle import Lifecycle, State
 from sluiceway_runtime.server.listening import bind, make_server
 from sluiceway_runtime.server.operations import OperationsPort
 from sluiceway_runtime.server.security import Security
+from sluiceway_runtime.tracing import Tracer
 from sluiceway_runtime.watch import Sampler
 from sluiceway_runtime.watch.gpus import Gpus
 from sluiceway_runtime.watch.servicer import SERVICE as SAMPLES
@@ -51,7 +53,9 @@ class Service(Protocol):
     It may have besides:
 
     - `group: str`, the version of what it serves: a call that asks for another is refused before it is read.
-    - `use_budget(budget: MemoryBudget) -> None`, called before anything else: what it holds, it reserves there.
+    - `use_recorder(recorder: Recorder) -> None`, called before anything else: what becomes of requests is noted there.
+    - `use_tracer(tracer: Tracer) -> None`, called then, where there are traces.
+    - `use_budget(budget: MemoryBudget) -> None`, called next: what it holds, it reserves there.
     - `class_of(client: str, asked: Priority) -> Priority`: the class in which a client is served that asks for one.
     - `pool: Pool | None`, its queue and workers, once it has them: samples tell of them.
     - `use_samples(sample: Callable[[], ServerSample]) -> None`, called once: a sample of the server that it is in.
@@ -96,16 +100,27 @@ class Server:
         config: where, and within which limits.
         security: who may call; by default everybody.
         section: name of the server's section, by which `security.mutual` names it.
+        recorder: remembers the latest requests; by default one of its own.
+        tracer: of requests, if traces are wanted. The caller closes it.
 
     Attributes:
         waits: whether calls wait at the door for room; those of a stage are refused, and tried with another replica.
+            Likewise a stage begins no trace by itself: whether there is one is decided once, by who calls it.
         budget: the bytes that the server may hold.
+        recorder: what it remembers of the latest requests.
         port: gRPC port, once started.
         operations_port: HTTP port, once started.
     """
 
     def __init__(
-        self, service: Service, config: ServerConfig, security: Security | None = None, section: str = ""
+        self,
+        service: Service,
+        config: ServerConfig,
+        security: Security | None = None,
+        section: str = "",
+        *,
+        recorder: Recorder | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._service = service
         self._config = config
@@ -115,6 +130,11 @@ class Server:
         self.registry: CollectorRegistry = AnsweringRegistry()
         self.waits = not isinstance(config, StageConfig)
         self.budget = memory_budget(config)
+        self.recorder = recorder or Recorder(config.remember_requests)
+        if (use_recorder := getattr(service, "use_recorder", None)) is not None:
+            use_recorder(self.recorder)
+        if tracer is not None and (use_tracer := getattr(service, "use_tracer", None)) is not None:
+            use_tracer(tracer)
         self.registry.register(
             ServerCollector(
                 section, lambda: ([state.value for state in State], self.lifecycle.state.value), self.ready, self.budget
@@ -132,7 +152,14 @@ class Server:
             group=lambda: getattr(service, "group", ""),
             class_of=getattr(service, "class_of", lambda _, asked: asked),
         )
-        self._interceptor = CallInterceptor(self._door, CallMetrics(self.registry), access_log=config.access_log)
+        self._interceptor = CallInterceptor(
+            self._door,
+            CallMetrics(self.registry),
+            self.recorder,
+            tracer,
+            begins_traces=self.waits,
+            access_log=config.access_log,
+        )
         self._sampler = Sampler(
             state=lambda: self.lifecycle.state.value,
             budget=self.budget,

@@ -54,12 +54,20 @@ def deadline_of(context: grpc.aio.ServicerContext[Any, Any], config: ServerConfi
 def request_id_of(context: grpc.aio.ServicerContext[Any, Any]) -> str:
     """The client's `x-request-id`, or a new one; the same in every stage and log line that the request passes."""
     known = current_request_id.get()
-    return _new_id(context) if known == NO_REQUEST else known
+    return (_given_id(context) or _new_id()) if known == NO_REQUEST else known
 
 
-def begin_request(context: grpc.aio.ServicerContext[Any, Any]) -> None:
-    """Decide on the id of a call that comes in, for whatever runs in its task."""
-    current_request_id.set(_new_id(context))
+def begin_request(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    """Decide on the id of a call that comes in, for whatever runs in its task, and return it.
+
+    A client that gave none finds it behind the answer.
+    """
+    request_id = _given_id(context)
+    if request_id is None:
+        request_id = _new_id()
+        context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
+    current_request_id.set(request_id)
+    return request_id
 
 
 def caller_of(context: grpc.aio.ServicerContext[Any, Any], config: ServerConfig) -> Caller:
@@ -71,9 +79,15 @@ def caller_of(context: grpc.aio.ServicerContext[Any, Any], config: ServerConfig)
 
 def own_or_new_id(given: object) -> str:
     """The id that a client gave, if it may be taken over, or a new one."""
-    return given if isinstance(given, str) and _SAFE_ID.fullmatch(given) else os.urandom(8).hex()
+    return given if isinstance(given, str) and _SAFE_ID.fullmatch(given) else _new_id()
 
 
-def _new_id(context: grpc.aio.ServicerContext[Any, Any]) -> str:
-    given = next((value for key, value in context.invocation_metadata() or () if key == REQUEST_ID_KEY), None)
-    return own_or_new_id(given)
+def _given_id(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID_KEY and isinstance(value, str) and _SAFE_ID.fullmatch(value):
+            return value
+    return None
+
+
+def _new_id() -> str:
+    return os.urandom(8).hex()

@@ -25,7 +25,7 @@ GROUP_KEY = "sluiceway-group"
 
 # Questions about the server itself, which it answers while it starts and drains, too.
 QUESTIONS = (
-    *("/Describe", "/Sample", "/Watch"),
+    *("/Describe", "/Explain", "/Sample", "/Watch"),
     *("/ServerLive", "/ServerReady", "/ModelReady", "/ServerMetadata", "/ModelMetadata"),
 )
 _HEALTH = "/grpc.health.v1.Health/"

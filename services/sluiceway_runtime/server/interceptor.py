@@ -22,10 +22,13 @@ from sluiceway_runtime.errors import (
     Unauthenticated,
 )
 from sluiceway_runtime.metrics.calls import CallMetrics
+from sluiceway_runtime.recorder import Recorder, fault_of
 from sluiceway_runtime.server.calls import REQUEST_ID_KEY, begin_request, current_request_id
 from sluiceway_runtime.server.door import QUESTIONS, Door, Entry, current_account
 from sluiceway_runtime.server.security import current_client
 from sluiceway_runtime.server.status import brief, code_of, trailers
+from sluiceway_runtime.tracing import Tracer
+from sluiceway_runtime.tracing.calls import TracedCall, begin_call, end_call
 from sluiceway_runtime.watch.durations import Durations
 
 __all__ = ["CallInterceptor"]
@@ -43,11 +46,19 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class _Call:
     """One call of ours, from the door to its end."""
 
-    __slots__ = ("_ended", "_interceptor", "_task", "_timer", "code", "entry", "method", "refusal", "started_s")
+    __slots__ = (
+        "_ended", "_interceptor", "_task", "_timer", "admitted_s", "code", "entry", "fault", "method",
+        "number", "refusal", "request_id", "started_s", "trace",
+    )  # fmt: skip
 
-    def __init__(self, interceptor: CallInterceptor, method: str) -> None:
+    def __init__(self, interceptor: CallInterceptor, method: str, number: int) -> None:
         self._interceptor = interceptor
         self._ended = False
+        self.number = number
+        self.request_id = ""
+        self.admitted_s = 0.0
+        self.fault: tuple[str, ...] = ()
+        self.trace: TracedCall | None = None
         self.method = method
         self.started_s = monotonic()
         # Of a call that never comes to its handler, because its client has left.
@@ -63,6 +74,7 @@ class _Call:
     def admitted(self, entry: Entry) -> None:
         """From now on its request is read."""
         self.entry = entry
+        self.admitted_s = monotonic()
         current_account.set(entry.account)
         if entry.silent_s is not None and self._task is not None:
             self._timer = asyncio.get_running_loop().call_later(entry.silent_s, self._task.cancel)
@@ -96,7 +108,7 @@ class _Call:
         self.code = code
         if not self._ended:
             self._ended = True
-            self._interceptor.left(self.method, code, monotonic() - self.started_s)
+            self._interceptor.left(self, code)
 
     def _close(self, _: asyncio.Task[Any]) -> None:
         if self._timer is not None:
@@ -133,9 +145,21 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     raise is a bug: it is logged with the request id and told to the client as INTERNAL with a fixed text.
     """
 
-    def __init__(self, door: Door, metrics: CallMetrics, *, access_log: bool = False) -> None:
+    def __init__(
+        self,
+        door: Door,
+        metrics: CallMetrics,
+        recorder: Recorder | None = None,
+        tracer: Tracer | None = None,
+        *,
+        begins_traces: bool = True,
+        access_log: bool = False,
+    ) -> None:
+        self._begins_traces = begins_traces
         self._door = door
         self._metrics = metrics
+        self._recorder = recorder or Recorder()
+        self._tracer = tracer
         self._access_log = access_log
         # Of answered calls for work, for whoever watches.
         self.durations = Durations()
@@ -167,9 +191,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             try:
                 self._door.identify(method, metadata)
             except Unauthenticated as error:
-                return _refusal(self._begin(_OTHER), error)
+                return _refusal(self._begin(_OTHER, metadata), error)
             return handler
-        call = self._begin(method)
+        call = self._begin(method, metadata)
         _current_call.set(call)
         try:
             entry = await self._door.admit(method, metadata, streams=handler.request_streaming)
@@ -181,26 +205,39 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             known = self._wrapped[method] = (handler, _wrap(handler))
         return known[1].plain if entry.patience_s is None else known[1].watched
 
-    def _begin(self, method: str) -> _Call:
+    def _begin(self, method: str, metadata: Mapping[str, Any]) -> _Call:
         self._running += 1
         self._idle.clear()
-        return _Call(self, method)
+        call = _Call(self, method, self._recorder.calls.begin())
+        if self._tracer is not None and not method.endswith(QUESTIONS):
+            batches, begins = self._recorder.batches, self._begins_traces
+            call.trace = begin_call(self._tracer, batches, call.number, method, metadata, begins=begins)
+        return call
 
-    def left(self, method: str, code: grpc.StatusCode, seconds: float) -> None:
+    def left(self, call: _Call, code: grpc.StatusCode) -> None:
         """A call is no longer in progress. For calls alone."""
         self._running -= 1
         if not self._running:
             self._idle.set()
+        now_s, method = monotonic(), call.method
+        seconds = now_s - call.started_s
         self._metrics.observe(method, code.name, seconds)
-        if code is grpc.StatusCode.OK and not method.endswith(QUESTIONS):
-            self.durations.observe(seconds)
+        if not method.endswith(QUESTIONS):
+            if code is grpc.StatusCode.OK:
+                self.durations.observe(seconds)
+            its = (call.number, method, call.request_id, call.started_s, call.admitted_s, now_s)
+            row = (*its, code.name, *call.fault)
+            self._recorder.calls.ended(row)
+            if call.trace is not None and self._tracer is not None:
+                end_call(self._tracer, self._recorder.batches, call.trace, row)
         if self._access_log:
             log.info("%s %s %.1f ms, client %s", method, code.name, seconds * 1000, current_client.get() or "-")
 
 
 def _refusal(call: _Call, error: SluicewayError) -> grpc.RpcMethodHandler[Any, Any]:
     async def refuse(_: Any, context: Context) -> None:
-        begin_request(context)
+        call.request_id = begin_request(context)
+        call.fault = fault_of(error)
         try:
             await _tell(call.method, context, error)
         finally:
@@ -259,7 +296,7 @@ def _reading(deserialise: Any, *, raises: bool) -> Callable[[bytes], Any]:
 def _unary(behaviour: Any, *, reads: bool = False) -> Callable[[Any, Context], Awaitable[Any]]:
     async def serve(request: Any, context: Context) -> Any:
         call = _current_call.get()
-        begin_request(context)
+        call.request_id = begin_request(context)
         code = grpc.StatusCode.OK
         try:
             if reads:
@@ -267,7 +304,7 @@ def _unary(behaviour: Any, *, reads: bool = False) -> Callable[[Any, Context], A
             call.require_read()
             return await behaviour(request, context)
         except BaseException as error:
-            code = _code(context, error)
+            code, call.fault = _code(context, error), fault_of(error)
             # gRPC keeps what is raised from here on, and with it what this frame holds.
             del request
             await _tell(call.method, context, error)
@@ -281,7 +318,7 @@ def _unary(behaviour: Any, *, reads: bool = False) -> Callable[[Any, Context], A
 def _streaming(behaviour: Any, *, reads: bool = False) -> Callable[[Any, Context], AsyncIterator[Any]]:
     async def serve(request: Any, context: Context) -> AsyncIterator[Any]:
         call = _current_call.get()
-        begin_request(context)
+        call.request_id = begin_request(context)
         code = grpc.StatusCode.OK
         answers = None
         try:
@@ -295,7 +332,7 @@ def _streaming(behaviour: Any, *, reads: bool = False) -> Callable[[Any, Context
             code = grpc.StatusCode.CANCELLED
             raise
         except BaseException as error:
-            code = _code(context, error)
+            code, call.fault = _code(context, error), fault_of(error)
             # gRPC keeps what is raised from here on, and with it what this frame holds.
             del request
             await _tell(call.method, context, error)

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +30,11 @@ from sluiceway_runtime.config import (
 )
 from sluiceway_runtime.errors import ConfigurationError, StartupError
 from sluiceway_runtime.logs import LogStyle, capture_output, configure_logging
+from sluiceway_runtime.recorder import Recorder
 from sluiceway_runtime.server.app import Server, Service
 from sluiceway_runtime.server.memory import keep_freed_memory, settle
 from sluiceway_runtime.server.security import Security, load_security
+from sluiceway_runtime.tracing import Tracer, open_tracer
 
 __all__ = ["Installation", "run_service"]
 
@@ -41,6 +44,8 @@ Config = TypeVar("Config", bound=ServerConfig)
 
 # Set by `sluiceway up`: the reading end of a pipe that nobody writes to, which ends when the parent does.
 PARENT_PIPE = "SLUICEWAY_PARENT_PIPE"
+# For the last of the traces, once everything else is released.
+TRACES_CLOSE_S = 3.0
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_SECOND_SIGNAL = 0, 1, 2, 130
 
 
@@ -121,6 +126,8 @@ def run_service(
         security = Security(load_security(tables, os.environ), os.environ)
         security.require_safe(name, config.host)
         keep_freed_memory()
+        recorder = Recorder(config.remember_requests)
+        tracer = open_tracer(os.environ, name, recorder.instance)
         service = build(
             config, Installation(tables, security, os.environ, stage=name if section in STAGE_KINDS else "")
         )
@@ -128,7 +135,9 @@ def run_service(
         print(f"sluiceway {name}: {error}", file=sys.stderr)  # noqa: T201 - logging may not be set up yet
         sys.exit(EXIT_USAGE)
     with asyncio.Runner() as runner:
-        code = runner.run(_run(Server(service, config, security, name)))
+        code = runner.run(_run(Server(service, config, security, name, recorder=recorder, tracer=tracer)))
+        if tracer is not None:
+            runner.run(_close(tracer))
         # All is released. An ordinary exit would wait for threads that nothing can interrupt: one that fetches weights
         # for an abandoned start, or asks for a name that nobody resolves. What code of users left for the end is done.
         atexit._run_exitfuncs()  # noqa: SLF001 - there is no public way to do this without waiting for threads
@@ -150,6 +159,13 @@ def _section_of(name: str, program: str, stages: Mapping[str, StageEntry]) -> st
     if entry.kind != program:
         raise ConfigurationError(f"{entry.section}.kind: is {entry.kind}, and this server is for {program}")
     return entry.section
+
+
+async def _close(tracer: Tracer) -> None:
+    """Send what is left of traces, to a collector that may not answer."""
+    closing = threading.Thread(target=tracer.close, daemon=True)
+    closing.start()
+    await asyncio.to_thread(closing.join, TRACES_CLOSE_S)
 
 
 async def _run(server: Server) -> int:

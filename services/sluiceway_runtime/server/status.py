@@ -19,6 +19,7 @@ __all__ = [
     "REASONS",
     "brief",
     "code_of",
+    "code_of_reason",
     "error_of_reason",
     "from_rpc_error",
     "names_itself",
@@ -79,6 +80,11 @@ def brief(text: str) -> str:
 def code_of(error: SluicewayError) -> grpc.StatusCode:
     """The status code of an error."""
     return grpc.StatusCode[error.code]
+
+
+def code_of_reason(reason: str) -> grpc.StatusCode:
+    """The status code of the errors that have a reason; INTERNAL for one that is not known here."""
+    return code_of(error_of_reason(reason, ""))
 
 
 def trailers(error: SluicewayError) -> tuple[tuple[str, bytes], ...]:

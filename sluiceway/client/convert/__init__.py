@@ -4,6 +4,7 @@ from sluiceway.client.convert.describe import from_describe
 from sluiceway.client.convert.failure import error_from_rpc, is_named
 from sluiceway.client.convert.request import JobRequest, call_metadata, size_fault, to_request
 from sluiceway.client.convert.response import from_response
+from sluiceway.client.convert.story import from_explain
 from sluiceway.client.convert.watch import from_watch, to_watch
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "call_metadata",
     "error_from_rpc",
     "from_describe",
+    "from_explain",
     "from_response",
     "from_watch",
     "is_named",

@@ -38,7 +38,8 @@ Metadata that clients may send with every call, besides `authorization`:
 
 | key | value |
 |---|---|
-| x-request-id | names the call in logs and in errors, 128 characters at most; the server makes one up otherwise |
+| x-request-id | names the call in logs, errors and stories, 128 characters at most; otherwise the server makes one up, which stands in the trailing metadata |
+| traceparent, tracestate | the W3C trace context that the call belongs to |
 | sluiceway-request-bytes | size of the serialised request in bytes, in decimal. The server then reserves room for it and reads it at once; a call without it waits for one of a few reading places. A request larger than it said is refused. On a stream of requests: the size of the largest |
 | sluiceway-priority | interactive, normal or bulk: the class in which the call waits to be read; that of the request counts from then on |
 | sluiceway-group | stages only: the `group` of a `DescribeResponse`. A replica of another group refuses with WRONG_GROUP before it reads or computes anything |

@@ -113,6 +113,7 @@ class StageTimings(_message.Message):
     COMPUTE_MS_FIELD_NUMBER: _builtins.int
     TOTAL_MS_FIELD_NUMBER: _builtins.int
     DECODE_MS_FIELD_NUMBER: _builtins.int
+    CALL_FIELD_NUMBER: _builtins.int
     queue_ms: _builtins.float
     """From acceptance to the start of the batch that it was computed in."""
     compute_ms: _builtins.float
@@ -121,6 +122,8 @@ class StageTimings(_message.Message):
     """From acceptance to the answer."""
     decode_ms: _builtins.float
     """Decoding of the image, part of compute_ms."""
+    call: _builtins.int
+    """Number of the call at the replica that answered, by which its story has it; see sluiceway/recorder/v1/recorder.proto."""
     def __init__(
         self,
         *,
@@ -128,10 +131,11 @@ class StageTimings(_message.Message):
         compute_ms: _builtins.float = ...,
         total_ms: _builtins.float = ...,
         decode_ms: _builtins.float = ...,
+        call: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_ms", b"compute_ms", "decode_ms", b"decode_ms", "queue_ms", b"queue_ms", "total_ms", b"total_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "compute_ms", b"compute_ms", "decode_ms", b"decode_ms", "queue_ms", b"queue_ms", "total_ms", b"total_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

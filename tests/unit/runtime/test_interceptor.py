@@ -26,6 +26,9 @@ class Context:
     def invocation_metadata(self) -> tuple[()]:
         return ()
 
+    def set_trailing_metadata(self, metadata: Any) -> None:
+        pass
+
 
 async def stumbling(_request: Any, _context: Any) -> AsyncIterator[str]:
     """Raises as it is closed."""

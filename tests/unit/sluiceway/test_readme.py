@@ -66,7 +66,8 @@ def test_the_json_has_the_keys_that_are_written() -> None:
     shown = json.loads(block("json"))
     region = Region(0, Box(0, 0, 1, 1), "textline", 0, 0.9, Box(0, 0, 1, 1).corners)
     timings = Timings(0, {"text": StageTimings(), "words": StageTimings()}, 1)
-    written = Result("a", (Page(1, 1),), (region,), timings, lines=(Line((0,)),), blocks=(Block((0,)),)).to_dict()
+    made = {"lines": (Line((0,)),), "blocks": (Block((0,)),), "request_id": "r"}
+    written = Result("a", (Page(1, 1),), (region,), timings, **made).to_dict()
     assert list(shown) == list(written)
     assert [list(shown[key][0]) for key in ("lines", "blocks")] == [
         list(written[key][0]) for key in ("lines", "blocks")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sluiceway_runtime.priority import Priority
 
-__all__ = ["Batch", "Content", "Item", "Retry"]
+__all__ = ["Batch", "Content", "Item", "Journal", "Retry"]
 
 
 class Content(Protocol):
@@ -115,3 +115,9 @@ class Batch:
         """Its items are with the worker no longer."""
         for item in self.items:
             item.batch = None
+
+
+# Told of a batch that is with its worker no longer: the batch, with its items, whose trail does not have it yet; the
+# time on the scheduler's clock; the milliseconds that the worker says that it computed, 0 where it does not say it; and
+# what went wrong, empty if it was computed. It decides nothing and keeps no item.
+Journal = Callable[[Batch, float, float, str], None]

@@ -23,18 +23,13 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from sluiceway_runtime.errors import (
-    DeadlineExceeded,
-    ModelFailed,
-    SluicewayError,
-    Unavailable,
-)
+from sluiceway_runtime.errors import DeadlineExceeded, ModelFailed, SluicewayError, Unavailable
 from sluiceway_runtime.pool.policy import actions, events
 from sluiceway_runtime.pool.policy.actions import Action
 from sluiceway_runtime.pool.policy.admission import Admission, quarantined
 from sluiceway_runtime.pool.policy.events import Event
 from sluiceway_runtime.pool.policy.handout import Handouts
-from sluiceway_runtime.pool.policy.items import Batch, Item
+from sluiceway_runtime.pool.policy.items import Batch, Item, Journal
 from sluiceway_runtime.pool.policy.ledger import Ledger
 from sluiceway_runtime.pool.policy.limits import PoolLimits, Timing
 from sluiceway_runtime.pool.policy.machine import Judgement, Machine
@@ -58,6 +53,7 @@ class Scheduler:
         limits: what the operator bounds.
         timing: what the project bounds.
         overlap: batches that each may have begun at once.
+        journal: is told of batches that are over.
     """
 
     def __init__(
@@ -68,7 +64,9 @@ class Scheduler:
         timing: Timing | None = None,
         *,
         overlap: int = 1,
+        journal: Journal = lambda *_: None,
     ) -> None:
+        self._journal = journal
         self._timing = timing or Timing()
         self._ledger = Ledger()
         self._queue = FairQueue(self._timing.ageing_s)
@@ -198,6 +196,7 @@ class Scheduler:
                 self._raised(self.workers[worker], batch_id, message, now)
             case events.BatchLost(worker, batch_id, error):
                 if (batch := self.workers[worker].take_off(batch_id, now)) is not None:
+                    self._journal(batch, now, 0.0, "it was lost on the way")
                     batch.over()
                     self._fail(batch.items, error)
             case events.WorkerLeaving(worker):
@@ -260,6 +259,7 @@ class Scheduler:
         worker = self.workers[event.worker]
         if (batch := worker.take_off(event.batch_id, now)) is None:
             return
+        self._journal(batch, now, event.compute_ms, "")
         computed = len(batch.items)
         good = actions.Succeed([], [], [], event.compute_ms, worker.index)
         for item, result in zip(batch.items, event.results, strict=True):
@@ -357,6 +357,7 @@ class Scheduler:
 
     def _returned(self, batch: Batch, words: str, now: float) -> tuple[Item, ...]:
         """A batch comes back without its results; of its items, those that somebody waits for."""
+        self._journal(batch, now, 0.0, words)
         batch.over()
         for item in batch.items:
             item.came_back(batch, words, now)

@@ -1,0 +1,1 @@
+"""Stories of requests: what this orchestrator remembers, and what the replicas say that it asked."""
