@@ -4,6 +4,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <chrono>
+#include <cmath>
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
@@ -11,6 +12,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <iomanip>
 #include <iostream>
 #include <map>
 #include <memory>
@@ -19,6 +21,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "google/rpc/error_details.pb.h"
@@ -27,6 +30,7 @@
 
 namespace {
 
+namespace common = sluiceway::common::v1;
 namespace pipeline = sluiceway::pipeline::v1;
 using pipeline::PipelineService;
 using pipeline::ProcessRequest;
@@ -107,6 +111,33 @@ void add_source(ProcessRequest& job, const std::string& path) {
   source->set_image(read_file(path));
 }
 
+// The edges of an upright box, or the corners of another shape; those of a turned box clockwise from the one that is top
+// left without the turn (y grows downwards). Empty for shapes that this program is too old for.
+std::string numbers_of(const common::Geometry& geometry) {
+  std::vector<double> numbers;
+  if (geometry.has_box()) {
+    const auto& box = geometry.box();
+    numbers = {box.x0(), box.y0(), box.x1(), box.y1()};
+  } else if (geometry.has_rotated_box()) {
+    const auto& box = geometry.rotated_box();
+    const double angle = box.angle_degrees() * std::acos(-1.0) / 180, cos = std::cos(angle), sin = std::sin(angle);
+    for (auto [right, down] : {std::pair{-1, -1}, {1, -1}, {1, 1}, {-1, 1}}) {
+      const double x = right * box.width() / 2.0, y = down * box.height() / 2.0;
+      numbers.push_back(box.center().x() + x * cos - y * sin);
+      numbers.push_back(box.center().y() + x * sin + y * cos);
+    }
+  } else if (geometry.has_polygon()) {
+    for (const auto& point : geometry.polygon().points()) {
+      numbers.push_back(point.x());
+      numbers.push_back(point.y());
+    }
+  }
+  std::ostringstream words;
+  words << std::fixed << std::setprecision(2);
+  for (double number : numbers) words << (words.tellp() > 0 ? " " : "") << number;
+  return words.str();
+}
+
 // Writes a line for each thing that an event tells. Returns how many sources or jobs it says have failed.
 int print_event(const ProcessResponse& event) {
   const char* source = event.source_id().c_str();
@@ -120,10 +151,10 @@ int print_event(const ProcessResponse& event) {
                   found.regions_size());
       for (const auto& region : found.regions()) {
         // A newer server may know shapes that this program does not.
-        if (!region.geometry().has_box()) continue;
-        const auto& box = region.geometry().box();
-        std::printf("box\t%s\t%d\t%.2f %.2f %.2f %.2f\t%s\t%.4f\n", source, region.id(), box.x0(), box.y0(),
-                    box.x1(), box.y1(), region.class_name().c_str(), region.confidence());
+        const auto numbers = numbers_of(region.geometry());
+        if (numbers.empty()) continue;
+        std::printf("%s\t%s\t%d\t%s\t%s\t%.4f\n", region.geometry().has_box() ? "box" : "outline", source,
+                    region.id(), numbers.c_str(), region.class_name().c_str(), region.confidence());
       }
       break;
     }

@@ -6,7 +6,10 @@ import com.google.rpc.ErrorInfo;
 import com.google.rpc.RetryInfo;
 import com.sluiceway.common.v1.Box;
 import com.sluiceway.common.v1.Error;
+import com.sluiceway.common.v1.Geometry;
+import com.sluiceway.common.v1.Point;
 import com.sluiceway.common.v1.Priority;
+import com.sluiceway.common.v1.RotatedBox;
 import com.sluiceway.pipeline.v1.PipelineServiceGrpc;
 import com.sluiceway.pipeline.v1.ProcessOptions;
 import com.sluiceway.pipeline.v1.ProcessRequest;
@@ -301,10 +304,11 @@ public final class SluicewayClient {
         line("regions", source, found.getPage().getWidth(), found.getPage().getHeight(), found.getRegionsCount());
         for (Region region : found.getRegionsList()) {
           // A newer server may know shapes that this program does not.
-          if (region.getGeometry().hasBox()) {
-            Box box = region.getGeometry().getBox();
-            String corners = format("%.2f %.2f %.2f %.2f", box.getX0(), box.getY0(), box.getX1(), box.getY1());
-            line("box", source, region.getId(), corners, region.getClassName(), format("%.4f", region.getConfidence()));
+          List<Double> numbers = numbersOf(region.getGeometry());
+          if (!numbers.isEmpty()) {
+            String kind = region.getGeometry().hasBox() ? "box" : "outline";
+            String joined = join(numbers.stream().map(number -> format("%.2f", number)), " ");
+            line(kind, source, region.getId(), joined, region.getClassName(), format("%.4f", region.getConfidence()));
           }
         }
         return 0;
@@ -335,6 +339,37 @@ public final class SluicewayClient {
         return 1;
       default: // an event that this program is too old for
         return 0;
+    }
+  }
+
+  /** The edges of an upright box, or the corners of another shape; nothing of one that this program is too old for. */
+  private static List<Double> numbersOf(Geometry geometry) {
+    List<Double> numbers = new ArrayList<>();
+    switch (geometry.getShapeCase()) {
+      case BOX:
+        Box box = geometry.getBox();
+        return List.of((double) box.getX0(), (double) box.getY0(), (double) box.getX1(), (double) box.getY1());
+      case ROTATED_BOX:
+        RotatedBox turned = geometry.getRotatedBox();
+        double angle = Math.toRadians(turned.getAngleDegrees());
+        double cos = Math.cos(angle);
+        double sin = Math.sin(angle);
+        // Clockwise from the one that is top left without the turn; y grows downwards.
+        for (int[] side : new int[][] {{-1, -1}, {1, -1}, {1, 1}, {-1, 1}}) {
+          double x = side[0] * turned.getWidth() / 2.0;
+          double y = side[1] * turned.getHeight() / 2.0;
+          numbers.add(turned.getCenter().getX() + x * cos - y * sin);
+          numbers.add(turned.getCenter().getY() + x * sin + y * cos);
+        }
+        return numbers;
+      case POLYGON:
+        for (Point point : geometry.getPolygon().getPointsList()) {
+          numbers.add((double) point.getX());
+          numbers.add((double) point.getY());
+        }
+        return numbers;
+      default:
+        return numbers;
     }
   }
 

@@ -2,6 +2,16 @@
 def fixed($digits): (. * pow(10; $digits) | round) as $scaled
   | ($scaled / pow(10; $digits) | floor | tostring) + "." + ("0000" + ($scaled % pow(10; $digits) | tostring))[-$digits:];
 def fields: map(tostring) | join("\t");
+# The edges of an upright box, or the corners of another shape; those of a turned box clockwise from the one that is top
+# left without the turn (y grows downwards).
+def numbers_of:
+  if .box then .box | .x0, .y0, .x1, .y1
+  elif .rotated_box then .rotated_box as $box | ($box.angle_degrees * 3.141592653589793 / 180) as $angle
+    | ([-1, -1], [1, -1], [1, 1], [-1, 1]) as [$right, $down]
+    | ($right * $box.width / 2) as $x | ($down * $box.height / 2) as $y
+    | $box.center.x + $x * ($angle | cos) - $y * ($angle | sin), $box.center.y + $x * ($angle | sin) + $y * ($angle | cos)
+  elif .polygon then .polygon.points[] | .x, .y
+  else empty end;
 
 # Tools write the names of fields as in the protos or in lowerCamelCase, by what the server's descriptors say.
 walk(if type == "object"
@@ -12,9 +22,9 @@ walk(if type == "object"
     | (["regions", $source, .page.width, .page.height, (.regions | length)] | fields),
       (.regions[]
         # A newer server may know shapes that this program does not.
-        | select(.geometry.box)
-        | [.geometry.box | .x0, .y0, .x1, .y1 | fixed(2)] as $corners
-        | ["box", $source, .id, ($corners | join(" ")), .class_name, (.confidence | fixed(4))] | fields)
+        | [.geometry | numbers_of | fixed(2)] as $numbers | select($numbers != [])
+        | [if .geometry.box then "box" else "outline" end, $source, .id, ($numbers | join(" ")), .class_name,
+           (.confidence | fixed(4))] | fields)
   # What is about a page or the source names no region.
   elif $event.values then $event.values | select(.subject | IN("SUBJECT_UNSPECIFIED", "SUBJECT_REGION")) | .values[]
     | select(.text) | ["text", $source, .region_id, (.text.confidence | fixed(4)), .text.text] | fields

@@ -16,6 +16,7 @@ import {
 
 import { ErrorInfo, RetryInfo } from "./gen/google/rpc/error_details.js";
 import { Status } from "./gen/google/rpc/status.js";
+import { type Geometry } from "./gen/sluiceway/common/v1/geometry.js";
 import { Priority } from "./gen/sluiceway/common/v1/model.js";
 import {
   PipelineServiceClient,
@@ -182,11 +183,11 @@ function printEvent({ jobId, sourceId, event }: ProcessResponse): number {
       const { page, regions } = event.value;
       line("regions", sourceId, page?.width, page?.height, regions.length);
       for (const { id, geometry, className, confidence } of regions) {
+        const numbers = numbersOf(geometry).map((number) => number.toFixed(2)).join(" ");
         // A newer server may know shapes that this program does not.
-        if (geometry?.shape?.$case !== "box") continue;
-        const { x0, y0, x1, y1 } = geometry.shape.value;
-        const corners = [x0, y0, x1, y1].map((edge) => edge.toFixed(2)).join(" ");
-        line("box", sourceId, id, corners, className, confidence.toFixed(4));
+        if (!numbers) continue;
+        const kind = geometry?.shape?.$case === "box" ? "box" : "outline";
+        line(kind, sourceId, id, numbers, className, confidence.toFixed(4));
       }
       return 0;
     }
@@ -214,6 +215,31 @@ function printEvent({ jobId, sourceId, event }: ProcessResponse): number {
     }
     default: // an event that this program is too old for
       return 0;
+  }
+}
+
+/** The edges of an upright box, or the corners of another shape; nothing of one that this program is too old for. */
+function numbersOf(geometry: Geometry | undefined): number[] {
+  switch (geometry?.shape?.$case) {
+    case "box": {
+      const { x0, y0, x1, y1 } = geometry.shape.value;
+      return [x0, y0, x1, y1];
+    }
+    case "rotatedBox": {
+      const { center, width, height, angleDegrees } = geometry.shape.value;
+      const angle = (angleDegrees * Math.PI) / 180;
+      const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
+      // Clockwise from the one that is top left without the turn; y grows downwards.
+      const sides = [[-1, -1], [1, -1], [1, 1], [-1, 1]] as const;
+      return sides.flatMap(([right, down]) => {
+        const [x, y] = [(right * width) / 2, (down * height) / 2];
+        return [(center?.x ?? 0) + x * cos - y * sin, (center?.y ?? 0) + x * sin + y * cos];
+      });
+    }
+    case "polygon":
+      return geometry.shape.value.points.flatMap(({ x, y }) => [x, y]);
+    default:
+      return [];
   }
 }
 

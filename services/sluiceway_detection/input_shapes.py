@@ -46,6 +46,13 @@ class Inputs:
             return natural_shape(image_shape, size)
         return choose_shape(image_shape, [shape for shape in self.shapes if max(shape) == size])
 
+    def largest(self, image_size_px: int | None = None) -> InputShape:
+        """The largest input of a size, in which a part of an image is shown."""
+        size = image_size_px or max(self.shapes[0])
+        if self.any_shape:
+            return size, size
+        return max((shape for shape in self.shapes if max(shape) == size), key=lambda shape: shape[0] * shape[1])
+
 
 def default_shapes(image_size_px: int) -> tuple[InputShape, ...]:
     """Square, and 4:3 both ways: photographs and pages then cost three quarters of the square."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from sluiceway_runtime.images.scale import Scale
 from sluiceway_runtime.pool.payload import Buffer, Payload
 
 from sluiceway_detection.crops import Crop, CropPlan, PixelFormat, Transform
@@ -35,12 +36,14 @@ class DetectionJob(NamedTuple):
         image_size_px: longer side of the input; None takes the default.
         crops: what to cut.
         raw: where the image is pixels; None for a file.
+        scale: how large the image is shown.
     """
 
     selection: Selection
     image_size_px: int | None = None
     crops: tuple[CropPlan, ...] = ()
     raw: RawPixels | None = None
+    scale: Scale = "fast"
 
     def payload(self, image: Buffer) -> Payload:
         """This job for one image."""
@@ -61,8 +64,8 @@ class CropFacts(NamedTuple):
 class DetectionAnswer(NamedTuple):
     """What was found, without the pixels.
 
-    Arrays travel as bytes: float32 boxes [N, 4], int32 classes [N] and float32 confidences [N]. `scale` and `left_out`
-    are those of `Detections`.
+    Arrays travel as bytes: float32 boxes [N, 4], int32 classes [N] and float32 confidences [N]. `scale`,
+    `left_out` and `too_small` are those of `Detections`.
     """
 
     width_px: int
@@ -75,6 +78,7 @@ class DetectionAnswer(NamedTuple):
     decode_ms: float
     scale: float = 1.0
     left_out: bool = False
+    too_small: bool = False
 
     @staticmethod
     def payload(image_bgr: ImageBgr, detections: Detections, crops: list[Crop], decode_ms: float) -> Payload:
@@ -93,6 +97,7 @@ class DetectionAnswer(NamedTuple):
             decode_ms=decode_ms,
             scale=detections.scale,
             left_out=detections.left_out,
+            too_small=detections.too_small,
         )
         return Payload(answer, tuple(crop.pixels.data.cast("B") for crop in crops))
 

@@ -7,6 +7,7 @@ The rounding is that of ultralytics' LetterBox and scale_boxes (a box must come 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -85,6 +86,11 @@ class Letterbox:
             # Resizing into the canvas itself saves the copy that padding afterwards would make.
             cv2.resize(image_bgr, (width, height), dst=inside, interpolation=cv2.INTER_LINEAR)
         return canvas
+
+    def inside(self, map_: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The part of an input, or of a map of it [H, W], that shows the image; a view."""
+        height, width = self.content_shape
+        return map_[self.top_px : self.top_px + height, self.left_px : self.left_px + width]
 
     def to_image(self, boxes_xyxy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Bring boxes [N, 4] from the input's pixels to those of the original, clipped to it."""

@@ -137,6 +137,25 @@ def _region(identity: int, top: float) -> pipeline_pb2.Region:
     )
 
 
+def turned_lines(
+    server: ScriptedPipeline, request: pipeline_pb2.ProcessRequest, context: grpc.ServicerContext
+) -> Iterator[Response]:
+    """Regions of every shape: a turned box, and a free outline of four and of five corners."""
+    turned = geometry_pb2.RotatedBox(center=geometry_pb2.Point(x=100, y=50), width=80, height=20, angle_degrees=30)
+    free = [(10, 10), (20.5, 5), (30, 10), (25, 20.25), (15, 20)]
+    for event in answer(server, request, context):
+        if event.HasField("regions"):
+            points = [geometry_pb2.Point(x=x, y=y) for x, y in free]
+            shapes = (
+                geometry_pb2.Geometry(rotated_box=turned),
+                geometry_pb2.Geometry(polygon=geometry_pb2.Polygon(points=points[:4])),
+                geometry_pb2.Geometry(polygon=geometry_pb2.Polygon(points=points)),
+            )
+            for row, shape in enumerate(shapes, start=2):
+                event.regions.regions.add(id=row, geometry=shape, class_name="text", confidence=0.5)
+        yield event
+
+
 def hang(server: ScriptedPipeline, request: pipeline_pb2.ProcessRequest, _: grpc.ServicerContext) -> Iterator[Response]:
     """The first event, and then nothing until the client gives up."""
     yield Response(

@@ -14,7 +14,7 @@ from sluiceway_runtime.config.sections import (
     require_known_variables,
     section_values,
 )
-from sluiceway_runtime.config.servers import ModelsConfig, Port, ServerConfig, StageConfig
+from sluiceway_runtime.config.servers import ModelsConfig, Port, ScaleKey, ServerConfig, StageConfig
 from sluiceway_runtime.config.stages import DEFAULT_STAGES, STAGE_KINDS, StageEntry, load_stages
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "VARIABLE_SECTIONS",
     "ModelsConfig",
     "Port",
+    "ScaleKey",
     "ServerConfig",
     "StageConfig",
     "StageEntry",

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from detection_answers import detections_of
 from sluiceway_detection.crops import CropPlan
+from sluiceway_detection.db import MapReading
 from sluiceway_detection.device_handler import DeviceHandler, build
 from sluiceway_detection.handler import WorkerSettings
 from sluiceway_detection.input_shapes import Inputs
@@ -183,3 +184,40 @@ def test_places_with_their_best_class_give_the_same_regions_as_all_classes(class
             strict=True,
         ):
             np.testing.assert_array_equal(one, other)
+
+
+class DarkDevice(Device):
+    """Has a DB model that sees what is dark."""
+
+    card = ModelCard(("text",), 32, False, (96, 96), False, map_reading=MapReading(0.5, 1.4))
+    inputs = Inputs((WIDE, TALL), enlarges=False)
+
+    def start(self, images_bgr: Sequence[np.ndarray]) -> Callable[[], list[np.ndarray]]:
+        assert len({image.shape for image in images_bgr}) == 1, "a batch has one shape"
+        self.events.append(f"start {len(images_bgr)}")
+        return lambda: [(image.max(axis=2) < 125)[None].astype(np.float32) for image in images_bgr]
+
+
+def test_images_are_looked_at_once_more_where_that_is_of_use() -> None:
+    device = DarkDevice()
+    handler = build(WorkerSettings(weights="m.onnx").mapping())
+    assert handler.open(device, PLACEMENT).scales
+    small = np.full((256, 384, 3), 240, np.uint8)
+    small[64:192:32, 32:352] = 10
+    for row in range(16):
+        small[64 + row : 192 + row : 32, 32:352] = 10
+    pages = [cv2.imencode(".png", image)[1].tobytes() for image in (small, np.full_like(small, 240), small)]
+    asked = DetectionJob(Selection(0.3), scale="auto")
+    results = handler.run([asked.payload(page) for page in pages])
+    found = [detections_of(result.meta) for result in results if isinstance(result, Payload)]
+    # Three images together, and then the parts of two.
+    first, second = device.events
+    assert first == "start 3"
+    assert int(second.removeprefix("start ")) >= 4
+    assert [len(lines) for lines in found] == [4, 0, 4]
+    (fast,) = handler.run([asked._replace(scale="fast").payload(pages[0])])
+    assert isinstance(fast, Payload)
+    assert fast.meta.too_small
+    assert len(device.events) == 3
+    handler._decoders.shutdown()
+    handler._finishers.shutdown()
