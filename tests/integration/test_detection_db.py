@@ -135,3 +135,13 @@ def test_small_print_on_a_large_image_is_found(model: weights.Weights) -> None:
     assert not auto.too_small
     # Lines, and not a paragraph.
     assert (auto.boxes_xyxy_px[:, 3] - auto.boxes_xyxy_px[:, 1]).max() < 30
+
+
+def test_letters_that_touch_the_edges_of_a_picture_are_found(model: weights.Weights) -> None:
+    picture = Image.new("L", (250, 60), 0)
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
+    for row in range(4):
+        pen.text((0, 15 * row - 2), "[ 91,  2,  79, 179,  52, 205]"[:34], fill=200, font=font)
+    boxes = detect(opened(model), model, np.asarray(picture.convert("RGB"))).boxes_xyxy_px
+    # Not one of them was found without a margin.
+    assert len(boxes) >= 3
