@@ -56,11 +56,15 @@ def read(handler: RecognitionHandler, crops: list[np.ndarray], model: str) -> li
 @pytest.mark.parametrize("model", MODELS)
 def test_strings_are_those_of_onnx_runtime(model: str, handlers, reference, lines, page_words) -> None:
     crops = [crop for _, crop in lines] + page_words
-    answers = read(handlers(model), crops, model)
+    answers, put_in = read(handlers(model), crops, model), 0
     for crop, answer in zip(crops, answers, strict=True):
         text, confidence = reference(model)(crop)
-        assert answer.text == text
+        # A space that the network left out may have been put in; see `spaces`.
+        put_in += answer.text != text
+        assert answer.text.replace(" ", "") == text.replace(" ", "")
+        assert len(answer.text) >= len(text)
         assert answer.confidence == pytest.approx(confidence, abs=1e-3)
+    assert put_in <= 0.01 * len(crops)
 
 
 @pytest.mark.parametrize("model", MODELS)
