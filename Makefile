@@ -25,7 +25,7 @@ $(VENV)/.ready: pyproject.toml
 	@echo "making $(VENV): about half a minute"
 	@$(PYTHON) -c 'import sys; sys.exit("Sluiceway needs Python 3.11 or newer; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python $(PIP) install --quiet --no-compile --editable '.[cpu,bench]'
+	@$(BIN)/python $(PIP) install --quiet --no-compile --editable '.[cpu,bench,top]'
 	@touch $@
 
 # One picture needs no more than a worker of each stage, and those start in half the time.
@@ -45,7 +45,7 @@ dev: $(VENV)/.dev
 
 $(VENV)/.dev: $(VENV)/.ready
 	@$(BIN)/python $(PIP) install --quiet --upgrade 'pip>=25.1'
-	@$(BIN)/python $(PIP) install --quiet --editable '.[cpu,bench,onnx,calibration,pdf]' --group dev
+	@$(BIN)/python $(PIP) install --quiet --editable '.[cpu,bench,top,onnx,calibration,heic,pdf]' --group dev
 	@touch $@
 
 test: dev ## run the tests (no torch needed)
@@ -74,7 +74,7 @@ $(TORCH_VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(TORCH_VENV)
 	$(TORCH_VENV)/bin/python $(PIP) install --quiet --upgrade 'pip>=25.1'
 	$(TORCH_VENV)/bin/python $(PIP) install --quiet $(TORCH)
-	$(TORCH_VENV)/bin/python $(PIP) install --quiet --editable '.[export,gpu,onnx,bench,pdf]' --group dev $(TORCH)
+	$(TORCH_VENV)/bin/python $(PIP) install --quiet --editable '.[export,gpu,onnx,bench,top,heic,pdf]' --group dev $(TORCH)
 	touch $@
 
 .PHONY: soak torture torture-planted fuzz licences
@@ -108,13 +108,21 @@ test-docs: $(VENV)/.deploy ## run what README, examples and docs show, in a fres
 	$(BIN)/python tests/deploy/tools.py
 	$(BIN)/python -m pytest -m slow tests/docs
 
+.PHONY: test-observability
+test-observability: dev ## break a cluster in every way under a real Prometheus: the right panel moves and the right alert fires (5 minutes)
+	@for program in prometheus promtool; do command -v $$program >/dev/null \
+		|| { echo "missing $$program: apt-get install --no-install-recommends prometheus" >&2; exit 1; }; done
+	promtool check rules deploy/alerts/sluiceway.yml
+	promtool test rules tests/deploy/alert_cases.yml
+	$(BIN)/python -m pytest -m slow tests/observability
+
 .PHONY: test-compose test-chart test-gpu-image test-kubernetes
 $(VENV)/.deploy: $(VENV)/.dev
 	@$(BIN)/python $(PIP) install --quiet --group deploy
 	@touch $@
 
 test-compose: $(VENV)/.deploy ## build the images and test the stack in containers (needs a Docker engine)
-	$(BIN)/python -m pytest -m slow tests/deploy/test_compose_override.py tests/deploy/test_compose.py tests/deploy/test_compose_memory.py
+	$(BIN)/python -m pytest -m slow tests/deploy/test_compose_override.py tests/deploy/test_compose.py tests/deploy/test_compose_memory.py tests/deploy/test_release_images.py
 
 test-gpu-image: $(VENV)/.deploy ## build the image with CUDA and test it without a GPU (25 GB of disk, 5 minutes)
 	$(BIN)/python -m pytest -m slow tests/deploy/test_gpu_image.py
@@ -146,7 +154,7 @@ test-release: $(VENV)/.deploy ## make a release, and install each of its parts w
 # Each prints a table, writes its ratios by name to out/, and fails below its bar.
 # A Python with torch and onnx, for the naive variant of bench-detection; without one, an environment is made (5 GB).
 TORCH_PYTHON ?= $(TORCH_VENV)/bin/python
-.PHONY: bench bench-beside bench-detection bench-detection-gpu bench-overhead bench-client bench-knee bench-machine bench-orchestrator bench-overload bench-peers bench-priority bench-recognition bench-wire
+.PHONY: accuracy bench bench-beside bench-detection bench-detection-gpu bench-documents bench-overhead bench-client bench-knee bench-machine bench-orchestrator bench-overload bench-peers bench-priority bench-recognition bench-watching bench-wire
 bench: bench-overhead bench-client bench-orchestrator ## the quick benchmarks (4 minutes; want a quiet machine)
 
 bench-detection: dev $(if $(filter $(TORCH_VENV)/%,$(TORCH_PYTHON)),$(TORCH_VENV)/.ready) ## detection beside its bare backend and beside torch's defaults; draws docs/collapse.svg (8 minutes)
@@ -168,6 +176,10 @@ bench-knee: dev ## `sluiceway bench --find-knee` on a cluster whose knee is know
 bench-peers: dev ## what people would use instead, on the same weights and images (3 minutes, and an environment for each peer)
 	$(BIN)/sluiceway models pull --defaults
 	$(BIN)/python benchmarks/peers/run.py --json out/bench-peers.json
+
+bench-documents: dev ## a PDF of a hundred pages: the first regions, pages a second, memory; beside RapidOCR (3 minutes)
+	$(BIN)/sluiceway models pull --defaults
+	$(BIN)/python benchmarks/documents.py --peer --json out/bench-documents.json
 
 bench-priority: dev ## interactive requests while bulk work saturates the workers
 	$(BIN)/python benchmarks/priority.py --json out/bench-priority.json
@@ -192,6 +204,15 @@ bench-detection-gpu: $(TORCH_VENV)/.ready dev ## detection on a GPU beside all c
 bench-machine: dev ## what `sluiceway up` carries on this machine (SCALE="orchestrator=4 detection=2")
 	$(BIN)/sluiceway samples pull bus.jpg page.png --to out/samples
 	$(BIN)/python benchmarks/machine.py $(foreach item,$(SCALE),--scale $(item)) --json out/bench-machine.json
+
+bench-watching: dev ## what metrics and logs cost: CPU time an image with them beside without, in pairs (a minute; wants two cores)
+	$(BIN)/python benchmarks/watching.py --json out/bench-watching.json
+
+# TurboOCR needs Python 3.12 or newer, for an environment of its own; OTHER is the checkout of an earlier version, if there is one.
+PEER_PYTHON ?= python3.12
+accuracy: dev ## how well text is read, class by class, beside other readers (an hour; goes on where it was cut short)
+	$(BIN)/sluiceway models pull ppocrv6-tiny-det ppocrv6-small-det ppocrv6-tiny ppocrv6-small
+	$(BIN)/python -m benchmarks.accuracy --peer-python $(PEER_PYTHON) $(if $(OTHER),--other $(OTHER)) --json out/accuracy.json
 
 bench-orchestrator: dev ## the orchestrator with stages that answer at once, beside a do-nothing proxy
 	$(BIN)/python benchmarks/orchestrator.py --json out/bench-orchestrator.json
@@ -249,9 +270,10 @@ test-clients: dev $(PROTO_VENV)/.ready $(TRITON_VENV)/.ready ## build the client
 	$(BIN)/python -m pytest -m clients tests/clients
 
 # tritonclient wants protobuf below 7 and brings an `inference` package of its own: it cannot live beside Sluiceway.
-$(TRITON_VENV)/.ready: Makefile
+$(TRITON_VENV)/.ready: Makefile tests/clients/perf-analyzer.sh
 	$(PYTHON) -m venv $(TRITON_VENV)
 	$(TRITON_VENV)/bin/python $(PIP) install --quiet 'tritonclient[grpc,http]==2.73.0'
+	tests/clients/perf-analyzer.sh $(TRITON_VENV)/bin/python $(TRITON_VENV)/perf_analyzer
 	touch $@
 
 # --- the page ---------------------------------------------------------------------------------------------------------

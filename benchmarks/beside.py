@@ -42,7 +42,7 @@ BENCHMARKS = {
         lambda found: {"images_per_s": found["figures"]["images_per_s"]},
     ),
     "client": Benchmark(
-        ("--rounds", "60"),
+        ("--rounds", "600"),
         lambda found: {
             "library_images_per_s": found["library_images_per_s"],
             "library_per_ms": 1 / (found["bare_ms"] + found["added_ms"]),

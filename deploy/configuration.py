@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined, to_jsonable_python
-from sluiceway_detection.config import DetectionConfig
+from sluiceway_detection.config import DetectionConfig, DetectionHttpConfig
 from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.config.apis import ApiConfig
 from sluiceway_orchestrator.config.http import HttpConfig
@@ -44,6 +44,10 @@ A further stage by name. It takes every key of its kind's section, `[detection]`
 A name is small letters, digits and single underscores. Variables are `SLUICEWAY_STAGES__NAME__KEY`; a stage may be
 there by its variables alone.
 """
+HTTP_OF_STAGES = (
+    "The Open Inference Protocol over HTTP, see [clients.md](clients.md#triton-and-kserve-clients). "
+    "`[recognition.http]` and `http` of every `[stages.NAME]` have the same keys; the port of recognition is 8053."
+)
 # Written as text, where the schema of what it becomes would say otherwise.
 SHORT_FORMS = {"shapes": "list of text"}
 TABLE = ("| key | values | default | |", "|---|---|---|---|")
@@ -58,6 +62,12 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel], type[BaseModel] | None], ...] =
         ServerConfig,
     ),
     ("[detection]", "", DetectionConfig, StageConfig),
+    (
+        "[detection.http]",
+        HTTP_OF_STAGES,
+        DetectionHttpConfig,
+        None,
+    ),
     ("[recognition]", "", RecognitionConfig, StageConfig),
     (
         "[[recognition.models]]",

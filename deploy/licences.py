@@ -23,6 +23,13 @@ Made by `python deploy/licences.py` from the pinned requirements; the licence is
 Sluiceway itself is Apache-2.0. Weights are not in this list: `sluiceway models list` names the licence of each, and the
 README says what the AGPL of some of them means. `ultralytics` (AGPL-3.0) is in no image; it is an optional extra.
 
+HEIC is read by `pi-heif`, which is in no image either: it is the extra `heic`, for whoever wants it. Its wheels hold
+libheif and libde265 as shared libraries of their own, under the LGPL-3.0, which asks that a recipient may replace
+them; nothing of the GPL is in them. (`pillow-heif`, which can also write, brings x265 under the GPL-2.0, and is not
+used.) HEVC is covered by patents in some countries, which no licence of code settles. What decodes AVIF (libavif,
+dav1d, libaom; BSD), JPEG 2000 (OpenJPEG; BSD) and PDF (PDFium; BSD and Apache-2.0, in `pypdfium2`) comes with packages
+that are listed.
+
 | package | version | licence | images |
 |---|---|---|---|
 """

@@ -97,7 +97,7 @@ def print_regions(source: str, page: Page, regions: Sequence[Region]) -> None:
     """Print where the regions of a page are."""
     line("regions", name(source), page.width, page.height, len(regions))
     for region in regions:
-        upright = set(region.outline) == set(region.box.corners)
+        upright = sorted(region.outline) == sorted(region.box.corners)
         numbers = region.box if upright else (number for corner in region.outline for number in corner)
         kind, shown = "box" if upright else "outline", " ".join(f"{number:.2f}" for number in numbers)
         line(kind, name(source), region.id, shown, region.class_name, f"{region.confidence:.4f}")

@@ -1,16 +1,19 @@
 # One event of the pipeline in, lines of tab-separated fields out. An unknown event gives no line.
-def fixed($digits): (. * pow(10; $digits) | round) as $scaled
-  | ($scaled / pow(10; $digits) | floor | tostring) + "." + ("0000" + ($scaled % pow(10; $digits) | tostring))[-$digits:];
+def fixed($digits): (if . < 0 then "-" else "" end) as $sign | (fabs * pow(10; $digits) | round) as $scaled
+  | $sign + ($scaled / pow(10; $digits) | floor | tostring) + "." + ("0000" + ($scaled % pow(10; $digits) | tostring))[-$digits:];
 def fields: map(tostring) | join("\t");
+
 # The edges of an upright box, or the corners of another shape; those of a turned box clockwise from the one that is top
-# left without the turn (y grows downwards).
+# left without the turn (y grows downwards). What is 0 may be left out.
 def numbers_of:
-  if .box then .box | .x0, .y0, .x1, .y1
-  elif .rotated_box then .rotated_box as $box | ($box.angle_degrees * 3.141592653589793 / 180) as $angle
+  if .box then .box | .x0, .y0, .x1, .y1 | . // 0
+  elif .rotated_box then .rotated_box
+    | ((.angle_degrees // 0) * 3.141592653589793 / 180) as $angle | ($angle | sin) as $sin | ($angle | cos) as $cos
+    | (.center.x // 0) as $x | (.center.y // 0) as $y | (.width // 0) as $width | (.height // 0) as $height
     | ([-1, -1], [1, -1], [1, 1], [-1, 1]) as [$right, $down]
-    | ($right * $box.width / 2) as $x | ($down * $box.height / 2) as $y
-    | $box.center.x + $x * ($angle | cos) - $y * ($angle | sin), $box.center.y + $x * ($angle | sin) + $y * ($angle | cos)
-  elif .polygon then .polygon.points[] | .x, .y
+    | ($right * $width / 2) as $dx | ($down * $height / 2) as $dy
+    | $x + $dx * $cos - $dy * $sin, $y + $dx * $sin + $dy * $cos
+  elif .polygon then .polygon.points[] | .x, .y | . // 0
   else empty end;
 
 # Tools write the names of fields as in the protos or in lowerCamelCase, by what the server's descriptors say.

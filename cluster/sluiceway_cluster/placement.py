@@ -17,7 +17,7 @@ __all__ = ["ORCHESTRATOR", "PlacedServer", "Written", "place_servers", "stage_ta
 
 ORCHESTRATOR = "orchestrator"
 # Ports of stages that have no default ones of their own: the first is after those of the default stages.
-FIRST_PORT, FIRST_OPERATIONS_PORT = 50054, 9054
+FIRST_PORT, FIRST_OPERATIONS_PORT, FIRST_HTTP_PORT = 50054, 9054, 8054
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class PlacedServer:
         host: where it is reached from this machine.
         port: of gRPC.
         operations_port: of its probes.
-        http_port: of an orchestrator, what the public port is; 0 for stages.
+        http_port: of public HTTP; 0 where it has none.
     """
 
     name: str
@@ -67,10 +67,14 @@ class Written:
         self._variables = variables
 
     def has(self, section: str, key: str) -> bool:
-        """Whether the file or a variable says it."""
+        """Whether the file or a variable says it; a key of an inner table has dots."""
         outer, _, name = section.partition(".")
-        values = section_values(outer, tables=self._tables, environment=self._variables)
-        return key in (values.get(name, {}) if name else values)
+        values: object = section_values(outer, tables=self._tables, environment=self._variables)
+        for part in (*filter(None, [name]), *key.split(".")):
+            if not isinstance(values, Mapping) or part not in values:
+                return False
+            values = values[part]
+        return True
 
     def is_variable(self, section: str, key: str) -> bool:
         """Whether a variable says it."""
@@ -98,6 +102,8 @@ def place_servers(
         for key in ("port", "operations_port"):
             if stage.is_default or written.has(stage.entry.section, key):
                 taken.add(getattr(stage.config, key))
+        if stage.config.http.enabled and (stage.is_default or written.has(stage.entry.section, "http.port")):
+            taken.add(stage.config.http.port)
 
     def next_after(first: int) -> int:
         number = next(number for number in range(first, 2**16) if number not in taken)
@@ -108,6 +114,13 @@ def place_servers(
         if number == 0 and (stage.is_default or written.has(stage.entry.section, key)):
             return ports.take(getattr(stage.config, key))
         return next_after(first)
+
+    def place_http(stage: ConfiguredStage, number: int) -> int:
+        if not stage.config.http.enabled:
+            return 0
+        if number == 0 and (stage.is_default or written.has(stage.entry.section, "http.port")):
+            return stage.config.http.port
+        return next_after(FIRST_HTTP_PORT)
 
     servers = [
         PlacedServer(
@@ -120,6 +133,7 @@ def place_servers(
             _reachable(stage.config.host),
             place(stage, number, "port", FIRST_PORT),
             place(stage, number, "operations_port", FIRST_OPERATIONS_PORT),
+            place_http(stage, number),
         )
         for stage in stages
         for number in range(counts.get(stage.name, 1))

@@ -12,6 +12,7 @@ from sluiceway_orchestrator.config.apis import load_apis, require_secrets
 from sluiceway_orchestrator.plan import Pipeline
 from sluiceway_runtime import cores, devices
 from sluiceway_runtime.config import (
+    HttpPortConfig,
     ModelsConfig,
     StageConfig,
     load_section,
@@ -50,6 +51,7 @@ class ClusterPlan:
         stages: those of `servers`, with their sections as configured.
         pipelines: those that are configured, and the default one.
         unused: stages that no pipeline uses; they are not started.
+        json_logs: whether the orchestrator logs as JSON; who starts all of them then does likewise.
     """
 
     servers: tuple[ServerSpec, ...]
@@ -62,6 +64,7 @@ class ClusterPlan:
     stages: tuple[ConfiguredStage, ...] = ()
     pipelines: tuple[Pipeline, ...] = ()
     unused: tuple[ConfiguredStage, ...] = ()
+    json_logs: bool = False
 
     @property
     def address(self) -> str:
@@ -123,13 +126,12 @@ def plan_cluster(
         if not written.has(server.section, "drain_notice_s"):
             # There is no balancer in front that would have to notice first.
             own[variable(server.section, "drain_notice_s")] = "0"
-        if server.service != ORCHESTRATOR:
-            continue
-        if free_ports:
-            # Two runs at a time must not meet on the public HTTP port; nobody was told of it either.
-            own[variable(ORCHESTRATOR, "http__enabled")] = "false"
-        elif server.http_port != sections.orchestrator.http.port:
-            own[variable(ORCHESTRATOR, "http__port")] = str(server.http_port)
+        http = _http_of(server)
+        if http.enabled and free_ports:
+            # Two runs at a time must not meet on a public HTTP port; nobody was told of it either.
+            own[variable(server.section, "http__enabled")] = "false"
+        elif http.enabled and server.http_port != http.port:
+            own[variable(server.section, "http__port")] = str(server.http_port)
     targets: dict[str, str] = {}
     for server in servers:
         targets[server.service] = ",".join(filter(None, (targets.get(server.service), server.target)))
@@ -149,7 +151,7 @@ def plan_cluster(
                 file,
                 server.config.drain_grace_s,
                 server.arguments,
-                None if free_ports else _http_place(sections.orchestrator, server),
+                None if free_ports or not _http_of(server).enabled else (_http_of(server).host, server.http_port),
                 server.section,
             )
             for server in servers
@@ -163,12 +165,14 @@ def plan_cluster(
         stages=stages,
         pipelines=sections.pipelines,
         unused=tuple(stage for stage in sections.stages.values() if stage.name not in used),
+        json_logs=sections.orchestrator.log_format == "json",
     )
 
 
-def _http_place(config: OrchestratorConfig, server: PlacedServer) -> tuple[str, int] | None:
-    """Where a server has its public HTTP port, if it has one."""
-    return (config.http.host, server.http_port) if server.service == ORCHESTRATOR and config.http.enabled else None
+def _http_of(server: PlacedServer) -> HttpPortConfig:
+    """What is configured of its public HTTP port."""
+    assert isinstance(server.config, OrchestratorConfig | StageConfig)
+    return server.config.http
 
 
 def _sections(tables: Mapping[str, Any], variables: Mapping[str, str], *, here: bool) -> _Sections:

@@ -29,7 +29,8 @@ MODELS: dict[str, type[ServerConfig]] = {
 }
 # The chart sets these itself, from values of their own or because pods depend on them.
 OF_THE_CHART = {"host", "port", "operations_port", "drain_grace_s"}
-OF_A_STAGE = {"workers", "goal", "device", "cpus"}
+# Its services lead to gRPC, and to the HTTP port of the orchestrator.
+OF_A_STAGE = {"workers", "goal", "device", "cpus", "http"}
 OF_THE_ORCHESTRATOR = {"detection", "recognition", "http"}
 OF_THE_HTTP_PORT = {"host", "port"}
 
@@ -280,6 +281,8 @@ def values() -> Schema:
             podMonitor=table(
                 enabled=BOOLEAN, interval={"type": "string", "pattern": "^[0-9]+(ms|s|m)$"}, labels=STRINGS
             ),
+            rules=table(enabled=BOOLEAN, labels=STRINGS),
+            dashboard=table(enabled=BOOLEAN, labels=STRINGS),
             annotations=BOOLEAN,
             prometheus=table(address={"type": "string", "pattern": "^https?://"}, matchers=STRING),
         ),

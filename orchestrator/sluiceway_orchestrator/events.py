@@ -16,12 +16,12 @@ from sluiceway_runtime.errors import SluicewayError
 from sluiceway_orchestrator.job import Buffer
 
 __all__ = [
+    "PLAIN_RUN",
     "Event",
     "JobDone",
     "JobRefused",
     "Model",
     "Page",
-    "ReadText",
     "RegionsFound",
     "SourceDone",
     "SourceFailed",
@@ -29,6 +29,7 @@ __all__ = [
     "StageTimings",
     "StepReport",
     "Subject",
+    "TextRun",
     "ValuesRead",
 ]
 
@@ -42,12 +43,22 @@ class Model(NamedTuple):
 
 
 class StageTimings(NamedTuple):
-    """Milliseconds inside a stage."""
+    """Milliseconds inside a stage, and on the way to it.
+
+    Attributes:
+        total_ms: inside of the stage; of a whole step, from its first call to its last answer.
+        batch_ms: with a worker and not computed: before its batch was begun, or until the answer left.
+        backlog_ms: in the orchestrator, waiting for a replica.
+        transfer_ms: on the way there and back.
+    """
 
     queue_ms: float = 0.0
     compute_ms: float = 0.0
     total_ms: float = 0.0
     decode_ms: float = 0.0
+    batch_ms: float = 0.0
+    backlog_ms: float = 0.0
+    transfer_ms: float = 0.0
 
 
 class Subject(Enum):
@@ -120,20 +131,22 @@ class ValuesRead:
     page: int = 0
 
 
-class ReadText(NamedTuple):
+class TextRun(NamedTuple):
     """How the text of a region runs.
 
     Attributes:
-        region_id: of the region.
         rotation_degrees: how far it is turned clockwise in its region.
         leftwards: whether most of it runs from right to left.
         may_run_down: whether it is turned, and most of it of a script that is written in columns, too.
     """
 
-    region_id: int
-    rotation_degrees: int
-    leftwards: bool
-    may_run_down: bool
+    rotation_degrees: int = 0
+    leftwards: bool = False
+    may_run_down: bool = False
+
+
+PLAIN_RUN = TextRun()
+"""From left to right. Nearly all text runs so, and is found by asking for this very object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +166,7 @@ class SourceDone:
     Attributes:
         lines: ids of the regions of each.
         blocks: positions of the lines of each.
+        line_pages: page of each line; empty where all are of the first page.
         notices: `Notice` messages.
     """
 
@@ -163,6 +177,7 @@ class SourceDone:
     notices: Sequence[Any] = ()
     lines: Sequence[Sequence[int]] = ()
     blocks: Sequence[Sequence[int]] = ()
+    line_pages: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)

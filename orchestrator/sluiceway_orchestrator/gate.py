@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import DeadlineExceeded
+from sluiceway_runtime.metrics.waits import Waits
 from sluiceway_runtime.priority import Priority
 
 from sluiceway_orchestrator.backlog import Ageing, Backlog, Entry
@@ -18,12 +19,17 @@ __all__ = ["Gate"]
 
 
 class Gate:
-    """A bounded number of slots, given out by class and fairly between clients.
+    """A bounded number of slots, given out by class and fairly between clients: `total` of them.
 
     A client that has used up its own share waits without taking a place in the common line, so it holds up nobody.
+
+    Attributes:
+        waits: those for a slot.
     """
 
     def __init__(self, total: int, per_client: int, ageing: Ageing | None = None) -> None:
+        self.waits = Waits()
+        self.total = total
         self._free = total
         self._per_client = per_client
         self._held: Counter[Hashable] = Counter()
@@ -35,9 +41,19 @@ class Gate:
         return f"<Gate free={self._free} waiting={self.waiting} clients={len(self._held)}>"
 
     @property
+    def working(self) -> int:
+        """Sources that have a slot."""
+        return self.total - self._free
+
+    @property
+    def waiting_own_share(self) -> int:
+        """Of those that wait for a slot, the ones whose client has its whole share of them."""
+        return sum(len(parked) for parked in self._parked.values())
+
+    @property
     def waiting(self) -> int:
         """Sources that wait for a slot."""
-        return len(self._line) + sum(len(parked) for parked in self._parked.values())
+        return len(self._line) + self.waiting_own_share
 
     async def enter(self, client: Hashable, priority: Priority, deadline: Deadline) -> None:
         """Take a slot; waits for one, and cancelling the wait gives up the place in the line. `leave` gives it back.
@@ -48,12 +64,16 @@ class Gate:
         if self._free and self._held[client] < self._per_client:
             self._held[client] += 1
             self._free -= 1
+            self.waits.none()
             return
+        waiting = self.waits.begin(monotonic())
         try:
             async with asyncio.timeout(deadline.remaining_s()):
                 await self._enter(client, priority)
         except TimeoutError:
             raise DeadlineExceeded("the time ran out in the line for admission") from None
+        finally:
+            self.waits.end(waiting, monotonic())
 
     def leave(self, client: Hashable) -> None:
         """Give a slot back."""

@@ -4,31 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any
 
-import grpc.aio
 from multidict import MultiDict
 from sluiceway_runtime.errors import InvalidOption
 from sluiceway_runtime.inference import Inferred, ModelCard, Parameter, Tensor, TensorSpec
 from sluiceway_runtime.priority import Priority
-from sluiceway_runtime.server.calls import deadline_of, request_id_of
+from sluiceway_runtime.server.calls import Caller
 from sluiceway_runtime.server.convert import priority_to_proto
-from sluiceway_runtime.server.security import ANONYMOUS, current_client
 
 from sluiceway.client.regions import Region
 from sluiceway.client.results import Result
-from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.convert.job import JobLimits, job_from_request
 from sluiceway_orchestrator.events import SourceFailed
 from sluiceway_orchestrator.http.convert import QUERY, names_of, request_from_form
 from sluiceway_orchestrator.http.form import Form
-from sluiceway_orchestrator.http.open_inference import Caller
 from sluiceway_orchestrator.http.results import Results
 from sluiceway_orchestrator.jobs import Jobs
 
 __all__ = ["PipelineInference"]
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 INPUTS = (TensorSpec("image", "BYTES", (-1, 1)),)
 # One entry for each image, as long as that of the image with most regions: `num_regions` says how many count.
@@ -52,8 +45,7 @@ class PipelineInference:
 
     name = "sluiceway-orchestrator"
 
-    def __init__(self, config: OrchestratorConfig, jobs: Jobs, limits: JobLimits, ready: Callable[[], bool]) -> None:
-        self._config = config
+    def __init__(self, jobs: Jobs, limits: JobLimits, ready: Callable[[], bool]) -> None:
         self._jobs = jobs
         self._limits = limits
         self._ready = ready
@@ -88,20 +80,6 @@ class PipelineInference:
         )
 
     async def infer(
-        self,
-        card: ModelCard,
-        inputs: Mapping[str, Tensor],
-        parameters: Mapping[str, Parameter],
-        priority: Priority,
-        context: Context,
-    ) -> Inferred:
-        """Run a pipeline for a gRPC call. See `InferenceStage`."""
-        name = current_client.get()
-        client = context.peer() if name == ANONYMOUS else name
-        caller = Caller(client, deadline_of(context, self._config), request_id_of(context))
-        return await self.run(card, inputs, parameters, priority, caller)
-
-    async def run(
         self,
         card: ModelCard,
         inputs: Mapping[str, Tensor],

@@ -56,6 +56,7 @@ class Job:
         own_options: names of the options of each detection step that the job sets itself; an answer of an API that
             chooses options has its way with the others.
         recognize_options: likewise for each recognition step, as fields of `RecognizeRequest`.
+        prefers_text: of pages that hold text, hand that out in place of reading.
     """
 
     job_id: str
@@ -71,3 +72,4 @@ class Job:
     recognize_options: Mapping[str, bytes] = field(default_factory=dict)
     return_images: bool = False
     detect_only: bool = False
+    prefers_text: bool = False

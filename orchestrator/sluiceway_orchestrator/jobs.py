@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Hashable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -30,6 +31,8 @@ class Jobs:
         self._executor = executor
         self._budget = budget
         self._running = 0
+        # Those that somebody holds; only whoever watches goes through them.
+        self._outboxes: weakref.WeakSet[Outbox] = weakref.WeakSet()
 
     def __repr__(self) -> str:
         return f"<Jobs running={self._running}>"
@@ -39,6 +42,18 @@ class Jobs:
         """Jobs in progress."""
         return self._running
 
+    @property
+    def limit(self) -> int:
+        """The most that there may be."""
+        return self._config.max_jobs
+
+    def unread(self) -> frozenset[tuple[int, int]]:
+        """Of the lines of events that are full, each by its name and what was taken of it so far.
+
+        A line that stands in two of these with the same number was not read in between.
+        """
+        return frozenset((id(outbox), outbox.taken) for outbox in self._outboxes if outbox.keeps_waiting)
+
     def check(self) -> None:
         """Raise QueueFull if every job slot is taken."""
         if self._running >= self._config.max_jobs:
@@ -46,12 +61,14 @@ class Jobs:
 
     def outbox(self, client: Hashable, priority: Priority = Priority.NORMAL) -> Outbox:
         """A line for the events of one call of a client; whoever reads it discards it."""
-        return Outbox(
+        outbox = Outbox(
             self._config.events_ahead,
             coalesce_s=self._config.coalesce_ms / 1000,
             coalesce_items=self._config.coalesce_items,
             account=self._budget.account(priority, client),
         )
+        self._outboxes.add(outbox)
+        return outbox
 
     def begin(self, job: Job, outbox: Outbox, create_task: Callable[..., asyncio.Task[None]]) -> asyncio.Task[None]:
         """Begin a job of a stream, whose outbox it shares with others; the task is the caller's to end.

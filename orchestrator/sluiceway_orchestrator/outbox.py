@@ -49,7 +49,7 @@ class Addressed(NamedTuple):
 
 @dataclass(slots=True)
 class _Gathering:
-    """Values of one source and step that wait for company."""
+    """Values of one page of a source, and of one step, that wait for company."""
 
     event: ValuesRead
     timer: asyncio.TimerHandle
@@ -83,6 +83,9 @@ class Outbox:
 
     Values are coalesced: the first of a source go at once; what follows within `coalesce_s` goes together. Last events
     (of a source, of a job) never wait for room, so that a job can end whether anybody reads or not.
+
+    Attributes:
+        taken: events that the reader has taken so far.
     """
 
     def __init__(self, limit: int, *, coalesce_s: float, coalesce_items: int, account: Account) -> None:
@@ -96,15 +99,21 @@ class Outbox:
         self._closed = False
         self._reader: asyncio.Future[None] | None = None
         self._writers: deque[asyncio.Future[None]] = deque()
-        self._gathering: dict[tuple[str, str, str], _Gathering] = {}
+        self._gathering: dict[tuple[str, str, str, int], _Gathering] = {}
         self._sent_s: dict[tuple[str, str], float] = {}
         self._told: dict[str, _Told] = {}
+        self.taken = 0
 
     def __len__(self) -> int:
         return len(self._events)
 
     def __repr__(self) -> str:
         return f"<Outbox events={len(self._events)} bytes={self._bytes} waiting={len(self._writers)}>"
+
+    @property
+    def keeps_waiting(self) -> bool:
+        """Whether somebody waits for the reader to take an event."""
+        return any(not writer.done() for writer in self._writers)
 
     async def put(self, job_id: str, source_id: str, event: Event) -> None:
         """Add an event; waits for room. Values may be held back a moment to go together."""
@@ -194,6 +203,7 @@ class Outbox:
         while True:
             while self._events:
                 addressed = self._events.popleft()
+                self.taken += 1
                 self._give_back(addressed.size_bytes)
                 self._note(addressed)
                 self._wake_writers()
@@ -231,7 +241,7 @@ class Outbox:
 
     async def _put_values(self, job_id: str, source_id: str, event: ValuesRead) -> None:
         now_s = asyncio.get_running_loop().time()
-        key = (job_id, source_id, event.step)
+        key = (job_id, source_id, event.step, event.page)
         gathering = self._gathering.get(key)
         last_s = self._sent_s.get(key[:2])
         if gathering is None and (last_s is None or now_s - last_s >= self._coalesce_s):
@@ -266,7 +276,7 @@ class Outbox:
         if gathering.event.count >= self._coalesce_items:
             self._release(key)
 
-    def _release(self, key: tuple[str, str, str]) -> None:
+    def _release(self, key: tuple[str, str, str, int]) -> None:
         """From a timer this may exceed the limit, by one event for each source at most."""
         gathering = self._gathering.pop(key, None)
         if gathering is None:

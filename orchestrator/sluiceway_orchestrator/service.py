@@ -12,9 +12,12 @@ import grpc.aio
 from prometheus_client import CollectorRegistry
 from sluiceway_runtime.account import MemoryBudget
 from sluiceway_runtime.calling.channel import open_channel
+from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.inference import SERVICE, Models, add_inference
+from sluiceway_runtime.inference.http_routes import OpenInference
 from sluiceway_runtime.priority import Priority
 from sluiceway_runtime.server.security import Security
+from sluiceway_runtime.watch import Sampler, ServerSample
 
 from sluiceway_orchestrator.backlog import Ageing
 from sluiceway_orchestrator.config import OrchestratorConfig
@@ -26,12 +29,11 @@ from sluiceway_orchestrator.fetch.fetcher import Fetcher
 from sluiceway_orchestrator.fetch.guard import LookUp, system_look_up
 from sluiceway_orchestrator.gate import Gate
 from sluiceway_orchestrator.http.convert import message_to_json
-from sluiceway_orchestrator.http.open_inference import OpenInference
 from sluiceway_orchestrator.http.port import HttpPort
 from sluiceway_orchestrator.inference import PipelineInference
 from sluiceway_orchestrator.installation import Layout, layout_of
 from sluiceway_orchestrator.jobs import Jobs
-from sluiceway_orchestrator.metrics import OrchestratorCollector
+from sluiceway_orchestrator.metrics.collector import OrchestratorCollector
 from sluiceway_orchestrator.pipelines.binding import Binder
 from sluiceway_orchestrator.pipelines.executor import Executor
 from sluiceway_orchestrator.plan import Pipeline
@@ -39,7 +41,13 @@ from sluiceway_orchestrator.servicer import PipelineServicer
 from sluiceway_orchestrator.stages.detection import DetectionClient, DetectionWire
 from sluiceway_orchestrator.stages.recognition import RecognitionClient, RecognitionWire
 from sluiceway_orchestrator.stages.resolver import Lookup, system_lookup
-from sluiceway_orchestrator.stages.stage import Stage, StageSettings
+from sluiceway_orchestrator.stages.settings import StageSettings
+from sluiceway_orchestrator.stages.stage import Stage
+from sluiceway_orchestrator.watch.clients import ClusterSampler
+from sluiceway_orchestrator.watch.samples import Work
+from sluiceway_orchestrator.watch.servicer import SERVICE as WATCH
+from sluiceway_orchestrator.watch.servicer import add_watch
+from sluiceway_orchestrator.watch.watching import Watching
 
 __all__ = ["OrchestratorService"]
 
@@ -66,7 +74,7 @@ class OrchestratorService:
         dial: opens the channel to an address of a stage, whose certificate is for the name given with it.
     """
 
-    names: tuple[str, ...] = ("sluiceway.pipeline.v1.PipelineService", SERVICE)
+    names: tuple[str, ...] = ("sluiceway.pipeline.v1.PipelineService", WATCH, SERVICE)
 
     def __init__(
         self,
@@ -100,12 +108,15 @@ class OrchestratorService:
             interactive=config.interactive_clients,
         )
         self._problems: frozenset[str] = frozenset()
+        sampler = ClusterSampler(self.stages.values(), self.fetcher.apis, work=self._work, own=self._own_sample)
+        self._watching = Watching(sampler)
         self.use_budget(MemoryBudget(DEFAULT_BUDGET_BYTES))
 
     def use_budget(self, budget: MemoryBudget) -> None:
         """Hold what there is to hold in this budget; called before `start`."""
         config = self._config
         self.budget = budget
+        self.use_samples(Sampler(state=str, budget=budget).sample)
         self.executor = Executor(
             pipelines=self._layout.pipelines,
             fetcher=self.fetcher,
@@ -119,7 +130,7 @@ class OrchestratorService:
         )
         self._jobs = Jobs(config, self.executor, budget)
         self._servicer = PipelineServicer(config, self._jobs, self._limits, budget, self._description)
-        self._inference = PipelineInference(config, self._jobs, self._limits, self.ready)
+        self._inference = PipelineInference(self._jobs, self._limits, self.ready)
         self._models = Models(self._inference)
         self.http = HttpPort(
             config,
@@ -130,7 +141,12 @@ class OrchestratorService:
             describe=lambda: message_to_json(self._description()),
             inference=OpenInference(self._inference, self._models),
             security=self._security,
+            watching=self._watching,
         )
+
+    def use_samples(self, sample: Callable[[], ServerSample]) -> None:
+        """What the server says of itself to whoever watches."""
+        self._sample = sample
 
     async def start(self) -> None:
         """Open connections. Raises StartupError."""
@@ -143,18 +159,14 @@ class OrchestratorService:
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicer."""
         self._servicer.register(server)
-        add_inference(server, self._inference, self._models)
+        add_watch(server, self._watching)
+        add_inference(server, self._inference, self._config, self._models)
 
     def collectors(self, registry: CollectorRegistry) -> None:
         """Add the metrics."""
-        registry.register(
-            OrchestratorCollector(
-                self.stages.values(),
-                self.executor.statistics,
-                jobs_running=lambda: self._jobs.running,
-                sources_waiting=lambda: self._gate.waiting,
-            )
-        )
+        registry.register(OrchestratorCollector(self.stages.values(), self._gate, lambda: self._jobs.running))
+        for metrics in (self.executor.metrics, self.fetcher.metrics, self.http.metrics):
+            metrics.register(registry)
 
     def ready(self) -> bool:
         """Whether it takes work now. What running stages show to be wrong with a pipeline is logged as it is found."""
@@ -202,8 +214,9 @@ class OrchestratorService:
         }
 
     def refuse(self) -> None:
-        """Take no more jobs over HTTP."""
+        """Take no more jobs over HTTP, and let those who watch ask another one."""
         self.http.refuse()
+        self._watching.refuse()
 
     async def drain(self, grace_s: float) -> bool:
         """Finish the jobs that came in over HTTP; every other belongs to a call, and those have ended."""
@@ -212,6 +225,7 @@ class OrchestratorService:
     async def close(self) -> None:
         """Close every connection."""
         self._started = False
+        await self._watching.close()
         await self.http.close()
         await asyncio.gather(*(stage.close() for stage in self.stages.values()), self.fetcher.close())
 
@@ -243,6 +257,26 @@ class OrchestratorService:
 
     def _of_kind(self, kind: str) -> Iterator[tuple[str, Stage[Any]]]:
         return ((name, stage) for name, stage in self.stages.items() if stage.kind == kind)
+
+    def _own_sample(self) -> ServerSample:
+        return self._sample()
+
+    def _work(self) -> Work:
+        metrics, gate = self.executor.metrics, self._gate
+        durations = metrics.durations.counts()
+        return Work(
+            done=sum(durations),
+            failed=metrics.ended_otherwise(),
+            durations=durations,
+            jobs=self._jobs.running,
+            jobs_limit=self._jobs.limit,
+            working=gate.working,
+            working_limit=gate.total,
+            waiting=gate.waiting,
+            waiting_own_share=gate.waiting_own_share,
+            wait_ms=gate.waits.oldest_s(monotonic()) * 1000,
+            unread=self._jobs.unread(),
+        )
 
     def _is_saturated(self, pipeline: Pipeline) -> bool:
         """Whether every stage of a pipeline is there and one of them has all that it can work on."""

@@ -127,7 +127,12 @@ class PipelineServicer:
 
     def _job(self, request: Request, context: Context, deadline: Deadline, request_id: str) -> Job:
         return job_from_request(
-            request, client=_client(context), deadline=deadline, request_id=request_id, limits=self._limits
+            request,
+            client=_client(context),
+            deadline=deadline,
+            request_id=request_id,
+            limits=self._limits,
+            longest=None if context.time_remaining() is not None else Deadline.after(self._config.max_deadline_s),
         )
 
     async def _run_stream(self, requests: AsyncIterator[bytes], context: Context, outbox: Outbox) -> None:

@@ -5,12 +5,18 @@ from __future__ import annotations
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
-from sluiceway_runtime.config import Port, ScaleKey, StageConfig
+from sluiceway_runtime.config import HttpPortConfig, Port, ScaleKey, StageConfig
+from sluiceway_runtime.documents.limits import (
+    DEFAULT_DPI,
+    DEFAULT_MAX_PAGES,
+    DEFAULT_PAGE_TIMEOUT_S,
+    DocumentLimits,
+)
 from sluiceway_runtime.images.limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 
 from sluiceway_detection.input_shapes import STRIDE, InputShape
 
-__all__ = ["DEFAULT_MODEL", "KIND", "MAX_DETECTIONS", "DetectionConfig"]
+__all__ = ["DEFAULT_MODEL", "KIND", "MAX_DETECTIONS", "DetectionConfig", "DetectionHttpConfig"]
 
 # Of this stage; the default stage of the kind, and its section, are called like it.
 KIND: Final = "detection"
@@ -34,11 +40,20 @@ def _parse_shape(value: object) -> object:
 Shape = Annotated[InputShape, BeforeValidator(_parse_shape)]
 
 
+class DetectionHttpConfig(HttpPortConfig):
+    """What `[detection.http]` may say."""
+
+    port: Port = Field(8052, description="Port; 0 lets the system choose.")
+
+
 class DetectionConfig(StageConfig):
     """The detection server."""
 
     port: Port = Field(50052, description="gRPC port.")
     operations_port: Port = Field(9052, description="HTTP port of /livez, /readyz and /metrics.")
+    http: DetectionHttpConfig = Field(
+        default_factory=DetectionHttpConfig, description="HTTP port of the Open Inference Protocol."
+    )
     device: str = Field(
         "cpu",
         pattern=r"^(auto|cpu|cuda|cuda:\d+)$",
@@ -81,6 +96,11 @@ class DetectionConfig(StageConfig):
     )
     max_image_bytes: int = Field(DEFAULT_MAX_BYTES, ge=1, description="Largest image file.")
     max_image_pixels: int = Field(DEFAULT_MAX_PIXELS, ge=1, description="Largest width x height.")
+    max_document_pages: int = Field(DEFAULT_MAX_PAGES, ge=1, le=100_000, description="Most pages of a PDF or TIFF.")
+    document_dpi: int = Field(
+        DEFAULT_DPI, ge=36, le=1200, description="Pixels an inch of rendered PDF pages, where they are not too many."
+    )
+    page_timeout_s: float = Field(DEFAULT_PAGE_TIMEOUT_S, gt=0, description="For rendering one page of a PDF.")
     allow_pickle: tuple[str, ...] = Field(
         (), description="Names of .pt files that may be loaded, though loading one can run code."
     )
@@ -105,3 +125,8 @@ class DetectionConfig(StageConfig):
     def max_crop_bytes(self) -> int:
         """Most crop pixels in one answer."""
         return int(self.max_message_bytes * _CROP_SHARE)
+
+    @property
+    def documents(self) -> DocumentLimits:
+        """Limits of files that have pages."""
+        return DocumentLimits(self.max_document_pages, self.document_dpi, self.page_timeout_s)

@@ -19,10 +19,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from sluiceway_runtime.cores.placement import Placement
+from sluiceway_runtime.documents.pages import DocumentPage
 from sluiceway_runtime.errors import SluicewayError
 from sluiceway_runtime.images.limits import ImageLimits
 from sluiceway_runtime.pool.handler import Finish
 from sluiceway_runtime.pool.payload import Payload
+from sluiceway_runtime.ready_graphs import graphs
 
 from sluiceway_detection.backends.base import require_trust
 from sluiceway_detection.crops import cut_crops
@@ -43,6 +45,8 @@ FACTORY = "sluiceway_detection.device_handler:build"
 _FINISHING_SHARE = 4
 
 Places = npt.NDArray[np.floating]
+# What needs no device: a page that says itself what stands in it, or an image that cannot be read.
+Settled = Payload | SluicewayError
 
 
 class DeviceBackend(Protocol):
@@ -64,10 +68,15 @@ class _Prepared:
     """A decoded image, and what the model is to be shown of it next."""
 
     job: DetectionJob
-    image_bgr: ImageBgr
+    page: DocumentPage
     look: Look
     inputs_bgr: list[ImageBgr]
     decode_ms: float
+
+    @property
+    def image_bgr(self) -> ImageBgr:
+        """Its pixels."""
+        return self.page.image.pixels
 
 
 _Waiting = list[tuple[list[int], Callable[[], list[Places]]]]
@@ -77,7 +86,7 @@ _Waiting = list[tuple[list[int], Callable[[], list[Places]]]]
 class _Batch:
     """A batch on its way. It is begun when its files are with the decoders, and sent when it is with the device."""
 
-    def __init__(self, images: Sequence[Future[_Prepared | SluicewayError]]) -> None:
+    def __init__(self, images: Sequence[Future[_Prepared | Settled]]) -> None:
         self.images = images
         self.sent = False
         self.fault: Exception | None = None
@@ -117,7 +126,7 @@ class DeviceHandler:
             depth=self._settings.overlap,
             workers_on_device=self._settings.workers_on_device,
         )
-        return {"detection": self.open(backend, placement), "thread_use": None}
+        return {"detection": self.open(backend, placement), "thread_use": None, "graphs": graphs()}
 
     def open(self, backend: DeviceBackend, placement: Placement) -> DetectionFacts:
         """Start the threads around a backend that is ready."""
@@ -160,7 +169,7 @@ class DeviceHandler:
         self._send_decoded()
         return lambda: self._finish(begun)
 
-    def decode(self, batch: Sequence[Payload]) -> list[Future[_Prepared | SluicewayError]]:
+    def decode(self, batch: Sequence[Payload]) -> list[Future[_Prepared | Settled]]:
         """The first stage alone: decode and letterbox the files of a batch."""
         return [self._decoders.submit(self._prepare, item) for item in batch]
 
@@ -172,12 +181,10 @@ class DeviceHandler:
         if batch.fault is not None:
             raise batch.fault
         images = [image.result() for image in batch.images]
-        answers: list[Payload | SluicewayError | None] = [
-            image if isinstance(image, SluicewayError) else None for image in images
-        ]
+        answers: list[Settled | None] = [None if isinstance(image, _Prepared) else image for image in images]
         waiting = batch.waiting
         while waiting:
-            parts: list[tuple[list[int], Future[list[Payload | SluicewayError | _Prepared]]]] = []
+            parts: list[tuple[list[int], Future[list[Settled | _Prepared]]]] = []
             for rows, wait in waiting:
                 places = iter(wait())
                 # The device has room for one more.
@@ -223,25 +230,25 @@ class DeviceHandler:
             inputs[height, width] += image.inputs_bgr
         return [(rows[shape], self._backend.start(inputs[shape])) for shape in rows]
 
-    def _prepare(self, item: Payload) -> _Prepared | SluicewayError:
+    def _prepare(self, item: Payload) -> _Prepared | Settled:
         """Decode one image and draw what the model is shown of it first, in a thread of the decoders."""
         begun_s = time.perf_counter()
         job: DetectionJob = item.meta
         try:
-            image = image_of(item, self._limits)
+            page = image_of(item, self._limits, self._settings.documents)
         except SluicewayError as error:
             return error
         decode_ms = (time.perf_counter() - begun_s) * 1000
-        look = self._look(image, job)
-        return _Prepared(job, image, look, next(look), decode_ms)
+        if page.lines:
+            return DetectionAnswer.of_text(page, decode_ms)
+        look = self._look(page.image.pixels, job)
+        return _Prepared(job, page, look, next(look), decode_ms)
 
-    def _answers(
-        self, images: Sequence[_Prepared], places: Sequence[Sequence[Places]]
-    ) -> list[Payload | SluicewayError | _Prepared]:
+    def _answers(self, images: Sequence[_Prepared], places: Sequence[Sequence[Places]]) -> list[Settled | _Prepared]:
         """Answer some images of a batch, in a thread of the finishers."""
         return [self._answer(image, its) for image, its in zip(images, places, strict=True)]
 
-    def _answer(self, prepared: _Prepared, places: Sequence[Places]) -> Payload | SluicewayError | _Prepared:
+    def _answer(self, prepared: _Prepared, places: Sequence[Places]) -> Settled | _Prepared:
         """Select the boxes of one image and cut its crops; or say what the model has to be shown of it first."""
         try:
             return replace(prepared, inputs_bgr=prepared.look.send(places))
@@ -251,7 +258,7 @@ class DeviceHandler:
             crops = cut_crops(prepared.image_bgr, found, prepared.job.crops, self._settings.max_crop_bytes)
         except SluicewayError as error:
             return error
-        return DetectionAnswer.payload(prepared.image_bgr, found, crops, prepared.decode_ms)
+        return DetectionAnswer.payload(prepared.page, found, crops, prepared.decode_ms)
 
 
 def build(config: Mapping[str, Any]) -> DeviceHandler:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from sluiceway_runtime import cores
 from sluiceway_runtime.cores.placement import Placement
+from sluiceway_runtime.documents.limits import DocumentLimits
+from sluiceway_runtime.documents.pages import DocumentPage
 from sluiceway_runtime.errors import SluicewayError, StartupError
 from sluiceway_runtime.images.limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, ImageLimits
 from sluiceway_runtime.pool.payload import Payload
@@ -30,7 +32,6 @@ from sluiceway_detection.pixels import image_of
 from sluiceway_detection.postprocess import DEFAULT_CONFIDENCE, DEFAULT_IOU, Selection
 from sluiceway_detection.precision import choose_precision
 from sluiceway_detection.thresholds import NONE_KNOWN, Thresholds
-from sluiceway_detection.types import ImageBgr
 
 __all__ = ["FACTORY", "DetectionFacts", "DetectionHandler", "WorkerSettings", "build"]
 
@@ -62,6 +63,7 @@ class WorkerSettings:
         max_batch: most images that a GPU computes at once.
         overlap: batches on their way at once, on a GPU.
         workers_on_device: that share a GPU's memory.
+        documents: limits of files that have pages.
     """
 
     weights: str | None = None
@@ -78,6 +80,7 @@ class WorkerSettings:
     max_batch: int = 1
     overlap: int = 1
     workers_on_device: int = 1
+    documents: DocumentLimits = field(default_factory=DocumentLimits)
 
     def mapping(self) -> dict[str, Any]:
         """For `WorkerSpec.config`."""
@@ -212,24 +215,29 @@ class DetectionHandler:
         """
         assert self._engine is not None, "setup comes first"
         results: list[Payload | SluicewayError | None] = [None] * len(batch)
-        decoded: list[tuple[int, DetectionJob, ImageBgr, float]] = []
+        decoded: list[tuple[int, DetectionJob, DocumentPage, float]] = []
         for index, item in enumerate(batch):
             begun_s = time.perf_counter()
             try:
-                image = image_of(item, self._limits)
+                page = image_of(item, self._limits, self._settings.documents)
             except SluicewayError as error:
                 results[index] = error
                 continue
-            decoded.append((index, item.meta, image, (time.perf_counter() - begun_s) * 1000))
+            if page.lines:
+                results[index] = DetectionAnswer.of_text(page, (time.perf_counter() - begun_s) * 1000)
+                continue
+            decoded.append((index, item.meta, page, (time.perf_counter() - begun_s) * 1000))
         if decoded:
-            found = self._engine.detect([image for _, _, image, _ in decoded], [job for _, job, _, _ in decoded])
-            for (index, job, image, decode_ms), detections in zip(decoded, found, strict=True):
+            found = self._engine.detect(
+                [page.image.pixels for _, _, page, _ in decoded], [job for _, job, _, _ in decoded]
+            )
+            for (index, job, page, decode_ms), detections in zip(decoded, found, strict=True):
                 try:
-                    crops = cut_crops(image, detections, job.crops, self._settings.max_crop_bytes)
+                    crops = cut_crops(page.image.pixels, detections, job.crops, self._settings.max_crop_bytes)
                 except SluicewayError as error:
                     results[index] = error
                     continue
-                results[index] = DetectionAnswer.payload(image, detections, crops, decode_ms)
+                results[index] = DetectionAnswer.payload(page, detections, crops, decode_ms)
         return [result for result in results if result is not None]
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-import grpc.aio
 from sluiceway_runtime.errors import InvalidOption
+from sluiceway_runtime.images.signatures import ACCEPTED
 from sluiceway_runtime.inference import Inferred, ModelCard, Parameter, Tensor, TensorSpec
 from sluiceway_runtime.priority import Priority
+from sluiceway_runtime.server.calls import Caller
 from sluiceway_runtime.server.convert import priority_to_proto
 
 from sluiceway.detection.v1 import detection_pb2 as pb
@@ -18,8 +19,6 @@ from sluiceway_detection.convert import Request
 from sluiceway_detection.servicer import DetectionServicer, DetectionStage
 
 __all__ = ["DetectionInference"]
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 INPUTS = (TensorSpec("image", "BYTES", (-1, 1)),)
 # One entry for each image, as long as that of the image with most detections: `num_detections` says how many count.
@@ -35,6 +34,8 @@ PARAMETERS = ("confidence", "iou", "classes", "max_detections", "image_size", "s
 # Where an image has fewer detections than another of its request.
 NOTHING = pb.Detection(class_id=-1)
 Shape = tuple[int, ...]
+# A stage serves one at a time.
+VERSION = "1"
 # More than these belong into several requests: each is an item of the queue of its own.
 MAX_IMAGES = 64
 
@@ -67,7 +68,8 @@ class DetectionInference:
         return (
             ModelCard(
                 name=identity.name,
-                version=identity.version,
+                version=VERSION,
+                own_version=identity.version,
                 platform=f"sluiceway_{facts.backend}",
                 inputs=INPUTS,
                 outputs=OUTPUTS,
@@ -76,9 +78,10 @@ class DetectionInference:
                 parameters=PARAMETERS,
                 properties=(
                     ("classes", ",".join(facts.classes)),
-                    ("image", "files: JPEG, PNG, WebP, BMP or TIFF"),
+                    ("image", f"files: {ACCEPTED}"),
                     ("boxes", "x0 y0 x1 y1 in pixels of the original image, origin top left"),
                     ("image_sizes", "width height in pixels, after EXIF orientation"),
+                    ("version", identity.version),
                     ("weights_sha256", identity.weights_sha256),
                 ),
             ),
@@ -90,7 +93,7 @@ class DetectionInference:
         inputs: Mapping[str, Tensor],
         parameters: Mapping[str, Parameter],
         priority: Priority,
-        context: Context,
+        caller: Caller,
     ) -> Inferred:
         """Detect in every image at once; the first failure is that of the request. See `InferenceStage`."""
         del card
@@ -99,7 +102,9 @@ class DetectionInference:
         try:
             async with asyncio.TaskGroup() as group:
                 calls = [
-                    group.create_task(self._servicer.detect(Request(request, image), context))
+                    group.create_task(
+                        self._servicer.answer(Request(request, image), caller.request_id, caller.deadline)
+                    )
                     for image in given.elements
                 ]
         except BaseExceptionGroup as errors:

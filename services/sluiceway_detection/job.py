@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from sluiceway_runtime.documents.pages import DocumentPage
 from sluiceway_runtime.images.scale import Scale
 from sluiceway_runtime.pool.payload import Buffer, Payload
 
 from sluiceway_detection.crops import Crop, CropPlan, PixelFormat, Transform
 from sluiceway_detection.postprocess import Selection
-from sluiceway_detection.types import Detections, ImageBgr, Shape
+from sluiceway_detection.types import Detections, Shape
 
 __all__ = ["CropFacts", "DetectionAnswer", "DetectionJob", "RawPixels"]
 
@@ -37,6 +38,8 @@ class DetectionJob(NamedTuple):
         crops: what to cut.
         raw: where the image is pixels; None for a file.
         scale: how large the image is shown.
+        page: number of the page, where the file is a document; None for an image.
+        prefers_text: of a page that holds text, take that.
     """
 
     selection: Selection
@@ -44,6 +47,8 @@ class DetectionJob(NamedTuple):
     crops: tuple[CropPlan, ...] = ()
     raw: RawPixels | None = None
     scale: Scale = "fast"
+    page: int | None = None
+    prefers_text: bool = False
 
     def payload(self, image: Buffer) -> Payload:
         """This job for one image."""
@@ -64,8 +69,9 @@ class CropFacts(NamedTuple):
 class DetectionAnswer(NamedTuple):
     """What was found, without the pixels.
 
-    Arrays travel as bytes: float32 boxes [N, 4], int32 classes [N] and float32 confidences [N]. `scale`,
-    `left_out` and `too_small` are those of `Detections`.
+    Arrays travel as bytes: float32 boxes [N, 4], int32 classes [N] and float32 confidences [N]. `scale`, `left_out` and
+    `too_small` are those of `Detections`, `notices` those of `DecodedImage`, and `page_count` is that of
+    `DocumentPage`. `texts` are those of the regions, where a page was not looked at but said itself what stands in it.
     """
 
     width_px: int
@@ -79,10 +85,34 @@ class DetectionAnswer(NamedTuple):
     scale: float = 1.0
     left_out: bool = False
     too_small: bool = False
+    notices: tuple[str, ...] = ()
+    page_count: int = 0
+    texts: tuple[str, ...] = ()
 
     @staticmethod
-    def payload(image_bgr: ImageBgr, detections: Detections, crops: list[Crop], decode_ms: float) -> Payload:
+    def of_text(page: DocumentPage, decode_ms: float) -> Payload:
+        """The answer for a page that says itself what stands in it."""
+        height, width = page.image.pixels.shape[:2]
+        count = len(page.lines)
+        return Payload(
+            DetectionAnswer(
+                width_px=width,
+                height_px=height,
+                boxes_xyxy_px=np.array([line.box_xyxy_px for line in page.lines], np.float32).tobytes(),
+                class_ids=np.zeros(count, np.int32).tobytes(),
+                confidences=np.ones(count, np.float32).tobytes(),
+                shapes=(),
+                crops=(),
+                decode_ms=decode_ms,
+                page_count=page.page_count,
+                texts=tuple(line.text for line in page.lines),
+            )
+        )
+
+    @staticmethod
+    def payload(page: DocumentPage, detections: Detections, crops: list[Crop], decode_ms: float) -> Payload:
         """The answer for one image; buffers are the crops' pixels."""
+        image_bgr = page.image.pixels
         answer = DetectionAnswer(
             width_px=image_bgr.shape[1],
             height_px=image_bgr.shape[0],
@@ -98,6 +128,8 @@ class DetectionAnswer(NamedTuple):
             scale=detections.scale,
             left_out=detections.left_out,
             too_small=detections.too_small,
+            notices=page.image.notices,
+            page_count=page.page_count,
         )
         return Payload(answer, tuple(crop.pixels.data.cast("B") for crop in crops))
 

@@ -14,13 +14,16 @@ from typing import Any
 import grpc.aio
 from prometheus_client import CollectorRegistry
 from sluiceway_runtime import cores, devices, weights
+from sluiceway_runtime.account import MemoryBudget
+from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.images.limits import DEFAULT_MAX_PIXELS
-from sluiceway_runtime.inference import SERVICE, add_inference
+from sluiceway_runtime.inference import SERVICE, Models, add_inference
+from sluiceway_runtime.inference.port import InferencePort
 from sluiceway_runtime.logs import LogStyle
+from sluiceway_runtime.metrics.pool import show_pool
 from sluiceway_runtime.pool import Placement, Pool, PoolLimits, WorkerSpec
 from sluiceway_runtime.server.main import Installation
-from sluiceway_runtime.server.metrics import PoolCollector
 
 from sluiceway_detection import device_handler, precision
 from sluiceway_detection.backends.base import require_trust, resolve_backend
@@ -61,6 +64,7 @@ class DetectionService:
 
     Attributes:
         stage: name of the stage, by which logs and metrics know it.
+        http: the port of the Open Inference Protocol; None until registered.
         pool: None until started.
         facts: what the workers loaded; None until started.
         identity: of the weights; None until started.
@@ -73,23 +77,44 @@ class DetectionService:
     def __init__(self, config: DetectionConfig, installation: Installation) -> None:
         self._config = config
         self._auto_pull = bool(installation.models.auto_pull)
+        self._security = installation.security
+        self._budget = MemoryBudget(config.queue_bytes)
         self._registry: CollectorRegistry | None = None
+        self.http: InferencePort | None = None
         self.stage = installation.stage or KIND
+        self._section = KIND if self.stage == KIND else f"stages.{self.stage}"
         self.pool: Pool | None = None
         self.facts: DetectionFacts | None = None
         self.identity: Identity | None = None
         self.group = ""
         self.precision_reason = "configured"
 
+    def use_budget(self, budget: MemoryBudget) -> None:
+        """Count bodies that come by HTTP in this budget, as requests of gRPC are; called before `register`."""
+        self._budget = budget
+
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicers: the stage's own and the Open Inference Protocol's."""
         servicer = DetectionServicer(self, self._config)
         add_to_server(servicer, server)
-        add_inference(server, DetectionInference(self, servicer, stage=self.stage))
+        inference = DetectionInference(self, servicer, stage=self.stage)
+        models = Models(inference)
+        add_inference(server, inference, self._config, models)
+        self.http = InferencePort(
+            inference,
+            models,
+            self._config,
+            name=self.stage,
+            section=self._section,
+            budget=self._budget,
+            security=self._security,
+        )
 
     def collectors(self, registry: CollectorRegistry) -> None:
-        """Have the pool's metrics shown, once there is a pool."""
+        """Have the metrics of the HTTP port shown, and the pool's once there is a pool."""
         self._registry = registry
+        if self.http is not None:
+            self.http.metrics.register(registry)
 
     async def start(self) -> None:
         """Find the weights, choose the arithmetic, start the workers and have them warmed.
@@ -104,6 +129,8 @@ class DetectionService:
                 raise
             # Whoever finds a fault, often a worker, names the key of the default stage.
             raise StartupError(_KEY.sub(f"stages.{self.stage}.", str(error))) from error
+        if self.http is not None:
+            await self.http.start()
 
     async def _start(self) -> None:
         config = self._config
@@ -148,7 +175,7 @@ class DetectionService:
         )
         self.pool = pool
         if self._registry is not None:
-            self._registry.register(PoolCollector(self.stage, pool.statistics))
+            show_pool(self.stage, pool, self._registry)
         await pool.start()
         facts = pool.facts[0]["detection"]
         assert isinstance(facts, DetectionFacts)
@@ -196,14 +223,20 @@ class DetectionService:
         }
 
     def refuse(self) -> None:
-        """Nothing: all comes by gRPC."""
+        """Take no more by HTTP."""
+        if self.http is not None:
+            self.http.refuse()
 
     async def drain(self, grace_s: float) -> bool:
         """Finish what was accepted."""
-        return self.pool is None or await self.pool.drain(grace_s)
+        ends_s = monotonic() + grace_s
+        answered = self.http is None or await self.http.drain(grace_s)
+        return answered & (self.pool is None or await self.pool.drain(max(0.0, ends_s - monotonic())))
 
     async def close(self) -> None:
-        """Stop the workers."""
+        """Stop listening, and the workers."""
+        if self.http is not None:
+            await self.http.close()
         if self.pool is not None:
             await self.pool.close()
 
@@ -218,6 +251,7 @@ class DetectionService:
             max_image_bytes=config.max_image_bytes,
             max_image_pixels=config.max_image_pixels,
             max_crop_bytes=config.max_crop_bytes,
+            documents=config.documents,
         )
         if config.detector is not None:
             return settings, Identity(config.detector, config.version, "")

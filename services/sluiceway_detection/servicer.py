@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Hashable, Sequence
 from importlib.metadata import version
 from typing import Any, NamedTuple, Protocol
 
@@ -13,10 +14,10 @@ from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import SluicewayError, Unavailable
 from sluiceway_runtime.images.header import ImageHeader
-from sluiceway_runtime.images.limits import ImageLimits, check_image
+from sluiceway_runtime.images.limits import ImageLimits, check_image, check_size
 from sluiceway_runtime.pool import Pool, Priority, Work
 from sluiceway_runtime.server.calls import deadline_of, request_id_of
-from sluiceway_runtime.server.convert import set_load
+from sluiceway_runtime.server.convert import error_to_proto, set_load
 
 from sluiceway.detection.v1 import detection_pb2 as pb
 from sluiceway_detection import convert
@@ -26,10 +27,14 @@ from sluiceway_detection.handler import DetectionFacts
 from sluiceway_detection.identity import Identity
 from sluiceway_detection.input_shapes import Inputs
 from sluiceway_detection.job import DetectionJob
+from sluiceway_detection.paging import answers_of_pages
 
 __all__ = ["DetectionServicer", "DetectionStage", "add_to_server"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+# What a page is taken for when batches are made up: A4 at 200 dpi. How large it is shows when it has been rendered.
+PAGE_PX = 4_000_000
 
 
 class DetectionStage(Protocol):
@@ -65,6 +70,10 @@ class DetectionServicer:
 
     async def detect(self, request: convert.Request, context: Context) -> pb.DetectResponse:
         """Detect the regions of one image, or of several crops; see the contract's `Detect`."""
+        return await self.answer(request, request_id_of(context), deadline_of(context, self._config))
+
+    async def answer(self, request: convert.Request, request_id: str, deadline: Deadline) -> pb.DetectResponse:
+        """The same for a call that came in another way."""
         arrived_s = monotonic()
         pool, facts, identity = self._stage.pool, self._stage.facts, self._stage.identity
         if pool is None or facts is None or identity is None:
@@ -72,7 +81,7 @@ class DetectionServicer:
         job = convert.job_of(request.message, self._defaults(facts))
         priority = convert.priority_of(request.message.priority)
         convert.check_crops(request, self._max_crops)
-        asked = _Asked(job, facts, request_id_of(context), deadline_of(context, self._config), priority)
+        asked = _Asked(job, facts, request_id, deadline, priority)
         response = pb.DetectResponse(model=convert.model_message(identity))
         if request.crops:
             await self._look_at_crops(request.crops, asked, pool, response)
@@ -81,6 +90,46 @@ class DetectionServicer:
         response.timings.total_ms = (monotonic() - arrived_s) * 1000
         set_load(response.load, pool.load())
         return response
+
+    async def detect_pages(
+        self, request: convert.PagesRequest, context: Context
+    ) -> AsyncGenerator[pb.DetectPagesResponse, None]:
+        """Detect the regions of pages of a document; see the contract's `DetectPages`."""
+        arrived_s = monotonic()
+        pool, facts, identity = self._stage.pool, self._stage.facts, self._stage.identity
+        if pool is None or facts is None or identity is None:
+            raise Unavailable("the server is starting", retry_after_s=1.0)
+        job = convert.job_of(request.message, self._defaults(facts))
+        priority = convert.priority_of(request.message.priority)
+        job = job._replace(prefers_text=convert.prefers_text(request.message))
+        pages = convert.page_range_of(request)
+        check_size(request.document, self._limits)
+        answers = answers_of_pages(
+            pool,
+            lambda number: job._replace(page=number).payload(request.document),
+            pages,
+            # As many as can be computed, and one that is there when the first of them is done.
+            at_once=max(1, min(pool.load().capacity + 1, self._config.queue_items // 2)),
+            cost=PAGE_PX,
+            request_id=request_id_of(context),
+            deadline=deadline_of(context, self._config),
+            priority=priority,
+        )
+        async with contextlib.aclosing(answers):
+            async for number, page_count, outcome in answers:
+                response = pb.DetectPagesResponse(page=number, page_count=page_count)
+                try:
+                    if isinstance(outcome, SluicewayError):
+                        raise outcome
+                    found = response.found
+                    found.model.CopyFrom(convert.model_message(identity))
+                    convert.add_answer(found, outcome, job.crops, facts.classes)
+                    convert.add_texts(response, outcome)
+                    found.timings.total_ms = (monotonic() - arrived_s) * 1000
+                    set_load(found.load, pool.load())
+                except SluicewayError as error:
+                    response.error.CopyFrom(error_to_proto(error))
+                yield response
 
     async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.DescribeResponse:  # noqa: N802, ARG002
         """Say what is served; see the contract. Without the model while the server starts."""
@@ -98,6 +147,8 @@ class DetectionServicer:
             max_deadline_ms=round(config.max_deadline_s * 1000),
             group=self._stage.group,
             max_crops=self._max_crops,
+            max_document_pages=config.max_document_pages,
+            document_dpi=config.document_dpi,
         )
         if facts is not None and identity is not None:
             response.model.CopyFrom(convert.model_message(identity))
@@ -207,6 +258,11 @@ def add_to_server(servicer: DetectionServicer, server: grpc.aio.Server) -> None:
                         servicer.detect,
                         request_deserializer=convert.read_request,
                         response_serializer=pb.DetectResponse.SerializeToString,
+                    ),
+                    "DetectPages": grpc.unary_stream_rpc_method_handler(
+                        servicer.detect_pages,
+                        request_deserializer=convert.read_pages_request,
+                        response_serializer=pb.DetectPagesResponse.SerializeToString,
                     ),
                     "Describe": grpc.unary_unary_rpc_method_handler(
                         servicer.Describe,

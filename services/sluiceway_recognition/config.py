@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from sluiceway_runtime.config import Port, StageConfig
+from sluiceway_runtime.config import HttpPortConfig, Port, StageConfig
 from sluiceway_runtime.images.limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, ImageLimits
 
 from sluiceway_recognition.buckets import DEFAULT_BATCHES, DEFAULT_BUCKETS, DEFAULT_COMPILED, DEFAULT_MAX_WIDTH
 from sluiceway_recognition.types import MAX_HEIGHT_PX, MAX_NAME_CHARACTERS, MAX_WIDTH_PX, Head, PixelFormat, ResizeRule
 
-__all__ = ["DEFAULT_MODEL", "ModelConfig", "RecognitionConfig"]
+__all__ = ["DEFAULT_MODEL", "ModelConfig", "RecognitionConfig", "RecognitionHttpConfig"]
 
 DEFAULT_MODEL = "ppocrv6-tiny"
 # As PaddleOCR turns them. Boxes around a single narrow letter are below it.
@@ -105,11 +105,20 @@ def _from_name(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
+class RecognitionHttpConfig(HttpPortConfig):
+    """What `[recognition.http]` may say."""
+
+    port: Port = Field(8053, description="Port; 0 lets the system choose.")
+
+
 class RecognitionConfig(StageConfig):
     """The recognition server."""
 
     port: Port = Field(50053, description="gRPC port.")
     operations_port: Port = Field(9053, description="HTTP port of /livez, /readyz and /metrics.")
+    http: RecognitionHttpConfig = Field(
+        default_factory=RecognitionHttpConfig, description="HTTP port of the Open Inference Protocol."
+    )
     models: tuple[Annotated[ModelConfig, BeforeValidator(_from_name)], ...] = Field(
         (ModelConfig(name=DEFAULT_MODEL),), min_length=1, description="What is served; the first is the default."
     )

@@ -17,6 +17,7 @@ from sluiceway_runtime.errors import ModelFailed, SluicewayError
 from sluiceway_runtime.images.limits import ImageLimits
 from sluiceway_runtime.pool.handler import Finish
 from sluiceway_runtime.pool.payload import Payload
+from sluiceway_runtime.ready_graphs import graphs
 
 from sluiceway_recognition.backends.batches import GraphSettings
 from sluiceway_recognition.heads import answer
@@ -66,7 +67,8 @@ class RecognitionHandler:
         """Load and warm every model, and hold this process to its cap of threads.
 
         Returns:
-            `{"models": tuple[ModelFacts, ...]}`, in the order of the configuration.
+            `{"models": tuple[ModelFacts, ...]}`, in the order of the configuration; on a GPU `graphs` as well, how many
+            there are of each kind.
 
         Raises:
             StartupError: a model cannot be loaded, or more threads compute than may (`cores.verify_threads`).
@@ -80,7 +82,8 @@ class RecognitionHandler:
             if placement.device == "cpu" and isinstance(model.recognizer, ModelRecognizer):
                 work = partial(_read_widest, model.recognizer)
                 cores.verify_threads(work, placement.threads, worker=placement.index)
-        return {"models": tuple(model.facts for model in self._models.values())}
+        facts: dict[str, Any] = {"models": tuple(model.facts for model in self._models.values())}
+        return facts if placement.device == "cpu" else facts | {"graphs": graphs()}
 
     def recognizer(self, name: str) -> ModelRecognizer | Recognizer:
         """What reads the crops of a model; once `setup` has ended."""

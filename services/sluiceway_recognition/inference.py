@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-import grpc.aio
 from sluiceway_runtime.errors import InvalidOption
+from sluiceway_runtime.images.signatures import ACCEPTED
 from sluiceway_runtime.inference import Inferred, ModelCard, Parameter, Tensor, TensorSpec
 from sluiceway_runtime.priority import Priority
+from sluiceway_runtime.server.calls import Caller
 from sluiceway_runtime.server.convert import error_from_proto, priority_to_proto
 
 from sluiceway.recognition.v1 import recognition_pb2 as pb
@@ -19,9 +20,9 @@ from sluiceway_recognition.types import Head, ModelFacts
 
 __all__ = ["RecognitionInference"]
 
-Context = grpc.aio.ServicerContext[Any, Any]
-
 INPUTS = (TensorSpec("crop", "BYTES", (-1, 1)),)
+# A stage serves one at a time.
+VERSION = "1"
 
 
 class Service(RecognitionStage, Protocol):
@@ -55,7 +56,7 @@ class RecognitionInference:
         inputs: Mapping[str, Tensor],
         parameters: Mapping[str, Parameter],
         priority: Priority,
-        context: Context,
+        caller: Caller,
     ) -> Inferred:
         """Recognise every crop; the first failure is that of the request. See `InferenceStage`."""
         crops = inputs["crop"].elements
@@ -71,7 +72,8 @@ class RecognitionInference:
         )
         answers: dict[int, pb.Recognition] = {}
         queue_ms = compute_ms = 0.0
-        async with contextlib.aclosing(self._servicer.recognise(request, context)) as responses:
+        answer = self._servicer.answer(request, caller.request_id, caller.deadline)
+        async with contextlib.aclosing(answer) as responses:
             async for response in responses:
                 message = pb.RecognizeResponse.FromString(response)
                 queue_ms = max(queue_ms, message.timings.queue_ms)
@@ -87,9 +89,10 @@ class RecognitionInference:
 
 def _card(facts: ModelFacts, max_crops: int) -> ModelCard:
     properties = [
-        ("crop", "files: JPEG, PNG, WebP, BMP or TIFF, one region each, upright"),
+        ("crop", f"files: {ACCEPTED}, one region each, upright"),
         ("height", str(facts.crop_spec.height)),
         ("max_width", str(facts.crop_spec.max_width)),
+        ("version", facts.version),
         ("weights_sha256", facts.weights_sha256),
     ]
     parameters: tuple[str, ...] = ()
@@ -110,7 +113,8 @@ def _card(facts: ModelFacts, max_crops: int) -> ModelCard:
             outputs = (TensorSpec("embedding", "FP32", (-1, facts.embedding_size or -1)),)
     return ModelCard(
         name=facts.name,
-        version=facts.version,
+        version=VERSION,
+        own_version=facts.version,
         platform=f"sluiceway_{facts.backend}",
         inputs=INPUTS,
         outputs=outputs,

@@ -11,11 +11,14 @@ from typing import Any
 import grpc.aio
 from prometheus_client import CollectorRegistry
 from sluiceway_runtime import cores, devices, weights
-from sluiceway_runtime.inference import SERVICE, add_inference
+from sluiceway_runtime.account import MemoryBudget
+from sluiceway_runtime.clock import monotonic
+from sluiceway_runtime.inference import SERVICE, Models, add_inference
+from sluiceway_runtime.inference.port import InferencePort
 from sluiceway_runtime.logs import LogStyle
+from sluiceway_runtime.metrics.pool import show_pool
 from sluiceway_runtime.pool import Pool, PoolLimits, WorkerSpec
 from sluiceway_runtime.server.main import Installation
-from sluiceway_runtime.server.metrics import PoolCollector
 
 from sluiceway_recognition.backends import library_of
 from sluiceway_recognition.backends.batches import GraphSettings
@@ -52,6 +55,7 @@ class RecognitionService:
             of a stage this is the default one.
 
     Attributes:
+        http: the port of the Open Inference Protocol; None until registered.
         pool: None until started.
         stage: name of the stage, by which logs and metrics know it.
         models: what the workers loaded, by name, the default first; empty until started.
@@ -63,23 +67,42 @@ class RecognitionService:
     def __init__(self, config: RecognitionConfig, installation: Installation) -> None:
         self._config = config
         self._auto_pull = bool(installation.models.auto_pull)
+        self._security = installation.security
+        self._budget = MemoryBudget(config.queue_bytes)
         self._registry: CollectorRegistry | None = None
+        self.http: InferencePort | None = None
         self.stage = installation.stage or KIND
         self._section = installation.stages[self.stage].section
         self.pool: Pool | None = None
         self.models: Mapping[str, ModelFacts] = {}
         self.group = ""
 
+    def use_budget(self, budget: MemoryBudget) -> None:
+        """Count bodies that come by HTTP in this budget, as requests of gRPC are; called before `register`."""
+        self._budget = budget
+
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicers: the stage's own and the Open Inference Protocol's."""
         servicer = RecognitionServicer(self, self._config)
         add_to_server(servicer, server)
         inference = RecognitionInference(self, servicer, stage=self.stage, max_crops=self._config.max_crops)
-        add_inference(server, inference)
+        models = Models(inference)
+        add_inference(server, inference, self._config, models)
+        self.http = InferencePort(
+            inference,
+            models,
+            self._config,
+            name=self.stage,
+            section=self._section,
+            budget=self._budget,
+            security=self._security,
+        )
 
     def collectors(self, registry: CollectorRegistry) -> None:
-        """Have the pool's metrics shown, once there is a pool."""
+        """Have the metrics of the HTTP port shown, and the pool's once there is a pool."""
         self._registry = registry
+        if self.http is not None:
+            self.http.metrics.register(registry)
 
     async def start(self) -> None:
         """Look up the weights, start the workers and have them warmed.
@@ -125,12 +148,14 @@ class RecognitionService:
         )
         self.pool = pool
         if self._registry is not None:
-            self._registry.register(PoolCollector(self.stage, pool.statistics))
+            show_pool(self.stage, pool, self._registry)
         await pool.start()
         self.models = {facts.name: facts for facts in pool.facts[0]["models"]}
         self.group = group_of(self.models.values())
         for facts in self.models.values():
             log.info("%s: %s on %s %s", facts.name, facts.backend, facts.device, facts.precision)
+        if self.http is not None:
+            await self.http.start()
 
     def ready(self) -> bool:
         """Whether a worker can take crops."""
@@ -160,14 +185,20 @@ class RecognitionService:
         }
 
     def refuse(self) -> None:
-        """Nothing: all comes by gRPC."""
+        """Take no more by HTTP."""
+        if self.http is not None:
+            self.http.refuse()
 
     async def drain(self, grace_s: float) -> bool:
         """Finish what was accepted."""
-        return self.pool is None or await self.pool.drain(grace_s)
+        ends_s = monotonic() + grace_s
+        answered = self.http is None or await self.http.drain(grace_s)
+        return answered & (self.pool is None or await self.pool.drain(max(0.0, ends_s - monotonic())))
 
     async def close(self) -> None:
-        """Stop the workers."""
+        """Stop listening, and the workers."""
+        if self.http is not None:
+            await self.http.close()
         if self.pool is not None:
             await self.pool.close()
 

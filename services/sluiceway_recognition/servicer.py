@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import grpc
 import grpc.aio
 from sluiceway_runtime.clock import monotonic
+from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import SluicewayError, Unavailable
 from sluiceway_runtime.pool import Payload, PoolLoad, PoolStatistics, Work
 from sluiceway_runtime.server.calls import deadline_of, request_id_of
@@ -73,8 +74,14 @@ class RecognitionServicer:
         # By model and wish; theirs by height, width, format and rotation.
         self._plans: Callable[[str, _Wish], dict[tuple[int, int, int, int], _Plan]] = lru_cache(MAX_WISHES)(_no_plans)
 
-    async def recognise(self, request: convert.Request, context: Context) -> AsyncGenerator[bytes, None]:
+    def recognise(self, request: convert.Request, context: Context) -> AsyncGenerator[bytes, None]:
         """Recognise crops; see the contract's `Recognize`. The responses are serialised."""
+        return self.answer(request, request_id_of(context), deadline_of(context, self._config))
+
+    async def answer(
+        self, request: convert.Request, request_id: str, deadline: Deadline
+    ) -> AsyncGenerator[bytes, None]:
+        """The same for a call that came in another way."""
         arrived_s = monotonic()
         pool, models = self._stage.pool, self._stage.models
         if pool is None or not models:
@@ -86,8 +93,8 @@ class RecognitionServicer:
         results = recognise(
             pool,
             self._work(request.crops, facts, wish),
-            request_id=request_id_of(context),
-            deadline=deadline_of(context, self._config),
+            request_id=request_id,
+            deadline=deadline,
             priority=priority,
             # Half of the queue stays free for others.
             window=max(1, self._config.queue_items // 2),

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sluiceway.cli import bench, run
+from sluiceway.cli import bench, run, top
 from sluiceway.cli.commands import CommandGroup
 from sluiceway.cli.streams import StreamFault, claim_streams, finish_streams
 from sluiceway.cli.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STREAMS, EXIT_USAGE, errors
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 app.command("run", no_args_is_help=True)(run.run)
 app.command("bench", no_args_is_help=True)(bench.bench)
+app.command("top")(top.top)
 
 
 def _show_version(wanted: bool) -> None:

@@ -31,6 +31,7 @@ JPEG_QUALITY = 90
 DOUBTFUL = 0.8
 # Before a region that was found in another one, once for each above it.
 INDENT = "  "
+_PDF = b"%PDF-"
 
 
 class Report:
@@ -145,6 +146,10 @@ class Report:
     def _draw(self, result: Result, item: Input) -> None:
         assert self._out is not None
         image = image_of(result, item)
+        if len(result.pages) > 1 or _is_pdf(image):
+            said = f"no annotated pictures of documents: {item.name} has its text here; --format makes files of it"
+            errors.print(said, style="yellow", markup=False, soft_wrap=True)
+            return
         path = self._free_name(item.name)
         try:
             drawn = draw(image, result)
@@ -182,8 +187,26 @@ def _print_source(console: Console, result: Result) -> None:
         console.print(f"{name}: {shown(data)}", markup=False, soft_wrap=True)
     for name, error in result.value_errors.items():
         console.print(f"{name}: {shown(error.message)}", style="red", markup=False, soft_wrap=True)
+    for page, said in result.page_values.items():
+        for reading in said.values():
+            if reading.error is not None:
+                text = f"page {page + 1}: {shown(reading.error.message)}"
+                console.print(text, style="red", markup=False, soft_wrap=True)
     for notice in result.notices:
         console.print(shown(notice.message), style="yellow", markup=False, soft_wrap=True)
+
+
+def _start_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(_PDF))
+
+
+def _is_pdf(image: bytes | Path) -> bool:
+    try:
+        start = image if isinstance(image, bytes) else _start_of(image)
+    except OSError:
+        return False  # whoever draws says so
+    return start.startswith(_PDF)
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:

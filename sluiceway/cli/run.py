@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -24,6 +24,7 @@ from sluiceway.cli.target import Target, find_target, parse_params
 from sluiceway.cli.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, errors, fail, image_progress, widen_stdout
 from sluiceway.cli.waiting import Waiting
 from sluiceway.client import PATIENCE_S, AsyncClient, Options, Priority, Result, Source, Tls
+from sluiceway.client.options import TextLayer
 from sluiceway.client.threads import in_thread
 from sluiceway.errors import InvalidOption, SluicewayError
 
@@ -36,6 +37,13 @@ class PriorityName(StrEnum):
     INTERACTIVE = "interactive"
     NORMAL = "normal"
     BULK = "bulk"
+
+
+class TextLayerName(StrEnum):
+    """Spelling on the command line."""
+
+    IGNORE = "ignore"
+    PREFER = "prefer"
 
 
 @dataclass(frozen=True)
@@ -102,6 +110,10 @@ def run(
         ),
     ] = None,
     detect_only: Annotated[bool, typer.Option("--detect-only", help="Find regions and read nothing.")] = False,
+    text_layer: Annotated[
+        TextLayerName | None,
+        typer.Option("--text-layer", help="Text that PDF pages hold: hand it out (prefer), or read what is printed."),
+    ] = None,
     timeout: Annotated[
         float | None,
         typer.Option("--timeout", metavar="SECONDS", help="Time for each image; default: what the cluster allows."),
@@ -185,6 +197,7 @@ def run(
         return_images=out is not None or form is FormatName.SEARCHABLE_PDF,
         detect_only=detect_only,
         words=words or None,
+        text_layer=cast("TextLayer | None", text_layer and text_layer.value),
     )
     params = parse_params(param or ())
     require_stdout()

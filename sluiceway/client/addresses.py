@@ -6,7 +6,7 @@ import ipaddress
 
 from sluiceway.errors import InvalidOption
 
-__all__ = ["first_of", "is_local", "require_address", "target_of"]
+__all__ = ["first_of", "is_local", "place_of", "require_address", "target_of"]
 
 DEFAULT_PORT = 50051
 # What gRPC resolves by itself. Of the first group the rest is `host:port`, after an authority or none.
@@ -76,6 +76,15 @@ def first_of(address: str) -> str | None:
     """Of a list the first server, whose name certificates are compared with; None for what is no list."""
     scheme, _ = _split(address)
     return address.partition(",")[0].strip() if not scheme and "," in address else None
+
+
+def place_of(address: str) -> tuple[str, int] | None:
+    """Host and port of an address, of a list those of the first; None for what only gRPC can resolve."""
+    scheme, rest = _split(address)
+    if scheme and scheme not in _HOSTS:
+        return None
+    host, port = _place(rest.rpartition("/")[2].partition(",")[0].strip())
+    return (host, int(port or DEFAULT_PORT)) if host else None
 
 
 def is_local(address: str) -> bool:

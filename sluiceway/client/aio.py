@@ -16,7 +16,7 @@ from typing import Self, TypeVar, Unpack
 from sluiceway.client.assembly import Assembly
 from sluiceway.client.bulk import BulkRun
 from sluiceway.client.connection import Connection
-from sluiceway.client.convert import from_describe, from_response, to_request
+from sluiceway.client.convert import from_describe, from_response, from_watch, to_request
 from sluiceway.client.description import Description
 from sluiceway.client.events import Event
 from sluiceway.client.files import MAX_SOURCE_BYTES, READ_TIMEOUT_S, UNASKED_BYTES
@@ -27,6 +27,7 @@ from sluiceway.client.runs import AsyncResults
 from sluiceway.client.sources import ApiCall, ChannelOrder, LoadedSource, SourceLike, load_source, path_of, with_calls
 from sluiceway.client.threads import in_thread
 from sluiceway.errors import DeadlineExceeded, ImageTooLarge, InvalidImage, InvalidOption, SluicewayError, Unavailable
+from sluiceway.figures import ClusterFigures
 
 __all__ = ["DEFAULT_ADDRESS", "PATIENCE_S", "AsyncClient"]
 
@@ -252,6 +253,19 @@ class AsyncClient:
             return from_describe(await self._connection.describe(remaining_s))
 
         return await self._with_retries(once, timeout_s)
+
+    async def watch(self, interval_s: float = 1.0) -> AsyncGenerator[ClusterFigures]:
+        """Be told again and again how the cluster is, and what limits it; the first time after one interval.
+
+        Args:
+            interval_s: seconds between two of them, 0.2 to 60.
+
+        Raises:
+            SluicewayError: the server cannot be reached, or drains. It is not asked again by itself.
+        """
+        async with aclosing(self._connection.watch(interval_s)) as responses:
+            async for response in responses:
+                yield from_watch(response)
 
     async def _ask(self) -> Description:
         """Describe in one quick try."""

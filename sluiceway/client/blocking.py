@@ -22,6 +22,7 @@ from sluiceway.client.results import Result
 from sluiceway.client.runs import Results
 from sluiceway.client.sources import ApiCall, ChannelOrder, SourceLike
 from sluiceway.errors import Cancelled, SluicewayError
+from sluiceway.figures import ClusterFigures
 
 __all__ = ["Client"]
 
@@ -362,6 +363,10 @@ class Client:
     def describe(self, *, timeout_s: float | None = None) -> Description:
         """Ask the server for its pipelines, stages, APIs and limits."""
         return self._thread.run(self._client.describe(timeout_s=timeout_s))
+
+    def watch(self, interval_s: float = 1.0) -> Generator[ClusterFigures]:
+        """Be told again and again how the cluster is, and what limits it; see `AsyncClient.watch`."""
+        return self._thread.iterate(self._client.watch(interval_s))
 
     def wait_ready(self, timeout_s: float, *, pipeline: str | None = None) -> Description:
         """Wait until every stage of a pipeline takes work; see `AsyncClient.wait_ready`."""

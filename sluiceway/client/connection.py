@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Callable, Mapping
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,11 +13,13 @@ from typing import Self
 import grpc
 from google.protobuf.message import EncodeError
 
-from sluiceway.client.addresses import first_of, is_local, require_address, target_of
-from sluiceway.client.convert import JobRequest, call_metadata, error_from_rpc
+from sluiceway.client.addresses import first_of, is_local, place_of, require_address, target_of
+from sluiceway.client.convert import JobRequest, call_metadata, error_from_rpc, is_named, to_watch
+from sluiceway.client.encryption import speaks_tls
 from sluiceway.client.options import Options, Tls, require_metadata
 from sluiceway.errors import ImageTooLarge, InvalidOption, SluicewayError, Unavailable
 from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
+from sluiceway.watch.v1 import watch_pb2, watch_pb2_grpc
 
 __all__ = ["BulkCall", "Connection"]
 
@@ -41,6 +44,8 @@ _OPTIONS = (
 )
 
 REQUEST_ID_KEY = "x-request-id"
+# Calls to a server that is not there fail again and again; why is looked at once in so many seconds.
+LOOK_EVERY_S = 5.0
 _PROCESS = f"/{pipeline_pb2.DESCRIPTOR.services_by_name['PipelineService'].full_name}/Process"
 
 # What gRPC raises for writing to a stream that is over, or that ends at this moment.
@@ -79,6 +84,10 @@ class Connection:
         if token:
             self._metadata += (("authorization", f"Bearer {token}"),)
         self._stub = pipeline_pb2_grpc.PipelineServiceStub(self._channel)
+        self._watch = watch_pb2_grpc.WatchServiceStub(self._channel)
+        self._in_the_clear = tls is None
+        self._looked_s = -LOOK_EVERY_S
+        self._look: asyncio.Task[bool] | None = None
         # The stub would serialise the request once more, after it was done to know its size.
         self._process: grpc.aio.UnaryStreamMultiCallable[bytes, pipeline_pb2.ProcessResponse] = (
             self._channel.unary_stream(_PROCESS, response_deserializer=pipeline_pb2.ProcessResponse.FromString)
@@ -100,7 +109,7 @@ class Connection:
             async for response in call:
                 yield response
         except grpc.aio.AioRpcError as error:
-            raise self._error(error) from error
+            raise await self._error(error) from error
         finally:
             # An abandoned call would hold its memory until the channel closes.
             call.cancel()
@@ -119,16 +128,52 @@ class Connection:
                 pipeline_pb2.DescribeRequest(), timeout=timeout_s, metadata=metadata
             )
         except grpc.aio.AioRpcError as error:
-            raise self._error(error) from error
+            raise await self._error(error) from error
         return response
+
+    async def watch(self, interval_s: float) -> AsyncGenerator[watch_pb2.WatchResponse]:
+        """Be told again and again how the cluster is."""
+        request = to_watch(interval_s)
+        metadata = self._metadata + call_metadata(Options(), request.ByteSize())
+        call = self._watch.Watch(request, metadata=metadata)
+        try:
+            async for response in call:
+                yield response
+        except grpc.aio.AioRpcError as error:
+            raise await self._error(error) from error
+        finally:
+            call.cancel()
 
     async def close(self) -> None:
         """Close the channel."""
         self._closed = True
+        if self._look is not None:
+            self._look.cancel()
+            await asyncio.gather(self._look, return_exceptions=True)
         await self._channel.close()
 
-    def _error(self, error: grpc.aio.AioRpcError) -> SluicewayError:
-        return error_from_rpc(error, self.address, closed=self._closed)
+    async def _error(self, error: grpc.aio.AioRpcError) -> SluicewayError:
+        said = error_from_rpc(error, self.address, closed=self._closed)
+        if said.code == "UNAVAILABLE" and not is_named(error) and await self._wants_tls():
+            # gRPC says no more than that nobody answers, and waiting would not help.
+            return SluicewayError(
+                f"{self.address} speaks TLS, and was called in the clear: "
+                "--tls, with --ca for a certificate of your own (in Python tls=Tls())",
+                code="FAILED_PRECONDITION",
+            )
+        return said
+
+    async def _wants_tls(self) -> bool:
+        """Look, now and then, whether a server that does not answer wants to be spoken to in TLS."""
+        now_s = time.monotonic()
+        place = place_of(self.address)
+        if not self._in_the_clear or self._closed or place is None:
+            return False
+        if self._look is None or now_s - self._looked_s >= LOOK_EVERY_S:
+            self._looked_s = now_s
+            self._look = asyncio.create_task(speaks_tls(*place))
+        # For all that fail meanwhile, whichever of them is given up.
+        return await asyncio.shield(self._look)
 
 
 class BulkCall:
@@ -137,7 +182,7 @@ class BulkCall:
     def __init__(
         self,
         call: grpc.aio.StreamStreamCall[pipeline_pb2.ProcessStreamRequest, pipeline_pb2.ProcessStreamResponse],
-        error: Callable[[grpc.aio.AioRpcError], SluicewayError],
+        error: Callable[[grpc.aio.AioRpcError], Awaitable[SluicewayError]],
     ) -> None:
         self._call = call
         self._error = error
@@ -170,7 +215,7 @@ class BulkCall:
         try:
             await self._call.write(message)
         except grpc.aio.AioRpcError as error:
-            raise self._error(error) from error
+            raise await self._error(error) from error
         except _ENDED as error:
             raise Unavailable("the stream has ended") from error
 
@@ -191,7 +236,7 @@ class BulkCall:
             async for response in self._call:
                 yield response.event
         except grpc.aio.AioRpcError as error:
-            raise self._error(error) from error
+            raise await self._error(error) from error
 
 
 def _credentials(tls: Tls) -> grpc.ChannelCredentials:

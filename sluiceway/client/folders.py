@@ -13,6 +13,7 @@ IMAGE_SUFFIXES = frozenset(
     {
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
         *(".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".pdf"),
+        *(".avif", ".heic", ".heif", ".jp2", ".j2k", ".jpf", ".jpx"),
     }
 )
 # Copies that storage servers, archives and bins keep of images, in small letters. Whatever begins with a dot is hidden:

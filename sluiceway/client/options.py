@@ -11,10 +11,21 @@ from typing import Any, Literal, TypedDict, cast
 
 from sluiceway.errors import InvalidOption
 
-__all__ = ["OptionFields", "Options", "Priority", "Scale", "StepOptions", "Tls", "require_metadata", "with_fields"]
+__all__ = [
+    "OptionFields",
+    "Options",
+    "Priority",
+    "Scale",
+    "StepOptions",
+    "TextLayer",
+    "Tls",
+    "require_metadata",
+    "with_fields",
+]
 
 
 Scale = float | Literal["auto", "fast"]
+TextLayer = Literal["ignore", "prefer"]
 
 
 class Priority(StrEnum):
@@ -64,6 +75,8 @@ class Options:
         return_images: send fetched images back, for drawing.
         detect_only: find regions, read nothing, and call nothing with what was read.
         steps: for single steps, by name; these win over the others.
+        text_layer: of pages of PDF documents that hold text: "prefer" hands that out in place of reading them, "ignore"
+            reads them as they would be printed; None leaves it to the server, which ignores it.
     """
 
     confidence: float | None = None
@@ -79,6 +92,7 @@ class Options:
     steps: Mapping[str, StepOptions] = field(default_factory=dict)
     words: bool | None = None
     scale: Scale | None = None
+    text_layer: TextLayer | None = None
 
 
 class OptionFields(TypedDict, total=False):
@@ -91,12 +105,13 @@ class OptionFields(TypedDict, total=False):
     image_size: int | None
     scale: Scale | None
     characters: bool | None
-    words: bool | None
     top_k: int | None
+    words: bool | None
     priority: Priority | str
     return_images: bool
     detect_only: bool
     steps: Mapping[str, StepOptions]
+    text_layer: TextLayer | None
 
 
 def with_fields(options: Options, fields: OptionFields) -> Options:

@@ -140,8 +140,8 @@ def _region(identity: int, top: float) -> pipeline_pb2.Region:
 def turned_lines(
     server: ScriptedPipeline, request: pipeline_pb2.ProcessRequest, context: grpc.ServicerContext
 ) -> Iterator[Response]:
-    """Regions of every shape: a turned box, and a free outline of four and of five corners."""
-    turned = geometry_pb2.RotatedBox(center=geometry_pb2.Point(x=100, y=50), width=80, height=20, angle_degrees=30)
+    """Regions of every shape: a turned box that leaves the page, and a free outline of four and of five corners."""
+    turned = geometry_pb2.RotatedBox(center=geometry_pb2.Point(x=10, y=20), width=30, height=8, angle_degrees=30)
     free = [(10, 10), (20.5, 5), (30, 10), (25, 20.25), (15, 20)]
     for event in answer(server, request, context):
         if event.HasField("regions"):
@@ -205,15 +205,15 @@ def from_the_future(
 ) -> Iterator[Response]:
     """What a newer server might send, and steps that a client did not ask for.
 
-    An unknown event, unknown fields, a shape that is not a box, a kind of value that no program prints, and a text of
-    the whole page, whose region means nothing.
+    An unknown event, unknown fields, an unknown shape, a kind of value that no program prints, and a text of the whole
+    page, whose region means nothing.
     """
     # Field 99, length-delimited: an event that this release does not know.
     yield Response.FromString(b"\x9a\x06\x03new")
     for event in answer(server, request, context):
         if event.HasField("regions"):
-            polygon = geometry_pb2.Polygon(points=[geometry_pb2.Point(x=1, y=1)] * 3)
-            event.regions.regions.add(id=2, geometry=geometry_pb2.Geometry(polygon=polygon), class_name="new")
+            unknown = geometry_pb2.Geometry.FromString(b"\x9a\x06\x03new")
+            event.regions.regions.add(id=2, geometry=unknown, class_name="new")
         elif event.HasField("values"):
             owner = pipeline_pb2.Value(region_id=event.values.values[0].region_id)
             owner.data.update({"owner": "somebody", "fines": [1, None, {"paid": True}]})

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sluiceway import Client, Result
-from tests.clients.test_triton import PYTHON
+from tests.clients.test_triton import PYTHON, same
 from tests.e2e.conftest import COMMAND, Starter
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(300)]
@@ -50,7 +50,7 @@ def test_one_infer_runs_the_pipeline(asked: tuple[list[Result], dict[str, Any]],
     for result, texts, boxes in zip(results, told["texts"], told["boxes"], strict=True):
         spare = longest - len(result.regions)
         assert texts == [region.text or "" for region in result.regions] + [""] * spare
-        assert boxes == [list(region.box) for region in result.regions] + [[0.0] * 4] * spare
+        same(boxes, [list(region.box) for region in result.regions] + [[0.0] * 4] * spare)
     best = sorted(results[0].regions, key=lambda region: -(region.text_confidence or 0))[:2]
     assert [text.split(":", 2)[2] for text in told["best"][0]] == [region.text for region in best]
 

@@ -20,11 +20,13 @@ from sluiceway.common.v1 import crop_pb2, error_pb2, geometry_pb2, model_pb2, no
 from sluiceway.detection.v1 import detection_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2
 from sluiceway.recognition.v1 import recognition_pb2
+from sluiceway.watch.v1 import sample_pb2, watch_pb2
 
 GOLDEN = Path(__file__).parent / "golden"
 BASELINE = Path(__file__).parents[2] / "protos" / "image.binpb"
 FILES = (
     crop_pb2, error_pb2, geometry_pb2, model_pb2, notice_pb2, value_pb2, detection_pb2, pipeline_pb2, recognition_pb2,
+    sample_pb2, watch_pb2,
 )  # fmt: skip
 
 
@@ -91,6 +93,7 @@ def fill(message: Message, field: FieldDescriptor, depth: int) -> None:
                 else None,
                 FieldDescriptor.CPPTYPE_BOOL: True,
                 FieldDescriptor.CPPTYPE_FLOAT: field.number + 0.25,
+                FieldDescriptor.CPPTYPE_DOUBLE: field.number + 0.1,
                 FieldDescriptor.CPPTYPE_INT32: 300 + field.number,
                 FieldDescriptor.CPPTYPE_INT64: 2**36 + field.number,
             }[field.cpp_type]

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from chart import (
     CANARY,
     EVERYTHING,
@@ -15,6 +16,7 @@ from chart import (
     KEDA,
     MATRIX,
     OLD,
+    ROOT,
     SCALED,
     SECURE,
     TOML,
@@ -199,6 +201,20 @@ def test_room_for_what_is_compiled(tmp_path: Path) -> None:
     recognition = of_kind(render(tmp_path, GPU), "Deployment")["eye-sluiceway-recognition"]
     volumes = {volume["name"]: volume for volume in recognition["spec"]["template"]["spec"]["volumes"]}
     assert volumes["compiled"]["emptyDir"] == {"sizeLimit": "8Gi"}
+
+
+def test_alerts_and_dashboard_are_those_of_this_release(tmp_path: Path) -> None:
+    objects = render(tmp_path, EVERYTHING)
+    rules = of_kind(objects, "PrometheusRule")["eye"]
+    assert rules["metadata"]["labels"]["release"] == "prometheus"
+    assert rules["spec"] == yaml.safe_load((ROOT / "deploy" / "alerts" / "sluiceway.yml").read_text())
+    dashboard = of_kind(objects, "ConfigMap")["eye-dashboard"]
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+    written = json.loads((ROOT / "deploy" / "dashboards" / "sluiceway.json").read_text())
+    assert json.loads(dashboard["data"]["sluiceway.json"]) == written
+    without = render(tmp_path, {})
+    assert not of_kind(without, "PrometheusRule")
+    assert "eye-sluiceway-dashboard" not in of_kind(without, "ConfigMap")
 
 
 def test_a_changed_file_rolls_the_pods(tmp_path: Path) -> None:

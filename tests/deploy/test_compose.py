@@ -234,8 +234,10 @@ def test_prometheus_sees_every_replica_and_understands_every_query(
 
     written = yaml.safe_load((ROOT / "deploy" / "alerts" / "sluiceway.yml").read_text())["groups"]
     until("rules", lambda: healthy_rules() == sum(len(group["rules"]) for group in written), 90)
-    # A rate wants two scrapes; what is shown as it is must be there after one.
-    for query in (query for query in queries if "$__rate_interval" not in query):
+    # A rate wants two scrapes; what is shown as it is must be there after one, but for what a sound stack without a GPU
+    # and TLS has not.
+    absent = ("$__rate_interval", "up == 0", "hw_gpu", "certificate")
+    for query in (query for query in queries if not any(word in query for word in absent)):
         text = urllib.parse.quote(query)
         until(f"data for {query}", lambda text=text: (ask(f"query?query={text}") or {}).get("result"), 60, 1)
 

@@ -81,9 +81,10 @@ class Clone:
     def _listen(self, ready: threading.Event) -> None:
         assert self._up is not None
         assert self._up.stderr is not None
-        for line in self._up.stderr:
-            if line.startswith(b"ready on"):
-                ready.set()
+        with self._up.stderr as stderr:
+            for line in stderr:
+                if line.startswith(b"ready on"):
+                    ready.set()
         ready.set()
 
     def close(self) -> None:

@@ -51,7 +51,7 @@ class Up:
         with self.process.stderr as stderr:
             for line in stderr:
                 self.lines.append(line.rstrip())
-                if line.startswith("ready on"):
+                if line.startswith("ready on") or '"message": "ready on ' in line:
                     self.ready.set()
         self.ready.set()
 

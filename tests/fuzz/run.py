@@ -17,7 +17,9 @@ def main() -> int:
     """Run, print what was done, and say by exit code whether anything was found."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--executions", type=int, default=1_000_000, help="in all")
-    parser.add_argument("--decodes", type=int, default=120_000, help="of them: pictures decoded in real workers")
+    parser.add_argument(
+        "--decodes", type=int, default=120_000, help="of them: pictures and pages decoded in real workers"
+    )
     parser.add_argument("--seed", type=int, default=int(time.time()), help="the same seed gives the same inputs")
     parser.add_argument("--findings", type=Path, default=Path("out/fuzz"))
     arguments = parser.parse_args()
@@ -25,7 +27,7 @@ def main() -> int:
     started_s = time.monotonic()
     try:
         ends = asyncio.run(fuzz_decoding(arguments.seed, arguments.decodes))
-        print(f"{ends.total():>9} pictures decoded in workers: {dict(ends)}; no worker died", flush=True)
+        print(f"{ends.total():>9} pictures and pages decoded in workers: {dict(ends)}; no worker died", flush=True)
         rest = arguments.executions - ends.total()
         done = fuzz_functions(arguments.seed, rest, lambda name, count: print(f"{count:>9} {name}", flush=True))
     except Finding as finding:

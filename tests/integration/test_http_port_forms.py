@@ -101,6 +101,7 @@ async def test_a_form_with_files_urls_and_options() -> None:
     body = form(
         part("a", picture(1, regions=1), "page.png", "Content-Type: image/png"),
         part("detect_only", b"true"),
+        part("text_layer", b"prefer"),
         part("b", picture(2, regions=1), "page.png"),
         part("image", picture(3, regions=1)),
         part("files[]", picture(4, regions=1), "7"),

@@ -30,6 +30,7 @@ from sluiceway_runtime.inference.open_inference_pb2_grpc import GRPCInferenceSer
 from sluiceway_runtime.inference.tensors import pack_bytes, unpack_bytes
 from sluiceway_runtime.priority import Priority
 from sluiceway_runtime.server.app import Server
+from sluiceway_runtime.server.calls import Caller
 from sluiceway_runtime.server.status import from_rpc_error
 
 CARD = ModelCard(
@@ -45,6 +46,7 @@ CARD = ModelCard(
 FLOATS = [1.5, -2.0, 0.25, 3.0]
 NAMES = [b"a", "é".encode()]
 CODE = grpc.StatusCode
+CONFIG = ServerConfig(port=0, operations_port=0, drain_notice_s=0)
 
 
 class Echo:
@@ -61,7 +63,7 @@ class Echo:
         self.is_ready = True
 
     def register(self, server: grpc.aio.Server) -> None:
-        add_inference(server, self)
+        add_inference(server, self, CONFIG)
 
     def cards(self) -> Sequence[ModelCard]:
         return (CARD,)
@@ -72,7 +74,7 @@ class Echo:
         inputs: Mapping[str, Tensor],
         parameters: Mapping[str, Parameter],
         priority: Priority,
-        context: Any,
+        caller: Caller,
     ) -> Inferred:
         self.parameters, self.priority = dict(parameters), priority
         if self.error is not None:
@@ -109,7 +111,7 @@ def echo() -> Echo:
 
 @pytest.fixture
 async def channel(echo: Echo) -> AsyncIterator[grpc.aio.Channel]:
-    server = Server(echo, ServerConfig(port=0, operations_port=0, drain_notice_s=0))
+    server = Server(echo, CONFIG)
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         yield channel

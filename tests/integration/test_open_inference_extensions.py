@@ -27,6 +27,7 @@ from sluiceway_runtime.inference.open_inference_pb2_grpc import GRPCInferenceSer
 from sluiceway_runtime.inference.tensors import unpack_bytes
 from sluiceway_runtime.priority import Priority
 from sluiceway_runtime.server.app import Server
+from sluiceway_runtime.server.calls import Caller
 from sluiceway_runtime.server.status import from_rpc_error
 
 CARD = ModelCard(
@@ -39,6 +40,7 @@ CARD = ModelCard(
     max_batch=8,
     parameters=("top_k",),
 )
+CONFIG = ServerConfig(port=0, operations_port=0, drain_notice_s=0)
 
 
 class Reader:
@@ -55,7 +57,7 @@ class Reader:
         self.cancelled = False
 
     def register(self, server: grpc.aio.Server) -> None:
-        add_inference(server, self)
+        add_inference(server, self, CONFIG)
 
     def cards(self) -> Sequence[ModelCard]:
         return (CARD,)
@@ -66,7 +68,7 @@ class Reader:
         inputs: Mapping[str, Tensor],
         parameters: Mapping[str, Parameter],
         priority: Priority,
-        context: Any,
+        caller: Caller,
     ) -> Inferred:
         self.asked.append((dict(parameters), priority))
         if self.error is not None:
@@ -108,7 +110,7 @@ def reader() -> Reader:
 
 @pytest.fixture
 async def stub(reader: Reader) -> AsyncIterator[GRPCInferenceServiceStub]:
-    server = Server(reader, ServerConfig(port=0, operations_port=0, drain_notice_s=0))
+    server = Server(reader, CONFIG)
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         yield GRPCInferenceServiceStub(channel)

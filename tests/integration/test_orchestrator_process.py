@@ -109,12 +109,19 @@ async def test_a_failed_source_leaves_its_neighbours_alone() -> None:
             Source(source_id="nothing"),
             Source(source_id="also good", image=picture(3)),
         )
-        families = {family.name: family.samples for family in cluster.server.registry.collect()}
-        counted = [sample for sample in families["sluiceway_sources"] if sample.name == "sluiceway_sources_total"]
-    assert {(sample.labels["result"], sample.labels["reason"]): sample.value for sample in counted} == {
-        ("done", ""): 2,
-        ("failed", "INVALID_IMAGE"): 2,
-        ("failed", "INVALID_OPTION"): 1,
+        samples = [sample for family in cluster.server.registry.collect() for sample in family.samples]
+    ended = {
+        sample.labels["outcome"]: sample.value
+        for sample in samples
+        if sample.name == "sluiceway_source_duration_seconds_count"
+    }
+    assert ended == {"done": 2, "failed": 3, "cancelled": 0}
+    failures = {
+        sample.labels["reason"]: sample.value for sample in samples if sample.name == "sluiceway_source_failures_total"
+    }
+    assert {reason: number for reason, number in failures.items() if number} == {
+        "INVALID_IMAGE": 2,
+        "INVALID_OPTION": 1,
     }
     assert sources["good"].done is not None
     assert sources["also good"].texts == {"3:0": 1, "3:1": 1}
@@ -159,7 +166,7 @@ async def test_a_bug_in_one_source_is_an_internal_error_of_that_source(
         assert (await cluster.process(Source(image=picture(4))))["0"].done is not None
         assert cluster.service.status()["jobs"] == 0
         assert not any(cluster.service.executor._admissions["read"]._counts)
-        assert cluster.service.executor.statistics.sources_failed == {"INTERNAL": 1}
+        assert cluster.service.executor.metrics.failed("INTERNAL") == 1
         forging = pipeline_pb2.ProcessRequest(job_id="x\nERROR all is lost", sources=[Source(image=picture(2))])
         await account(cluster.stub.Process(forging))
     assert not [record for record in caplog.records if "\n" in record.getMessage()], "names are no lines of the log"

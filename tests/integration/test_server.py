@@ -124,7 +124,9 @@ async def test_operations_port_tells_state_metrics_and_status(server: Server, ch
     assert await get(server, "/readyz") == (200, "ready\n")
     code, text = await get(server, "/metrics")
     assert code == 200
-    assert 'sluiceway_calls_total{code="OK",method="Detect"} 1.0' in text
+    method = "sluiceway.detection.v1.DetectionService/Detect"
+    labels = f'{{rpc_method="{method}",rpc_response_status_code="OK"}}'
+    assert f"rpc_server_call_duration_seconds_count{labels} 1.0" in text
     memory = {"limit_bytes": server.budget.total_bytes, "held_bytes": 0, "waiting": 0}
     assert json.loads((await get(server, "/statusz"))[1]) == {"state": "ready", "memory": memory, "answer": 42}
 

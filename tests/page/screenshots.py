@@ -1,7 +1,8 @@
-"""Draw the pictures of the page in README and docs: `make screenshots`. A cluster runs for as long as that takes."""
+"""Draw the pictures in README and docs: `make screenshots`. A cluster runs for as long as that takes."""
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 from browser import PHONE, Browser, open_browser
 from PIL import Image
 from server_processes import free_ports
+from top_picture import draw_top
 
 DOCS = Path(__file__).parents[2] / "docs"
 COMMAND = [sys.executable, "-m", "sluiceway.cli"]
@@ -25,8 +27,8 @@ EXACT = 64
 
 
 @contextmanager
-def cluster() -> Iterator[str]:
-    """Run a cluster with default models; the address of its page."""
+def cluster() -> Iterator[tuple[str, str]]:
+    """Run a cluster with default models; the addresses of its page, and of gRPC."""
     names = [
         f"{section}__{key}"
         for section in ("DETECTION", "RECOGNITION", "ORCHESTRATOR")
@@ -47,7 +49,8 @@ def cluster() -> Iterator[str]:
                 break
         else:
             raise SystemExit("".join(said))
-        yield f"http://127.0.0.1:{ports[-1]}/"
+        grpc = variables["SLUICEWAY_ORCHESTRATOR__PORT"]
+        yield f"http://127.0.0.1:{ports[-1]}/", f"127.0.0.1:{grpc}"
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
@@ -116,9 +119,10 @@ def draw(browser: Browser, address: str, samples: Path) -> None:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder, cluster() as address:
+    with tempfile.TemporaryDirectory() as folder, cluster() as (page, grpc):
         samples = Path(folder) / "samples"
         pull = [*COMMAND, "samples", "pull", "page.png", "bus.jpg", "--to", str(samples)]
         subprocess.run(pull, check=True, stdout=subprocess.DEVNULL)
         with open_browser(Path(folder) / "profile") as browser:
-            draw(browser, address, samples)
+            draw(browser, page, samples)
+        asyncio.run(draw_top(grpc, samples / "page.png", DOCS / "top.svg"))

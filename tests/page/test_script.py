@@ -182,7 +182,7 @@ def test_turned_shapes_lines_labels_and_values(browser: Browser, script: Callabl
     assert regions[2]["labels"] == [{"class": "van", "confidence": 0.6}]
     assert regions[2]["values"] == {"owner": {"owner": "<i>A</i>"}}
     assert plain["values"] == {"book": {"free": 3}}
-    assert plain["lines"] == [{"regions": [1, 0], "page": 0}]
+    assert plain["lines"] == [{"regions": [1, 0], "text": "one two", "page": 0}]
     assert "van" in copied(browser, "markdown")
     assert "> cut off" in copied(browser, "markdown")
     browser.find("#viewer [data-region='2'] polygon").click()

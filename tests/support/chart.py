@@ -66,7 +66,11 @@ EVERYTHING: Object = {
     "fullnameOverride": "eye",
     "config": TOML,
     "image": {"registry": "registry.example.org/team/", "tag": "1.2.3", "pullSecrets": ["pull"]},
-    "monitoring": {"podMonitor": {"enabled": True, "labels": {"release": "prometheus"}}},
+    "monitoring": {
+        "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "rules": {"enabled": True, "labels": {"release": "prometheus"}},
+        "dashboard": {"enabled": True},
+    },
     "orchestrator": {
         "config": {"max_message_bytes": 134217728, "url_allow_hosts": ["*.example.org"], "url_sources": False},
         "env": [{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "api", "key": "key"}}}],

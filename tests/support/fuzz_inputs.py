@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from heic_files import PLAIN, TRANSPARENT, TURNED
+from pdf_files import pdf_of, pdf_of_pictures
 from PIL import Image
 
 from sluiceway.common.v1 import crop_pb2, error_pb2, model_pb2, value_pb2
@@ -51,7 +53,16 @@ def images() -> list[bytes]:
     seeds += [_save(rgb.convert("CMYK"), kind) for kind in ("JPEG", "TIFF")]
     seeds += [_save(rgb.convert(mode), "TIFF") for mode in ("1", "L", "P", "RGBA", "LAB", "YCbCr", "I", "F")]
     seeds += [_save(rgb, "TIFF", compression=name) for name in ("tiff_lzw", "tiff_deflate", "packbits", "jpeg")]
-    seeds.append(_save(rgb.convert("1"), "TIFF", compression="group4"))
+    seeds += [_save(rgb.convert("1"), "TIFF", compression=name) for name in ("group3", "group4", "tiff_ccitt")]
+    seeds += [_save(rgb, "TIFF", compression=name) for name in ("lzma", "zstd")]
+    seeds += [_save(rgb, "AVIF"), _save(rgb.convert("RGBA"), "AVIF", quality=90, exif=_exif(6))]
+    seeds += [_save(rgb.convert(mode), "JPEG2000") for mode in ("L", "LA", "RGB", "RGBA")]
+    seeds += [_save(rgb, "JPEG2000", no_jp2=True), _save(rgb, "JPEG2000", irreversible=True, quality_layers=[20, 5])]
+    seeds.append(_save(rgb, "JPEG2000", tile_size=(8, 8), num_resolutions=2, precinct_size=(16, 16)))
+    seeds += [_save(rgb, "JPEG")[:-2], _save(rgb, "JPEG", progressive=True)[:-2]]
+    seeds += [_save(rgb.convert(mode), "PNG", transparency=7) for mode in ("L", "P")]
+    seeds += [_save(rgb, "PNG", transparency=(1, 2, 3)), _save(rgb.convert("RGBA"), "WEBP", lossless=True)]
+    seeds += [_save(rgb, "TIFF", big_tiff=True), PLAIN, TURNED, TRANSPARENT]
     seeds.append(bytes(cv2.imencode(".png", pixels.astype(np.uint16) * 257)[1]))
     seeds.append(_save(Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 257), "TIFF"))
     frames = [rgb.rotate(90 * turn) for turn in range(3)]
@@ -61,6 +72,26 @@ def images() -> list[bytes]:
     # Polyglots: something else behind, before or inside a picture.
     seeds += [seeds[0] + b"PK\x03\x04" + bytes(30), b"%PDF-1.4\n" + seeds[1], seeds[1] + b"<script>alert(1)</script>"]
     seeds += [bomb(50_000, 50_000), bomb(0, 10), bomb(2**31 - 1, 1), seeds[0][:2] + seeds[1]]
+    return seeds
+
+
+def paged() -> list[bytes]:
+    """Small documents of several pages."""
+    scan = Image.fromarray(np.random.default_rng(1).integers(0, 255, (9, 14, 3), np.uint8))
+    others = [scan.rotate(90 * turn) for turn in range(1, 3)]
+    size = (60, 80)
+    seeds = [
+        pdf_of(["one", "two"], size_pt=size),
+        pdf_of(["one"] * 3, size_pt=size, damaged={1}),
+        pdf_of(["a"], size_pt=size, password="x"),
+        pdf_of_pictures([_save(scan, "JPEG")] * 2, [scan.size] * 2, dpi=36),
+    ]
+    seeds += [
+        _save(
+            scan.convert(mode), "TIFF", save_all=True, append_images=[page.convert(mode) for page in others], **options
+        )
+        for mode, options in (("RGB", {}), ("L", {"compression": "tiff_lzw"}), ("1", {"compression": "group4"}))
+    ]
     return seeds
 
 
@@ -127,6 +158,9 @@ def messages() -> list[bytes]:
         ),
         detection_pb2.DetectRequest(
             crops=[crop_pb2.Crop(id=1, raw=raw), crop_pb2.Crop(id=2, encoded=b"\xff\xd8")], options=options
+        ),
+        detection_pb2.DetectPagesRequest(
+            document=b"%PDF-1.7", options=options, crop_specs=[spec], first_page=2, max_pages=7, except_pages=[3, 4]
         ),
         recognition_pb2.RecognizeRequest(
             crops=[crop_pb2.Crop(id=1, raw=raw), crop_pb2.Crop(id=2, encoded=b"\xff\xd8")], options=head

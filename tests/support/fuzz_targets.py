@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from fuzz_inputs import Mutator, configurations, documents, images, messages
+from fuzz_inputs import Mutator, configurations, documents, images, messages, paged
 from fuzz_orchestrator import orchestrator_messages
 from google.protobuf.message import DecodeError
 from ledger_models import LedgerRecognizer
@@ -38,7 +38,9 @@ from sluiceway_recognition.plan import ModelPlan, Normalisation
 from sluiceway_recognition.types import CropTask, Head
 from sluiceway_runtime.config import load_section, load_stages
 from sluiceway_runtime.deadline import Deadline
-from sluiceway_runtime.errors import ConfigurationError, ImageTooLarge, InvalidImage, SluicewayError
+from sluiceway_runtime.documents.kind import is_document
+from sluiceway_runtime.documents.limits import DocumentLimits
+from sluiceway_runtime.errors import ConfigurationError, ImageTooLarge, InvalidImage, InvalidOption, SluicewayError
 from sluiceway_runtime.images.limits import ImageLimits, check_image
 from sluiceway_runtime.inference import http_json
 from sluiceway_runtime.pool import Payload, Placement, Pool, PoolLimits, WorkerSpec
@@ -79,6 +81,13 @@ def protobuf(data: bytes) -> None:
     """Requests and answers as bytes, through every conversion that servers and client make."""
     defaults = detection_convert.Defaults(0.25, 0.7, 300, ("row",), (640,))
     orchestrator_messages(data)
+    with suppress(DecodeError, SluicewayError):
+        pages = detection_pb2.DetectPagesRequest.FromString(data)
+        asked_pages = detection_convert.pages_request_of(pages)
+        assert detection_convert.read_pages_request(data) == asked_pages
+        detection_convert.job_of(asked_pages.message, defaults)
+        detection_convert.page_range_of(asked_pages)
+        is_document(asked_pages.document)
     for kind in (detection_pb2.DetectRequest, recognition_pb2.RecognizeRequest):
         try:
             message = kind.FromString(data)
@@ -249,7 +258,10 @@ class Nothing:
 def detection_pool(workers: int) -> Pool:
     """The pool of a detection server: its own handler, the built-in decoding."""
     settings = detection_handler.WorkerSettings(
-        detector="fuzz_targets:Nothing", max_image_bytes=MAX_BYTES, max_image_pixels=MAX_PIXELS
+        detector="fuzz_targets:Nothing",
+        max_image_bytes=MAX_BYTES,
+        max_image_pixels=MAX_PIXELS,
+        documents=DocumentLimits(max_pages=20, dpi=36, page_timeout_s=5),
     )
     return _pool(detection_handler.FACTORY, settings.mapping(), workers)
 
@@ -272,31 +284,50 @@ def _pool(factory: str, config: dict[str, object], workers: int) -> Pool:
 
 
 async def fuzz_decoding(seed: int, executions: int, workers: int = 2) -> Counter[str]:
-    """Decode mutated pictures in real workers of both stages; returns how they ended, by the name of the error.
+    """Decode mutated pictures in real workers of both stages, and a tenth of that many pages of documents.
+
+    Returns:
+        How they ended, by the name of the error.
 
     Raises:
         Finding: something else than a result or an error of the image came, or a worker died.
     """
-    mutator, seeds = Mutator(seed), images()
+    mutator, seeds, files = Mutator(seed), images(), paged()
     job = DetectionJob(Selection(0.25, 0.7, 300))
     task = CropTask("m")
+    pages = executions // 11
+    shares = (
+        (
+            "detection",
+            detection_pool,
+            lambda: (data := mutator.pick(seeds), job.payload(data)),
+            (executions - pages) // 2,
+        ),
+        (
+            "documents",
+            detection_pool,
+            lambda: (data := mutator.pick(files), job._replace(page=mutator.random.randrange(3)).payload(data)),
+            pages,
+        ),
+        (
+            "recognition",
+            recognition_pool,
+            lambda: (data := mutator.pick(seeds), Payload(task, (data,))),
+            executions - pages - (executions - pages) // 2,
+        ),
+    )
     ends: Counter[str] = Counter()
-    for name, pool in (("detection", detection_pool(workers)), ("recognition", recognition_pool(workers))):
+    for name, pool_of, make, count in shares:
+        pool = pool_of(workers)
         await pool.start()
         try:
             pids = {worker.pid for worker in pool.statistics().workers}
-            for start in range(0, executions // 2, 1024):
-                inputs = [mutator.pick(seeds) for _ in range(min(1024, executions // 2 - start))]
-                futures = [
-                    pool.submit(
-                        job.payload(data) if name == "detection" else Payload(task, (data,)),
-                        request_id="r", deadline=Deadline.after(120),
-                    )
-                    for data in inputs
-                ]  # fmt: skip
+            for start in range(0, count, 1024):
+                made = [make() for _ in range(min(1024, count - start))]
+                futures = [pool.submit(payload, request_id="r", deadline=Deadline.after(120)) for _, payload in made]
                 answers = await asyncio.gather(*futures, return_exceptions=True)
-                for data, answer in zip(inputs, answers, strict=True):
-                    if isinstance(answer, BaseException) and not isinstance(answer, InvalidImage | ImageTooLarge):
+                for (data, payload), answer in zip(made, answers, strict=True):
+                    if isinstance(answer, BaseException) and not _is_of_the_input(answer, payload):
                         raise Finding(f"decoding-{name}", data, repr(answer))
                     ends[type(answer).__name__] += 1
             counters = pool.statistics().counters
@@ -305,3 +336,9 @@ async def fuzz_decoding(seed: int, executions: int, workers: int = 2) -> Counter
         finally:
             await pool.close()
     return ends
+
+
+def _is_of_the_input(error: BaseException, payload: Payload) -> bool:
+    # Of a document, a page may be asked for that is not there any more.
+    asked = payload.meta.page if isinstance(payload.meta, DetectionJob) else None
+    return isinstance(error, InvalidImage | ImageTooLarge) or (asked is not None and isinstance(error, InvalidOption))

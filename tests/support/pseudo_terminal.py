@@ -13,6 +13,7 @@ import subprocess
 import sys
 import termios
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,7 @@ def type_command(
     close: Sequence[int] = (),
     timeout_s: float = 110,
     command: Sequence[str] = COMMAND,
+    keys: tuple[str, bytes] | None = None,
     **variables: str,
 ) -> Typed:
     """Run a command in a terminal of its own.
@@ -64,6 +66,7 @@ def type_command(
         close: descriptors that are closed, as a shell does for `>&-`.
         timeout_s: after which it is killed, and the test fails.
         command: what is typed before the arguments.
+        keys: a text, and what is typed once the terminal has shown it.
         variables: further ones of the environment.
     """
     ours, theirs = pty.openpty()
@@ -86,6 +89,9 @@ def type_command(
     reader = threading.Thread(target=_read, args=(ours, shown), daemon=True)
     reader.start()
     try:
+        if keys is not None:
+            _wait_for(keys[0], shown, process, timeout_s)
+            os.write(ours, keys[1])
         piped, _ = process.communicate(timeout=timeout_s)
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -97,6 +103,14 @@ def type_command(
 
 def _word(argument: object) -> str | bytes | os.PathLike[str]:
     return argument if isinstance(argument, str | bytes | os.PathLike) else str(argument)
+
+
+def _wait_for(text: str, shown: Sequence[bytes], process: subprocess.Popen[bytes], within_s: float) -> None:
+    end_s = time.monotonic() + within_s
+    while text not in plain(b"".join(shown).decode("utf-8", "replace")):
+        assert process.poll() is None, f"it ended before it showed {text!r}: {b''.join(shown)!r}"
+        assert time.monotonic() < end_s, f"it never showed {text!r}: {b''.join(shown)!r}"
+        time.sleep(0.02)
 
 
 def _read(descriptor: int, shown: list[bytes]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from sluiceway.cli.embedded import Changes
 from sluiceway.cli.requirements import require_servers
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from sluiceway_cluster import Cluster, ClusterPlan, ServerState
 
 __all__ = ["PlannedCluster", "embedded_cluster", "plan_and_pull", "plan_for_run"]
+
+logger = logging.getLogger(__name__)
 
 
 def plan_and_pull(
@@ -94,13 +98,18 @@ async def embedded_cluster(plan: ClusterPlan, *, show_logs: bool) -> AsyncIterat
     """
     from sluiceway_cluster import Cluster  # noqa: PLC0415
 
-    display = ServerDisplay()
+    display = _LoggedStates() if plan.json_logs else ServerDisplay()
 
     def show(state: ServerState) -> None:
         display.show(state.name, state.state, state.detail)
 
     def log(name: str, line: str) -> None:
-        if show_logs:
+        if not show_logs:
+            return
+        if plan.json_logs:
+            # As the server wrote it, for whatever reads it: it says itself of whom it is.
+            print(line, file=sys.stderr, flush=True)  # noqa: T201 - the log goes there
+        else:
             errors.print(f"{name:<13} {line}", markup=False, soft_wrap=True, style="dim")
 
     cluster = Cluster(plan.servers, on_state=show, on_log=log)
@@ -111,6 +120,21 @@ async def embedded_cluster(plan: ClusterPlan, *, show_logs: bool) -> AsyncIterat
         yield cluster
     finally:
         await cluster.stop()
+
+
+class _LoggedStates:
+    """What `ServerDisplay` shows, as lines of the log."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing was drawn."""
+
+    def show(self, name: str, state: str, detail: str) -> None:
+        """Tell that a server is in a state; while it starts its own log says more."""
+        if state != "starting":
+            logger.info("%s", ": ".join(filter(None, (f"{name} is {state}", detail))))
 
 
 async def _start(cluster: Cluster) -> None:

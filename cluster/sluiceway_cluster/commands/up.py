@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sluiceway.cli.embedded import Changes
 from sluiceway.cli.options import ConfigOption, ModelOption, SetOption, WorkersOption
-from sluiceway.cli.terminal import errors
+from sluiceway.cli.terminal import EXIT_FAILED, errors
 from sluiceway_cluster.commands.embedded import embedded_cluster, plan_and_pull
 
 if TYPE_CHECKING:
     from sluiceway_cluster import ClusterPlan
 
 __all__ = ["up"]
+
+log = logging.getLogger(__name__)
 
 
 def up(
@@ -47,22 +50,45 @@ def up(
     """
     changes = Changes(tuple(settings or ()), tuple(model or ()), workers)
     plan = plan_and_pull("up", config, changes, free_ports=False, scale=scale or ())
+    if plan.json_logs:
+        _log_as_json()
     asyncio.run(_up(plan, show_logs=not quiet))
 
 
+def _log_as_json() -> None:
+    """Whoever collects the servers' lines collects ours with them."""
+    from sluiceway_runtime.logs import LogStyle, configure_logging  # noqa: PLC0415 - not in a client-only installation
+
+    configure_logging(LogStyle("up", format="json"))
+
+
 async def _up(plan: ClusterPlan, *, show_logs: bool) -> None:
+    from sluiceway_cluster import ClusterError  # noqa: PLC0415
+
     try:
         async with embedded_cluster(plan, show_logs=show_logs) as cluster:
             _announce(plan)
             await cluster.watch()
     except asyncio.CancelledError:
         # Somebody asked for it: that is how `up` is meant to end.
-        errors.print("stopped")
+        _tell(plan, "stopped")
+    except ClusterError as error:
+        if not plan.json_logs:
+            raise
+        log.error("%s", error)  # noqa: TRY400 - its words say all there is
+        raise SystemExit(EXIT_FAILED) from None
 
 
 def _announce(plan: ClusterPlan) -> None:
     if plan.division and not plan.division.shared:
         shares = (f"{name} has {len(cores)}" for name, cores in plan.division.cores.items())
-        errors.print(f"cores: {', '.join(shares)}", style="dim")
-    errors.print(f"ready on {', '.join(plan.addresses)}; Ctrl-C stops it", style="bold")
-    errors.print(f"try: sluiceway run photo.jpg --address {plan.address}", style="dim")
+        _tell(plan, f"cores: {', '.join(shares)}", "dim")
+    _tell(plan, f"ready on {', '.join(plan.addresses)}; Ctrl-C stops it", "bold")
+    _tell(plan, f"try: sluiceway run photo.jpg --address {plan.address}", "dim")
+
+
+def _tell(plan: ClusterPlan, text: str, style: str | None = None) -> None:
+    if plan.json_logs:
+        log.info("%s", text)
+    else:
+        errors.print(text, style=style)

@@ -54,6 +54,9 @@ class SimulatedServer(Server):
         self._address = address
         self.memory: MemoryServer | None = None
 
+    def _show(self) -> None:
+        """Nobody looks, and there are thousands of servers to a process."""
+
     def _make_grpc(self, interceptors: Sequence[grpc.aio.ServerInterceptor]) -> grpc.aio.Server:
         watch = [_VersionWatch(self._service)] if hasattr(self._service, "group") else []
         self.memory = MemoryServer([*interceptors, *watch])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from sluiceway_runtime.server.convert import error_to_proto
 
@@ -65,10 +66,12 @@ def event_to_proto(addressed: Addressed) -> pipeline_pb2.ProcessResponse:
             done.total_ms = event.total_ms
             for report in event.steps:
                 _set_report(done.steps.add(), report)
-            for line in event.lines:
-                done.lines.add(region_ids=line)
-            for block in event.blocks:
-                done.blocks.add(lines=block)
+            done.MergeFromString(b"".join([*map(_line, event.lines), *map(_block, event.blocks)]))
+            if event.line_pages:
+                for told, page in zip(done.lines, event.line_pages, strict=True):
+                    told.page = page
+                for whole in done.blocks:
+                    whole.page = event.line_pages[whole.lines[0]]
             done.notices.extend(event.notices)
         case SourceFailed() as event:
             response.failed.error.CopyFrom(error_to_proto(event.error))
@@ -79,6 +82,36 @@ def event_to_proto(addressed: Addressed) -> pipeline_pb2.ProcessResponse:
         case JobRefused() as event:
             response.job_refused.error.CopyFrom(error_to_proto(event.error))
     return response
+
+
+# Lines and blocks as they stand in `SourceDone`. An image has as many as it has lines of text, and most are of one
+# region or line each: what stands for those is made once.
+
+
+def _line(region_ids: Sequence[int]) -> bytes:
+    return _line_of_one(region_ids[0]) if len(region_ids) == 1 else _line_of(region_ids)
+
+
+def _block(lines: Sequence[int]) -> bytes:
+    return _block_of_one(lines[0]) if len(lines) == 1 else _block_of(lines)
+
+
+@lru_cache(1024)
+def _line_of_one(region_id: int) -> bytes:
+    return _line_of((region_id,))
+
+
+@lru_cache(1024)
+def _block_of_one(line: int) -> bytes:
+    return _block_of((line,))
+
+
+def _line_of(region_ids: Sequence[int]) -> bytes:
+    return pipeline_pb2.SourceDone(lines=[pipeline_pb2.Line(region_ids=region_ids)]).SerializeToString()
+
+
+def _block_of(lines: Sequence[int]) -> bytes:
+    return pipeline_pb2.SourceDone(blocks=[pipeline_pb2.Block(lines=lines)]).SerializeToString()
 
 
 def _set_page(message: pipeline_pb2.Page, page: Page) -> None:

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.deadline import Deadline
+from sluiceway_runtime.documents.kind import is_document
 from sluiceway_runtime.errors import InvalidOption, UnknownPipeline
 from sluiceway_runtime.images.scale import scale_of
 from sluiceway_runtime.priority import Priority
@@ -72,9 +73,23 @@ class JobLimits:
 
 
 def job_from_request(
-    request: Request, *, client: Hashable, deadline: Deadline, request_id: str, limits: JobLimits
+    request: Request,
+    *,
+    client: Hashable,
+    deadline: Deadline,
+    request_id: str,
+    limits: JobLimits,
+    longest: Deadline | None = None,
 ) -> Job:
     """Check a job and take it apart.
+
+    Args:
+        request: as it came.
+        client: whose it is.
+        deadline: of its call.
+        request_id: of its call.
+        limits: of jobs.
+        longest: deadline of a job with documents whose client set none; None where the call has one.
 
     Raises:
         InvalidOption, UnknownPipeline: the job as a whole cannot run.
@@ -99,10 +114,15 @@ def job_from_request(
     repeated = [name for name, count in Counter(source.source_id for source in sources).items() if count > 1]
     if repeated:
         raise InvalidOption("source_id: must be unique within the job", metadata={"source_id": repeated[0]})
+    deadline = min(deadline, _deadline(message, deadline))
+    if longest is not None and not message.HasField("timeout") and any(map(_is_document, sources)):
+        deadline = longest
     options = message.options
     asked = _PRIORITIES.get(options.priority)
     if asked is None:
         raise InvalidOption(f"options.priority: {options.priority} is unknown")
+    if options.text_layer not in model_pb2.TextLayer.values():
+        raise InvalidOption(f"options.text_layer: {options.text_layer} is unknown")
     priority = limits.class_of(client, asked)
     detect, recognize = _options(pipeline, options, priority)
     own = {step.name: _own(_layers(step, options)) for step in pipeline.steps if step.kind is StepKind.DETECT}
@@ -112,7 +132,7 @@ def job_from_request(
         sources=sources,
         client=client,
         priority=priority,
-        deadline=min(deadline, _deadline(message, deadline)),
+        deadline=deadline,
         request_id=request_id,
         accepted_s=monotonic(),
         detect_options=detect,
@@ -120,6 +140,7 @@ def job_from_request(
         recognize_options=recognize,
         return_images=options.return_images,
         detect_only=options.detect_only,
+        prefers_text=options.text_layer == model_pb2.TEXT_LAYER_PREFER,
     )
 
 
@@ -130,6 +151,10 @@ def _deadline(message: pipeline_pb2.ProcessRequest, otherwise: Deadline) -> Dead
     if seconds <= 0:
         raise InvalidOption("timeout: must be above 0")
     return Deadline.after(seconds)
+
+
+def _is_document(source: Source) -> bool:
+    return source.image is not None and is_document(source.image)
 
 
 def _source(index: int, source: pipeline_pb2.Source, images: Mapping[int, memoryview]) -> Source:

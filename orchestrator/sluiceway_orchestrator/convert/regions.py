@@ -13,7 +13,7 @@ from sluiceway.common.v1 import geometry_pb2, notice_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2
 from sluiceway_orchestrator import geometry as geo
 from sluiceway_orchestrator.convert.words import place_words
-from sluiceway_orchestrator.events import ReadText
+from sluiceway_orchestrator.events import PLAIN_RUN, TextRun
 from sluiceway_orchestrator.geometry import Box, Matrix, TurnedBox
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "keep",
     "number_values",
     "page_turned",
+    "text_values",
     "place",
     "plain_value",
     "texts_of",
@@ -41,14 +42,14 @@ def boxes_of(regions: pipeline_pb2.Regions) -> tuple[list[Box], dict[int, Turned
     return [_upright(region.geometry, at, turned) for at, region in enumerate(regions.regions)], turned
 
 
-def texts_of(values: pipeline_pb2.Values, region: Callable[[int], TurnedBox]) -> list[ReadText]:
-    """Where text was read, and how it runs. Words that lie in their crop lie on the page from now on.
+def texts_of(values: pipeline_pb2.Values, region: Callable[[int], TurnedBox]) -> dict[int, TextRun]:
+    """By region in which text was read, how it runs. Words that lie in their crop lie on the page from now on.
 
     Args:
         values: of one answer, with the ids of the source.
         region: that has an id.
     """
-    found: list[ReadText] = []
+    found: dict[int, TextRun] = {}
     for value in values.values:
         # An empty message, which costs less than to ask whether there is one.
         message = value.text
@@ -57,19 +58,23 @@ def texts_of(values: pipeline_pb2.Values, region: Callable[[int], TurnedBox]) ->
             if message.words:
                 place_words(message, region(value.region_id))
             rotation = message.rotation_degrees
-            plain = text.isascii()
-            leftwards = not plain and 2 * len(_LEFTWARDS.findall(text)) > len(text)
-            runs_down = not plain and bool(rotation) and 2 * len(_IDEOGRAPHS.findall(text)) > len(text)
-            found.append(ReadText(value.region_id, rotation, leftwards, runs_down))
+            if rotation or not text.isascii():
+                leftwards = 2 * len(_LEFTWARDS.findall(text)) > len(text)
+                runs_down = bool(rotation) and 2 * len(_IDEOGRAPHS.findall(text)) > len(text)
+                run = TextRun(rotation, leftwards, runs_down)
+                found[value.region_id] = run if run != PLAIN_RUN else PLAIN_RUN
+            else:
+                found[value.region_id] = PLAIN_RUN
     return found
 
 
-def page_turned(quarter: int) -> notice_pb2.Notice:
+def page_turned(quarter: int, page: int = 0) -> notice_pb2.Notice:
     """Says that the text of a page runs otherwise than from left to right."""
     return notice_pb2.Notice(
         reason="PAGE_TURNED",
         message=f"the page is turned by {quarter} degrees clockwise, and was read so",
         metadata={"degrees": str(quarter)},
+        page=page,
     )
 
 
@@ -136,6 +141,11 @@ def data_value(region_id: int, data: Mapping[str, Any]) -> pipeline_pb2.Values:
     value = values.values.add(region_id=region_id)
     value.data.update(data)
     return values
+
+
+def text_values(texts: Mapping[int, Any]) -> pipeline_pb2.Values:
+    """`Text` messages by region, as values."""
+    return pipeline_pb2.Values(values=[pipeline_pb2.Value(region_id=key, text=text) for key, text in texts.items()])
 
 
 def _upright(geometry: geometry_pb2.Geometry, at: int, turned: dict[int, TurnedBox]) -> Box:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from sluiceway_runtime.errors import ImageTooLarge, InvalidOption
 
+from sluiceway.figures import ApiFigures
 from sluiceway_orchestrator.fetch.caller import Call, DetectionChoice
 from sluiceway_orchestrator.fetch.room import Estimate, Room
 from sluiceway_orchestrator.job import Buffer
@@ -48,6 +49,10 @@ class Api(Protocol):
 
     async def close(self) -> None:
         """Release connections."""
+
+    def use(self) -> ApiFigures:
+        """How many calls there are now, and may be."""
+        ...
 
     async def call(self, call: Call, room: Room) -> Brought:
         """Make a call; without `want_image` an image is neither fetched nor decoded.

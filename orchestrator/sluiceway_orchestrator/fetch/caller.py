@@ -170,7 +170,7 @@ class Answer:
     """What a call brought.
 
     Attributes:
-        image: a JPEG, PNG, WebP, BMP or TIFF file, or None.
+        image: a file that a source may be, picture or document, or None.
         values: by name, what JSON can say: texts, numbers, truth values, None, lists, and mappings with texts as keys;
             1 MiB in all, and 24 deep. The client gets them under the name of the call. Numbers travel as doubles:
             hand on whole numbers beyond 2**53 as texts.

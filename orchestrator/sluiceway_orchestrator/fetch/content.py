@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from sluiceway_runtime.images.signatures import LONGEST, format_of
+
 from sluiceway_orchestrator.job import Buffer
 
 __all__ = ["encodable", "is_image", "resolve_pointer"]
 
 
 def is_image(data: Buffer) -> bool:
-    """Whether the bytes begin as a JPEG, PNG, WebP, BMP or TIFF file does; the rest is for detection to judge."""
-    head = bytes(data[:12])
-    return head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\x00", b"MM\x00*")) or (
-        head[:4] == b"RIFF" and head[8:12] == b"WEBP"
-    )
+    """Whether the bytes begin as those of an image file do; the rest is for detection to judge."""
+    return format_of(bytes(data[:LONGEST])) is not None
 
 
 def resolve_pointer(document: Any, pointer: str) -> Any:

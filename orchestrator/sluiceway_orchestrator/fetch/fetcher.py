@@ -11,6 +11,7 @@ import aiohttp
 from sluiceway_runtime.account import Account, Phase
 from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.deadline import Deadline
+from sluiceway_runtime.documents.kind import is_pdf
 from sluiceway_runtime.errors import (
     ConfigurationError,
     DeadlineExceeded,
@@ -21,6 +22,7 @@ from sluiceway_runtime.errors import (
     UpstreamFailed,
     UrlNotAllowed,
 )
+from sluiceway_runtime.images.signatures import ACCEPTED
 
 from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.config.apis import ApiConfig
@@ -34,6 +36,7 @@ from sluiceway_orchestrator.fetch.template_api import TemplateApi
 from sluiceway_orchestrator.fetch.url_text import data_url_bytes, is_data_url
 from sluiceway_orchestrator.fetch.user_api import UserApi
 from sluiceway_orchestrator.job import ApiCall, Buffer, Source
+from sluiceway_orchestrator.metrics.apis import URLS, ApiMetrics
 
 __all__ = ["CallContext", "Fetched", "Fetcher"]
 
@@ -87,7 +90,12 @@ class Fetched:
 
 
 class Fetcher:
-    """All of fetching: URLs and configured APIs. Owns the connections, from `start` to `close`."""
+    """All of fetching: URLs and configured APIs. Owns the connections, from `start` to `close`.
+
+    Attributes:
+        apis: by name.
+        metrics: of what was called and fetched.
+    """
 
     def __init__(
         self,
@@ -112,6 +120,7 @@ class Fetcher:
                 faults.append(str(error))
         if faults:
             raise ConfigurationError("\n".join(faults))
+        self.metrics = ApiMetrics(self.apis)
 
     def _api(self, name: str, api: ApiConfig, environment: Mapping[str, str]) -> Api:
         limit = self._config.max_image_bytes
@@ -213,7 +222,8 @@ class Fetcher:
         if source.image is not None:
             fetched.image = self._given(source.image)
         elif source.url is not None:
-            fetched.image = _checked(await self._url(source.url, context.deadline, room))
+            image = await self.metrics.watched(URLS, self._url(source.url, context.deadline, room))
+            fetched.image = _checked(image)
         else:
             call = source.api_call
             assert call is not None
@@ -327,7 +337,7 @@ class Fetcher:
             region=region,
             regions=regions,
         )
-        return await api.call(made, room)
+        return await self.metrics.watched(call.api, api.call(made, room))
 
     def _given(self, image: Buffer) -> Buffer:
         if not image:
@@ -340,8 +350,8 @@ def _counted(calls: Sequence[ApiCall], account: Account) -> list[Room]:
 
 
 def _checked(image: Buffer) -> Buffer:
-    if not is_image(image):
-        raise InvalidImage("what was fetched is not a JPEG, PNG, WebP, BMP or TIFF file")
+    if not is_image(image) and not is_pdf(image):
+        raise InvalidImage(f"what was fetched is not a {ACCEPTED} file, and no PDF")
     return image
 
 

@@ -17,18 +17,17 @@ from functools import partial
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 from sluiceway_runtime.errors import UrlNotAllowed
+from sluiceway_runtime.http.origin import NO_URL
 from yarl import URL
 
 from sluiceway_orchestrator.fetch.url_text import split_url
 
-__all__ = ["NO_URL", "GuardedResolver", "LookUp", "UrlPolicy", "host_of", "system_look_up"]
+__all__ = ["GuardedResolver", "LookUp", "UrlPolicy", "host_of", "system_look_up"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 LookUp = Callable[[str, int], Awaitable[Sequence[str]]]
 
-# What the parser raises for text that is no URL; the second for a user name in brackets with no host behind it.
-NO_URL = (ValueError, IndexError)
 _MAX_URL = 8192
 # A look-up holds a thread for as long as a name server keeps silent, whoever still waits for it. Names of strangers
 # have threads of their own: in the loop's few they would hold up the names of the stages.

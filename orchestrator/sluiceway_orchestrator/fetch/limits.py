@@ -10,8 +10,9 @@ from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import DeadlineExceeded, SluicewayError, UpstreamFailed
 
+from sluiceway.figures import ApiFigures
 from sluiceway_orchestrator.config.apis import ApiConfig
-from sluiceway_orchestrator.fetch.breaker import Breaker
+from sluiceway_orchestrator.fetch.breaker import Breaker, BreakerState
 from sluiceway_orchestrator.fetch.room import Estimate, Room
 from sluiceway_orchestrator.fetch.slots import Slots
 
@@ -32,6 +33,12 @@ class Limits:
         self._breaker = Breaker(config.breaker_failures, config.breaker_open_s)
         self._slots = Slots(config.max_in_flight)
         self._refusals = refusals
+
+    def use(self) -> ApiFigures:
+        """How much of them is in use now."""
+        slots = self._slots
+        broken = self._breaker.state is not BreakerState.CLOSED
+        return ApiFigures(self._name, slots.in_flight, slots.total, slots.waiting, broken)
 
     @asynccontextmanager
     async def call(self, deadline: Deadline, room: Room, expected: Estimate) -> AsyncIterator[None]:

@@ -19,6 +19,7 @@ from sluiceway_runtime.errors import (
     UrlNotAllowed,
 )
 
+from sluiceway.figures import ApiFigures
 from sluiceway_orchestrator.config.apis import ApiConfig
 from sluiceway_orchestrator.fetch.api import Brought, check_params, within
 from sluiceway_orchestrator.fetch.caller import Call
@@ -94,6 +95,10 @@ class TemplateApi:
         """Close the pool."""
         if self._session is not None:
             await self._session.close()
+
+    def use(self) -> ApiFigures:
+        """How many calls there are now, and may be."""
+        return self._limits.use()
 
     async def call(self, call: Call, room: Room) -> Brought:
         """Make a call."""

@@ -16,6 +16,7 @@ from sluiceway_runtime.errors import (
 )
 from sluiceway_runtime.server.convert import error_to_proto
 
+from sluiceway.figures import ApiFigures
 from sluiceway_orchestrator.config.apis import ApiConfig
 from sluiceway_orchestrator.fetch.api import Brought, check_params, within
 from sluiceway_orchestrator.fetch.caller import Answer, Call, DetectionChoice
@@ -88,6 +89,10 @@ class UserApi:
             log.error("api %s: the caller was not closed within %g s", self.name, CLOSE_S)
         elif not task.cancelled() and (error := task.exception()) is not None:
             log.error("api %s: closing the caller failed", self.name, exc_info=error)
+
+    def use(self) -> ApiFigures:
+        """How many calls there are now, and may be."""
+        return self._limits.use()
 
     async def call(self, call: Call, room: Room) -> Brought:
         """Make a call."""

@@ -11,10 +11,10 @@ from aiohttp import web
 from sluiceway_runtime.account import Account, Phase
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import Internal, SluicewayError
+from sluiceway_runtime.http.problem import problem_body
 from sluiceway_runtime.server.calls import current_request_id
 
 from sluiceway_orchestrator.http.convert import event_to_json
-from sluiceway_orchestrator.http.problem import problem_body
 from sluiceway_orchestrator.http.results import Results
 from sluiceway_orchestrator.outbox import Addressed
 

@@ -14,6 +14,7 @@ from sluiceway_runtime.errors import InvalidOption
 from sluiceway.client.convert import from_response
 from sluiceway.client.events import Event
 from sluiceway.pipeline.v1 import pipeline_pb2
+from sluiceway.watch.v1 import watch_pb2
 from sluiceway_orchestrator.convert.events import event_to_proto
 from sluiceway_orchestrator.convert.request import Request
 from sluiceway_orchestrator.fetch.url_text import is_data_url
@@ -38,6 +39,7 @@ DESCRIPTORS = {
     "request": pipeline_pb2.ProcessRequest.DESCRIPTOR,
     "event": pipeline_pb2.ProcessResponse.DESCRIPTOR,
     "description": pipeline_pb2.DescribeResponse.DESCRIPTOR,
+    "figures": watch_pb2.WatchResponse.DESCRIPTOR,
 }
 
 _MAX_ECHO = 500
@@ -59,6 +61,10 @@ def _priority(text: str) -> str:
     return f"PRIORITY_{text.upper()}"
 
 
+def _text_layer(text: str) -> str:
+    return f"TEXT_LAYER_{text.upper()}"
+
+
 # Query parameters of a request whose body is the image: what each is in the request, and how it is read.
 _DETECTION, _RECOGNITION = ("options", "detection"), ("options", "recognition")
 QUERY: Mapping[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
@@ -75,6 +81,7 @@ QUERY: Mapping[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     "top_k": ((*_RECOGNITION, "top_k"), int),
     "priority": (("options", "priority"), _priority),
     "detect_only": (("options", "detect_only"), _boolean),
+    "text_layer": (("options", "text_layer"), _text_layer),
 }
 
 

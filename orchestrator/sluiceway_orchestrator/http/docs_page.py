@@ -24,6 +24,7 @@ _EXAMPLES = {
         "curl -d url=https://example.org/page.png {server}/v1/process",
     ),
     "/v1/describe": ("curl {server}/v1/describe",),
+    "/v1/watch": ("curl -N {server}/v1/watch",),
     "/healthz": ("curl {server}/healthz",),
 }
 _LIMITS = {

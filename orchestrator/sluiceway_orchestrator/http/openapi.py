@@ -9,6 +9,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from sluiceway_orchestrator.http.convert import DESCRIPTORS, QUERY
 from sluiceway_orchestrator.http.result_schema import RESULT_SCHEMAS
+from sluiceway_orchestrator.watch.watching import DEFAULT_S, LONGEST_S, SHORTEST_S
 
 __all__ = ["document"]
 
@@ -42,6 +43,7 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
     "top_k": {"type": "integer", "minimum": 1, "maximum": 1000},
     "priority": {"type": "string", "enum": ["interactive", "normal", "bulk"]},
     "detect_only": {"type": "boolean"},
+    "text_layer": {"type": "string", "enum": ["ignore", "prefer"]},
 }
 _PROBLEM: dict[str, Any] = {
     "type": "object",
@@ -105,7 +107,7 @@ def document(release: str) -> dict[str, Any]:
             "version": release,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
             "description": "Images in; regions and their text out, as they become ready. The schemas are the JSON form "
-            "of sluiceway.pipeline.v1, whose comments say what each field means.",
+            "of sluiceway.pipeline.v1 and sluiceway.watch.v1, whose comments say what each field means.",
         },
         "security": [{}, {"token": []}],
         "paths": {
@@ -149,6 +151,26 @@ def document(release: str) -> dict[str, Any]:
                             "content": {"application/json": {"schema": references["description"]}},
                         },
                         "401": problems["401"],
+                    },
+                }
+            },
+            "/v1/watch": {
+                "get": {
+                    "operationId": "watch",
+                    "summary": "Say again and again how the cluster is, and what limits it.",
+                    "parameters": [
+                        _parameter(
+                            "interval_s",
+                            {"type": "number", "minimum": SHORTEST_S, "maximum": LONGEST_S, "default": DEFAULT_S},
+                            "Seconds between two lines.",
+                        )
+                    ],
+                    "responses": {
+                        "200": {
+                            "description": "An object a line, each about the last seconds before it.",
+                            "content": {"application/x-ndjson": {"schema": references["figures"]}},
+                        },
+                        **{code: problems[code] for code in ("400", "401", "503")},
                     },
                 }
             },

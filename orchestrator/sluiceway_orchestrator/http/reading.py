@@ -10,22 +10,17 @@ from multidict import MultiDict
 from sluiceway_runtime.account import Account, Phase, phase_of_request
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import DeadlineExceeded, ImageTooLarge, InvalidOption
+from sluiceway_runtime.http.body import BODY_COPIES, JSON_COPIES, json_limit_bytes, length_of, make_room, read_body
 
 from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.convert.request import Request
-from sluiceway_orchestrator.http.body import BODY_COPIES, length_of, read_body
 from sluiceway_orchestrator.http.convert import request_from_form, request_from_image, request_from_json
 from sluiceway_orchestrator.http.form import Untyped, form_from_text, look_at, read_form
 
-__all__ = ["JSON_COPIES", "JobReader"]
+__all__ = ["JobReader"]
 
-# JSON carries images as base64, four bytes for three, and a little beside them.
-_JSON_OVERHEAD = 4 / 3
-_JSON_EXTRA_BYTES = 64 * 2**10
 # Parsing more than this would hold up the loop noticeably.
 _PARSE_ELSEWHERE_BYTES = 256 * 2**10
-# Of JSON, while it is taken apart: also its text, and the images that come out of it.
-JSON_COPIES = 4
 
 _JSON, _FORM, _PLAIN_FORM = "application/json", "multipart/form-data", "application/x-www-form-urlencoded"
 _IMAGES = ("application/octet-stream", "application/pdf")
@@ -40,7 +35,7 @@ class JobReader:
 
     def __init__(self, config: OrchestratorConfig) -> None:
         self._config = config
-        self.limit_bytes = int(config.max_message_bytes * _JSON_OVERHEAD) + _JSON_EXTRA_BYTES
+        self.limit_bytes = json_limit_bytes(config.max_message_bytes)
 
     async def read(self, request: web.Request, query: MultiDict[str], deadline: Deadline, account: Account) -> Request:
         """Read the job of a request, which the account holds from then on.
@@ -69,19 +64,6 @@ class JobReader:
             raise InvalidOption("body: it is not encoded as its headers say") from None
         account.settle(job.size_bytes, phase)
         return job
-
-    async def body(self, request: web.Request, deadline: Deadline, account: Account) -> bytearray:
-        """Read a body that is no job, as `read` does one."""
-        length = length_of(request)
-        phase = Phase.DOOR if length is None else phase_of_request(length)
-        try:
-            async with asyncio.timeout(deadline.remaining_s()):
-                await self._reserve(request, account, phase, JSON_COPIES)
-                return await read_body(request, self.limit_bytes)
-        except TimeoutError:
-            raise DeadlineExceeded("the time ran out before the body was here") from None
-        except web.RequestPayloadError:
-            raise InvalidOption("body: it is not encoded as its headers say") from None
 
     async def _read(self, request: web.Request, query: MultiDict[str], account: Account, phase: Phase) -> Request:
         kind = request.content_type
@@ -113,9 +95,7 @@ class JobReader:
             raise ImageTooLarge("the image is larger than the limit", metadata={"max_image_bytes": str(limit)})
 
     async def _reserve(self, request: web.Request, account: Account, phase: Phase, copies: int) -> None:
-        expected = length_of(request)
-        size = self.limit_bytes if expected is None else min(expected, self.limit_bytes)
-        await account.reserve(copies * size, phase)
+        await make_room(request, account, phase, self.limit_bytes, copies=copies)
 
 
 async def _job_in_json(body: bytearray, query: MultiDict[str]) -> Request:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from sluiceway_runtime.http.problem import status_of
+
 from sluiceway.client.assembly import Assembly
 from sluiceway.client.events import JobDone
 from sluiceway.client.results import Result
 from sluiceway_orchestrator.http.convert import client_event
-from sluiceway_orchestrator.http.problem import status_of
 from sluiceway_orchestrator.outbox import Addressed
 
 __all__ = ["Results"]

@@ -99,7 +99,7 @@ def _region(node: RegionNode) -> Region:
         id=node.id,
         parent_id=node.parent_id,
         step=node.step,
-        page=0,
+        page=node.page,
         class_name=node.class_name,
         confidence=node.confidence,
         box_xyxy_px=node.box_xyxy_px,
@@ -112,6 +112,7 @@ def _plain(nodes: Iterable[RegionNode]) -> Iterator[dict[str, Any]]:
         yield {
             "id": node.id,
             "parent": node.parent_id,
+            "page": node.page,
             "step": node.step,
             "class": node.class_name,
             "box": list(node.box_xyxy_px),

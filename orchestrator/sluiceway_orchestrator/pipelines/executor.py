@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 from sluiceway_runtime.account import MemoryBudget
 from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.errors import DeadlineExceeded, Internal, SluicewayError
+from sluiceway_runtime.logs import of_request
 
 from sluiceway_orchestrator.admission import Admission
 from sluiceway_orchestrator.events import JobDone, SourceDone, SourceFailed
 from sluiceway_orchestrator.fetch.fetcher import Fetcher
 from sluiceway_orchestrator.gate import Gate
 from sluiceway_orchestrator.job import Job, Source
+from sluiceway_orchestrator.metrics.sources import SourceMetrics
 from sluiceway_orchestrator.outbox import Outbox
 from sluiceway_orchestrator.pipelines.binding import Binder
 from sluiceway_orchestrator.pipelines.estimate import Estimate
@@ -26,24 +26,16 @@ from sluiceway_orchestrator.plan import Pipeline, Step
 from sluiceway_orchestrator.stages.detection import DetectionClient
 from sluiceway_orchestrator.stages.recognition import RecognitionClient
 
-__all__ = ["Executor", "ExecutorStatistics"]
+__all__ = ["Executor"]
 
 log = logging.getLogger(__name__)
 
+# Codes of what no server can help.
+_OF_THE_SENDER = frozenset(("INVALID_ARGUMENT", "FAILED_PRECONDITION", "PERMISSION_DENIED", "CANCELLED"))
 # What an answer of detection is taken to be before the first one came; less where the budget is small, so that some
 # sources may always begin.
 ASSUMED_ANSWER_BYTES = 24 * 2**20
 ASSUMED_ANSWER_PART = 1 / 10
-
-
-@dataclass(slots=True)
-class ExecutorStatistics:
-    """What has happened so far; failed sources by the reason of their error."""
-
-    sources_done: int = 0
-    sources_failed: Counter[str] = field(default_factory=Counter)
-    regions: int = 0
-    regions_failed: int = 0
 
 
 class Executor:
@@ -53,6 +45,9 @@ class Executor:
         pipelines: by name.
         budget: of the process, where each source has an account.
         saturated: whether the stages of a pipeline are there and one has all that it can work on.
+
+    Attributes:
+        metrics: of the sources that it ran.
     """
 
     def __init__(
@@ -76,8 +71,9 @@ class Executor:
         self._admissions = {name: Admission() for name in pipelines}
         # What is detected alone brings no crops, and is a pipeline of its own here.
         self._estimates: dict[tuple[Pipeline, int], Estimate] = {}
-        self.statistics = ExecutorStatistics()
-        self._parts = Parts(fetcher, binder, detectors, readers, self._estimate, max_crops_per_call, self._values_read)
+        self.metrics = SourceMetrics(pipelines.values())
+        values_read = self.metrics.values_read
+        self._parts = Parts(fetcher, binder, detectors, readers, self._estimate, max_crops_per_call, values_read)
 
     def admit(self, job: Job) -> None:
         """Refuse a job that could not be done in time; for calls that would rather hear that than wait.
@@ -114,39 +110,44 @@ class Executor:
     async def _counted(self, job: Job, source: Source, pipeline: Pipeline, outbox: Outbox) -> bool:
         admission = self._admissions[job.pipeline]
         admission.enter(job.client, job.priority, 1)
+        last: SourceDone | SourceFailed | None = None
         try:
             last = await self._bounded(job, source, pipeline, outbox)
         finally:
-            busy = self._saturated(pipeline)
-            admission.leave(job.client, job.priority, monotonic(), busy=busy)
-        if isinstance(last, SourceFailed):
-            self.statistics.sources_failed[last.error.reason] += 1
-        else:
-            self.statistics.sources_done += 1
+            now_s = monotonic()
+            admission.leave(job.client, job.priority, now_s, busy=self._saturated(pipeline))
+            self.metrics.ended(job.pipeline, last, now_s - job.accepted_s)
         outbox.put_last(job.job_id, source.source_id, last)
         return isinstance(last, SourceDone)
 
     async def _bounded(self, job: Job, source: Source, pipeline: Pipeline, outbox: Outbox) -> SourceDone | SourceFailed:
         """Run one source within the time of its job, whatever it waits for. Raises only cancellation."""
+        begun: list[SourceState] = []
         try:
             async with asyncio.timeout(job.deadline.remaining_s()):
-                return await self._source(job, source, pipeline, outbox)
-        except SluicewayError as error:
+                return await self._source(job, source, pipeline, outbox, begun)
+        except SluicewayError as failure:
             # Without the frames that it came through. They know the tasks that it came out of, and the image: a circle,
             # which would keep it until somebody looks for garbage.
-            error.__traceback__ = error.__context__ = error.__cause__ = None
-            return SourceFailed(error)
+            failure.__traceback__ = failure.__context__ = failure.__cause__ = None
+            error = failure
         except TimeoutError:
-            return SourceFailed(DeadlineExceeded("the time ran out"))
+            error = DeadlineExceeded("the time ran out")
         except Exception:
-            log.exception("job %r, request %s: a source failed", job.job_id, job.request_id)
-            return SourceFailed(Internal("internal error"))
+            log.exception("job %r: a fault of the program", job.job_id, extra=of_request(job.request_id))
+            error = Internal("internal error")
+        _tell_failure(job, source, begun[0].where if begun else "admission", error)
+        return SourceFailed(error)
 
-    async def _source(self, job: Job, source: Source, pipeline: Pipeline, outbox: Outbox) -> SourceDone | SourceFailed:
+    async def _source(
+        self, job: Job, source: Source, pipeline: Pipeline, outbox: Outbox, begun: list[SourceState]
+    ) -> SourceDone:
+        """Run it once its turn has come; `begun` gets its state, which tells whoever catches its end where it was."""
         await self._gate.enter(job.client, job.priority, job.deadline)
         try:
             with self._budget.account(job.priority, job.client) as account:
                 state = SourceState(job, source, pipeline, parts=self._parts, outbox=outbox, account=account)
+                begun.append(state)
                 return await run_source(state)
         finally:
             self._gate.leave(job.client)
@@ -158,6 +159,18 @@ class Executor:
             known = self._estimates[pipeline, step.index] = Estimate(assumed)
         return known
 
-    def _values_read(self, count: int, failed: int) -> None:
-        self.statistics.regions += count
-        self.statistics.regions_failed += failed
+
+def _tell_failure(job: Job, source: Source, where: str, error: SluicewayError) -> None:
+    """One line for a source that failed; what is the sender's own doing is told, and is no warning."""
+    level = logging.INFO if error.code in _OF_THE_SENDER else logging.WARNING
+    log.log(
+        level,
+        "source %.100r of job %.100r failed at %s: %s: %.500s",
+        source.source_id,
+        job.job_id,
+        where,
+        error.reason,
+        # Of a server of another's, or of a caller of a user's own: it may have lines.
+        " ".join(error.message.split()),
+        extra=of_request(job.request_id),
+    )

@@ -39,6 +39,11 @@ class Progress:
         self._waiting = [call for call in self._waiting if call not in ready]
         return ready
 
+    @property
+    def open_steps(self) -> tuple[Step, ...]:
+        """Those of which a part is to be done, or is waited for."""
+        return tuple(step for step in self._pipeline.steps if self._open[step.index])
+
     def has_ended(self, index: int) -> bool:
         """Whether nothing more comes of a step."""
         step = self._pipeline.steps[index]

@@ -6,6 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from operator import itemgetter
 from statistics import median
 from typing import NamedTuple
@@ -103,6 +104,8 @@ def _lines(
     boxes_xyxy_px: Sequence[Box], indices: Sequence[int], typical_px: float
 ) -> tuple[list[tuple[float, list[int]]], float]:
     """Lines from top to bottom, each with the height at which it would cross the left edge, and their slope."""
+    if (alone := _below_each_other(boxes_xyxy_px, indices)) is not None:
+        return alone, 0.0
     # The ends of all lines, by height on the page, so that a box meets only the few that lie beside it.
     beside: defaultdict[int, list[_Line]] = defaultdict(list)
     lines: list[_Line] = []
@@ -134,6 +137,18 @@ def _lines(
 
     found = [(_top(boxes_xyxy_px, line.indices, slope), line.indices) for line in lines]
     return sorted(found, key=itemgetter(0)), slope
+
+
+def _below_each_other(boxes_xyxy_px: Sequence[Box], indices: Sequence[int]) -> list[tuple[float, list[int]]] | None:
+    """The lines of a page on which no box lies beside another, as where whole lines are detected; None for others."""
+    least, bottom = inf, -inf
+    shares = -inf
+    lines: list[tuple[float, list[int]]] = []
+    for y0, y1, index in sorted([(boxes_xyxy_px[index][1], boxes_xyxy_px[index][3], index) for index in indices]):
+        shares = max(shares, bottom - y0)
+        bottom, least = max(bottom, y1), min(least, y1 - y0)
+        lines.append(((y0 + y1) / 2, [index]))
+    return lines if least > 0 and shares <= _SHARED_HEIGHT * least else None
 
 
 def _top(boxes_xyxy_px: Sequence[Box], indices: Sequence[int], slope: float) -> float:

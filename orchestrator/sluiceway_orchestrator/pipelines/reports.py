@@ -13,14 +13,26 @@ __all__ = ["StepNotes", "reports"]
 
 
 class StepNotes:
-    """Notes on one step; of many answers the longest queue and the longest computation are kept."""
+    """Notes on one step; of many answers the longest of each kind of time is kept."""
 
-    __slots__ = ("_begun_s", "_compute_ms", "_decode_ms", "_ended_s", "_models", "_queue_ms", "failed")
+    __slots__ = (
+        "_backlog_ms",
+        "_batch_ms",
+        "_begun_s",
+        "_compute_ms",
+        "_decode_ms",
+        "_ended_s",
+        "_models",
+        "_queue_ms",
+        "_transfer_ms",
+        "failed",
+    )
 
     def __init__(self) -> None:
         self._begun_s: float | None = None
         self._ended_s = 0.0
         self._queue_ms = self._compute_ms = self._decode_ms = 0.0
+        self._batch_ms = self._backlog_ms = self._transfer_ms = 0.0
         self._models: dict[str, Model] = {}
         self.failed = 0
 
@@ -40,6 +52,9 @@ class StepNotes:
         self._queue_ms = max(self._queue_ms, timings.queue_ms)
         self._compute_ms = max(self._compute_ms, timings.compute_ms)
         self._decode_ms = max(self._decode_ms, timings.decode_ms)
+        self._batch_ms = max(self._batch_ms, timings.batch_ms)
+        self._backlog_ms = max(self._backlog_ms, timings.backlog_ms)
+        self._transfer_ms = max(self._transfer_ms, timings.transfer_ms)
         if model is not None and model.name not in self._models:
             self._models[model.name] = model
 
@@ -47,7 +62,13 @@ class StepNotes:
         """All of it."""
         assert self._begun_s is not None
         timings = StageTimings(
-            self._queue_ms, self._compute_ms, (self._ended_s - self._begun_s) * 1000, self._decode_ms
+            self._queue_ms,
+            self._compute_ms,
+            (self._ended_s - self._begun_s) * 1000,
+            self._decode_ms,
+            self._batch_ms,
+            self._backlog_ms,
+            self._transfer_ms,
         )
         return StepReport(step.name, timings, tuple(self._models.values()), self.failed)
 

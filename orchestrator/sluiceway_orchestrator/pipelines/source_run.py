@@ -33,6 +33,7 @@ async def run_source(state: SourceState) -> SourceDone:
     Raises:
         SluicewayError: the source failed.
     """
+    state.place = "fetch"
     state.caller.require_params(state.pipeline)
     fetched = await _fetch(state)
     fetch_ms = fetched.fetch_ms
@@ -48,12 +49,12 @@ async def run_source(state: SourceState) -> SourceDone:
     if gone:
         await _begin_again(state)
     layout = await _layout(state.tree)
-    if layout.quarter:
-        state.notices.append(page_turned(layout.quarter))
+    state.notices += [page_turned(quarter, page) for page, quarter in layout.quarters.items()]
     return SourceDone(
         reading_order=layout.order,
         lines=layout.lines,
         blocks=layout.blocks,
+        line_pages=layout.pages,
         fetch_ms=fetch_ms,
         total_ms=(monotonic() - state.job.accepted_s) * 1000,
         steps=reports(state.pipeline.steps, state.notes),
@@ -84,7 +85,9 @@ async def _begin_again(state: SourceState) -> None:
 
 async def _attempt(state: SourceState, fetched: Fetched) -> None:
     try:
+        state.place = "binding"
         state.binding = await state.parts.binder.bind(state.pipeline, state.job.deadline)
+        state.place = ""
         await Steps(state, fetched).run()
     finally:
         fetched.release()
@@ -107,6 +110,7 @@ async def _begin(state: SourceState, fetched: Fetched) -> None:
     """Take in what APIs said, and tell that the source is here."""
     for step in state.pipeline.first_calls:
         if step.on_error == "fail" and step.name in fetched.call_errors:
+            state.failed_step = step.name
             raise fetched.call_errors[step.name]
     state.caller.values = fetched.values
     size = len(json.dumps(fetched.values)) if fetched.values else 0

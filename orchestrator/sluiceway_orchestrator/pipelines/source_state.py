@@ -20,7 +20,7 @@ from sluiceway_orchestrator.pipelines.calls import StepCaller
 from sluiceway_orchestrator.pipelines.estimate import Estimate
 from sluiceway_orchestrator.pipelines.progress import Progress
 from sluiceway_orchestrator.pipelines.reports import StepNotes
-from sluiceway_orchestrator.pipelines.tree import WHOLE, RegionTree
+from sluiceway_orchestrator.pipelines.tree import RegionTree, whole_page
 from sluiceway_orchestrator.plan import Pipeline, Step, StepKind
 from sluiceway_orchestrator.stages.detection import DetectionClient
 from sluiceway_orchestrator.stages.recognition import RecognitionClient, failed_values
@@ -54,6 +54,8 @@ class SourceState:
 
     Attributes:
         binding, progress, calls: of the present attempt; `calls` is where calls about the source run.
+        place: what is done for the source as a whole; empty while its steps run.
+        failed_step: the step that ended it; empty while none has.
     """
 
     def __init__(
@@ -73,10 +75,17 @@ class SourceState:
         self.binding: Binding
         self.progress = Progress(pipeline)
         self.calls: asyncio.TaskGroup | None = None
+        self.place = ""
+        self.failed_step = ""
         self._outbox = outbox
 
     def __repr__(self) -> str:
         return f"<SourceState {self.source.source_id!r} {self.tree} {self.progress}>"
+
+    @property
+    def where(self) -> str:
+        """Where it is, in a word: of a step its name, of several that run at once all of them."""
+        return self.failed_step or self.place or "+".join(step.name for step in self.progress.open_steps) or "end"
 
     async def tell(self, event: SourceReady | RegionsFound | ValuesRead) -> None:
         """Hand an event to the client; waits where it reads slowly."""
@@ -87,17 +96,17 @@ class SourceState:
     ) -> None:
         """Tell of regions, of those that the client has not heard of."""
         if fresh is not None:
-            if not any(fresh) and self.tree.has_told(step):
+            if not any(fresh) and self.tree.has_told(step, page.index):
                 return
             regions = convert.keep(regions, fresh)
         await self.tell(RegionsFound(step.name, page, regions, recognizing, regions.ByteSize()))
-        self.tree.told(step, [region.id for region in regions.regions])
+        self.tree.told(step, [region.id for region in regions.regions], page.index)
 
     async def tell_values(self, step: Step, event: ValuesRead, ids: Sequence[int]) -> None:
         """Tell what a step said of these, and remember it for APIs that are called with it."""
         if event.subject is not Subject.REGION:
             await self.tell(event)
-            self.tree.answered(step, (WHOLE,))
+            self.tree.answered(step, (whole_page(event.page),))
             return
         if step.kind is StepKind.RECOGNIZE:
             self.tree.read(convert.texts_of(event.values, self.tree.region))
@@ -110,19 +119,31 @@ class SourceState:
         await self.tell(event)
         self.tree.answered(step, ids)
 
-    async def failed(self, step: Step, ids: Sequence[int], error: SluicewayError, subject: Subject) -> None:
-        """A step failed for the page, for some regions, or for the source: said of each, or the end of the source."""
-        self.notes[step.index].failed += len(ids)
+    async def failed(
+        self, step: Step, ids: Sequence[int], error: SluicewayError, subject: Subject, page: int = 0
+    ) -> None:
+        """A step failed for the page, for some regions of it, or for the source: said of each, or the end of all."""
         if step.on_error == "fail":
+            self.failed_step = step.name
+            self.notes[step.index].failed += len(ids)
             raise error
+        await self.tell_failed(step, ids, error, subject, page)
+
+    async def tell_failed(
+        self, step: Step, ids: Sequence[int], error: SluicewayError, subject: Subject, page: int
+    ) -> None:
+        """Say of each that a step failed."""
+        self.notes[step.index].failed += len(ids)
         read = failed_values(ids, error)
-        await self.tell_values(step, ValuesRead(step.name, "", read.values, len(ids), read.size_bytes, subject), ids)
+        event = ValuesRead(step.name, "", read.values, len(ids), read.size_bytes, subject, page)
+        await self.tell_values(step, event, ids)
 
     async def tell_broken_promises(self) -> None:
         """Regions that another version did not find again are not read by it either: that is said of each."""
         error = Unavailable("the version that was reading it is gone, and the one after it does not find it")
-        for index, ids in self.tree.broken_promises().items():
-            step = self.pipeline.steps[index]
-            self.notes[index].failed += len(ids)
-            read = failed_values(ids, error)
-            await self.tell_values(step, ValuesRead(step.name, "", read.values, len(ids), read.size_bytes), ids)
+        for index, broken in self.tree.broken_promises().items():
+            by_page: dict[int, list[int]] = {}
+            for region_id in broken:
+                by_page.setdefault(self.tree.page_of(region_id), []).append(region_id)
+            for page, ids in by_page.items():
+                await self.tell_failed(self.pipeline.steps[index], ids, error, Subject.REGION, page)

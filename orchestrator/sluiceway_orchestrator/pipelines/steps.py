@@ -12,9 +12,10 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from sluiceway_runtime.account import Phase
+from sluiceway_runtime.documents.kind import is_document
 from sluiceway_runtime.errors import Internal, SluicewayError
 from sluiceway_runtime.server.convert import error_from_proto
 
@@ -22,6 +23,7 @@ from sluiceway_orchestrator.convert import regions as convert
 from sluiceway_orchestrator.events import Page, StageTimings, Subject, ValuesRead
 from sluiceway_orchestrator.fetch.fetcher import Fetched
 from sluiceway_orchestrator.geometry import IDENTITY, Matrix, chain
+from sluiceway_orchestrator.pipelines.document_pages import SEND_COPIES, DocumentPages, said_by_page, tell_texts
 from sluiceway_orchestrator.pipelines.source_state import SourceState
 from sluiceway_orchestrator.pipelines.together import nursery, together
 from sluiceway_orchestrator.pipelines.tree import WHOLE, RegionNode
@@ -32,8 +34,6 @@ from sluiceway_orchestrator.wire import Buffers, CropSpan, bytes_field, span_buf
 
 __all__ = ["Steps"]
 
-# Copies of an image while it is sent: the message, and the one that gRPC makes of it.
-SEND_COPIES = 2
 # A source whose turn comes when answers have grown by so much since it reserved room for its own reserves anew: many
 # reserve at once, before the first answer of their kind is known.
 OUTGROWN = 1.5
@@ -52,6 +52,16 @@ class _Origin:
     page: Page
     parents: Mapping[int, int] | None = None
     to_page: Mapping[int, Matrix] | None = None
+
+
+class _About(NamedTuple):
+    """What values are about."""
+
+    subject: Subject = Subject.REGION
+    page: int = 0
+
+
+_REGIONS = _About()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +114,10 @@ class Steps:
             self._end(step)
             return
         state, image = self._state, self._fetched.image
+        if is_document(image):
+            del image
+            await self._detect_document(step)
+            return
         fields = (state.detect_fields[step.name], state.binding.crop_fields[step.index])
         request = Buffers((bytes_field(_IMAGE_FIELD, len(image)), image, *fields))
         estimate = state.parts.estimates(state.pipeline, step)
@@ -140,6 +154,17 @@ class Steps:
         finally:
             state.account.remove(held, Phase.WORK)
 
+    async def _detect_document(self, step: Step) -> None:
+        """Detect in every page of a document; each is gone on with as soon as it is there."""
+        state = self._state
+
+        async def page_found(found: Found, page: int) -> None:
+            state.progress.begin(step)
+            await self._found(step, found, _Origin(Page(page, found.width, found.height)))
+
+        await DocumentPages(state, step, self._fetched.image, page_found).run()
+        self._end(step)
+
     async def _read_page(self, step: Step) -> None:
         if self._state.tree.is_answered(step, WHOLE):
             self._end(step)
@@ -150,7 +175,7 @@ class Steps:
         held = SEND_COPIES * size
         await state.account.reserve(held, Phase.WORK)
         try:
-            await self._read(step, Crops(image=(bytes_field(_CROPS_FIELD, size), *encoded)), (0,), Subject.PAGE)
+            await self._read(step, Crops(image=(bytes_field(_CROPS_FIELD, size), *encoded)), (0,), _About(Subject.PAGE))
         finally:
             state.account.remove(held, Phase.WORK)
         self._end(step)
@@ -174,14 +199,15 @@ class Steps:
             convert.to_page(regions, origin.to_page)
         parents = [origin.parents[crop] for crop in crops_of] if origin.parents is not None else None
         boxes, turned = convert.boxes_of(regions)
-        placed = state.tree.place(step, boxes, parents, turned)
+        placed = state.tree.place(step, boxes, parents, turned, origin.page.index)
         convert.place(regions, placed.ids, origin.parents)
         if state.pipeline.tells_callers:
             for region, box in zip(regions.regions, boxes, strict=True):
-                state.tree.nodes.setdefault(region.id, RegionNode.of(region, step.name, box))
+                state.tree.nodes.setdefault(region.id, RegionNode.of(region, step.name, box, origin.page.index))
         if any(span.crop_id >= len(boxes) for spans in found.crops.values() for span in spans):
             raise Internal("a stage sent crops of regions that it did not find")
         children = state.pipeline.children[step.index]
+        about = _About(page=origin.page.index)
         works: list[Coroutine[Any, Any, None]] = []
         recognizing: dict[int, None] = {}
         promised: list[tuple[Step, list[int]]] = []
@@ -191,6 +217,12 @@ class Steps:
                 wanted = [region.id for region in regions.regions if child.wants(region.class_name)]
                 works += [self._call_each(child, wanted)] if wanted else []
                 continue
+            if found.texts and child.kind is StepKind.RECOGNIZE:
+                said = said_by_page(state.tree, child, found, placed.ids)
+                promised.append((child, [*said]))
+                recognizing.update(dict.fromkeys(said))
+                works += [tell_texts(state, child, said, origin.page.index)] if said else []
+                continue
             spans = self._unanswered(child, found, placed.ids)
             most = self._most_crops(child)
             chunks = (spans[at : at + most] for at in range(0, len(spans), most))
@@ -198,7 +230,7 @@ class Steps:
                 told = [placed.ids[span.crop_id] for span in spans]
                 promised.append((child, told))
                 recognizing.update(dict.fromkeys(told))
-                works += [self._read(child, Crops(found.message, chunk), placed.ids) for chunk in chunks]
+                works += [self._read(child, Crops(found.message, chunk), placed.ids, about) for chunk in chunks]
             else:
                 outer = _Outer(found.message, placed.ids, crops_of, origin)
                 works += [self._detect_inside(child, outer, chunk) for chunk in chunks]
@@ -243,7 +275,7 @@ class Steps:
         try:
             found = await self._detect(step, request, len(spans))
         except SluicewayError as error:
-            await state.failed(step, list(parents.values()), error, Subject.REGION)
+            await state.failed(step, list(parents.values()), error, Subject.REGION, origin.page.index)
             self._end(step)
             return
         # Let through whether there is room or not: it is far on its way, and frees what it was cut from.
@@ -251,21 +283,27 @@ class Steps:
         try:
             for crop_id, failure in found.failures.items():
                 if crop_id in parents:
-                    await state.failed(step, [parents[crop_id]], error_from_proto(failure), Subject.REGION)
+                    fault = error_from_proto(failure)
+                    await state.failed(step, [parents[crop_id]], fault, Subject.REGION, origin.page.index)
             await self._found(step, found, _Origin(origin.page, parents, to_page))
         finally:
             state.account.remove(len(found.message), Phase.WORK)
 
-    async def _read(self, step: Step, crops: Crops, ids: Sequence[int], subject: Subject = Subject.REGION) -> None:
+    async def _read(self, step: Step, crops: Crops, ids: Sequence[int], about: _About = _REGIONS) -> None:
         """Read crops; each answer is told as it comes, and calls that work on it begin at once."""
         if not self._state.pipeline.children[step.index]:
-            await self._read_all(step, crops, ids, subject, None)
+            await self._read_all(step, crops, ids, about, None)
             return
         async with nursery() as group:
-            await self._read_all(step, crops, ids, subject, group)
+            await self._read_all(step, crops, ids, about, group)
 
     async def _read_all(
-        self, step: Step, crops: Crops, ids: Sequence[int], subject: Subject, group: asyncio.TaskGroup | None
+        self,
+        step: Step,
+        crops: Crops,
+        ids: Sequence[int],
+        about: _About,
+        group: asyncio.TaskGroup | None,
     ) -> None:
         state, notes = self._state, self._state.notes[step.index]
         notes.begin()
@@ -280,12 +318,13 @@ class Steps:
                 notes.failed += len(read.failed)
                 state.parts.values_read(len(read.ids), len(read.failed))
                 if read.failed and step.on_error == "fail":
+                    state.failed_step = step.name
                     raise error_from_proto(next(item.error for item in read.values.values if item.HasField("error")))
                 if not as_they_are:
                     convert.number_values(read.values, ids)
                 told = [ids[key] for key in read.ids]
                 model = read.model.name if read.model is not None else ""
-                event = ValuesRead(step.name, model, read.values, len(told), read.size_bytes, subject)
+                event = ValuesRead(step.name, model, read.values, len(told), read.size_bytes, *about)
                 await state.tell_values(step, event, told)
                 if group is not None:
                     failed = {ids[key] for key in read.failed}
@@ -344,11 +383,12 @@ class Steps:
     ) -> None:
         state = self._state
         state.notes[step.index].answered(StageTimings(), None)
+        page = state.tree.page_of(region_id) if subject is Subject.REGION else 0
         if isinstance(answer, SluicewayError):
-            await state.failed(step, (region_id,), answer, subject)
+            await state.failed(step, (region_id,), answer, subject, page)
             return
         values = convert.data_value(region_id, answer)
-        event = ValuesRead(step.name, "", values, 1, values.ByteSize(), subject)
+        event = ValuesRead(step.name, "", values, 1, values.ByteSize(), subject, page)
         await state.tell_values(step, event, (region_id,))
 
     def _end(self, step: Step) -> None:

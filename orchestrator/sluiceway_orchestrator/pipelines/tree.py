@@ -9,21 +9,26 @@ from math import ceil, floor
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sluiceway_orchestrator.events import ReadText
+from sluiceway_orchestrator.events import PLAIN_RUN, TextRun
 from sluiceway_orchestrator.geometry import Box, TurnedBox
 from sluiceway_orchestrator.pipelines.layout.frame import Direction, boxes_in, direction_of
 from sluiceway_orchestrator.pipelines.layout.page import Layout, lay_out
 from sluiceway_orchestrator.plan import Step
 
-__all__ = ["WHOLE", "Placed", "RegionNode", "RegionTree", "SourceLayout"]
+__all__ = ["WHOLE", "Placed", "RegionNode", "RegionTree", "SourceLayout", "whole_page"]
 
 # Regions of two detections of one image are the same if they share at least this part of both (intersection over
 # union): another version of a detector moves edges, and finds what the one before it found.
 _SAME_IOU = 0.5
 # Degrees: text runs from top to bottom.
 _DOWN = 90
-# In place of a region where something was said of the page, or of the source.
+# In place of a region where something was said of the first page, or of the source; `whole_page` of others.
 WHOLE = -1
+
+
+def whole_page(page: int) -> int:
+    """What stands in place of a region where something was said of a page."""
+    return WHOLE - page
 
 
 class Placed(NamedTuple):
@@ -45,13 +50,15 @@ class SourceLayout(NamedTuple):
         order: ids of all regions, the children of a region right behind it.
         lines: ids of the regions with text of each line.
         blocks: positions of the lines of each block.
-        quarter: how many degrees the page is turned clockwise, a multiple of 90.
+        quarters: by page, how many degrees it is turned clockwise, a multiple of 90; those that are not are left out.
+        pages: of the lines; empty where all are of the first page.
     """
 
     order: list[int]
     lines: list[list[int]]
     blocks: list[list[int]]
-    quarter: int
+    quarters: Mapping[int, int]
+    pages: list[int]
 
 
 @dataclass(slots=True)
@@ -64,13 +71,14 @@ class RegionNode:
     class_name: str
     confidence: float
     box_xyxy_px: Box
+    page: int = 0
     values: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, region: Any, step: str, box: Box) -> RegionNode:
+    def of(cls, region: Any, step: str, box: Box, page: int) -> RegionNode:
         """The node for a `Region` message."""
         parent = region.parent_id if region.HasField("parent_id") else None
-        return cls(region.id, parent, step, region.class_name, region.confidence, box)
+        return cls(region.id, parent, step, region.class_name, region.confidence, box, page)
 
 
 class RegionTree:
@@ -84,15 +92,19 @@ class RegionTree:
         self._boxes: list[Box] = []
         # Those that are not upright.
         self._turned: dict[int, TurnedBox] = {}
-        self._texts: dict[int, ReadText] = {}
+        self._texts: dict[int, TextRun] = {}
+        # Whether any of it runs otherwise than from left to right.
+        self._unusual = False
         self._parents: list[int | None] = []
         self._steps: list[int] = []
+        # Of regions of other pages than the first.
+        self._pages: dict[int, int] = {}
         self._again = False
-        # By step, of the detection before: what has not been found again yet.
-        self._missing: dict[int, _Missing] = {}
+        # By step and page, of the detection before: what has not been found again yet.
+        self._missing: dict[tuple[int, int], _Missing] = {}
         # What the client has heard of; an attempt may end between finding a region and telling of it.
         self._told: set[int] = set()
-        self._steps_told: set[int] = set()
+        self._steps_told: set[tuple[int, int]] = set()
         self._answered: set[tuple[int, int]] = set()
         self._promised: set[tuple[int, int]] = set()
         self.nodes: dict[int, RegionNode] = {}
@@ -111,10 +123,14 @@ class RegionTree:
     def begin_again(self) -> None:
         """All that follows is of a new detection of the same source."""
         self._again = True
-        by_step: dict[int, dict[int, Box]] = {}
+        known: dict[tuple[int, int], dict[int, Box]] = {}
         for region_id, step in enumerate(self._steps):
-            by_step.setdefault(step, {})[region_id] = self._boxes[region_id]
-        self._missing = {step: _Missing(boxes) for step, boxes in by_step.items()}
+            known.setdefault((step, self.page_of(region_id)), {})[region_id] = self._boxes[region_id]
+        self._missing = {place: _Missing(boxes) for place, boxes in known.items()}
+
+    def page_of(self, region_id: int) -> int:
+        """Number of the page that a region lies in."""
+        return self._pages.get(region_id, 0)
 
     def place(
         self,
@@ -122,6 +138,7 @@ class RegionTree:
         boxes: Sequence[Box],
         parents: Sequence[int] | None,
         turned: Mapping[int, TurnedBox] = MappingProxyType({}),
+        page: int = 0,
     ) -> Placed:
         """Take in the regions of one answer.
 
@@ -130,13 +147,16 @@ class RegionTree:
             boxes: upright boxes around them, in pixels of the page.
             parents: ids of the regions that they lie in; None for the page.
             turned: those that are not upright, by position.
+            page: number of the page, from 0.
         """
-        placed = self._place(step, boxes, parents)
+        placed = self._place(step, boxes, parents, page)
+        if page:
+            self._pages.update(dict.fromkeys(placed.ids, page))
         for position, box in turned.items():
             self._turned[placed.ids[position]] = box
         return placed
 
-    def _place(self, step: Step, boxes: Sequence[Box], parents: Sequence[int] | None) -> Placed:
+    def _place(self, step: Step, boxes: Sequence[Box], parents: Sequence[int] | None, page: int) -> Placed:
         if not self._again:
             first = len(self._boxes)
             self._boxes += boxes
@@ -144,7 +164,7 @@ class RegionTree:
             self._steps += [step.index] * len(boxes)
             return Placed(range(first, first + len(boxes)), None)
         ids, fresh = [], []
-        missing = self._missing.get(step.index)
+        missing = self._missing.get((step.index, page))
         for index, box in enumerate(boxes):
             known = missing.take(box) if missing is not None else None
             if known is not None:
@@ -170,18 +190,19 @@ class RegionTree:
         x0, y0, x1, y1 = floor(x0), floor(y0), ceil(x1), ceil(y1)
         return TurnedBox((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0, 0.0)
 
-    def read(self, texts: Iterable[ReadText]) -> None:
-        """Text was read in these."""
-        self._texts.update((text.region_id, text) for text in texts)
+    def read(self, texts: Mapping[int, TextRun]) -> None:
+        """Text was read in these regions."""
+        self._texts.update(texts)
+        self._unusual = self._unusual or any(run is not PLAIN_RUN for run in texts.values())
 
-    def told(self, step: Step, ids: Iterable[int]) -> None:
-        """The client has heard of these regions, or that a step found none."""
+    def told(self, step: Step, ids: Iterable[int], page: int = 0) -> None:
+        """The client has heard of these regions of a page, or that a step found none."""
         self._told.update(ids)
-        self._steps_told.add(step.index)
+        self._steps_told.add((step.index, page))
 
-    def has_told(self, step: Step) -> bool:
-        """Whether the client has heard of anything that a step found."""
-        return step.index in self._steps_told
+    def has_told(self, step: Step, page: int = 0) -> bool:
+        """Whether the client has heard of anything that a step found in a page."""
+        return (step.index, page) in self._steps_told
 
     def promise(self, step: Step, ids: Iterable[int]) -> None:
         """The client was told that a step will say something of these regions."""
@@ -208,12 +229,30 @@ class RegionTree:
         return self.layout().order
 
     def layout(self) -> SourceLayout:
-        """Order, lines and blocks of all regions that the client knows."""
+        """Order, lines and blocks of all regions that the client knows, page after page."""
+        if not self._pages:
+            return self._layout_of(self._told, 0)
+        by_page: dict[int, list[int]] = {}
+        for region_id in self._told:
+            by_page.setdefault(self.page_of(region_id), []).append(region_id)
+        whole = SourceLayout([], [], [], {}, [])
+        quarters: dict[int, int] = {}
+        for page in sorted(by_page):
+            its = self._layout_of(by_page[page], page)
+            whole.blocks.extend([len(whole.lines) + line for line in block] for block in its.blocks)
+            whole.order.extend(its.order)
+            whole.lines.extend(its.lines)
+            whole.pages.extend([page] * len(its.lines))
+            quarters |= its.quarters
+        return whole._replace(quarters=quarters)
+
+    def _layout_of(self, members: Iterable[int], page: int) -> SourceLayout:
+        """Those of one page."""
         children: dict[int | None, list[int]] = {}
-        for region_id, parent in enumerate(self._parents):
-            if region_id in self._told:
-                children.setdefault(parent, []).append(region_id)
-        direction, quarter = self._direction()
+        for region_id in sorted(members):
+            children.setdefault(self._parents[region_id], []).append(region_id)
+        direction, quarter = self._direction(children)
+        quarters = {page: quarter} if quarter else {}
         order: list[int] = []
         lines: list[list[int]] = []
         blocks: list[list[int]] = []
@@ -230,20 +269,32 @@ class RegionTree:
             for block in sorted((block for part in parts for block in part), key=lambda block: places[block[0][0]]):
                 blocks.append(list(range(len(lines), len(lines) + len(block))))
                 lines += block
-            return SourceLayout(order, lines, blocks, quarter)
+            return SourceLayout(order, lines, blocks, quarters, [])
         layout = self._laid_out(children.get(None, []), direction)
         for block in self._with_text(layout):
             blocks.append(list(range(len(lines), len(lines) + len(block))))
             lines += block
-        return SourceLayout(layout.order, lines, blocks, quarter)
+        return SourceLayout(layout.order, lines, blocks, quarters, [])
 
-    def _direction(self) -> tuple[Direction, int]:
-        """Which way the text of the page runs, and by how much the page is turned, which need not be the same."""
-        texts = self._texts
-        if not self._turned and not any(text.rotation_degrees for text in texts.values()):
+    def _direction(self, children: Mapping[int | None, Sequence[int]]) -> tuple[Direction, int]:
+        """Which way the text of a page runs, and by how much the page is turned, which need not be the same."""
+        if not self._pages:
+            return self._direction_of(self._boxes, self._turned, self._texts)
+        members = [region_id for ids in children.values() for region_id in ids]
+        places = {region_id: place for place, region_id in enumerate(members)}
+        return self._direction_of(
+            [self._boxes[region_id] for region_id in members],
+            {places[key]: self._turned[key] for key in members if key in self._turned},
+            {places[key]: self._texts[key] for key in members if key in self._texts},
+        )
+
+    def _direction_of(
+        self, boxes: Sequence[Box], turned: Mapping[int, TurnedBox], texts: Mapping[int, TextRun]
+    ) -> tuple[Direction, int]:
+        if not turned and not self._unusual:
             return Direction(), 0
         rotations = {region_id: text.rotation_degrees for region_id, text in texts.items()}
-        direction = direction_of(self._boxes, self._turned, rotations)
+        direction = direction_of(boxes, turned, rotations)
         # Columns of Chinese or Japanese run down on a page that is not turned; its lines go to the left all the same.
         upright = direction.quarter == _DOWN and 2 * sum(text.may_run_down for text in texts.values()) > len(texts)
         return direction, 0 if upright else direction.quarter
@@ -253,14 +304,20 @@ class RegionTree:
         turned = {at: self._turned[key] for at, key in enumerate(ids) if key in self._turned} if self._turned else {}
         boxes = boxes_in(direction, [self._boxes[region_id] for region_id in ids], turned)
         texts = self._texts
-        leftwards = {at for at, key in enumerate(ids) if key in texts and texts[key].leftwards}
+        unusual = enumerate(ids) if self._unusual else ()
+        leftwards = {at for at, key in unusual if key in texts and texts[key].leftwards}
         layout = lay_out(boxes, leftwards)
+        if len(ids) == len(self._boxes):
+            # Each is its own position.
+            return layout
         lines = [[ids[at] for at in line] for line in layout.lines]
         return Layout([ids[at] for at in layout.order], lines, layout.blocks)
 
     def _with_text(self, layout: Layout) -> list[list[list[int]]]:
         """Blocks of lines of those regions in which text was read."""
         texts = self._texts
+        if all(map(texts.__contains__, layout.order)):
+            return [[layout.lines[at] for at in block] for block in layout.blocks]
         lines = [[key for key in line if key in texts] for line in layout.lines]
         blocks = ([lines[at] for at in block if lines[at]] for block in layout.blocks)
         return [block for block in blocks if block]

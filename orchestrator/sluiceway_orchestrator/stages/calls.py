@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2
+from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import (
     Cancelled,
@@ -126,17 +127,21 @@ class Failures:
         self.avoid = lease.replica
         if isinstance(error, WrongGroup):
             self._stray(lease)
+            self._stage.retried["version"] += 1
         elif not isinstance(error, (*_BROKEN, QueueFull)):
             raise error from None
         elif not named:
             self._broke(lease, error)
+            self._stage.retried["broke"] += 1
         elif isinstance(error, QueueFull):
             self._refused(lease, error)
+            self._stage.retried["full"] += 1
         else:
             self._turned_away += 1
             lease.replica.failed()
             if self._turned_away >= MAX_TURNED_AWAY:
                 raise error from None
+            self._stage.retried["leaving"] += 1
 
     def _stray(self, lease: Lease[Any]) -> None:
         self._strays += 1
@@ -176,6 +181,21 @@ def model_of(model: model_pb2.Model) -> Model:
     return Model(model.name, model.version, model.weights_sha256)
 
 
-def timings_of(timings: model_pb2.StageTimings) -> StageTimings:
-    """Milliseconds inside a stage."""
-    return StageTimings(timings.queue_ms, timings.compute_ms, timings.total_ms, timings.decode_ms)
+def timings_of(timings: model_pb2.StageTimings, lease: Lease[Any] | None) -> StageTimings:
+    """Milliseconds inside a stage, as it says itself, and what came to them outside, by our own clock.
+
+    Without a lease nothing is said of the outside: a call that brings one answer after the other has no time of each.
+    """
+    queue_ms, compute_ms, total_ms = timings.queue_ms, timings.compute_ms, timings.total_ms
+    batch_ms = total_ms - queue_ms - compute_ms
+    waited_ms = lease.waited_s * 1000 if lease is not None else 0.0
+    transfer_ms = (monotonic() - lease.granted_s) * 1000 - total_ms if lease is not None else 0.0
+    return StageTimings(
+        queue_ms,
+        compute_ms,
+        total_ms,
+        timings.decode_ms,
+        batch_ms if batch_ms > 0 else 0.0,
+        waited_ms,
+        transfer_ms if transfer_ms > 0 else 0.0,
+    )

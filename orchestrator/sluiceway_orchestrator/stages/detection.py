@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, NamedTuple
 
 import grpc.aio
+from sluiceway_runtime.clock import monotonic
+from sluiceway_runtime.errors import SluicewayError
+from sluiceway_runtime.server.convert import error_from_proto
+from sluiceway_runtime.varint import read_varint
 
+from sluiceway.common.v1 import model_pb2
 from sluiceway.detection.v1 import detection_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2
 from sluiceway_orchestrator.events import Model, StageTimings
@@ -22,13 +30,22 @@ from sluiceway_orchestrator.stages.calls import (
     watch,
 )
 from sluiceway_orchestrator.stages.group import Group
-from sluiceway_orchestrator.stages.stage import Stage, Ticket
+from sluiceway_orchestrator.stages.replica import Replica
+from sluiceway_orchestrator.stages.stage import Lease, Stage, Ticket
 from sluiceway_orchestrator.wire import Buffers, CropSpan, split_crops, split_field
 
-__all__ = ["DetectionClient", "DetectionDescription", "DetectionWire", "Found", "Outgrown"]
+__all__ = ["DetectionClient", "DetectionDescription", "DetectionWire", "Found", "FoundPage", "Outgrown", "PageRange"]
 
 _SERVICE = "sluiceway.detection.v1.DetectionService"
 _DETECTIONS_FIELD = 3
+_FOUND_FIELD = detection_pb2.DetectPagesResponse.FOUND_FIELD_NUMBER
+# Times that a replica gets one document: a first short range of pages, and another one.
+MAX_SENDS = 2
+# For so long a range waits for a replica that has not had the document, while others have room; and for so long for one
+# that may have it.
+UNEVEN_S = 0.2
+OTHERS_FULL_S = 2.0
+OTHERS_FULL_PAUSE_S = 0.02
 
 DetectionDescription = detection_pb2.DescribeResponse
 
@@ -85,6 +102,7 @@ class Found(NamedTuple):
         crops: by spec, those that were cut to it.
         failures: of crops, by their id.
         notices: `Notice` messages.
+        texts: `Text` messages of the regions, where a page said itself what stands in it; it then has no crops.
     """
 
     width: int
@@ -96,6 +114,41 @@ class Found(NamedTuple):
     notices: Sequence[Any]
     model: Model
     timings: StageTimings
+    texts: Sequence[Any] = ()
+
+
+class FoundPage(NamedTuple):
+    """What became of a page of a document.
+
+    Attributes:
+        number: of the page, from 0.
+        page_count: of the document; 0 where the stage does not know it.
+        found: what was found, or why nothing can be.
+    """
+
+    number: int
+    page_count: int
+    found: Found | SluicewayError
+
+
+class PageRange(NamedTuple):
+    """Pages to ask for.
+
+    Attributes:
+        first: number of the first, from 0.
+        most: at most so many; 0 for all that follow.
+        answered: of the whole document, those that need not be asked for; it grows.
+    """
+
+    first: int
+    most: int
+    answered: set[int]
+
+    @property
+    def answered_within(self) -> Iterator[int]:
+        """Those of them in this range."""
+        end = self.first + self.most if self.most else None
+        return (page for page in self.answered if page >= self.first and (end is None or page < end))
 
 
 class Outgrown(Exception):
@@ -144,22 +197,143 @@ class DetectionClient:
                 except grpc.aio.AioRpcError as error:
                     failures.handle(lease, error)
                     continue
-                rest, spans = split_crops(message)
-                detections, rest = split_field(rest, _DETECTIONS_FIELD)
-                response = detection_pb2.DetectResponse.FromString(rest)
-                lease.report(report_of(response.load))
+                found, load = _found_of(message, lease)
+                lease.report(report_of(load))
                 self.stage.retries.earn()
-                return Found(
-                    width=response.width,
-                    height=response.height,
-                    regions=pipeline_pb2.Regions.FromString(detections),
-                    message=message,
-                    crops=_by_spec(spans),
-                    failures={failure.crop_id: failure.error for failure in response.failures},
-                    notices=response.notices,
-                    model=model_of(response.model),
-                    timings=timings_of(response.timings),
-                )
+                return found
+
+    async def detect_pages(
+        self,
+        document: Buffers,
+        pages: PageRange,
+        ticket: Ticket,
+        group: Group[DetectionDescription],
+        *,
+        cost: int,
+        sent: Counter[Replica[DetectionDescription]],
+        prefers_text: bool = False,
+    ) -> AsyncGenerator[FoundPage, None]:
+        """Detect in pages of a document, and give answers as they come, each page once. Close this iterator.
+
+        Where a call breaks off, what has not been answered is asked of another replica.
+
+        Args:
+            document: a `DetectPagesRequest` in pieces, without its pages.
+            pages: which; those that are answered are added to `answered`.
+            ticket: for whom.
+            group: the version that the source is bound to.
+            cost: pages that a replica works on at a time.
+            sent: how often each replica got the document; see `MAX_SENDS`.
+            prefers_text: of pages that hold text, take that.
+
+        Raises:
+            GroupGone: that version is not there any more.
+            ImageTooLarge: the request fits in no message.
+            SluicewayError: the document cannot be read, or the stage's own error.
+        """
+        failures = Failures(self.stage, group)
+        while True:
+            asked = detection_pb2.DetectPagesRequest(
+                first_page=pages.first,
+                max_pages=pages.most,
+                except_pages=sorted(pages.answered_within),
+                text_layer=model_pb2.TEXT_LAYER_PREFER if prefers_text else model_pb2.TEXT_LAYER_UNSPECIFIED,
+            )
+            request = Buffers((*document.parts, asked.SerializeToString()))
+            with await self._place_for_document(cost, ticket, group, sent, failures.avoid) as lease:
+                sent[lease.replica] += 1
+                try:
+                    async with aclosing(self._pages_call(lease, request, ticket, group)) as messages:
+                        async for message in messages:
+                            page, load = _page_of(message)
+                            if load is not None:
+                                lease.report(report_of(load))
+                            if page.number not in pages.answered:
+                                pages.answered.add(page.number)
+                                yield page
+                except grpc.aio.AioRpcError as error:
+                    failures.handle(lease, error)
+                else:
+                    self.stage.retries.earn()
+                    return
+
+    async def _place_for_document(
+        self,
+        cost: int,
+        ticket: Ticket,
+        group: Group[DetectionDescription],
+        sent: Counter[Replica[DetectionDescription]],
+        avoid: Replica[DetectionDescription] | None,
+    ) -> Lease[DetectionDescription]:
+        """A place at a replica that has not had the document too often; at any, where others stay full for long."""
+        begun_s, tries = monotonic(), 0
+        while True:
+            lease = await self.stage.lease(ticket, cost, group, avoid=avoid)
+            members = self.stage.members_of(group)
+            times, waited_s = sent[lease.replica], monotonic() - begun_s
+            if (
+                times <= min((sent[member] for member in members), default=0)
+                or (waited_s > UNEVEN_S and times < MAX_SENDS)
+                or waited_s > OTHERS_FULL_S
+            ):
+                return lease
+            # Given back, and not waited for in the line: nobody behind it is kept from a replica that has room.
+            with lease:
+                avoid = lease.replica
+            tries += 1
+            # Another one may be chosen at once, if it is a matter of luck.
+            await asyncio.sleep(0 if tries < 2 * len(members) else OTHERS_FULL_PAUSE_S)
+
+    async def _pages_call(
+        self, lease: Lease[DetectionDescription], request: Buffers, ticket: Ticket, group: Group[Any]
+    ) -> AsyncGenerator[bytes, None]:
+        method = lease.replica.channel.unary_stream(
+            f"/{_SERVICE}/DetectPages", request_serializer=as_it_is, response_deserializer=as_it_is
+        )
+        call = method(
+            request.join(),
+            timeout=remaining_s(ticket.deadline),
+            metadata=call_metadata(ticket, group, request.size_bytes),
+        )
+        try:
+            while isinstance(message := await call.read(), bytes):
+                yield message
+        finally:
+            # An abandoned call would go on, and leak: it is ended here whatever the reason for leaving.
+            call.cancel()
+
+
+def _found_of(message: bytes, lease: Lease[Any] | None = None) -> tuple[Found, Any]:
+    """An answer, and the load that it reports; without its lease it is one of several of a call."""
+    rest, spans = split_crops(message)
+    detections, rest = split_field(rest, _DETECTIONS_FIELD)
+    response = detection_pb2.DetectResponse.FromString(rest)
+    found = Found(
+        width=response.width,
+        height=response.height,
+        regions=pipeline_pb2.Regions.FromString(detections),
+        message=message,
+        crops=_by_spec(spans),
+        failures={failure.crop_id: failure.error for failure in response.failures},
+        notices=response.notices,
+        model=model_of(response.model),
+        timings=timings_of(response.timings, lease),
+    )
+    return found, response.load
+
+
+def _page_of(message: bytes) -> tuple[FoundPage, Any]:
+    """The answer for a page, and the load that it reports, if it does."""
+    field, rest = split_field(message, _FOUND_FIELD)
+    response = detection_pb2.DetectPagesResponse.FromString(rest)
+    if not field:
+        return FoundPage(response.page, response.page_count, error_from_proto(response.error)), None
+    # Behind the tag and the length.
+    _, start = read_varint(field, 1)
+    found, load = _found_of(field[start:])
+    for notice in found.notices:
+        notice.page = response.page
+    return FoundPage(response.page, response.page_count, found._replace(texts=response.texts)), load
 
 
 def _by_spec(spans: Sequence[CropSpan]) -> dict[str, tuple[CropSpan, ...]]:

@@ -157,7 +157,7 @@ class RecognitionClient:
                     try:
                         async with aclosing(self._call(lease, request, ticket, group)) as messages:
                             async for message in messages:
-                                read, load = _read(message, pending)
+                                read, load = _read(message, pending, lease)
                                 lease.report(report_of(load))
                                 lease.settle(len(read.ids))
                                 if read.ids:
@@ -196,7 +196,7 @@ def failed_values(ids: Iterable[int], error: SluicewayError) -> Read:
     return Read(values, found, found, values.ByteSize(), None, StageTimings())
 
 
-def _read(message: bytes, pending: dict[int, None]) -> tuple[Read, Any]:
+def _read(message: bytes, pending: dict[int, None], lease: Lease[Any]) -> tuple[Read, Any]:
     """An answer as the values that clients get, of what was still pending, and the load that it reports."""
     recognitions, rest = split_field(message, _RECOGNITIONS_FIELD)
     response = recognition_pb2.RecognizeResponse.FromString(rest)
@@ -214,5 +214,6 @@ def _read(message: bytes, pending: dict[int, None]) -> tuple[Read, Any]:
     for key in ids:
         del pending[key]
     failed = tuple(value.region_id for value in values.values if value.HasField("error"))
-    read = Read(values, tuple(ids), failed, len(recognitions), model_of(response.model), timings_of(response.timings))
+    timings = timings_of(response.timings, lease)
+    read = Read(values, tuple(ids), failed, len(recognitions), model_of(response.model), timings)
     return read, response.load

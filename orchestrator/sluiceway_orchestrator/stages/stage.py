@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, NamedTuple, Self, TypeVar
 
@@ -13,17 +13,20 @@ import grpc.aio
 from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import DeadlineExceeded, Unavailable
+from sluiceway_runtime.metrics.waits import Waits
 from sluiceway_runtime.priority import Priority
 
-from sluiceway_orchestrator.backlog import Ageing, Backlog, Entry
+from sluiceway_orchestrator.backlog import Backlog, Entry
 from sluiceway_orchestrator.stages.balancer import Report, choose
 from sluiceway_orchestrator.stages.group import Group, GroupGone, Shares
+from sluiceway_orchestrator.stages.presence import Presence
 from sluiceway_orchestrator.stages.replica import Replica, StageWire
 from sluiceway_orchestrator.stages.replica_set import ReplicaSet
 from sluiceway_orchestrator.stages.resolver import Lookup, Target, system_lookup
 from sluiceway_orchestrator.stages.retry import RetryBudget
+from sluiceway_orchestrator.stages.settings import StageSettings
 
-__all__ = ["Lease", "Stage", "StageSettings", "Ticket"]
+__all__ = ["Lease", "Stage", "Ticket"]
 
 Description = TypeVar("Description")
 
@@ -47,26 +50,21 @@ class Ticket(NamedTuple):
     request_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class StageSettings:
-    """See `OrchestratorConfig`."""
-
-    resolve_interval_s: float = 2.0
-    initial_window: int = 4
-    retry_ratio: float = 0.2
-    # Enough for everything in flight with a replica that dies.
-    retry_reserve: int = 512
-    ageing: Ageing = field(default_factory=Ageing)
-
-
 class Lease(Generic[Description]):
-    """A place at a replica, for one call. Leaving the `with` block gives it back."""
+    """A place at a replica, for one call. Leaving the `with` block gives it back.
 
-    __slots__ = ("_cost", "_stage", "replica")
+    Attributes:
+        granted_s: when it was had.
+        waited_s: how long it was waited for.
+    """
 
-    def __init__(self, stage: Stage[Description], replica: Replica[Description], cost: int) -> None:
+    __slots__ = ("_cost", "_stage", "granted_s", "replica", "waited_s")
+
+    def __init__(self, stage: Stage[Description], replica: Replica[Description], cost: int, now_s: float) -> None:
         self._stage = stage
         self._cost = cost
+        self.granted_s = now_s
+        self.waited_s = 0.0
         self.replica = replica
         replica.leases += 1
 
@@ -113,6 +111,11 @@ class Stage(Generic[Description]):
     """Hands out places at the replicas of one stage; whoever finds none waits here, and not in a replica's queue.
 
     Each version has a line of its own, since work for one is of no use to the replicas of another.
+
+    Attributes:
+        retries: how many calls may be made again.
+        retried: how many were, by why.
+        waits: those of calls and of sources, for a replica.
     """
 
     def __init__(
@@ -130,6 +133,8 @@ class Stage(Generic[Description]):
         self.name = name
         self.kind = kind
         self.retries = RetryBudget(settings.retry_ratio, settings.retry_reserve)
+        self.retried = {"broke": 0, "full": 0, "leaving": 0, "version": 0}
+        self.waits = Waits()
         self._wire = wire
         self._ageing = settings.ageing
         self._set = ReplicaSet(
@@ -144,6 +149,7 @@ class Stage(Generic[Description]):
             on_change=self._on_change,
             hurry=lambda: not self.is_there and self.backlog_items > 0,
         )
+        self._presence = Presence(name, target, lambda: self.is_there)
         self._groups: dict[str, Group[Description]] = {}
         self._members: dict[str, tuple[Replica[Description], ...]] = {}
         self._usable: tuple[Replica[Description], ...] = ()
@@ -194,13 +200,19 @@ class Stage(Generic[Description]):
             replica.occupancy.capacity for replica in self._usable
         )
 
+    def members_of(self, group: Group[Description]) -> tuple[Replica[Description], ...]:
+        """The replicas of a version that take work now."""
+        return self._members.get(group.name, ())
+
     async def start(self) -> None:
         """Begin to resolve and to watch; does not wait for a replica."""
+        self._presence.start()
         await self._set.start()
 
     async def close(self) -> None:
         """Close every channel. Whoever still waits gets Unavailable."""
         self._closed = True
+        self._presence.close()
         if self._pump_timer is not None:
             self._pump_timer.cancel()
         await self._set.close()
@@ -238,6 +250,7 @@ class Stage(Generic[Description]):
         """
         self._binding += 1
         begun_s = monotonic()
+        waiting = self.waits.begin(begun_s)
         try:
             async with asyncio.timeout(_patience_s(deadline)):
                 while not self._members:
@@ -247,6 +260,7 @@ class Stage(Generic[Description]):
             raise self._no_replica(begun_s) from None
         finally:
             self._binding -= 1
+            self.waits.end(waiting, monotonic())
 
     async def lease(
         self, ticket: Ticket, cost: int, group: Group[Description], *, avoid: Replica[Description] | None = None
@@ -272,6 +286,7 @@ class Stage(Generic[Description]):
                 raise GroupGone(f"{self.name}: {group.name}")
             replica = choose(members, ticket.priority, monotonic(), avoid=avoid)
             if replica is not None:
+                self.waits.none()
                 return self._give(replica, cost)
         future: asyncio.Future[Lease[Description]] = asyncio.get_running_loop().create_future()
         entry = line.push(
@@ -281,9 +296,11 @@ class Stage(Generic[Description]):
         if not self._usable:
             self._set.look_again()
         begun_s = monotonic()
+        waiting = self.waits.begin(begun_s)
+        waited_s = 0.0
         try:
             async with asyncio.timeout(_patience_s(ticket.deadline)):
-                return await future
+                lease = await future
         except BaseException as error:
             line.discard(entry)
             if future.done() and not future.cancelled() and future.exception() is None:
@@ -295,6 +312,10 @@ class Stage(Generic[Description]):
             if self._usable:
                 raise DeadlineExceeded(f"the time ran out in the queue of {self.name}") from None
             raise self._no_replica(begun_s) from None
+        finally:
+            waited_s = self.waits.end(waiting, monotonic())
+        lease.waited_s = waited_s
+        return lease
 
     def pump(self) -> None:
         """Give waiting work to replicas that have room."""
@@ -330,8 +351,9 @@ class Stage(Generic[Description]):
         self.pump()
 
     def _give(self, replica: Replica[Description], cost: int) -> Lease[Description]:
-        replica.occupancy.took(cost, monotonic())
-        return Lease(self, replica, cost)
+        now_s = monotonic()
+        replica.occupancy.took(cost, now_s)
+        return Lease(self, replica, cost, now_s)
 
     def _no_replica(self, begun_s: float) -> Unavailable:
         # A client that reads how long it was waited for does not wait as long again.
@@ -344,6 +366,7 @@ class Stage(Generic[Description]):
         if self._closed:
             return
         self._usable = self._set.ready
+        self._presence.changed()
         members: dict[str, list[Replica[Description]]] = {}
         for replica in self._usable:
             for name, description in replica.versions.items():

@@ -31,6 +31,7 @@ class SourceEvents:
         texts: how often each text came.
         values: by step and region, what was said of regions.
         region_errors: of regions, by id.
+        page_values: by step, what was said of the first page; of another one by `step/page`.
         order: kinds of events, in their order.
     """
 
@@ -76,8 +77,9 @@ class SourceEvents:
         self.models.add(values.model)
         for item in values.values:
             if values.subject == pipeline_pb2.SUBJECT_PAGE:
-                assert values.step not in self.page_values, "something was said twice of the page"
-                self.page_values[values.step] = item
+                place = f"{values.step}/{values.page}" if values.page else values.step
+                assert place not in self.page_values, "something was said twice of a page"
+                self.page_values[place] = item
             elif values.subject == pipeline_pb2.SUBJECT_SOURCE:
                 assert values.step not in self.source_values, "something was said twice of the source"
                 self.source_values[values.step] = item

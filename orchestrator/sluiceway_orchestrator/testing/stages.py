@@ -15,19 +15,22 @@ from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from sluiceway_runtime.errors import SluicewayError, UnknownModel
+from sluiceway_runtime.errors import InvalidImage, SluicewayError, UnknownModel
+from sluiceway_runtime.server.convert import error_to_proto
 from sluiceway_runtime.server.status import code_of, trailers
 
 from sluiceway.common.v1 import crop_pb2, model_pb2, value_pb2
 from sluiceway.detection.v1 import detection_pb2, detection_pb2_grpc
 from sluiceway.recognition.v1 import recognition_pb2, recognition_pb2_grpc
 
-__all__ = ["FakeDetection", "FakeRecognition", "FakeServer", "picture", "picture_number"]
+__all__ = ["FakeDetection", "FakeRecognition", "FakeServer", "document", "picture", "picture_number"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _MAGIC = b"\xff\xd8\xff\xe0"
 _HEADER = struct.Struct(">4sIII")
+_PDF = b"%PDF-"
+_DOCUMENT = struct.Struct(">IIII")
 _LINE_PX = 20
 SERVICES = {
     "detection": "sluiceway.detection.v1.DetectionService",
@@ -42,6 +45,12 @@ OPTIONS = [
 def picture(number: int, *, regions: int = 2, size_bytes: int = 64, crop_bytes: int = 48) -> bytes:
     """A picture that `FakeDetection` finds `regions` lines in, each cut to `crop_bytes` of pixels."""
     head = _HEADER.pack(_MAGIC, number, regions, crop_bytes)
+    return head + bytes(max(0, size_bytes - len(head)))
+
+
+def document(number: int, pages: int, *, regions: int = 2, size_bytes: int = 64, crop_bytes: int = 48) -> bytes:
+    """A document of so many pictures, numbered `1000 * number` and on, as `FakeDetection` reads it."""
+    head = _PDF + _DOCUMENT.pack(number, pages, regions, crop_bytes)
     return head + bytes(max(0, size_bytes - len(head)))
 
 
@@ -61,6 +70,11 @@ class FakeDetection(detection_pb2_grpc.DetectionServiceServicer):
         version: of its weights, by which replicas differ.
         inside: regions that it finds in each crop.
         crops_seen: crops that came.
+        workers: pages that it answers at a time.
+        damaged: pages of documents that it cannot read.
+        with_text: pages that hold text.
+        documents, document_bytes: documents that came, and how large they were together.
+        pages_seen: how often each page of a document was computed.
         running, cancelled: calls in progress, and calls that were cancelled.
     """
 
@@ -73,6 +87,12 @@ class FakeDetection(detection_pb2_grpc.DetectionServiceServicer):
     version: str = "1"
     inside: int = 2
     crops_seen: int = 0
+    workers: int = 1
+    damaged: frozenset[int] = frozenset()
+    with_text: frozenset[int] = frozenset()
+    documents: int = 0
+    document_bytes: int = 0
+    pages_seen: Counter[int] = field(default_factory=Counter)
     running: int = 0
     cancelled: int = 0
 
@@ -97,12 +117,58 @@ class FakeDetection(detection_pb2_grpc.DetectionServiceServicer):
         finally:
             self.running -= 1
         answer = self._answer(640, max(480, regions * _LINE_PX))
+        self._add_lines(answer, request, regions, number, crop_bytes)
+        return answer
+
+    async def DetectPages(  # noqa: N802 - the contract's name
+        self, request: detection_pb2.DetectPagesRequest, context: Context
+    ) -> AsyncIterator[detection_pb2.DetectPagesResponse]:
+        """Answer for each page, the later of two that are done together first; `before` may end the call."""
+        number, pages, regions, crop_bytes = _DOCUMENT.unpack_from(request.document, len(_PDF))
+        self.documents += 1
+        self.document_bytes += len(request.document)
+        end = min(pages, request.first_page + request.max_pages) if request.max_pages else pages
+        wanted = [page for page in range(request.first_page, end) if page not in request.except_pages]
+        self.running += 1
+        try:
+            for start in range(0, len(wanted), self.workers):
+                for page in reversed(wanted[start : start + self.workers]):
+                    if self.before is not None:
+                        await self.before(1000 * number + page)
+                    self.pages_seen[page] += 1
+                    response = detection_pb2.DetectPagesResponse(page=page, page_count=pages)
+                    if page in self.damaged:
+                        response.error.CopyFrom(error_to_proto(InvalidImage("the page is damaged")))
+                    else:
+                        response.found.CopyFrom(self._answer(640, max(480, regions * _LINE_PX)))
+                        self._add_lines(response.found, request, regions, 1000 * number + page, crop_bytes)
+                        if request.text_layer == model_pb2.TEXT_LAYER_PREFER and page in self.with_text:
+                            del response.found.crops[:]
+                            response.texts.extend(
+                                value_pb2.Text(text=f"said {page}:{region}", confidence=1) for region in range(regions)
+                            )
+                    yield response
+        except SluicewayError as error:
+            await context.abort(code_of(error), error.message, trailers(error))
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled += 1
+            raise
+        finally:
+            self.running -= 1
+
+    def _add_lines(
+        self,
+        answer: detection_pb2.DetectResponse,
+        request: detection_pb2.DetectRequest | detection_pb2.DetectPagesRequest,
+        regions: int,
+        number: int,
+        crop_bytes: int,
+    ) -> None:
         for region in range(regions):
             # From the bottom up, so that the reading order is not the order of the ids.
             top = (regions - 1 - region) * _LINE_PX
             box = (10, top, 90, top + _LINE_PX - 4)
             self._add(answer, request, region, box, (number, region, crop_bytes))
-        return answer
 
     async def _detect_inside(
         self, request: detection_pb2.DetectRequest, context: Context
@@ -135,7 +201,7 @@ class FakeDetection(detection_pb2_grpc.DetectionServiceServicer):
     def _add(
         self,
         answer: detection_pb2.DetectResponse,
-        request: detection_pb2.DetectRequest,
+        request: detection_pb2.DetectRequest | detection_pb2.DetectPagesRequest,
         region: int,
         box: tuple[float, float, float, float],
         facts: tuple[int, int, int],
@@ -164,7 +230,8 @@ class FakeDetection(detection_pb2_grpc.DetectionServiceServicer):
             server_version="test",
             model=model_pb2.Model(name="fake-detector", version=self.version, weights_sha256="d" * 64),
             classes=self.classes,
-            workers=1,
+            workers=self.workers,
+            max_document_pages=1000,
             crop_spec=crop_pb2.CropSpec(max_width=640, resize_rule=crop_pb2.RESIZE_RULE_FIT_LONGEST),
         )
 

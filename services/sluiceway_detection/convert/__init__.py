@@ -12,21 +12,35 @@ from sluiceway_detection.convert.images import (
     request_of,
 )
 from sluiceway_detection.convert.options import Defaults, job_of, priority_of
+from sluiceway_detection.convert.pages import (
+    PagesRequest,
+    add_texts,
+    page_range_of,
+    pages_request_of,
+    prefers_text,
+    read_pages_request,
+)
 
 __all__ = [
     "Defaults",
     "EncodedCrop",
+    "PagesRequest",
     "RawCrop",
     "Request",
     "add_answer",
     "add_failure",
+    "add_texts",
     "check_crops",
     "crop_spec_message",
     "file_of",
     "job_of",
     "model_message",
+    "page_range_of",
+    "pages_request_of",
     "pixels_of",
+    "prefers_text",
     "priority_of",
+    "read_pages_request",
     "read_request",
     "request_of",
 ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sluiceway_runtime.errors import InvalidOption, SluicewayError
+from sluiceway_runtime.images.notices import MESSAGES
 from sluiceway_runtime.pool import Buffer, Outcome
 from sluiceway_runtime.server.convert import error_to_proto
 
@@ -67,6 +68,8 @@ def add_answer(
     )
     for crop, pixels in zip(answer.crops, outcome.payload.buffers, strict=True):
         _add_crop(response.crops.add(id=first_id + crop.detection), crop, plans[crop.plan], pixels)
+    for reason in answer.notices:
+        _note(response, reason, MESSAGES[reason])
     if answer.left_out:
         _note_left_out(response, len(answer.confidences) // 4)
     if parent_id is None:
@@ -97,23 +100,29 @@ def crop_spec_message(longest_px: int) -> crop_pb2.CropSpec:
     )
 
 
-def _note_left_out(response: pb.DetectResponse, count: int) -> None:
+def _note(response: pb.DetectResponse, reason: str, message: str, metadata: Mapping[str, str] | None = None) -> None:
     # Of several crops one speaks for all.
-    if all(notice.reason != REGIONS_TRUNCATED for notice in response.notices):
-        response.notices.add(
-            reason=REGIONS_TRUNCATED,
-            message=f"more than {count} regions were found; the most confident are told (max_detections)",
-            metadata={"limit": "max_detections", "max": str(count)},
-        )
+    if all(notice.reason != reason for notice in response.notices):
+        response.notices.add(reason=reason, message=message, metadata=metadata)
+
+
+def _note_left_out(response: pb.DetectResponse, count: int) -> None:
+    _note(
+        response,
+        REGIONS_TRUNCATED,
+        f"more than {count} regions were found; the most confident are told (max_detections)",
+        {"limit": "max_detections", "max": str(count)},
+    )
 
 
 def _note_scale(response: pb.DetectResponse, scale: float) -> None:
     least_px = round(LEAST_SHOWN_PX / scale)
-    response.notices.add(
-        reason=IMAGE_SCALED,
-        message=f"the image was shown to the detector at {scale:.2g} of its size; what is lower than {least_px} pixels "
+    _note(
+        response,
+        IMAGE_SCALED,
+        f"the image was shown to the detector at {scale:.2g} of its size; what is lower than {least_px} pixels "
         "may be missing (scale, image_size)",
-        metadata={"scale": f"{scale:.4g}", "least_px": str(least_px)},
+        {"scale": f"{scale:.4g}", "least_px": str(least_px)},
     )
 
 

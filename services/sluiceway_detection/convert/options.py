@@ -58,7 +58,7 @@ class Defaults:
     """Whether the model knows another scale than `fast`."""
 
 
-def job_of(request: pb.DetectRequest, defaults: Defaults) -> DetectionJob:
+def job_of(request: pb.DetectRequest | pb.DetectPagesRequest, defaults: Defaults) -> DetectionJob:
     """Check the options and crop specs of a request.
 
     Raises:

@@ -14,7 +14,7 @@ from sluiceway_runtime.config.sections import (
     require_known_variables,
     section_values,
 )
-from sluiceway_runtime.config.servers import ModelsConfig, Port, ScaleKey, ServerConfig, StageConfig
+from sluiceway_runtime.config.servers import HttpPortConfig, ModelsConfig, Port, ScaleKey, ServerConfig, StageConfig
 from sluiceway_runtime.config.stages import DEFAULT_STAGES, STAGE_KINDS, StageEntry, load_stages
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "KNOWN_SECTIONS",
     "STAGE_KINDS",
     "VARIABLE_SECTIONS",
+    "HttpPortConfig",
     "ModelsConfig",
     "Port",
     "ScaleKey",

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sluiceway_runtime.images.scale import MOST
 
-__all__ = ["ModelsConfig", "Port", "ScaleKey", "ServerConfig", "StageConfig"]
+__all__ = ["HttpPortConfig", "ModelsConfig", "Port", "ScaleKey", "ServerConfig", "StageConfig"]
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 # The bounds belong to the number alone: on a union they would be applied to its words as well.
@@ -46,6 +46,27 @@ class ServerConfig(BaseModel):
         "info", description="Least level of a line of the log, which goes to standard error."
     )
     log_format: Literal["text", "json"] = Field("text", description="json: one object a line, for collectors.")
+    access_log: bool = Field(
+        False, description="A line for each call and HTTP request that ended: method, code, milliseconds, client."
+    )
+
+
+class HttpPortConfig(BaseModel):
+    """A port of public HTTP: where to listen, and whom to answer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = Field(False, description="Whether to listen at all.")
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 in containers.")
+    port: Port = Field(description="Port; 0 lets the system choose.")
+    allow_hosts: tuple[str, ...] = Field(
+        (),
+        description="Names that clients may call this server by, beside `host` and those of this machine's loopback; "
+        "`*` is any. Stops web pages that point a name of their own at this address.",
+    )
+    allow_origins: tuple[str, ...] = Field(
+        (), description="Origins, such as https://app.example.org, whose pages may call; `*` is any."
+    )
 
 
 class StageConfig(ServerConfig):
@@ -81,6 +102,10 @@ class StageConfig(ServerConfig):
         None,
         ge=64,
         description="A worker with more memory of its own, shared memory not counted, is replaced after its batch.",
+    )
+
+    http: HttpPortConfig = Field(
+        default_factory=lambda: HttpPortConfig(port=0), description="HTTP port of the Open Inference Protocol."
     )
 
     @field_validator("cores")

@@ -20,6 +20,7 @@ from sluiceway_runtime.gpu.recipe import Maker, Recipe
 from sluiceway_runtime.gpu.shapes import ArraySpec, Layout, Shape
 from sluiceway_runtime.gpu.staging import Arrays, Graph, Run, Staging, StagingRing
 from sluiceway_runtime.pool.handler import WorkerBroken
+from sluiceway_runtime.ready_graphs import count_graph
 
 __all__ = ["CompiledModule"]
 
@@ -182,15 +183,18 @@ class CompiledModule:
                 break
             try:
                 module, device = self._module(shape), self._device.torch
-                return self._record(shape, static_in, compiler.load(package, module, shape, device))
+                graph = self._record(shape, static_in, compiler.load(package, module, shape, device))
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # whatever a compiler may run into
-                first = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 what_next = "is made again" if may_build else "is done without"
-                log.warning("%s: %s cannot be used and %s: %s", self.name, package.name, what_next, first)
+                log.warning("%s: %s cannot be used and %s: %s", self.name, package.name, what_next, _said(error))
                 self._artefacts.discard(shape)
                 package = self._packages([shape]).get(shape) if may_build else None
+            else:
+                count_graph("compiled")
+                return graph
+        count_graph("plain")
         return self._record(shape, static_in, self._module(shape))
 
     def _record(self, shape: Shape, static_in: Any, call: Callable[..., Any]) -> Graph:
@@ -278,3 +282,11 @@ def _tensors(layout: Layout, buffer: Any) -> tuple[Any, ...]:
         buffer[offset : offset + spec.size_bytes].view(getattr(torch, spec.dtype)).view(spec.shape)
         for spec, offset in zip(layout.specs, layout.offsets, strict=True)
     )
+
+
+def _said(error: Exception) -> str:
+    """What an error says in a line: its first one, and where that ends in a colon what follows it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -1,87 +1,112 @@
-"""From the bytes of an image file to pixels."""
+"""From the bytes of an image file to pixels: the one place where any stage decodes.
+
+Two libraries read. OpenCV is the fast one, and reads what nearly all pictures are: JPEG, and PNG, WebP and BMP that are
+not transparent. Pillow reads the rest, because it says what it cannot read: of a TIFF whose strips are damaged OpenCV
+makes a black picture.
+"""
 
 from __future__ import annotations
 
-import io
-import warnings
+import hashlib
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from sluiceway_runtime.errors import InvalidImage
+from sluiceway_runtime.images.facts import ImageHeader
+from sluiceway_runtime.images.jpeg import check_scans, has_all_scans
 from sluiceway_runtime.images.limits import ImageLimits, check_image
+from sluiceway_runtime.images.notices import IMAGE_END_MISSING
+from sluiceway_runtime.images.pillow import COMES_UPRIGHT, read_with_pillow
 
-__all__ = ["MAX_SCANS", "decode_image"]
+__all__ = ["DecodedImage", "decode_checked", "decode_image", "read_image"]
 
-# Orientation is ours (`header`), because which formats OpenCV turns depends on its version. Except for TIFF: there
-# both libraries turn while they read, and the flag stops OpenCV only halfway.
+# Orientation is ours (`header`), because which formats OpenCV turns depends on its version.
 _READ_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-_READ_FLAGS_TIFF = cv2.IMREAD_COLOR
+_FAST = frozenset({"jpeg", "png", "webp", "bmp"})
 # The chunk that makes a PNG an animation. OpenCV 5.0 composes frames by what they say of their own size before it has
 # checked that, and a file of one kilobyte ends the process; so it is shown no animation.
 _ANIMATION = b"acTL"
-# Scans of a JPEG. A progressive one has about ten. Each is a pass over all pixels, and an empty one takes ten bytes: of
-# 100 megapixels, 400 of them took five seconds, and a file of a megabyte kept a worker busy until it was replaced.
-MAX_SCANS = 200
-_SCAN = b"\xff\xda\0"
+# Two ways in which a JPEG without an end could go on. Bit by bit they differ, so a pixel that is missing differs too;
+# and they repeat nothing, so that the one is not the other, some bits later.
+_FIRST_ENDING = bytes(1 + byte % 126 for number in range(8) for byte in hashlib.sha256(bytes((number,))).digest())
+_ENDINGS = tuple(bytes(byte ^ flipped for byte in _FIRST_ENDING) + b"\xff\xd9" for flipped in (0, 0xFF))
+
+
+class DecodedImage(NamedTuple):
+    """A picture.
+
+    Attributes:
+        pixels: uint8 [H, W, 3] BGR, contiguous, EXIF orientation applied, owned by whoever asked.
+        notices: reasons, as `sluiceway_runtime.images.notices` explains them.
+    """
+
+    pixels: NDArray[np.uint8]
+    notices: tuple[str, ...] = ()
 
 
 def decode_image(data: bytes | memoryview, limits: ImageLimits) -> NDArray[np.uint8]:
-    """Decode one image: any depth to 8 bits, grey and CMYK to BGR, alpha dropped, the first of several frames.
+    """The pixels of `read_image` alone."""
+    return read_image(data, limits).pixels
+
+
+def read_image(data: bytes | memoryview, limits: ImageLimits) -> DecodedImage:
+    """Decode one image: any depth to 8 bits, grey and CMYK to BGR, the first of several frames.
+
+    What is transparent is laid on a ground that contrasts with the rest, see `on_ground`.
 
     Args:
-        data: a JPEG, PNG, WebP, BMP or TIFF file.
+        data: a file of a format in `signatures.ACCEPTED`.
         limits: what is accepted.
 
-    Returns:
-        uint8 [H, W, 3] BGR, contiguous, EXIF orientation applied, owned by the caller.
-
     Raises:
-        InvalidImage: unreadable or cut off.
+        InvalidImage: unreadable, cut off, or stored in a way that is not read.
         ImageTooLarge: over a limit.
     """
-    header = check_image(data, limits)
-    if header.format == "jpeg" and bytes(data).count(_SCAN) > MAX_SCANS:
-        raise InvalidImage(f"the JPEG has more than {MAX_SCANS} scans")
-    turned = header.format == "tiff"
+    return decode_checked(data, check_image(data, limits))
+
+
+def decode_checked(data: bytes | memoryview, header: ImageHeader) -> DecodedImage:
+    """`read_image` of a file whose header was judged; of a TIFF, the picture that the header is of."""
+    if header.format == "jpeg":
+        check_scans(bytes(data))
+    if header.unended:
+        return DecodedImage(_turn(_without_end(data, header), header.orientation), (IMAGE_END_MISSING,))
     size = (header.height_px, header.width_px)
-    if turned and header.orientation >= 5:
-        size = size[::-1]
     pixels = None
-    if not (header.format == "png" and _ANIMATION in bytes(data)):
-        pixels = _opencv(data, _READ_FLAGS_TIFF if turned else _READ_FLAGS)
+    if header.format in _FAST and not header.alpha and not (header.format == "png" and _ANIMATION in bytes(data)):
+        pixels = _opencv(data)
     if pixels is None or pixels.shape[:2] != size:
-        # Pillow reads some kinds that OpenCV does not.
-        pixels = _pillow(data, header.format, size)
-        if pixels is None or pixels.shape[:2] != size:
+        pixels = read_with_pillow(data, header)
+        if header.format in COMES_UPRIGHT:
+            return DecodedImage(pixels)
+        if pixels.shape[:2] != size:
             raise InvalidImage("the image is not of the size that its header says")
-    return pixels if turned else _turn(pixels, header.orientation)
+    return DecodedImage(_turn(pixels, header.orientation))
 
 
-def _opencv(data: bytes | memoryview, flags: int) -> NDArray[np.uint8] | None:
+def _opencv(data: bytes | memoryview) -> NDArray[np.uint8] | None:
     try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), _READ_FLAGS)
     except cv2.error:  # also for OpenCV's own size limits (OPENCV_IO_MAX_IMAGE_*)
         return None
     return None if decoded is None else np.asarray(decoded, np.uint8)
 
 
-def _pillow(data: bytes | memoryview, kind: str, size: tuple[int, int]) -> NDArray[np.uint8] | None:
-    """Decode with Pillow; None, and nothing is decoded, where it finds another height and width in the header."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata and of size, which was checked against our own limit
-            with Image.open(io.BytesIO(data), formats=[kind]) as image:
-                if sorted(image.size) != sorted(size):  # in either order: releases differ in when they turn a TIFF
-                    return None
-                if image.mode.startswith("I;16"):  # Pillow would cut values off at 255 where OpenCV scales them
-                    return np.ascontiguousarray(np.repeat((np.asarray(image) >> 8).astype(np.uint8)[:, :, None], 3, 2))
-                rgb = np.asarray(image.convert("RGB"))
-    except Exception as error:  # Pillow's readers raise whatever their parsing runs into
-        raise InvalidImage(f"the {kind.upper()} file is damaged or of an unsupported kind") from error
-    return np.ascontiguousarray(rgb[:, :, ::-1])
+def _without_end(data: bytes | memoryview, header: ImageHeader) -> NDArray[np.uint8]:
+    """The pixels of a JPEG without an end marker, if all of them are there.
+
+    Raises:
+        InvalidImage: some are not. A decoder fills them up from what follows, so they depend on that.
+    """
+    # A last FF alone is half of the marker, or of two bytes of data; whatever followed it would be taken for a marker.
+    file = bytes(data).rstrip(b"\xff")
+    first, second = (read_with_pillow(file + ending, header) for ending in _ENDINGS)
+    if not np.array_equal(first, second) or not has_all_scans(file):
+        raise InvalidImage("the image file is cut off")
+    return first
 
 
 def _turn(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

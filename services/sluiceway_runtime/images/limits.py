@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sluiceway_runtime.errors import ImageTooLarge, InvalidImage
+from sluiceway_runtime.images.facts import Format
 from sluiceway_runtime.images.header import ImageHeader, read_header
 
-__all__ = ["DEFAULT_MAX_BYTES", "DEFAULT_MAX_PIXELS", "ImageLimits", "check_image", "check_size"]
+__all__ = ["DEFAULT_MAX_BYTES", "DEFAULT_MAX_PIXELS", "ImageLimits", "check_header", "check_image", "check_size"]
 
 DEFAULT_MAX_BYTES = 32 * 2**20
 DEFAULT_MAX_PIXELS = 100_000_000  # 300 MB decoded; the largest photographs of today's telephones have 200 million
+# A decoder of these holds so many times the memory for a pixel that others do (OpenJPEG: four bytes a channel, twice).
+HEAVY: Mapping[Format, int] = {"jpeg2000": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +54,24 @@ def check_image(data: bytes | memoryview, limits: ImageLimits) -> ImageHeader:
     """
     check_size(data, limits)
     header = read_header(data)
+    check_header(header, limits)
+    return header
+
+
+def check_header(header: ImageHeader, limits: ImageLimits) -> None:
+    """Judge a picture by its header alone.
+
+    Raises:
+        InvalidImage: cut off.
+        ImageTooLarge: more pixels than allowed; `metadata` names the limit.
+    """
     metadata = {"limit": limits.keys[1], "max": str(limits.max_pixels)}
-    if header.width_px * header.height_px > limits.max_pixels:
+    most = limits.max_pixels // HEAVY.get(header.format, 1)
+    if header.width_px * header.height_px > most:
+        kind = " of this kind" if header.format in HEAVY else ""
         raise ImageTooLarge(
-            f"the image has {header.width_px} x {header.height_px} pixels; at most {limits.max_pixels} are accepted",
-            metadata=metadata,
+            f"the image has {header.width_px} x {header.height_px} pixels; at most {most}{kind} are accepted",
+            metadata={**metadata, "max": str(most)},
         )
     if header.tile_px > limits.max_pixels:
         raise ImageTooLarge(
@@ -63,4 +80,3 @@ def check_image(data: bytes | memoryview, limits: ImageLimits) -> ImageHeader:
         )
     if not header.complete:
         raise InvalidImage("the image file is cut off")
-    return header

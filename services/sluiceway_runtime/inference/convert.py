@@ -47,7 +47,7 @@ def metadata_of(card: ModelCard) -> pb.ModelMetadataResponse:
 
     return pb.ModelMetadataResponse(
         name=card.name,
-        versions=[card.version] if card.version else [],
+        versions=[card.version],
         platform=card.platform,
         inputs=specs(card.inputs),
         outputs=specs(card.outputs),

@@ -55,7 +55,7 @@ class Models:
         card = self._find(name, version)
         if card is None:
             asked = f"{name[:100]} {version[:100]}".strip()
-            known = ", ".join(f"{card.name} {card.version}".strip() for card in self._stage.cards())
+            known = ", ".join(f"{card.name} {card.version}" for card in self._stage.cards())
             raise UnknownModel(
                 f"Request for unknown model: '{asked}' is not served", metadata={"model": name[:100], "models": known}
             )
@@ -134,4 +134,7 @@ class Models:
         return response
 
     def _find(self, name: str, version: str) -> ModelCard | None:
-        return next((card for card in self._stage.cards() if card.name == name and version in ("", card.version)), None)
+        for card in self._stage.cards():
+            if card.name == name and version in ("", card.version, card.own_version):
+                return card
+        return None

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import grpc.aio
 
+from sluiceway_runtime.config import ServerConfig
 from sluiceway_runtime.errors import InvalidOption
 from sluiceway_runtime.inference import convert, open_inference_pb2_grpc
 from sluiceway_runtime.inference import open_inference_pb2 as pb
@@ -18,6 +19,7 @@ from sluiceway_runtime.inference.models import EXTENSIONS, NO_MODEL_CONTROL, NO_
 from sluiceway_runtime.inference.stage import InferenceStage, Inferred, Parameter
 from sluiceway_runtime.inference.tensors import ModelCard, Tensor
 from sluiceway_runtime.priority import Priority
+from sluiceway_runtime.server.calls import caller_of
 
 __all__ = ["SERVICE", "InferenceServicer", "add_inference"]
 
@@ -25,23 +27,27 @@ SERVICE = "inference.GRPCInferenceService"
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-def add_inference(server: grpc.aio.Server, stage: InferenceStage, models: Models | None = None) -> None:
+def add_inference(
+    server: grpc.aio.Server, stage: InferenceStage, config: ServerConfig, models: Models | None = None
+) -> None:
     """Let a stage be reached through the protocol; its service's `names` must have `SERVICE`, too.
 
     Args:
         server: that is not started.
         stage: to be reached.
+        config: how long calls may take.
         models: of the stage, where something else serves them, too, and counts with these.
     """
-    servicer = InferenceServicer(stage, models or Models(stage))
+    servicer = InferenceServicer(stage, config, models or Models(stage))
     open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
 
 
 class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     """Answers calls; between them it holds nothing but counts."""
 
-    def __init__(self, stage: InferenceStage, models: Models) -> None:
+    def __init__(self, stage: InferenceStage, config: ServerConfig, models: Models) -> None:
         self._stage = stage
+        self._config = config
         self._models = models
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
@@ -88,7 +94,7 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         parameters: Mapping[str, Parameter],
         priority: Priority,
     ) -> Inferred:
-        return await self._stage.infer(card, inputs, parameters, priority, context)
+        return await self._stage.infer(card, inputs, parameters, priority, caller_of(context, self._config))
 
     async def ModelStreamInfer(
         self, requests: AsyncIterator[pb.ModelInferRequest], context: Context

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
-
-import grpc.aio
+from typing import NamedTuple, Protocol
 
 from sluiceway_runtime.inference.tensors import ModelCard, Tensor
 from sluiceway_runtime.priority import Priority
+from sluiceway_runtime.server.calls import Caller
 
 __all__ = ["Inferred", "InferenceStage", "Parameter"]
 
@@ -52,7 +51,7 @@ class InferenceStage(Protocol):
         inputs: Mapping[str, Tensor],
         parameters: Mapping[str, Parameter],
         priority: Priority,
-        context: grpc.aio.ServicerContext[Any, Any],
+        caller: Caller,
     ) -> Inferred:
         """Run a model.
 
@@ -62,7 +61,7 @@ class InferenceStage(Protocol):
                 be [n]: then outputs of [-1, 1] are [n], too.
             parameters: some of the card's parameters.
             priority: of the request.
-            context: of the call; knows its deadline.
+            caller: for whom, and by when.
 
         Raises:
             SluicewayError: the request as a whole failed; this protocol knows no failures of single elements.

@@ -63,6 +63,9 @@ class ModelCard:
     """One model as `ModelMetadata` tells it.
 
     Attributes:
+        version: a whole number. The protocol has any text, but clients of Triton count: perf_analyzer looks for
+            statistics under the number that it reads there, and ends where it reads none.
+        own_version: what the weights call themselves; a request may name that, too.
         max_elements: most elements of an input; a request with more is refused before they are read.
         max_batch: most entries of the first dimension, which all tensors have in common then; 0 if they have not.
         parameters: those that a request may set.
@@ -77,6 +80,11 @@ class ModelCard:
     max_batch: int = 0
     parameters: tuple[str, ...] = ()
     properties: tuple[tuple[str, str], ...] = ()
+    own_version: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.version.isdecimal():
+            raise ValueError(f"{self.name}: {self.version!r} is no whole number")
 
 
 @dataclass(frozen=True, slots=True)

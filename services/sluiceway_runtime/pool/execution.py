@@ -154,7 +154,7 @@ class _Begun:
         return self._waiting.result(results, (time.perf_counter() - self._begun_s) * 1000, own_bytes())
 
     def _note(self, error: BaseException) -> None:
-        logger.error("the handler raised on a batch of %d", len(self._batch), exc_info=error)
+        logger.error("the handler raised on batch %d, of %d items", self._waiting.id, len(self._batch), exc_info=error)
         self._fault = describe(error)
 
 

@@ -10,15 +10,18 @@ from typing import Any, cast
 
 from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.deadline import Deadline
-from sluiceway_runtime.errors import SluicewayError, StartupError, Unavailable, describe
+from sluiceway_runtime.errors import DeadlineExceeded, SluicewayError, StartupError, Unavailable, describe
+from sluiceway_runtime.logs import of_request
 from sluiceway_runtime.pool import submission as answers_of
 from sluiceway_runtime.pool.clock import Clock, LoopClock, Timer
+from sluiceway_runtime.pool.observer import PoolObserver
 from sluiceway_runtime.pool.payload import Payload
 from sluiceway_runtime.pool.policy import actions, events
 from sluiceway_runtime.pool.policy.items import Item
 from sluiceway_runtime.pool.policy.limits import PoolLimits, Timing
 from sluiceway_runtime.pool.policy.scheduler import Scheduler
-from sluiceway_runtime.pool.policy.statistics import PoolLoad, PoolStatistics, WorkerState, WorkerStatistics
+from sluiceway_runtime.pool.policy.statistics import PoolLoad, PoolStatistics, WorkerState
+from sluiceway_runtime.pool.snapshot import snapshot
 from sluiceway_runtime.pool.spec import WorkerSpec
 from sluiceway_runtime.pool.submission import Answers, Outcome, Submission, Work
 from sluiceway_runtime.pool.transport import messages
@@ -42,6 +45,9 @@ class Pool:
         timing: time constants; tests shrink them.
         clock: tests may move time by hand.
 
+    Attributes:
+        observer: is told of batches, if there is one.
+
     Resource handling:
         `start` and `close` belong together; `close` may be called at any time, and again. After it no process and no
         descriptor is left. If the front is killed instead, its workers end by themselves.
@@ -60,6 +66,7 @@ class Pool:
         self._limits = limits
         self._name = name
         self._scheduler = Scheduler(len(spec.placements), spec.credits, limits, timing, overlap=spec.overlap)
+        self.observer: PoolObserver | None = None
         self._given_clock = clock
         self._next_id = 0
         self._links: dict[int, Link] = {}
@@ -80,6 +87,11 @@ class Pool:
     def facts(self) -> tuple[Mapping[str, Any], ...]:
         """What each worker's `setup` returned, and under `process` its pid, cores, thread caps and threads."""
         return tuple(self._facts[index] for index in sorted(self._facts))
+
+    @property
+    def placements(self) -> Sequence[Placement]:
+        """Where the workers are, by index."""
+        return self._spec.placements
 
     @property
     def able(self) -> bool:
@@ -227,29 +239,9 @@ class Pool:
 
     def statistics(self) -> PoolStatistics:
         """How things stand."""
-        scheduler = self._scheduler
-        workers = tuple(
-            WorkerStatistics(
-                index=worker.index,
-                pid=link.pid if (link := self._links.get(worker.index)) else None,
-                state=worker.state,
-                batches=worker.batches,
-                items=worker.items,
-                restarts=max(worker.starts - 1, 0),
-            )
-            for worker in scheduler.workers
-        )
-        load = self.load()
-        return PoolStatistics(
-            queued=load.queued,
-            queued_bytes=scheduler.queued_bytes,
-            running=load.running,
-            capacity=load.capacity,
-            queue_ms=load.queue_ms,
-            workers=workers,
-            counters=scheduler.counters,
-            item_ms=scheduler.item_s * 1000,
-        )
+        pids = {index: link.pid for index, link in self._links.items()}
+        now_s = self._clock.now_s() if self._startup is not None else 0.0
+        return snapshot(self._scheduler, self.load(), pids, now_s)
 
     async def drain(self, grace_s: float) -> bool:
         """Take nothing new, and wait for what was accepted.
@@ -357,8 +349,12 @@ class Pool:
             case actions.Dispatch(worker, batch_id, items):
                 self._dispatch(worker, batch_id, items)
             case actions.Succeed():
+                if self.observer is not None:
+                    self.observer.computed(action.compute_ms / 1000)
                 answers_of.succeed(action)
             case actions.Fail():
+                if self.observer is not None and isinstance(action.error, DeadlineExceeded):
+                    self.observer.expired(action.items, self._clock.now_s())
                 answers_of.fail(action)
             case actions.Refuse():
                 answers_of.refuse(action)
@@ -378,10 +374,12 @@ class Pool:
                 if self._startup is not None and not self._startup.done():
                     self._startup.set_exception(StartupError(message))
                 self._events.append(events.CloseRequested())
-            case actions.Note(message):
-                logger.warning("pool %s: %s", self._name, message)
+            case actions.Note(message, request_id):
+                logger.warning("pool %s: %s", self._name, message, extra=of_request(request_id))
 
     def _dispatch(self, worker: int, batch_id: int, items: Sequence[Item]) -> None:
+        if self.observer is not None:
+            self.observer.dispatched(items, self._clock.now_s())
         try:
             self._links[worker].send(messages.Run(batch_id, tuple([cast("Payload", item.payload) for item in items])))
         except OSError as error:

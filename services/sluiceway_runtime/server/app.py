@@ -13,16 +13,24 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
+from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.config import ServerConfig, StageConfig
-from sluiceway_runtime.server.budget import memory_budget, show_budget
+from sluiceway_runtime.metrics.calls import CallMetrics
+from sluiceway_runtime.metrics.registry import AnsweringRegistry
+from sluiceway_runtime.metrics.server import LoopLag, ServerCollector, show_process
+from sluiceway_runtime.pool import Placement, PoolStatistics
+from sluiceway_runtime.server.budget import memory_budget
 from sluiceway_runtime.server.documentation import documented_pool
 from sluiceway_runtime.server.door import Door
 from sluiceway_runtime.server.interceptor import CallInterceptor
 from sluiceway_runtime.server.lifecycle import Lifecycle, State
 from sluiceway_runtime.server.listening import bind, make_server
-from sluiceway_runtime.server.metrics import CallMetrics, OnceStarted
 from sluiceway_runtime.server.operations import OperationsPort
 from sluiceway_runtime.server.security import Security
+from sluiceway_runtime.watch import Sampler
+from sluiceway_runtime.watch.gpus import Gpus
+from sluiceway_runtime.watch.servicer import SERVICE as SAMPLES
+from sluiceway_runtime.watch.servicer import add_samples
 
 __all__ = ["Server", "Service"]
 
@@ -45,6 +53,8 @@ class Service(Protocol):
     - `group: str`, the version of what it serves: a call that asks for another is refused before it is read.
     - `use_budget(budget: MemoryBudget) -> None`, called before anything else: what it holds, it reserves there.
     - `class_of(client: str, asked: Priority) -> Priority`: the class in which a client is served that asks for one.
+    - `pool: Pool | None`, its queue and workers, once it has them: samples tell of them.
+    - `use_samples(sample: Callable[[], ServerSample]) -> None`, called once: a sample of the server that it is in.
     - `problems: Sequence[str]`, what is wrong and does not keep it from working; `/readyz` shows it.
     """
 
@@ -57,7 +67,7 @@ class Service(Protocol):
         """Add the servicers. Called before `start`."""
 
     def collectors(self, registry: CollectorRegistry) -> None:
-        """Add metrics. Called before `start`; they are shown once that has returned."""
+        """Add metrics. Called after `register`; they are asked from then on, in every state of the service."""
 
     def ready(self) -> bool:
         """Whether it can take work now, once started (for example: is a worker alive)."""
@@ -102,11 +112,15 @@ class Server:
         self._security = security or Security()
         self._section = section
         self.lifecycle = Lifecycle()
-        self.registry = CollectorRegistry()
-        self._metrics = CallMetrics(self.registry)
+        self.registry: CollectorRegistry = AnsweringRegistry()
         self.waits = not isinstance(config, StageConfig)
         self.budget = memory_budget(config)
-        show_budget(self.budget, self.registry)
+        self.registry.register(
+            ServerCollector(
+                section, lambda: ([state.value for state in State], self.lifecycle.state.value), self.ready, self.budget
+            )
+        )
+        self._lag = LoopLag(self.registry)
         if (use_budget := getattr(service, "use_budget", None)) is not None:
             use_budget(self.budget)
         self._door = Door(
@@ -118,7 +132,16 @@ class Server:
             group=lambda: getattr(service, "group", ""),
             class_of=getattr(service, "class_of", lambda _, asked: asked),
         )
-        self._interceptor = CallInterceptor(self._door, self._metrics)
+        self._interceptor = CallInterceptor(self._door, CallMetrics(self.registry), access_log=config.access_log)
+        self._sampler = Sampler(
+            state=lambda: self.lifecycle.state.value,
+            budget=self.budget,
+            pool=self._pool_statistics,
+            calls=self._interceptor.durations,
+            gpus=Gpus(self._placements).samples,
+        )
+        if (use_samples := getattr(service, "use_samples", None)) is not None:
+            use_samples(self._sampler.sample)
         self._health = health.aio.HealthServicer()
         self._operations = OperationsPort(
             self.lifecycle, self.ready, self.registry, self._status, lambda: getattr(service, "problems", ())
@@ -152,25 +175,28 @@ class Server:
             self._grpc = self._make_grpc([self._interceptor])
             self._to_close.push_async_callback(self._grpc.stop, STOP_GRACE_S)
             self._service.register(self._grpc)
-            collectors = OnceStarted()
-            self._service.collectors(collectors.registry)
-            self.registry.register(collectors)
+            self._show()
+            add_samples(self._grpc, self._sampler.sample)
             health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
             await self._announce(serving=False)
             if self._config.reflection:
-                names = (*self._service.names, health.SERVICE_NAME, reflection.SERVICE_NAME)
+                names = (*self._service.names, SAMPLES, health.SERVICE_NAME, reflection.SERVICE_NAME)
                 reflection.enable_server_reflection(names, self._grpc, documented_pool())
             self.port = self._bind(self._grpc)
             await self._grpc.start()
             log.info("listening on %s:%d, operations on %d", self._config.host, self.port, self.operations_port)
             await self._service.start()
-            collectors.started = True
         except BaseException:
             self.lifecycle.to(State.FAILED)
             raise
         self.lifecycle.to(State.READY)
         self._monitor = asyncio.create_task(self._watch_readiness(), name="readiness")
         log.info("ready")
+
+    def _show(self) -> None:
+        """Add what there is to measure of the process and of the service; the simulated server overrides this."""
+        show_process(self.registry, self._security.config.certificate)
+        self._service.collectors(self.registry)
 
     def _make_grpc(self, interceptors: Sequence[grpc.aio.ServerInterceptor]) -> grpc.aio.Server:
         """What calls come through; the simulated server overrides this, and `_bind`."""
@@ -239,6 +265,14 @@ class Server:
         elif self.lifecycle.state not in (State.FAILED, State.STOPPED, State.NEW):
             self.lifecycle.to(State.FAILED)
 
+    def _pool_statistics(self) -> PoolStatistics | None:
+        pool = getattr(self._service, "pool", None)
+        return pool.statistics() if pool is not None else None
+
+    def _placements(self) -> Sequence[Placement]:
+        pool = getattr(self._service, "pool", None)
+        return pool.placements if pool is not None else ()
+
     def _status(self) -> Mapping[str, Any]:
         memory = {
             "limit_bytes": self.budget.total_bytes,
@@ -254,10 +288,11 @@ class Server:
             if ready != announced:
                 announced = ready
                 await self._announce(serving=ready)
+            begun_s = monotonic()
             await asyncio.sleep(READY_POLL_S)
+            self._lag.observe(monotonic() - begun_s - READY_POLL_S)
 
     async def _announce(self, *, serving: bool) -> None:
-        self._metrics.ready.set(serving)
         kinds = health_pb2.HealthCheckResponse
         state = kinds.SERVING if serving else kinds.NOT_SERVING
         for name in ("", *self._service.names):

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 
-from prometheus_client import CollectorRegistry, Gauge
-
 from sluiceway_runtime.account import PHASE_SHARES, MemoryBudget, Phase
 from sluiceway_runtime.config import ServerConfig, StageConfig
 from sluiceway_runtime.control_groups import memory_limit_bytes
 from sluiceway_runtime.priority import Priority
 
-__all__ = ["RECEIVE_COPIES", "memory_budget", "show_budget"]
+__all__ = ["RECEIVE_COPIES", "memory_budget"]
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +45,3 @@ def memory_budget(config: ServerConfig) -> MemoryBudget:
             total_bytes,
         )
     return budget
-
-
-def show_budget(budget: MemoryBudget, registry: CollectorRegistry) -> None:
-    """Add its metrics."""
-    held = Gauge("sluiceway_account_bytes", "Bytes of requests, images and answers that are held.", registry=registry)
-    held.set_function(lambda: budget.used_bytes)
-    limit = Gauge("sluiceway_account_limit_bytes", "Most bytes that may be held.", registry=registry)
-    limit.set(budget.total_bytes)

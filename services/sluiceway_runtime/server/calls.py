@@ -4,19 +4,43 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc.aio
 
 from sluiceway_runtime.config import ServerConfig
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.logs import NO_REQUEST, current_request_id
+from sluiceway_runtime.server.security import ANONYMOUS, current_client
 
-__all__ = ["REQUEST_ID_KEY", "begin_request", "current_request_id", "deadline_of", "request_id_of"]
+__all__ = [
+    "REQUEST_ID_KEY",
+    "Caller",
+    "begin_request",
+    "caller_of",
+    "current_request_id",
+    "deadline_of",
+    "own_or_new_id",
+    "request_id_of",
+]
 
 REQUEST_ID_KEY = "x-request-id"
 # A client's own id is taken over when it is short and harmless in a log line.
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+class Caller(NamedTuple):
+    """For whom something is done, and by when, whichever way the call came.
+
+    Attributes:
+        client: who shares fairly with whom: the name of a token, or an address.
+        deadline: by which it has to be answered.
+        request_id: its name in the logs.
+    """
+
+    client: str
+    deadline: Deadline
+    request_id: str
 
 
 def deadline_of(context: grpc.aio.ServicerContext[Any, Any], config: ServerConfig) -> Deadline:
@@ -38,8 +62,18 @@ def begin_request(context: grpc.aio.ServicerContext[Any, Any]) -> None:
     current_request_id.set(_new_id(context))
 
 
+def caller_of(context: grpc.aio.ServicerContext[Any, Any], config: ServerConfig) -> Caller:
+    """Who is behind a call of gRPC."""
+    name = current_client.get()
+    client = context.peer() if name == ANONYMOUS else name
+    return Caller(client, deadline_of(context, config), request_id_of(context))
+
+
+def own_or_new_id(given: object) -> str:
+    """The id that a client gave, if it may be taken over, or a new one."""
+    return given if isinstance(given, str) and _SAFE_ID.fullmatch(given) else os.urandom(8).hex()
+
+
 def _new_id(context: grpc.aio.ServicerContext[Any, Any]) -> str:
-    for key, value in context.invocation_metadata() or ():
-        if key == REQUEST_ID_KEY and isinstance(value, str) and _SAFE_ID.fullmatch(value):
-            return value
-    return os.urandom(8).hex()
+    given = next((value for key, value in context.invocation_metadata() or () if key == REQUEST_ID_KEY), None)
+    return own_or_new_id(given)

@@ -24,7 +24,10 @@ PRIORITY_KEY = "sluiceway-priority"
 GROUP_KEY = "sluiceway-group"
 
 # Questions about the server itself, which it answers while it starts and drains, too.
-QUESTIONS = ("/Describe", "/ServerLive", "/ServerReady", "/ModelReady", "/ServerMetadata", "/ModelMetadata")
+QUESTIONS = (
+    *("/Describe", "/Sample", "/Watch"),
+    *("/ServerLive", "/ServerReady", "/ModelReady", "/ServerMetadata", "/ModelMetadata"),
+)
 _HEALTH = "/grpc.health.v1.Health/"
 _PRIORITIES = {priority.name.lower(): priority for priority in Priority}
 

@@ -21,10 +21,12 @@ from sluiceway_runtime.errors import (
     SluicewayError,
     Unauthenticated,
 )
+from sluiceway_runtime.metrics.calls import CallMetrics
 from sluiceway_runtime.server.calls import REQUEST_ID_KEY, begin_request, current_request_id
-from sluiceway_runtime.server.door import Door, Entry, current_account
-from sluiceway_runtime.server.metrics import CallMetrics
+from sluiceway_runtime.server.door import QUESTIONS, Door, Entry, current_account
+from sluiceway_runtime.server.security import current_client
 from sluiceway_runtime.server.status import brief, code_of, trailers
+from sluiceway_runtime.watch.durations import Durations
 
 __all__ = ["CallInterceptor"]
 
@@ -131,9 +133,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     raise is a bug: it is logged with the request id and told to the client as INTERNAL with a fixed text.
     """
 
-    def __init__(self, door: Door, metrics: CallMetrics) -> None:
+    def __init__(self, door: Door, metrics: CallMetrics, *, access_log: bool = False) -> None:
         self._door = door
         self._metrics = metrics
+        self._access_log = access_log
+        # Of answered calls for work, for whoever watches.
+        self.durations = Durations()
         # By method: what was wrapped, and what came of it. Servers have few methods, and the same handler each time.
         self._wrapped: dict[str, tuple[object, _Handlers]] = {}
         self._running = 0
@@ -187,6 +192,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if not self._running:
             self._idle.set()
         self._metrics.observe(method, code.name, seconds)
+        if code is grpc.StatusCode.OK and not method.endswith(QUESTIONS):
+            self.durations.observe(seconds)
+        if self._access_log:
+            log.info("%s %s %.1f ms, client %s", method, code.name, seconds * 1000, current_client.get() or "-")
 
 
 def _refusal(call: _Call, error: SluicewayError) -> grpc.RpcMethodHandler[Any, Any]:

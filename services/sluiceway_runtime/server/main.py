@@ -28,7 +28,7 @@ from sluiceway_runtime.config import (
     require_known_variables,
 )
 from sluiceway_runtime.errors import ConfigurationError, StartupError
-from sluiceway_runtime.logs import LogStyle, configure_logging
+from sluiceway_runtime.logs import LogStyle, capture_output, configure_logging
 from sluiceway_runtime.server.app import Server, Service
 from sluiceway_runtime.server.memory import keep_freed_memory, settle
 from sluiceway_runtime.server.security import Security, load_security
@@ -116,7 +116,8 @@ def run_service(
         require_known_variables(os.environ, tables)
         own = _section_of(name, section, load_stages(tables, os.environ))
         config = load_section(model, own, tables=tables, environment=os.environ, overrides=overrides)
-        configure_logging(LogStyle(name, config.log_level, config.log_format))
+        style = LogStyle(name, config.log_level, config.log_format)
+        (capture_output if style.format == "json" else configure_logging)(style)
         security = Security(load_security(tables, os.environ), os.environ)
         security.require_safe(name, config.host)
         keep_freed_memory()

@@ -237,18 +237,23 @@ class Security:
         """Whether servers speak TLS."""
         return self.config.certificate is not None
 
-    def require_safe(self, section: str, host: str) -> None:
+    def require_safe(self, section: str, host: str, key: str = "") -> None:
         """Refuse to be open to a network by accident.
+
+        Args:
+            section: of the server, by its name.
+            host: what it is about to listen on.
+            key: that says so; by default that of the gRPC port.
 
         Raises:
             StartupError: `host` is reachable from elsewhere and nothing tells one caller from another.
         """
-        checked = self.access.wants_token or (self.tls and self._wants_certificate(section))
+        checked = self.access.wants_token or (self.tls and self.wants_certificate(section))
         if not (checked or self.config.allow_unauthenticated or is_loopback(host)):
             raise StartupError(
-                f"{section}.host: {host} can be reached from other machines, and no token or client certificate is "
-                f'asked for; set security.clients, or security.ca with "{section}" in security.mutual, or '
-                "security.allow_unauthenticated = true where a network policy protects it"
+                f"{key or f'{section}.host'}: {host} can be reached from other machines, and no token or client "
+                f'certificate is asked for; set security.clients, or security.ca with "{section}" in security.mutual, '
+                "or security.allow_unauthenticated = true where a network policy protects it"
             )
 
     def server_credentials(self, section: str) -> grpc.ServerCredentials | None:
@@ -256,7 +261,7 @@ class Security:
         if not self.tls:
             return None
         files = _Files(self.config)
-        mutual = self._wants_certificate(section)
+        mutual = self.wants_certificate(section)
 
         def configuration() -> grpc.ServerCertificateConfiguration:
             key, chain, ca = files.contents
@@ -293,7 +298,8 @@ class Security:
         """What calls to stages carry."""
         return () if self._stage_token is None else (("authorization", f"Bearer {self._stage_token}"),)
 
-    def _wants_certificate(self, section: str) -> bool:
+    def wants_certificate(self, section: str) -> bool:
+        """Whether clients of a server have to show one."""
         config = self.config
         # A stage that is added later is no open door.
         by_default = section not in ("", ORCHESTRATOR) and "mutual" not in config.model_fields_set

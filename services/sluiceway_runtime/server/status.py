@@ -13,7 +13,17 @@ from google.rpc import error_details_pb2, status_pb2
 from sluiceway_runtime import errors
 from sluiceway_runtime.errors import SluicewayError
 
-__all__ = ["DETAILS_KEY", "DOMAIN", "brief", "code_of", "error_of_reason", "from_rpc_error", "names_itself", "trailers"]
+__all__ = [
+    "DETAILS_KEY",
+    "DOMAIN",
+    "REASONS",
+    "brief",
+    "code_of",
+    "error_of_reason",
+    "from_rpc_error",
+    "names_itself",
+    "trailers",
+]
 
 DOMAIN: Final = "sluiceway"
 # Where gRPC carries the serialised google.rpc.Status beside the plain code and message.
@@ -42,6 +52,8 @@ _BY_REASON: Final[dict[str, type[SluicewayError]]] = {
         errors.Internal,
     )
 }
+# By these what failed is counted.
+REASONS: Final = tuple(_BY_REASON)
 # For peers that send no ErrorInfo: gRPC itself (no connection, deadline), proxies, other servers.
 _BY_CODE: Final[dict[grpc.StatusCode, type[SluicewayError]]] = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidOption,

@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2, status_pb2
 from sluiceway.common.v1 import error_pb2
 from sluiceway.errors import ImageTooLarge, SluicewayError, make_error
 
-__all__ = ["error_from_rpc", "from_error"]
+__all__ = ["error_from_rpc", "from_error", "is_named"]
 
 DETAILS_KEY = "grpc-status-details-bin"
 _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
@@ -65,6 +65,11 @@ def error_from_rpc(error: grpc.aio.AioRpcError, address: str, *, closed: bool = 
         return make_error(code, "", text or code)
     reason, metadata, retry_after_s = _details(details)
     return make_error(code, reason, text, metadata=metadata, retry_after_s=retry_after_s)
+
+
+def is_named(error: grpc.aio.AioRpcError) -> bool:
+    """Whether a Sluiceway server said this, and not gRPC of a server that it does not reach."""
+    return any(key == DETAILS_KEY for key, _ in error.trailing_metadata() or ())
 
 
 def _details(data: bytes) -> tuple[str, Mapping[str, str], float | None]:

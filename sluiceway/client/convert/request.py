@@ -28,6 +28,11 @@ _PRIORITIES = {
     Priority.NORMAL: model_pb2.PRIORITY_NORMAL,
     Priority.BULK: model_pb2.PRIORITY_BULK,
 }
+_TEXT_LAYERS = {
+    None: model_pb2.TEXT_LAYER_UNSPECIFIED,
+    "ignore": model_pb2.TEXT_LAYER_IGNORE,
+    "prefer": model_pb2.TEXT_LAYER_PREFER,
+}
 # The wire holds numbers below these as well, which mean nothing.
 _COUNTS = frozenset({"max_detections", "image_size", "top_k"})
 # What the stream puts around a job: a tag and a length.
@@ -114,6 +119,8 @@ def _to_call(call: ApiCall) -> pipeline_pb2.ApiCall:
 def _to_options(options: Options) -> pipeline_pb2.ProcessOptions:
     if options.priority not in _PRIORITIES:
         raise InvalidOption(f"priority cannot be {options.priority!r}")
+    if options.text_layer not in _TEXT_LAYERS:
+        raise InvalidOption(f"text_layer cannot be {options.text_layer!r}")
     return pipeline_pb2.ProcessOptions(
         detection=_detection(options),
         recognition=_recognition(options),
@@ -121,6 +128,7 @@ def _to_options(options: Options) -> pipeline_pb2.ProcessOptions:
         return_images=options.return_images,
         detect_only=options.detect_only,
         steps=_steps(options.steps),
+        text_layer=_TEXT_LAYERS[options.text_layer],
     )
 
 

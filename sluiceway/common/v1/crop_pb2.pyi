@@ -210,7 +210,7 @@ class Crop(_message.Message):
     spec: _builtins.str
     """`CropSpec.name` of the spec that it was cut to; empty where a client cut it by itself."""
     encoded: _builtins.bytes
-    """A JPEG, PNG, WebP, BMP or TIFF file (for clients that crop by themselves); the server resizes it as it needs."""
+    """A file of any format that `DetectRequest.image` takes (for clients that crop by themselves); the server resizes it as it needs."""
     rotation_degrees: _builtins.int
     """How many degrees clockwise the content was taken to be turned in its region, 0 or 90: the pixels are turned back by
     as many. See `CropSpec.turn_ratio`.

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsluiceway/common/v1/model.proto\x12\x13sluiceway.common.v1\">\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x16\n\x0eweights_sha256\x18\x03 \x01(\t\"Y\n\x0cStageTimings\x12\x10\n\x08queue_ms\x18\x01 \x01(\x02\x12\x12\n\ncompute_ms\x18\x02 \x01(\x02\x12\x10\n\x08total_ms\x18\x03 \x01(\x02\x12\x11\n\tdecode_ms\x18\x04 \x01(\x02\"K\n\x04Load\x12\x0e\n\x06queued\x18\x01 \x01(\x05\x12\x0f\n\x07running\x18\x02 \x01(\x05\x12\x10\n\x08\x63\x61pacity\x18\x03 \x01(\x05\x12\x10\n\x08queue_ms\x18\x04 \x01(\x02*f\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x11\n\rPRIORITY_BULK\x10\x03\x42_\n\x17\x63om.sluiceway.common.v1P\x01ZBgithub.com/sluiceway/sluiceway/gen/go/sluiceway/common/v1;commonv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsluiceway/common/v1/model.proto\x12\x13sluiceway.common.v1\">\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x16\n\x0eweights_sha256\x18\x03 \x01(\t\"Y\n\x0cStageTimings\x12\x10\n\x08queue_ms\x18\x01 \x01(\x02\x12\x12\n\ncompute_ms\x18\x02 \x01(\x02\x12\x10\n\x08total_ms\x18\x03 \x01(\x02\x12\x11\n\tdecode_ms\x18\x04 \x01(\x02\"K\n\x04Load\x12\x0e\n\x06queued\x18\x01 \x01(\x05\x12\x0f\n\x07running\x18\x02 \x01(\x05\x12\x10\n\x08\x63\x61pacity\x18\x03 \x01(\x05\x12\x10\n\x08queue_ms\x18\x04 \x01(\x02*U\n\tTextLayer\x12\x1a\n\x16TEXT_LAYER_UNSPECIFIED\x10\x00\x12\x15\n\x11TEXT_LAYER_IGNORE\x10\x01\x12\x15\n\x11TEXT_LAYER_PREFER\x10\x02*f\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x11\n\rPRIORITY_BULK\x10\x03\x42_\n\x17\x63om.sluiceway.common.v1P\x01ZBgithub.com/sluiceway/sluiceway/gen/go/sluiceway/common/v1;commonv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,8 +32,10 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sluiceway.common.v1.model_p
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\027com.sluiceway.common.v1P\001ZBgithub.com/sluiceway/sluiceway/gen/go/sluiceway/common/v1;commonv1'
-  _globals['_PRIORITY']._serialized_start=288
-  _globals['_PRIORITY']._serialized_end=390
+  _globals['_TEXTLAYER']._serialized_start=288
+  _globals['_TEXTLAYER']._serialized_end=373
+  _globals['_PRIORITY']._serialized_start=375
+  _globals['_PRIORITY']._serialized_end=477
   _globals['_MODEL']._serialized_start=56
   _globals['_MODEL']._serialized_end=118
   _globals['_STAGETIMINGS']._serialized_start=120

@@ -17,6 +17,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _TextLayer:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TextLayerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TextLayer.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TEXT_LAYER_UNSPECIFIED: _TextLayer.ValueType  # 0
+    """Not said: the same as IGNORE."""
+    TEXT_LAYER_IGNORE: _TextLayer.ValueType  # 1
+    """Every page is looked at as it would be printed."""
+    TEXT_LAYER_PREFER: _TextLayer.ValueType  # 2
+    """A page with such text is not looked at: its lines are handed out as they stand in the file. What a file says and what
+    people see need not be the same.
+    """
+
+class TextLayer(_TextLayer, metaclass=_TextLayerEnumTypeWrapper):
+    """What becomes of text that a page of a PDF holds already, as text and not as a picture."""
+
+TEXT_LAYER_UNSPECIFIED: TextLayer.ValueType  # 0
+"""Not said: the same as IGNORE."""
+TEXT_LAYER_IGNORE: TextLayer.ValueType  # 1
+"""Every page is looked at as it would be printed."""
+TEXT_LAYER_PREFER: TextLayer.ValueType  # 2
+"""A page with such text is not looked at: its lines are handed out as they stand in the file. What a file says and what
+people see need not be the same.
+"""
+Global___TextLayer: _TypeAlias = TextLayer  # noqa: Y015
+
 class _Priority:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015

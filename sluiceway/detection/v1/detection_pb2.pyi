@@ -12,6 +12,7 @@ from sluiceway.common.v1 import error_pb2 as _error_pb2
 from sluiceway.common.v1 import geometry_pb2 as _geometry_pb2
 from sluiceway.common.v1 import model_pb2 as _model_pb2
 from sluiceway.common.v1 import notice_pb2 as _notice_pb2
+from sluiceway.common.v1 import value_pb2 as _value_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -104,7 +105,9 @@ class DetectRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     CROPS_FIELD_NUMBER: _builtins.int
     image: _builtins.bytes
-    """A JPEG, PNG, WebP, BMP or TIFF file. EXIF orientation is applied. Of several frames the first is used."""
+    """A JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or JPEG 2000 file; HEIC where the operator installed that. EXIF orientation is
+    applied. Of several frames the first is used. What is transparent is laid on a plain ground that contrasts.
+    """
     priority: _model_pb2.Priority.ValueType
     """How urgent this is. Default NORMAL."""
     @_builtins.property
@@ -286,6 +289,110 @@ class DetectResponse(_message.Message):
 Global___DetectResponse: _TypeAlias = DetectResponse  # noqa: Y015
 
 @_typing.final
+class DetectPagesRequest(_message.Message):
+    """Pages of a document to look at: those from `first_page` on, at most `max_pages` of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    CROP_SPECS_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    FIRST_PAGE_FIELD_NUMBER: _builtins.int
+    MAX_PAGES_FIELD_NUMBER: _builtins.int
+    EXCEPT_PAGES_FIELD_NUMBER: _builtins.int
+    TEXT_LAYER_FIELD_NUMBER: _builtins.int
+    document: _builtins.bytes
+    """A PDF or TIFF file; an image of any other format is a document of one page."""
+    priority: _model_pb2.Priority.ValueType
+    """How urgent this is. Default NORMAL."""
+    first_page: _builtins.int
+    """Number of the first page, from 0."""
+    max_pages: _builtins.int
+    """At most so many pages; 0 for all that follow."""
+    text_layer: _model_pb2.TextLayer.ValueType
+    """What becomes of text that a page holds already. Default IGNORE."""
+    @_builtins.property
+    def options(self) -> Global___DetectOptions:
+        """How to detect in each page."""
+
+    @_builtins.property
+    def crop_specs(self) -> _containers.RepeatedCompositeFieldContainer[_crop_pb2.CropSpec]:
+        """Which crops to cut of each page; see `DetectRequest.crop_specs`."""
+
+    @_builtins.property
+    def except_pages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Pages of those that are left out, because they were answered before."""
+
+    def __init__(
+        self,
+        *,
+        document: _builtins.bytes = ...,
+        options: Global___DetectOptions | None = ...,
+        crop_specs: _abc.Iterable[_crop_pb2.CropSpec] | None = ...,
+        priority: _model_pb2.Priority.ValueType = ...,
+        first_page: _builtins.int = ...,
+        max_pages: _builtins.int = ...,
+        except_pages: _abc.Iterable[_builtins.int] | None = ...,
+        text_layer: _model_pb2.TextLayer.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crop_specs", b"crop_specs", "document", b"document", "except_pages", b"except_pages", "first_page", b"first_page", "max_pages", b"max_pages", "options", b"options", "priority", b"priority", "text_layer", b"text_layer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DetectPagesRequest: _TypeAlias = DetectPagesRequest  # noqa: Y015
+
+@_typing.final
+class DetectPagesResponse(_message.Message):
+    """What was found in one page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_FIELD_NUMBER: _builtins.int
+    PAGE_COUNT_FIELD_NUMBER: _builtins.int
+    FOUND_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    page: _builtins.int
+    """Number of the page, from 0."""
+    page_count: _builtins.int
+    """How many pages the document has; 0 where that could not be found out."""
+    @_builtins.property
+    def found(self) -> Global___DetectResponse:
+        """The regions of the page, in pixels of the page as it was rendered."""
+
+    @_builtins.property
+    def error(self) -> _error_pb2.Error:
+        """Why there are none; other pages are not affected."""
+
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedCompositeFieldContainer[_value_pb2.Text]:
+        """With TEXT_LAYER_PREFER, of a page that holds text: that of each region of `found`, in its order. The page was not looked
+        at then: the regions are the lines of that text, of the model's first class, and there are no crops.
+        """
+
+    def __init__(
+        self,
+        *,
+        page: _builtins.int = ...,
+        page_count: _builtins.int = ...,
+        found: Global___DetectResponse | None = ...,
+        error: _error_pb2.Error | None = ...,
+        texts: _abc.Iterable[_value_pb2.Text] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "found", b"found", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "found", b"found", "page", b"page", "page_count", b"page_count", "result", b"result", "texts", b"texts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["found", "error"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___DetectPagesResponse: _TypeAlias = DetectPagesResponse  # noqa: Y015
+
+@_typing.final
 class DescribeRequest(_message.Message):
     """Asks what the server is."""
 
@@ -325,6 +432,8 @@ class DescribeResponse(_message.Message):
     GROUP_FIELD_NUMBER: _builtins.int
     CROP_SPEC_FIELD_NUMBER: _builtins.int
     MAX_CROPS_FIELD_NUMBER: _builtins.int
+    MAX_DOCUMENT_PAGES_FIELD_NUMBER: _builtins.int
+    DOCUMENT_DPI_FIELD_NUMBER: _builtins.int
     server_version: _builtins.str
     """Version of the server software."""
     backend: _builtins.str
@@ -349,6 +458,10 @@ class DescribeResponse(_message.Message):
     """Names the version: equal for replicas whose weights, classes and crop specs are equal. For `sluiceway-group`."""
     max_crops: _builtins.int
     """Most crops in one request."""
+    max_document_pages: _builtins.int
+    """Most pages of a document; 0 where documents are not read."""
+    document_dpi: _builtins.int
+    """Pages of a PDF are rendered with so many pixels an inch, and with fewer where that would be too many pixels."""
     @_builtins.property
     def model(self) -> _model_pb2.Model:
         """The model that is served."""
@@ -389,10 +502,12 @@ class DescribeResponse(_message.Message):
         group: _builtins.str = ...,
         crop_spec: _crop_pb2.CropSpec | None = ...,
         max_crops: _builtins.int = ...,
+        max_document_pages: _builtins.int = ...,
+        document_dpi: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["crop_spec", b"crop_spec", "default_options", b"default_options", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "classes", b"classes", "crop_spec", b"crop_spec", "default_deadline_ms", b"default_deadline_ms", "default_options", b"default_options", "device", b"device", "group", b"group", "image_sizes", b"image_sizes", "max_crops", b"max_crops", "max_deadline_ms", b"max_deadline_ms", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "model", b"model", "precision", b"precision", "server_version", b"server_version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "classes", b"classes", "crop_spec", b"crop_spec", "default_deadline_ms", b"default_deadline_ms", "default_options", b"default_options", "device", b"device", "document_dpi", b"document_dpi", "group", b"group", "image_sizes", b"image_sizes", "max_crops", b"max_crops", "max_deadline_ms", b"max_deadline_ms", "max_document_pages", b"max_document_pages", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "model", b"model", "precision", b"precision", "server_version", b"server_version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -40,6 +40,11 @@ class DetectionServiceStub(object):
                 request_serializer=sluiceway_dot_detection_dot_v1_dot_detection__pb2.DetectRequest.SerializeToString,
                 response_deserializer=sluiceway_dot_detection_dot_v1_dot_detection__pb2.DetectResponse.FromString,
                 _registered_method=True)
+        self.DetectPages = channel.unary_stream(
+                '/sluiceway.detection.v1.DetectionService/DetectPages',
+                request_serializer=sluiceway_dot_detection_dot_v1_dot_detection__pb2.DetectPagesRequest.SerializeToString,
+                response_deserializer=sluiceway_dot_detection_dot_v1_dot_detection__pb2.DetectPagesResponse.FromString,
+                _registered_method=True)
         self.Describe = channel.unary_unary(
                 '/sluiceway.detection.v1.DetectionService/Describe',
                 request_serializer=sluiceway_dot_detection_dot_v1_dot_detection__pb2.DescribeRequest.SerializeToString,
@@ -62,6 +67,17 @@ class DetectionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DetectPages(self, request, context):
+        """Detects the regions of pages of a document: of a PDF, or of a TIFF with several pages. Pages are answered as they are
+        done, in any order, each once.
+
+        A page that cannot be read, and one that fails otherwise, is an error of that page. Errors of the call: as those of
+        `Detect`; INVALID_ARGUMENT also where no page can be read at all: damaged, encrypted, or too many pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Describe(self, request, context):
         """Says which model is served, its classes, and the limits. Cheap; does not touch the model.
         """
@@ -76,6 +92,11 @@ def add_DetectionServiceServicer_to_server(servicer, server):
                     servicer.Detect,
                     request_deserializer=sluiceway_dot_detection_dot_v1_dot_detection__pb2.DetectRequest.FromString,
                     response_serializer=sluiceway_dot_detection_dot_v1_dot_detection__pb2.DetectResponse.SerializeToString,
+            ),
+            'DetectPages': grpc.unary_stream_rpc_method_handler(
+                    servicer.DetectPages,
+                    request_deserializer=sluiceway_dot_detection_dot_v1_dot_detection__pb2.DetectPagesRequest.FromString,
+                    response_serializer=sluiceway_dot_detection_dot_v1_dot_detection__pb2.DetectPagesResponse.SerializeToString,
             ),
             'Describe': grpc.unary_unary_rpc_method_handler(
                     servicer.Describe,
@@ -111,6 +132,33 @@ class DetectionService(object):
             '/sluiceway.detection.v1.DetectionService/Detect',
             sluiceway_dot_detection_dot_v1_dot_detection__pb2.DetectRequest.SerializeToString,
             sluiceway_dot_detection_dot_v1_dot_detection__pb2.DetectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DetectPages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sluiceway.detection.v1.DetectionService/DetectPages',
+            sluiceway_dot_detection_dot_v1_dot_detection__pb2.DetectPagesRequest.SerializeToString,
+            sluiceway_dot_detection_dot_v1_dot_detection__pb2.DetectPagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,13 @@ class DetectionServiceStub:
     option; RESOURCE_EXHAUSTED with RetryInfo when the queue is full; UNAVAILABLE while starting or draining;
     DEADLINE_EXCEEDED when the time ran out (an expired request is not computed); INTERNAL when the model raised.
     """
+    DetectPages: _grpc.UnaryStreamMultiCallable[_detection_pb2.DetectPagesRequest, _detection_pb2.DetectPagesResponse]
+    """Detects the regions of pages of a document: of a PDF, or of a TIFF with several pages. Pages are answered as they are
+    done, in any order, each once.
+
+    A page that cannot be read, and one that fails otherwise, is an error of that page. Errors of the call: as those of
+    `Detect`; INVALID_ARGUMENT also where no page can be read at all: damaged, encrypted, or too many pages.
+    """
     Describe: _grpc.UnaryUnaryMultiCallable[_detection_pb2.DescribeRequest, _detection_pb2.DescribeResponse]
     """Says which model is served, its classes, and the limits. Cheap; does not touch the model."""
 
@@ -54,6 +61,13 @@ class DetectionServiceAsyncStub(DetectionServiceStub):
     No region found is a normal, empty answer. Errors: INVALID_ARGUMENT for an unreadable or too large image or a bad
     option; RESOURCE_EXHAUSTED with RetryInfo when the queue is full; UNAVAILABLE while starting or draining;
     DEADLINE_EXCEEDED when the time ran out (an expired request is not computed); INTERNAL when the model raised.
+    """
+    DetectPages: _aio.UnaryStreamMultiCallable[_detection_pb2.DetectPagesRequest, _detection_pb2.DetectPagesResponse]  # type: ignore[assignment]
+    """Detects the regions of pages of a document: of a PDF, or of a TIFF with several pages. Pages are answered as they are
+    done, in any order, each once.
+
+    A page that cannot be read, and one that fails otherwise, is an error of that page. Errors of the call: as those of
+    `Detect`; INVALID_ARGUMENT also where no page can be read at all: damaged, encrypted, or too many pages.
     """
     Describe: _aio.UnaryUnaryMultiCallable[_detection_pb2.DescribeRequest, _detection_pb2.DescribeResponse]  # type: ignore[assignment]
     """Says which model is served, its classes, and the limits. Cheap; does not touch the model."""
@@ -72,6 +86,19 @@ class DetectionServiceServicer(metaclass=_abc_1.ABCMeta):
         No region found is a normal, empty answer. Errors: INVALID_ARGUMENT for an unreadable or too large image or a bad
         option; RESOURCE_EXHAUSTED with RetryInfo when the queue is full; UNAVAILABLE while starting or draining;
         DEADLINE_EXCEEDED when the time ran out (an expired request is not computed); INTERNAL when the model raised.
+        """
+
+    @_abc_1.abstractmethod
+    def DetectPages(
+        self,
+        request: _detection_pb2.DetectPagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_detection_pb2.DetectPagesResponse], _abc.AsyncIterator[_detection_pb2.DetectPagesResponse]]:
+        """Detects the regions of pages of a document: of a PDF, or of a TIFF with several pages. Pages are answered as they are
+        done, in any order, each once.
+
+        A page that cannot be read, and one that fails otherwise, is an error of that page. Errors of the call: as those of
+        `Detect`; INVALID_ARGUMENT also where no page can be read at all: damaged, encrypted, or too many pages.
         """
 
     @_abc_1.abstractmethod

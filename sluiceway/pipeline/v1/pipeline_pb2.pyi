@@ -150,7 +150,9 @@ class Source(_message.Message):
     source_id: _builtins.str
     """Comes back in every event; unique within the job. Default: the position in the job, "0", "1", ..."""
     image: _builtins.bytes
-    """A JPEG, PNG, WebP, BMP or TIFF file."""
+    """A JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or JPEG 2000 file, HEIC where the operator installed that; or a document: PDF,
+    or TIFF with several pages. Pages of documents are told as they are done, in any order.
+    """
     url: _builtins.str
     """http or https, where the operator allows it; requested byte for byte as written, but for spaces and what is not
     ASCII, which are percent-encoded. Or a `data:` URL, which holds the image.
@@ -360,6 +362,7 @@ class ProcessOptions(_message.Message):
     RETURN_IMAGES_FIELD_NUMBER: _builtins.int
     DETECT_ONLY_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    TEXT_LAYER_FIELD_NUMBER: _builtins.int
     priority: _model_pb2.Priority.ValueType
     """How urgent this job is. Default NORMAL. Which clients may ask for INTERACTIVE is the operator's decision; others are
     served as NORMAL.
@@ -368,6 +371,10 @@ class ProcessOptions(_message.Message):
     """Send the bytes of fetched images (url, api_call) back in source_ready, for clients that draw."""
     detect_only: _builtins.bool
     """Run the steps that find regions and no others: nothing is read and nothing is called with what was read."""
+    text_layer: _model_pb2.TextLayer.ValueType
+    """What becomes of text that pages of PDF documents hold already. With PREFER it is told in place of what the steps right
+    after a detection step would read; `Values.model` is empty then. Default IGNORE.
+    """
     @_builtins.property
     def detection(self) -> Global___DetectionOptions:
         """For detection steps that look at pages (not for those inside regions; see `steps`)."""
@@ -389,10 +396,11 @@ class ProcessOptions(_message.Message):
         return_images: _builtins.bool = ...,
         detect_only: _builtins.bool = ...,
         steps: _abc.Mapping[_builtins.str, Global___StepOptions] | None = ...,
+        text_layer: _model_pb2.TextLayer.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["detection", b"detection", "recognition", b"recognition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detect_only", b"detect_only", "detection", b"detection", "priority", b"priority", "recognition", b"recognition", "return_images", b"return_images", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detect_only", b"detect_only", "detection", b"detection", "priority", b"priority", "recognition", b"recognition", "return_images", b"return_images", "steps", b"steps", "text_layer", b"text_layer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -275,3 +275,21 @@ def test_a_section_is_read_as_its_server_reads_it(tmp_path: Path) -> None:
     [vehicles] = [stage for stage in plan.stages if stage.name == "vehicles"]
     assert isinstance(vehicles.config, DetectionConfig)
     assert vehicles.config.model == "coco-v8n"
+
+
+def test_http_ports_of_stages(tmp_path: Path) -> None:
+    on = "SLUICEWAY_{}__HTTP__ENABLED"
+    enabled = {on.format(name): "true" for name in ("RECOGNITION", "STAGES__VEHICLES", "STAGES__PLATES")}
+    plan = planned(tmp_path, **enabled, SLUICEWAY_STAGES__PLATES__HTTP__PORT="8054")
+    ports = {"recognition": 8053, "vehicles": 8055, "plates": 8054, "orchestrator": 8080}
+    assert {item.name: item.http for item in plan.servers} == {
+        name: ("127.0.0.1", port) for name, port in ports.items()
+    }
+    for stage in plan.stages:
+        spec = server(plan, stage.name)
+        section = load_section(type(stage.config), stage.entry.section, tables={}, environment=spec.environment)
+        assert (section.http.enabled, section.http.port) == (True, ports[stage.name])
+    # Nobody is told of the ports of a run of its own.
+    plan = planned(tmp_path, **enabled, free_ports=True)
+    assert {item.http for item in plan.servers} == {None}
+    assert server(plan, "vehicles").environment["SLUICEWAY_STAGES__VEHICLES__HTTP__ENABLED"] == "false"

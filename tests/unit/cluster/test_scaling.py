@@ -53,6 +53,18 @@ def test_each_replica_has_ports_of_its_own() -> None:
     assert [told(plan, f"orchestrator-{number}", "http__port") for number in (2, 3)] == ["8081", "8082"]
 
 
+def test_replicas_of_a_stage_do_not_share_a_port_for_http() -> None:
+    plan = scaled("detection=3", SLUICEWAY_DETECTION__HTTP__ENABLED="true")
+    places = {item.name: item.http for item in plan.servers}
+    assert [places[name] for name in ("detection", "detection-2", "detection-3", "recognition")] == [
+        ("127.0.0.1", 8052),
+        ("127.0.0.1", 8054),
+        ("127.0.0.1", 8055),
+        None,
+    ]
+    assert told(plan, "detection-2", "http__port") == "8054"
+
+
 def test_replicas_on_free_ports_meet_nobody() -> None:
     plan = scaled("orchestrator=2", "recognition=3", free_ports=True)
     ports = [item.address for item in plan.servers] + [f"127.0.0.1:{item.operations[1]}" for item in plan.servers]

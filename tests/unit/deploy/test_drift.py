@@ -13,17 +13,13 @@ from typing import Any
 import pytest
 import yaml
 from packaging.requirements import Requirement
-from prometheus_client import CollectorRegistry
 from sluiceway_detection.config import DetectionConfig
 from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.config.http import HttpConfig
-from sluiceway_orchestrator.service import OrchestratorService
+from sluiceway_orchestrator.metrics.catalogue import ORCHESTRATOR
 from sluiceway_recognition.config import RecognitionConfig
-from sluiceway_runtime.account import MemoryBudget
 from sluiceway_runtime.config import ServerConfig, StageConfig, load_section
-from sluiceway_runtime.pool import Counters, PoolStatistics, WorkerState, WorkerStatistics
-from sluiceway_runtime.server.budget import show_budget
-from sluiceway_runtime.server.metrics import CallMetrics, PoolCollector
+from sluiceway_runtime.metrics.catalogue import EVERY_SERVER, STAGES
 from sluiceway_runtime.server.security import SecurityConfig
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -201,7 +197,7 @@ def test_chart_schema_knows_every_key() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())["properties"]
     taken = {
         "orchestrator": {"host", "port", "operations_port", "drain_grace_s", "detection", "recognition", "http"},
-        "detection": {"host", "port", "operations_port", "drain_grace_s", "workers", "goal", "device", "cpus"},
+        "detection": {"host", "port", "operations_port", "drain_grace_s", "workers", "goal", "device", "cpus", "http"},
     }
     taken["recognition"] = taken["detection"]
     for component, model in MODELS.items():
@@ -223,14 +219,19 @@ def test_writable_folder_of_the_gpu_images() -> None:
 
 
 def known_metrics() -> set[str]:
-    """Names as Prometheus sees them, of a stage and an orchestrator that have just started."""
-    registry = CollectorRegistry()
-    CallMetrics(registry).observe("Process", "OK", 0.1)
-    worker = WorkerStatistics(0, 1, WorkerState.READY, 1, 1, 0)
-    registry.register(PoolCollector("detection", lambda: PoolStatistics(0, 0, 0, 1, 0.0, (worker,), Counters())))
-    OrchestratorService(OrchestratorConfig()).collectors(registry)
-    show_budget(MemoryBudget(1), registry)
-    return {sample.name for family in registry.collect() for sample in family.samples}
+    """Names of series as Prometheus sees them, of all that servers show."""
+    own = script(DEPLOY / "metrics.py").own()
+    parts = {"histogram": ("_bucket", "_count", "_sum")}
+    return {
+        family.shown + part
+        for family in (*EVERY_SERVER, *STAGES, *ORCHESTRATOR, *own)
+        for part in parts.get(family.kind, ("",))
+    }
+
+
+def test_reference_of_metrics_is_made_from_the_code() -> None:
+    made = script(DEPLOY / "metrics.py").text()
+    assert (ROOT / "docs" / "metrics.md").read_text() == made, "run deploy/metrics.py"
 
 
 def test_queries_use_metrics_that_exist() -> None:
@@ -238,18 +239,33 @@ def test_queries_use_metrics_that_exist() -> None:
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
     queries.append((CHART / "templates" / "_queries.tpl").read_text())
     queries += [rule["expr"] for rule in alerts()]
-    used = {name for query in queries for name in re.findall(r"\bsluiceway_[a-z_]+(?=[\[{) ])", query)}
-    assert len(used) > 10
+    ours = r"\b(?:sluiceway|rpc|http|hw|process)_[a-z_]+(?=[\[{) ])"
+    used = {name for query in queries for name in re.findall(ours, query)}
+    used -= {label for family in (*EVERY_SERVER, *STAGES, *ORCHESTRATOR) for label in family.labels}
+    assert len(used) > 40
     assert used <= known_metrics()
+
+
+def test_dashboard_and_the_chart_s_files_are_made_from_one_place() -> None:
+    for path, content in script(DEPLOY / "dashboard.py").files().items():
+        assert path.read_text() == content, "run deploy/dashboard.py"
 
 
 def alerts() -> list[dict[str, Any]]:
     groups = yaml.safe_load((DEPLOY / "alerts" / "sluiceway.yml").read_text())["groups"]
-    return [rule for group in groups for rule in group["rules"]]
+    return [rule for group in groups for rule in group["rules"] if "alert" in rule]
 
 
-def test_operators_find_every_alert_and_every_metric() -> None:
+def test_operators_find_every_alert() -> None:
     document = (ROOT / "docs" / "operations.md").read_text()
-    assert re.findall(r"^### (Sluiceway\w+)", document, re.MULTILINE) == [rule["alert"] for rule in alerts()]
-    plain = {re.sub("_(bucket|count|sum)$", "", name) for name in known_metrics() if not name.endswith("_created")}
-    assert {name for name in plain if f"`{name}`" not in document} == set()
+    entries = re.findall(r"^### (Sluiceway\w+)\n\n(.*)$", document, re.MULTILINE)
+    assert [name for name, _ in entries] == [rule["alert"] for rule in alerts()]
+    assert {first for _, first in entries} == {"```"}, "each begins with what to type"
+
+
+def test_operations_speak_of_metrics_that_exist() -> None:
+    document = (ROOT / "docs" / "operations.md").read_text()
+    families = {family.shown for family in (*EVERY_SERVER, *STAGES, *ORCHESTRATOR)}
+    named = set(re.findall(r"`((?:sluiceway|rpc|http|hw)_[a-z_]+)`", document))
+    assert len(named) > 10
+    assert named <= families

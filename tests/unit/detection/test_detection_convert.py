@@ -10,13 +10,18 @@ from sluiceway_detection.identity import Identity
 from sluiceway_detection.job import DetectionAnswer, DetectionJob
 from sluiceway_detection.postprocess import Selection
 from sluiceway_detection.types import Detections, Polygon, RotatedBox
+from sluiceway_runtime.documents.pages import DocumentPage
 from sluiceway_runtime.errors import InvalidOption
+from sluiceway_runtime.images.decode import DecodedImage
+from sluiceway_runtime.images.notices import IMAGE_END_MISSING
 from sluiceway_runtime.pool import Outcome, Priority
 
 from sluiceway.common.v1 import crop_pb2, model_pb2
 from sluiceway.detection.v1 import detection_pb2 as pb
 
 DEFAULTS = Defaults(0.25, 0.7, 1000, ("textline", "image"), (640, 1280))
+
+BLANK = DocumentPage(DecodedImage(np.zeros((100, 120, 3), np.uint8)), 0)
 
 
 def test_what_is_left_out_is_the_configurations() -> None:
@@ -156,7 +161,7 @@ def test_every_geometry_reaches_the_client() -> None:
         {1: RotatedBox((30, 40), 20, 10, 190), 2: Polygon(((0, 0), (9, 0), (9, 9)))},
     )
     crops = [Crop(0, 0, np.full((2, 3, 3), 7, np.uint8)), Crop(2, 0, np.full((2, 1, 3), 8, np.uint8))]
-    payload = DetectionAnswer.payload(np.zeros((100, 120, 3), np.uint8), found, crops, 1.5)
+    payload = DetectionAnswer.payload(BLANK, found, crops, 1.5)
     plans = (CropPlan("text", 2, 9, pixel_format="rgb"),)
     response = pb.DetectResponse(model=model_message(Identity("m", "1", "ab")))
     add_answer(response, Outcome(payload, 2.0, 30.0, 0), plans, ("textline", "image"))
@@ -188,16 +193,20 @@ def outcome(count: int, crops: list[Crop], queue_ms: float = 1.0) -> Outcome:
         np.zeros(count, np.int32),
         np.linspace(0.9, 0.1, count, dtype=np.float32),
     )
-    return Outcome(DetectionAnswer.payload(np.zeros((100, 120, 3), np.uint8), found, crops, 1.5), queue_ms, 30.0, 0)
+    return Outcome(DetectionAnswer.payload(BLANK, found, crops, 1.5), queue_ms, 30.0, 0)
 
 
 def noted(
-    *, scale: float = 1.0, left_out: bool = False, too_small: bool = False, crops: tuple[int, ...] = ()
+    *,
+    scale: float = 1.0,
+    left_out: bool = False,
+    too_small: bool = False,
+    crops: tuple[int, ...] = (),
+    notices: tuple[str, ...] = (),
 ) -> dict[str, dict[str, str]]:
     made = outcome(2, [])
-    payload = made.payload._replace(
-        meta=made.payload.meta._replace(scale=scale, left_out=left_out, too_small=too_small)
-    )
+    facts = made.payload.meta._replace(scale=scale, left_out=left_out, too_small=too_small, notices=notices)
+    payload = made.payload._replace(meta=facts)
     response = pb.DetectResponse()
     for crop in crops or (None,):
         add_answer(response, made._replace(payload=payload), (), ("text",), crop)
@@ -215,6 +224,7 @@ def test_what_was_given_up_is_said() -> None:
     assert noted(left_out=True) == truncated
     assert noted(left_out=True, scale=0.1).keys() == {"IMAGE_SCALED", "REGIONS_TRUNCATED"}
     assert noted(scale=0.5, too_small=True) == {"IMAGE_SCALED": {"scale": "0.5", "least_px": "16"}}
+    assert noted(notices=(IMAGE_END_MISSING,), crops=(4, 7)) == {IMAGE_END_MISSING: {}}
     # Crops were cut to what the detector wants, so their scale says nothing.
     assert noted(left_out=True, scale=0.1, crops=(4, 7)) == truncated
 

@@ -10,15 +10,19 @@ from sluiceway_detection.convert import Request
 from sluiceway_detection.handler import DetectionFacts
 from sluiceway_detection.identity import Identity
 from sluiceway_detection.inference import DetectionInference, options_of
+from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import InvalidImage, InvalidOption
 from sluiceway_runtime.inference import Tensor
 from sluiceway_runtime.inference import open_inference_pb2 as inference_pb
 from sluiceway_runtime.inference.convert import inputs_of
 from sluiceway_runtime.priority import Priority
+from sluiceway_runtime.server.calls import Caller
 
 from sluiceway.common.v1 import geometry_pb2 as geometry
 from sluiceway.common.v1 import model_pb2
 from sluiceway.detection.v1 import detection_pb2 as pb
+
+CALLER = Caller("somebody", Deadline.after(60), "the-request")
 
 
 class Stage:
@@ -35,7 +39,8 @@ class Stage:
     def ready(self) -> bool:
         return True
 
-    async def detect(self, request: Request, context: Any) -> pb.DetectResponse:
+    async def answer(self, request: Request, request_id: str, deadline: Deadline) -> pb.DetectResponse:
+        assert (deadline, request_id) == CALLER[1:]
         if request.image == b"bad":
             raise InvalidImage("not an image")
         if request.image == b"slow":
@@ -60,8 +65,9 @@ class Stage:
 async def infer(stage: Stage, *images: bytes, shape: tuple[int, ...] | None = None) -> dict[str, Tensor]:
     inference = DetectionInference(stage, stage, stage="detection")  # type: ignore[arg-type]
     (card,) = inference.cards()
+    assert (card.version, card.own_version) == ("1", "3")
     inputs = {"image": Tensor("image", "BYTES", shape or (len(images),), images)}
-    inferred = await inference.infer(card, inputs, {}, Priority.BULK, None)  # type: ignore[arg-type]
+    inferred = await inference.infer(card, inputs, {}, Priority.BULK, CALLER)
     for spec, tensor in zip(card.outputs, inferred.tensors, strict=True):
         assert (spec.name, spec.datatype) == (tensor.name, tensor.datatype)
         assert shape is None or spec.fits(tensor.shape)

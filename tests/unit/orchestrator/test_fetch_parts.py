@@ -66,8 +66,10 @@ def test_pointers_to_nothing(pointer: str) -> None:
     ("data", "image"),
     [
         (b"\xff\xd8\xff\xe0", True), (b"\x89PNG\r\n\x1a\n...", True), (b"RIFF\x00\x00\x00\x00WEBPVP8 ", True),
-        (b"BM....", True), (b"II*\x00", True), (b"MM\x00*", True),
-        (b"", False), (b"GIF89a", False), (b"RIFF\x00\x00\x00\x00WAVE", False), (b"<html>", False), (b"%PDF", False),
+        (b"BM....", True), (b"II*\x00", True), (b"MM\x00*", True), (b"II+\x00", True), (b"GIF89a", True),
+        (b"\0\0\0\x20ftypavif\0\0\0\0", True), (b"\0\0\0\x20ftypmif1\0\0\0\0heicmif1", True),
+        (b"\xff\x4f\xff\x51", True), (b"\0\0\0\x20ftypisom\0\0\0\0mp42", False),
+        (b"", False), (b"RIFF\x00\x00\x00\x00WAVE", False), (b"<html>", False), (b"%PDF", False),
     ],
 )  # fmt: skip
 def test_first_bytes(data: bytes, image: bool) -> None:

@@ -163,8 +163,16 @@ async def test_calls_for_images_get_every_slot_and_no_more(total: int) -> None:
     images = [asyncio.create_task(image()) for _ in range(total + 5)]
     await settle()
     assert running == total
+    # Whoever watches is told; one that gives up waits no more, and one that is cancelled at work has no slot any more.
+    assert (slots.in_flight, slots.waiting) == (total, 5)
+    images.pop().cancel()
+    images.pop(0).cancel()
+    await settle()
+    assert (slots.in_flight, slots.waiting) == (total, 3)
     go_on.set()
     await asyncio.gather(*images)
+    assert (slots.in_flight, slots.waiting) == (0, 0)
+    account.close()
     assert budget.used_bytes == 0
 
 

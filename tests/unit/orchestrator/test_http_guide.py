@@ -10,8 +10,8 @@ from google.protobuf import json_format
 from jsonschema import Draft202012Validator
 from sluiceway_orchestrator.http.convert import QUERY, request_from_json
 from sluiceway_orchestrator.http.openapi import document
-from sluiceway_orchestrator.http.problem import problem_body
 from sluiceway_runtime.errors import QueueFull
+from sluiceway_runtime.http.problem import problem_body
 
 from sluiceway.pipeline.v1 import pipeline_pb2
 
@@ -68,4 +68,4 @@ def test_the_documents_are_results() -> None:
         Draft202012Validator({"components": {"schemas": schemas}, **schemas["Result"]}).validate(result)
         assert set(result) <= set(schemas["Result"]["properties"])
     assert [result["status"] for result in shown] == ["ok", "failed"]
-    assert set(shown[0]["regions"][0]) == set(schemas["ResultRegion"]["required"])
+    assert set(shown[0]["regions"][0]) - {"outline"} == set(schemas["ResultRegion"]["required"])

@@ -132,6 +132,14 @@ def test_fields_that_make_no_sense(fields: dict[str, Any], words: str) -> None:
         job(**fields)
 
 
+def test_text_that_pages_hold_is_a_wish_of_the_job() -> None:
+    assert not job().prefers_text
+    assert not job(options=Options(text_layer=model_pb2.TEXT_LAYER_IGNORE)).prefers_text
+    assert job(options=Options(text_layer=model_pb2.TEXT_LAYER_PREFER)).prefers_text
+    with pytest.raises(InvalidOption, match="text_layer"):
+        job(options=Options.FromString(b"\x38\x63"))
+
+
 def test_the_shorter_deadline_counts() -> None:
     assert 0 < job(timeout=duration_pb2.Duration(nanos=500_000_000)).deadline.remaining_s() <= 0.5
     assert 50 < job(timeout=duration_pb2.Duration(seconds=2**40)).deadline.remaining_s() <= 60

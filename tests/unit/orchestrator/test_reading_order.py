@@ -7,7 +7,10 @@ import random
 from time import perf_counter
 
 import pytest
-from sluiceway_orchestrator.pipelines.reading_order import reading_order
+from hypothesis import given
+from hypothesis import strategies as st
+from sluiceway_orchestrator.pipelines import reading_order as order_module
+from sluiceway_orchestrator.pipelines.reading_order import reading_order, rows_of
 
 Box = tuple[float, float, float, float]
 
@@ -77,3 +80,26 @@ def test_a_dense_page_does_not_hold_up_the_event_loop() -> None:
         reading_order(words)
         took.append(perf_counter() - started)
     assert min(took) < 0.05
+
+
+coordinates = st.floats(0, 200, allow_nan=False)
+
+
+@given(st.lists(st.tuples(coordinates, coordinates, st.floats(0, 40), st.floats(0, 40)), min_size=1, max_size=12))
+def test_lines_that_lie_below_each_other_are_what_comparing_all_of_them_finds(
+    found: list[tuple[float, float, float, float]],
+) -> None:
+    boxes = [(x, y, x + width, y + height) for x, y, width, height in found]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(order_module, "_below_each_other", lambda *_: None)
+        expected = rows_of(boxes)
+    assert rows_of(boxes) == expected
+
+
+def test_lines_whose_letters_touch_still_lie_below_each_other() -> None:
+    boxes = [(0.0, 20.0 * at, 100.0, 20.0 * at + 28) for at in reversed(range(6))]
+    found = order_module._below_each_other(boxes, range(6))
+    assert found is not None
+    assert [line for _, line in found] == [[5], [4], [3], [2], [1], [0]]
+    beside = [*boxes, (120.0, 0.0, 140.0, 20.0)]
+    assert order_module._below_each_other(beside, range(7)) is None

@@ -10,7 +10,8 @@ import pytest
 from sluiceway_orchestrator.stages.balancer import Occupancy
 from sluiceway_orchestrator.stages.group import Group
 from sluiceway_orchestrator.stages.replica import Replica, StageWire
-from sluiceway_orchestrator.stages.stage import Lease, Stage, StageSettings, Ticket
+from sluiceway_orchestrator.stages.settings import StageSettings
+from sluiceway_orchestrator.stages.stage import Lease, Stage, Ticket
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import DeadlineExceeded
 from sluiceway_runtime.priority import Priority

@@ -9,12 +9,16 @@ import pytest
 from sluiceway_recognition.convert import Request
 from sluiceway_recognition.inference import RecognitionInference
 from sluiceway_recognition.types import CropSpec, Head, ModelFacts
+from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import InvalidImage, InvalidOption
 from sluiceway_runtime.inference import Tensor
 from sluiceway_runtime.priority import Priority
+from sluiceway_runtime.server.calls import Caller
 
 from sluiceway.common.v1 import error_pb2, value_pb2
 from sluiceway.recognition.v1 import recognition_pb2 as pb
+
+CALLER = Caller("somebody", Deadline.after(60), "the-request")
 
 
 def facts(head: Head, *, embedding_size: int = 0, labels: tuple[str, ...] = ()) -> ModelFacts:
@@ -35,7 +39,8 @@ class Stage:
     def ready(self) -> bool:
         return True
 
-    async def recognise(self, request: Request, context: Any) -> AsyncGenerator[bytes, None]:
+    async def answer(self, request: Request, request_id: str, deadline: Deadline) -> AsyncGenerator[bytes, None]:
+        assert (deadline, request_id) == CALLER[1:]
         self.requests.append(request)
         try:
             for index in reversed(range(len(request.crops))):
@@ -50,9 +55,10 @@ async def infer(stage: Stage, count: int, *, batched: bool = False, **parameters
     inference = RecognitionInference(stage, stage, stage="plates", max_crops=64)  # type: ignore[arg-type]
     assert inference.name == "sluiceway-plates"
     (card,) = inference.cards()
+    assert (card.version, card.own_version) == ("1", "7")
     shape = (count, 1) if batched else (count,)
     crops = Tensor("crop", "BYTES", shape, tuple(bytes([index]) for index in range(count)))
-    inferred = await inference.infer(card, {"crop": crops}, parameters, Priority.BULK, None)  # type: ignore[arg-type]
+    inferred = await inference.infer(card, {"crop": crops}, parameters, Priority.BULK, CALLER)
     assert [request.priority for request in stage.requests] == [3]
     for spec, tensor in zip(card.outputs, inferred.tensors, strict=True):
         assert (spec.name, spec.datatype) == (tensor.name, tensor.datatype)

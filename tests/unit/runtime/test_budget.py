@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
 from sluiceway_runtime.account import Phase
 from sluiceway_runtime.config import ServerConfig, StageConfig
 from sluiceway_runtime.control_groups import memory_limit_bytes
 from sluiceway_runtime.priority import Priority
-from sluiceway_runtime.server.budget import memory_budget, show_budget
+from sluiceway_runtime.server.budget import memory_budget
 
 GIB = 2**30
 
@@ -69,14 +68,3 @@ def test_what_is_configured_is_used_and_told_where_it_is_little(caplog: pytest.L
     assert memory_budget(ServerConfig(port=0, operations_port=0, memory_bytes=2**20)).total_bytes == 2**20
     assert "max_message_bytes = 67108864" in caplog.text
     assert "memory_bytes = 1048576" in caplog.text
-
-
-def test_metrics_show_what_is_held() -> None:
-    budget = memory_budget(ServerConfig(port=0, operations_port=0, memory_bytes=GIB))
-    registry = CollectorRegistry()
-    show_budget(budget, registry)
-    with budget.account() as account:
-        account.add(5, Phase.WORK)
-        assert registry.get_sample_value("sluiceway_account_bytes") == 5
-    assert registry.get_sample_value("sluiceway_account_bytes") == 0
-    assert registry.get_sample_value("sluiceway_account_limit_bytes") == GIB

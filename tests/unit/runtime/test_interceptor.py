@@ -11,11 +11,11 @@ from prometheus_client import CollectorRegistry
 from sluiceway_runtime.account import MemoryBudget
 from sluiceway_runtime.config import ServerConfig
 from sluiceway_runtime.errors import InvalidOption
+from sluiceway_runtime.metrics.calls import CallMetrics
 from sluiceway_runtime.server.door import Door
 from sluiceway_runtime.server.interceptor import CallInterceptor
 from sluiceway_runtime.server.lifecycle import Lifecycle, State
 from sluiceway_runtime.server.listening import bind, make_server
-from sluiceway_runtime.server.metrics import CallMetrics
 from sluiceway_runtime.server.security import Security
 from sluiceway_runtime.server.status import from_rpc_error
 

@@ -60,6 +60,7 @@ async def test_options_reach_the_wire(client: AsyncClient, server: Any) -> None:
     options = Options(
         confidence=0.5, iou=0.6, classes=("a",), max_detections=9, image_size=640, characters=True,
         top_k=3, priority=Priority.BULK, return_images=True, detect_only=True, words=True, scale=0.5,
+        text_layer="prefer",
     )  # fmt: skip
     await client.process(b"x", options)
     sent = server.fake.requests[0].options
@@ -68,6 +69,9 @@ async def test_options_reach_the_wire(client: AsyncClient, server: Any) -> None:
     assert (sent.priority, sent.return_images, sent.detect_only) == (model_pb2.PRIORITY_BULK, True, True)
     assert sent.recognition.words
     assert sent.detection.scale == "0.5"
+    assert sent.text_layer == model_pb2.TEXT_LAYER_PREFER
+    with pytest.raises(errors.InvalidOption, match="text_layer"):
+        await client.process(b"x", text_layer="perhaps")  # type: ignore[arg-type]
 
 
 async def test_defaults_are_left_to_the_server(client: AsyncClient, server: Any) -> None:

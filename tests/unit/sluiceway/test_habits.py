@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -18,6 +19,7 @@ from PIL import Image
 import sluiceway
 from sluiceway import errors
 from sluiceway.client import AsyncClient, Options, Priority, RetryPolicy, Source, to_pandas
+from sluiceway.client.options import OptionFields
 from sluiceway.client.sources import load_source
 
 ONCE = RetryPolicy(attempts=1)
@@ -52,6 +54,10 @@ async def test_options_by_their_names(client: AsyncClient, server: Any) -> None:
     assert server.fake.metadata[1]["sluiceway-priority"] == Priority.BULK
     assert sent[2].detect_only
     assert sent[3].detection.image_size == 640
+
+
+def test_every_option_can_be_given_by_its_name() -> None:
+    assert set(OptionFields.__annotations__) == {field.name for field in dataclasses.fields(Options)}
 
 
 async def test_an_option_that_does_not_exist(client: AsyncClient) -> None:

@@ -11,6 +11,7 @@ from sluiceway_cluster import plan_cluster
 from sluiceway_orchestrator.config.pipelines import StepConfig
 
 from sluiceway.client import Box, Page, Region, Result, StageTimings, Timings
+from sluiceway.client.results import Block, Line
 
 ROOT = Path(__file__).parents[3]
 CPU = {"SLUICEWAY_RECOGNITION__DEVICE": "cpu"}
@@ -65,8 +66,11 @@ def test_the_json_has_the_keys_that_are_written() -> None:
     shown = json.loads(block("json"))
     region = Region(0, Box(0, 0, 1, 1), "textline", 0, 0.9, Box(0, 0, 1, 1).corners)
     timings = Timings(0, {"text": StageTimings(), "words": StageTimings()}, 1)
-    written = Result("a", (Page(1, 1),), (region,), timings).to_dict()
+    written = Result("a", (Page(1, 1),), (region,), timings, lines=(Line((0,)),), blocks=(Block((0,)),)).to_dict()
     assert list(shown) == list(written)
+    assert [list(shown[key][0]) for key in ("lines", "blocks")] == [
+        list(written[key][0]) for key in ("lines", "blocks")
+    ]
     assert list(shown["regions"][0]) == list(written["regions"][0])
     assert set(shown["timings_ms"]) <= set(written["timings_ms"])
 

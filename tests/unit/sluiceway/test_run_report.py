@@ -128,6 +128,22 @@ def test_a_picture_that_pillow_does_not_read_ends_nothing(folder: Path, capsys: 
     assert "talkative.png: Decompressed data too large" in capsys.readouterr().err
 
 
+def test_of_documents_pages_that_failed_are_told_and_nothing_is_drawn(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "deed.pdf").write_bytes(b"%PDF-1.7\n")
+    failed = Reading("", error=errors.InvalidImage("the page is damaged"), step="text")
+    inputs = find_inputs(["deed.pdf", "photo.jpg"])
+    report = Report(as_json=False, out=folder / "scans", inputs=inputs)
+    report.add(Result("deed.pdf", (Page(40, 30),), page_values={2: {"text": failed}}), inputs[0])
+    report.add(Result("photo.jpg", (Page(40, 30), Page(40, 30, 1))), inputs[1])
+    told = capsys.readouterr()
+    assert "page 3: the page is damaged" in told.out
+    assert told.err.count("no annotated pictures of documents") == 2
+    assert {path.name for path in (folder / "scans").iterdir()} == {"photo.jpg", "page.png"}
+    assert (report.succeeded, report.unwritten) == (2, 0)
+
+
 def test_people_see_a_tree(capsys: pytest.CaptureFixture[str]) -> None:
     def region(number: int, parent: int | None, *readings: Reading) -> Region:
         box = Box(0, 0, 9, 9)

@@ -47,20 +47,24 @@ def lay_out(boxes: Sequence[Box], right_to_left: Collection[int] = frozenset()) 
         right_to_left: positions of those whose text runs from right to left.
     """
     rows = rows_of(boxes)
-    pieces = _pieces(boxes, rows)
     columns: list[list[Row]] = []
-    if sum(len(row) > 1 for row in pieces) >= _LEAST_ROWS:
-        leftwards = 2 * len(right_to_left) > len(boxes) - len(rows.tall)
-        flat = [piece for row in pieces for piece in row]
-        columns = columns_of(flat, rows.typical_px, right_to_left=leftwards)
+    # Without rows of several boxes there are none with gaps.
+    if sum([len(row) > 1 for _, row in rows.rows]) >= _LEAST_ROWS:
+        pieces = _pieces(boxes, rows)
+        if sum([len(row) > 1 for row in pieces]) >= _LEAST_ROWS:
+            leftwards = 2 * len(right_to_left) > len(boxes) - len(rows.tall)
+            flat = [piece for row in pieces for piece in row]
+            columns = columns_of(flat, rows.typical_px, right_to_left=leftwards)
     if len(columns) > 1:
-        lines = _with_figures(boxes, [line for column in columns for line in _in_blocks(column)], rows.tall)
+        placed = _with_figures(boxes, [line for column in columns for line in _in_blocks(column)], rows.tall)
+        lines = [line.indices for line in placed]
+        blocks = [[at for at, _ in run] for _, run in groupby(enumerate(placed), lambda each: id(each[1].block))]
     else:
         lines = _as_rows(boxes, rows)
+        blocks = [list(block) for block in paragraphs_of(_levelled(boxes, lines, rows.slope))]
     if right_to_left:
-        lines = [_Line(_logical(line.indices, right_to_left), line.box, line.block) for line in lines]
-    blocks = [[number for number, _ in run] for _, run in groupby(enumerate(lines), lambda each: id(each[1].block))]
-    return Layout([index for line in lines for index in line.indices], [line.indices for line in lines], blocks)
+        lines = [_logical(line, right_to_left) for line in lines]
+    return Layout([index for line in lines for index in line], lines, blocks)
 
 
 def _in_blocks(column: Sequence[Row]) -> list[_Line]:
@@ -72,7 +76,7 @@ def _in_blocks(column: Sequence[Row]) -> list[_Line]:
     ]
 
 
-def _as_rows(boxes: Sequence[Box], rows: Rows) -> list[_Line]:
+def _as_rows(boxes: Sequence[Box], rows: Rows) -> list[list[int]]:
     """A page without columns: its rows, with what is taller beside and between them."""
     tall = set(rows.tall)
     lines = [] if tall else [row for _, row in rows.rows]
@@ -83,8 +87,7 @@ def _as_rows(boxes: Sequence[Box], rows: Rows) -> list[_Line]:
             before += row
         else:
             lines.append(list(row))
-    level = [_level(boxes, line, rows.slope) for line in lines]
-    return [_Line(lines[at], level[at], block) for block in paragraphs_of(level) for at in block]
+    return lines
 
 
 def _with_figures(boxes: Sequence[Box], lines: list[_Line], tall: Sequence[int]) -> list[_Line]:
@@ -130,14 +133,15 @@ def _pieces(boxes: Sequence[Box], rows: Rows) -> list[list[Piece]]:
     return pieces
 
 
+def _levelled(boxes: Sequence[Box], lines: Sequence[Sequence[int]], slope: float) -> list[Box]:
+    """The boxes around lines in a frame in which these are level."""
+    if slope:
+        return [_level(boxes, line, slope) for line in lines]
+    return [around([boxes[index] for index in line]) if len(line) > 1 else boxes[line[0]] for line in lines]
+
+
 def _level(boxes: Sequence[Box], indices: Sequence[int], slope: float) -> Box:
-    """The box around a line in a frame in which lines are level."""
-    if len(indices) == 1 and not slope:
-        # As most lines are where whole lines are found.
-        return boxes[indices[0]]
-    x0, y0, x1, y1 = around([boxes[index] for index in indices])
-    if not slope:
-        return x0, y0, x1, y1
+    x0, _, x1, _ = around([boxes[index] for index in indices])
     falls = [slope * (boxes[index][0] + boxes[index][2]) / 2 for index in indices]
     tops = [boxes[index][1] - fall for index, fall in zip(indices, falls, strict=True)]
     return x0, min(tops), x1, max(boxes[index][3] - fall for index, fall in zip(indices, falls, strict=True))

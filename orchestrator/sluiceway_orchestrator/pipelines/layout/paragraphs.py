@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from statistics import median_low
 
 from sluiceway_orchestrator.geometry import Box
@@ -28,7 +29,8 @@ def paragraphs_of(lines: Sequence[Box]) -> list[range]:
     """
     if len(lines) < 2:
         return [range(len(lines))] if lines else []
-    distances = [_middle(lines[at + 1]) - _middle(lines[at]) for at in range(len(lines) - 1)]
+    middles = [(y0 + y1) / 2 for _, y0, _, y1 in lines]
+    distances = [lower - upper for upper, lower in pairwise(middles)]
     usual = median_low(distances)
     found, begin = [], 0
     for at in range(1, len(lines)):
@@ -53,7 +55,3 @@ def _is_indented(lines: Sequence[Box], at: int) -> bool:
     before, line, behind = lines[at - 1 : at + 2]
     least = _INDENT * (line[3] - line[1])
     return line[0] - max(before[0], behind[0]) >= least and abs(before[0] - behind[0]) < least / 2
-
-
-def _middle(box: Box) -> float:
-    return (box[1] + box[3]) / 2

@@ -112,9 +112,14 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something that the operator should find in the log."""
+    """Something that the operator should find in the log.
+
+    Attributes:
+        request_id: of the request that it is about; empty where it is about none.
+    """
 
     message: str
+    request_id: str = ""
 
 
 Action = StartWorker | StopWorker | KillWorker | Dispatch | Recall | Refuse | Succeed | Fail | GiveUp | Note

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from sluiceway_runtime.errors import (
     DeadlineExceeded,
@@ -146,6 +147,16 @@ class Scheduler:
         """How long the item has been here that waits the longest; 0 while none waits."""
         waiting = [at_s for at_s in (self._queue.oldest_s(), self._retries.oldest_s()) if at_s is not None]
         return now - min(waiting) if waiting else 0.0
+
+    def oldest_wait_s(self, now: float) -> float:
+        """Likewise, with what is at a worker behind the batch that it computes; a worker that hangs is seen by it."""
+        behind = [
+            item.accepted_s
+            for worker in self.workers
+            for batch in islice(worker.in_flight, 1, None)
+            for item in self._ledger.wanted(batch.items)
+        ]
+        return max(self.queue_age_s(now), now - min(behind, default=now))
 
     def on_event(self, event: Event, now: float) -> list[Action]:
         """Take note of an event and decide what follows.
@@ -286,9 +297,10 @@ class Scheduler:
             self._retries.add([wanted[:middle], wanted[middle:]])
         else:
             # The message of the model may hold what it read: the log gets it, the client does not.
-            self._out.append(actions.Note(f"the model raised on an item: {message}"))
             for item in wanted:
-                facts = {"story": item.story(now)}
+                story = item.story(now)
+                self._out.append(actions.Note(f"the model raised on an item: {message}; {story}", item.request_id))
+                facts = {"story": story}
                 self._fail([item], ModelFailed("the model failed on this item", metadata=facts))
 
     # What becomes of a dead worker's items
@@ -323,14 +335,15 @@ class Scheduler:
         if verdict is Judgement.TRY_AGAIN:
             self._retries.add([wanted], probe=True)
         elif verdict is Judgement.MACHINE:
-            self._out.append(actions.Note(f"this machine is taken to be ill: {item.story(now)}"))
+            self._out.append(actions.Note(f"this machine is taken to be ill: {item.story(now)}", item.request_id))
             error = self._admission.machine_fault(now)
             error.metadata["story"] = item.story(now)
             self._fail(wanted, error)
         else:
             self._ledger.count("quarantined")
             guilty = quarantined(item, story=item.story(now))
-            self._out.append(actions.Note("item {digest} is quarantined: {story}".format(**guilty.metadata)))
+            told = "item {digest} is quarantined: {story}".format(**guilty.metadata)
+            self._out.append(actions.Note(told, item.request_id))
             self._fail(wanted, guilty)
 
     def _hand_back(self, now: float) -> None:

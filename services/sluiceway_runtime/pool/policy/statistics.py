@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
-__all__ = ["Counters", "PoolLoad", "PoolStatistics", "WorkerState", "WorkerStatistics"]
+__all__ = ["Counters", "Ending", "PoolLoad", "PoolStatistics", "WorkerState", "WorkerStatistics"]
 
 
 class WorkerState(Enum):
@@ -22,9 +22,24 @@ class WorkerState(Enum):
     STOPPED = "stopped"
 
 
+class Ending(Enum):
+    """Why a process of a worker ended, of which another was to follow."""
+
+    DIED = "died"
+    HUNG = "hung"  # computed one batch for too long
+    START = "start"  # was not ready in time, or said that it cannot be
+    MEMORY = "memory"  # had grown too large
+    TOLD = "told"  # somebody sent it SIGTERM
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerStatistics:
-    """One worker; `batches` and `items` count over all its processes, of which `restarts` came after the first."""
+    """One worker; counts are over all its processes, of which `restarts` came after the first.
+
+    Attributes:
+        busy_s: how long it has had something to compute, the present batch included.
+        endings: of its processes, by why.
+    """
 
     index: int
     pid: int | None
@@ -32,6 +47,8 @@ class WorkerStatistics:
     batches: int
     items: int
     restarts: int
+    busy_s: float = 0.0
+    endings: Mapping[Ending, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +96,9 @@ class PoolStatistics:
         workers: by index.
         counters: totals.
         item_ms: smoothed time that one worker takes for one item, its share of a batch; 0 until known.
+        oldest_wait_s: wait of the item that waits the longest, in the queue or with a worker that computes another
+            batch first; 0 while none does.
+        able: whether a worker takes work, on a machine that is not taken to be ill.
     """
 
     queued: int
@@ -89,6 +109,8 @@ class PoolStatistics:
     workers: tuple[WorkerStatistics, ...]
     counters: Counters
     item_ms: float = 0.0
+    oldest_wait_s: float = 0.0
+    able: bool = False
 
     @property
     def ready_workers(self) -> int:

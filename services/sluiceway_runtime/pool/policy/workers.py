@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from itertools import islice
 
 from sluiceway_runtime.pool.policy.items import Batch
 from sluiceway_runtime.pool.policy.limits import Timing
-from sluiceway_runtime.pool.policy.statistics import WorkerState
+from sluiceway_runtime.pool.policy.statistics import Ending, WorkerState
 
 __all__ = ["Worker"]
 
@@ -39,8 +39,11 @@ class Worker:
     recycle_delay_s: float = 0.0
     starts: int = 0
     kill_reason: str = ""
+    ending: Ending | None = None  # why its process is to end, or will have
+    endings: Counter[Ending] = field(default_factory=Counter)
     batches: int = 0
     items: int = 0
+    busy_s: float = 0.0  # with batches that are over
 
     @property
     def probing(self) -> bool:
@@ -78,6 +81,7 @@ class Worker:
         self.in_flight.remove(batch)
         if batch.begun_s is not None:
             batch.took_s = now - max(batch.begun_s, self.done_s)
+            self.busy_s += batch.took_s
             self.done_s = now
         if not self.in_flight:
             self.idle_since_s = now
@@ -85,6 +89,18 @@ class Worker:
             if other.begun_s is None:
                 other.begun_s = now
         return batch
+
+    def lose(self, now: float) -> list[Batch]:
+        """Take everything off that it holds, which it will not compute (any more)."""
+        self.busy_s = self.busy_until_s(now)
+        lost = list(self.in_flight)
+        self.in_flight.clear()
+        return lost
+
+    def busy_until_s(self, now: float) -> float:
+        """How long it has had something to compute, over all its processes."""
+        begun_s = self.in_flight[0].begun_s if self.in_flight else None
+        return self.busy_s if begun_s is None else self.busy_s + now - max(begun_s, self.done_s)
 
     def did(self, items: int) -> None:
         """It has worked on a batch of so many items, and is still there."""
@@ -102,6 +118,7 @@ class Worker:
         delay_s = 2 * self.recycle_delay_s if soon else timing.recycle_delay_s
         self.recycle_delay_s = min(delay_s, timing.recycle_delay_max_s)
         self.recycled_s = now
+        self.ending = Ending.MEMORY
         self.state = WorkerState.RETIRING
 
     def schedule_restart(self, timing: Timing, now: float) -> None:

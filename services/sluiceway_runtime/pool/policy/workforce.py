@@ -7,7 +7,7 @@ import math
 from sluiceway_runtime.pool.policy.actions import Action, GiveUp, KillWorker, Note, StartWorker, StopWorker
 from sluiceway_runtime.pool.policy.items import Batch
 from sluiceway_runtime.pool.policy.limits import PoolLimits, Timing
-from sluiceway_runtime.pool.policy.statistics import WorkerState
+from sluiceway_runtime.pool.policy.statistics import Ending, WorkerState
 from sluiceway_runtime.pool.policy.workers import Worker
 
 __all__ = ["Workforce"]
@@ -100,6 +100,7 @@ class Workforce:
     def setup_failed(self, worker: Worker, message: str) -> list[Action]:
         """A worker's setup raised."""
         worker.kill_reason = message
+        worker.ending = Ending.START
         return [] if self.complete or self._closing else [GiveUp(message)]
 
     def batch_over(self, worker: Worker, memory_bytes: int, now: float) -> list[Action]:
@@ -120,16 +121,16 @@ class Workforce:
         if worker.state in (WorkerState.READY, WorkerState.RETIRING):
             worker.state = WorkerState.STOPPING
             worker.since_s = now
-        left = list(worker.in_flight)
-        worker.in_flight.clear()
-        return left
+            worker.ending = worker.ending or Ending.TOLD
+        return worker.lose(now)
 
     def died(self, worker: Worker, reason: str, now: float) -> tuple[list[Batch], list[Action]]:
         """A process has ended. Returns the batches to be saved, those that it had begun first."""
         state, reason = worker.state, worker.kill_reason or reason
         worker.kill_reason = ""
-        lost = list(worker.in_flight)
-        worker.in_flight.clear()
+        worker.endings[worker.ending or Ending.DIED] += 1
+        worker.ending = None
+        lost = worker.lose(now)
         worker.witness = False
         if self._closing:
             worker.state = WorkerState.STOPPED
@@ -142,6 +143,8 @@ class Workforce:
         self.deaths += 1
         worker.schedule_restart(self._timing, now)
         told: list[Action] = [Note(f"worker {worker.index} ended: {reason}")]
+        begun = (item.request_id for batch in lost if batch.begun_s is not None for item in batch.items)
+        told += [Note(f"it was with worker {worker.index} when that ended", name) for name in dict.fromkeys(begun)]
         if not self.complete and worker.failures >= self._timing.start_attempts:
             told.append(GiveUp(f"worker {worker.index} did not start in {worker.failures} attempts: {reason}"))
         return lost, told
@@ -170,8 +173,10 @@ class Workforce:
                 continue
             if worker.state is WorkerState.STARTING:
                 worker.kill_reason = f"it was not ready after {self._limits.start_timeout_s:g} s"
+                worker.ending = Ending.START
             elif worker.state is not WorkerState.STOPPING:
                 worker.kill_reason = f"it computed one batch for more than {self._limits.batch_timeout_s:g} s"
+                worker.ending = Ending.HUNG
             # A worker that ignored SIGTERM was going anyway; one that hangs counts as dead.
             worker.state = WorkerState.KILLED
             due.append(KillWorker(worker.index))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sluiceway_orchestrator.convert import regions as convert
-from sluiceway_orchestrator.events import ReadText
+from sluiceway_orchestrator.events import PLAIN_RUN, TextRun
 from sluiceway_orchestrator.geometry import Box, TurnedBox
 from sluiceway_orchestrator.pipelines import tree as tree_module
 from sluiceway_orchestrator.pipelines.tree import WHOLE, RegionTree
@@ -172,20 +172,20 @@ def test_ten_thousand_regions_are_found_again_without_comparing_all_with_all(mon
     assert compared < 10_000 * 101
 
 
-def plain(region_id: int, rotation: int = 0) -> ReadText:
-    return ReadText(region_id, rotation, leftwards=False, may_run_down=False)
+def plain(*region_ids: int, rotation: int = 0) -> dict[int, TextRun]:
+    return dict.fromkeys(region_ids, TextRun(rotation) if rotation else PLAIN_RUN)
 
 
 def test_lines_and_blocks_have_those_in_which_text_was_read() -> None:
     tree = RegionTree()
     figure = (300.0, 0.0, 400.0, 16.0)
     told(tree, TEXT, [row(0), (110, 0, 200, 16), row(1), figure, row(4), row(5)])
-    tree.read(map(plain, (0, 1, 2, 4, 5)))
+    tree.read(plain(0, 1, 2, 4, 5))
     layout = tree.layout()
     assert layout.order == [0, 1, 3, 2, 4, 5]
     assert layout.lines == [[0, 1], [2], [4], [5]]
     assert layout.blocks == [[0, 1], [2, 3]]
-    assert layout.quarter == 0
+    assert layout.quarters == {}
     # Detected, and nothing read.
     unread = RegionTree()
     told(unread, TEXT, [row(0)])
@@ -197,7 +197,7 @@ def test_lines_inside_regions_come_in_the_order_of_the_regions() -> None:
     told(tree, TEXT, [row(10), row(0)])
     told(tree, PLATES, [(10, 204, 40, 210), (10, 212, 40, 218)], [0, 0])
     told(tree, PLATES, [(10, 4, 40, 10)], [1])
-    tree.read(map(plain, (2, 3, 4)))
+    tree.read(plain(2, 3, 4))
     layout = tree.layout()
     assert layout.order == [1, 4, 0, 2, 3]
     assert layout.lines == [[4], [2], [3]]
@@ -218,20 +218,20 @@ def test_a_page_that_is_turned_is_read_as_its_text_runs(quarter: int, turned: bo
     tree = RegionTree()
     placed = tree.place(TEXT, boxes, None, found if turned else {})
     tree.told(TEXT, placed.ids)
-    tree.read(plain(at, quarter) for at in range(6))
+    tree.read(plain(*range(6), rotation=quarter))
     layout = tree.layout()
     assert layout.order == list(range(6))
     assert layout.lines == [[at] for at in range(6)]
-    assert layout.quarter == quarter
+    assert layout.quarters == ({0: quarter} if quarter else {})
 
 
 def test_columns_of_ideographs_are_read_from_right_to_left_and_turn_no_page() -> None:
     tree = RegionTree()
     told(tree, TEXT, [(30.0 * at, 0.0, 30.0 * at + 20, 400.0) for at in range(5)])
-    tree.read(ReadText(at, 90, leftwards=False, may_run_down=True) for at in range(5))
+    tree.read(dict.fromkeys(range(5), TextRun(90, leftwards=False, may_run_down=True)))
     layout = tree.layout()
     assert layout.order == [4, 3, 2, 1, 0]
-    assert layout.quarter == 0
+    assert layout.quarters == {}
 
 
 def test_what_is_known_of_text_comes_from_the_values() -> None:
@@ -249,13 +249,15 @@ def test_what_is_known_of_text_comes_from_the_values() -> None:
             pipeline_pb2.Value(region_id=9),
         ]
     )
-    assert convert.texts_of(values, RegionTree().region) == [
-        ReadText(3, 270, leftwards=False, may_run_down=False),
-        ReadText(5, 0, leftwards=True, may_run_down=False),
-        ReadText(6, 0, leftwards=False, may_run_down=False),
-        ReadText(7, 90, leftwards=False, may_run_down=True),
-        ReadText(8, 0, leftwards=False, may_run_down=False),
-    ]
+    found = convert.texts_of(values, RegionTree().region)
+    assert found == {
+        3: TextRun(270, leftwards=False, may_run_down=False),
+        5: TextRun(0, leftwards=True, may_run_down=False),
+        6: PLAIN_RUN,
+        7: TextRun(90, leftwards=False, may_run_down=True),
+        8: PLAIN_RUN,
+    }
+    assert found[6] is found[8] is PLAIN_RUN
 
 
 def test_shapes_that_are_turned_are_known_as_such() -> None:

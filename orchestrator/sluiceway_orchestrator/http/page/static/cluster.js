@@ -1,46 +1,67 @@
-// The cluster as the server describes it to every client, again and again while somebody looks.
+// The cluster live: what limits it now, and its stages, as the orchestrator tells everybody who watches.
 
-import { become, byId, bytes, counted, h, milliseconds, svg } from "./dom.js";
+import { become, byId, bytes, counted, h, milliseconds, percent, svg } from "./dom.js";
 import { inWords } from "./server.js";
 
-const EVERY_MS = 1000;
+const AGAIN_MS = 1000;
 const PATIENCE_MS = 5000;
 const SAMPLES = 90;
+const UNKNOWN = "–";
 
 export class ClusterView {
   #panel = byId("view-cluster");
   #server;
   #shown = false;
-  #asking = false;
-  #timer = 0;
+  #watching = null;
   #history = new Map();
-  #last = null;
+  #about = null;
+  #figures = null;
 
   constructor(server) {
     this.#server = server;
-    document.addEventListener("visibilitychange", () => this.#ask());
+    document.addEventListener("visibilitychange", () => this.#look());
   }
 
   /** Look, or look away: nothing is asked while nobody looks. */
   watch(shown) {
     this.#shown = shown;
-    this.#ask();
+    this.#look();
   }
 
-  async #ask() {
-    clearTimeout(this.#timer);
-    if (!this.#shown || document.hidden || this.#asking) return;
-    this.#asking = true;
-    try {
-      this.#last = await this.#server.describe(AbortSignal.timeout(PATIENCE_MS));
-      for (const stage of this.#last.stages) this.#note(stage);
-      this.#draw(this.#last, null);
-    } catch (error) {
-      this.#draw(this.#last, inWords(error));
-    } finally {
-      this.#asking = false;
-      this.#timer = setTimeout(() => this.#ask(), EVERY_MS);
+  #look() {
+    const looks = this.#shown && !document.hidden;
+    if (looks === Boolean(this.#watching)) return;
+    this.#watching?.abort();
+    this.#watching = looks ? new AbortController() : null;
+    if (looks) this.#follow(this.#watching.signal);
+  }
+
+  async #follow(signal) {
+    while (!signal.aborted) {
+      let heard = false;
+      let failure = { sentence: "The server does not say how the cluster is." };
+      try {
+        await this.#describe(signal);
+        for await (const figures of this.#server.watch(signal)) {
+          // A stage that others serve now is described anew.
+          if (servedBy(figures) !== servedBy(this.#figures)) await this.#describe(signal);
+          for (const stage of figures.stages) this.#note(stage);
+          this.#figures = figures;
+          heard = true;
+          this.#draw(null);
+        }
+      } catch (error) {
+        if (signal.aborted) return;
+        failure = inWords(error);
+      }
+      // A connection that broke is opened again; only where that fails there is something to tell.
+      if (!heard) this.#draw(failure);
+      await new Promise((again) => setTimeout(again, AGAIN_MS));
     }
+  }
+
+  async #describe(signal) {
+    this.#about = await this.#server.describe(AbortSignal.any([signal, AbortSignal.timeout(PATIENCE_MS)]));
   }
 
   #note(stage) {
@@ -50,17 +71,24 @@ export class ClusterView {
     this.#history.set(stage.name, samples);
   }
 
-  #draw(about, failure) {
+  #draw(failure) {
+    const about = this.#about;
+    const figures = this.#figures;
     const parts = [
       failure && h("p", { class: "failure", role: "alert" }, h("strong", {}, failure.sentence), " Trying again."),
       about?.problems.map((problem) => h("p", { class: "failure" }, problem)),
-      about && h(
+      figures && h("h2", {}, "What limits now"),
+      figures && h("ul", { class: "limits" }, figures.limits.map(limitOf)),
+      figures && h("h2", {}, "Stages"),
+      figures && h(
         "p",
         { class: "legend" },
         h("i", { class: "key running" }), "running ", h("i", { class: "key waiting" }), "waiting ",
-        h("i", { class: "key room" }), "room for. Asked anew every second; load is what each replica said with its latest answer.",
+        h("i", { class: "key room" }), `room for. Rates and shares are of the last ${Math.round(figures.window_s)} s.`,
       ),
-      about && h("div", { class: "stages" }, about.stages.map((stage) => this.#stage(stage))),
+      figures && h("div", { class: "stages" }, figures.stages.map((stage) => this.#stage(stage))),
+      figures && h("h2", {}, "Orchestrator"),
+      figures && orchestratorOf(figures),
       about && h("h2", {}, "Pipelines"),
       about && h("div", { class: "pipelines" }, about.pipelines.map((pipeline) => pipelineOf(pipeline, about.default_pipeline))),
       about && h("h2", {}, "Limits"),
@@ -71,37 +99,69 @@ export class ClusterView {
 
   #stage(stage) {
     const load = loadOf(stage);
-    const ready = stage.endpoints.filter((endpoint) => endpoint.ready).length;
-    const state = ready === 0 ? "down" : ready < stage.endpoints.length ? "partly" : "up";
-    const words = { down: "no replica is ready", partly: `${ready} of ${stage.endpoints.length} replicas ready`, up: `${counted(ready, "replica")} ready` }[state];
+    const all = stage.replicas.length;
+    const state = stage.ready === 0 ? "down" : stage.ready < all ? "partly" : "up";
+    const words = { down: "no replica is ready", partly: `${stage.ready} of ${all} replicas ready`, up: `${counted(stage.ready, "replica")} ready` }[state];
+    const groups = this.#about?.stages.find((other) => other.name === stage.name)?.groups ?? [];
     return h(
       "section",
       { class: "card", "aria-label": `Stage ${stage.name}` },
-      h("div", { class: "head" }, h("h2", {}, stage.name), h("span", { class: `state ${state}` }, words)),
+      h("div", { class: "head" }, h("h3", {}, stage.name), h("span", { class: `state ${state}` }, words)),
       chart(this.#history.get(stage.name) ?? []),
       h(
         "dl",
         { class: "figures" },
-        figure("Running", load.running),
+        figure("Rate", rate(stage.rate)),
+        figure("Busy", share(stage.busy)),
         figure("Waiting", load.queued),
-        figure("Room for", load.capacity),
-        figure("Last wait", milliseconds(load.queueMs)),
+        figure("Oldest wait", milliseconds(stage.wait_ms)),
+        figure("p50", time(stage.p50_ms)),
+        figure("p99", time(stage.p99_ms)),
+        figure("Batch", number(stage.batch)),
+        stage.gpu != null && figure("GPU", share(stage.gpu)),
+        figure("Restarts", stage.restarts ?? UNKNOWN),
       ),
-      stage.endpoints.length > 0 && replicasOf(stage),
-      h("ul", { class: "models" }, stage.groups.flatMap((group) => group.models.map((model) => modelOf(model, group, stage.groups.length > 1)))),
+      all > 0 && replicasOf(stage),
+      h("ul", { class: "models" }, groups.flatMap((group) => group.models.map((model) => modelOf(model, group, groups.length > 1)))),
     );
   }
 }
 
+/** Which replicas serve which version: what it depends on that what a stage is said to serve still holds. */
+function servedBy(figures) {
+  return JSON.stringify(figures?.stages.map((stage) => stage.replicas.map(({ address, ready, group }) => [address, ready, group])));
+}
+
+function limitOf({ subject, kind, what, help, fault }) {
+  const calm = kind === "nothing" || kind === "idle";
+  return h(
+    "li",
+    { class: fault ? "fault" : calm ? "calm" : "" },
+    h("p", {}, subject && h("strong", {}, `${subject}: `), what),
+    help && h("p", { class: "help" }, `→ ${help}`),
+  );
+}
+
 function loadOf(stage) {
-  const loads = stage.endpoints.filter((endpoint) => endpoint.ready).map((endpoint) => endpoint.load);
-  const sum = (name) => loads.reduce((total, load) => total + load[name], 0);
-  return {
-    running: sum("running"),
-    queued: sum("queued"),
-    capacity: sum("capacity"),
-    queueMs: Math.max(0, ...loads.map((load) => load.queue_ms)),
-  };
+  const sum = (name) => stage.replicas.reduce((total, replica) => total + replica[name], 0);
+  return { running: sum("running"), queued: sum("queued") + stage.backlog, capacity: sum("capacity") };
+}
+
+function number(value) {
+  if (value == null) return UNKNOWN;
+  return value >= 10 || value === 0 ? String(Math.round(value)) : value.toFixed(1);
+}
+
+function rate(value) {
+  return value == null ? UNKNOWN : `${number(value)}/s`;
+}
+
+function share(value) {
+  return value == null ? UNKNOWN : percent(value);
+}
+
+function time(value) {
+  return value == null ? UNKNOWN : milliseconds(value);
 }
 
 function figure(name, value) {
@@ -109,20 +169,44 @@ function figure(name, value) {
 }
 
 function replicasOf(stage) {
-  const columns = ["Replica", "Running", "Waiting", "Last wait"];
+  const columns = ["Replica", "Rate", "Busy", "Waiting", "Oldest wait", "p99"];
   return h(
     "table",
     {},
     h("caption", { class: "unseen" }, `Replicas of ${stage.name}`),
     h("thead", {}, h("tr", {}, columns.map((name) => h("th", { scope: "col" }, name)))),
-    h("tbody", {}, stage.endpoints.map(({ address, ready, load }) => h(
+    h("tbody", {}, stage.replicas.map((replica) => h(
       "tr",
       {},
-      h("th", { scope: "row" }, address, !ready && h("span", { class: "wrong" }, " not ready")),
-      h("td", {}, `${load.running} / ${load.capacity}`),
-      h("td", {}, String(load.queued)),
-      h("td", {}, milliseconds(load.queue_ms)),
+      h("th", { scope: "row" }, replica.address, !replica.ready && h("span", { class: "wrong" }, ` ${stateOf(replica)}`)),
+      h("td", {}, rate(replica.rate)),
+      h("td", {}, share(replica.busy)),
+      h("td", {}, String(replica.queued)),
+      h("td", {}, milliseconds(replica.wait_ms)),
+      h("td", {}, time(replica.p99_ms)),
     ))),
+  );
+}
+
+function stateOf({ state }) {
+  return state && state !== "ready" ? state : "not ready";
+}
+
+function orchestratorOf({ orchestrator, apis }) {
+  const { front } = orchestrator;
+  return h(
+    "dl",
+    { class: "figures" },
+    figure("Images", rate(orchestrator.rate)),
+    figure("Failing", rate(orchestrator.failed_rate)),
+    figure("p50", time(orchestrator.p50_ms)),
+    figure("p99", time(orchestrator.p99_ms)),
+    figure("Jobs", orchestrator.jobs),
+    figure("At work", `${orchestrator.working} / ${orchestrator.working_limit}`),
+    figure("Waiting", orchestrator.waiting),
+    figure("Event loop", share(front.loop)),
+    figure("Held", `${bytes(front.held_bytes)} / ${bytes(front.held_limit_bytes)}`),
+    apis.map((api) => figure(`API ${api.name}`, api.broken ? "left alone" : `${api.in_flight} / ${api.limit}, ${api.waiting} waiting`)),
   );
 }
 

@@ -36,6 +36,11 @@ export async function toClipboard(text) {
   }
 }
 
+function lineOf(source, ids) {
+  const regions = ids.map((id) => source.regions.get(id));
+  return regions.filter((region) => region && textOf(region)).map(textOf).join(" ");
+}
+
 function isTree(source) {
   const regions = [...source.regions.values()];
   const classes = new Set(regions.map((region) => region.className));
@@ -85,7 +90,7 @@ function plain(source) {
     ...whereAny("values", source.values),
     ...whereAny("value_errors", source.valueErrors),
     ...(many && { pages: pages.map(({ index, width, height, rotation_degrees: rotation }) => ({ index, width, height, rotation })) }),
-    ...whereAny("lines", source.lines.map(({ region_ids: regions, page }) => ({ regions, page }))),
+    ...whereAny("lines", source.lines.map(({ region_ids: regions, page }) => ({ regions, text: lineOf(source, regions), page }))),
     ...whereAny("blocks", source.blocks),
     ...whereAny("notices", source.notices),
     models: source.models,

@@ -1,4 +1,4 @@
-// The port that this page came from: one call for what it offers, one for a job and its events.
+// The port that this page came from: what it offers, how its cluster is, and jobs with their events.
 
 /** A failure in the words of the server (RFC 9457), or of the network. */
 export class Failure extends Error {
@@ -23,6 +23,12 @@ export class Server {
   async describe(signal) {
     const response = await this.#fetch("v1/describe", { signal });
     return response.json();
+  }
+
+  /** How the cluster is, again and again, until the signal says stop or the server drains. Throws Failure. */
+  async *watch(signal) {
+    const response = await this.#fetch("v1/watch", { signal });
+    for await (const line of lines(response.body)) yield JSON.parse(line);
   }
 
   /**

@@ -1,0 +1,1 @@
+"""Drawn pictures, each a function of its class and its number."""

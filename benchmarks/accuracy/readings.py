@@ -1,0 +1,122 @@
+"""All pictures read by all contestants, kept one by one, so that a run that was cut short goes on where it ended."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.accuracy.contestants import CONTESTANTS, Reader, Settings
+from benchmarks.accuracy.picture import Stored
+
+__all__ = ["Reading", "kept", "mean_cpu_s", "read_all", "record", "recorded"]
+
+# Of each class, so many pictures are read once more for their CPU time: at first sight of a shape engines also compile.
+TIMED = 2
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a contestant made of a picture.
+
+    Attributes:
+        lines: in its own order; none where it failed.
+        words: (text, box) where it was asked for.
+        notices: what it gave up, by reason.
+        error: why it failed.
+        cpu_s: at second sight; None where it was looked at once.
+    """
+
+    lines: tuple[str, ...] = ()
+    words: tuple[tuple[str, tuple[float, float, float, float]], ...] = ()
+    notices: tuple[str, ...] = ()
+    error: str | None = None
+    cpu_s: float | None = None
+
+
+def read_all(name: str, pictures: Mapping[str, Sequence[Stored]], settings: Settings, work: Path) -> None:
+    """Let one contestant read whatever it has not read yet."""
+    contestant = CONTESTANTS[name]
+    fingerprint = contestant.fingerprint(settings)
+    folder = work / "readings" / name
+    missing = {
+        kind: todo
+        for kind, found in pictures.items()
+        if (
+            todo := [
+                item for item in enumerate(found) if not _current(_file(folder, kind, item[0]), item[1], fingerprint)
+            ]
+        )
+    }
+    if not missing:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with Reader(contestant.command(settings, work), work / f"{name}.log") as reader:
+        for kind, todo in missing.items():
+            answers = [reader.read(stored.path) for _, stored in todo]
+            for place, ((number, stored), answer) in enumerate(zip(todo, answers, strict=True)):
+                first = answer.pop("cpu_s")
+                again = reader.read(stored.path, again=True)["cpu_s"] if place < TIMED else None
+                record = {"digest": stored.digest, "fingerprint": fingerprint, "first_cpu_s": first, "cpu_s": again}
+                text = json.dumps(record | answer, ensure_ascii=False)
+                _file(folder, kind, number).write_text(text + "\n", encoding="utf-8")
+            failed = [answer["error"] for answer in answers if answer.get("error")]
+            print(
+                f"{name}: {kind}, {len(todo)} pictures" + (f", {len(failed)} refused: {failed[0]}" if failed else ""),
+                flush=True,
+            )
+
+
+def kept(name: str, kind: str, pictures: Sequence[Stored], work: Path) -> list[Reading] | None:
+    """What a contestant read in the pictures of a class; None where some are missing or were others then."""
+    found = []
+    for number, stored in enumerate(pictures):
+        path = _file(work / "readings" / name, kind, number)
+        if not path.exists():
+            return None
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["digest"] != stored.digest:
+            return None
+        words = tuple((text, (box[0], box[1], box[2], box[3])) for text, box in record.get("words", ()))
+        lines, notices = tuple(record.get("lines", ())), tuple(record.get("notices", ()))
+        found.append(Reading(lines, words, notices, record.get("error"), record["cpu_s"]))
+    return found
+
+
+def record(name: str, kinds: Sequence[str], pictures: Mapping[str, Sequence[Stored]], work: Path, path: Path) -> None:
+    """Write what a contestant read in some classes into a file of the repository."""
+    table = {
+        kind: [
+            {"digest": stored.digest, "lines": item.lines} for stored, item in zip(pictures[kind], found, strict=True)
+        ]
+        for kind in kinds
+        if kind in pictures and (found := kept(name, kind, pictures[kind], work)) is not None
+    }
+    path.write_text(json.dumps(table, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+
+
+def recorded(kind: str, pictures: Sequence[Stored], path: Path) -> list[Reading] | None:
+    """What `record` wrote of a class; None where there is nothing, or of other pictures."""
+    table = json.loads(path.read_text(encoding="utf-8")).get(kind) if path.exists() else None
+    if table is None or [item["digest"] for item in table] != [stored.digest for stored in pictures]:
+        return None
+    return [Reading(tuple(item["lines"])) for item in table]
+
+
+def mean_cpu_s(readings: Sequence[Reading]) -> float | None:
+    """CPU seconds an image, of those that were timed."""
+    timed = [reading.cpu_s for reading in readings if reading.cpu_s is not None]
+    return statistics.fmean(timed) if timed else None
+
+
+def _file(folder: Path, kind: str, number: int) -> Path:
+    return folder / f"{kind}-{number:03}.json"
+
+
+def _current(path: Path, stored: Stored, fingerprint: str) -> bool:
+    if not path.exists():
+        return False
+    record = json.loads(path.read_text(encoding="utf-8"))
+    return bool(record["digest"] == stored.digest and record["fingerprint"] == fingerprint)
