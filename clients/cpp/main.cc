@@ -12,15 +12,16 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <iomanip>
 #include <iostream>
 #include <map>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <sstream>
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "google/rpc/error_details.pb.h"
@@ -110,21 +111,31 @@ void add_source(ProcessRequest& job, const std::string& path) {
   source->set_image(read_file(path));
 }
 
-// The box around a region, which may be turned; none for a shape that this program does not know.
-std::optional<common::Box> upright(const common::Geometry& geometry) {
-  if (geometry.has_box()) return geometry.box();
-  if (!geometry.has_rotated_box()) return std::nullopt;
-  const auto& turned = geometry.rotated_box();
-  const double angle = turned.angle_degrees() * std::acos(-1.0) / 180;
-  const double sin = std::abs(std::sin(angle)), cos = std::abs(std::cos(angle));
-  const double right = (turned.width() * cos + turned.height() * sin) / 2;
-  const double down = (turned.width() * sin + turned.height() * cos) / 2;
-  common::Box box;
-  box.set_x0(turned.center().x() - right);
-  box.set_y0(turned.center().y() - down);
-  box.set_x1(turned.center().x() + right);
-  box.set_y1(turned.center().y() + down);
-  return box;
+// The edges of an upright box, or the corners of another shape; those of a turned box clockwise from the one that is top
+// left without the turn (y grows downwards). Empty for shapes that this program is too old for.
+std::string numbers_of(const common::Geometry& geometry) {
+  std::vector<double> numbers;
+  if (geometry.has_box()) {
+    const auto& box = geometry.box();
+    numbers = {box.x0(), box.y0(), box.x1(), box.y1()};
+  } else if (geometry.has_rotated_box()) {
+    const auto& box = geometry.rotated_box();
+    const double angle = box.angle_degrees() * std::acos(-1.0) / 180, cos = std::cos(angle), sin = std::sin(angle);
+    for (auto [right, down] : {std::pair{-1, -1}, {1, -1}, {1, 1}, {-1, 1}}) {
+      const double x = right * box.width() / 2.0, y = down * box.height() / 2.0;
+      numbers.push_back(box.center().x() + x * cos - y * sin);
+      numbers.push_back(box.center().y() + x * sin + y * cos);
+    }
+  } else if (geometry.has_polygon()) {
+    for (const auto& point : geometry.polygon().points()) {
+      numbers.push_back(point.x());
+      numbers.push_back(point.y());
+    }
+  }
+  std::ostringstream words;
+  words << std::fixed << std::setprecision(2);
+  for (double number : numbers) words << (words.tellp() > 0 ? " " : "") << number;
+  return words.str();
 }
 
 // Writes a line for each thing that an event tells. Returns how many sources or jobs it says have failed.
@@ -139,10 +150,11 @@ int print_event(const ProcessResponse& event) {
       std::printf("regions\t%s\t%d\t%d\t%d\n", source, found.page().width(), found.page().height(),
                   found.regions_size());
       for (const auto& region : found.regions()) {
-        const auto box = upright(region.geometry());
-        if (!box) continue;
-        std::printf("box\t%s\t%d\t%.2f %.2f %.2f %.2f\t%s\t%.4f\n", source, region.id(), box->x0(), box->y0(),
-                    box->x1(), box->y1(), region.class_name().c_str(), region.confidence());
+        // A newer server may know shapes that this program does not.
+        const auto numbers = numbers_of(region.geometry());
+        if (numbers.empty()) continue;
+        std::printf("%s\t%s\t%d\t%s\t%s\t%.4f\n", region.geometry().has_box() ? "box" : "outline", source,
+                    region.id(), numbers.c_str(), region.class_name().c_str(), region.confidence());
       }
       break;
     }

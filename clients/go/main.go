@@ -222,20 +222,6 @@ func readSource(path string) (*pipeline.Source, error) {
 	return &pipeline.Source{SourceId: filepath.Base(path), Content: &pipeline.Source_Image{Image: image}}, nil
 }
 
-// upright returns the box around a region, which may be turned; nil for a shape that this program does not know.
-func upright(geometry *common.Geometry) *common.Box {
-	turned := geometry.GetRotatedBox()
-	if turned == nil {
-		return geometry.GetBox()
-	}
-	sin, cos := math.Sincos(float64(turned.GetAngleDegrees()) * math.Pi / 180)
-	sin, cos = math.Abs(sin), math.Abs(cos)
-	width, height := float64(turned.GetWidth()), float64(turned.GetHeight())
-	right, down := float32((width*cos+height*sin)/2), float32((width*sin+height*cos)/2)
-	x, y := turned.GetCenter().GetX(), turned.GetCenter().GetY()
-	return &common.Box{X0: x - right, Y0: y - down, X1: x + right, Y1: y + down}
-}
-
 // printEvent writes a line for each thing that an event tells and returns how many sources or jobs it says have failed.
 func printEvent(response *pipeline.ProcessResponse) int {
 	source := response.GetSourceId()
@@ -246,9 +232,9 @@ func printEvent(response *pipeline.ProcessResponse) int {
 		found := event.Regions
 		line("regions", source, found.GetPage().GetWidth(), found.GetPage().GetHeight(), len(found.GetRegions()))
 		for _, region := range found.GetRegions() {
-			if box := upright(region.GetGeometry()); box != nil {
-				line("box", source, region.GetId(),
-					fmt.Sprintf("%.2f %.2f %.2f %.2f", box.GetX0(), box.GetY0(), box.GetX1(), box.GetY1()),
+			// A newer server may know shapes that this program does not.
+			if kind, numbers := shape(region.GetGeometry()); kind != "" {
+				line(kind, source, region.GetId(), numbers,
 					region.GetClassName(), fmt.Sprintf("%.4f", region.GetConfidence()))
 			}
 		}
@@ -276,6 +262,39 @@ func printEvent(response *pipeline.ProcessResponse) int {
 		return 1
 	}
 	return 0
+}
+
+// shape tells what a region looks like and its numbers: the edges of an upright box, or the corners of any other.
+func shape(geometry *common.Geometry) (kind, numbers string) {
+	var all []float64
+	switch shape := geometry.GetShape().(type) {
+	case *common.Geometry_Box:
+		box := shape.Box
+		kind, all = "box", []float64{float64(box.GetX0()), float64(box.GetY0()), float64(box.GetX1()), float64(box.GetY1())}
+	case *common.Geometry_RotatedBox:
+		kind, all = "outline", corners(shape.RotatedBox)
+	case *common.Geometry_Polygon:
+		kind = "outline"
+		for _, point := range shape.Polygon.GetPoints() {
+			all = append(all, float64(point.GetX()), float64(point.GetY()))
+		}
+	}
+	words := make([]string, len(all))
+	for i, number := range all {
+		words[i] = strconv.FormatFloat(number, 'f', 2, 64)
+	}
+	return kind, strings.Join(words, " ")
+}
+
+// corners are those of a turned box, clockwise from the one that is top left without the turn; y grows downwards.
+func corners(box *common.RotatedBox) []float64 {
+	sin, cos := math.Sincos(float64(box.GetAngleDegrees()) * math.Pi / 180)
+	var all []float64
+	for _, side := range [][2]float64{{-1, -1}, {1, -1}, {1, 1}, {-1, 1}} {
+		x, y := side[0]*float64(box.GetWidth())/2, side[1]*float64(box.GetHeight())/2
+		all = append(all, float64(box.GetCenter().GetX())+x*cos-y*sin, float64(box.GetCenter().GetY())+x*sin+y*cos)
+	}
+	return all
 }
 
 // printError writes what the server said: the code, Sluiceway's stable reason, and when to try again.

@@ -7,6 +7,7 @@ import com.google.rpc.RetryInfo;
 import com.sluiceway.common.v1.Box;
 import com.sluiceway.common.v1.Error;
 import com.sluiceway.common.v1.Geometry;
+import com.sluiceway.common.v1.Point;
 import com.sluiceway.common.v1.Priority;
 import com.sluiceway.common.v1.RotatedBox;
 import com.sluiceway.pipeline.v1.PipelineServiceGrpc;
@@ -291,25 +292,6 @@ public final class SluicewayClient {
     }
   }
 
-  /** The box around a region, which may be turned; null for a shape that this program does not know. */
-  private static Box upright(Geometry geometry) {
-    if (geometry.hasBox()) {
-      return geometry.getBox();
-    }
-    if (!geometry.hasRotatedBox()) {
-      return null;
-    }
-    RotatedBox turned = geometry.getRotatedBox();
-    double angle = Math.toRadians(turned.getAngleDegrees());
-    double sin = Math.abs(Math.sin(angle));
-    double cos = Math.abs(Math.cos(angle));
-    float right = (float) ((turned.getWidth() * cos + turned.getHeight() * sin) / 2);
-    float down = (float) ((turned.getWidth() * sin + turned.getHeight() * cos) / 2);
-    float x = turned.getCenter().getX();
-    float y = turned.getCenter().getY();
-    return Box.newBuilder().setX0(x - right).setY0(y - down).setX1(x + right).setY1(y + down).build();
-  }
-
   /** Writes a line for each thing that an event tells. Returns how many sources or jobs it says have failed. */
   private static int printEvent(ProcessResponse response) {
     String source = response.getSourceId();
@@ -321,10 +303,12 @@ public final class SluicewayClient {
         Regions found = response.getRegions();
         line("regions", source, found.getPage().getWidth(), found.getPage().getHeight(), found.getRegionsCount());
         for (Region region : found.getRegionsList()) {
-          Box box = upright(region.getGeometry());
-          if (box != null) {
-            String corners = format("%.2f %.2f %.2f %.2f", box.getX0(), box.getY0(), box.getX1(), box.getY1());
-            line("box", source, region.getId(), corners, region.getClassName(), format("%.4f", region.getConfidence()));
+          // A newer server may know shapes that this program does not.
+          List<Double> numbers = numbersOf(region.getGeometry());
+          if (!numbers.isEmpty()) {
+            String kind = region.getGeometry().hasBox() ? "box" : "outline";
+            String joined = join(numbers.stream().map(number -> format("%.2f", number)), " ");
+            line(kind, source, region.getId(), joined, region.getClassName(), format("%.4f", region.getConfidence()));
           }
         }
         return 0;
@@ -355,6 +339,37 @@ public final class SluicewayClient {
         return 1;
       default: // an event that this program is too old for
         return 0;
+    }
+  }
+
+  /** The edges of an upright box, or the corners of another shape; nothing of one that this program is too old for. */
+  private static List<Double> numbersOf(Geometry geometry) {
+    List<Double> numbers = new ArrayList<>();
+    switch (geometry.getShapeCase()) {
+      case BOX:
+        Box box = geometry.getBox();
+        return List.of((double) box.getX0(), (double) box.getY0(), (double) box.getX1(), (double) box.getY1());
+      case ROTATED_BOX:
+        RotatedBox turned = geometry.getRotatedBox();
+        double angle = Math.toRadians(turned.getAngleDegrees());
+        double cos = Math.cos(angle);
+        double sin = Math.sin(angle);
+        // Clockwise from the one that is top left without the turn; y grows downwards.
+        for (int[] side : new int[][] {{-1, -1}, {1, -1}, {1, 1}, {-1, 1}}) {
+          double x = side[0] * turned.getWidth() / 2.0;
+          double y = side[1] * turned.getHeight() / 2.0;
+          numbers.add(turned.getCenter().getX() + x * cos - y * sin);
+          numbers.add(turned.getCenter().getY() + x * sin + y * cos);
+        }
+        return numbers;
+      case POLYGON:
+        for (Point point : geometry.getPolygon().getPointsList()) {
+          numbers.add((double) point.getX());
+          numbers.add((double) point.getY());
+        }
+        return numbers;
+      default:
+        return numbers;
     }
   }
 

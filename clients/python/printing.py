@@ -97,8 +97,10 @@ def print_regions(source: str, page: Page, regions: Sequence[Region]) -> None:
     """Print where the regions of a page are."""
     line("regions", name(source), page.width, page.height, len(regions))
     for region in regions:
-        corners = " ".join(f"{edge:.2f}" for edge in region.box)
-        line("box", name(source), region.id, corners, region.class_name, f"{region.confidence:.4f}")
+        upright = sorted(region.outline) == sorted(region.box.corners)
+        numbers = region.box if upright else (number for corner in region.outline for number in corner)
+        kind, shown = "box" if upright else "outline", " ".join(f"{number:.2f}" for number in numbers)
+        line(kind, name(source), region.id, shown, region.class_name, f"{region.confidence:.4f}")
 
 
 def print_error(error: SluicewayError) -> None:

@@ -154,24 +154,37 @@ class Client
   def print_regions(source, found)
     line 'regions', source, found.page.width, found.page.height, found.regions.size
     found.regions.each do |region|
-      next unless (edges = upright(region.geometry))
+      kind, numbers = shape(region.geometry)
+      # A newer server may know shapes that this program does not.
+      next unless kind
 
-      corners = format('%.2f %.2f %.2f %.2f', *edges)
-      line 'box', source, region.id, corners, region.class_name, format('%.4f', region.confidence)
+      numbers = numbers.map { |number| format('%.2f', number) }.join(' ')
+      line kind, source, region.id, numbers, region.class_name, format('%.4f', region.confidence)
     end
   end
 
-  # The edges of the box around a region, which may be turned; nil for a shape that this program does not know.
-  def upright(geometry)
-    if (box = geometry&.box)
-      [box.x0, box.y0, box.x1, box.y1]
-    elsif (turned = geometry&.rotated_box)
-      angle = turned.angle_degrees * Math::PI / 180
-      sin = Math.sin(angle).abs
-      cos = Math.cos(angle).abs
-      right = (turned.width * cos + turned.height * sin) / 2
-      down = (turned.width * sin + turned.height * cos) / 2
-      [turned.center.x - right, turned.center.y - down, turned.center.x + right, turned.center.y + down]
+  # What a region looks like: the edges of an upright box, or the corners of another shape.
+  def shape(geometry)
+    case geometry&.shape
+    when :box
+      box = geometry.box
+      ['box', [box.x0, box.y0, box.x1, box.y1]]
+    when :rotated_box
+      ['outline', corners(geometry.rotated_box)]
+    when :polygon
+      ['outline', geometry.polygon.points.flat_map { |point| [point.x, point.y] }]
+    end
+  end
+
+  # Clockwise from the one that is top left without the turn; y grows downwards.
+  def corners(box)
+    angle = box.angle_degrees * Math::PI / 180
+    cos = Math.cos(angle)
+    sin = Math.sin(angle)
+    [[-1, -1], [1, -1], [1, 1], [-1, 1]].flat_map do |right, down|
+      x = right * box.width / 2
+      y = down * box.height / 2
+      [box.center.x + (x * cos) - (y * sin), box.center.y + (x * sin) + (y * cos)]
     end
   end
 

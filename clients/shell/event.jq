@@ -3,17 +3,18 @@ def fixed($digits): (if . < 0 then "-" else "" end) as $sign | (fabs * pow(10; $
   | $sign + ($scaled / pow(10; $digits) | floor | tostring) + "." + ("0000" + ($scaled % pow(10; $digits) | tostring))[-$digits:];
 def fields: map(tostring) | join("\t");
 
-# The edges of the box around a region, which may be turned; none for a shape that this program does not know. What is 0
-# may be left out.
-def upright:
-  if .box then .box | [.x0, .y0, .x1, .y1 | . // 0]
+# The edges of an upright box, or the corners of another shape; those of a turned box clockwise from the one that is top
+# left without the turn (y grows downwards). What is 0 may be left out.
+def numbers_of:
+  if .box then .box | .x0, .y0, .x1, .y1 | . // 0
   elif .rotated_box then .rotated_box
-    | ((.angle_degrees // 0) * 3.141592653589793 / 180) as $angle
-    | ($angle | sin | fabs) as $sin | ($angle | cos | fabs) as $cos
+    | ((.angle_degrees // 0) * 3.141592653589793 / 180) as $angle | ($angle | sin) as $sin | ($angle | cos) as $cos
     | (.center.x // 0) as $x | (.center.y // 0) as $y | (.width // 0) as $width | (.height // 0) as $height
-    | (($width * $cos + $height * $sin) / 2) as $right | (($width * $sin + $height * $cos) / 2) as $down
-    | [$x - $right, $y - $down, $x + $right, $y + $down]
-  else [] end;
+    | ([-1, -1], [1, -1], [1, 1], [-1, 1]) as [$right, $down]
+    | ($right * $width / 2) as $dx | ($down * $height / 2) as $dy
+    | $x + $dx * $cos - $dy * $sin, $y + $dx * $sin + $dy * $cos
+  elif .polygon then .polygon.points[] | .x, .y | . // 0
+  else empty end;
 
 # Tools write the names of fields as in the protos or in lowerCamelCase, by what the server's descriptors say.
 walk(if type == "object"
@@ -23,8 +24,10 @@ walk(if type == "object"
   elif $event.regions then $event.regions
     | (["regions", $source, .page.width, .page.height, (.regions | length)] | fields),
       (.regions[]
-        | [.geometry | upright[] | fixed(2)] as $corners | select($corners | length > 0)
-        | ["box", $source, .id, ($corners | join(" ")), .class_name, (.confidence | fixed(4))] | fields)
+        # A newer server may know shapes that this program does not.
+        | [.geometry | numbers_of | fixed(2)] as $numbers | select($numbers != [])
+        | [if .geometry.box then "box" else "outline" end, $source, .id, ($numbers | join(" ")), .class_name,
+           (.confidence | fixed(4))] | fields)
   # What is about a page or the source names no region.
   elif $event.values then $event.values | select(.subject | IN("SUBJECT_UNSPECIFIED", "SUBJECT_REGION")) | .values[]
     | select(.text) | ["text", $source, .region_id, (.text.confidence | fixed(4)), .text.text] | fields

@@ -16,7 +16,7 @@ import {
 
 import { ErrorInfo, RetryInfo } from "./gen/google/rpc/error_details.js";
 import { Status } from "./gen/google/rpc/status.js";
-import { Geometry } from "./gen/sluiceway/common/v1/geometry.js";
+import { type Geometry } from "./gen/sluiceway/common/v1/geometry.js";
 import { Priority } from "./gen/sluiceway/common/v1/model.js";
 import {
   PipelineServiceClient,
@@ -173,19 +173,6 @@ function processStream(
   return { events: receive(), cancel: () => stream.cancel() };
 }
 
-/** The edges of the box around a region, which may be turned; undefined for a shape that this program does not know. */
-function upright(geometry: Geometry | undefined): number[] | undefined {
-  const shape = geometry?.shape;
-  if (shape?.$case === "box") return [shape.value.x0, shape.value.y0, shape.value.x1, shape.value.y1];
-  if (shape?.$case !== "rotatedBox") return undefined;
-  const { center, width, height, angleDegrees } = shape.value;
-  const [x, y] = [center?.x ?? 0, center?.y ?? 0];
-  const angle = (angleDegrees * Math.PI) / 180;
-  const [sin, cos] = [Math.abs(Math.sin(angle)), Math.abs(Math.cos(angle))];
-  const [right, down] = [(width * cos + height * sin) / 2, (width * sin + height * cos) / 2];
-  return [x - right, y - down, x + right, y + down];
-}
-
 /** Writes a line for each thing that an event tells. Returns how many sources or jobs it says have failed. */
 function printEvent({ jobId, sourceId, event }: ProcessResponse): number {
   switch (event?.$case) {
@@ -196,10 +183,11 @@ function printEvent({ jobId, sourceId, event }: ProcessResponse): number {
       const { page, regions } = event.value;
       line("regions", sourceId, page?.width, page?.height, regions.length);
       for (const { id, geometry, className, confidence } of regions) {
-        const edges = upright(geometry);
-        if (!edges) continue;
-        const corners = edges.map((edge) => edge.toFixed(2)).join(" ");
-        line("box", sourceId, id, corners, className, confidence.toFixed(4));
+        const numbers = numbersOf(geometry).map((number) => number.toFixed(2)).join(" ");
+        // A newer server may know shapes that this program does not.
+        if (!numbers) continue;
+        const kind = geometry?.shape?.$case === "box" ? "box" : "outline";
+        line(kind, sourceId, id, numbers, className, confidence.toFixed(4));
       }
       return 0;
     }
@@ -227,6 +215,31 @@ function printEvent({ jobId, sourceId, event }: ProcessResponse): number {
     }
     default: // an event that this program is too old for
       return 0;
+  }
+}
+
+/** The edges of an upright box, or the corners of another shape; nothing of one that this program is too old for. */
+function numbersOf(geometry: Geometry | undefined): number[] {
+  switch (geometry?.shape?.$case) {
+    case "box": {
+      const { x0, y0, x1, y1 } = geometry.shape.value;
+      return [x0, y0, x1, y1];
+    }
+    case "rotatedBox": {
+      const { center, width, height, angleDegrees } = geometry.shape.value;
+      const angle = (angleDegrees * Math.PI) / 180;
+      const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
+      // Clockwise from the one that is top left without the turn; y grows downwards.
+      const sides = [[-1, -1], [1, -1], [1, 1], [-1, 1]] as const;
+      return sides.flatMap(([right, down]) => {
+        const [x, y] = [(right * width) / 2, (down * height) / 2];
+        return [(center?.x ?? 0) + x * cos - y * sin, (center?.y ?? 0) + x * sin + y * cos];
+      });
+    }
+    case "polygon":
+      return geometry.shape.value.points.flatMap(({ x, y }) => [x, y]);
+    default:
+      return [];
   }
 }
 

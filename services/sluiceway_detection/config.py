@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
-from sluiceway_runtime.config import HttpPortConfig, Port, StageConfig
+from sluiceway_runtime.config import HttpPortConfig, Port, ScaleKey, StageConfig
 from sluiceway_runtime.documents.limits import (
     DEFAULT_DPI,
     DEFAULT_MAX_PAGES,
@@ -78,6 +78,11 @@ class DetectionConfig(StageConfig):
         (),
         max_length=8,
         description='Inputs to compile, such as ["640x640", "480x640"]; the first is the default size.',
+    )
+    scale: ScaleKey | None = Field(
+        None,
+        description="How large an image is shown: fast is as one input, auto shows parts larger where letters are "
+        "small, a number is a part of its size. Default auto for DB models, which alone know more than fast.",
     )
     confidence: float | None = Field(
         None, gt=0, le=1, description="Least confidence of a region; default the model's own, else 0.25."

@@ -5,23 +5,17 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, cast
 
-import numpy as np
-import numpy.typing as npt
 from sluiceway_runtime.errors import StartupError
 
 from sluiceway_detection.backends import Backend
-from sluiceway_detection.db import divide_long_lines, select_map
 from sluiceway_detection.job import DetectionJob
-from sluiceway_detection.letterbox import Letterbox
-from sluiceway_detection.model_card import ModelCard
-from sluiceway_detection.postprocess import Selection, select_classic, select_end_to_end, select_places
+from sluiceway_detection.looks import looks_of
 from sluiceway_detection.types import Detections, ImageBgr, Region
 
-__all__ = ["Detector", "Engine", "ModelDetector", "UserDetector", "load_detector", "selector_of"]
+__all__ = ["Detector", "Engine", "ModelDetector", "UserDetector", "load_detector"]
 
 ENTRY_POINT_GROUP = "sluiceway.detectors"
 
@@ -64,12 +58,12 @@ class ModelDetector:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._select = selector_of(backend.card)
+        self._look = looks_of(backend.card, backend.inputs)
         self.classes = backend.card.classes
         self.image_sizes = backend.inputs.sizes
 
     def detect(self, images: Sequence[ImageBgr], jobs: Sequence[DetectionJob]) -> list[Detections]:
-        """Letterbox, run those of one input shape together, select.
+        """Look at each, those of one input shape together.
 
         Args:
             images: uint8 [H, W, 3] BGR, each of its own size.
@@ -78,16 +72,21 @@ class ModelDetector:
         Returns:
             One for each image, in order, in pixels of that image.
         """
-        boxes = []
-        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for index, (image, job) in enumerate(zip(images, jobs, strict=True)):
-            boxes.append(Letterbox.place((image.shape[0], image.shape[1]), self._backend.inputs, job.image_size_px))
-            groups[boxes[-1].input_shape].append(index)
+        looks = [self._look(image, job) for image, job in zip(images, jobs, strict=True)]
+        wanted = {index: next(look) for index, look in enumerate(looks)}
         found: dict[int, Detections] = {}
-        for rows in groups.values():
-            outputs = self._backend.infer([boxes[row].draw(images[row]) for row in rows])
-            for row, output in zip(rows, outputs, strict=True):
-                found[row] = self._select(output, images[row], boxes[row], jobs[row].selection)
+        while wanted:
+            groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+            for index, inputs in wanted.items():
+                groups[inputs[0].shape].append(index)
+            shown, wanted = wanted, {}
+            for group in groups.values():
+                outputs = iter(self._backend.infer([input_bgr for index in group for input_bgr in shown[index]]))
+                for index in group:
+                    try:
+                        wanted[index] = looks[index].send([next(outputs) for _ in shown[index]])
+                    except StopIteration as ended:
+                        found[index] = ended.value
         return [found[index] for index in range(len(images))]
 
 
@@ -130,31 +129,6 @@ class UserDetector:
         ]
         found = Detections.from_regions(kept, image.shape[0], image.shape[1])
         return found.first(wanted.max_detections)
-
-
-def selector_of(
-    card: ModelCard, *, places: bool = False
-) -> Callable[[npt.NDArray[np.floating], ImageBgr, Letterbox, Selection], Detections]:
-    """What makes regions of a network's output for an image that lay in its input so.
-
-    Args:
-        card: of the model.
-        places: the classes of a classic head are reduced already, see `select_places`.
-    """
-    reading = card.map_reading
-    select = select_end_to_end if card.end_to_end else (select_places if places else select_classic)
-
-    def regions(
-        output: npt.NDArray[np.floating], image: ImageBgr, letterbox: Letterbox, selection: Selection
-    ) -> Detections:
-        if reading is None:
-            found = select(output, letterbox, selection)
-        else:
-            lines = divide_long_lines(image, select_map(output, letterbox, selection, reading))
-            found = lines.first(selection.max_detections)
-        return replace(found, scale=letterbox.scale)
-
-    return regions
 
 
 def load_detector(name: str, device: str) -> UserDetector:

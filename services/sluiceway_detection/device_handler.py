@@ -12,7 +12,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import cv2
@@ -28,16 +28,15 @@ from sluiceway_runtime.ready_graphs import graphs
 
 from sluiceway_detection.backends.base import require_trust
 from sluiceway_detection.crops import cut_crops
-from sluiceway_detection.detector import selector_of
 from sluiceway_detection.handler import DetectionFacts, WorkerSettings
 from sluiceway_detection.heap import settle_heap
 from sluiceway_detection.input_shapes import Inputs, InputShape
 from sluiceway_detection.job import DetectionAnswer, DetectionJob
-from sluiceway_detection.letterbox import Letterbox
+from sluiceway_detection.looks import Look, looks_of
 from sluiceway_detection.model_card import ModelCard
 from sluiceway_detection.pixels import image_of
 from sluiceway_detection.postprocess import DEFAULT_CONFIDENCE, DEFAULT_IOU
-from sluiceway_detection.types import ImageBgr
+from sluiceway_detection.types import Detections, ImageBgr
 
 __all__ = ["FACTORY", "DeviceBackend", "DeviceHandler", "build"]
 
@@ -66,18 +65,22 @@ class DeviceBackend(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A decoded image."""
+    """A decoded image, and what the model is to be shown of it next."""
 
     job: DetectionJob
     page: DocumentPage
-    letterbox: Letterbox
-    input_bgr: ImageBgr
+    look: Look
+    inputs_bgr: list[ImageBgr]
     decode_ms: float
 
     @property
     def image_bgr(self) -> ImageBgr:
         """Its pixels."""
         return self.page.image.pixels
+
+
+_Waiting = list[tuple[list[int], Callable[[], list[Places]]]]
+"""Positions within a batch, and what waits for the places of all their inputs, one after the other."""
 
 
 class _Batch:
@@ -87,8 +90,7 @@ class _Batch:
         self.images = images
         self.sent = False
         self.fault: Exception | None = None
-        # Positions within the batch, and what waits for their places.
-        self.waiting: list[tuple[list[int], Callable[[], list[Places]]]] = []
+        self.waiting: _Waiting = []
 
     @property
     def decoded(self) -> bool:
@@ -133,7 +135,7 @@ class DeviceHandler:
         # What is wrong with an image goes to whoever sent it; the log neither needs nor may have it.
         cv2.utils.logging.setLogLevel(0)
         self._backend = backend
-        self._select = selector_of(backend.card, places=True)
+        self._look = looks_of(backend.card, backend.inputs, places=True)
         self._finishing = max(1, placement.threads // _FINISHING_SHARE)
         self._finishers = ThreadPoolExecutor(self._finishing, "finish")
         self._decoders = ThreadPoolExecutor(max(1, placement.threads - self._finishing), "decode")
@@ -149,6 +151,7 @@ class DeviceHandler:
             backend.card.iou or DEFAULT_IOU,
             precision_reason=backend.precision_reason,
             enlarges=backend.inputs.enlarges,
+            scales=backend.card.map_reading is not None,
         )
 
     def run(self, batch: Sequence[Payload]) -> Sequence[Payload | SluicewayError]:
@@ -179,20 +182,29 @@ class DeviceHandler:
             raise batch.fault
         images = [image.result() for image in batch.images]
         answers: list[Settled | None] = [None if isinstance(image, _Prepared) else image for image in images]
-        parts: list[tuple[list[int], Future[list[Payload | SluicewayError]]]] = []
-        for rows, wait in batch.waiting:
-            places = wait()
-            # The device has room for one more.
-            self._send_decoded()
-            # A part for each thread: handing over one image by one takes Python's lock more often than the work does.
-            share = math.ceil(len(rows) / self._finishing)
-            for first in range(0, len(rows), share):
-                part = rows[first : first + share]
-                found = places[first : first + share]
-                parts.append((part, self._finishers.submit(self._answers, [images[row] for row in part], found)))
-        for part, answered in parts:
-            for row, answer in zip(part, answered.result(), strict=True):
-                answers[row] = answer
+        waiting = batch.waiting
+        while waiting:
+            parts: list[tuple[list[int], Future[list[Settled | _Prepared]]]] = []
+            for rows, wait in waiting:
+                places = iter(wait())
+                # The device has room for one more.
+                self._send_decoded()
+                # A part for each thread: handing over one image by one takes Python's lock more often than the work
+                # does.
+                share = math.ceil(len(rows) / self._finishing)
+                for first in range(0, len(rows), share):
+                    part = rows[first : first + share]
+                    shown = [image for row in part if isinstance(image := images[row], _Prepared)]
+                    found = [[next(places) for _ in image.inputs_bgr] for image in shown]
+                    parts.append((part, self._finishers.submit(self._answers, shown, found)))
+            again: dict[int, _Prepared] = {}
+            for part, answered in parts:
+                for row, answer in zip(part, answered.result(), strict=True):
+                    if isinstance(answer, _Prepared):
+                        images[row] = again[row] = answer
+                    else:
+                        answers[row] = answer
+            waiting = self._start(again)
         return [answer for answer in answers if answer is not None]
 
     def _send_decoded(self) -> None:
@@ -203,20 +215,23 @@ class DeviceHandler:
         """Hand a batch to the device, in the order in which batches began; its files are waited for."""
         batch.sent = True
         try:
-            rows_of: dict[InputShape, list[int]] = defaultdict(list)
-            inputs: dict[int, ImageBgr] = {}
-            for row, image in enumerate(batch.images):
-                prepared = image.result()
-                if isinstance(prepared, _Prepared):
-                    rows_of[prepared.letterbox.input_shape].append(row)
-                    inputs[row] = prepared.input_bgr
-            for rows in rows_of.values():
-                batch.waiting.append((rows, self._backend.start([inputs[row] for row in rows])))
+            images = ((row, image.result()) for row, image in enumerate(batch.images))
+            batch.waiting = self._start({row: image for row, image in images if isinstance(image, _Prepared)})
         except Exception as error:
             batch.fault = error
 
+    def _start(self, images: Mapping[int, _Prepared]) -> _Waiting:
+        """Hand the inputs of images to the device, those of one shape together; all of one image are of one shape."""
+        rows: dict[InputShape, list[int]] = defaultdict(list)
+        inputs: dict[InputShape, list[ImageBgr]] = defaultdict(list)
+        for row, image in images.items():
+            height, width = image.inputs_bgr[0].shape[:2]
+            rows[height, width].append(row)
+            inputs[height, width] += image.inputs_bgr
+        return [(rows[shape], self._backend.start(inputs[shape])) for shape in rows]
+
     def _prepare(self, item: Payload) -> _Prepared | Settled:
-        """Decode and letterbox one image, in a thread of the decoders."""
+        """Decode one image and draw what the model is shown of it first, in a thread of the decoders."""
         begun_s = time.perf_counter()
         job: DetectionJob = item.meta
         try:
@@ -226,23 +241,21 @@ class DeviceHandler:
         decode_ms = (time.perf_counter() - begun_s) * 1000
         if page.lines:
             return DetectionAnswer.of_text(page, decode_ms)
-        image = page.image.pixels
-        letterbox = Letterbox.place((image.shape[0], image.shape[1]), self._backend.inputs, job.image_size_px)
-        return _Prepared(job, page, letterbox, letterbox.draw(image), decode_ms)
+        look = self._look(page.image.pixels, job)
+        return _Prepared(job, page, look, next(look), decode_ms)
 
-    def _answers(
-        self, images: Sequence[_Prepared | Settled], places: Sequence[Places]
-    ) -> list[Payload | SluicewayError]:
+    def _answers(self, images: Sequence[_Prepared], places: Sequence[Sequence[Places]]) -> list[Settled | _Prepared]:
         """Answer some images of a batch, in a thread of the finishers."""
         return [self._answer(image, its) for image, its in zip(images, places, strict=True)]
 
-    def _answer(self, prepared: _Prepared | Settled, places: Places) -> Payload | SluicewayError:
-        """Select the boxes of one image and cut its crops."""
-        assert isinstance(prepared, _Prepared), "an image that could not be read has no places"
-        job = prepared.job
-        found = self._select(places, prepared.image_bgr, prepared.letterbox, job.selection)
+    def _answer(self, prepared: _Prepared, places: Sequence[Places]) -> Settled | _Prepared:
+        """Select the boxes of one image and cut its crops; or say what the model has to be shown of it first."""
         try:
-            crops = cut_crops(prepared.image_bgr, found, job.crops, self._settings.max_crop_bytes)
+            return replace(prepared, inputs_bgr=prepared.look.send(places))
+        except StopIteration as ended:
+            found: Detections = ended.value
+        try:
+            crops = cut_crops(prepared.image_bgr, found, prepared.job.crops, self._settings.max_crop_bytes)
         except SluicewayError as error:
             return error
         return DetectionAnswer.payload(prepared.page, found, crops, prepared.decode_ms)

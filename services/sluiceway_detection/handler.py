@@ -120,6 +120,8 @@ class DetectionFacts:
     precision_reason: str = ""
     enlarges: bool = True
     any_shape: bool = False
+    scales: bool = False
+    """Whether the model knows another scale than `fast`."""
 
     @property
     def inputs(self) -> Inputs | None:
@@ -198,6 +200,7 @@ class DetectionHandler:
             backend.card.iou or DEFAULT_IOU,
             enlarges=backend.inputs.enlarges,
             any_shape=backend.inputs.any_shape,
+            scales=backend.card.map_reading is not None,
         )
         return facts, backend
 

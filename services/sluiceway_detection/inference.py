@@ -30,7 +30,7 @@ OUTPUTS = (
     TensorSpec("class_ids", "INT32", (-1, -1)),
     TensorSpec("class_names", "BYTES", (-1, -1)),
 )
-PARAMETERS = ("confidence", "iou", "classes", "max_detections", "image_size")
+PARAMETERS = ("confidence", "iou", "classes", "max_detections", "image_size", "scale")
 # Where an image has fewer detections than another of its request.
 NOTHING = pb.Detection(class_id=-1)
 Shape = tuple[int, ...]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from sluiceway_runtime.documents.pages import DocumentPage
+from sluiceway_runtime.images.scale import Scale
 from sluiceway_runtime.pool.payload import Buffer, Payload
 
 from sluiceway_detection.crops import Crop, CropPlan, PixelFormat, Transform
@@ -36,6 +37,7 @@ class DetectionJob(NamedTuple):
         image_size_px: longer side of the input; None takes the default.
         crops: what to cut.
         raw: where the image is pixels; None for a file.
+        scale: how large the image is shown.
         page: number of the page, where the file is a document; None for an image.
         prefers_text: of a page that holds text, take that.
     """
@@ -44,6 +46,7 @@ class DetectionJob(NamedTuple):
     image_size_px: int | None = None
     crops: tuple[CropPlan, ...] = ()
     raw: RawPixels | None = None
+    scale: Scale = "fast"
     page: int | None = None
     prefers_text: bool = False
 
@@ -66,9 +69,9 @@ class CropFacts(NamedTuple):
 class DetectionAnswer(NamedTuple):
     """What was found, without the pixels.
 
-    Arrays travel as bytes: float32 boxes [N, 4], int32 classes [N] and float32 confidences [N]. `scale` and `left_out`
-    are those of `Detections`, `notices` those of `DecodedImage`, and `page_count` is that of `DocumentPage`.
-    `texts` are those of the regions, where a page was not looked at but said itself what stands in it.
+    Arrays travel as bytes: float32 boxes [N, 4], int32 classes [N] and float32 confidences [N]. `scale`, `left_out` and
+    `too_small` are those of `Detections`, `notices` those of `DecodedImage`, and `page_count` is that of
+    `DocumentPage`. `texts` are those of the regions, where a page was not looked at but said itself what stands in it.
     """
 
     width_px: int
@@ -81,6 +84,7 @@ class DetectionAnswer(NamedTuple):
     decode_ms: float
     scale: float = 1.0
     left_out: bool = False
+    too_small: bool = False
     notices: tuple[str, ...] = ()
     page_count: int = 0
     texts: tuple[str, ...] = ()
@@ -123,6 +127,7 @@ class DetectionAnswer(NamedTuple):
             decode_ms=decode_ms,
             scale=detections.scale,
             left_out=detections.left_out,
+            too_small=detections.too_small,
             notices=page.image.notices,
             page_count=page.page_count,
         )

@@ -7,6 +7,7 @@ The rounding is that of ultralytics' LetterBox and scale_boxes (a box must come 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,6 +22,9 @@ __all__ = ["Letterbox"]
 # strokes with them.
 AVERAGED_SCALE = 0.5
 PADDING_GREY = 114  # the value that YOLO models are trained with
+# So far an image's edge goes on for models that show images as they are: letters that touch it would end at grey, and
+# are missed.
+_EDGE_PX = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,7 @@ class Letterbox:
         content_shape: height and width of the scaled image inside the input.
         top_px: rows of padding above.
         left_px: columns of padding at the left.
+        edges: the padding begins with the image's own edge, repeated.
     """
 
     input_shape: InputShape
@@ -40,6 +45,7 @@ class Letterbox:
     content_shape: tuple[int, int]
     top_px: int
     left_px: int
+    edges: bool = False
 
     @classmethod
     def fit(cls, image_shape: tuple[int, int], input_shape: InputShape, *, enlarge: bool = True) -> Letterbox:
@@ -56,7 +62,7 @@ class Letterbox:
         height, width = (max(round(side * scale), 1) for side in image_shape)
         top = round((input_shape[0] - height) / 2 - 0.1)
         left = round((input_shape[1] - width) / 2 - 0.1)
-        return cls(input_shape, image_shape, (height, width), top, left)
+        return cls(input_shape, image_shape, (height, width), top, left, edges=not enlarge)
 
     @property
     def scale(self) -> float:
@@ -84,7 +90,23 @@ class Letterbox:
         else:
             # Resizing into the canvas itself saves the copy that padding afterwards would make.
             cv2.resize(image_bgr, (width, height), dst=inside, interpolation=cv2.INTER_LINEAR)
+        if self.edges:
+            self._repeat_edges(canvas)
         return canvas
+
+    def _repeat_edges(self, canvas: ImageBgr) -> None:
+        (height, width), top, left = self.content_shape, self.top_px, self.left_px
+        bottom, right = top + height, left + width
+        upper, lower = max(top - _EDGE_PX, 0), bottom + _EDGE_PX
+        canvas[upper:top, left:right] = canvas[top, left:right]
+        canvas[bottom:lower, left:right] = canvas[bottom - 1, left:right]
+        canvas[upper:lower, max(left - _EDGE_PX, 0) : left] = canvas[upper:lower, left, None]
+        canvas[upper:lower, right : right + _EDGE_PX] = canvas[upper:lower, right - 1, None]
+
+    def inside(self, map_: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The part of an input, or of a map of it [H, W], that shows the image; a view."""
+        height, width = self.content_shape
+        return map_[self.top_px : self.top_px + height, self.left_px : self.left_px + width]
 
     def to_image(self, boxes_xyxy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Bring boxes [N, 4] from the input's pixels to those of the original, clipped to it."""

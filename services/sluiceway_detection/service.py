@@ -189,6 +189,8 @@ class DetectionService:
         await pool.start()
         facts = pool.facts[0]["detection"]
         assert isinstance(facts, DetectionFacts)
+        if config.scale not in (None, "fast") and not facts.scales:
+            raise StartupError(f"detection.scale: {config.scale} is for DB models; this one knows fast alone")
         self.identity, self.facts = identity, facts
         self.group = group_of(identity, facts.classes, facts.crop_longest_px)
         self.precision_reason = facts.precision_reason or self.precision_reason

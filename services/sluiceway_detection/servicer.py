@@ -165,6 +165,7 @@ class DetectionServicer:
             response.default_options.iou = defaults.iou
             if facts.image_sizes:
                 response.default_options.image_size = facts.image_sizes[0]
+            response.default_options.scale = str(defaults.scale)
         return response
 
     async def _look_at_image(
@@ -232,6 +233,8 @@ class DetectionServicer:
             config.max_detections,
             facts.classes,
             facts.image_sizes,
+            config.scale or ("auto" if facts.scales else "fast"),
+            facts.scales,
         )
 
 

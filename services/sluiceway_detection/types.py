@@ -67,6 +67,7 @@ class Detections:
         shapes: outlines by row, only for rows that are not upright boxes.
         left_out: more were found than were asked for; the least confident are not here.
         scale: at which the image was shown to the model.
+        too_small: there are letters that should have been shown larger than they were.
     """
 
     boxes_xyxy_px: npt.NDArray[np.float32]
@@ -75,6 +76,7 @@ class Detections:
     shapes: Mapping[int, Shape] = field(default_factory=dict)
     left_out: bool = False
     scale: float = 1.0
+    too_small: bool = False
 
     def __len__(self) -> int:
         return len(self.confidences)

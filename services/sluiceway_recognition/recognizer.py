@@ -20,6 +20,7 @@ from sluiceway_recognition.buckets import bucket_of
 from sluiceway_recognition.heads import answers_of
 from sluiceway_recognition.long_lines import divided, joined
 from sluiceway_recognition.plan import ModelPlan
+from sluiceway_recognition.spaces import SPACED_PX, with_spaces
 from sluiceway_recognition.types import Answer, CropSpec, Head, Reading
 from sluiceway_recognition.upright import CLASSIFIER_HEIGHT, CLASSIFIER_NORMALISATION, CLASSIFIER_WIDTH, Upright
 from sluiceway_recognition.words import with_words
@@ -120,11 +121,14 @@ class ModelRecognizer:
         """`launch`, of crops that fit into a bucket."""
         asked = any(words)
         wait, upright = self._begin(crops, top_ks, spans=asked), self._upright
-        if upright is None and not asked:
+        lines = self._head is Head.TEXT and any(crop.shape[1] >= SPACED_PX for crop in crops)
+        if upright is None and not asked and not lines:
             return wait
 
         def answers() -> list[Answer | ModelFailed]:
             found = wait() if upright is None else upright.settle(crops, wait())
+            if lines:
+                found = with_spaces(crops, found)
             return with_words(crops, found, words) if asked else found
 
         return answers
@@ -141,13 +145,22 @@ class ModelRecognizer:
         if len(by_bucket) == 1:
             (bucket,) = by_bucket
             finish = self.backend.launch(crops, bucket)
-            over_px = bucket * spans
+            over_px = self._over_px(bucket, asked=spans)
             return lambda: answers_of(self._head, finish(), self._classes, top_ks, spans_over_px=over_px)
         begun = [
-            (positions, bucket * spans, self.backend.launch([crops[position] for position in positions], bucket))
+            (
+                positions,
+                self._over_px(bucket, asked=spans),
+                self.backend.launch([crops[position] for position in positions], bucket),
+            )
             for bucket, positions in by_bucket.items()
         ]
         return lambda: self._gather(begun, top_ks)
+
+    @staticmethod
+    def _over_px(bucket: int, *, asked: bool) -> int:
+        """Columns over which the spans of characters are wanted; 0 for none. In lines spaces are looked for."""
+        return bucket if asked or bucket >= SPACED_PX else 0
 
     def _gather(
         self, begun: Sequence[tuple[list[int], int, Callable[[], tuple[NDArray[Any], ...]]]], top_ks: Sequence[int]

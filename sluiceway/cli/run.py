@@ -15,7 +15,7 @@ import typer
 from sluiceway.cli.documents import FormatName
 from sluiceway.cli.embedded import Changes
 from sluiceway.cli.inputs import Input, find_inputs
-from sluiceway.cli.options import ModelOption, SetOption, WorkersOption
+from sluiceway.cli.options import ModelOption, SetOption, WorkersOption, parse_scale
 from sluiceway.cli.report import Report
 from sluiceway.cli.resume import done_before, left_to_do
 from sluiceway.cli.signals import stop_on_signals
@@ -103,6 +103,12 @@ def run(
     image_size: Annotated[
         int | None, typer.Option("--image-size", min=1, help="Longer side that the detector sees.")
     ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            "--scale", metavar="auto|fast|NUMBER", help="How large the detector sees an image; 1 is as it is."
+        ),
+    ] = None,
     detect_only: Annotated[bool, typer.Option("--detect-only", help="Find regions and read nothing.")] = False,
     text_layer: Annotated[
         TextLayerName | None,
@@ -186,6 +192,7 @@ def run(
         classes=tuple(name.strip() for name in classes.split(",") if name.strip()) if classes else (),
         max_detections=max_detections,
         image_size=image_size,
+        scale=parse_scale(scale),
         priority=Priority(priority.value),
         return_images=out is not None or form is FormatName.SEARCHABLE_PDF,
         detect_only=detect_only,

@@ -11,9 +11,20 @@ from typing import Any, Literal, TypedDict, cast
 
 from sluiceway.errors import InvalidOption
 
-__all__ = ["OptionFields", "Options", "Priority", "StepOptions", "TextLayer", "Tls", "require_metadata", "with_fields"]
+__all__ = [
+    "OptionFields",
+    "Options",
+    "Priority",
+    "Scale",
+    "StepOptions",
+    "TextLayer",
+    "Tls",
+    "require_metadata",
+    "with_fields",
+]
 
 
+Scale = float | Literal["auto", "fast"]
 TextLayer = Literal["ignore", "prefer"]
 
 
@@ -27,7 +38,10 @@ class Priority(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StepOptions:
-    """How one step is to work; its fields mean what those of `Options` mean. A detection step takes the first five."""
+    """How one step is to work; its fields mean what those of `Options` mean.
+
+    A detection step takes the first five and `scale`, a recognition step the others.
+    """
 
     confidence: float | None = None
     iou: float | None = None
@@ -37,6 +51,7 @@ class StepOptions:
     characters: bool | None = None
     top_k: int | None = None
     words: bool | None = None
+    scale: Scale | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +66,8 @@ class Options:
         classes: names of the classes to keep; empty leaves that to the server.
         max_detections: at most this many regions, the most confident ones.
         image_size: longer side of the detector's input in pixels, one of those that the server names.
+        scale: how large the image is shown to the detector: "fast" as one input, "auto" with parts shown larger where
+            letters are small, or a factor above 0, at most 4.
         characters: also give each character's confidence.
         top_k: how many classes a classifier names.
         words: also say where each word of a text lies.
@@ -74,6 +91,7 @@ class Options:
     detect_only: bool = False
     steps: Mapping[str, StepOptions] = field(default_factory=dict)
     words: bool | None = None
+    scale: Scale | None = None
     text_layer: TextLayer | None = None
 
 
@@ -85,6 +103,7 @@ class OptionFields(TypedDict, total=False):
     classes: Iterable[str]
     max_detections: int | None
     image_size: int | None
+    scale: Scale | None
     characters: bool | None
     top_k: int | None
     words: bool | None

@@ -28,8 +28,6 @@ Script = Callable[["ScriptedPipeline", pipeline_pb2.ProcessRequest, grpc.Service
 # Beside plain ASCII: what a client that mishandles UTF-8 would get wrong.
 TEXTS = ("HELLO", "Größe 漢字 😀")
 WAIT_S = 10
-# Its box is partly outside of the page.
-TURNED_DEGREES = 30
 
 
 @dataclass
@@ -139,6 +137,25 @@ def _region(identity: int, top: float) -> pipeline_pb2.Region:
     )
 
 
+def turned_lines(
+    server: ScriptedPipeline, request: pipeline_pb2.ProcessRequest, context: grpc.ServicerContext
+) -> Iterator[Response]:
+    """Regions of every shape: a turned box that leaves the page, and a free outline of four and of five corners."""
+    turned = geometry_pb2.RotatedBox(center=geometry_pb2.Point(x=10, y=20), width=30, height=8, angle_degrees=30)
+    free = [(10, 10), (20.5, 5), (30, 10), (25, 20.25), (15, 20)]
+    for event in answer(server, request, context):
+        if event.HasField("regions"):
+            points = [geometry_pb2.Point(x=x, y=y) for x, y in free]
+            shapes = (
+                geometry_pb2.Geometry(rotated_box=turned),
+                geometry_pb2.Geometry(polygon=geometry_pb2.Polygon(points=points[:4])),
+                geometry_pb2.Geometry(polygon=geometry_pb2.Polygon(points=points)),
+            )
+            for row, shape in enumerate(shapes, start=2):
+                event.regions.regions.add(id=row, geometry=shape, class_name="text", confidence=0.5)
+        yield event
+
+
 def hang(server: ScriptedPipeline, request: pipeline_pb2.ProcessRequest, _: grpc.ServicerContext) -> Iterator[Response]:
     """The first event, and then nothing until the client gives up."""
     yield Response(
@@ -186,21 +203,17 @@ def queue_full(
 def from_the_future(
     server: ScriptedPipeline, request: pipeline_pb2.ProcessRequest, context: grpc.ServicerContext
 ) -> Iterator[Response]:
-    """What a newer server might send, steps that a client did not ask for, and a region that is turned.
+    """What a newer server might send, and steps that a client did not ask for.
 
-    An unknown event, unknown fields, a shape that is not a box, a kind of value that no program prints, and a text of
-    the whole page, whose region means nothing.
+    An unknown event, unknown fields, an unknown shape, a kind of value that no program prints, and a text of the whole
+    page, whose region means nothing.
     """
     # Field 99, length-delimited: an event that this release does not know.
     yield Response.FromString(b"\x9a\x06\x03new")
     for event in answer(server, request, context):
         if event.HasField("regions"):
-            polygon = geometry_pb2.Polygon(points=[geometry_pb2.Point(x=1, y=1)] * 3)
-            event.regions.regions.add(id=2, geometry=geometry_pb2.Geometry(polygon=polygon), class_name="new")
-            turned = geometry_pb2.RotatedBox(
-                center=geometry_pb2.Point(x=10, y=20), width=30, height=8, angle_degrees=TURNED_DEGREES
-            )
-            event.regions.regions.add(id=3, geometry=geometry_pb2.Geometry(rotated_box=turned), class_name="turned")
+            unknown = geometry_pb2.Geometry.FromString(b"\x9a\x06\x03new")
+            event.regions.regions.add(id=2, geometry=unknown, class_name="new")
         elif event.HasField("values"):
             owner = pipeline_pb2.Value(region_id=event.values.values[0].region_id)
             owner.data.update({"owner": "somebody", "fines": [1, None, {"paid": True}]})

@@ -89,14 +89,19 @@ def compare(output: Output, expected: dict[str, Result]) -> None:
     assert {line[0] for line in output.of("done")} == set(expected)
     for name, result in expected.items():
         boxes = {int(line[1]): line[2:] for line in output.of("box") if line[0] == name}
+        outlines = {int(line[1]): line[2:] for line in output.of("outline") if line[0] == name}
         texts = {int(line[1]): line[2:] for line in output.of("text") if line[0] == name}
-        assert boxes.keys() == {region.id for region in result.regions}
+        turned = {region.id for region in result.regions if "outline" in region.to_dict()}
+        assert outlines.keys() == turned
+        assert boxes.keys() == {region.id for region in result.regions} - turned
         assert texts.keys() == {region.id for region in result.regions if region.text is not None}
         (order,) = (line[1] for line in output.of("done") if line[0] == name)
         assert order == " ".join(str(region.id) for region in result.regions)
         for region in result.regions:
-            corners, class_name, confidence = boxes[region.id]
-            assert [float(edge) for edge in corners.split()] == pytest.approx(region.box, abs=BOX_PX)
+            shown, class_name, confidence = (boxes | outlines)[region.id]
+            corners = [number for corner in region.outline for number in corner]
+            numbers = corners if region.id in turned else region.box
+            assert [float(number) for number in shown.split()] == pytest.approx(numbers, abs=BOX_PX)
             assert class_name == region.class_name
             assert float(confidence) == pytest.approx(region.confidence, abs=CONFIDENCE)
             if region.text is not None:

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import onnxruntime
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 from slow_map import slow_regions
 from sluiceway_detection.backends import BackendSpec, open_backend
 from sluiceway_detection.backends.agreement import reference_image
@@ -118,3 +119,29 @@ def test_strips_and_tiny_pictures_have_lines(model: weights.Weights) -> None:
     assert left < 10
     assert right > 35
     assert bottom - top > 10
+
+
+def test_small_print_on_a_large_image_is_found(model: weights.Weights) -> None:
+    sheet, lines = Image.new("L", (4000, 1600), 245), 12
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    for row in range(lines):
+        pen.text((900, 600 + 18 * row), "lock 14 lets the water down, 42 litres a day " * 4, fill=20, font=font)
+    image = np.asarray(sheet.convert("RGB"))
+    detector, wanted = opened(model), Selection(MODELS[model.name])
+    (fast,), (auto,) = (detector.detect([image], [DetectionJob(wanted, scale=scale)]) for scale in ("fast", "auto"))
+    rows = {round((top + bottom) / 2 - 607) // 18 for _, top, _, bottom in auto.boxes_xyxy_px.tolist()}
+    assert len(fast) < lines / 2
+    assert rows == set(range(lines))
+    assert not auto.too_small
+    # Lines, and not a paragraph.
+    assert (auto.boxes_xyxy_px[:, 3] - auto.boxes_xyxy_px[:, 1]).max() < 30
+
+
+def test_letters_that_touch_the_edges_of_a_picture_are_found(model: weights.Weights) -> None:
+    picture = Image.new("L", (250, 60), 0)
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
+    for row in range(4):
+        pen.text((0, 15 * row - 2), "[ 91,  2,  79, 179,  52, 205]"[:34], fill=200, font=font)
+    boxes = detect(opened(model), model, np.asarray(picture.convert("RGB"))).boxes_xyxy_px
+    # Not one of them was found without a margin.
+    assert len(boxes) >= 3

@@ -139,6 +139,16 @@ async def test_documents_that_are_refused(stub: Any, document: bytes, reason: st
     assert words in error.message
 
 
+async def test_pages_are_shown_at_the_scales_that_the_model_knows(stub: Any) -> None:
+    fast = pb.DetectPagesRequest(document=tiff(2), options=pb.DetectOptions(confidence=0.4, iou=0.5, scale="fast"))
+    told = {response.page: response.found.detections async for response in stub.DetectPages(fast, timeout=60)}
+    assert told == {page: response.found.detections for page, response in (await pages(stub, tiff(2))).items()}
+    larger = pb.DetectPagesRequest(document=tiff(2), options=pb.DetectOptions(scale="auto"))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await anext(aiter(stub.DetectPages(larger, timeout=60)))
+    assert from_rpc_error(caught.value).metadata["option"] == "scale"
+
+
 async def test_an_image_is_a_document_of_one_page_and_a_document_no_image(stub: Any) -> None:
     out = io.BytesIO()
     Image.fromarray(PICTURE[:, :, ::-1]).save(out, "png")

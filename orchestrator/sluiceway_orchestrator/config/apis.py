@@ -29,7 +29,7 @@ def _network(text: str) -> str:
 Network = Annotated[str, AfterValidator(_network)]
 Proxy = Annotated[str, Field(pattern=r"^https?://[^/@\s]+/?$")]
 Pointer = Annotated[str, Field(pattern=r"^(/([^~]|~[01])*)?$")]
-DetectionOption = Literal["confidence", "iou", "classes", "max_detections", "image_size"]
+DetectionOption = Literal["confidence", "iou", "classes", "max_detections", "image_size", "scale"]
 
 
 class _Faults(ValueError):
@@ -70,7 +70,7 @@ class ApiConfig(BaseModel):
     detection: Mapping[DetectionOption, Pointer] = Field(
         {},
         description="Detection option that the answer chooses (`confidence`, `iou`, `classes`, `max_detections`, "
-        "`image_size`) to its JSON pointer.",
+        "`image_size`, `scale`) to its JSON pointer.",
     )
     allow_hosts: tuple[str, ...] = Field(("*",), description="Hosts that URLs in the answer, and redirects, may name.")
     allow_cidrs: tuple[Network, ...] = Field((), description="Non-public addresses that they may lead to.")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from sluiceway_runtime.config import ScaleKey
 
 __all__ = ["DEFAULT_PIPELINE", "PipelineConfig", "StepConfig", "StepOptionsConfig"]
 
@@ -22,6 +23,7 @@ class StepOptionsConfig(BaseModel):
     classes: tuple[str, ...] | None = Field(None, description="Names of the classes to keep.")
     max_detections: int | None = Field(None, ge=1, le=10_000, description="Most regions of an image.")
     image_size: int | None = Field(None, ge=32, multiple_of=32, description="Longer side of the model's input.")
+    scale: ScaleKey | None = Field(None, description="How large the image is shown: auto, fast, or a factor.")
     characters: bool | None = Field(None, description="Also give the confidence of each character.")
     words: bool | None = Field(None, description="Also say where each word of a text lies.")
     top_k: int | None = Field(None, ge=1, le=1000, description="How many classes a classifier names.")

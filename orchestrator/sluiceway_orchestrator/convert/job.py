@@ -10,6 +10,7 @@ from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.documents.kind import is_document
 from sluiceway_runtime.errors import InvalidOption, UnknownPipeline
+from sluiceway_runtime.images.scale import scale_of
 from sluiceway_runtime.priority import Priority
 
 from sluiceway.common.v1 import model_pb2
@@ -272,3 +273,8 @@ def _check_detection(detect: pipeline_pb2.DetectionOptions) -> None:
         raise InvalidOption("options.detection.max_detections: must be 1..10000")
     if detect.HasField("image_size") and (detect.image_size <= 0 or detect.image_size % 32):
         raise InvalidOption("options.detection.image_size: must be a multiple of 32")
+    if detect.HasField("scale"):
+        try:
+            scale_of(detect.scale)
+        except ValueError as error:
+            raise InvalidOption(f"options.detection.scale: {error}") from None

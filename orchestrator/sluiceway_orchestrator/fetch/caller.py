@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import aiohttp
 from sluiceway_runtime.deadline import Deadline
+from sluiceway_runtime.images.scale import Scale, scale_of
 
 from sluiceway_orchestrator.fetch.content import encodable
 
@@ -28,6 +29,7 @@ class DetectionChoice:
         classes: names of the classes to keep; empty keeps all.
         max_detections: at most this many regions, 1..10000.
         image_size: longer side of the model's input in pixels, a multiple of 32.
+        scale: how large the image is shown: "auto", "fast", or a factor above 0, at most 4.
 
     Raises:
         ValueError: one is of another type, or out of range; with words for people.
@@ -38,6 +40,7 @@ class DetectionChoice:
     classes: Sequence[str] | None = None
     max_detections: int | None = None
     image_size: int | None = None
+    scale: Scale | None = None
 
     def __post_init__(self) -> None:
         for name in ("confidence", "iou"):
@@ -57,10 +60,15 @@ class DetectionChoice:
         side = self.image_size
         if side is not None and not (_is(side, int) and 0 < side <= LARGEST_SIDE and side % SIDE_STEP == 0):
             raise ValueError(f"image_size: must be a whole number of pixels, a multiple of {SIDE_STEP}")
+        if self.scale is not None:
+            if not _is(self.scale, int | float | str):
+                raise ValueError("scale: must be a number or a word")
+            object.__setattr__(self, "scale", _scale(self.scale))
 
     def chosen(self) -> dict[str, Any]:
-        """Those that are chosen, by name."""
-        return {item.name: value for item in fields(self) if (value := getattr(self, item.name)) is not None}
+        """Those that are chosen, by name, as the contract has them."""
+        found = {item.name: value for item in fields(self) if (value := getattr(self, item.name)) is not None}
+        return found if self.scale is None else found | {"scale": str(self.scale)}
 
     def over(self, earlier: DetectionChoice | None) -> DetectionChoice:
         """This choice, and where it says nothing the earlier one."""
@@ -70,6 +78,13 @@ class DetectionChoice:
         return DetectionChoice(
             **{name: getattr(earlier, name) if value is None else value for name, value in later.items()}
         )
+
+
+def _scale(given: Scale) -> Scale:
+    try:
+        return scale_of(str(given))
+    except ValueError as error:
+        raise ValueError(f"scale: {error}") from None
 
 
 def _is(value: object, kind: Any) -> bool:

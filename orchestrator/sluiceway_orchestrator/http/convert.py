@@ -75,6 +75,7 @@ QUERY: Mapping[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     "classes": ((*_DETECTION, "classes"), _names),
     "max_detections": ((*_DETECTION, "max_detections"), int),
     "image_size": ((*_DETECTION, "image_size"), int),
+    "scale": ((*_DETECTION, "scale"), str),
     "characters": ((*_RECOGNITION, "characters"), _boolean),
     "words": ((*_RECOGNITION, "words"), _boolean),
     "top_k": ((*_RECOGNITION, "top_k"), int),

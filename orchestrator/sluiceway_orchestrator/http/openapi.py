@@ -37,6 +37,7 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
     "classes": {"type": "array", "items": {"type": "string"}},
     "max_detections": {"type": "integer", "minimum": 1, "maximum": 10000},
     "image_size": {"type": "integer", "multipleOf": 32},
+    "scale": {"type": "string", "description": "auto, fast, or a factor above 0, at most 4."},
     "characters": {"type": "boolean"},
     "words": {"type": "boolean"},
     "top_k": {"type": "integer", "minimum": 1, "maximum": 1000},

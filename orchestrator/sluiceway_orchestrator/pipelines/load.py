@@ -19,7 +19,7 @@ __all__ = ["ApiFacts", "load_pipelines"]
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _KINDS = {"detection": StepKind.DETECT, "recognition": StepKind.RECOGNIZE}
 _OPTIONS: Mapping[StepKind, frozenset[str]] = {
-    StepKind.DETECT: frozenset({"confidence", "iou", "classes", "max_detections", "image_size"}),
+    StepKind.DETECT: frozenset({"confidence", "iou", "classes", "max_detections", "image_size", "scale"}),
     StepKind.RECOGNIZE: frozenset({"characters", "words", "top_k"}),
     StepKind.CALL: frozenset(),
 }
@@ -247,6 +247,8 @@ def _step(
     declared = (apis[config.api].params or ()) if config.api is not None else ()
     first = kind is StepKind.CALL and config.of is None and not config.after
     options = config.options.model_dump(exclude_none=True)
+    if "scale" in options:
+        options["scale"] = str(options["scale"])
     if on_page and config.classes:
         # On the page there is nothing to choose from but what it finds itself.
         options["classes"] = config.classes

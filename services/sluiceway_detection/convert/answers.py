@@ -74,7 +74,7 @@ def add_answer(
         _note_left_out(response, len(answer.confidences) // 4)
     if parent_id is None:
         response.width, response.height = answer.width_px, answer.height_px
-        if answer.scale < SMALL_PRINT_SCALE:
+        if answer.too_small or answer.scale < SMALL_PRINT_SCALE:
             _note_scale(response, answer.scale)
     # Crops are computed side by side: of those, the longest.
     timings = response.timings
@@ -121,7 +121,7 @@ def _note_scale(response: pb.DetectResponse, scale: float) -> None:
         response,
         IMAGE_SCALED,
         f"the image was shown to the detector at {scale:.2g} of its size; what is lower than {least_px} pixels "
-        "may be missing (image_size)",
+        "may be missing (scale, image_size)",
         {"scale": f"{scale:.4g}", "least_px": str(least_px)},
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sluiceway_runtime.errors import InvalidOption
+from sluiceway_runtime.images.scale import Scale, scale_of
 from sluiceway_runtime.pool import Priority
 
 from sluiceway.common.v1 import crop_pb2, model_pb2
@@ -52,6 +53,9 @@ class Defaults:
     max_detections: int
     classes: tuple[str, ...]
     image_sizes: tuple[int, ...]
+    scale: Scale = "fast"
+    scales: bool = False
+    """Whether the model knows another scale than `fast`."""
 
 
 def job_of(request: pb.DetectRequest | pb.DetectPagesRequest, defaults: Defaults) -> DetectionJob:
@@ -78,7 +82,7 @@ def job_of(request: pb.DetectRequest | pb.DetectPagesRequest, defaults: Defaults
     plans = tuple(_plan_of(spec, defaults.classes) for spec in request.crop_specs)
     if len({plan.name for plan in plans}) < len(plans):
         raise _invalid("crop_specs", "two have the same name")
-    return DetectionJob(selection, size, plans)
+    return DetectionJob(selection, size, plans, scale=_scale(options, defaults))
 
 
 def priority_of(value: int) -> Priority:
@@ -116,6 +120,18 @@ def _plan_of(spec: crop_pb2.CropSpec, classes: Sequence[str]) -> CropPlan:
         class_ids=frozenset(_known_ids(spec.classes, classes)) if spec.classes else None,
         turn_ratio=spec.turn_ratio,
     )
+
+
+def _scale(options: pb.DetectOptions, defaults: Defaults) -> Scale:
+    if not options.HasField("scale"):
+        return defaults.scale
+    try:
+        scale = scale_of(options.scale)
+    except ValueError as error:
+        raise _invalid("scale", str(error)) from None
+    if scale != "fast" and not defaults.scales:
+        raise _invalid("scale", f"{options.scale} is for DB models; this one knows fast alone")
+    return scale
 
 
 def _max_detections(options: pb.DetectOptions, defaults: Defaults) -> int:

@@ -9,7 +9,7 @@ of the tests and their numbers are those of PP-OCR.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -39,6 +39,8 @@ _LEVEL = 0.1
 _EDGE_PX = 0.01
 # Coordinates lie within the image, whatever becomes of their last digits on the way.
 _INSET_PX = 0.01
+# Of a map whose numbers are bytes.
+_FULL_BYTE = 255.0
 # No number is divided by 0.
 _TINY = 1e-9
 
@@ -69,12 +71,16 @@ class _Boxes(NamedTuple):
 
 
 def select_map(
-    output: npt.NDArray[np.floating], letterbox: Letterbox, selection: Selection, reading: MapReading
+    output: npt.NDArray[np.floating] | npt.NDArray[np.uint8],
+    letterbox: Letterbox,
+    selection: Selection,
+    reading: MapReading,
 ) -> Detections:
     """Read the map of one image.
 
     Args:
-        output: [1, H, W], the input's height and width, from 0 to 1. What is no number counts as no text.
+        output: [1, H, W], the input's height and width: from 0 to 1, where what is no number counts as no text; or
+            uint8 from 0 to 255.
         letterbox: how the image lay in the input.
         selection: what is wanted. `confidence` is the least mean of the map within a region; `iou` has no effect.
         reading: thresholds of the model.
@@ -82,19 +88,21 @@ def select_map(
     Returns:
         Regions in original pixels by falling confidence; those that lie straight have no shape.
     """
-    top, left, (height, width) = letterbox.top_px, letterbox.left_px, letterbox.content_shape
     # Whatever was found in the padding is nowhere in the image.
-    map_ = np.asarray(output[0, top : top + height, left : left + width], np.float32)
+    map_ = letterbox.inside(output[0])
+    full = _FULL_BYTE if map_.dtype == np.uint8 else 1.0
+    if full == 1:
+        map_ = np.asarray(map_, np.float32)
     wanted = selection.class_ids is None or TEXT_CLASS in selection.class_ids
-    boxes = _cores(map_, reading.threshold) if wanted else None
+    boxes = _cores(map_, reading.threshold * full) if wanted else None
     if boxes is None:
         return _detections(_Boxes(*np.empty((5, 0))), np.empty(0), letterbox, selection.max_detections)
-    confidences = _means(map_, boxes)
+    confidences = _means(map_, boxes) / full
     kept = confidences > selection.confidence
     return _detections(_grown(boxes.rows(kept), reading.unclip), confidences[kept], letterbox, selection.max_detections)
 
 
-def _cores(map_: npt.NDArray[np.float32], threshold: float) -> _Boxes | None:
+def _cores(map_: npt.NDArray[Any], threshold: float) -> _Boxes | None:
     """The smallest rectangles around the cores, through the centres of their outermost pixels."""
     # CCOMP finds what lies inside a hole of another core, which EXTERNAL leaves out; holes themselves have a parent.
     outlines, tree = cv2.findContours((map_ > threshold).view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
@@ -118,10 +126,11 @@ def _cores(map_: npt.NDArray[np.float32], threshold: float) -> _Boxes | None:
     climbs = (height >= _ELONGATED * width) & (np.abs(other) <= _STEEPEST_DEGREES)
     width, height = np.where(climbs, height, width), np.where(climbs, width, height)
     boxes = _Boxes(x, y, width, height, np.radians(np.where(climbs, other, angle)))
-    return boxes.rows(np.minimum(width, height) >= _LEAST_SIDE_PX)
+    # Cores of four rows, those of the lowest print, have just the least height: their last digits must not decide.
+    return boxes.rows(np.minimum(width, height) >= _LEAST_SIDE_PX - _EDGE_PX)
 
 
-def _means(map_: npt.NDArray[np.float32], boxes: _Boxes) -> FloatArray:
+def _means(map_: npt.NDArray[Any], boxes: _Boxes) -> FloatArray:
     """Mean of the map over the pixels whose centres lie in each box; 0 where there is none.
 
     A row of pixels in a box is a span, and the sum of a span is a difference of sums from the left edge on; so all rows

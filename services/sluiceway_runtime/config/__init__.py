@@ -14,7 +14,7 @@ from sluiceway_runtime.config.sections import (
     require_known_variables,
     section_values,
 )
-from sluiceway_runtime.config.servers import HttpPortConfig, ModelsConfig, Port, ServerConfig, StageConfig
+from sluiceway_runtime.config.servers import HttpPortConfig, ModelsConfig, Port, ScaleKey, ServerConfig, StageConfig
 from sluiceway_runtime.config.stages import DEFAULT_STAGES, STAGE_KINDS, StageEntry, load_stages
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "HttpPortConfig",
     "ModelsConfig",
     "Port",
+    "ScaleKey",
     "ServerConfig",
     "StageConfig",
     "StageEntry",

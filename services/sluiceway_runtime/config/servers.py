@@ -6,10 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-__all__ = ["HttpPortConfig", "ModelsConfig", "Port", "ServerConfig", "StageConfig"]
+from sluiceway_runtime.images.scale import MOST
+
+__all__ = ["HttpPortConfig", "ModelsConfig", "Port", "ScaleKey", "ServerConfig", "StageConfig"]
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 # The bounds belong to the number alone: on a union they would be applied to its words as well.
+ScaleKey = Literal["auto", "fast"] | Annotated[float, Field(gt=0, le=MOST)]
 Count = Annotated[int, Field(ge=1, le=1024)]
 
 

@@ -57,13 +57,14 @@ def request_id_of(context: grpc.aio.ServicerContext[Any, Any]) -> str:
     return (_given_id(context) or _new_id()) if known == NO_REQUEST else known
 
 
-def begin_request(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+def begin_request(context: grpc.aio.ServicerContext[Any, Any], given: object) -> str:
     """Decide on the id of a call that comes in, for whatever runs in its task, and return it.
 
-    A client that gave none finds it behind the answer.
+    A client that gave none that may be taken over finds it behind the answer.
     """
-    request_id = _given_id(context)
-    if request_id is None:
+    if isinstance(given, str) and _SAFE_ID.fullmatch(given):
+        request_id = given
+    else:
         request_id = _new_id()
         context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
     current_request_id.set(request_id)

@@ -47,7 +47,7 @@ class _Call:
     """One call of ours, from the door to its end."""
 
     __slots__ = (
-        "_ended", "_interceptor", "_task", "_timer", "admitted_s", "code", "entry", "fault", "method",
+        "_ended", "_interceptor", "_task", "_timer", "admitted_s", "code", "entry", "fault", "given_id", "method",
         "number", "refusal", "request_id", "started_s", "trace",
     )  # fmt: skip
 
@@ -55,6 +55,7 @@ class _Call:
         self._interceptor = interceptor
         self._ended = False
         self.number = number
+        self.given_id: object = None
         self.request_id = ""
         self.admitted_s = 0.0
         self.fault: tuple[str, ...] = ()
@@ -209,6 +210,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._running += 1
         self._idle.clear()
         call = _Call(self, method, self._recorder.calls.begin())
+        call.given_id = metadata.get(REQUEST_ID_KEY)
         if self._tracer is not None and not method.endswith(QUESTIONS):
             batches, begins = self._recorder.batches, self._begins_traces
             call.trace = begin_call(self._tracer, batches, call.number, method, metadata, begins=begins)
@@ -236,7 +238,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 def _refusal(call: _Call, error: SluicewayError) -> grpc.RpcMethodHandler[Any, Any]:
     async def refuse(_: Any, context: Context) -> None:
-        call.request_id = begin_request(context)
+        call.request_id = begin_request(context, call.given_id)
         call.fault = fault_of(error)
         try:
             await _tell(call.method, context, error)
@@ -296,7 +298,7 @@ def _reading(deserialise: Any, *, raises: bool) -> Callable[[bytes], Any]:
 def _unary(behaviour: Any, *, reads: bool = False) -> Callable[[Any, Context], Awaitable[Any]]:
     async def serve(request: Any, context: Context) -> Any:
         call = _current_call.get()
-        call.request_id = begin_request(context)
+        call.request_id = begin_request(context, call.given_id)
         code = grpc.StatusCode.OK
         try:
             if reads:
@@ -318,7 +320,7 @@ def _unary(behaviour: Any, *, reads: bool = False) -> Callable[[Any, Context], A
 def _streaming(behaviour: Any, *, reads: bool = False) -> Callable[[Any, Context], AsyncIterator[Any]]:
     async def serve(request: Any, context: Context) -> AsyncIterator[Any]:
         call = _current_call.get()
-        call.request_id = begin_request(context)
+        call.request_id = begin_request(context, call.given_id)
         code = grpc.StatusCode.OK
         answers = None
         try:

@@ -155,6 +155,7 @@ def _detection(options: Options | StepOptions) -> pipeline_pb2.DetectionOptions:
         classes=options.classes,
         max_detections=options.max_detections,
         image_size=options.image_size,
+        scale=None if options.scale is None else str(options.scale),
     )
 
 

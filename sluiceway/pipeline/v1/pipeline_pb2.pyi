@@ -202,6 +202,7 @@ class DetectionOptions(_message.Message):
     CLASSES_FIELD_NUMBER: _builtins.int
     MAX_DETECTIONS_FIELD_NUMBER: _builtins.int
     IMAGE_SIZE_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
     confidence: _builtins.float
     """Least confidence of a region, (0, 1]."""
     iou: _builtins.float
@@ -212,6 +213,10 @@ class DetectionOptions(_message.Message):
     """At most this many regions of an image, the most confident ones, 1..10000."""
     image_size: _builtins.int
     """Longer side of the model's input in pixels, a multiple of 32, one of `StageModel.image_sizes`."""
+    scale: _builtins.str
+    """How large the image is shown to the model: "auto", "fast", or a factor above 0, at most 4, such as "0.5"; see
+    `DetectOptions.scale`.
+    """
     @_builtins.property
     def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the classes to keep; empty keeps all. An unknown name is INVALID_ARGUMENT."""
@@ -224,10 +229,11 @@ class DetectionOptions(_message.Message):
         classes: _abc.Iterable[_builtins.str] | None = ...,
         max_detections: _builtins.int | None = ...,
         image_size: _builtins.int | None = ...,
+        scale: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_image_size", b"_image_size", "_iou", b"_iou", "_max_detections", b"_max_detections", "confidence", b"confidence", "image_size", b"image_size", "iou", b"iou", "max_detections", b"max_detections"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_image_size", b"_image_size", "_iou", b"_iou", "_max_detections", b"_max_detections", "_scale", b"_scale", "confidence", b"confidence", "image_size", b"image_size", "iou", b"iou", "max_detections", b"max_detections", "scale", b"scale"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_image_size", b"_image_size", "_iou", b"_iou", "_max_detections", b"_max_detections", "classes", b"classes", "confidence", b"confidence", "image_size", b"image_size", "iou", b"iou", "max_detections", b"max_detections"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_image_size", b"_image_size", "_iou", b"_iou", "_max_detections", b"_max_detections", "_scale", b"_scale", "classes", b"classes", "confidence", b"confidence", "image_size", b"image_size", "iou", b"iou", "max_detections", b"max_detections", "scale", b"scale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__confidence: _TypeAlias = _typing.Literal["confidence"]  # noqa: Y015
     _WhichOneofArgType__confidence: _TypeAlias = _typing.Literal["_confidence", b"_confidence"]  # noqa: Y015
@@ -237,6 +243,8 @@ class DetectionOptions(_message.Message):
     _WhichOneofArgType__iou: _TypeAlias = _typing.Literal["_iou", b"_iou"]  # noqa: Y015
     _WhichOneofReturnType__max_detections: _TypeAlias = _typing.Literal["max_detections"]  # noqa: Y015
     _WhichOneofArgType__max_detections: _TypeAlias = _typing.Literal["_max_detections", b"_max_detections"]  # noqa: Y015
+    _WhichOneofReturnType__scale: _TypeAlias = _typing.Literal["scale"]  # noqa: Y015
+    _WhichOneofArgType__scale: _TypeAlias = _typing.Literal["_scale", b"_scale"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__confidence) -> _WhichOneofReturnType__confidence | None: ...
     @_typing.overload
@@ -245,6 +253,8 @@ class DetectionOptions(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__iou) -> _WhichOneofReturnType__iou | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_detections) -> _WhichOneofReturnType__max_detections | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__scale) -> _WhichOneofReturnType__scale | None: ...
 
 Global___DetectionOptions: _TypeAlias = DetectionOptions  # noqa: Y015
 

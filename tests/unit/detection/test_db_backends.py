@@ -83,10 +83,10 @@ def test_the_handler_tells_how_images_are_shown(model: Path) -> None:
     handler = build(WorkerSettings(weights=str(model), precision="f32", known=KNOWN).mapping())
     facts = handler.setup(Placement(0, "cpu", None, 1))["detection"]
     assert facts == DetectionFacts(
-        "openvino", "f32", "cpu", ("text",), (1280,), ((1280, 960),), 0.4, enlarges=False, any_shape=True
+        "openvino", "f32", "cpu", ("text",), (1280,), ((1280, 960),), 0.4, enlarges=False, any_shape=True, scales=True
     )
     assert facts.inputs is not None
-    assert facts.inputs.shape_of((40, 3000)) == (64, 3008)
+    assert facts.inputs.shape_of((40, 3000)) == (96, 3040)
 
 
 def test_bf16_is_held_against_f32(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,12 @@ def test_shapes_are_written_as_text() -> None:
     assert load({"SLUICEWAY_DETECTION__SHAPES": '["320x320"]'}).shapes == ((320, 320),)
 
 
+def test_a_scale_is_a_word_or_a_number() -> None:
+    assert [load(scale=scale).scale for scale in ("auto", "fast", 1, 0.5)] == ["auto", "fast", 1.0, 0.5]
+    assert load({"SLUICEWAY_DETECTION__SCALE": "0.25"}).scale == 0.25
+    assert load().scale is None
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
@@ -37,6 +43,9 @@ def test_shapes_are_written_as_text() -> None:
         ({"shapes": ["641x640"]}, "multiples of 32"),
         ({"shapes": ["0x640"]}, "multiples of 32"),
         ({"image_size": 650}, "detection.image_size"),
+        ({"scale": "slow"}, "detection.scale"),
+        ({"scale": 0}, "detection.scale"),
+        ({"scale": 5}, "detection.scale"),
         ({"image_size": 1280, "shapes": ["640x640"]}, "either image_size or shapes"),
         ({"confidence": 0}, "detection.confidence"),
         ({"iou": 1.5}, "detection.iou"),

@@ -1,5 +1,7 @@
 """Requests to jobs and answers to messages."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from sluiceway_detection.convert import Defaults, add_answer, job_of, model_message, priority_of
@@ -69,12 +71,26 @@ def test_what_is_given_counts() -> None:
         ({"image_size": -640}, "image_size"),
         ({"image_size": 641}, "image_size"),
         ({"image_size": 0}, "image_size"),
+        ({"scale": "slow"}, "scale"),
+        ({"scale": ""}, "scale"),
+        ({"scale": "0"}, "scale"),
+        ({"scale": "nan"}, "scale"),
+        ({"scale": "4.5"}, "scale"),
+        ({"scale": "auto"}, "scale: auto is for DB models"),
     ],
 )
 def test_bad_options_are_named(options: dict[str, object], option: str) -> None:
     with pytest.raises(InvalidOption, match=option) as caught:
         job_of(pb.DetectRequest(options=pb.DetectOptions(**options)), DEFAULTS)
-    assert caught.value.metadata == {"option": option}
+    assert caught.value.metadata == {"option": option.partition(":")[0]}
+
+
+@pytest.mark.parametrize(("given", "scale"), [(None, "auto"), ("fast", "fast"), ("auto", "auto"), ("0.5", 0.5)])
+def test_how_large_an_image_is_shown(given: str | None, scale: object) -> None:
+    of_text = dataclasses.replace(DEFAULTS, scale="auto", scales=True)
+    request = pb.DetectRequest(options=pb.DetectOptions(scale=given))
+    assert job_of(request, of_text).scale == scale
+    assert job_of(pb.DetectRequest(options=pb.DetectOptions(scale="fast")), DEFAULTS).scale == "fast"
 
 
 @pytest.mark.parametrize(
@@ -181,10 +197,16 @@ def outcome(count: int, crops: list[Crop], queue_ms: float = 1.0) -> Outcome:
 
 
 def noted(
-    *, scale: float = 1.0, left_out: bool = False, crops: tuple[int, ...] = (), notices: tuple[str, ...] = ()
+    *,
+    scale: float = 1.0,
+    left_out: bool = False,
+    too_small: bool = False,
+    crops: tuple[int, ...] = (),
+    notices: tuple[str, ...] = (),
 ) -> dict[str, dict[str, str]]:
     made = outcome(2, [])
-    payload = made.payload._replace(meta=made.payload.meta._replace(scale=scale, left_out=left_out, notices=notices))
+    facts = made.payload.meta._replace(scale=scale, left_out=left_out, too_small=too_small, notices=notices)
+    payload = made.payload._replace(meta=facts)
     response = pb.DetectResponse()
     for crop in crops or (None,):
         add_answer(response, made._replace(payload=payload), (), ("text",), crop)
@@ -201,6 +223,7 @@ def test_what_was_given_up_is_said() -> None:
     truncated = {"REGIONS_TRUNCATED": {"limit": "max_detections", "max": "2"}}
     assert noted(left_out=True) == truncated
     assert noted(left_out=True, scale=0.1).keys() == {"IMAGE_SCALED", "REGIONS_TRUNCATED"}
+    assert noted(scale=0.5, too_small=True) == {"IMAGE_SCALED": {"scale": "0.5", "least_px": "16"}}
     assert noted(notices=(IMAGE_END_MISSING,), crops=(4, 7)) == {IMAGE_END_MISSING: {}}
     # Crops were cut to what the detector wants, so their scale says nothing.
     assert noted(left_out=True, scale=0.1, crops=(4, 7)) == truncated

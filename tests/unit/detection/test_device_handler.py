@@ -1,5 +1,6 @@
 """How batches pass through a worker on a GPU: with a device made of numpy that is told when to be ready."""
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,10 @@ import cv2
 import numpy as np
 import pytest
 from detection_answers import detections_of
+from pdf_files import pdf_of
+from PIL import Image
 from sluiceway_detection.crops import CropPlan
+from sluiceway_detection.db import MapReading
 from sluiceway_detection.device_handler import DeviceHandler, build
 from sluiceway_detection.handler import WorkerSettings
 from sluiceway_detection.input_shapes import Inputs
@@ -183,3 +187,73 @@ def test_places_with_their_best_class_give_the_same_regions_as_all_classes(class
             strict=True,
         ):
             np.testing.assert_array_equal(one, other)
+
+
+class DarkDevice(Device):
+    """Has a DB model that sees what is dark."""
+
+    card = ModelCard(("text",), 32, False, (96, 96), False, map_reading=MapReading(0.5, 1.4))
+    inputs = Inputs((WIDE, TALL), enlarges=False)
+
+    def start(self, images_bgr: Sequence[np.ndarray]) -> Callable[[], list[np.ndarray]]:
+        assert len({image.shape for image in images_bgr}) == 1, "a batch has one shape"
+        self.events.append(f"start {len(images_bgr)}")
+        return lambda: [(image.max(axis=2) < 125)[None].astype(np.float32) for image in images_bgr]
+
+
+@pytest.fixture
+def dark() -> Iterator[tuple[DeviceHandler, DarkDevice]]:
+    device = DarkDevice()
+    made = build(WorkerSettings(weights="m.onnx").mapping())
+    assert made.open(device, PLACEMENT).scales
+    yield made, device
+    made._decoders.shutdown()
+    made._finishers.shutdown()
+
+
+def small_print() -> np.ndarray:
+    """Four lines that are a few pixels high as they are shown first."""
+    image = np.full((256, 384, 3), 240, np.uint8)
+    for row in range(16):
+        image[64 + row : 192 + row : 32, 32:352] = 10
+    return image
+
+
+def test_images_are_looked_at_once_more_where_that_is_of_use(dark: tuple[DeviceHandler, DarkDevice]) -> None:
+    handler, device = dark
+    small = small_print()
+    pages = [cv2.imencode(".png", image)[1].tobytes() for image in (small, np.full_like(small, 240), small)]
+    asked = DetectionJob(Selection(0.3), scale="auto")
+    results = handler.run([asked.payload(page) for page in pages])
+    found = [detections_of(result.meta) for result in results if isinstance(result, Payload)]
+    # Three images together, and then the parts of two.
+    first, second = device.events
+    assert first == "start 3"
+    assert int(second.removeprefix("start ")) >= 4
+    assert [len(lines) for lines in found] == [4, 0, 4]
+    (fast,) = handler.run([asked._replace(scale="fast").payload(pages[0])])
+    assert isinstance(fast, Payload)
+    assert fast.meta.too_small
+    assert len(device.events) == 3
+
+
+def test_pages_are_looked_at_like_images_and_those_that_say_their_text_are_not(
+    dark: tuple[DeviceHandler, DarkDevice],
+) -> None:
+    handler, device = dark
+    small = small_print()
+    picture = Image.fromarray(small)
+    scan = io.BytesIO()
+    Image.new("RGB", picture.size, (240, 240, 240)).save(scan, "tiff", save_all=True, append_images=[picture])
+    asked = DetectionJob(Selection(0.3), scale="auto")
+    said = asked._replace(page=0, prefers_text=True).payload(pdf_of(["first line\nsecond line"]))
+    page = asked._replace(page=1).payload(scan.getvalue())
+    image = asked.payload(cv2.imencode(".png", small)[1].tobytes())
+    told, found, alone = (result.meta for result in handler.run([said, page, image]) if isinstance(result, Payload))
+    assert told.texts == ("first line", "second line")
+    assert (found.page_count, len(detections_of(found).confidences)) == (2, 4)
+    assert found._replace(page_count=0, decode_ms=0) == alone._replace(decode_ms=0)
+    # Page and image together, and then the parts of both.
+    first, second = device.events
+    assert first == "start 2"
+    assert int(second.removeprefix("start ")) >= 4

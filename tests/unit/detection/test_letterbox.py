@@ -89,3 +89,20 @@ def test_averaging_moves_nothing(image: tuple[int, int]) -> None:
     dark = np.array([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]], np.float32)
     found = placed.to_image(dark)[0]
     assert found == pytest.approx((left, top, right, bottom), abs=1.5 * max(image) / 640)
+
+
+def test_the_edge_of_an_image_goes_on_where_it_is_not_enlarged() -> None:
+    image = np.random.default_rng(1).integers(120, 200, (60, 100, 3), np.uint8)
+    for shape, grey in (((92, 132), False), ((256, 256), True)):
+        placed = Letterbox.fit(image.shape[:2], shape, enlarge=False)
+        canvas, top, left = placed.draw(image), placed.top_px, placed.left_px
+        np.testing.assert_array_equal(placed.inside(canvas), image)
+        np.testing.assert_array_equal(canvas[top - 16 : top, left + 7], np.repeat(image[:1, 7], 16, axis=0))
+        np.testing.assert_array_equal(canvas[top + 59 : top + 76, left + 7], np.repeat(image[-1:, 7], 17, axis=0))
+        np.testing.assert_array_equal(canvas[top + 9, left - 16 : left], np.repeat(image[9, :1], 16, axis=0))
+        np.testing.assert_array_equal(canvas[top + 9, left + 99 : left + 116], np.repeat(image[9, -1:], 17, axis=0))
+        np.testing.assert_array_equal(canvas[top - 16, left - 16], image[0, 0])
+        assert (canvas == 114).any() == grey
+    # A YOLO model is trained with grey.
+    enlarged = Letterbox.fit((60, 100), (96, 128)).draw(image)
+    assert (enlarged[:4] == 114).all()

@@ -78,6 +78,8 @@ def test_the_deepest_values_go_through_a_message_and_back(wrap: Any) -> None:
         {"confidence": 1, "iou": 1e-9},
         {"classes": []},
         {"classes": ["a", "b"], "max_detections": 10_000, "image_size": 640},
+        {"scale": "auto"},
+        {"scale": 0.5},
     ],
 )
 def test_choices(fields: dict[str, Any]) -> None:
@@ -94,11 +96,16 @@ def test_choices(fields: dict[str, Any]) -> None:
         *(("classes", value) for value in ("car", [1], [""], {"car": 1}, [None], ["a"] * 10_001)),
         *(("max_detections", value) for value in (0, 10_001, True, 3.5, "3")),
         *(("image_size", value) for value in (0, 33, -32, True, 640.0, 2**17)),
+        *(("scale", value) for value in ("large", 0, -1, 4.5, True, math.nan, [1])),
     ],
 )
 def test_choices_that_cannot_be(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^{name}: "):
         DetectionChoice(**{name: value})
+
+
+def test_a_choice_travels_as_the_contract_has_it() -> None:
+    assert DetectionChoice(scale=0.5, iou=0.5).chosen() == {"scale": "0.5", "iou": 0.5}
 
 
 def test_a_later_choice_wins_field_by_field() -> None:

@@ -96,6 +96,7 @@ def test_options_of_the_job_win_over_those_of_steps_and_those_for_a_step_over_bo
         (Options(detection=pipeline_pb2.DetectionOptions(max_detections=-1)), "max_detections"),
         (Options(detection=pipeline_pb2.DetectionOptions(image_size=-32)), "image_size"),
         (Options(detection=pipeline_pb2.DetectionOptions(image_size=100)), "image_size"),
+        (Options(detection=pipeline_pb2.DetectionOptions(scale="larger")), "scale: must be auto, fast, or a number"),
         (Options(recognition=pipeline_pb2.RecognitionOptions(top_k=-1)), "top_k"),
         (Options(recognition=pipeline_pb2.RecognitionOptions(top_k=1001)), "top_k"),
         (Options(steps={"plates": Step(detection=pipeline_pb2.DetectionOptions(iou=-1))}), "iou"),

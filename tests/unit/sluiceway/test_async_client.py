@@ -59,7 +59,7 @@ async def test_process_gives_regions_in_reading_order(client: AsyncClient, serve
 async def test_options_reach_the_wire(client: AsyncClient, server: Any) -> None:
     options = Options(
         confidence=0.5, iou=0.6, classes=("a",), max_detections=9, image_size=640, characters=True,
-        top_k=3, priority=Priority.BULK, return_images=True, detect_only=True, words=True,
+        top_k=3, priority=Priority.BULK, return_images=True, detect_only=True, words=True, scale=0.5,
         text_layer="prefer",
     )  # fmt: skip
     await client.process(b"x", options)
@@ -68,6 +68,7 @@ async def test_options_reach_the_wire(client: AsyncClient, server: Any) -> None:
     assert (sent.detection.image_size, sent.recognition.characters, sent.recognition.top_k) == (640, True, 3)
     assert (sent.priority, sent.return_images, sent.detect_only) == (model_pb2.PRIORITY_BULK, True, True)
     assert sent.recognition.words
+    assert sent.detection.scale == "0.5"
     assert sent.text_layer == model_pb2.TEXT_LAYER_PREFER
     with pytest.raises(errors.InvalidOption, match="text_layer"):
         await client.process(b"x", text_layer="perhaps")  # type: ignore[arg-type]
@@ -77,7 +78,7 @@ async def test_defaults_are_left_to_the_server(client: AsyncClient, server: Any)
     await client.process(b"x")
     request = server.fake.requests[0]
     detection, recognition = request.options.detection, request.options.recognition
-    assert not any(detection.HasField(name) for name in ("confidence", "iou", "max_detections", "image_size"))
+    assert not any(detection.HasField(name) for name in ("confidence", "iou", "max_detections", "image_size", "scale"))
     assert not any(recognition.HasField(name) for name in ("characters", "top_k", "words"))
     assert (request.pipeline, request.HasField("timeout"), dict(request.options.steps)) == ("", False, {})
 

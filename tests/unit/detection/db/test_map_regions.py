@@ -210,3 +210,12 @@ def test_the_whole_map_may_be_text() -> None:
     found = regions(np.full((96, 128), 0.9, np.float32))
     assert found.boxes_xyxy_px[0] == pytest.approx((0, 0, 128, 96), abs=0.1)
     assert math.isclose(found.confidences[0], 0.9, rel_tol=1e-5)
+
+
+def test_cores_of_four_rows_are_lines_wherever_they_are() -> None:
+    """The lowest print has those; whether one was kept depended on the last digits of where it lay."""
+    map_ = np.zeros((640, 700), np.float32)
+    for row, top in enumerate(range(8, 620, 12)):
+        map_[top : top + 4, 20 + row : 640 - 3 * row] = 0.9
+    assert len(regions(map_)) == 51
+    assert len(regions(np.roll(map_, 1, axis=0)[:, ::-1].copy())) == 51

@@ -1,0 +1,84 @@
+"""Spaces that a model left out, in drawn lines of bars that stand for letters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sluiceway_recognition.spaces import with_spaces
+from sluiceway_recognition.types import TextAnswer
+from sluiceway_runtime.errors import ModelFailed
+
+LETTER, GAP, SPACE = 12, 4, 16
+
+
+def line(words: list[str], *, space: int = SPACE, gap: int = GAP, wide: int = 0) -> tuple[np.ndarray, list[tuple]]:
+    """Bars, and where each is; `wide` is the white before the last word."""
+    spans, x = [], 10.0
+    for number, word in enumerate(words):
+        if number:
+            x += (wide if wide and number == len(words) - 1 else space) - gap
+        for _ in word:
+            spans.append((x, x + LETTER))
+            x += LETTER + gap
+    crop = np.full((48, int(x) + 20, 3), 240, np.uint8)
+    for begin, end in spans:
+        crop[14:36, int(begin) : int(end)] = 30
+    return crop, spans
+
+
+def read(text: str, spans: list[tuple[float, float]], *, rotation_degrees: int = 0) -> TextAnswer:
+    """What a model says that saw each letter where it is."""
+    left = iter(spans)
+    characters = tuple(text)
+    seen = tuple((0.0, 0.0) if character == " " else next(left) for character in characters)
+    return TextAnswer(text, 0.9, characters, (0.9,) * len(characters), rotation_degrees, spans=seen)
+
+
+def test_a_space_that_is_as_wide_as_the_others_is_put_in() -> None:
+    crop, spans = line(["paid", "579.18", "18.04.2019", "by", "noon.", "Even"])
+    (found,) = with_spaces([crop], [read("paid 579.1818.04.2019 by noon.Even", spans)])
+    assert isinstance(found, TextAnswer)
+    assert found.text == "paid 579.18 18.04.2019 by noon. Even"
+    assert len(found.characters) == len(found.character_confidences) == len(found.spans) == len(found.text)
+    begin, end = found.spans[found.text.index(" 18.04")]
+    assert (begin, end) == (spans[9][1], spans[10][0])
+    assert found.confidence == pytest.approx(0.9)
+
+
+def test_a_line_on_its_head_is_looked_at_as_it_was_read() -> None:
+    crop, spans = line(["one", "two", "three", "four"])
+    (found,) = with_spaces([crop[::-1, ::-1].copy()], [read("one two threefour", spans, rotation_degrees=180)])
+    assert isinstance(found, TextAnswer)
+    assert found.text == "one two three four"
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "options"),
+    [
+        (["one", "two", "three", "x"], "one two threex", {"wide": GAP}),
+        (["one", "two", "three", "x"], "one two threex", {"wide": 10}),
+        # Letters that are set wide.
+        (["o", "n", "e", "two", "to"], "one two to", {"gap": 12, "space": 18}),
+        # Only one space shows how wide they are.
+        (["one", "two", "x"], "one twox", {}),
+        # A 1 is narrow, and a stop stands at its word.
+        (["one", "two", "three", "1"], "one two three1", {"wide": 15}),
+        (["one", "two", "three", "."], "one two three.", {"wide": 20}),
+        # Within a word.
+        (["one", "two", "three", "x"], "one two threex", {"wide": 15}),
+        # Chinese has no spaces.
+        (["one", "two", "月", "日"], "one two 月日", {}),
+    ],
+)
+def test_other_lines_stay_as_they_were_read(words: list[str], text: str, options: dict[str, int]) -> None:
+    crop, spans = line(words, **options)
+    answer = read(text, spans)
+    assert with_spaces([crop], [answer]) == [answer]
+
+
+def test_what_cannot_be_looked_at_stays() -> None:
+    crop, spans = line(["one", "two", "three", "four"])
+    failed, plain = ModelFailed("no"), read("one two threefour", spans)._replace(spans=())
+    pale = read("one two threefour", spans)
+    answers = [failed, plain, pale]
+    assert with_spaces([crop, crop, np.full_like(crop, 200)], list(answers)) == answers
