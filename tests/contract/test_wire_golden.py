@@ -144,6 +144,13 @@ def test_every_message_and_field_has_a_golden_file() -> None:
     assert not [(item.full_name, missing_fields(item)) for item in messages() if missing_fields(item)]
 
 
+def test_every_protoc_takes_the_names() -> None:
+    # Older ones, as distributions have them, refuse fields that differ in case and underscores alone.
+    for descriptor in messages():
+        names = [field.name.replace("_", "").lower() for field in descriptor.fields]
+        assert len(names) == len(set(names)), descriptor.full_name
+
+
 @pytest.fixture(scope="module")
 def old() -> descriptor_pool.DescriptorPool:
     """The contract as it was when the baseline was accepted: what a peer of then is built from."""

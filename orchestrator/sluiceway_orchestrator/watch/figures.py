@@ -210,7 +210,7 @@ def _front(old: ServerSample | None, new: ServerSample) -> FrontFigures:
     return FrontFigures(
         loop=_share(now.loop_cpu_s - then.loop_cpu_s, seconds),
         starved=starved,
-        cpus_used=max(0.0, now.cpu_s - then.cpu_s) / seconds,
+        cpus_used=max(0.0, now.process_cpu_s - then.process_cpu_s) / seconds,
         throttled=throttled,
         **gauges,
     )

@@ -14,7 +14,7 @@ class FrontSample:
     """The process that takes the calls of a server, without its workers.
 
     Attributes:
-        cpu_s: CPU time of the process.
+        process_cpu_s: CPU time of the process.
         loop_cpu_s: CPU time of the thread that its event loop runs in.
         loop_starved_s: for how long that thread could have run and had no CPU; None where the system does not say.
         memory_bytes: that the process occupies.
@@ -26,7 +26,7 @@ class FrontSample:
         throttled_periods: of those, in which the server was stopped until the next one.
     """
 
-    cpu_s: float = 0.0
+    process_cpu_s: float = 0.0
     loop_cpu_s: float = 0.0
     loop_starved_s: float | None = None
     memory_bytes: int = 0

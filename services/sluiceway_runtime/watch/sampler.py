@@ -71,7 +71,7 @@ class Sampler:
             self._cpus = min(float(len(facts.allowed)), facts.quota_cpus or float("inf"))
         periods, throttled_periods = throttled(self._groups)
         return FrontSample(
-            cpu_s=time.process_time(),
+            process_cpu_s=time.process_time(),
             loop_cpu_s=time.thread_time(),
             loop_starved_s=_starved_s(PROC),
             memory_bytes=_memory_bytes(PROC),

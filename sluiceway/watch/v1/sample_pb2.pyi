@@ -41,7 +41,7 @@ class FrontSample(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CPU_S_FIELD_NUMBER: _builtins.int
+    PROCESS_CPU_S_FIELD_NUMBER: _builtins.int
     LOOP_CPU_S_FIELD_NUMBER: _builtins.int
     LOOP_STARVED_S_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
@@ -51,7 +51,7 @@ class FrontSample(_message.Message):
     CPUS_FIELD_NUMBER: _builtins.int
     QUOTA_PERIODS_FIELD_NUMBER: _builtins.int
     THROTTLED_PERIODS_FIELD_NUMBER: _builtins.int
-    cpu_s: _builtins.float
+    process_cpu_s: _builtins.float
     """CPU time of the whole process, in seconds."""
     loop_cpu_s: _builtins.float
     """CPU time of the thread that its event loop runs in, in seconds. A loop that is always busy gains a second a second."""
@@ -74,7 +74,7 @@ class FrontSample(_message.Message):
     def __init__(
         self,
         *,
-        cpu_s: _builtins.float = ...,
+        process_cpu_s: _builtins.float = ...,
         loop_cpu_s: _builtins.float = ...,
         loop_starved_s: _builtins.float | None = ...,
         memory_bytes: _builtins.int = ...,
@@ -87,7 +87,7 @@ class FrontSample(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_loop_starved_s", b"_loop_starved_s", "loop_starved_s", b"loop_starved_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_loop_starved_s", b"_loop_starved_s", "cpu_s", b"cpu_s", "cpus", b"cpus", "held_bytes", b"held_bytes", "held_limit_bytes", b"held_limit_bytes", "loop_cpu_s", b"loop_cpu_s", "loop_starved_s", b"loop_starved_s", "memory_bytes", b"memory_bytes", "quota_periods", b"quota_periods", "throttled_periods", b"throttled_periods", "waiting_for_room", b"waiting_for_room"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_loop_starved_s", b"_loop_starved_s", "cpus", b"cpus", "held_bytes", b"held_bytes", "held_limit_bytes", b"held_limit_bytes", "loop_cpu_s", b"loop_cpu_s", "loop_starved_s", b"loop_starved_s", "memory_bytes", b"memory_bytes", "process_cpu_s", b"process_cpu_s", "quota_periods", b"quota_periods", "throttled_periods", b"throttled_periods", "waiting_for_room", b"waiting_for_room"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__loop_starved_s: _TypeAlias = _typing.Literal["loop_starved_s"]  # noqa: Y015
     _WhichOneofArgType__loop_starved_s: _TypeAlias = _typing.Literal["_loop_starved_s", b"_loop_starved_s"]  # noqa: Y015

@@ -68,8 +68,10 @@ def test_what_the_orchestrator_did_between_them() -> None:
         # The first stands where it stood, the second was read from, the third is gone, the fourth is new.
         unread=frozenset({(1, 5), (2, 8), (4, 0)}),
     )
-    own = replace(FrontSample(), loop_cpu_s=3.0, cpu_s=4.0, loop_starved_s=1.0, held_bytes=7, held_limit_bytes=9)
-    later = replace(own, loop_cpu_s=5.5, cpu_s=10.0, loop_starved_s=1.5, waiting_for_room=2, memory_bytes=11)
+    own = replace(
+        FrontSample(), loop_cpu_s=3.0, process_cpu_s=4.0, loop_starved_s=1.0, held_bytes=7, held_limit_bytes=9
+    )
+    later = replace(own, loop_cpu_s=5.5, process_cpu_s=10.0, loop_starved_s=1.5, waiting_for_room=2, memory_bytes=11)
     figures = figures_of(
         cluster(10.0, work=before, own=server(10.0, front=own)),
         cluster(15.0, work=after, own=server(15.0, front=later)),
