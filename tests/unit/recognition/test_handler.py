@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -306,22 +307,27 @@ def test_a_model_whose_cap_of_threads_does_not_hold_is_found_out(
 ) -> None:
     """OpenVINO, and in each batch what a library does that ignores its cap."""
     opened = recognizer_module.load_backend
+    at_once = threading.Barrier(4)
 
-    def open_uncapped(*arguments: object) -> Backend:
-        backend = opened(*arguments)
-        launch = backend.launch
+    def member() -> None:
+        # However busy the machine is, they want to compute at the same time.
+        at_once.wait()
+        for _ in range(3):
+            compute()
 
-        def launch_with_a_team(crops: object, width: int) -> object:
-            team = [threading.Thread(target=compute, name="team") for _ in range(4)]
-            for member in team:
-                member.start()
-            for member in team:
-                member.join()
-            return launch(crops, width)
+    with ThreadPoolExecutor(at_once.parties, thread_name_prefix="team") as team:
 
-        monkeypatch.setattr(backend, "launch", launch_with_a_team)
-        return backend
+        def open_uncapped(*arguments: object) -> Backend:
+            backend = opened(*arguments)
+            launch = backend.launch
 
-    monkeypatch.setattr(recognizer_module, "load_backend", open_uncapped)
-    with pytest.raises(StartupError, match=r"worker 0 keeps [2-4] threads busy at once where 1 may.*team"):
-        load(kind="classify", weights=str(save_mean_colour(tmp_path)), labels=["b", "g", "r"])
+            def launch_with_a_team(crops: object, width: int) -> object:
+                wait([team.submit(member) for _ in range(at_once.parties)])
+                return launch(crops, width)
+
+            monkeypatch.setattr(backend, "launch", launch_with_a_team)
+            return backend
+
+        monkeypatch.setattr(recognizer_module, "load_backend", open_uncapped)
+        with pytest.raises(StartupError, match=r"worker 0 keeps [2-4] threads busy at once where 1 may.*team"):
+            load(kind="classify", weights=str(save_mean_colour(tmp_path)), labels=["b", "g", "r"])

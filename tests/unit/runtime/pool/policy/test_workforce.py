@@ -129,7 +129,8 @@ def test_a_worker_that_ends_leaves_what_it_held(make_item: Make) -> None:
     worker.witness = True
     assert workforce.witnesses == [worker]
     lost, told = workforce.died(worker, "SIGKILL", 5.0)
-    assert (lost, told) == (batches, [Note("worker 0 ended: SIGKILL")])
+    held = Note("it was with worker 0 when that ended", "r")
+    assert (lost, told) == (batches, [Note("worker 0 ended: SIGKILL"), held])
     assert (list(worker.in_flight), worker.witness, worker.state) == ([], False, WorkerState.BACKOFF)
     assert (workforce.deaths, workforce.recycled, worker.failures, worker.restart_at_s) == (1, 0, 1, 5.0)
     assert workforce.witnesses == []
@@ -212,7 +213,10 @@ def test_what_hangs_is_killed_and_the_reason_is_told(make_item: Make) -> None:
     told = [workforce.died(worker, "SIGKILL", 21.0)[1] for worker in (starting, hanging)]
     assert told == [
         [Note("worker 0 ended: it was not ready after 20 s")],
-        [Note("worker 1 ended: it computed one batch for more than 10 s")],
+        [
+            Note("worker 1 ended: it computed one batch for more than 10 s"),
+            Note("it was with worker 1 when that ended", "r"),
+        ],
     ]
 
 
