@@ -15,6 +15,7 @@ from sluiceway_orchestrator.fetch import Call
 from sluiceway_orchestrator.fetch.api import Brought
 from sluiceway_orchestrator.fetch.room import Estimate, Room
 from sluiceway_orchestrator.job import ApiCall, Source
+from sluiceway_orchestrator.metrics.apis import ApiMetrics
 from sluiceway_orchestrator.testing import picture, picture_number
 from sluiceway_runtime.account import Phase
 from sluiceway_runtime.errors import DeadlineExceeded, SluicewayError
@@ -233,6 +234,7 @@ async def test_a_client_that_leaves_at_any_moment_leaves_no_room_taken(kind: str
     }[kind]
     async with fetching() as made:
         made.fetcher.apis["steps"] = Steps()
+        made.fetcher.metrics = ApiMetrics(("steps",))
         account = made.budget.account()
         turns = 0
         while True:
