@@ -8,20 +8,23 @@ import shutil
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from io import StringIO
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from sluiceway.cli.signals import stop_on_signals
 from sluiceway.cli.streams import require_stdout
 from sluiceway.cli.terminal import EXIT_USAGE, fail, output, widen_stdout
+from sluiceway.cli.waterfall import print_story
 from sluiceway.client import AsyncClient, Tls
 from sluiceway.figures import ClusterFigures
 from sluiceway.installation import install_command
 from sluiceway.top.plain import to_json, to_text
 
-__all__ = ["top"]
+__all__ = ["explaining", "top"]
 
 # Where stdout is no terminal.
 PLAIN_WIDTH = 120
@@ -101,22 +104,23 @@ async def _watch(connect: Callable[[], AsyncClient], interval_s: float) -> int:
     from sluiceway.top.app import TopApp  # noqa: PLC0415 - only who looks live needs Textual
 
     async with connect() as client:
-        app = TopApp(client, interval_s=interval_s, explain=_explaining(client))
+        app = TopApp(client, interval_s=interval_s, explain=explaining(client))
         code = await app.run_async()
         if app.fault is not None:
             raise app.fault
         return code or 0
 
 
-def _explaining(client: AsyncClient) -> Callable[[str, int], Awaitable[str]] | None:
-    """How the story of a request is told, where this release knows stories."""
-    explain = getattr(client, "explain", None)
-    if explain is None:
-        return None
+def explaining(client: AsyncClient) -> Callable[[str, int], Awaitable[str]]:
+    """How the story of a request is told on a screen of a width: with the colours of a terminal, as ANSI has them."""
 
     async def tell(request_id: str, width: int) -> str:
-        del width
-        return str(await explain(request_id))
+        found = await client.explain(request_id)
+        if not found.found:
+            return f"no server remembers a request {request_id}"
+        told = StringIO()
+        print_story(Console(file=told, width=width, force_terminal=True), found)
+        return told.getvalue()
 
     return tell
 

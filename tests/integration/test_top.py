@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 from ledger_models import Deed, draw
 from pseudo_terminal import COMMAND, type_command
+from rich.text import Text
 from server_processes import Fleet, Member
 
 from sluiceway import AsyncClient
+from sluiceway.cli.top import explaining
 from sluiceway.figures import ClusterFigures, StageFigures
 
 pytestmark = pytest.mark.timeout(300)
@@ -219,6 +221,17 @@ def _cpu_s(pid: int) -> float:
     """What all threads of a process have used, to the microsecond."""
     files = Path(f"/proc/{pid}/task").glob("*/schedstat")
     return sum(int(file.read_text().split()[0]) for file in files) / 1e9
+
+
+async def test_the_story_of_a_request_is_told_on_its_screen(servers: Servers) -> None:
+    async with AsyncClient(servers.orchestrator.address) as client:
+        result = await client.process(draw(1, 2, Deed.SLOW, 1))
+        tell = explaining(client)
+        told = Text.from_ansi(await tell(result.request_id, 80)).plain
+        assert result.request_id in told
+        assert all(step in told for step in ("text", "words"))
+        assert max(map(len, told.splitlines())) <= 80
+        assert "no server remembers a request nobody-s" in await tell("nobody-s", 80)
 
 
 def test_the_address_of_a_stage_is_told_to_be_one(servers: Servers) -> None:
