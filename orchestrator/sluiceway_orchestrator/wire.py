@@ -121,7 +121,11 @@ def split_crops(message: bytes) -> tuple[bytes, list[CropSpan]]:
             tag = message[position]
             position += 1
             if tag != _CROPS_TAG:
-                position = skip_field(message, start)
+                if tag & 7 == _LENGTH and tag < 0x80 and message[position] < 0x80:
+                    # As nearly all of them are.
+                    position += message[position] + 1
+                else:
+                    position = skip_field(message, start)
                 continue
             length = message[position]
             position += 1
