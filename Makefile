@@ -74,7 +74,7 @@ $(TORCH_VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(TORCH_VENV)
 	$(TORCH_VENV)/bin/python $(PIP) install --quiet --upgrade 'pip>=25.1'
 	$(TORCH_VENV)/bin/python $(PIP) install --quiet $(TORCH)
-	$(TORCH_VENV)/bin/python $(PIP) install --quiet --editable '.[export,gpu,onnx,bench,top,heic,pdf]' --group dev $(TORCH)
+	$(TORCH_VENV)/bin/python $(PIP) install --quiet --editable '.[export,gpu,onnx,bench,top,otel,heic,pdf]' --group dev $(TORCH)
 	touch $@
 
 .PHONY: soak torture torture-planted fuzz licences
