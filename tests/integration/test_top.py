@@ -43,9 +43,13 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 
 async def until(
-    servers: Servers, holds: Callable[[ClusterFigures], object], *, within_s: float = 60.0
+    servers: Servers,
+    holds: Callable[[ClusterFigures], object],
+    *,
+    begin: Callable[[], object] | None = None,
+    within_s: float = 60.0,
 ) -> ClusterFigures:
-    """Watch until it holds."""
+    """Watch until it holds. What begins, begins under the eyes of this watch, which knows of nothing before it."""
     last = None
     try:
         async with (
@@ -54,7 +58,10 @@ async def until(
             aclosing(client.watch(0.2)) as all_figures,
         ):
             async for last in all_figures:
-                if holds(last):
+                if begin is not None:
+                    begin()
+                    begin = None
+                elif holds(last):
                     return last
     except TimeoutError:
         pytest.fail(f"it never came: {last}")
@@ -126,12 +133,13 @@ async def test_the_stage_that_has_enough_to_do_is_said_to_limit(servers: Servers
 async def test_a_worker_that_dies_is_seen(servers: Servers) -> None:
     before = await until(servers, all_ready)
     victim = servers.recognition.workers()[0]
-    victim.kill()
     restarts = stage(before, "recognition").restarts
     assert restarts is not None
-    found = await until(servers, lambda found: (stage(found, "recognition").restarts or 0) > restarts)
+    found = await until(
+        servers, lambda found: "workers_failing" in [limit.kind for limit in found.limits], begin=victim.kill
+    )
+    assert (stage(found, "recognition").restarts or 0) > restarts
     assert stage(found, "detection").restarts == stage(before, "detection").restarts
-    found = await until(servers, lambda found: "workers_failing" in [limit.kind for limit in found.limits])
     [failing] = [limit for limit in found.limits if limit.kind == "workers_failing"]
     assert failing.subject == "recognition"
     assert failing.fault
@@ -153,8 +161,11 @@ async def test_a_stage_that_dies_is_seen_and_so_is_its_return(servers: Servers) 
     assert done.returncode == 0
     assert done.stdout.startswith("! recognition: no replica is ready")
     assert "away" in done.stdout
-    servers.recognition.start(wait=False)
-    starting = await until(servers, lambda found: stage(found, "recognition").replicas[0].state == "starting")
+    starting = await until(
+        servers,
+        lambda found: stage(found, "recognition").replicas[0].state == "starting",
+        begin=lambda: servers.recognition.start(wait=False),
+    )
     assert "is starting" in starting.limits[0].what
     await until(servers, lambda found: found.limits[0].kind in CALM)
     servers.recognition.wait_ready()
