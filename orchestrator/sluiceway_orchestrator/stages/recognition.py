@@ -218,7 +218,7 @@ def failed_values(ids: Iterable[int], error: SluicewayError) -> Read:
     return Read(values, found, found, values.ByteSize(), None, StageTimings())
 
 
-def _read(message: bytes, pending: dict[int, None], lease: Lease[Any]) -> tuple[Read, Any]:
+def _read(message: bytes, pending: dict[int, None], lease: Lease[Any] | None = None) -> tuple[Read, Any]:
     """An answer as the values that clients get, of what was still pending, and the load that it reports."""
     recognitions, rest = split_field(message, _RECOGNITIONS_FIELD)
     response = recognition_pb2.RecognizeResponse.FromString(rest)
