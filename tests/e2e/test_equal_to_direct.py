@@ -79,7 +79,9 @@ async def test_boxes_and_strings_are_those_of_the_models(client: AsyncClient, di
             twin = max(left, key=lambda other: iou(other.box, region.box))
             left.remove(twin)
             assert iou(twin.box, region.box) > 0.99, (name, twin, region)
-            assert region.text == twin.text, (name, twin, region)
+            # Spaces that the crop shows and the network left out are put in; nothing is taken away.
+            assert region.text.replace(" ", "") == twin.text.replace(" ", ""), (name, twin, region)
+            assert region.text.count(" ") >= twin.text.count(" "), (name, twin, region)
             assert region.confidence == pytest.approx(twin.confidence, abs=1e-3), (name, twin, region)
             assert region.class_id == twin.class_id
             assert region.text_confidence == pytest.approx(twin.text_confidence, abs=1e-3), (name, twin, region)
