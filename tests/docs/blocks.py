@@ -37,6 +37,7 @@ class What(Enum):
     VALUES = "the chart takes it as its values"
     OVERLAY = "it changes services that docker-compose.yml has"
     SHOWN = "a real answer has the same form"
+    TYPED = "an operator types it where something is wrong, with names of their own: the shell can read it"
     ELSEWHERE = "a make target of its own runs it"
     FIGURES = "it is what a run of a make target printed"
 
@@ -78,7 +79,7 @@ DECISIONS: tuple[Decision, ...] = (
         "README.md",
         "--out annotated",
         What.SHELL,
-        ("sluiceway up", "docker "),
+        ("sluiceway up", "sluiceway top", "docker "),
         "test-compose",
         {"annotated/photo.jpg": "", "annotated/page.png": "", "results.ndjson": '"status": "ok"', "": "emisiones"},
     ),
@@ -166,9 +167,20 @@ DECISIONS: tuple[Decision, ...] = (
     _elsewhere("docs/security.md", "grpcurl -cacert", "test-clients"),
     _elsewhere("docs/security.md", "Client(", "test"),
     Decision("docs/security.md", "interactive_clients", What.CONFIGURATION),
-    Decision("docs/top.md", "--once", What.SHELL, promises={"": "orchestrator", "look.json": '"limits"'}),
+    Decision("docs/documents.md", "contract.pdf", What.SHELL, promises={"all.txt": "Region-based"}),
+    *(
+        Decision("docs/operations.md", begin, What.TYPED)
+        for begin in ("kubectl ", "curl -sS ", "nvidia-smi", "openssl ")
+    ),
+    Decision(
+        "docs/top.md",
+        "--once",
+        What.SHELL,
+        promises={"": "orchestrator", "look.json": '"limits"'},
+        variables={"SLUICEWAY_ADDRESS": "localhost:50051"},
+    ),
     _elsewhere("docs/top.md", "top --address", "test"),
-    Decision("docs/top.md", "client.watch", What.PYTHON),
+    Decision("docs/top.md", "client.watch", What.PYTHON, promises={"": "."}),
     _elsewhere("docs/top.md", "port-forward", "test-kubernetes"),
 )
 

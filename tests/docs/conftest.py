@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.docs.blocks import ROOT
 from tests.e2e.conftest import free_ports
@@ -58,7 +59,7 @@ class Clone:
         return subprocess.run(
             ["bash", "-euo", "pipefail", "-c", self.here(script)],
             cwd=self.folder,
-            env=self.environment | variables,
+            env=self.environment | {name: self.here(value) for name, value in variables.items()},
             capture_output=True,
             text=True,
             timeout=RUN_S,
@@ -124,6 +125,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
             shutil.copyfile(folder / "page.png", folder / "scans" / name)
         shutil.copyfile(folder / "page.png", site / "page.png")
         (folder / "notes.txt").write_text("no image\n")
+        with Image.open(folder / "page.png") as page:
+            page.convert("RGB").save(folder / "contract.pdf")
+            page.save(folder / "scan.tif", save_all=True, append_images=[page])
         made.up()
         yield made
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import subprocess
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,13 @@ def test_snippets_do_what_they_promise(clone: Clone, block: Block, decision: Dec
     done = clone.run("python snippet.py")
     assert done.returncode == 0, done.stdout + done.stderr
     assert decision.promises[""] in done.stdout
+
+
+@those(What.TYPED)
+def test_what_operators_type_can_be_read_by_a_shell(block: Block, decision: Decision) -> None:
+    del decision
+    done = subprocess.run(["bash", "-n", "-c", block.text], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @those(What.IMPORTS)
