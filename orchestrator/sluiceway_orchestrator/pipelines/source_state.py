@@ -21,7 +21,7 @@ from sluiceway_orchestrator.pipelines.calls import StepCaller
 from sluiceway_orchestrator.pipelines.estimate import Estimate
 from sluiceway_orchestrator.pipelines.progress import Progress
 from sluiceway_orchestrator.pipelines.reports import StepNotes
-from sluiceway_orchestrator.pipelines.tree import RegionTree, whole_page
+from sluiceway_orchestrator.pipelines.tree import Placed, RegionTree, whole_page
 from sluiceway_orchestrator.plan import Pipeline, Step, StepKind
 from sluiceway_orchestrator.stages.detection import DetectionClient
 from sluiceway_orchestrator.stages.recognition import RecognitionClient, failed_values
@@ -107,15 +107,17 @@ class SourceState:
             self.story.span("tell", begun_s, now_s)
 
     async def tell_regions(
-        self, step: Step, page: Page, regions: Any, recognizing: Sequence[int], fresh: Sequence[bool] | None
+        self, step: Step, page: Page, regions: Any, recognizing: Sequence[int], placed: Placed
     ) -> None:
         """Tell of regions, of those that the client has not heard of."""
-        if fresh is not None:
-            if not any(fresh) and self.tree.has_told(step, page.index):
+        ids = placed.ids
+        if placed.fresh is not None:
+            if not any(placed.fresh) and self.tree.has_told(step, page.index):
                 return
-            regions = convert.keep(regions, fresh)
+            regions = convert.keep(regions, placed.fresh)
+            ids = [region.id for region in regions.regions]
         await self.tell(RegionsFound(step.name, page, regions, recognizing, regions.ByteSize()))
-        self.tree.told(step, [region.id for region in regions.regions], page.index)
+        self.tree.told(step, ids, page.index)
 
     async def tell_values(self, step: Step, event: ValuesRead, ids: Sequence[int]) -> None:
         """Tell what a step said of these, and remember it for APIs that are called with it."""

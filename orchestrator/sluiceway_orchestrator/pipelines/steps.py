@@ -207,7 +207,7 @@ class Steps:
                 outer = Outer(found.message, placed.ids, crops_of, origin)
                 works += [self._detect_inside(child, outer, chunk) for chunk in chunks]
         try:
-            await state.tell_regions(step, origin.page, regions, tuple(recognizing), placed.fresh)
+            await state.tell_regions(step, origin.page, regions, tuple(recognizing), placed)
             for child, promises in promised:
                 state.tree.promise(child, promises)
             self._end(step)

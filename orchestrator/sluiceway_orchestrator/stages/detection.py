@@ -212,11 +212,11 @@ class DetectionClient:
                     failures.handle(lease, error, attempt)
                     continue
                 attempt.ended_s = monotonic()
-                found, load = _found_of(message, lease)
+                found, load = _found_of(message, lease, attempt.ended_s)
                 lease.report(report_of(load))
                 self.stage.retries.earn()
                 attempt.told(len(found.failures), found.timings, found.call)
-                return found._replace(answered_s=attempt.ended_s)
+                return found
 
     async def detect_pages(
         self,
@@ -333,7 +333,7 @@ class DetectionClient:
             call.cancel()
 
 
-def _found_of(message: bytes, lease: Lease[Any] | None = None) -> tuple[Found, Any]:
+def _found_of(message: bytes, lease: Lease[Any] | None = None, answered_s: float = 0.0) -> tuple[Found, Any]:
     """An answer, and the load that it reports; without its lease it is one of several of a call."""
     rest, spans = split_crops(message)
     detections, rest = split_field(rest, _DETECTIONS_FIELD)
@@ -348,6 +348,7 @@ def _found_of(message: bytes, lease: Lease[Any] | None = None) -> tuple[Found, A
         notices=response.notices,
         model=model_of(response.model),
         timings=timings_of(response.timings, lease),
+        answered_s=answered_s,
         call=response.timings.call,
     )
     return found, response.load

@@ -33,8 +33,9 @@ def paragraphs_of(lines: Sequence[Box]) -> list[range]:
     distances = [lower - upper for upper, lower in pairwise(middles)]
     usual = median_low(distances)
     found, begin = [], 0
+    wide = _WIDE * usual
     for at in range(1, len(lines)):
-        if distances[at - 1] > _WIDE * usual or _differ(lines[at - 1], lines[at]) or _is_indented(lines, at):
+        if distances[at - 1] > wide or _differ(lines[at - 1], lines[at]) or _is_indented(lines, at):
             found.append(range(begin, at))
             begin = at
     found.append(range(begin, len(lines)))
@@ -42,10 +43,11 @@ def paragraphs_of(lines: Sequence[Box]) -> list[range]:
 
 
 def _differ(upper: Box, lower: Box) -> bool:
+    if upper[0] > lower[2] or lower[0] > upper[2]:
+        # Words of either stand above none of the other.
+        return True
     first, second = upper[3] - upper[1], lower[3] - lower[1]
-    # Words of either stand above none of the other.
-    apart = upper[0] > lower[2] or lower[0] > upper[2]
-    return apart or max(first, second) > _HIGHER * max(min(first, second), 1.0)
+    return max(first, second) > _HIGHER * max(min(first, second), 1.0)
 
 
 def _is_indented(lines: Sequence[Box], at: int) -> bool:
