@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sluiceway.cli.inputs import Input, find_inputs
-from sluiceway.cli.options import ConfigOption
+from sluiceway.cli.options import CaOption, ConfigOption, TlsOption, TokenOption, tls_of
 from sluiceway.cli.signals import stop_on_signals
 from sluiceway.cli.target import Target, find_target, parse_params
 from sluiceway.cli.terminal import EXIT_FAILED, EXIT_USAGE, errors, fail, output, widen_stdout
-from sluiceway.client import AsyncClient, Description, Options, Tls
+from sluiceway.client import AsyncClient, Description, Options
 from sluiceway.client.connection import Connection
 from sluiceway.installation import install_command
 
@@ -140,16 +140,9 @@ def bench(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the random arrivals.")] = 1,
     config: ConfigOption = None,
-    token: Annotated[
-        str | None, typer.Option("--token", envvar="SLUICEWAY_TOKEN", help="Token of a running cluster.")
-    ] = None,
-    tls: Annotated[
-        bool, typer.Option("--tls", help="Encrypt the connection; trusts the system's authorities.")
-    ] = False,
-    ca: Annotated[
-        Path | None,
-        typer.Option("--ca", exists=True, dir_okay=False, help="Authorities to trust instead (PEM); implies --tls."),
-    ] = None,
+    token: TokenOption = None,
+    tls: TlsOption = False,
+    ca: CaOption = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the started servers log.")] = False,
 ) -> None:
     """Put load on a cluster and measure what it does to latency.
@@ -202,7 +195,7 @@ def bench(
     )
     _check_budget(plan)
     widen_stdout(data=json)
-    encryption = Tls(ca=ca) if tls or ca else None
+    encryption = tls_of(tls=tls, ca=ca)
     target = find_target("bench", address, config, pipeline=pipeline, token=token, tls=encryption, show_logs=verbose)
     raise typer.Exit(asyncio.run(_bench(plan, target, as_json=json, html=html)))
 

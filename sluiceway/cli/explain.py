@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sluiceway.cli.options import CaOption, CertificateOption, KeyOption, TlsOption, TokenOption, tls_of
 from sluiceway.cli.terminal import EXIT_USAGE, errors, fail, output
 from sluiceway.cli.waterfall import print_story
 from sluiceway.client import EXPLAIN_TIMEOUT_S, AsyncClient, Explanation, Tls, critical_path
@@ -47,23 +48,11 @@ def explain(
     timeout: Annotated[
         float, typer.Option("--timeout", metavar="SECONDS", min=0.01, help="For all servers to answer.")
     ] = EXPLAIN_TIMEOUT_S,
-    token: Annotated[
-        str | None, typer.Option("--token", envvar="SLUICEWAY_TOKEN", help="Token of the cluster.")
-    ] = None,
-    tls: Annotated[
-        bool, typer.Option("--tls", help="Encrypt the connection; trusts the system's authorities.")
-    ] = False,
-    ca: Annotated[
-        Path | None,
-        typer.Option("--ca", exists=True, dir_okay=False, help="Authorities to trust instead (PEM); implies --tls."),
-    ] = None,
-    cert: Annotated[
-        Path | None,
-        typer.Option("--cert", exists=True, dir_okay=False, help="Certificate to show (PEM); implies --tls."),
-    ] = None,
-    key: Annotated[
-        Path | None, typer.Option("--key", exists=True, dir_okay=False, help="Its private key (PEM).")
-    ] = None,
+    token: TokenOption = None,
+    tls: TlsOption = False,
+    ca: CaOption = None,
+    cert: CertificateOption = None,
+    key: KeyOption = None,
 ) -> None:
     """Tell the story of one of the latest 10,000 requests: where it waited, with whom it was computed, why it failed.
 
@@ -78,11 +67,9 @@ def explain(
 
     [dim]sluiceway explain 8f14e45fceea167a --export story.json   (open it in ui.perfetto.dev)[/]
     """
-    if (cert is None) != (key is None):
-        fail("--cert and --key belong together", EXIT_USAGE)
     if export_format is not None and export is None:
         fail("--export-format is for --export FILE", EXIT_USAGE)
-    encrypted = Tls(ca=ca, certificate=cert, key=key) if tls or ca or cert else None
+    encrypted = tls_of(tls=tls, ca=ca, cert=cert, key=key)
     found = asyncio.run(_ask(request, address, token, encrypted, timeout))
     if not found.found:
         _say_unknown(found)

@@ -9,9 +9,21 @@ from typing import Annotated
 import typer
 
 from sluiceway.cli.terminal import EXIT_USAGE, fail
-from sluiceway.client.options import Scale
+from sluiceway.client.options import Scale, Tls
 
-__all__ = ["ConfigOption", "ModelOption", "SetOption", "WorkersOption", "parse_scale"]
+__all__ = [
+    "CaOption",
+    "CertificateOption",
+    "ConfigOption",
+    "KeyOption",
+    "ModelOption",
+    "SetOption",
+    "TlsOption",
+    "TokenOption",
+    "WorkersOption",
+    "parse_scale",
+    "tls_of",
+]
 
 ConfigOption = Annotated[
     Path | None,
@@ -31,6 +43,28 @@ ModelOption = Annotated[
     typer.Option("--model", metavar="NAME", help="Weights to serve (`sluiceway models list`); may be repeated."),
 ]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Worker processes of every stage.")]
+
+# Of a connection to a cluster that runs.
+TokenOption = Annotated[
+    str | None, typer.Option("--token", envvar="SLUICEWAY_TOKEN", help="Token of a running cluster.")
+]
+TlsOption = Annotated[bool, typer.Option("--tls", help="Encrypt the connection; trusts the system's authorities.")]
+CaOption = Annotated[
+    Path | None,
+    typer.Option("--ca", exists=True, dir_okay=False, help="Authorities to trust instead (PEM); implies --tls."),
+]
+CertificateOption = Annotated[
+    Path | None,
+    typer.Option("--cert", exists=True, dir_okay=False, help="Certificate to show (PEM); implies --tls."),
+]
+KeyOption = Annotated[Path | None, typer.Option("--key", exists=True, dir_okay=False, help="Its private key (PEM).")]
+
+
+def tls_of(*, tls: bool, ca: Path | None, cert: Path | None = None, key: Path | None = None) -> Tls | None:
+    """How to encrypt, by the options of a connection; None for a connection in the clear."""
+    if (cert is None) != (key is None):
+        fail("--cert and --key belong together", EXIT_USAGE)
+    return Tls(ca=ca, certificate=cert, key=key) if tls or ca or cert else None
 
 
 _WORDS: Mapping[str, Scale] = {"auto": "auto", "fast": "fast"}

@@ -15,7 +15,18 @@ import typer
 from sluiceway.cli.documents import FormatName
 from sluiceway.cli.embedded import Changes
 from sluiceway.cli.inputs import Input, find_inputs
-from sluiceway.cli.options import ModelOption, SetOption, WorkersOption, parse_scale
+from sluiceway.cli.options import (
+    CaOption,
+    CertificateOption,
+    KeyOption,
+    ModelOption,
+    SetOption,
+    TlsOption,
+    TokenOption,
+    WorkersOption,
+    parse_scale,
+    tls_of,
+)
 from sluiceway.cli.report import Report
 from sluiceway.cli.resume import done_before, left_to_do
 from sluiceway.cli.signals import stop_on_signals
@@ -23,7 +34,7 @@ from sluiceway.cli.streams import require_stdout
 from sluiceway.cli.target import Target, find_target, parse_params
 from sluiceway.cli.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, errors, fail, image_progress, widen_stdout
 from sluiceway.cli.waiting import Waiting
-from sluiceway.client import PATIENCE_S, AsyncClient, Options, Priority, Result, Source, Tls
+from sluiceway.client import PATIENCE_S, AsyncClient, Options, Priority, Result, Source
 from sluiceway.client.options import TextLayer
 from sluiceway.client.threads import in_thread
 from sluiceway.errors import InvalidOption, SluicewayError
@@ -140,23 +151,11 @@ def run(
     settings: SetOption = None,
     model: ModelOption = None,
     workers: WorkersOption = None,
-    token: Annotated[
-        str | None, typer.Option("--token", envvar="SLUICEWAY_TOKEN", help="Token of a running cluster.")
-    ] = None,
-    tls: Annotated[
-        bool, typer.Option("--tls", help="Encrypt the connection; trusts the system's authorities.")
-    ] = False,
-    ca: Annotated[
-        Path | None,
-        typer.Option("--ca", exists=True, dir_okay=False, help="Authorities to trust instead (PEM); implies --tls."),
-    ] = None,
-    cert: Annotated[
-        Path | None,
-        typer.Option("--cert", exists=True, dir_okay=False, help="Certificate to show (PEM); implies --tls."),
-    ] = None,
-    key: Annotated[
-        Path | None, typer.Option("--key", exists=True, dir_okay=False, help="Its private key (PEM).")
-    ] = None,
+    token: TokenOption = None,
+    tls: TlsOption = False,
+    ca: CaOption = None,
+    cert: CertificateOption = None,
+    key: KeyOption = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the started servers log.")] = False,
 ) -> None:
     """Find and read the text in images, or whatever the pipeline says.
@@ -179,8 +178,6 @@ def run(
     if json and form not in (None, FormatName.JSON):
         fail(f"--json is --format json, and not --format {form}", EXIT_USAGE)
     json = json or form is FormatName.JSON
-    if (cert is None) != (key is None):
-        fail("--cert and --key belong together", EXIT_USAGE)
     if timeout is not None and not timeout > 0:
         fail(f"--timeout must be above 0, not {timeout:g}", EXIT_USAGE)
     for name, value in (("--conf", conf), ("--iou", iou)):
@@ -217,7 +214,7 @@ def run(
         changes=Changes(tuple(settings or ()), tuple(model or ()), workers),
         pipeline=pipeline,
         token=token,
-        tls=Tls(ca=ca, certificate=cert, key=key) if tls or ca or cert else None,
+        tls=tls_of(tls=tls, ca=ca, cert=cert, key=key),
         show_logs=verbose,
     )
     raise typer.Exit(

@@ -9,17 +9,17 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from io import StringIO
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from sluiceway.cli.options import CaOption, CertificateOption, KeyOption, TlsOption, TokenOption, tls_of
 from sluiceway.cli.signals import stop_on_signals
 from sluiceway.cli.streams import require_stdout
 from sluiceway.cli.terminal import EXIT_USAGE, fail, output, widen_stdout
 from sluiceway.cli.waterfall import print_story
-from sluiceway.client import AsyncClient, Tls
+from sluiceway.client import AsyncClient
 from sluiceway.figures import ClusterFigures
 from sluiceway.installation import install_command
 from sluiceway.top.plain import to_json, to_text
@@ -42,28 +42,16 @@ def top(
     ] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="Print one look as text and exit.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one look as one JSON object and exit.")] = False,
-    token: Annotated[
-        str | None, typer.Option("--token", envvar="SLUICEWAY_TOKEN", help="Token of the cluster.")
-    ] = None,
-    tls: Annotated[
-        bool, typer.Option("--tls", help="Encrypt the connection; trusts the system's authorities.")
-    ] = False,
-    ca: Annotated[
-        Path | None,
-        typer.Option("--ca", exists=True, dir_okay=False, help="Authorities to trust instead (PEM); implies --tls."),
-    ] = None,
-    cert: Annotated[
-        Path | None,
-        typer.Option("--cert", exists=True, dir_okay=False, help="Certificate to show (PEM); implies --tls."),
-    ] = None,
-    key: Annotated[
-        Path | None, typer.Option("--key", exists=True, dir_okay=False, help="Its private key (PEM).")
-    ] = None,
+    token: TokenOption = None,
+    tls: TlsOption = False,
+    ca: CaOption = None,
+    cert: CertificateOption = None,
+    key: KeyOption = None,
 ) -> None:
     r"""Show live what limits a cluster, and how its stages and replicas do.
 
-    Keys: s sorts, / filters, enter opens a replica, space stands still, q leaves. The figures come from the
-    orchestrator, which asks the stages; while nobody watches, nobody is asked.
+    Keys: s sorts, / filters, enter opens a replica, e tells the story of a request, space stands still, q leaves. The
+    figures come from the orchestrator, which asks the stages; while nobody watches, nobody is asked.
 
     Exit codes: 0 all is well, 1 the cluster could not be reached, 2 wrong usage, 130 interrupted.
 
@@ -75,9 +63,7 @@ def top(
 
     [dim]sluiceway top --json | jq '.limits\[0]'[/]
     """
-    if (cert is None) != (key is None):
-        fail("--cert and --key belong together", EXIT_USAGE)
-    encryption = Tls(ca=ca, certificate=cert, key=key) if tls or ca or cert else None
+    encryption = tls_of(tls=tls, ca=ca, cert=cert, key=key)
 
     def connect() -> AsyncClient:
         return AsyncClient(address, tls=encryption, token=token)
