@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 
@@ -47,7 +48,7 @@ class Admitted:
         self.account = account
 
 
-class PublicPort:
+class PublicPort(ABC):
     """Listens; what is answered is for the subclass, whose routes it serves.
 
     Args:
@@ -91,9 +92,9 @@ class PublicPort:
         self._idle.set()
         self.port = 0
 
+    @abstractmethod
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         """What is answered."""
-        raise NotImplementedError
 
     async def start(self) -> None:
         """Listen, unless the configuration says not to.
