@@ -7,8 +7,9 @@ is reserved here first, so that it is a line that grows with the load and never 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from types import TracebackType
@@ -118,6 +119,10 @@ class _Line:
         return min(heads, key=lambda head: (held.get(head.client, 0), head.at_s), default=None)
 
 
+def _no_look() -> None:
+    pass
+
+
 class MemoryBudget:
     """Bytes that a process may hold, for whoever asks.
 
@@ -146,6 +151,10 @@ class MemoryBudget:
         self._held: dict[Hashable, int] = {}
         # How many there are in all of them; nearly always none.
         self._in_line = 0
+        # Bytes that may still be given back before somebody looks at what the process holds.
+        self._until_look = math.inf
+        self._look_every = math.inf
+        self._look: Callable[[], None] = _no_look
 
     def __repr__(self) -> str:
         return f"<MemoryBudget used={self._used} of={self.total_bytes} waiting={self.waiting}>"
@@ -181,6 +190,11 @@ class MemoryBudget:
     def limit_bytes(self, phase: Phase, priority: Priority) -> int:
         """Up to how much may be in use for bytes to be given out."""
         return int(self._limits[phase][priority])
+
+    def watch_freed(self, every_bytes: int, look: Callable[[], None]) -> None:
+        """Call `look` whenever so many bytes more have been given back."""
+        self._until_look = self._look_every = every_bytes
+        self._look = look
 
     # The following are for accounts alone.
 
@@ -229,6 +243,10 @@ class MemoryBudget:
             self._held[client] -= size_bytes
             if not self._held[client]:
                 del self._held[client]
+        self._until_look -= size_bytes
+        if self._until_look <= 0:
+            self._until_look = self._look_every
+            self._look()
         self._serve()
 
     def _serve(self) -> None:

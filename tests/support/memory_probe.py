@@ -9,20 +9,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import sys
 import time
-from pathlib import Path
 
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, FakeServer
-from sluiceway_runtime.server.memory import keep_freed_memory
-
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-
-
-def held_bytes() -> int:
-    """Of this process, now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES
+from sluiceway_runtime.server.memory import give_back_freed, held_bytes, keep_freed_memory
 
 
 def say(**facts: object) -> None:
@@ -50,6 +41,7 @@ async def _stages() -> None:
 async def _orchestrator(options: dict[str, object]) -> None:
     async with Cluster(**({"detectors": [], "readers": []} | options)) as cluster:  # type: ignore[arg-type]
         begun = held_bytes()
+        give_back_freed(cluster.server.budget)
         say(port=cluster.server.port, begun_bytes=begun)
         left = asyncio.create_task(_until_left())
         most = 0

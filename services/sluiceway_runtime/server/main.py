@@ -32,7 +32,7 @@ from sluiceway_runtime.errors import ConfigurationError, StartupError
 from sluiceway_runtime.logs import LogStyle, capture_output, configure_logging
 from sluiceway_runtime.recorder import Recorder
 from sluiceway_runtime.server.app import Server, Service
-from sluiceway_runtime.server.memory import keep_freed_memory, settle
+from sluiceway_runtime.server.memory import give_back_freed, keep_freed_memory, settle
 from sluiceway_runtime.server.security import Security, load_security
 from sluiceway_runtime.tracing import Tracer, open_tracer
 
@@ -191,6 +191,7 @@ async def _run(server: Server) -> int:
         await server.close()
         return EXIT_FAILED
     settle()
+    give_back_freed(server.budget)
     await stopping
     return EXIT_OK if await server.stop() else EXIT_FAILED
 

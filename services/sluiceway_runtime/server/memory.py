@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
+from pathlib import Path
 
-__all__ = ["keep_freed_memory", "settle"]
+from sluiceway_runtime.account import MemoryBudget
+
+__all__ = ["give_back_freed", "held_bytes", "keep_freed_memory", "settle"]
 
 # From glibc's malloc.h. Setting any of them also stops its guessing.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8
@@ -17,6 +21,13 @@ GROW_BYTES = 16 * 2**20
 # Objects made before the collector looks for cycles among them; each crop makes about ten, and they form none. gRPC's
 # own form some: small ones, whose number is kept low so that the memory between them is used again while it is cached.
 YOUNG_OBJECTS = 10_000
+# Freed memory between what is in use: more than this, or than this part of a budget, goes back to the system. It is
+# looked at after so large a part of the budget was given back.
+KEEP_BETWEEN_BYTES = 64 * 2**20
+KEEP_BETWEEN_SHARE = 1 / 8
+LOOK_SHARE = 1 / 16
+
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def keep_freed_memory() -> None:
@@ -33,6 +44,38 @@ def keep_freed_memory() -> None:
     mallopt(M_TOP_PAD, GROW_BYTES)
     # Messages are freed by another thread than they were received by.
     mallopt(M_ARENA_MAX, 1)
+
+
+def held_bytes() -> int:
+    """Bytes of memory that this process holds now."""
+    return int(Path("/proc/self/statm").read_bytes().split()[1]) * PAGE_BYTES
+
+
+def give_back_freed(budget: MemoryBudget) -> None:
+    """From now on give memory back to the system that is free, but lies between what is in use.
+
+    Large messages that are read beside each other leave holes: gRPC's pieces of one lie between those of others, and a
+    message that is put together finds no place among them. Without this a process is found at 2.3 times the bytes that
+    it was asked to hold, and a container is killed for memory that nobody uses. glibc gives back by itself only what is
+    free at the end of its heap. Without glibc nothing happens.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is None:
+        return
+    process_bytes = held_bytes() - budget.used_bytes
+    keep_bytes = max(KEEP_BETWEEN_BYTES, int(budget.total_bytes * KEEP_BETWEEN_SHARE))
+    # What trimming cannot give back: memory that is in use and not counted. It is not tried again for that.
+    in_use_bytes = 0
+
+    def look() -> None:
+        nonlocal in_use_bytes
+        more_bytes = held_bytes() - process_bytes - budget.used_bytes
+        in_use_bytes = max(0, min(in_use_bytes, more_bytes))
+        if more_bytes - in_use_bytes > keep_bytes:
+            trim(0)
+            in_use_bytes = max(0, held_bytes() - process_bytes - budget.used_bytes)
+
+    budget.watch_freed(max(1, int(budget.total_bytes * LOOK_SHARE)), look)
 
 
 def settle() -> None:

@@ -43,6 +43,27 @@ del loop
 gc.collect()
 assert gone() is None, "cycles made later are still collected"
 """
+HOLES = """
+import sys
+from sluiceway_runtime.account import MemoryBudget, Phase
+from sluiceway_runtime.server import memory
+
+MIB = 2**20
+memory.keep_freed_memory()
+budget = MemoryBudget(512 * MIB)
+if sys.argv[1] == "given":
+    memory.give_back_freed(budget)
+before = memory.held_bytes()
+account = budget.account()
+messages = []
+for _ in range(200):
+    account.add(2 * MIB, Phase.SMALL)
+    messages.append(bytearray(b"x") * (2 * MIB))
+for number in range(0, 200, 2):
+    messages[number] = None
+    account.remove(2 * MIB, Phase.SMALL)
+print((memory.held_bytes() - before - budget.used_bytes) // MIB)
+"""
 
 
 def run(program: str, *arguments: str) -> str:
@@ -56,6 +77,12 @@ def test_the_memory_of_a_message_is_used_for_the_next():
     usual, tuned = int(run(FAULTS, "usual")), int(run(FAULTS, "tuned"))
     assert tuned < 100
     assert usual > 10 * tuned, "without it each message costs new pages, or this test measures nothing"
+
+
+@pytest.mark.skipif("glibc" not in platform.libc_ver()[0], reason="other allocators are left as they are")
+def test_memory_that_is_free_between_messages_is_given_back():
+    assert int(run(HOLES, "kept")) > 180, "without it the holes stay, or this test measures nothing"
+    assert int(run(HOLES, "given")) < 100
 
 
 def test_what_was_there_at_the_start_is_not_searched_and_later_cycles_are():
