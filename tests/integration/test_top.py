@@ -33,13 +33,17 @@ class Servers:
     detection: Member
     recognition: Member
     orchestrator: Member
+    loads_while: Path
+    """A recognition worker loads its model as long as this file is there."""
 
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    with Fleet(tmp_path_factory.mktemp("top")) as fleet:
-        [detection], [recognition], orchestrator = fleet.cluster()
-        yield Servers(detection, recognition, orchestrator)
+    folder = tmp_path_factory.mktemp("top")
+    loads_while = folder / "loads"
+    with Fleet(folder) as fleet:
+        [detection], [recognition], orchestrator = fleet.cluster(environment={"LEDGER_LOADS_WHILE": str(loads_while)})
+        yield Servers(detection, recognition, orchestrator, loads_while)
 
 
 async def until(
@@ -161,12 +165,14 @@ async def test_a_stage_that_dies_is_seen_and_so_is_its_return(servers: Servers) 
     assert done.returncode == 0
     assert done.stdout.startswith("! recognition: no replica is ready")
     assert "away" in done.stdout
+    servers.loads_while.touch()
     starting = await until(
         servers,
         lambda found: stage(found, "recognition").replicas[0].state == "starting",
         begin=lambda: servers.recognition.start(wait=False),
     )
     assert "is starting" in starting.limits[0].what
+    servers.loads_while.unlink()
     await until(servers, lambda found: found.limits[0].kind in CALM)
     servers.recognition.wait_ready()
 

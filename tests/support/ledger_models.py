@@ -86,6 +86,8 @@ class LedgerDetector:
     classes = ("row",)
 
     def setup(self, device: str) -> None:
+        while Path(os.environ.get("LEDGER_LOADS_WHILE", "/nowhere")).exists():
+            time.sleep(0.02)
         self._leaked: list[bytearray] = []
 
     def __call__(self, batch: list[Image]) -> list[list[Region]]:
@@ -141,11 +143,13 @@ class FrailDetector(LedgerDetector):
 
 
 class LedgerRecognizer:
-    """Reads a row as `number:region`."""
+    """Reads a row as `number:region`. Its setup lasts as long as the file is there that `LEDGER_LOADS_WHILE` names."""
 
     crop_spec = CropSpec(height=BLOCK_PX, max_width=WIDTH_PX)
 
     def setup(self, device: str) -> None:
+        while Path(os.environ.get("LEDGER_LOADS_WHILE", "/nowhere")).exists():
+            time.sleep(0.02)
         self._leaked: list[bytearray] = []
 
     def __call__(self, batch: list[Image]) -> list[TextReading | ClassReading]:
