@@ -24,7 +24,8 @@ from sluiceway_runtime.errors import (
 from sluiceway_runtime.metrics.calls import CallMetrics
 from sluiceway_runtime.recorder import Recorder, fault_of
 from sluiceway_runtime.server.calls import REQUEST_ID_KEY, begin_request, current_request_id
-from sluiceway_runtime.server.door import QUESTIONS, Door, Entry, current_account
+from sluiceway_runtime.server.door import QUESTIONS, Door, current_account
+from sluiceway_runtime.server.entry import Entry, Messages
 from sluiceway_runtime.server.security import current_client
 from sluiceway_runtime.server.status import brief, code_of, trailers
 from sluiceway_runtime.tracing import Tracer
@@ -263,13 +264,23 @@ def _wrap(handler: grpc.RpcMethodHandler[Any, Any]) -> _Handlers:
     serialise = handler.response_serializer
     read_by_us = _reading(handler.request_deserializer, raises=True)
     if handler.request_streaming:
-        plain = make_watched(wrap(behaviour), request_deserializer=read_by_us, response_serializer=serialise)
+        plain = make_watched(
+            wrap(_by_message(behaviour)), request_deserializer=read_by_us, response_serializer=serialise
+        )
         return _Handlers(plain, plain)
     read_by_grpc = _reading(handler.request_deserializer, raises=False)
     return _Handlers(
         make_plain(wrap(behaviour), request_deserializer=read_by_grpc, response_serializer=serialise),
         make_watched(wrap(behaviour, reads=True), request_deserializer=read_by_us, response_serializer=serialise),
     )
+
+
+def _by_message(behaviour: Any) -> Any:
+    def serve(requests: AsyncIterator[Any], context: Context) -> Any:
+        entry = _current_call.get().entry
+        return behaviour(requests if entry is None else Messages(entry, requests), context)
+
+    return serve
 
 
 def _reading(deserialise: Any, *, raises: bool) -> Callable[[bytes], Any]:
