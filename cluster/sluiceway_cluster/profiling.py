@@ -35,8 +35,8 @@ async def measure_profile(start: Start, pipeline: str, tell: Callable[[str], Non
     """Measure every stage.
 
     A stage is measured with the others running, as what it takes depends on what they send it. What it waits for a core
-    meanwhile is no part of its time, as the model has cores of its own: of a worker with one thread the CPU time counts.
-    With more threads, the part of the time for which those with one waited is taken off.
+    meanwhile is no part of its time, as the model has cores of its own: of a worker with one thread the CPU time
+    counts. With more threads, the part of the time for which those with one waited is taken off.
 
     Args:
         start: the cluster of a setting.

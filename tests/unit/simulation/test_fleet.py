@@ -76,9 +76,11 @@ def test_a_day_takes_more_cores_where_less_is_let_in() -> None:
     assert flat == pytest.approx(24 * 2 * (needed(PROFILE, "detection", SERVERS["detection"], 100) + 1), rel=0.1)
 
 
-def test_settings_are_tried_against_a_step_of_the_load() -> None:
-    tried = try_scalings(PROFILE, SERVERS, Wanted(40, 800))
-    assert len(tried) == 6
-    assert all(0 <= one.late <= 1 and one.settled_s <= 90 for one in tried)
+def test_settings_are_tried_against_a_step_of_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("FULL_S", 30.0), ("STEP_SERVERS", 2), ("TARGETS", (0.5, 0.8))):
+        monkeypatch.setattr(f"sluiceway_simulation.planning.autoscaler.{name}", value)
+    tried = try_scalings(PROFILE, SERVERS, Wanted(30, 500))
+    assert len(tried) == 4
+    assert all(0 <= one.late <= 1 and one.settled_s <= 30 for one in tried)
     assert any(one.late > 0 for one in tried), "nobody is there before it is wanted"
     assert tried[0].late <= min(one.late for one in tried) + 0.02
