@@ -20,8 +20,8 @@ __all__ = ["bind", "make_server"]
 MIN_PING_INTERVAL_MS = 5_000
 # Of a request, what a client may send before the server asks for it. A larger one costs a round trip more.
 UNASKED_BYTES = 512 * 2**10
-# Calls that have come and that Python has not looked at yet, those whose clients have left among them. gRPC ends further
-# ones itself, and says CANCELLED, which nobody asked for. Unless told otherwise it does so by chance from 1,000 on:
+# Calls that have come and that Python has not looked at yet, those whose clients have left among them. Further ones are
+# ended by gRPC itself, as CANCELLED, which nobody asked for. Unless told otherwise it does so by chance from 1,000 on:
 # so many are here when a few thousand calls come at once, or when this process gets no time for some seconds. Each
 # takes about 13 KB.
 MOST_UNSEEN_CALLS = 10_000
