@@ -17,9 +17,9 @@ from pathlib import Path
 
 from sluiceway_cluster.cluster import Cluster
 from sluiceway_cluster.commands.changes import as_variables
-from sluiceway_cluster.measuring import MeasuredCluster, measured, settings_of
 from sluiceway_cluster.plan import plan_cluster
-from sluiceway_cluster.profiling import measure_profile
+from sluiceway_cluster.tuning.measuring import MeasuredCluster, measured, settings_of
+from sluiceway_cluster.tuning.profiling import measure_profile
 from sluiceway_simulation.planning.predict import predict
 from sluiceway_simulation.profiles.model import Workers, cluster_of, load_of
 from sluiceway_simulation.profiles.profile import PipelineProfile

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from sluiceway_simulation.tune.climb import Point, Step
     from sluiceway_simulation.tune.goal import Goal
 
-    from sluiceway_cluster.measuring import MeasuredCluster, Stretch
-    from sluiceway_cluster.profiling import Start
+    from sluiceway_cluster.tuning.measuring import MeasuredCluster, Stretch
+    from sluiceway_cluster.tuning.profiling import Start
 
 __all__ = ["tune"]
 
@@ -115,7 +115,7 @@ class _Run:
     async def start(self, workers: Mapping[str, Workers] | None) -> AsyncIterator[MeasuredCluster]:
         """The cluster of a setting; None is that of the configuration as it is."""
         from sluiceway_cluster.commands.embedded import embedded_cluster, plan_and_pull  # noqa: PLC0415
-        from sluiceway_cluster.measuring import measured, settings_of  # noqa: PLC0415
+        from sluiceway_cluster.tuning.measuring import measured, settings_of  # noqa: PLC0415
 
         changes = Changes(settings_of(workers) if workers else ())
         plan = plan_and_pull("tune", self.config, changes, free_ports=True)
@@ -137,7 +137,7 @@ async def _tune(run: _Run, to: Path, known: Path | None, *, as_json: bool) -> in
     from sluiceway_simulation.profiles.profile import PipelineProfile, ProfileFault  # noqa: PLC0415
     from sluiceway_simulation.tune.climb import climb, recommended  # noqa: PLC0415
 
-    from sluiceway_cluster.profiling import measure_profile  # noqa: PLC0415
+    from sluiceway_cluster.tuning.profiling import measure_profile  # noqa: PLC0415
 
     stop_on_signals()
     try:
@@ -224,7 +224,7 @@ def _write(to: Path, run: _Run, found: _Found) -> list[Path]:
     from sluiceway_simulation.tune.picture import to_svg  # noqa: PLC0415
 
     from sluiceway_cluster.commands.changes import as_variables  # noqa: PLC0415
-    from sluiceway_cluster.measuring import settings_of, tuned_toml  # noqa: PLC0415
+    from sluiceway_cluster.tuning.measuring import settings_of, tuned_toml  # noqa: PLC0415
 
     workers = dict(found.chosen.setting)
     variables = as_variables(Changes(settings_of(workers)), run.config, os.environ)

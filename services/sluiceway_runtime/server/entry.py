@@ -11,7 +11,7 @@ from sluiceway_runtime.account import Account, Phase
 from sluiceway_runtime.errors import InvalidOption
 from sluiceway_runtime.server.budget import RECEIVE_COPIES
 
-__all__ = ["REQUEST_BYTES_KEY", "Entry", "Messages", "Places"]
+__all__ = ["REQUEST_BYTES_KEY", "Entry", "Places", "by_message"]
 
 # Metadata of a call, as `error.proto` describes it.
 REQUEST_BYTES_KEY = "sluiceway-request-bytes"
@@ -193,16 +193,26 @@ class Entry:
             places.give_back()
 
 
-class Messages:
+class _Messages:
     """Those of a stream, for its handler."""
 
     def __init__(self, entry: Entry, requests: AsyncIterator[Any]) -> None:
         self._entry = entry
         self._requests = requests
 
-    def __aiter__(self) -> Messages:
+    def __aiter__(self) -> _Messages:
         return self
 
     async def __anext__(self) -> Any:
         await self._entry.make_room()
         return await anext(self._requests)
+
+
+def by_message(behaviour: Any, entry_of: Callable[[], Entry | None]) -> Any:
+    """Let a handler read the messages of a stream each into the room that its call has for it."""
+
+    def serve(requests: AsyncIterator[Any], context: Any) -> Any:
+        entry = entry_of()
+        return behaviour(requests if entry is None else _Messages(entry, requests), context)
+
+    return serve

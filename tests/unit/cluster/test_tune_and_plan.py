@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from sluiceway_cluster.measuring import settings_of
+from sluiceway_cluster.tuning.measuring import settings_of
 from sluiceway_simulation.profiles.model import Workers
 from sluiceway_simulation.profiles.profile import PipelineProfile, StageProfile
 from typer.testing import CliRunner
@@ -98,7 +98,7 @@ def test_what_no_servers_can_do_fails(profile: str) -> None:
 def test_stages_have_cores_of_their_own_where_there_are_enough(
     cores: tuple[int, ...], pinned: bool, found: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sluiceway_cluster.measuring.machine_cores", lambda: (cores, pinned))
+    monkeypatch.setattr("sluiceway_cluster.tuning.measuring.machine_cores", lambda: (cores, pinned))
     settings = settings_of({"detection": Workers(1, 1), "recognition": Workers(1, 1)})
     assert {setting for setting in settings if "cores" in setting} == found
     assert "detection.workers=1" in settings

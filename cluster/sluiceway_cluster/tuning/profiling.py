@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from sluiceway_simulation.profiles.model import Workers
 from sluiceway_simulation.profiles.profile import PipelineProfile, StageProfile
 
-from sluiceway_cluster.measuring import KINDS, MeasuredCluster, Stretch, machine_cores
+from sluiceway_cluster.tuning.measuring import KINDS, MeasuredCluster, Stretch, machine_cores
 
 __all__ = ["Start", "measure_profile", "thread_counts"]
 

@@ -9,9 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
-import grpc.aio
 from sluiceway_runtime import cores
 from sluiceway_runtime.config import read_file
 from sluiceway_simulation.profiles.model import Workers
@@ -23,12 +21,12 @@ from sluiceway.bench.summary import Summary
 from sluiceway.client import AsyncClient, Options
 from sluiceway.client.connection import Connection
 from sluiceway.client.sources import Content
-from sluiceway.watch.v1 import sample_pb2, sample_pb2_grpc
 from sluiceway_cluster.division import format_cores
 from sluiceway_cluster.plan import ClusterPlan
 from sluiceway_cluster.settings import as_toml
+from sluiceway_cluster.tuning.clients import Sample, Sampler, sampling
 
-__all__ = ["MeasuredCluster", "Stretch", "Work", "machine_cores", "measured", "settings_of", "tuned_toml"]
+__all__ = ["MeasuredCluster", "Stretch", "machine_cores", "measured", "settings_of", "tuned_toml"]
 
 KINDS = ("detection", "recognition")
 READY_S = 60.0
@@ -38,30 +36,12 @@ WARM_UP_S = 0.7
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What a stage did in a stretch of load.
-
-    Attributes:
-        items, batches: that its workers computed.
-        busy_s: of all its workers together.
-        cpu_s: CPU time of those; what they waited for a core is not in it.
-        front_s: CPU time of its front.
-    """
-
-    items: int
-    batches: int
-    busy_s: float
-    cpu_s: float
-    front_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class Stretch:
     """A stretch of load and what came of it; times of processors are those of all of it, the warm-up included."""
 
     summary: Summary
     images: int
-    stages: Mapping[str, Work]
+    stages: Mapping[str, Sample]
     orchestrator_s: float
     client_s: float
 
@@ -87,85 +67,47 @@ class MeasuredCluster:
     plan: ClusterPlan
     send: Caller
     sources: int
-    stubs: Mapping[str, sample_pb2_grpc.SampleServiceAsyncStub]
+    sample: Sampler
     regions: tuple[int, ...] = field(default=())
 
     async def closed(self, in_flight: int, seconds: float) -> Stretch:
         """Callers that wait for their answers."""
         window = runs.Window(WARM_UP_S, seconds)
-        before, client_s = await self._samples(), time.process_time()
+        before, client_s = await self.sample(), time.process_time()
         load = await runs.run_closed(
             self.send, in_flight, self.sources, window, timeout_s=TIMEOUT_S, watch=_nobody_watches
         )
-        return self._stretch(load, window.summary(load, None, by_end=True), before, await self._samples(), client_s)
+        return self._stretch(load, window.summary(load, None, by_end=True), before, await self.sample(), client_s)
 
     async def open(self, rate_per_s: float, seconds: float, seed: int = 1) -> Stretch:
         """Images that come by themselves, as those of independent clients do."""
         window = runs.Window(WARM_UP_S, seconds)
-        before, client_s = await self._samples(), time.process_time()
+        before, client_s = await self.sample(), time.process_time()
         due = arrivals.poisson(rate_per_s, window.end_s, self.sources, random.Random(seed))
         load = await runs.run_open(self.send, due, window, timeout_s=TIMEOUT_S, watch=_nobody_watches)
-        return self._stretch(load, window.summary(load, None), before, await self._samples(), client_s)
+        return self._stretch(load, window.summary(load, None), before, await self.sample(), client_s)
 
     async def worker_memory_mb(self) -> dict[str, float]:
-        """Of one worker of each stage: what it has to itself, and its part of what it shares."""
-        found = {}
-        for name, sample in (await self._samples()).items():
-            if sample.pids:
-                found[name] = sum(map(_pss_mb, sample.pids)) / len(sample.pids)
-        return found
-
-    async def _samples(self) -> dict[str, _Sample]:
-        found = {}
-        for name, stub in self.stubs.items():
-            told = await stub.Sample(sample_pb2.SampleRequest(), metadata=(("sluiceway-request-bytes", "0"),))
-            workers = told.pool.workers
-            found[name] = _Sample(
-                told.front.process_cpu_s,
-                sum(worker.items for worker in workers),
-                sum(worker.batches for worker in workers),
-                sum(worker.busy_s for worker in workers),
-                sum(_cpu_s(worker.pid) for worker in workers),
-                tuple(worker.pid for worker in workers if worker.pid),
-            )
-        return found
+        """Of one worker of each stage."""
+        return {kind: sample.worker_memory_mb() for kind, sample in (await self.sample()).items() if kind in KINDS}
 
     @staticmethod
     def _stretch(
         load: Load,
         summary: Summary,
-        before: Mapping[str, _Sample],
-        after: Mapping[str, _Sample],
+        before: Mapping[str, Sample],
+        after: Mapping[str, Sample],
         client_s: float,
     ) -> Stretch:
         client_s = time.process_time() - client_s
+        did = {name: sample.since(before[name]) for name, sample in after.items()}
         return Stretch(
             summary,
             len(load.outcomes),
-            {
-                kind: Work(
-                    after[kind].items - before[kind].items,
-                    after[kind].batches - before[kind].batches,
-                    after[kind].busy_s - before[kind].busy_s,
-                    after[kind].cpu_s - before[kind].cpu_s,
-                    after[kind].front_s - before[kind].front_s,
-                )
-                for kind in KINDS
-            },
-            after["orchestrator"].front_s - before["orchestrator"].front_s,
+            {kind: did[kind] for kind in KINDS},
+            did["orchestrator"].front_s,
             client_s,
         )
-
-
-class _Sample(NamedTuple):
-    """Totals of one server since its start."""
-
-    front_s: float
-    items: int
-    batches: int
-    busy_s: float
-    cpu_s: float
-    pids: tuple[int, ...]
 
 
 @asynccontextmanager
@@ -183,12 +125,9 @@ async def measured(
         regions = [len((await client.process(source, pipeline=pipeline)).regions) for source in sources]
         connection = Connection(plan.address, tls=None, token=None)
         stack.push_async_callback(connection.close)
-        stubs = {}
-        for server in plan.servers:
-            channel = await stack.enter_async_context(grpc.aio.insecure_channel(server.address))
-            stubs[server.name] = sample_pb2_grpc.SampleServiceStub(channel)
+        sample = await stack.enter_async_context(sampling(plan.servers))
         send = Caller(connection, sources, Options(), pipeline=pipeline)
-        yield MeasuredCluster(plan, send, len(sources), stubs, tuple(regions))
+        yield MeasuredCluster(plan, send, len(sources), sample, tuple(regions))
 
 
 def machine_cores() -> tuple[tuple[int, ...], bool]:
@@ -219,24 +158,6 @@ def settings_of(workers: Mapping[str, Workers]) -> tuple[str, ...]:
 def tuned_toml(config: Path | None, variables: Mapping[str, str]) -> str:
     """The configuration in force with a setting in it, as a file."""
     return as_toml(read_file(config), {**os.environ, **variables})
-
-
-def _cpu_s(pid: int) -> float:
-    """Of a process, with all its threads; see proc_pid_stat(5)."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    except OSError:
-        return 0.0
-    user, system = stat.rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-
-
-def _pss_mb(pid: int) -> float:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
 
 
 def _nobody_watches(what: str, seconds: float, load: Load) -> None:
