@@ -8,7 +8,7 @@ import pytest
 import yaml
 from sluiceway_simulation.profiles.model import Workers, cluster_of
 from sluiceway_simulation.profiles.profile import PipelineProfile, ProfileFault, StageProfile
-from sluiceway_simulation.tune.climb import climb, recommended
+from sluiceway_simulation.tune.climb import Point, Step, climb, recommended
 from sluiceway_simulation.tune.files import compose_override, helm_values
 from sluiceway_simulation.tune.goal import Aim, Goal
 from sluiceway_simulation.tune.picture import frontier, in_words, to_svg
@@ -27,6 +27,18 @@ PROFILE = PipelineProfile(
     regions=(4,),
     spread=0.0,
 )
+
+
+Climbed = tuple[list[Step], list[Point]]
+
+
+@pytest.fixture(scope="module")
+def climbed() -> Climbed:
+    """For as much as there can be."""
+    seen: list[Point] = []
+    steps, points = climb(PROFILE, Goal(Aim.MAX_THROUGHPUT), seen.append)
+    assert seen == points
+    return steps, points
 
 
 def test_a_profile_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -60,10 +72,8 @@ def test_batches_smaller_than_any_that_was_seen_cost_their_share() -> None:
     assert [curve.at(size) for size in (1, 2, 4)] == pytest.approx([1, 2, 4])
 
 
-def test_the_way_up_adds_what_is_short_and_ends_where_nothing_gains() -> None:
-    seen = []
-    steps, points = climb(PROFILE, Goal(Aim.MAX_THROUGHPUT), seen.append)
-    assert seen == points
+def test_the_way_up_adds_what_is_short_and_ends_where_nothing_gains(climbed: Climbed) -> None:
+    steps, points = climbed
     assert steps[0].point.setting == (("detection", Workers()), ("recognition", Workers()))
     # Detection is nearly all of it: three workers on three cores, with readers between them.
     assert dict(steps[-1].point.setting)["detection"] == Workers(3, 1)
@@ -83,10 +93,9 @@ def test_a_goal_that_is_met_is_met_with_the_least_memory() -> None:
     assert not out_of_reach.met_by(recommended(out_of_reach, steps, points).prediction)
 
 
-def test_least_memory_is_enough_and_no_more() -> None:
-    goal = Goal(Aim.LEAST_MEMORY)
-    steps, points = climb(PROFILE, goal)
-    chosen = recommended(goal, steps, points)
+def test_least_memory_is_enough_and_no_more(climbed: Climbed) -> None:
+    steps, points = climbed
+    chosen = recommended(Goal(Aim.LEAST_MEMORY), steps, points)
     best = max(point.prediction.per_s for point in points)
     assert chosen.prediction.per_s >= 0.8 * best
     assert all(p.memory_mb >= chosen.memory_mb for p in points if p.prediction.per_s >= 0.8 * best)
