@@ -131,7 +131,7 @@ test-chart: $(VENV)/.deploy ## test the Helm chart, the manifests and the Docker
 	$(BIN)/hadolint deploy/docker/Dockerfile tests/deploy/prometheus/Dockerfile
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python deploy/docker/lock.py --check
 	$(BIN)/python tests/deploy/tools.py
-	$(BIN)/python -m pytest -m slow tests/deploy/test_chart.py tests/deploy/test_chart_rendered.py tests/deploy/test_chart_stages.py
+	$(BIN)/python -m pytest -m slow tests/deploy/test_chart.py tests/deploy/test_chart_rendered.py tests/deploy/test_chart_stages.py tests/deploy/test_chart_pods.py
 
 test-kubernetes: $(VENV)/.deploy ## test the chart in the cluster of KUBECONFIG, with images built here (8 minutes)
 	docker compose build

@@ -17,7 +17,7 @@ Object = dict[str, Any]
 
 # Old is what autoscaling/v2beta2 and policy/v1beta1 are for.
 OLD, NEW = "1.20.0", ("1.25.0", "1.30.0", "1.37.0")
-KEDA, OPERATOR = "keda.sh/v1alpha1", "monitoring.coreos.com/v1"
+KEDA, OPERATOR, GATEWAY = "keda.sh/v1alpha1", "monitoring.coreos.com/v1", "gateway.networking.k8s.io/v1"
 CUSTOM = {KEDA: "cloudcoil.models.keda.v1alpha1", OPERATOR: "cloudcoil.models.prometheus_operator.v1"}
 
 TOML = '[detection]\nconfidence = 0.3\n\n[api.photos]\nurl = "https://photos.example.org/{id}"\nparams = ["id"]\n'
@@ -75,7 +75,7 @@ EVERYTHING: Object = {
         "config": {"max_message_bytes": 134217728, "url_allow_hosts": ["*.example.org"], "url_sources": False},
         "env": [{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "api", "key": "key"}}}],
         "envFrom": [{"secretRef": {"name": "api"}}],
-        "service": {"type": "LoadBalancer", "annotations": {"a": "b"}},
+        "service": {"annotations": {"a": "b"}},
         "podAnnotations": {"a": "b"},
         "affinity": {"nodeAffinity": {}},
         "priorityClassName": "high",
@@ -91,8 +91,9 @@ NAMED: Object = {
             "replicas": 3,
             "config": {"model": "coco-v8n"},
             "variants": [{"name": "canary", "share": 25, "tag": "0.2.0"}],
-            "autoscaling": {"enabled": True, "queueTime": {"enabled": True}},
             "podDisruptionBudget": {"maxUnavailable": 2},
+            # What null takes away is not there by the time that the defaults of the kind are laid under it.
+            "podPatch": {"enableServiceLinks": None},
         },
         "far_plates": {
             "kind": "recognition",
@@ -100,9 +101,103 @@ NAMED: Object = {
             "gpu": {"count": 1},
             "resources": {"limits": {"cpu": None}},
             "podDisruptionBudget": {"enabled": False},
+            "autoscaling": {"enabled": True, "queueTime": {"enabled": True}},
         },
     },
 }
+DIGEST = "sha256:" + "ab" * 32
+SCRATCH = {"name": "scratch", "emptyDir": {}}
+# Every way into a pod, in the orchestrator and in a stage, and through the whole release.
+PATCHED: Object = {
+    "commonLabels": {"team": "vision"},
+    "serviceAccount": {"name": "eyes", "annotations": {"eks.amazonaws.com/role-arn": "arn:of:a:role"}},
+    "podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None},
+    "containerSecurityContext": None,
+    "podPatch": {"runtimeClassName": "gvisor", "priorityClassName": "all", "automountServiceAccountToken": None},
+    "containerPatch": {"env": [{"name": "PROXY", "value": "everywhere"}, {"name": "TZ", "value": "UTC"}]},
+    "extraObjects": [
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "{{ .Release.Name }}-more"},
+            "data": {"port": "{{ 8080 }}"},
+        }
+    ],
+    "orchestrator": {
+        "digest": DIGEST,
+        "podLabels": {"tier": "front"},
+        "sidecars": [{"name": "proxy", "image": "registry.example.org/proxy:1"}],
+        "podPatch": {"hostAliases": [{"ip": "192.0.2.1", "hostnames": ["api.internal"]}]},
+        "containerPatch": {
+            "livenessProbe": {"periodSeconds": 20, "failureThreshold": None},
+            "volumeMounts": [{"name": "tmp", "mountPath": "/tmp", "subPath": "own"}],
+        },
+        "service": {
+            "type": "NodePort",
+            "patch": {"externalTrafficPolicy": "Local", "ports": [{"name": "grpc", "nodePort": 30051}]},
+        },
+    },
+    "detection": {
+        "config": {"model": "/models/mine.onnx"},
+        "modelVolume": {"persistentVolumeClaim": {"claimName": "models", "readOnly": True}},
+        "extraVolumes": [SCRATCH],
+        "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}],
+        "initContainers": [
+            {
+                "name": "look",
+                "image": "registry.example.org/tools:1",
+                "volumeMounts": [{"name": "models", "mountPath": "/models"}],
+            }
+        ],
+        "podPatch": {"priorityClassName": "mine"},
+        "containerPatch": {"env": [{"name": "PROXY", "value": "here"}]},
+        "replicas": 3,
+        "variants": [{"name": "next", "share": 25, "digest": DIGEST}],
+    },
+    "networkPolicy": {"publicEgress": False, "stageEgress": [{"ports": [{"port": 443}]}]},
+    "security": {"allowUnauthenticated": True},
+}
+# A volume that is an OCI artefact is newer than most versions here.
+ARTEFACT: Object = {
+    "recognition": {
+        "modelVolume": {"image": {"reference": "registry.example.org/models:1", "pullPolicy": "IfNotPresent"}},
+        "config": {"models": ["ppocrv6-tiny", {"name": "mine", "weights": "/models/mine.onnx"}]},
+    }
+}
+OUTSIDE: Object = {
+    "orchestrator": {
+        "service": {"type": "LoadBalancer", "patch": {"loadBalancerClass": "internal"}},
+        "grpcIngress": {
+            "enabled": True,
+            "className": "nginx",
+            "annotations": {"nginx.ingress.kubernetes.io/proxy-body-size": "64m"},
+            "hosts": ["grpc.example.org"],
+            "tlsSecretName": "grpc-example-org",
+        },
+        "grpcRoute": {
+            "enabled": True,
+            "annotations": {"a": "b"},
+            "parentRefs": [{"name": "public", "namespace": "gateways"}],
+            "hostnames": ["see.example.org"],
+        },
+    },
+    "networkPolicy": {"clients": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]},
+    "security": {"clients": {"shop": {"secretName": "tokens", "key": "shop"}}},
+}
+ADAPTED: Object = {"monitoring": {"adapterRules": {"enabled": True, "namespace": "monitoring"}}}
+SMALL: Object = yaml.safe_load((CHART / "values-small.yaml").read_text())
+
+
+def joined(*tables: Object) -> Object:
+    """Tables as helm lays one file of values over another."""
+    result: Object = {}
+    for table in tables:
+        for key, value in table.items():
+            both = isinstance(value, dict) and isinstance(result.get(key), dict)
+            result[key] = joined(result[key], value) if both else value
+    return result
+
+
 MATRIX = {
     "defaults": {},
     "gpu": GPU,
@@ -114,7 +209,12 @@ MATRIX = {
     "from-zero": FROM_ZERO,
     "canary": CANARY,
     "named": NAMED,
-    "everything": EVERYTHING | SCALED | {"security": SECURE["security"]},
+    "patched": PATCHED,
+    "outside": OUTSIDE,
+    "outside-encrypted": joined(OUTSIDE, {"security": {"tls": {"secretName": "certificates"}}}),
+    "small": SMALL,
+    "adapted": joined(SCALED, ADAPTED),
+    "everything": joined(EVERYTHING, SCALED, ADAPTED, {"security": SECURE["security"]}),
 }
 
 
@@ -138,8 +238,8 @@ def of_kind(objects: list[Object], kind: str) -> dict[str, Object]:
 
 
 def container(deployment: Object) -> Object:
-    [only] = deployment["spec"]["template"]["spec"]["containers"]
-    result: Object = only
+    [server] = [item for item in deployment["spec"]["template"]["spec"]["containers"] if item["name"] == "server"]
+    result: Object = server
     return result
 
 

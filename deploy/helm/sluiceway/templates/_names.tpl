@@ -27,6 +27,13 @@ app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 app.kubernetes.io/part-of: sluiceway
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "sluiceway.serviceaccount" -}}
+{{ default (ternary (include "sluiceway.fullname" .) "default" .Values.serviceAccount.create) .Values.serviceAccount.name }}
 {{- end }}
 
 {{/* Ports by kind of server; a test compares them with the configuration models. */}}
@@ -44,7 +51,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- $image = ternary (printf "sluiceway/%s-gpu" .kind) (get $onCpus .kind) (gt (int .values.gpu.count) 0) -}}
 {{- end -}}
 {{- $tag := default .root.Chart.AppVersion (default .root.Values.image.tag $variant.tag) -}}
-{{ with .root.Values.image.registry }}{{ trimSuffix "/" . }}/{{ end }}{{ $image }}:{{ $tag }}
+{{- /* What a variant says of its image is all of it: the digest of the main one is another image's. */ -}}
+{{- $digest := ternary $variant.digest .values.digest (or (hasKey $variant "image") (hasKey $variant "tag") (hasKey $variant "digest")) -}}
+{{ with .root.Values.image.registry }}{{ trimSuffix "/" . }}/{{ end }}{{ $image }}:{{ $tag }}{{ with $digest }}@{{ . }}{{ end }}
 {{- end }}
 
 {{/* Names by which the public HTTP port may be called, as a JSON list: those of the Service, of the Ingress, and what is set. */}}

@@ -18,3 +18,8 @@ half minute, and how long the oldest has waited in the stage's own queues. Takes
 {{- define "sluiceway.query.wake" -}}
 (sum(sluiceway_stage_backlog_items{stage={{ .stage | quote }},{{ include "sluiceway.matchers" . }}}) or vector(0)) + (sum(sluiceway_jobs_running{ {{- include "sluiceway.matchers" . -}} }) or vector(0))
 {{- end }}
+
+{{/* What there is as soon as an orchestrator is there; without it an adapter has no metric. Takes {root, stage}. */}}
+{{- define "sluiceway.query.series" -}}
+sluiceway_stage_backlog_items{stage={{ .stage | quote }},{{ include "sluiceway.matchers" . }}}
+{{- end }}
