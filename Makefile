@@ -240,18 +240,21 @@ proto-check: $(PROTO_VENV)/.ready ## lint, format, breaking changes, and: are th
 proto-image: $(PROTO_VENV)/.ready ## accept the protos as they are as the new baseline for breaking changes
 	cd protos && ../$(PROTO_VENV)/bin/buf build -o image.binpb
 
-# A contract of others, on the servers' side alone; it has a root of its own.
-INFERENCE_ROOT := services
-INFERENCE_PROTO := services/sluiceway_runtime/inference/open_inference.proto
-GENERATE_INFERENCE = $(PROTO_VENV)/bin/python -m grpc_tools.protoc -I $(INFERENCE_ROOT)
+# Contracts of others, on the servers' side alone; each has a root of its own: ROOT:PATH.
+FOREIGN_PROTOS := services:sluiceway_runtime/inference/open_inference.proto orchestrator:sluiceway_orchestrator/scaler/external_scaler.proto
+
+define generate_foreign
+	mkdir -p $(1)/$(2)
+	$(PROTO_VENV)/bin/python -m grpc_tools.protoc -I $(2) --plugin=protoc-gen-mypy=$(PROTO_VENV)/bin/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(PROTO_VENV)/bin/protoc-gen-mypy_grpc \
+		--python_out=$(1)/$(2) --mypy_out=quiet:$(1)/$(2) \
+		--grpc_python_out=$(1)/$(2) --mypy_grpc_out=quiet:$(1)/$(2) $(2)/$(3)
+
+endef
 
 define generate
 	$(GENERATE) --plugin=protoc-gen-mypy=$(PROTO_VENV)/bin/protoc-gen-mypy --python_out=$(1) --mypy_out=quiet:$(1) $(PROTO_FILES)
 	$(GENERATE) --plugin=protoc-gen-mypy_grpc=$(PROTO_VENV)/bin/protoc-gen-mypy_grpc --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $(PROTO_SERVICES)
-	mkdir -p $(1)/$(INFERENCE_ROOT)
-	$(GENERATE_INFERENCE) --plugin=protoc-gen-mypy=$(PROTO_VENV)/bin/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(PROTO_VENV)/bin/protoc-gen-mypy_grpc \
-		--python_out=$(1)/$(INFERENCE_ROOT) --mypy_out=quiet:$(1)/$(INFERENCE_ROOT) \
-		--grpc_python_out=$(1)/$(INFERENCE_ROOT) --mypy_grpc_out=quiet:$(1)/$(INFERENCE_ROOT) $(INFERENCE_PROTO)
+	$(foreach proto,$(FOREIGN_PROTOS),$(call generate_foreign,$(1),$(word 1,$(subst :, ,$(proto))),$(word 2,$(subst :, ,$(proto)))))
 	cd protos && ../$(PROTO_VENV)/bin/buf build -o $(abspath $(1))/sluiceway/descriptors.binpb
 endef
 

@@ -32,7 +32,7 @@ MODELS: dict[str, type[ServerConfig]] = {
 OF_THE_CHART = {"host", "port", "operations_port", "drain_grace_s"}
 # Its services lead to gRPC, and to the HTTP port of the orchestrator.
 OF_A_STAGE = {"workers", "goal", "device", "cpus", "http"}
-OF_THE_ORCHESTRATOR = {"detection", "recognition", "http"}
+OF_THE_ORCHESTRATOR = {"detection", "recognition", "http", "scaler"}
 OF_THE_HTTP_PORT = {"host", "port"}
 
 # Lists whose items the models also take as plain text, which their schemas do not tell: "480x640", the name of a model.
@@ -216,6 +216,7 @@ def stage(section: str) -> Schema:
     queue = table(
         enabled=BOOLEAN,
         targetSeconds={"type": "number", "minimum": 0.001},
+        source={"enum": ["orchestrator", "prometheus"]},
         externalMetric={"type": "string", "pattern": "^[a-zA-Z_:][a-zA-Z0-9_:]*$"},
     )
     variant = table(
@@ -229,7 +230,12 @@ def stage(section: str) -> Schema:
     return component(
         section=section,
         without=OF_A_STAGE,
-        scaling=scaling(0, engine={"enum": ["auto", "hpa", "keda"]}, queueTime=queue),
+        scaling=scaling(
+            0,
+            engine={"enum": ["auto", "hpa", "keda"]},
+            queueTime=queue,
+            fallback=table(failureThreshold=integer(1), replicas=integer(1)),
+        ),
         workers=simplified(own["workers"], {}),
         goal=simplified(own["goal"], {}),
         device=simplified(own["device"], {}),
@@ -342,6 +348,7 @@ def values() -> Schema:
             enabled=BOOLEAN,
             clients=OBJECTS,
             monitoring=OBJECTS,
+            scalers=OBJECTS,
             publicEgress=BOOLEAN,
             orchestratorEgress=OBJECTS,
             stageEgress=OBJECTS,

@@ -142,7 +142,7 @@ def test_every_object_is_valid(tmp_path: Path, name: str, version: str) -> None:
     assert list(faults(version, objects)) == []
 
 
-@pytest.mark.parametrize("name", ["scaled", "from-zero", "everything", "named"])
+@pytest.mark.parametrize("name", ["scaled", "from-zero", "from-zero-by-prometheus", "everything", "named"])
 def test_every_object_is_valid_with_keda(tmp_path: Path, name: str) -> None:
     objects = render(tmp_path, MATRIX[name], "--api-versions", KEDA, "--api-versions", OPERATOR)
     assert of_kind(objects, "ScaledObject")

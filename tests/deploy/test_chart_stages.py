@@ -76,8 +76,8 @@ def test_each_is_scaled_by_its_own_queue(tmp_path: Path) -> None:
     external = scaler["spec"]["metrics"][0]["external"]["metric"]["name"]
     assert external == "sluiceway_far_plates_queue_seconds"
     [scaled] = of_kind(render(tmp_path, NAMED, "--api-versions", KEDA), "ScaledObject").values()
-    [trigger] = [item for item in scaled["spec"]["triggers"] if item["type"] == "prometheus"]
-    assert 'stage="far_plates"' in trigger["metadata"]["query"]
+    [trigger] = [item for item in scaled["spec"]["triggers"] if item["name"] == "queue"]
+    assert trigger["metadata"]["stage"] == "far_plates"
 
 
 def test_budgets_and_policies(tmp_path: Path) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +61,11 @@ INGRESS: Object = {
     "security": {"clients": {"shop": {"secretName": "tokens", "key": "shop"}}},
 }
 FROM_ZERO: Object = {"recognition": {"autoscaling": {"enabled": True, "engine": "keda", "minReplicas": 0}}}
+BY_PROMETHEUS: Object = {
+    "recognition": {
+        "autoscaling": {"enabled": True, "engine": "keda", "minReplicas": 0, "queueTime": {"source": "prometheus"}}
+    }
+}
 CANARY: Object = {
     "detection": {
         "replicas": 9,
@@ -207,6 +217,7 @@ MATRIX = {
     "no-http": {"orchestrator": {"http": {"enabled": False}}},
     "compiled": {"detection": {"device": "cuda", "gpu": {"count": 2, "cache": {"claimName": "compiled"}}}},
     "from-zero": FROM_ZERO,
+    "from-zero-by-prometheus": BY_PROMETHEUS,
     "canary": CANARY,
     "named": NAMED,
     "patched": PATCHED,
@@ -253,3 +264,56 @@ def environment(deployment: Object) -> dict[str, Any]:
 def plain(variables: Object) -> dict[str, str]:
     """Those that are not taken from a pod or a secret."""
     return {name: value for name, value in variables.items() if isinstance(value, str)}
+
+
+@contextmanager
+def stand_in_api(replicas: Mapping[str, int]) -> Iterator[str]:
+    """As much of a Kubernetes API as helm asks to look up Deployments; gives its address."""
+    version = {"major": "1", "minor": "30", "gitVersion": "v1.30.0"}
+    kind = {"name": "deployments", "singularName": "deployment", "namespaced": True, "kind": "Deployment"}
+    group = {"groupVersion": "apps/v1", "version": "v1"}
+    answers: Object = {
+        "/version": version,
+        "/api": {"kind": "APIVersions", "versions": ["v1"]},
+        "/apis": {
+            "kind": "APIGroupList",
+            "apiVersion": "v1",
+            "groups": [{"name": "apps", "versions": [group], "preferredVersion": group}],
+        },
+        "/api/v1": {"kind": "APIResourceList", "groupVersion": "v1", "resources": []},
+        "/apis/apps/v1": {
+            "kind": "APIResourceList",
+            "groupVersion": "apps/v1",
+            "resources": [kind | {"verbs": ["get"]}],
+        },
+    }
+    for name, number in replicas.items():
+        answers[f"/apis/apps/v1/namespaces/see/deployments/{name}"] = {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": name, "namespace": "see"},
+            "spec": {"replicas": number},
+        }
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = answers.get(self.path.partition("?")[0])
+            status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404}
+            body = json.dumps(found or status).encode()
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Tests are quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()

@@ -38,7 +38,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 
 {{/* Ports by kind of server; a test compares them with the configuration models. */}}
 {{- define "sluiceway.ports" -}}
-{{- $ports := dict "orchestrator" (dict "grpc" 50051 "operations" 9051 "http" 8080) "detection" (dict "grpc" 50052 "operations" 9052) "recognition" (dict "grpc" 50053 "operations" 9053) -}}
+{{- $ports := dict "orchestrator" (dict "grpc" 50051 "operations" 9051 "http" 8080 "scaler" 9061) "detection" (dict "grpc" 50052 "operations" 9052) "recognition" (dict "grpc" 50053 "operations" 9053) -}}
 {{ get $ports . | toJson }}
 {{- end }}
 
@@ -93,4 +93,16 @@ keda
 {{- else -}}
 hpa
 {{- end -}}
+{{- end }}
+
+{{/* "true" where some stage is scaled by what the orchestrators tell KEDA. */}}
+{{- define "sluiceway.scaler" -}}
+{{- $wanted := false -}}
+{{- range $stage := (include "sluiceway.stages" . | fromJson).stages -}}
+{{- $scaling := $stage.values.autoscaling -}}
+{{- if and $scaling.enabled $scaling.queueTime.enabled (eq $scaling.queueTime.source "orchestrator") (eq (include "sluiceway.engine" (dict "root" $ "values" $stage.values)) "keda") -}}
+{{- $wanted = true -}}
+{{- end -}}
+{{- end -}}
+{{ ternary "true" "" $wanted }}
 {{- end }}

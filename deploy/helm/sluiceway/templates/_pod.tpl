@@ -65,6 +65,11 @@ containers:
       - name: operations
         containerPort: {{ $ports.operations }}
         protocol: TCP
+      {{- if and (eq $stage.kind "orchestrator") (include "sluiceway.scaler" $root) }}
+      - name: scaler
+        containerPort: {{ $ports.scaler }}
+        protocol: TCP
+      {{- end }}
       {{- if $http }}
       - name: http
         containerPort: {{ $ports.http }}

@@ -10,18 +10,26 @@ All the variants of a stage stand behind its one headless Service.
 {{- $values := $stage.values -}}
 {{- $variant := default dict .variant -}}
 {{- $track := default "main" $variant.name -}}
+{{- $name := printf "%s-%s" (include "sluiceway.fullname" $root) $component -}}
+{{- if $variant }}{{ $name = printf "%s-%s" $name $track }}{{ end -}}
 {{- $ports := include "sluiceway.ports" $stage.kind | fromJson -}}
 {{- $selector := include "sluiceway.selector" (dict "root" $root "component" $component) -}}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
-  name: {{ include "sluiceway.fullname" $root }}-{{ $component }}{{ if $variant }}-{{ $track }}{{ end }}
+  name: {{ $name }}
   labels:
     {{- include "sluiceway.labels" (dict "root" $root "component" $component) | nindent 4 }}
     sluiceway.dev/variant: {{ $track }}
 spec:
   {{- if not (and $values.autoscaling.enabled (not $variant)) }}
   replicas: {{ .replicas }}
+  {{- else }}
+  {{- /* An autoscaler's number. Where it was the chart's until now, leaving it out would make it 1; it is kept as it is. */}}
+  {{- $live := lookup "apps/v1" "Deployment" $root.Release.Namespace $name }}
+  {{- if $live }}
+  replicas: {{ int $live.spec.replicas }}
+  {{- end }}
   {{- end }}
   # A new pod must have been found by name before an old one goes.
   minReadySeconds: 5
