@@ -116,6 +116,23 @@ test-observability: dev ## break a cluster in every way under a real Prometheus:
 	promtool test rules tests/deploy/alert_cases.yml
 	$(BIN)/python -m pytest -m slow tests/observability
 
+.PHONY: images
+# More than the engine's own architecture needs a builder that can (docker buildx create --use) and a registry to push to:
+# make images PLATFORMS=linux/amd64,linux/arm64 PUSH=registry.example.org/team
+PLATFORMS ?=
+PUSH ?=
+TARGETS := orchestrator detection recognition-cpu
+images: export SLUICEWAY_REVISION = $(shell git describe --always --dirty --abbrev=40 --exclude '*')
+images: ## build the images of docker-compose.yml, labelled with the commit (PLATFORMS, PUSH: for others, to a registry)
+ifeq ($(PLATFORMS),)
+	docker compose build
+else
+	@test -n "$(PUSH)" || { echo "PLATFORMS wants PUSH=registry.example.org/team: an engine keeps its own architecture alone" >&2; exit 1; }
+	$(foreach target,$(TARGETS),docker buildx build --platform $(PLATFORMS) --file deploy/docker/Dockerfile --target $(target) \
+		--label org.opencontainers.image.revision=$(SLUICEWAY_REVISION) --sbom=true --provenance=mode=max \
+		--tag $(PUSH)/sluiceway/$(target):$$($(PYTHON) deploy/version.py) --push . &&) true
+endif
+
 .PHONY: test-compose test-chart test-gpu-image test-kubernetes
 $(VENV)/.deploy: $(VENV)/.dev
 	@$(BIN)/python $(PIP) install --quiet --group deploy
@@ -131,7 +148,7 @@ test-chart: $(VENV)/.deploy ## test the Helm chart, the manifests and the Docker
 	$(BIN)/hadolint deploy/docker/Dockerfile tests/deploy/prometheus/Dockerfile
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python deploy/docker/lock.py --check
 	$(BIN)/python tests/deploy/tools.py
-	$(BIN)/python -m pytest -m slow tests/deploy/test_chart.py tests/deploy/test_chart_rendered.py tests/deploy/test_chart_stages.py tests/deploy/test_chart_pods.py
+	$(BIN)/python -m pytest -m slow tests/deploy/test_chart.py tests/deploy/test_chart_rendered.py tests/deploy/test_chart_stages.py tests/deploy/test_chart_pods.py tests/deploy/test_supply_chain.py
 
 test-kubernetes: $(VENV)/.deploy ## test the chart in the cluster of KUBECONFIG, with images built here (8 minutes)
 	docker compose build

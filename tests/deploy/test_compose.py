@@ -92,6 +92,13 @@ def test_image_sizes(stack: Compose, engine: docker.DockerClient, report: Report
     for name, limit in LIMITS.items():
         over = (engine.images.get(f"sluiceway/{name}:{VERSION}").attrs["Size"] - base) / MEGABYTE
         report(f"image {name}: {over:.0f} MB over the base image")
+        # What installs is not there; dpkg is, which says what is inside.
+        look = "command -v pip pip3 apt apt-get || python -m pip --version; dpkg-query --show libc6 >&2"
+        command = ["--rm", "--entrypoint", "/bin/sh", f"sluiceway/{name}:{VERSION}", "-c", look]
+        done = subprocess.run(["docker", "run", *command], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, ""), done.stdout
+        assert "No module named pip" in done.stderr
+        assert "libc6" in done.stderr
         assert over <= limit
 
 
