@@ -145,14 +145,18 @@ test-gpu-image: $(VENV)/.deploy ## build the image with CUDA and test it without
 	$(BIN)/python -m pytest -m slow tests/deploy/test_gpu_image.py
 
 test-chart: $(VENV)/.deploy ## test the Helm chart, the manifests and the Dockerfiles (no cluster needed)
-	$(BIN)/hadolint deploy/docker/Dockerfile tests/deploy/prometheus/Dockerfile
+	$(BIN)/hadolint deploy/docker/Dockerfile tests/deploy/prometheus/Dockerfile tests/deploy/clients/Dockerfile
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python deploy/docker/lock.py --check
 	$(BIN)/python tests/deploy/tools.py
 	$(BIN)/python -m pytest -m slow tests/deploy/test_chart.py tests/deploy/test_chart_rendered.py tests/deploy/test_chart_stages.py tests/deploy/test_chart_pods.py tests/deploy/test_supply_chain.py
 
-test-kubernetes: $(VENV)/.deploy ## test the chart in the cluster of KUBECONFIG, with images built here (8 minutes)
+GRPC_JS := @grpc/grpc-js@1.14.7
+test-kubernetes: $(VENV)/.deploy ## test the chart in the cluster of KUBECONFIG, with images built here (15 minutes)
 	docker compose build
 	docker build --tag sluiceway-test/prometheus:1 tests/deploy/prometheus
+	rm -rf build/kubernetes-clients && mkdir -p build/kubernetes-clients && cp tests/deploy/clients/* build/kubernetes-clients/
+	npm install --prefix build/kubernetes-clients --no-save --no-package-lock --no-audit --no-fund --silent $(GRPC_JS)
+	docker build --tag sluiceway-test/clients:1 build/kubernetes-clients
 	$(BIN)/python tests/deploy/tools.py
 	$(BIN)/python -m pytest -m slow tests/deploy/test_kubernetes.py
 

@@ -184,6 +184,27 @@ def is_used(replica: Container, more_than: int = 0) -> bool:
     return bool(stage_replicas("detection").get(address(replica), {}).get("sent", 0) > more_than)
 
 
+def test_an_orchestrator_that_restarts_costs_a_patient_client_nothing(
+    stack: Compose,
+    engine: docker.DockerClient,
+    make_load: Callable[..., Any],
+    photo: bytes,
+    until: Callable[..., float],
+    report: Report,
+) -> None:
+    [orchestrator] = replicas(engine, "orchestrator")
+    with make_load(ADDRESS, photo, clients=4, patient=True).running() as ledger:
+        until("first results", lambda: len(ledger.finished_s) >= 4, 120)
+        for _ in range(2):
+            orchestrator.restart(timeout=30)
+            done = len(ledger.finished_s)
+            until("further results", lambda done=done: len(ledger.finished_s) >= done + 4, 120)
+    report(
+        f"restarted orchestrator: {len(ledger.finished_s)} requests of patient clients, {len(ledger.failures)} failed"
+    )
+    assert ledger.failures == []
+
+
 def test_stopping_drains(
     stack: Compose, engine: docker.DockerClient, photo: bytes, make_load: Any, until: Callable[..., float]
 ) -> None:
