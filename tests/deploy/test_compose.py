@@ -117,6 +117,25 @@ def test_containers_are_confined(stack: Compose, engine: docker.DockerClient) ->
         assert config["LogConfig"]["Config"]["max-size"]
 
 
+def test_a_user_that_the_platform_gives_may_run_it(engine: docker.DockerClient, until: Callable[..., float]) -> None:
+    """OpenShift gives each namespace numbers of its own, and the group 0."""
+    container = engine.containers.run(
+        f"sluiceway/detection:{VERSION}",
+        detach=True,
+        user="1000650000:0",
+        read_only=True,
+        tmpfs={"/tmp": "size=64m,mode=1777"},
+        cap_drop=["ALL"],
+        nano_cpus=1_000_000_000,
+        environment={"SLUICEWAY_SECURITY__ALLOW_UNAUTHENTICATED": "true"},
+    )
+    try:
+        until("it serves", lambda: health(container) == "healthy", 180)
+        assert log_faults(container) == []
+    finally:
+        container.remove(force=True)
+
+
 def test_the_command_line_reads_a_photo(stack: Compose, photo: bytes, tmp_path: Path) -> None:
     file = tmp_path / "photo.jpg"
     file.write_bytes(photo)

@@ -375,15 +375,19 @@ def test_upgraded_under_load(release: None, report: Report, until: Until) -> Non
     with load(clients=4) as ledger:
         until("first results", lambda: ledger.done >= 4, 120)
         begin = time.monotonic()
-        helm("upgrade", str(CHART), "--values", values, "--set", f"image.tag={NEXT}", "--wait", "--timeout=10m")
+        # Other regions, other classes: a source stays with the version that it began with.
+        other = ("--set", "detection.config.model=text-nano")
+        helm("upgrade", str(CHART), "--values", values, "--set", f"image.tag={NEXT}", *other, "--wait", "--timeout=10m")
         took_s = time.monotonic() - begin
         more_results(ledger, until)
     names = ("orchestrator", "detection", "recognition")
     until("the old pods gone", lambda: all(len(pods(name)) == len(ready(name)) for name in names), 120)
     images = {pod["spec"]["containers"][0]["image"] for name in names for pod in pods(name)}
     assert {image.rsplit(":", 1)[1] for image in images} == {NEXT}
-    report(f"kubernetes: upgraded in {took_s:.0f} s, {ledger.done} requests, {len(ledger.failures)} failed")
+    models = ledger.lines[-1]["versions"]
+    report(f"kubernetes: upgraded in {took_s:.0f} s, {ledger.done} requests, {len(ledger.failures)} failed: {models}")
     assert ledger.failures == []
+    assert {name.split()[0] for name in models} >= {"ppocrv6-tiny-det", "text-nano"}
 
 
 def test_uninstalled_without_a_trace(release: None, until: Until) -> None:
@@ -466,7 +470,7 @@ def test_a_canary_gets_its_share(secure: None, report: Report, until: Until) -> 
     with load(clients=4, service=f"{SECURE}-sluiceway-orchestrator.{NAMESPACE}.svc:50051") as ledger:
         until("enough results", lambda: ledger.done >= 240, 240)
     versions = ledger.lines[-1]["versions"]
-    [canary] = [count for name, count in versions.items() if name.endswith(" canary")]
+    [canary] = [count for name, count in versions.items() if name.startswith("text-nano ")]
     share = canary / ledger.done
     report(f"kubernetes: with TLS and tokens, {ledger.done} requests, {len(ledger.failures)} failed")
     report(f"kubernetes: a canary of 1 in 3 pods (share: 33) gave {share:.0%} of the answers")
