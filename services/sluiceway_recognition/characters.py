@@ -1,13 +1,18 @@
-"""The character list of a text model: class 0 is the CTC blank, then the characters, a space last."""
+"""The character list of a text model, and which of its classes is the blank.
+
+PP-OCR has the blank first, then the characters, and a space last that no list names. Others have the blank last
+(docTR), and no space but that of their list, or none at all. What the list does not say, the number of classes does.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from sluiceway_runtime.errors import StartupError
 
-__all__ = ["METADATA_KEY", "from_inference_config", "from_metadata", "from_text_file", "with_blank_and_space"]
+__all__ = ["METADATA_KEY", "from_inference_config", "from_metadata", "from_text_file", "with_blank"]
 
 # Where PP-OCR exports keep their characters in an ONNX file.
 METADATA_KEY = "character"
@@ -53,24 +58,28 @@ def from_inference_config(path: Path) -> tuple[str, ...]:
     return tuple(characters)
 
 
-def with_blank_and_space(characters: tuple[str, ...], class_count: int, *, source: str) -> tuple[str, ...]:
-    """The class names of a CTC model.
+def with_blank(
+    characters: tuple[str, ...], class_count: int, blank: Literal["first", "last"] = "first", *, source: str
+) -> tuple[str, ...]:
+    """The class names of a text model.
 
     Args:
-        characters: from its files, without blank and space.
-        class_count: of the model's output.
+        characters: of its list, without the blank.
+        class_count: of the model's output. One more than the characters and the blank is a space behind them.
+        blank: where it is among the classes.
         source: names the model in the error.
 
     Returns:
-        `class_count` strings; the first is the blank, the last the space.
+        `class_count` strings; that of the blank is empty.
 
     Raises:
         StartupError: list and model do not belong together; every string would be wrong.
     """
-    classes = (BLANK, *characters, " ")
-    if len(classes) != class_count:
+    # PaddleOCR puts a space behind some lists that have one already (`en_dict.txt`), so only the number tells.
+    named = (*characters, " ") if class_count == len(characters) + 2 else characters
+    if len(named) + 1 != class_count:
         raise StartupError(
-            f"{source}: the model has {class_count} classes, but its character list makes {len(classes)} "
-            f"({len(characters)} characters, blank and space)"
+            f"{source}: the model has {class_count} classes, but its character list makes {len(characters) + 1} "
+            f"({len(characters)} characters and the blank), or {len(characters) + 2} with a space"
         )
-    return classes
+    return (BLANK, *named) if blank == "first" else (*named, BLANK)

@@ -48,7 +48,13 @@ class ModelConfig(BaseModel):
     buckets: tuple[Bucket, ...] | None = Field(None, description="Widths that crops are padded to, ascending.")
     mean: PerChannel = Field(127.5, description="Subtracted from pixels of 0 to 255.")
     std: PerChannel = Field(127.5, description="Pixels are then divided by this.")
+    padding: Literal["mean", "black"] = Field("mean", description="What is right of a crop that is not so wide.")
     characters: Path | None = Field(None, description="inference.yml, or one character a line; for text.")
+    alphabet: str | None = Field(None, min_length=1, description="The characters themselves, instead of a file.")
+    blank: Literal["first", "last"] = Field("first", description="Where among the classes the blank is; for text.")
+    decoder: Literal["ctc", "steps"] = Field(
+        "ctc", description="steps: one character a step, until the blank, as models with attention write."
+    )
     labels: tuple[str, ...] = Field((), description="Class names, for classify.")
     upright: Literal["ppocr-cls", "none"] | None = Field(
         None, description="Finds text that stands on its head; by default ppocr-cls where the weights bring it."
@@ -65,6 +71,11 @@ class ModelConfig(BaseModel):
             raise ValueError("upright is for networks that read text")
         if self.options and self.recognizer is None:
             raise ValueError("options are for a recognizer")
+        if self.alphabet is not None and self.characters is not None:
+            raise ValueError("give either characters or alphabet, not both")
+        own = self.alphabet is not None or self.blank != "first" or self.decoder != "ctc"
+        if own and (self.kind is not Head.TEXT or self.recognizer is not None):
+            raise ValueError("alphabet, blank and decoder are for networks that read text")
         stds = self.std if isinstance(self.std, tuple) else (self.std,)
         if any(value <= 0 for value in stds):
             raise ValueError("std must be greater than 0")

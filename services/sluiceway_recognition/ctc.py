@@ -1,4 +1,8 @@
-"""Greedy CTC decoding (Graves et al. 2006, best path) of a whole batch: merge repeats, then drop blanks."""
+"""From the most probable class of each step to text, for a whole batch.
+
+Greedy CTC decoding (Graves et al. 2006, best path): merge repeats, then drop blanks. And reading step by step, as
+models with attention write: a character each, until the class that ends the text.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Path", "decode"]
+__all__ = ["CTC", "Convention", "Path", "decode"]
 
-BLANK_CLASS = 0
+
+class Convention(NamedTuple):
+    """How the steps of a model are to be read.
+
+    Attributes:
+        blank: the class that is no character.
+        ends: the blank ends the text, and repeats are characters of their own; else it parts repeats, which are one.
+    """
+
+    blank: int = 0
+    ends: bool = False
+
+
+CTC = Convention()
 
 
 class Path(NamedTuple):
@@ -31,21 +48,30 @@ class Path(NamedTuple):
 
 
 def decode(
-    indices: NDArray[Any], confidences: NDArray[Any], classes: NDArray[np.object_], *, runs: bool = False
+    indices: NDArray[Any],
+    confidences: NDArray[Any],
+    classes: NDArray[np.object_],
+    convention: Convention = CTC,
+    *,
+    runs: bool = False,
 ) -> list[Path]:
     """Read the best path of each crop.
 
     Args:
         indices: integer [N, T], the most probable class at each step.
         confidences: float [N, T], its probability; rounding may have taken it a little over 1.
-        classes: str [C], text of each class; the first is the blank.
+        classes: str [C], text of each class.
+        convention: how the steps are to be read.
         runs: whether to say at which steps each character was seen.
 
     Returns:
         N paths, in order.
     """
-    kept = indices != BLANK_CLASS
-    kept[:, 1:] &= indices[:, 1:] != indices[:, :-1]
+    kept = indices != convention.blank
+    if convention.ends:
+        kept = np.logical_and.accumulate(kept, axis=1)
+    else:
+        kept[:, 1:] &= indices[:, 1:] != indices[:, :-1]
     rows, steps = np.nonzero(kept)
     # In 64 bits, as Python's own numbers are.
     values = np.minimum(confidences[rows, steps].astype(np.float64), 1.0)

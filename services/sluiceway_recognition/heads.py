@@ -40,6 +40,7 @@ def answers_of(
     classes: NDArray[np.object_],
     top_ks: Sequence[int],
     *,
+    convention: ctc.Convention = ctc.CTC,
     spans_over_px: int = 0,
 ) -> list[Answer | ModelFailed]:
     """Give meaning to what a backend returned for a batch, all crops at once.
@@ -50,6 +51,7 @@ def answers_of(
         classes: str [C], text of each class of a text model, or name of each class of a classifier; may be empty for a
             classifier, whose classes are then named by number.
         top_ks: classes to name, for each crop.
+        convention: of a text model.
         spans_over_px: padded width of the crops, where it is wanted at which columns each character was seen.
 
     Returns:
@@ -58,7 +60,7 @@ def answers_of(
     """
     match head:
         case Head.TEXT:
-            return _texts_of(arrays[0], arrays[1], classes, spans_over_px)
+            return _texts_of(arrays[0], arrays[1], classes, convention, spans_over_px)
         case Head.CLASSIFY:
             return _classes_of(arrays[0], classes, top_ks)
         case Head.EMBED:
@@ -68,11 +70,15 @@ def answers_of(
 
 
 def _texts_of(
-    indices: NDArray[Any], confidences: NDArray[Any], classes: NDArray[np.object_], spans_over_px: int
+    indices: NDArray[Any],
+    confidences: NDArray[Any],
+    classes: NDArray[np.object_],
+    convention: ctc.Convention,
+    spans_over_px: int,
 ) -> list[Answer | ModelFailed]:
     # The greatest of C probabilities is above 0: 0 is what a maximum over NaN comes out as.
     valid = ((confidences > 0) & (confidences <= 1 + _OVER_ONE)).all(axis=1)
-    paths = ctc.decode(indices, confidences, classes, runs=spans_over_px > 0)
+    paths = ctc.decode(indices, confidences, classes, convention, runs=spans_over_px > 0)
     answers: list[Answer | ModelFailed] = [TextAnswer(*path[:4]) for path in paths]
     if spans_over_px:
         step_px = spans_over_px / indices.shape[1]

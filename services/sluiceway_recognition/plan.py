@@ -7,19 +7,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sluiceway_recognition.types import KIND, CropSpec, Head
+from sluiceway_recognition.types import KIND, CropSpec, Head, PixelFormat
 
-__all__ = ["ModelPlan", "Normalisation", "Precision"]
+__all__ = ["BRIGHTNESS", "ModelPlan", "Normalisation", "Precision"]
 
 Precision = Literal["f32", "bf16", "f16"]
+# Shares of the channels in the brightness of a pixel (ITU-R BT.601), as Pillow and OpenCV have them.
+BRIGHTNESS = {PixelFormat.BGR: (0.114, 0.587, 0.299), PixelFormat.RGB: (0.299, 0.587, 0.114)}
 
 
 @dataclass(frozen=True, slots=True)
 class Normalisation:
-    """(x - mean) / std for each channel, in the order of the model's channels; x from 0 to 255."""
+    """(x - mean) / std for each channel, in the order of the model's channels; x from 0 to 255.
+
+    What is right of a crop is 0 behind it, or with `black` what black pixels become. A model of one channel has the
+    first mean and deviation.
+    """
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    black: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,9 @@ class ModelPlan:
         version: of the weights.
         weights_sha256: of the weights file; empty for user code.
         characters: a PP-OCR `inference.yml` or a text file; None where the model file has its characters.
+        alphabet: the characters themselves, in the place of a file.
+        blank: where among the classes of a text model its blank is.
+        ends: the blank ends the text; see `ctc.Convention`.
         labels: class names of a classifier.
         normalisation: before the network.
         backend: what computes; None chooses by device.
@@ -56,6 +66,9 @@ class ModelPlan:
     version: str = ""
     weights_sha256: str = ""
     characters: Path | None = None
+    alphabet: str | None = None
+    blank: Literal["first", "last"] = "first"
+    ends: bool = False
     labels: tuple[str, ...] = ()
     backend: Literal["openvino", "torch"] | None = None
     precision: Precision | None = None

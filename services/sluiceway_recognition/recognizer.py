@@ -17,6 +17,7 @@ from sluiceway_recognition import characters
 from sluiceway_recognition.backends import Backend, load_backend
 from sluiceway_recognition.backends.batches import GraphSettings
 from sluiceway_recognition.buckets import bucket_of
+from sluiceway_recognition.ctc import Convention
 from sluiceway_recognition.heads import answers_of
 from sluiceway_recognition.long_lines import divided, joined
 from sluiceway_recognition.plan import ModelPlan
@@ -63,7 +64,7 @@ class ModelRecognizer:
     Args:
         plan: the model.
         backend: computes it.
-        classes: text of each class of a text model.
+        classes: text of each class of a text model; the empty one at the end that the plan names is its blank.
         classifier: of text that stands on its head; for plans that look for such text, where asking pays.
     """
 
@@ -76,6 +77,7 @@ class ModelRecognizer:
         self.backend = backend
         self._head = plan.head
         self._classes = np.array(list(classes) or list(plan.labels), dtype=np.object_)
+        self._convention = Convention(len(self._classes) - 1 if plan.blank == "last" else 0, plan.ends)
         self._classifier = classifier
         self._upright = Upright(self._read, classifier) if plan.upright is not None else None
 
@@ -146,7 +148,7 @@ class ModelRecognizer:
             (bucket,) = by_bucket
             finish = self.backend.launch(crops, bucket)
             over_px = self._over_px(bucket, asked=spans)
-            return lambda: answers_of(self._head, finish(), self._classes, top_ks, spans_over_px=over_px)
+            return lambda: self._answers(finish(), top_ks, over_px)
         begun = [
             (
                 positions,
@@ -157,10 +159,17 @@ class ModelRecognizer:
         ]
         return lambda: self._gather(begun, top_ks)
 
-    @staticmethod
-    def _over_px(bucket: int, *, asked: bool) -> int:
-        """Columns over which the spans of characters are wanted; 0 for none. In lines spaces are looked for."""
-        return bucket if asked or bucket >= SPACED_PX else 0
+    def _answers(
+        self, arrays: tuple[NDArray[Any], ...], top_ks: Sequence[int], over_px: int
+    ) -> list[Answer | ModelFailed]:
+        return answers_of(self._head, arrays, self._classes, top_ks, convention=self._convention, spans_over_px=over_px)
+
+    def _over_px(self, bucket: int, *, asked: bool) -> int:
+        """Columns over which the spans of characters are wanted; 0 for none. In lines spaces are looked for.
+
+        Steps that end by themselves do not lie over columns.
+        """
+        return bucket if (asked or bucket >= SPACED_PX) and not self._convention.ends else 0
 
     def _gather(
         self, begun: Sequence[tuple[list[int], int, Callable[[], tuple[NDArray[Any], ...]]]], top_ks: Sequence[int]
@@ -168,7 +177,7 @@ class ModelRecognizer:
         answers: dict[int, Answer | ModelFailed] = {}
         for positions, over_px, finish in begun:
             wanted = [top_ks[position] for position in positions]
-            of_part = answers_of(self._head, finish(), self._classes, wanted, spans_over_px=over_px)
+            of_part = self._answers(finish(), wanted, over_px)
             answers.update(zip(positions, of_part, strict=True))
         return [answers[position] for position in range(len(answers))]
 
@@ -188,8 +197,8 @@ def load_model(plan: ModelPlan, device: str, threads: int, graphs: GraphSettings
     backend = load_backend(plan, device, threads, graphs)
     classes: tuple[str, ...] = ()
     if plan.head is Head.TEXT:
-        classes = characters.with_blank_and_space(
-            _character_list(plan, backend), backend.output_size, source=str(plan.weights)
+        classes = characters.with_blank(
+            _character_list(plan, backend), backend.output_size, plan.blank, source=str(plan.weights)
         )
     elif plan.labels and len(plan.labels) != backend.output_size:
         raise StartupError(f"{plan.key}: {len(plan.labels)} labels for a model of {backend.output_size} classes")
@@ -214,6 +223,8 @@ def _classifier(plan: ModelPlan, backend: Backend, device: str, threads: int) ->
 
 
 def _character_list(plan: ModelPlan, backend: Backend) -> tuple[str, ...]:
+    if plan.alphabet is not None:
+        return tuple(plan.alphabet)
     if plan.characters is not None:
         if plan.characters.suffix in (".yml", ".yaml"):
             return characters.from_inference_config(plan.characters)
@@ -222,6 +233,6 @@ def _character_list(plan: ModelPlan, backend: Backend) -> tuple[str, ...]:
     if text is None:
         raise StartupError(
             f"{plan.weights} has no characters in its metadata: name a file with them, "
-            f"`characters` of the model {plan.name}"
+            f"`characters` of the model {plan.name}, or give them as `alphabet`"
         )
     return characters.from_metadata(text)

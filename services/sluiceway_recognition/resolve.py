@@ -46,7 +46,7 @@ def plan_models(
 
 def _plan(model: ModelConfig, find: Callable[[str], Weights]) -> ModelPlan:
     spec = CropSpec(model.height, model.max_width, model.format, model.rule, model.classes, model.turns_from)
-    normalisation = Normalisation(_each(model.mean), _each(model.std))
+    normalisation = Normalisation(_each(model.mean), _each(model.std), black=model.padding == "black")
     if model.recognizer is not None:
         return ModelPlan(
             model.name,
@@ -75,6 +75,9 @@ def _plan(model: ModelConfig, find: Callable[[str], Weights]) -> ModelPlan:
         version=model.version or weights.version,
         weights_sha256=weights.sha256,
         characters=model.characters or weights.files.get("config"),
+        alphabet=model.alphabet,
+        blank=model.blank,
+        ends=model.decoder == "steps",
         labels=model.labels,
         backend=model.backend,
         precision=model.precision,

@@ -85,6 +85,7 @@ def load_backend(plan: ModelPlan, device: str, threads: int, graphs: GraphSettin
             head=plan.head,
             height=plan.crop_spec.height,
             normalisation=plan.normalisation,
+            pixel_format=plan.crop_spec.format,
             precision=plan.precision,
             threads=threads,
             output=plan.output,

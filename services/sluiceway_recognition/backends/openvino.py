@@ -27,7 +27,7 @@ from sluiceway_runtime.signal_stack import keep_signal_stack
 from sluiceway_recognition.backends.batches import BatchSizes
 from sluiceway_recognition.backends.openvino_graph import classes_of, metadata_of, static_size, wrap
 from sluiceway_recognition.plan import Normalisation, Precision
-from sluiceway_recognition.types import Head
+from sluiceway_recognition.types import Head, PixelFormat
 
 __all__ = ["OpenVinoBackend"]
 
@@ -93,10 +93,11 @@ class OpenVinoBackend:
     """A network in OpenVINO; see `Backend`. Not safe for several threads at once.
 
     Args:
-        path: ONNX file or OpenVINO IR, one image input [N, 3, H, W].
+        path: ONNX file or OpenVINO IR, one image input [N, 3, H, W] or [N, 1, H, W].
         head: decides the reduction.
         height: of every crop.
         normalisation: before the network.
+        pixel_format: of the crops.
         precision: None takes bf16 where the CPU multiplies matrices in it (AMX), else f32. bf16 without AMX is possible
             and slower than f32.
         threads: graphs computed side by side.
@@ -118,6 +119,7 @@ class OpenVinoBackend:
         head: Head,
         height: int,
         normalisation: Normalisation,
+        pixel_format: PixelFormat = PixelFormat.BGR,
         precision: Precision | None = None,
         threads: int = 1,
         output: str | None = None,
@@ -141,6 +143,7 @@ class OpenVinoBackend:
                 head=head,
                 height=height,
                 normalisation=normalisation,
+                pixel_format=pixel_format,
                 output=output,
                 source=str(path),
                 batch=batch,

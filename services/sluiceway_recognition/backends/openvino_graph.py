@@ -9,8 +9,8 @@ import openvino as ov
 from openvino import opset13 as ops
 from sluiceway_runtime.errors import StartupError
 
-from sluiceway_recognition.plan import Normalisation
-from sluiceway_recognition.types import Head
+from sluiceway_recognition.plan import BRIGHTNESS, Normalisation
+from sluiceway_recognition.types import Head, PixelFormat
 
 __all__ = ["classes_of", "metadata_of", "static_size", "wrap"]
 
@@ -31,6 +31,7 @@ def wrap(
     head: Head,
     height: int,
     normalisation: Normalisation,
+    pixel_format: PixelFormat = PixelFormat.BGR,
     output: str | None,
     source: str,
     batch: int = 1,
@@ -42,6 +43,7 @@ def wrap(
         head: decides the reduction.
         height: of every crop.
         normalisation: before the network.
+        pixel_format: of the crops; a network of one channel gets their brightness.
         output: name of the output to read; None where there is only one.
         source: names the file in errors.
         batch: crops that are computed together.
@@ -55,24 +57,41 @@ def wrap(
     """
     inputs = network.get_parameters()
     shape = network.inputs[0].partial_shape
-    if len(inputs) != 1 or shape.rank.is_dynamic or len(shape) != 4 or not shape[1].compatible(ov.Dimension(3)):
-        raise StartupError(f"{source}: the model must have one input of [N, 3, H, W], not {shape}")
+    images = len(inputs) == 1 and not shape.rank.is_dynamic and len(shape) == 4
+    channels = next((count for count in (3, 1) if images and shape[1].compatible(ov.Dimension(count))), None)
+    if channels is None:
+        raise StartupError(f"{source}: the model must have one input of [N, 3, H, W] or [N, 1, H, W], not {shape}")
     if shape[2].is_static and shape[2].get_length() != height:
         raise StartupError(f"{source}: the model wants crops of height {shape[2]}, not {height}; set `height`")
-    network.reshape([batch, 3, height, -1 if shape[3].is_dynamic else shape[3].get_length()])
+    network.reshape([batch, channels, height, -1 if shape[3].is_dynamic else shape[3].get_length()])
     width = network.inputs[0].partial_shape[3]
     pixels = ops.parameter(ov.PartialShape([batch, height, width, 3]), np.uint8, name="pixels")
     inside = ops.parameter(ov.PartialShape([batch, 1, 1, width]), np.float32, name="inside")
     channels_first = ops.transpose(ops.convert(pixels, "f32"), ops.constant(np.array([0, 3, 1, 2], dtype=np.int64)))
-    mean = np.array(normalisation.mean, dtype=np.float32).reshape(1, 3, 1, 1)
-    scale = (1 / np.array(normalisation.std, dtype=np.float64)).astype(np.float32).reshape(1, 3, 1, 1)
+    if channels == 1:
+        shares = np.array(BRIGHTNESS[pixel_format], dtype=np.float32).reshape(1, 3, 1, 1)
+        axis = ops.constant(np.array([1], dtype=np.int64))
+        channels_first = ops.reduce_sum(ops.multiply(channels_first, ops.constant(shares)), axis, keep_dims=True)
+    mean = ops.constant(np.array(normalisation.mean[:channels], dtype=np.float32).reshape(1, channels, 1, 1))
+    deviation = np.array(normalisation.std[:channels], dtype=np.float64).reshape(1, channels, 1, 1)
+    scale = (1 / deviation).astype(np.float32)
     # Outside the crop: 0 - 0 x mean. Subtracting first keeps every value exact where bf16 computes it.
-    centred = ops.subtract(channels_first, ops.multiply(inside, ops.constant(mean)))
+    centred = ops.subtract(channels_first, mean if normalisation.black else ops.multiply(inside, mean))
     normalised = ops.multiply(centred, ops.constant(scale))
     for target in inputs[0].output(0).get_target_inputs():
         target.replace_source_output(normalised.output(0))
-    results = _reduce(_output_of(network, output, source), head, source)
+    value = _output_of(network, output, source)
+    results = _reduce(_batch_first(value, batch) if head is Head.TEXT else value, head, source)
+    # One that pads with black has no use for it, and every graph has the same inputs.
     return ov.Model(results, [pixels, inside], "recogniser")
+
+
+def _batch_first(value: ov.Output, batch: int) -> ov.Output:
+    """Of a recurrent reader the steps may come first, [T, N, C]."""
+    shape = value.get_partial_shape()
+    if shape.rank.is_dynamic or len(shape) != 3 or shape[0] == ov.Dimension(batch) or shape[1] != ov.Dimension(batch):
+        return value
+    return ops.transpose(value, ops.constant(np.array([1, 0, 2], dtype=np.int64))).output(0)
 
 
 def _output_of(network: ov.Model, name: str | None, source: str) -> ov.Output:

@@ -151,12 +151,15 @@ class TorchBackend:
         fixed = _fixed_batch(self._weights) if recipe.arguments["kind"] == "onnx" else None
         if fixed is None:
             return False
-        crops = torch.randn((2, 3, self._height, width), generator=torch.Generator().manual_seed(0))
+        crops = torch.randn((2, self._source.channels, self._height, width), generator=torch.Generator().manual_seed(0))
         try:
             make = replace(recipe, arguments={**recipe.arguments, "precision": "f32"}).make(torch.device("cpu"))
             with torch.inference_mode():
                 together = make(self._shape(2, width)).net(crops)
-                alone = torch.cat([make(self._shape(1, width)).net(crop[None]) for crop in crops])
+                alone = torch.cat(
+                    [make(self._shape(1, width)).net(crop[None]) for crop in crops],
+                    dim=1 if recipe.arguments["steps_first"] else 0,
+                )
             if torch.allclose(together, alone, rtol=0, atol=_ROUNDING * float(alone.abs().max())):
                 return False
             fault = "its crops would mix"

@@ -21,6 +21,7 @@ __all__ = ["ExportedNet", "OnnxNet"]
 _SHAPE_ONLY = {"view", "reshape", "permute", "transpose", "squeeze", "unsqueeze", "flatten", "clone", "to", "_to_copy"}
 _SHAPE_ONLY |= {"contiguous", "alias", "detach", "_unsafe_view", "expand", "select"}
 _SHAPE_ONLY_ONNX = {"Reshape", "Squeeze", "Unsqueeze", "Transpose", "Cast", "Flatten", "Identity"}
+_INPUT = "one input of [N, 3, H, W] or [N, 1, H, W]"
 _ACTIVATIONS: dict[str, Activation] = {
     "softmax": "probabilities",
     "_softmax": "probabilities",
@@ -57,8 +58,9 @@ class ExportedNet:
         inputs = self._program.graph_signature.user_inputs
         placeholders = {node.name: node for node in self._program.graph_module.graph.nodes if node.op == "placeholder"}
         shape: Any = placeholders[inputs[0]].meta["val"].shape if len(inputs) == 1 else ()
-        if len(shape) != 4 or shape[1] != 3:
-            raise StartupError(f"{path}: the model must have one input of [N, 3, H, W], not {[str(s) for s in shape]}")
+        if len(shape) != 4 or shape[1] not in (1, 3):
+            raise StartupError(f"{path}: the model must have {_INPUT}, not {[str(s) for s in shape]}")
+        self.channels = int(shape[1])
         self._path = path
         self._height = shape[2] if isinstance(shape[2], int) else None
         self.batch = shape[0] if isinstance(shape[0], int) else None
@@ -149,8 +151,9 @@ class OnnxNet:
         constants = {item.name for item in graph.initializer}
         inputs = [item for item in graph.input if item.name not in constants]
         dims = [dim.dim_value or None for dim in inputs[0].type.tensor_type.shape.dim] if len(inputs) == 1 else []
-        if len(dims) != 4 or dims[1] not in (3, None):
-            raise StartupError(f"{path}: the model must have one input of [N, 3, H, W], not {dims}")
+        if len(dims) != 4 or dims[1] not in (1, 3, None):
+            raise StartupError(f"{path}: the model must have {_INPUT}, not {dims}")
+        self.channels = dims[1] or 3
         # A file for a batch of one is loaded for others too.
         self.batch = None
         self._height, self.width = dims[2], dims[3]

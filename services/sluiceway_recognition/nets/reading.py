@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -24,12 +25,14 @@ class Reading(nn.Module):
     """Normalising and padding, a network, and the reduction of its head.
 
     Args:
-        net: normalised crops [N, 3, H, W] to text: [N, T, C]; classify: [N, C]; embed: [N, D], perhaps with dimensions
+        net: normalised crops [N, C, H, W] to text: [N, T, C]; classify: [N, C]; embed: [N, D], perhaps with dimensions
             of 1 between or behind.
         head: decides the reduction.
         normalisation: before the network.
         activation: what the network ends in; an embedding has none.
         dtype: of the network's weights and inputs.
+        brightness: shares of the channels in the one that the network takes; None for all three.
+        steps_first: the network gives [T, N, C].
         autocast: compute in this instead, except where torch knows better; for networks of users, whose weights stay.
     """
 
@@ -42,6 +45,8 @@ class Reading(nn.Module):
         activation: Activation = "none",
         dtype: torch.dtype = torch.float32,
         autocast: torch.dtype | None = None,
+        brightness: Sequence[float] | None = None,
+        steps_first: bool = False,
     ) -> None:
         super().__init__()
         self.net = net
@@ -49,8 +54,12 @@ class Reading(nn.Module):
         self._activation = activation
         self._dtype = dtype
         self._autocast = autocast
-        self.register_buffer("mean", _per_channel(normalisation.mean))
-        self.register_buffer("scale", _per_channel(tuple(1 / value for value in normalisation.std)))
+        self._black = normalisation.black
+        self._steps_first = steps_first
+        channels = 3 if brightness is None else 1
+        self.register_buffer("brightness", None if brightness is None else _per_channel(tuple(brightness)))
+        self.register_buffer("mean", _per_channel(normalisation.mean[:channels]))
+        self.register_buffer("scale", _per_channel(tuple(1 / value for value in normalisation.std[:channels])))
 
     def forward(self, pixels: Tensor, widths: Tensor) -> tuple[Tensor, ...]:
         """Read crops.
@@ -66,8 +75,15 @@ class Reading(nn.Module):
         columns = torch.arange(pixels.shape[2], device=pixels.device)
         inside = (columns < widths[:, None])[:, None, None, :]
         # In 32 bits up to here, so that pixels are rounded once; the padding is exactly zero.
-        normalised = (pixels.permute(0, 3, 1, 2).to(torch.float32) - self.mean) * self.scale
-        normalised = torch.where(inside, normalised, torch.zeros_like(normalised)).to(self._dtype)
+        images = pixels.permute(0, 3, 1, 2).to(torch.float32)
+        if self.brightness is not None:
+            images = (images * self.brightness).sum(dim=1, keepdim=True)
+        if self._black:
+            images = torch.where(inside, images, torch.zeros_like(images))
+        normalised = (images - self.mean) * self.scale
+        if not self._black:
+            normalised = torch.where(inside, normalised, torch.zeros_like(normalised))
+        normalised = normalised.to(self._dtype)
         with self._arithmetic(pixels.device.type):
             output = self.net(normalised)
         return self._reduce(output)
@@ -83,6 +99,8 @@ class Reading(nn.Module):
             return (output.flatten(1).float(),)
         if self._head is Head.CLASSIFY:
             return (self._probabilities(output.flatten(1).float()),)
+        if self._steps_first:
+            output = output.transpose(0, 1)
         best, indices = output.float().max(dim=-1)
         if self._activation == "none":
             # The greatest probability without writing all of them: exp(max) / sum(exp).
@@ -98,4 +116,4 @@ class Reading(nn.Module):
 
 
 def _per_channel(values: tuple[float, ...]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1)
+    return torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1)

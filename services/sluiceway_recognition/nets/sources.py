@@ -21,7 +21,7 @@ from sluiceway_recognition.nets import store
 from sluiceway_recognition.nets.own_networks import ExportedNet, OnnxNet
 from sluiceway_recognition.nets.reading import Activation, Reading
 from sluiceway_recognition.nets.recognisers import UnknownNetwork
-from sluiceway_recognition.plan import ModelPlan, Normalisation, Precision
+from sluiceway_recognition.plan import BRIGHTNESS, ModelPlan, Normalisation, Precision
 from sluiceway_recognition.types import Head
 
 __all__ = ["Source", "make", "open_source"]
@@ -39,16 +39,18 @@ class Network(Protocol):
         activation: what it ends in.
         batch: the only number of crops that it takes at once; None for any.
         width: the only width that it takes; None for any that its buckets ask for.
+        channels: 3, or 1 for brightness.
         metadata: what its file says of itself.
     """
 
     activation: Activation
     batch: int | None
     width: int | None
+    channels: int
     metadata: dict[str, str]
 
     def module(self, sizes: tuple[int, int, int, int], device: torch.device, dtype: torch.dtype) -> Any:
-        """The module for inputs [N, 3, H, W], on the device, computing in the type; not in training mode."""
+        """The module for inputs [N, C, H, W], on the device, computing in the type; not in training mode."""
         ...
 
     def autocast(self, dtype: torch.dtype) -> torch.dtype | None:
@@ -65,12 +67,14 @@ class Source:
         output_size: classes of a text model or classifier, or length of an embedding.
         metadata: what the file says of itself.
         batch: the only batch that it takes; None for any.
+        channels: 3, or 1 for brightness.
     """
 
     recipe: Recipe
     output_size: int
     metadata: dict[str, str]
     batch: int | None
+    channels: int = 3
 
 
 class _NativeNet:
@@ -79,6 +83,7 @@ class _NativeNet:
     activation: Activation = "none"
     batch: int | None = None
     width: int | None = None
+    channels = 3
 
     def __init__(self, path: Path) -> None:
         if path.suffix == ".onnx":
@@ -131,6 +136,7 @@ def open_source(plan: ModelPlan, precision: Precision) -> Source:
             f"{path}: the model wants crops of width {network.width}; set `max_width` to that, "
             "and `buckets` to that alone"
         )
+    size, steps_first = _output_size(network, plan, plan.buckets[0])
     recipe = Recipe(
         f"{__name__}:make",
         arguments={
@@ -141,12 +147,14 @@ def open_source(plan: ModelPlan, precision: Precision) -> Source:
             "mean": list(plan.normalisation.mean),
             "std": list(plan.normalisation.std),
             "precision": precision,
+            "black": plan.normalisation.black,
+            "brightness": list(BRIGHTNESS[plan.crop_spec.format]),
+            "steps_first": steps_first,
         },
         identity={"weights": plan.weights_sha256},
         code=CODE,
     )
-    size = _output_size(network, plan, plan.buckets[0])
-    return Source(recipe, size, network.metadata, network.batch)
+    return Source(recipe, size, network.metadata, network.batch, network.channels)
 
 
 def make(
@@ -159,22 +167,27 @@ def make(
     mean: Sequence[float],
     std: Sequence[float],
     precision: Precision,
+    black: bool,
+    brightness: Sequence[float],
+    steps_first: bool,
 ) -> Callable[[Shape], Any]:
     """The factory of the recipe; see `sluiceway_runtime.gpu.Recipe`."""
     network = _open(kind, Path(path), output)
     dtype = DTYPES[precision]
     autocast = None if dtype == torch.float32 else network.autocast(dtype)
-    normalisation = Normalisation((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+    normalisation = Normalisation((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]), black)
 
     def for_shape(shape: Shape) -> Any:
         batch, height, width, _ = shape.inputs[0].shape
         return Reading(
-            network.module((batch, 3, height, width), device, dtype),
+            network.module((batch, network.channels, height, width), device, dtype),
             head=Head(head),
             normalisation=normalisation,
             activation=network.activation,
             dtype=torch.float32 if autocast is not None else dtype,
             autocast=autocast,
+            brightness=brightness if network.channels == 1 else None,
+            steps_first=steps_first,
         ).to(device)
 
     return for_shape
@@ -206,13 +219,13 @@ def _open(kind: Kind, path: Path, output: str | None) -> Network:
     return ExportedNet(path, output) if kind == "exported" else OnnxNet(path, output)
 
 
-def _output_size(network: Network, plan: ModelPlan, width: int) -> int:
-    """Compute a blank crop and look at what comes out."""
+def _output_size(network: Network, plan: ModelPlan, width: int) -> tuple[int, bool]:
+    """Compute a blank crop and look at what comes out: its size, and whether steps come before crops ([T, N, C])."""
     if isinstance(network, _NativeNet):
         if plan.head is not Head.TEXT:
             raise StartupError(f"{plan.weights}: the file holds a reader of text, not a model of kind {plan.head}")
-        return network.net.classes
-    sizes = (network.batch or 1, 3, plan.crop_spec.height, width)
+        return network.net.classes, False
+    sizes = (network.batch or 1, network.channels, plan.crop_spec.height, width)
     cpu = torch.device("cpu")
     try:
         with torch.inference_mode():
@@ -224,8 +237,9 @@ def _output_size(network: Network, plan: ModelPlan, width: int) -> int:
         raise StartupError(f"{plan.weights}: the model does not take crops of {sizes[2]} x {width}: {first}") from error
     shape = tuple(output.shape)
     text = plan.head is Head.TEXT
-    if (len(shape) != 3 if text else len(shape) < 2) or shape[0] != sizes[0]:
+    steps_first = text and len(shape) == 3 and shape[0] != sizes[0] and shape[1] == sizes[0]
+    if (len(shape) != 3 if text else len(shape) < 2) or (shape[0] != sizes[0] and not steps_first):
         raise StartupError(
             f"{plan.weights}: a model of kind {plan.head} must have an output of rank {3 if text else 2}, not {shape}"
         )
-    return int(shape[2]) if text else int(output.numel() // sizes[0])
+    return (int(shape[2]) if text else int(output.numel() // sizes[0])), steps_first

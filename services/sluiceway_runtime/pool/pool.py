@@ -98,6 +98,11 @@ class Pool:
         return self._spec.placements
 
     @property
+    def max_batch(self) -> int:
+        """Most items that a worker computes together."""
+        return self._limits.max_batch
+
+    @property
     def able(self) -> bool:
         """Whether work is worth sending: a worker takes it, and this machine is not taken to be ill."""
         return self._scheduler.able

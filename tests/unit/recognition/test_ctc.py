@@ -28,6 +28,13 @@ def test_repeats_merge_and_blanks_part_them() -> None:
     assert decode([0, 0]) == ("", 0.0, (), (), ())
 
 
+def test_the_blank_may_be_any_class_or_end_the_text() -> None:
+    steps, sure = np.array([[1, 1, 4, 1, 2, 0], [4, 1, 1, 1, 1, 1]]), np.full((2, 6), 0.5, np.float32)
+    classes = np.array(["z", "a", "b", "c", ""], dtype=object)
+    assert [path.text for path in ctc.decode(steps, sure, classes, ctc.Convention(blank=4))] == ["aabz", "a"]
+    assert [path.text for path in ctc.decode(steps, sure, classes, ctc.Convention(4, ends=True))] == ["aa", ""]
+
+
 def test_a_character_has_the_confidence_of_its_first_step() -> None:
     path = decode([0, 1, 1, 0, 2], [0.9, 0.5, 1.0, 0.9, 0.25])
     assert path.confidences == (0.5, 0.25)

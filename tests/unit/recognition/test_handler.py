@@ -155,7 +155,7 @@ def test_a_text_model_with_no_number_in_it_fails_the_crop(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ({"shape": [-1, 1, 16, 24]}, "one input of"),
+        ({"shape": [-1, 2, 16, 24]}, "one input of"),
         ({"shape": [-1, 3, 32, 24]}, "wants crops of height 32, not 16"),
     ],
 )

@@ -249,7 +249,7 @@ def test_batches_without_memory_are_made_smaller(tmp_path: Path, monkeypatch, ca
         ((1, 3, 32, 64), False, {"max_width": 64, "buckets": [64]}, "wants crops of height 32"),
         ((1, 3, 16, 64), False, {}, "wants crops of width 64; set `max_width`"),
         ((1, 3, 16, 128), False, {}, "wants crops of width 128; set `max_width` to that, and `buckets` to that alone"),
-        ((1, 1, 16, 64), False, {}, "one input of"),
+        ((1, 2, 16, 64), False, {}, "one input of"),
         ((2, 3, 16, 64), True, {"kind": "classify"}, "labels for a model|rank 2|classes"),
         ((2, 3, 16, 64), True, {"output": "logits"}, "one output without a name"),
         ((2, 3, 16, 64), True, {"max_width": 4000, "buckets": [4000]}, "does not take crops of 16 x 4000"),
