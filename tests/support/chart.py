@@ -176,7 +176,7 @@ ARTEFACT: Object = {
 }
 OUTSIDE: Object = {
     "orchestrator": {
-        "service": {"type": "LoadBalancer", "patch": {"loadBalancerClass": "internal"}},
+        "service": {"type": "LoadBalancer", "patch": {"externalTrafficPolicy": "Local"}},
         "grpcIngress": {
             "enabled": True,
             "className": "nginx",
