@@ -38,7 +38,8 @@ IMAGES: dict[str, tuple[str, str | None]] = {
 
 def packages(requirements: str) -> dict[str, Any]:
     """The packages of Python."""
-    command = ["cyclonedx-py", "requirements", "--pyproject", str(ROOT / "pyproject.toml"), "--mc-type", "application"]
+    command = [sys.executable, "-m", "cyclonedx_py", "requirements", "--mc-type", "application"]
+    command += ["--pyproject", str(ROOT / "pyproject.toml")]
     command += ["--output-reproducible", "--short-PURLs", "--sv", SPECIFICATION.to_version()]
     command.append(str(REQUIREMENTS / f"{requirements}.txt"))
     done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - its own words

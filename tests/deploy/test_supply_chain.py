@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import sys
 from pathlib import Path
@@ -48,8 +47,6 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program.write_text(DOCKER.replace("BASE", BASE))
     program.chmod(0o755)
     monkeypatch.setenv("FOLDER", str(tmp_path))
-    # cyclonedx-py stands beside the interpreter, and is found as any program is.
-    monkeypatch.setenv("PATH", os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])))
     return program
 
 

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
@@ -21,7 +20,7 @@ func main() {
 		panic(err)
 	}
 	connection, err := grpc.Dial("dns:///"+os.Args[1],
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultServiceConfig(policy))
+		grpc.WithInsecure(), grpc.WithDefaultServiceConfig(policy))
 	if err != nil {
 		panic(err)
 	}
