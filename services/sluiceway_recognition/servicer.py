@@ -13,7 +13,7 @@ import grpc.aio
 from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import SluicewayError, Unavailable
-from sluiceway_runtime.pool import Payload, PoolLoad, PoolStatistics, Work
+from sluiceway_runtime.pool import Payload, PoolLimits, PoolLoad, PoolStatistics, Work
 from sluiceway_runtime.recorder import current_call
 from sluiceway_runtime.server.calls import deadline_of, request_id_of
 from sluiceway_runtime.server.convert import set_load
@@ -38,8 +38,8 @@ class StagePool(PoolLike, Protocol):
     """A pool that also says how busy it is."""
 
     @property
-    def max_batch(self) -> int:
-        """See `Pool.max_batch`."""
+    def limits(self) -> PoolLimits:
+        """As it was given."""
         ...
 
     def statistics(self) -> PoolStatistics:
@@ -142,7 +142,7 @@ class RecognitionServicer:
             default_deadline_ms=round(config.default_deadline_s * 1000),
             max_deadline_ms=round(config.max_deadline_s * 1000),
             group=self._stage.group,
-            whole_crops=pool.max_batch if pool is not None else 0,
+            whole_crops=pool.limits.max_batch if pool is not None else 0,
         )
 
     def _work(
