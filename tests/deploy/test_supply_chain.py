@@ -50,7 +50,7 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return program
 
 
-@pytest.mark.parametrize("name", ["orchestrator", "detection", "recognition-cpu", "recognition-gpu"])
+@pytest.mark.parametrize("name", ["orchestrator", "detection"])
 def test_a_bill_of_materials_has_all_that_is_pinned(
     scripts: tuple[ModuleType, ModuleType], docker: Path, name: str
 ) -> None:
