@@ -151,7 +151,7 @@ DECISIONS: tuple[Decision, ...] = (
     _elsewhere("docs/kubernetes.md", "helm install eye", "test-kubernetes"),
     _elsewhere("docs/kubernetes.md", "helm upgrade eye", "test-kubernetes"),
     _elsewhere("docs/kubernetes.md", "DNS:eye-sluiceway-detection", "test-kubernetes"),
-    _elsewhere("docs/kubernetes.md", "externalRules", "test-kubernetes"),
+    Decision("docs/kubernetes.md", "sluiceway top --address", What.TYPED),
     _figures("docs/kubernetes.md", "installed and ready in", "test-kubernetes"),
     Decision("docs/kubernetes.md", ":", What.VALUES),
     Decision("docs/pipelines.md", "[stages.vehicles]", What.CONFIGURATION, replace={"plates.onnx": "{weights}"}),
