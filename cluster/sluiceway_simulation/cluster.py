@@ -13,13 +13,15 @@ from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.config.apis import ApiConfig
 from sluiceway_orchestrator.service import OrchestratorService
 from sluiceway_recognition.config import RecognitionConfig
+from sluiceway_runtime.config import ServerConfig
 from sluiceway_runtime.errors import StartupError
 
 from sluiceway_simulation.clients import Client, Stream
+from sluiceway_simulation.machine import Machine
 from sluiceway_simulation.network.network import Network
 from sluiceway_simulation.network.wire import Wire
 from sluiceway_simulation.stages.process import Process
-from sluiceway_simulation.stages.service import DetectionService, RecognitionService, StagePlan
+from sluiceway_simulation.stages.service import DetectionService, RecognitionService, StagePlan, StageService
 
 __all__ = ["Cluster", "ClusterPlan"]
 
@@ -39,6 +41,7 @@ class ClusterPlan:
         tables: further tables of the configuration (`pipelines`).
         apis: `[api.NAME]` tables.
         wire: the network.
+        cores: of the one machine on which all of it runs; None where each worker has its own.
     """
 
     stages: Mapping[str, tuple[str, StagePlan]]
@@ -48,6 +51,7 @@ class ClusterPlan:
     tables: Mapping[str, Any] = field(default_factory=dict)
     apis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     wire: Wire = field(default_factory=Wire)
+    cores: int | None = None
 
 
 class _Orchestrator(OrchestratorService):
@@ -65,6 +69,7 @@ class Cluster:
         replicas: of each stage, processes that its name stands for.
         gone: processes that were killed or told to stop.
         faults: what must never happen, and did.
+        machine: on which all of it runs; None where each worker has cores of its own.
     """
 
     def __init__(self, plan: ClusterPlan, seed: int, note: Callable[[str], None] = lambda _: None) -> None:
@@ -75,6 +80,7 @@ class Cluster:
         self.orchestrators: list[Process] = []
         self.gone: list[Process] = []
         self.faults: list[str] = []
+        self.machine = None if plan.cores is None else Machine(plan.cores)
         self._seed = seed
         self._made = 0
         self._note = note
@@ -203,9 +209,13 @@ class Cluster:
         }
         if kind == "detection":
             detection = DetectionConfig.model_validate(options)
-            return Process(DetectionService(plan, detection, **facts), detection, self.network, host)
+            return self._process(DetectionService(plan, detection, **facts), detection, host)
         reading = RecognitionConfig.model_validate(options)
-        return Process(RecognitionService(plan, reading, **facts), reading, self.network, host)
+        return self._process(RecognitionService(plan, reading, **facts), reading, host)
+
+    def _process(self, service: StageService, config: ServerConfig, host: str) -> Process:
+        service.bench.machine = self.machine
+        return Process(service, config, self.network, host)
 
     def _orchestrator(self) -> Process:
         plan = self.plan

@@ -12,9 +12,9 @@ import contextvars
 import gc
 import heapq
 import itertools
-import math
 import random
 from asyncio import events
+from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
@@ -31,6 +31,8 @@ BEGIN_S = 1000.0
 MOST_TURNS_AT_A_MOMENT = 1_000_000
 # Of the loop, between two searches for rubbish.
 TURNS_BETWEEN_COLLECTIONS = 200_000
+# Timers that are cancelled and still kept, at most, where they are not less than the others.
+MOST_CANCELLED = 1000
 
 
 class Stuck(Exception):
@@ -65,16 +67,6 @@ class _Future(asyncio.Future[Any]):
         return self.number
 
 
-class _Timer(asyncio.TimerHandle):
-    """Counts itself when it fires."""
-
-    __slots__ = ()
-
-    def _run(self) -> None:
-        self._loop.fired += 1  # type: ignore[attr-defined]  # only a VirtualLoop makes these
-        super()._run()
-
-
 class VirtualLoop(asyncio.BaseEventLoop):
     """A loop in which waiting costs nothing, and nothing comes from outside.
 
@@ -91,8 +83,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.turns = 0
         self._now_s = BEGIN_S
         self._turns_now = 0
-        # The base class asks this for what has come in; it is where time passes.
-        self._selector = self
+        self._ready: deque[asyncio.Handle] = deque()
+        self._stopping = False
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._orders = itertools.count()
+        self._cancelled = 0
         self.set_task_factory(_make_task)
         self.slow_callback_duration = float("inf")
 
@@ -104,28 +99,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """The machine stood still for so long: all that was due meanwhile is late."""
         self._now_s += seconds
 
-    def select(self, timeout: float | None) -> list[Any]:
-        """Nothing ever comes in; the time until the next timer passes at once.
-
-        Raises:
-            Stuck: there is none, or time has not passed for very long.
-        """
-        self.turns += 1
-        if self.turns % TURNS_BETWEEN_COLLECTIONS == 0:
-            gc.collect()
-        if timeout is None:
-            raise Stuck("everything waits, and nothing will happen")
-        if timeout > 0:
-            self._now_s += timeout
-            self._turns_now = 0
-        else:
-            self._turns_now += 1
-            if self._turns_now > MOST_TURNS_AT_A_MOMENT:
-                raise Stuck(f"{MOST_TURNS_AT_A_MOMENT} turns of the loop took no time")
-        # What is due within this of now fires on this turn; it is the least that there is. Were a timer early, whoever
-        # looks at the clock and waits again for the same moment would do so for ever, as time stands still meanwhile.
-        self._clock_resolution = math.ulp(self._now_s)
-        return []
+    def call_soon(  # type: ignore[override]  # as of `call_at`
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        """As the base class, without its checks: nearly all that a simulation does comes by here."""
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
 
     def create_future(self) -> asyncio.Future[Any]:
         """One that is in the same place of a set each time."""
@@ -134,18 +114,62 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_at(  # type: ignore[override]  # the types of arguments are asyncio's to check
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
-        """As the base class, with a timer that is counted."""
-        timer = _Timer(when, callback, args, self, context)
-        heapq.heappush(self._scheduled, timer)  # type: ignore[attr-defined]
+        """As the base class. Timers of one moment fire in the order in which they were set."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._timers, (when, next(self._orders), timer))
+        # A timer that is cancelled tells the loop only if it is told to.
         timer._scheduled = True  # type: ignore[attr-defined]  # noqa: SLF001 - as asyncio's own call_at
         return timer
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Deadlines are set for most of what is done, and nearly all are cancelled: not kept until their time."""
+        del handle
+        self._cancelled += 1
+        if self._cancelled > MOST_CANCELLED and self._cancelled * 2 > len(self._timers):
+            self._timers = [entry for entry in self._timers if not entry[2].cancelled()]
+            heapq.heapify(self._timers)
+            self._cancelled = 0
+
+    def _run_once(self) -> None:
+        """One turn: what is ready, or where nothing is, the time until the next timer passes at once.
+
+        Raises:
+            Stuck: there is none, or time has not passed for very long.
+        """
+        self.turns += 1
+        if self.turns % TURNS_BETWEEN_COLLECTIONS == 0:
+            gc.collect()
+        ready, timers = self._ready, self._timers
+        if ready or self._stopping:
+            self._turns_now += 1
+            if self._turns_now > MOST_TURNS_AT_A_MOMENT:
+                raise Stuck(f"{MOST_TURNS_AT_A_MOMENT} turns of the loop took no time")
+        else:
+            while timers and timers[0][2].cancelled():
+                heapq.heappop(timers)
+                self._cancelled -= 1
+            if not timers:
+                raise Stuck("everything waits, and nothing will happen")
+            if timers[0][0] > self._now_s:
+                self._now_s = timers[0][0]
+                self._turns_now = 0
+        while timers and timers[0][0] <= self._now_s:
+            timer = heapq.heappop(timers)[2]
+            if timer.cancelled():
+                self._cancelled -= 1
+            else:
+                timer._scheduled = False  # type: ignore[attr-defined]  # noqa: SLF001 - as asyncio's own
+                self.fired += 1
+                ready.append(timer)
+        # What becomes ready meanwhile is for the next turn.
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle.cancelled():
+                handle._run()  # noqa: SLF001 - as asyncio's own
 
     def run_in_executor(self, *_: Any) -> NoReturn:  # type: ignore[override]  # whatever is asked for
         """Threads have a time of their own, so there are none."""
         raise RuntimeError("nothing in a simulation may leave its loop")
-
-    def _process_events(self, event_list: list[Any]) -> None:
-        """There are none."""
 
     def _write_to_self(self) -> None:
         """Nobody sleeps who could be woken."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
 from enum import IntEnum
 from types import TracebackType
 from typing import Self
 
 from sluiceway_runtime.errors import QueueFull
 from sluiceway_runtime.priority import Priority
+from sluiceway_runtime.room_line import Line, Waiter
 
 __all__ = [
     "PHASE_SHARES",
@@ -71,54 +71,6 @@ def phase_of_request(size_bytes: int) -> Phase:
     return Phase.SMALL if size_bytes <= SMALL_REQUEST_BYTES else Phase.DOOR
 
 
-@dataclass(slots=True)
-class _Waiter:
-    at_s: float
-    size_bytes: int
-    priority: Priority
-    client: Hashable
-    future: asyncio.Future[None]
-
-
-class _Line:
-    """Who waits for bytes of one phase in one class: by client, each in the order of their arrivals.
-
-    Invariant: no client is here without a waiter.
-    """
-
-    def __init__(self) -> None:
-        self._by_client: dict[Hashable, OrderedDict[int, _Waiter]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._by_client)
-
-    def __iter__(self) -> Iterator[_Waiter]:
-        for waiters in self._by_client.values():
-            yield from waiters.values()
-
-    def push(self, waiter: _Waiter) -> None:
-        self._by_client.setdefault(waiter.client, OrderedDict())[id(waiter)] = waiter
-
-    def remove(self, waiter: _Waiter) -> bool:
-        """Take a waiter out; False if it is out already."""
-        waiters = self._by_client.get(waiter.client)
-        if waiters is None or waiters.pop(id(waiter), None) is None:
-            return False
-        if not waiters:
-            del self._by_client[waiter.client]
-        return True
-
-    def head(self, held: Mapping[Hashable, int]) -> _Waiter | None:
-        """Whose turn it is: of the clients the one that holds the least, and its waiter that is here the longest."""
-        heads = [
-            head
-            for waiters in self._by_client.values()
-            # One that is cancelled takes itself out when its task runs.
-            if (head := next((w for w in waiters.values() if not w.future.done()), None)) is not None
-        ]
-        return min(heads, key=lambda head: (held.get(head.client, 0), head.at_s), default=None)
-
-
 def _no_look() -> None:
     pass
 
@@ -133,6 +85,10 @@ class MemoryBudget:
     holds the least goes first, so that one with much to do does not keep the others waiting. Within a phase no other
     waiter of the class, or of one after it, passes the one whose turn it is, however little it wants.
 
+    What is held for something that may never come is lent: whoever finds no room takes it over, from who has waited in
+    vain for the longest. If that something comes after all it is counted, room or not. So much may be taken over at a
+    time as the whole budget: were all of it to come at once, twice the budget would be here.
+
     Args:
         total_bytes: all that may be held.
         phase_shares: of it, how much may be in use for bytes of each phase to be given out.
@@ -146,11 +102,15 @@ class MemoryBudget:
         self._used = 0
         self._used_in = [0] * len(Phase)
         # By phase and class.
-        self._waiting = [[_Line() for _ in Priority] for _ in Phase]
+        self._waiting = [[Line() for _ in Priority] for _ in Phase]
         # What clients hold; not of those who hold nothing.
         self._held: dict[Hashable, int] = {}
         # How many there are in all of them; nearly always none.
         self._in_line = 0
+        # Accounts whose bytes of a phase are lent, the first of them first; and what others have taken over of whom.
+        self._lent: OrderedDict[Account, Phase] = OrderedDict()
+        self._owed: dict[Account, int] = {}
+        self._owed_bytes = 0
         # Bytes that may still be given back before somebody looks at what the process holds.
         self._until_look = math.inf
         self._look_every = math.inf
@@ -183,7 +143,7 @@ class MemoryBudget:
         own_bytes = self._used_in[phase]
         if not own_bytes or own_bytes + size_bytes <= self._guaranteed[phase][priority]:
             return True
-        if phase is Phase.SMALL and own_bytes + size_bytes > self._small_limit:
+        if self._is_full_of_small(size_bytes, phase):
             return False
         return self._used + size_bytes <= self._limits[phase][priority]
 
@@ -209,7 +169,7 @@ class MemoryBudget:
         """Count bytes if there is room and nobody waits who goes first."""
         if self._in_line and any(self._waiting[phase][: priority + 1]):
             return False
-        if not self.fits(size_bytes, phase, priority):
+        if not self._find_room(size_bytes, phase, priority):
             return False
         self.take(size_bytes, phase, client)
         return True
@@ -219,7 +179,7 @@ class MemoryBudget:
         if self.try_take(size_bytes, phase, priority, client):
             return
         loop = asyncio.get_running_loop()
-        waiter = _Waiter(loop.time() + _HEAD_START_S[priority], size_bytes, priority, client, loop.create_future())
+        waiter = Waiter(loop.time() + _HEAD_START_S[priority], size_bytes, priority, client, loop.create_future())
         line = self._waiting[phase][priority]
         line.push(waiter)
         self._in_line += 1
@@ -235,19 +195,53 @@ class MemoryBudget:
                 self._serve()
             raise
 
+    def lend(self, account: Account, phase: Phase) -> None:
+        """What the account holds for the phase is for something that may never come."""
+        self._lent[account] = phase
+        self._serve()
+
+    def claim(self, account: Account) -> int:
+        """It is lent no longer; returns what others have taken over meanwhile."""
+        self._lent.pop(account, None)
+        owed_bytes = self._owed.pop(account, 0)
+        self._owed_bytes -= owed_bytes
+        return owed_bytes
+
     def give_back(self, size_bytes: int, phase: Phase, client: Hashable) -> None:
         """Bytes are free."""
+        self._discount(size_bytes, phase, client)
+        self._until_look -= size_bytes
+        if self._until_look <= 0:
+            self._until_look = self._look_every
+            self._look()
+        self._serve()
+
+    def _discount(self, size_bytes: int, phase: Phase, client: Hashable) -> None:
         self._used -= size_bytes
         self._used_in[phase] -= size_bytes
         if size_bytes:
             self._held[client] -= size_bytes
             if not self._held[client]:
                 del self._held[client]
-        self._until_look -= size_bytes
-        if self._until_look <= 0:
-            self._until_look = self._look_every
-            self._look()
-        self._serve()
+
+    def _find_room(self, size_bytes: int, phase: Phase, priority: Priority) -> bool:
+        """Whether so many bytes can be given out now; takes over what is missing if it is lent."""
+        while not self.fits(size_bytes, phase, priority):
+            account, lent_phase = next(iter(self._lent.items()), (None, Phase.DOOR))
+            if account is None or self._is_full_of_small(size_bytes, phase):
+                return False
+            lent_bytes = account.held_for(lent_phase)
+            if self._owed_bytes + lent_bytes > self.total_bytes:
+                return False
+            del self._lent[account]
+            self._discount(lent_bytes, lent_phase, account.client)
+            account.taken_over(lent_phase)
+            self._owed[account] = lent_bytes
+            self._owed_bytes += lent_bytes
+        return True
+
+    def _is_full_of_small(self, size_bytes: int, phase: Phase) -> bool:
+        return phase is Phase.SMALL and self._used_in[phase] + size_bytes > self._small_limit
 
     def _serve(self) -> None:
         if self._in_line:
@@ -262,7 +256,7 @@ class MemoryBudget:
         for waiter in sorted(heads, key=lambda head: (head.at_s, head.priority)):
             if waiter.priority >= kept_back:
                 continue
-            if self.fits(waiter.size_bytes, phase, waiter.priority):
+            if self._find_room(waiter.size_bytes, phase, waiter.priority):
                 lines[waiter.priority].remove(waiter)
                 self._in_line -= 1
                 self.take(waiter.size_bytes, phase, waiter.client)
@@ -279,13 +273,14 @@ class Account:
     or is refused (`require`). An account that is closed takes nothing more: what arrives late is not counted.
     """
 
-    __slots__ = ("_budget", "_client", "_closed", "_held", "priority")
+    __slots__ = ("_budget", "_closed", "_held", "_lends", "client", "priority")
 
     def __init__(self, budget: MemoryBudget, priority: Priority, client: Hashable = None) -> None:
         self._budget = budget
         self._held = [0] * len(Phase)
         self._closed = False
-        self._client = client
+        self._lends = False
+        self.client = client
         self.priority = priority
 
     def __repr__(self) -> str:
@@ -308,9 +303,9 @@ class Account:
         """Wait for room for so many more bytes. Bound the wait by the deadline; cancelling it takes nothing."""
         if self._closed:
             return
-        await self._budget.wait_and_take(size_bytes, phase, self.priority, self._client)
+        await self._budget.wait_and_take(size_bytes, phase, self.priority, self.client)
         if self._closed:
-            self._budget.give_back(size_bytes, phase, self._client)
+            self._budget.give_back(size_bytes, phase, self.client)
         else:
             self._held[phase] += size_bytes
 
@@ -330,7 +325,7 @@ class Account:
     def try_reserve(self, size_bytes: int, phase: Phase) -> bool:
         """Take room for so many more bytes now, if there is any."""
         if not self._closed:
-            if not self._budget.try_take(size_bytes, phase, self.priority, self._client):
+            if not self._budget.try_take(size_bytes, phase, self.priority, self.client):
                 return False
             self._held[phase] += size_bytes
         return True
@@ -338,7 +333,7 @@ class Account:
     def add(self, size_bytes: int, phase: Phase) -> None:
         """Count bytes that are here."""
         if not self._closed:
-            self._budget.take(size_bytes, phase, self._client)
+            self._budget.take(size_bytes, phase, self.client)
             self._held[phase] += size_bytes
 
     def remove(self, size_bytes: int, phase: Phase) -> None:
@@ -346,7 +341,7 @@ class Account:
         size_bytes = min(size_bytes, self._held[phase])
         if size_bytes:
             self._held[phase] -= size_bytes
-            self._budget.give_back(size_bytes, phase, self._client)
+            self._budget.give_back(size_bytes, phase, self.client)
 
     def settle(self, size_bytes: int, phase: Phase) -> None:
         """What was estimated is known now: hold exactly this much for the phase, room or not."""
@@ -356,9 +351,33 @@ class Account:
         else:
             self.remove(-difference, phase)
 
+    def lend(self, phase: Phase) -> None:
+        """What it holds for the phase is for something that may never come: others take it over if they need it."""
+        if not (self._closed or self._lends):
+            self._lends = True
+            self._budget.lend(self, phase)
+
+    def claim(self) -> bool:
+        """What it lent is needed now. Returns whether it is still here; if not, `add` or `reserve` it anew."""
+        if not self._lends:
+            return True
+        self._lends = False
+        return not self._budget.claim(self)
+
     def close(self) -> None:
         """Give everything back."""
         self._closed = True
+        self.claim()
         for phase in _PHASES:
             if self._held[phase]:
                 self.remove(self._held[phase], phase)
+
+    # The following are for the budget alone.
+
+    def held_for(self, phase: Phase) -> int:
+        """Bytes that it holds for a phase."""
+        return self._held[phase]
+
+    def taken_over(self, phase: Phase) -> None:
+        """What it held for a phase is another's."""
+        self._held[phase] = 0

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from sluiceway_simulation.clients import Ask, Client, Heard
 from sluiceway_simulation.cluster import Cluster, ClusterPlan
-from sluiceway_simulation.planning.load import Load, arrivals
+from sluiceway_simulation.load import Load, arrivals
+from sluiceway_simulation.stages.pictures import Picture
 from sluiceway_simulation.virtual_time import current_loop, simulate
 
 __all__ = ["Prediction", "predict"]
@@ -46,12 +49,16 @@ class Prediction:
 
 
 def predict(
-    plan: ClusterPlan, load: Load, *, lasts_s: float = 20.0, timeout_s: float = 30.0, seed: int = 1
+    plan: ClusterPlan,
+    load: Load,
+    *,
+    lasts_s: float = 20.0,
+    timeout_s: float = 30.0,
+    seed: int = 1,
+    fronts_ms: float = 0.0,
+    callers: int | None = None,
 ) -> Prediction:
     """Simulate a cluster under a load.
-
-    The time that orchestrators, fronts and clients compute is not in it, so it is a bound from below where those are
-    busy.
 
     Args:
         plan: the cluster.
@@ -59,39 +66,105 @@ def predict(
         lasts_s: simulated seconds, the warm-up included.
         timeout_s: of each call.
         seed: of arrivals, times and all other chance.
+        fronts_ms: what orchestrator, fronts and client compute for an image, one image at a time in each orchestrator.
+            With 0 it is left out, and the prediction is a bound from below where those are busy.
+        callers: so many that wait for their answers (a closed loop) in place of the load's rate.
     """
-    return simulate(partial(_predict, plan, load, lasts_s, timeout_s, seed), seed=seed)
+    return simulate(partial(_predict, _Asked(plan, load, lasts_s, timeout_s, seed, fronts_ms, callers)), seed=seed)
 
 
-async def _predict(plan: ClusterPlan, load: Load, lasts_s: float, timeout_s: float, seed: int) -> Prediction:
-    cluster = Cluster(plan, seed)
+class _Asked(NamedTuple):
+    plan: ClusterPlan
+    load: Load
+    lasts_s: float
+    timeout_s: float
+    seed: int
+    fronts_ms: float
+    callers: int | None
+
+
+async def _predict(asked: _Asked) -> Prediction:
+    plan, lasts_s, callers = asked.plan, asked.lasts_s, asked.callers
+    cluster = Cluster(plan, asked.seed)
     await cluster.start()
     await asyncio.sleep(max(stage.profile.start_s for _, stage in plan.stages.values()) + 5)
-    clients = [cluster.client(f"client {number}", number % plan.orchestrators) for number in range(CLIENTS)]
-    loop = current_loop()
-    begun_s, heard = loop.time(), []
+    run = _Run(cluster, asked.load, asked.timeout_s, asked.fronts_ms / 1000)
     busy_before = _busy_s(cluster)
-
-    async def one(client: Client, ask: Ask) -> None:
-        heard.append(await client.ask(ask))
-
+    chance = random.Random(f"{asked.seed}/arrivals")
     async with asyncio.TaskGroup() as group:
-        for at_s, picture in arrivals(load, lasts_s, random.Random(f"{seed}/arrivals")):
-            await asyncio.sleep(begun_s + at_s - loop.time())
-            ask = Ask(f"image {picture.number}", (picture,), timeout_s=timeout_s)
-            group.create_task(one(clients[picture.number % CLIENTS], ask))
-        await asyncio.sleep(begun_s + lasts_s - loop.time())
+        if callers is None:
+            await run.open(lasts_s, chance, group)
+        else:
+            await run.closed(lasts_s, chance, callers)
         busy_s = {name: seconds - busy_before[name] for name, seconds in _busy_s(cluster).items()}
-    for client in clients:
-        await client.close()
+    await run.close()
     await cluster.stop()
-    counted_s = begun_s + WARM_UP_PART * lasts_s
     workers = {name: plan.replicas[name] * stage.workers for name, (_, stage) in plan.stages.items()}
+    counted_s, end_s = run.begun_s + WARM_UP_PART * lasts_s, run.begun_s + lasts_s
+    # Of callers that wait, what ended while it was measured; of others, what came.
+    heard = [job for job in run.heard if counted_s <= (job.asked_s if callers is None else job.ended_s) < end_s]
     return _summed(
-        [job for job in heard if job.asked_s >= counted_s],
+        heard,
         lasts_s * (1 - WARM_UP_PART),
         {name: busy_s[name] / (workers[name] * lasts_s) for name in workers},
     )
+
+
+class _Run:
+    """A load while it runs."""
+
+    def __init__(self, cluster: Cluster, load: Load, timeout_s: float, fronts_s: float) -> None:
+        self._cluster = cluster
+        self._load = load
+        self._timeout_s = timeout_s
+        self._fronts_s = fronts_s
+        count = len(cluster.orchestrators)
+        self._clients = [cluster.client(f"client {number}", number % count) for number in range(max(CLIENTS, count))]
+        # A front is one thread: what it does for images, it does for one after the other.
+        self._fronts = [asyncio.Lock() for _ in range(count)]
+        self._loop = current_loop()
+        self.begun_s = self._loop.time()
+        self.heard: list[Heard] = []
+
+    async def open(self, lasts_s: float, chance: random.Random, group: asyncio.TaskGroup) -> None:
+        """Images come whatever becomes of those before."""
+        for at_s, picture in arrivals(self._load, lasts_s, chance):
+            await asyncio.sleep(self.begun_s + at_s - self._loop.time())
+            group.create_task(self._one(picture))
+        await asyncio.sleep(self.begun_s + lasts_s - self._loop.time())
+
+    async def closed(self, lasts_s: float, chance: random.Random, callers: int) -> None:
+        """So many callers ask again when they are answered."""
+        numbers = itertools.count(1)
+
+        async def caller() -> None:
+            while self._loop.time() < self.begun_s + lasts_s:
+                await self._one(self._load.picture(next(numbers), chance))
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(callers):
+                group.create_task(caller())
+
+    async def close(self) -> None:
+        """Close the clients."""
+        for client in self._clients:
+            await client.close()
+
+    async def _one(self, picture: Picture) -> None:
+        asked_s = self._loop.time()
+        client: Client = self._clients[picture.number % len(self._clients)]
+        if self._fronts_s:
+            async with self._fronts[picture.number % len(self._fronts)]:
+                await self._compute()
+        heard = await client.ask(Ask(f"image {picture.number}", (picture,), timeout_s=self._timeout_s))
+        heard.asked_s = asked_s
+        self.heard.append(heard)
+
+    async def _compute(self) -> None:
+        if self._cluster.machine is None:
+            await asyncio.sleep(self._fronts_s)
+        else:
+            await self._cluster.machine.work(self._fronts_s)
 
 
 def _summed(heard: Sequence[Heard], seconds: float, busy: Mapping[str, float]) -> Prediction:

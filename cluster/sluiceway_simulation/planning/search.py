@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from sluiceway_simulation.cluster import ClusterPlan
-from sluiceway_simulation.planning.load import Load
+from sluiceway_simulation.load import Load
 from sluiceway_simulation.planning.predict import Prediction, predict
 
 __all__ = ["Goal", "NoPlan", "Option", "cheapest"]
 
 # Simulations that are tried before the goal is taken to be out of reach.
 MOST_TRIES = 40
+# Where the busiest stage computes for less of its time than this, nobody waits for a worker, and more of them gain
+# nothing.
+IDLE = 0.2
 
 
 class NoPlan(Exception):
@@ -43,7 +46,9 @@ class Option:
     prediction: Prediction
 
 
-def cheapest(plan: ClusterPlan, load: Load, goal: Goal, *, lasts_s: float = 20.0, count: int = 3) -> list[Option]:
+def cheapest(
+    plan: ClusterPlan, load: Load, goal: Goal, *, lasts_s: float = 20.0, count: int = 3, fronts_ms: float = 0.0
+) -> list[Option]:
     """The cheapest clusters that meet a goal, the cheapest first.
 
     Args:
@@ -52,25 +57,29 @@ def cheapest(plan: ClusterPlan, load: Load, goal: Goal, *, lasts_s: float = 20.0
         goal: what is wanted.
         lasts_s: of each simulation.
         count: most options.
+        fronts_ms: what an orchestrator computes for an image.
 
     Raises:
         NoPlan: there is none within the bounds.
     """
-    return _Search(plan, load, goal, lasts_s).run()[:count]
+    return _Search(plan, load, goal, lasts_s, fronts_ms).run()[:count]
 
 
 class _Search:
-    def __init__(self, plan: ClusterPlan, load: Load, goal: Goal, lasts_s: float) -> None:
+    def __init__(self, plan: ClusterPlan, load: Load, goal: Goal, lasts_s: float, fronts_ms: float) -> None:
         self._plan = plan
         self._load = load
         self._goal = goal
         self._lasts_s = lasts_s
+        self._fronts_ms = fronts_ms
         self._known: dict[tuple[int, ...], Prediction] = {}
 
     def run(self) -> list[Option]:
         replicas = dict(self._plan.replicas)
         while not (found := self._try(replicas)).meets(self._goal.p99_ms):
             busiest = max(found.busy, key=lambda name: found.busy[name])
+            if found.busy[busiest] < IDLE and not found.failed:
+                raise NoPlan(f"p99 is still {found.p99_ms:.0f} ms, and all are idle for most of the time")
             # In steps of a tenth, so that large clusters are found as fast as small ones.
             replicas[busiest] += max(1, replicas[busiest] // 10)
             if replicas[busiest] > self._goal.most or len(self._known) >= MOST_TRIES:
@@ -96,7 +105,9 @@ class _Search:
         key = tuple(replicas.values())
         if key not in self._known:
             plan = replace(self._plan, replicas=dict(replicas))
-            self._known[key] = predict(plan, self._load, lasts_s=self._lasts_s, timeout_s=self._patience_s)
+            self._known[key] = predict(
+                plan, self._load, lasts_s=self._lasts_s, timeout_s=self._patience_s, fronts_ms=self._fronts_ms
+            )
         return self._known[key]
 
     @property

@@ -39,6 +39,7 @@ class StagePlan:
     Attributes:
         profile: of each worker.
         workers: how many.
+        threads: of each, where they share the cores of a machine.
         credits, overlap, limits, timing: of the pool.
         backend: of a reader; crops of "torch" share a batch only with those of their bucket.
         crop_height_px: of the reader's crops. Less than the real 48 makes bytes cheaper to simulate, and changes
@@ -55,6 +56,7 @@ class StagePlan:
     backend: str = "openvino"
     crop_height_px: int = 4
     options: Mapping[str, Any] = field(default_factory=dict)
+    threads: int = 1
 
 
 class StageService:
@@ -67,7 +69,7 @@ class StageService:
     ) -> None:
         self.plan = plan
         self.bench = Workbench(model, plan.profile, chance, watched)
-        placements = tuple(Placement(index, "cpu", None, 1) for index in range(plan.workers))
+        placements = tuple(Placement(index, "cpu", None, plan.threads) for index in range(plan.workers))
         self._pool = SimulatedPool(
             WorkerSpec("simulated", {}, placements, credits=plan.credits, overlap=plan.overlap),
             plan.limits,

@@ -7,6 +7,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.pool import Pool, PoolLimits, Submission, Timing, WorkerSpec, WorkerState
@@ -16,6 +17,7 @@ from sluiceway_runtime.pool.policy.items import Item
 from sluiceway_runtime.pool.transport.link import End, Ended, Heard, Link
 from sluiceway_runtime.pool.transport.messages import Leaving, Raised, Ready, Recall, Run
 
+from sluiceway_simulation.machine import Job, Machine
 from sluiceway_simulation.stages.models import Model
 from sluiceway_simulation.stages.pictures import Harm
 from sluiceway_simulation.stages.profile import Profile
@@ -32,6 +34,7 @@ class Workbench:
         broken: why no worker of this server can be started; empty if it can.
         watched: told of every item that begins to be computed: is it overdue by that much?
         workers: that are alive.
+        machine: whose cores the workers share with others; None where each has cores, or a device, of its own.
     """
 
     model: Model
@@ -43,6 +46,7 @@ class Workbench:
     computed: int = 0
     busy_s: float = 0.0
     workers: list[SimulatedWorker] = field(default_factory=list)
+    machine: Machine | None = None
 
 
 class SimulatedWorker:
@@ -58,10 +62,11 @@ class SimulatedWorker:
         self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
         self._waiting: dict[int, Waiting] = {}
-        self._begun: deque[tuple[Waiting, asyncio.TimerHandle | None]] = deque()
+        self._begun: deque[tuple[Waiting, asyncio.TimerHandle | Job | None]] = deque()
         self._free_s = 0.0
         self._stopping = self._ready = self._hangs = False
         self.index = placement.index
+        self._threads = placement.threads
         bench.workers.append(self)
         self._timer = self._loop.call_later(bench.profile.start_s * bench.slowness, self._started)
 
@@ -143,8 +148,12 @@ class SimulatedWorker:
             begun_s = max(self._free_s, self._loop.time())
             self._free_s = begun_s + seconds
             bench.busy_s += seconds
-            timer = None if self._hangs else self._loop.call_at(self._free_s, self._finish, seconds)
-            self._begun.append((waiting, timer))
+            self._begun.append((waiting, None if self._hangs else self._compute(seconds)))
+
+    def _compute(self, seconds: float) -> asyncio.TimerHandle | Job:
+        if self._bench.machine is None:
+            return self._loop.call_at(self._free_s, self._finish, seconds)
+        return self._bench.machine.begin(seconds, self._threads, partial(self._finish, seconds))
 
     def _finish(self, seconds: float) -> None:
         begun, _ = self._begun[0]

@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import multiprocessing
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
 
+from sluiceway_simulation.torture.seeds import one, prepare
 from sluiceway_simulation.torture.shrink import shrink
 from sluiceway_simulation.torture.swarm import draw
 from sluiceway_simulation.torture.trial import Verdict, run
 
 # Of a failing seed, so many lines at the end of its story.
 SHOWN_LINES = 60
-
-
-def one(seed: int) -> Verdict:
-    """Run a seed; the story is told by whoever runs it again."""
-    return replace(run(draw(seed)), story=[])
-
-
-def prepare() -> None:
-    """What has been imported stays: looking for rubbish in it is a quarter of a small trial."""
-    gc.collect()
-    gc.freeze()
 
 
 def main() -> int:

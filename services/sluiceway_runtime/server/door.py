@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,13 +12,13 @@ from sluiceway_runtime.config import ServerConfig
 from sluiceway_runtime.errors import ImageTooLarge, InvalidOption, QueueFull, Unavailable, WrongGroup
 from sluiceway_runtime.priority import Priority
 from sluiceway_runtime.server.budget import RECEIVE_COPIES
+from sluiceway_runtime.server.entry import REQUEST_BYTES_KEY, Entry, Places
 from sluiceway_runtime.server.lifecycle import Lifecycle, State
 from sluiceway_runtime.server.security import Security, current_client
 
-__all__ = ["GROUP_KEY", "PRIORITY_KEY", "QUESTIONS", "REQUEST_BYTES_KEY", "Door", "Entry", "current_account"]
+__all__ = ["GROUP_KEY", "PRIORITY_KEY", "QUESTIONS", "REQUEST_BYTES_KEY", "Door", "current_account"]
 
 # Metadata of a call, as `error.proto` describes it.
-REQUEST_BYTES_KEY = "sluiceway-request-bytes"
 PRIORITY_KEY = "sluiceway-priority"
 GROUP_KEY = "sluiceway-group"
 
@@ -47,154 +46,6 @@ FIRST_ESTIMATE_BYTES = 64 * 2**10
 
 # Of the call that is being served. What is added to it counts until the call has ended.
 current_account: contextvars.ContextVar[Account | None] = contextvars.ContextVar("account", default=None)
-
-
-class _Places:
-    """A few places, given out in the order in which they are asked for.
-
-    Attributes:
-        reading: how many of those who have one are being read.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._free = count
-        self._line: deque[asyncio.Future[None]] = deque()
-        self._leaving: set[asyncio.Future[None]] = set()
-        self.reading = 0
-
-    def try_take(self) -> bool:
-        if not self._free or self._line:
-            return False
-        self._free -= 1
-        return True
-
-    async def take(self) -> None:
-        if self.try_take():
-            return
-        turn = asyncio.get_running_loop().create_future()
-        self._line.append(turn)
-        try:
-            await turn
-        except BaseException:
-            if turn.cancelled():
-                self._line.remove(turn)
-                self._serve()
-            else:
-                self.give_back()
-            raise
-
-    def give_back(self) -> None:
-        self._free += 1
-        self._serve()
-
-    def _serve(self) -> None:
-        # One that is cancelled takes itself out of the line when its task runs.
-        while self._free and (turn := next((turn for turn in self._line if not turn.done()), None)) is not None:
-            self._free -= 1
-            self._line.remove(turn)
-            turn.set_result(None)
-
-    def begin(self) -> None:
-        """One who has a place is being read from now on."""
-        self.reading += 1
-
-    def end(self) -> None:
-        """It has been read, or never will be."""
-        self.reading -= 1
-        for leaving in self._leaving:
-            if not leaving.done():
-                leaving.set_result(None)
-
-    async def one_read(self) -> None:
-        """Return when one of those who are being read no longer is."""
-        leaving = asyncio.get_running_loop().create_future()
-        self._leaving.add(leaving)
-        try:
-            await leaving
-        finally:
-            self._leaving.discard(leaving)
-
-
-class Entry:
-    """A call that was let in: what it holds until it ends.
-
-    Attributes:
-        account: its bytes.
-        phase: in which they are counted while they are those of the request.
-        patience_s: how long its request may take to be read; None where nobody watches.
-        silent_s: likewise, where it is given up without a word.
-    """
-
-    __slots__ = ("_declared", "_learn", "_leave", "_places", "_reads", "account", "patience_s", "phase", "silent_s")
-
-    def __init__(self, account: Account, declared: int | None, leave: Callable[[], None]) -> None:
-        self._declared = declared
-        self._leave: Callable[[], None] | None = leave
-        self._learn: Callable[[int], None] | None = None
-        self._places: _Places | None = None
-        self._reads = False
-        self.account = account
-        self.phase = Phase.DOOR
-        self.patience_s: float | None = None
-        self.silent_s: float | None = None
-
-    def received(self, size_bytes: int) -> None:
-        """A message has been read, and so large it is.
-
-        Raises:
-            InvalidOption: it is larger than the call said.
-        """
-        if self._learn is None:
-            self.account.settle(size_bytes, self.phase)
-            self._give_back_place()
-        else:
-            # A message of a stream is for an account of its own. Here is the room that the next one is read into, which
-            # is that of the largest so far.
-            self._learn(size_bytes)
-            self.account.settle(max(self.account.held_bytes, size_bytes * RECEIVE_COPIES), Phase.DOOR)
-        if self._declared is not None and size_bytes > self._declared:
-            raise InvalidOption(
-                f"the request has {size_bytes} bytes, and the call said {self._declared}",
-                metadata={REQUEST_BYTES_KEY: str(self._declared), "size_bytes": str(size_bytes)},
-            )
-
-    def close(self) -> None:
-        """The call has ended; twice does no harm."""
-        self.account.close()
-        self._give_back_place()
-        if self._leave is not None:
-            leave, self._leave = self._leave, None
-            leave()
-
-    # The following are for the door alone.
-
-    def learn(self, learn: Callable[[int], None]) -> None:
-        """What is read are messages of a stream."""
-        self._learn = learn
-
-    def try_take(self, places: _Places) -> bool:
-        """Take one of the places if it is free."""
-        if not places.try_take():
-            return False
-        self._places = places
-        return True
-
-    async def take(self, places: _Places) -> None:
-        """Wait for one of the places, and keep it until the request has been read."""
-        await places.take()
-        self._places = places
-
-    def begin(self, places: _Places) -> None:
-        """Its bytes have been reserved as well."""
-        places.begin()
-        self._reads = True
-
-    def _give_back_place(self) -> None:
-        if self._places is not None:
-            places, self._places = self._places, None
-            if self._reads:
-                places.end()
-            places.give_back()
 
 
 class Door:
@@ -233,9 +84,9 @@ class Door:
         worth_bytes = config.max_message_bytes * RECEIVE_COPIES
         # An idle server has room for all of them: who finds none is kept out by what others hold.
         room_bytes = budget.limit_bytes(Phase.DOOR, Priority.NORMAL)
-        self._reading = _Places(max(1, min(READING_PLACES, room_bytes // worth_bytes)))
+        self._reading = Places(max(1, min(READING_PLACES, room_bytes // worth_bytes)))
         self._worth_bytes = worth_bytes
-        self._questions = _Places(QUESTION_PLACES)
+        self._questions = Places(QUESTION_PLACES)
         self._stream_bytes = float(FIRST_ESTIMATE_BYTES)
         self._waiting: set[asyncio.Timeout] = set()
 
@@ -281,8 +132,8 @@ class Door:
                 if declared is None and not entry.try_take(self._questions):
                     await self._wait(entry.take(self._questions), question=True)
             elif streams:
-                entry.learn(self._learn)
                 largest = declared or min(self._max_message_bytes, int(self._stream_bytes))
+                entry.learn(self._learn, largest * RECEIVE_COPIES)
                 await self._reserve(entry.account, largest * RECEIVE_COPIES)
             elif declared is not None:
                 if declared > MEDIUM_BYTES:

@@ -26,9 +26,10 @@ from sluiceway_runtime.errors import (
 from sluiceway_runtime.metrics.calls import CallMetrics
 from sluiceway_runtime.recorder import Recorder, fault_of
 from sluiceway_runtime.server.calls import REQUEST_ID_KEY, begin_request, current_request_id
-from sluiceway_runtime.server.door import QUESTIONS, Door, Entry, current_account
+from sluiceway_runtime.server.door import QUESTIONS, Door, current_account
+from sluiceway_runtime.server.entry import Entry, by_message
 from sluiceway_runtime.server.security import current_client
-from sluiceway_runtime.server.status import brief, code_of, trailers
+from sluiceway_runtime.server.status import brief, code_of, forget_frames, trailers
 from sluiceway_runtime.tracing import Tracer
 from sluiceway_runtime.tracing.calls import TracedCall, begin_call, end_call
 from sluiceway_runtime.watch.durations import Durations
@@ -265,7 +266,11 @@ def _wrap(handler: grpc.RpcMethodHandler[Any, Any]) -> _Handlers:
     serialise = handler.response_serializer
     read_by_us = _reading(handler.request_deserializer, raises=True)
     if handler.request_streaming:
-        plain = make_watched(wrap(behaviour), request_deserializer=read_by_us, response_serializer=serialise)
+        plain = make_watched(
+            wrap(by_message(behaviour, lambda: _current_call.get().entry)),
+            request_deserializer=read_by_us,
+            response_serializer=serialise,
+        )
         return _Handlers(plain, plain)
     read_by_grpc = _reading(handler.request_deserializer, raises=False)
     return _Handlers(
@@ -359,7 +364,7 @@ def _as_told(method: str, error: BaseException) -> BaseException:
     if not isinstance(error, asyncio.CancelledError) or was_asked_to_end():
         return error
     log.error("%s waited for what was cancelled", method, exc_info=error)
-    _forget_frames(error)
+    forget_frames(error)
     return Unavailable("the work was broken off", retry_after_s=1.0)
 
 
@@ -379,20 +384,10 @@ async def _tell(method: str, context: Context, error: BaseException) -> None:
         return
     if not isinstance(error, SluicewayError):
         log.error("%s failed", method, exc_info=error)
-        _forget_frames(error)
+        forget_frames(error)
         error = Internal("internal error", metadata={"request_id": current_request_id.get()})
     else:
-        _forget_frames(error)
+        forget_frames(error)
     await context.abort(
         code_of(error), brief(error.message), (*trailers(error), (REQUEST_ID_KEY, current_request_id.get()))
     )
-
-
-def _forget_frames(error: BaseException | None) -> None:
-    """Let go of the frames that an error passed, and of the requests in them.
-
-    They are part of a circle with gRPC's own error, so they would stay until the next search for garbage.
-    """
-    while error is not None:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__

@@ -19,6 +19,7 @@ __all__ = [
     "REASONS",
     "brief",
     "code_of",
+    "forget_frames",
     "code_of_reason",
     "error_of_reason",
     "from_rpc_error",
@@ -156,3 +157,13 @@ def _named(error: grpc.aio.AioRpcError) -> SluicewayError | None:
         if info is not None and info.domain == DOMAIN:
             return error_of_reason(info.reason, status.message, dict(info.metadata), retry_after_s)
     return None
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Let go of the frames that an error passed, and of the requests in them.
+
+    They are part of a circle with gRPC's own error, so they would stay until the next search for garbage.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

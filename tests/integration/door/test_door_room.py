@@ -9,6 +9,7 @@ import grpc
 import grpc.aio
 from door_service import (
     MIB,
+    PREFIX,
     STAGE,
     Held,
     call,
@@ -151,3 +152,29 @@ async def test_questions_are_answered_whatever_waits(
             assert await call(channel, 0, declared=declared, method="Describe") == b"0"
     service.go.set()
     assert await waiting == str(10 * MIB).encode()
+
+
+async def test_streams_that_say_nothing_keep_nobody_waiting_and_are_read_again_in_their_turn(
+    orchestrator: tuple[Server, grpc.aio.Channel], service: Held
+) -> None:
+    """Six streams of 10 MiB each would hold 120 MiB for ever, where there is room for 54 at the door."""
+    server, channel = orchestrator
+    said = (("sluiceway-request-bytes", str(10 * MIB)),)
+    streams = []
+    for number in range(6):
+        streams.append(channel.stream_stream(PREFIX + "SS")(metadata=said))
+        await streams[-1].write(bytes(10 * MIB))
+        assert await streams[-1].read() == b"\0"
+        assert len(service.read) == number + 1
+    held = call(channel, 10 * MIB)
+    await until(lambda: len(service.read) == 7)
+    for stream in streams:
+        await stream.write(bytes(10 * MIB))
+        assert await stream.read() == b"\0"
+    # Each message that came is told of, and read into room that was reserved from then on.
+    assert server.budget.used_bytes <= 54 * MIB + 20 * MIB
+    service.go.set()
+    await held
+    for stream in streams:
+        await stream.done_writing()
+        assert await stream.read() is grpc.aio.EOF

@@ -262,6 +262,57 @@ async def test_the_truth_replaces_an_estimate_whichever_is_larger(budget: Memory
         assert budget.used_bytes == 0
 
 
+async def test_what_is_lent_is_there_for_who_finds_no_room_and_the_longest_lent_goes_first(
+    budget: MemoryBudget,
+) -> None:
+    idle = [budget.account(INTERACTIVE) for _ in range(3)]
+    for account in idle:
+        account.require(200, DOOR)
+    for account in (idle[1], idle[0]):
+        account.lend(DOOR)
+    with budget.account(INTERACTIVE) as other:
+        assert other.try_reserve(100, DOOR)
+        assert [account.held_bytes for account in idle] == [200, 0, 200]
+        assert not idle[1].claim()
+        assert idle[0].claim()
+        late = waiting(other, 250)
+        await settled()
+        assert not late.done(), "what is claimed, or was never lent, stays where it is"
+        idle[0].lend(DOOR)
+        await settled()
+        assert late.done()
+        assert budget.used_bytes == 550
+    for account in idle:
+        account.close()
+
+
+async def test_nothing_is_taken_over_that_would_not_help(budget: MemoryBudget) -> None:
+    with budget.account() as idle, budget.account() as other:
+        idle.require(300, DOOR)
+        idle.lend(DOOR)
+        other.require(225, SMALL)
+        assert not other.try_reserve(26, SMALL), "small requests together have their bound"
+        assert idle.claim()
+
+
+async def test_no_more_is_taken_over_at_a_time_than_there_is(budget: MemoryBudget) -> None:
+    """Were all of it to come at once, there would be twice the budget and no more."""
+    accounts = []
+    for _ in range(20):
+        account = budget.account(INTERACTIVE)
+        if not account.try_reserve(100, DOOR):
+            break
+        account.lend(DOOR)
+        accounts.append(account)
+    assert len(accounts) == 16
+    for account in accounts:
+        if not account.claim():
+            account.add(100, DOOR)
+    assert budget.used_bytes == 1600
+    for account in accounts:
+        account.close()
+
+
 SIZES = st.sampled_from((0, 1, 100, 300, 500, 700, 1500))
 PHASES = st.sampled_from((DOOR, DOOR, DOOR, FETCH, WORK))
 
@@ -277,6 +328,7 @@ class Accounts(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.budget = MemoryBudget(1000)
         self.open: list[Account] = []
+        self.lent: set[Account] = set()
         self.tasks: list[tuple[asyncio.Task[None], Account, int, Phase]] = []
         # The door is full from the start.
         full = self.budget.account()
@@ -309,9 +361,20 @@ class Accounts(RuleBasedStateMachine):
         held = account.held_bytes
         fits = self.budget.fits(size_bytes, phase, account.priority)
         if account.try_reserve(size_bytes, phase):
-            assert fits or account not in self.open
+            assert fits or self.lent or account not in self.open
         else:
-            assert account.held_bytes == held
+            assert account.held_bytes == held or account in self.lent
+
+    @rule(account=accounts, phase=PHASES)
+    def lend(self, account: Account, phase: Phase) -> None:
+        account.lend(phase)
+        self.lent.add(account)
+
+    @rule(account=accounts)
+    def claim(self, account: Account) -> None:
+        self.lent.discard(account)
+        account.claim()
+        assert account.claim(), "once is enough"
 
     @rule(size_bytes=SIZES)
     def some_of_what_is_there_from_the_start_goes(self, size_bytes: int) -> None:
@@ -332,6 +395,7 @@ class Accounts(RuleBasedStateMachine):
     def close(self, account: Account) -> None:
         account.close()
         self.open.remove(account)
+        self.lent.discard(account)
 
     @invariant()
     def nothing_is_negative(self) -> None:

@@ -5,7 +5,7 @@ import random
 import pytest
 from sluiceway_runtime.pool import PoolLimits
 from sluiceway_simulation.cluster import ClusterPlan
-from sluiceway_simulation.planning.load import BURST_PART, CYCLE_S, Load, arrivals
+from sluiceway_simulation.load import BURST_PART, CYCLE_S, Load, arrivals
 from sluiceway_simulation.planning.predict import predict
 from sluiceway_simulation.planning.search import Goal, NoPlan, cheapest
 from sluiceway_simulation.stages.profile import Curve, Profile

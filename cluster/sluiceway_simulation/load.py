@@ -24,18 +24,25 @@ class Load:
         regions: of an image, on average; at least none, at most twice as many.
         widths_px: of crops, from the narrowest to the widest.
         burst: during a burst this many times the average comes; 1 for arrivals that know nothing of each other.
+        counts: where known, the regions of real images, from which those of an image are drawn.
     """
 
     rate_per_s: float
     regions: int = 10
     widths_px: tuple[int, int] = (60, 200)
     burst: float = 1.0
+    counts: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rate_per_s <= 0 or self.regions < 0:
             raise ValueError("rate_per_s must be positive, and regions not negative")
         if not 1 <= self.burst <= 1 / BURST_PART:
             raise ValueError(f"burst must lie in 1 to {1 / BURST_PART:g}")
+
+    def picture(self, number: int, chance: random.Random) -> Picture:
+        """An image of this load."""
+        regions = chance.choice(self.counts) if self.counts else chance.randint(0, 2 * self.regions)
+        return Picture(number, regions, chance.randint(*self.widths_px))
 
     def rate_at(self, at_s: float) -> float:
         """Images a second at a moment."""
@@ -57,4 +64,4 @@ def arrivals(load: Load, lasts_s: float, chance: random.Random) -> Iterator[tupl
             return
         if chance.random() * most_per_s < load.rate_at(at_s):
             number += 1
-            yield at_s, Picture(number, chance.randint(0, 2 * load.regions), chance.randint(*load.widths_px))
+            yield at_s, load.picture(number, chance)

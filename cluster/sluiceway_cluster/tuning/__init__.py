@@ -1,0 +1,1 @@
+"""Measuring clusters that are started here, for `tune`."""
