@@ -18,6 +18,11 @@ __all__ = ["DEFAULT_MODEL", "ModelConfig", "RecognitionConfig", "RecognitionHttp
 DEFAULT_MODEL = "ppocrv6-tiny"
 # As PaddleOCR turns them. Boxes around a single narrow letter are below it.
 TURN_RATIO = 1.5
+# Eyes, tip of the nose and corners of the mouth, as networks that recognise faces are trained (crops of 112 x 112).
+FACE_POINTS = tuple(
+    (round(x / 112, 5), round(y / 112, 5))
+    for x, y in ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
+)
 # One number for all channels, or one for each.
 PerChannel = float | tuple[float, float, float]
 Bucket = Annotated[int, Field(ge=1, le=MAX_WIDTH_PX)]
@@ -45,6 +50,15 @@ class ModelConfig(BaseModel):
     turn_ratio: float | None = Field(
         None, description="Regions so many times as high as wide are turned by 90 degrees; by default 1.5 for text."
     )
+    align: Literal["keypoints"] | None = Field(
+        None, description="keypoints: crops are cut so that the keypoints of their regions lie at align_points."
+    )
+    align_points: tuple[tuple[float, float], ...] | None = Field(
+        None,
+        min_length=2,
+        max_length=100,
+        description="x and y of each, in parts of the crop's width and height; by default those of a face.",
+    )
     buckets: tuple[Bucket, ...] | None = Field(None, description="Widths that crops are padded to, ascending.")
     mean: PerChannel = Field(127.5, description="Subtracted from pixels of 0 to 255.")
     std: PerChannel = Field(127.5, description="Pixels are then divided by this.")
@@ -71,6 +85,8 @@ class ModelConfig(BaseModel):
             raise ValueError("upright is for networks that read text")
         if self.options and self.recognizer is None:
             raise ValueError("options are for a recognizer")
+        if self.align_points is not None and self.align is None:
+            raise ValueError('align_points are for align = "keypoints"')
         if self.alphabet is not None and self.characters is not None:
             raise ValueError("give either characters or alphabet, not both")
         own = self.alphabet is not None or self.blank != "first" or self.decoder != "ctc"
@@ -96,6 +112,13 @@ class ModelConfig(BaseModel):
         return ResizeRule.FIT_HEIGHT if self.kind is Head.TEXT else ResizeRule.STRETCH
 
     @property
+    def points(self) -> tuple[float, ...]:
+        """Where keypoints are to lie, see `CropSpec.align_points`."""
+        if self.align is None:
+            return ()
+        return tuple(value for point in self.align_points or FACE_POINTS for value in point)
+
+    @property
     def turns_from(self) -> float:
         """The ratio of height to width in force, from which regions are turned."""
         if self.turn_ratio is not None:
@@ -105,7 +128,7 @@ class ModelConfig(BaseModel):
     @property
     def widths(self) -> tuple[int, ...]:
         """The buckets in force, none wider than is needed."""
-        if self.rule is ResizeRule.STRETCH:
+        if self.rule is not ResizeRule.FIT_HEIGHT:
             return (self.max_width,)
         if self.buckets is not None:
             return self.buckets
