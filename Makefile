@@ -284,7 +284,8 @@ PAGE_TOOLS := build/page/.ready
 test-page: $(PAGE_TOOLS) ## drive the page of the HTTP port in Chromium (2 minutes)
 	$(BIN)/python -m pytest -m slow tests/page
 
-screenshots: $(PAGE_TOOLS) ## draw the pictures in README and docs anew, from a cluster that runs here
+screenshots: $(PAGE_TOOLS) ## draw the pictures in README and docs anew, from a cluster and a Prometheus that run here (2 minutes)
+	@command -v prometheus >/dev/null || { echo "missing prometheus: apt-get install --no-install-recommends prometheus" >&2; exit 1; }
 	$(BIN)/sluiceway models pull --defaults
 	PYTHONPATH=tests/support $(BIN)/python tests/page/screenshots.py
 

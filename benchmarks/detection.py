@@ -225,8 +225,10 @@ class Benchmark:
             return {}
         start, shapes = self._stack.enter_context, self._subject.one_shape
         try:
-            one = start(self._server(prefix=start(quota(1.0)), shapes=shapes))
-            thirds = [start(self._server(prefix=start(quota(self._cores / 3)), shapes=shapes)) for _ in range(THIRDS)]
+            one = start(self._server(prefix=start(quota(1.0)).words, shapes=shapes))
+            thirds = [
+                start(self._server(prefix=start(quota(self._cores / 3)).words, shapes=shapes)) for _ in range(THIRDS)
+            ]
         except QuotaUnavailable as error:
             say(f"no quota can be set here: {error}")
             return {}

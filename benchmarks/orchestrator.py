@@ -48,7 +48,7 @@ OPTIONS = [
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
 ]
 DETECT = "/sluiceway.detection.v1.DetectionService/Detect"
-RECOGNIZE = "/sluiceway.recognition.v1.RecognitionService/Recognize"
+RECOGNIZE = "/sluiceway.recognition.v1.RecognitionService/RecognizeWhole"
 # Several may run at once, and nobody asks them over HTTP.
 NO_HTTP = {"SLUICEWAY_ORCHESTRATOR__HTTP__ENABLED": "false"}
 PROCESS = "/sluiceway.pipeline.v1.PipelineService/Process"
@@ -107,7 +107,7 @@ async def serve_stage(kind: str) -> None:
         async def detect(_request: bytes, _context: Any) -> bytes:
             return found
 
-        method = DETECT, grpc.unary_unary_rpc_method_handler(detect)  # type: ignore[arg-type]
+        methods = {"Detect": grpc.unary_unary_rpc_method_handler(detect)}  # type: ignore[arg-type]
         described = detection_pb2.DescribeResponse(classes=["textline", "image"]).SerializeToString()
     else:
         read, name = recognize_response(), "sluiceway.recognition.v1.RecognitionService"
@@ -115,20 +115,23 @@ async def serve_stage(kind: str) -> None:
         async def recognize(_request: bytes, _context: Any) -> AsyncIterator[bytes]:
             yield read
 
-        method = RECOGNIZE, grpc.unary_stream_rpc_method_handler(recognize)  # type: ignore[arg-type]
+        async def recognize_whole(_request: bytes, _context: Any) -> bytes:
+            return read
+
+        methods = {
+            "Recognize": grpc.unary_stream_rpc_method_handler(recognize),  # type: ignore[arg-type]
+            "RecognizeWhole": grpc.unary_unary_rpc_method_handler(recognize_whole),  # type: ignore[arg-type]
+        }
         model = recognition_pb2.ModelDescription(
             model=model_pb2.Model(name="reader"), crop_spec=crop_pb2.CropSpec(name="reader", height=48, max_width=320)
         )
-        described = recognition_pb2.DescribeResponse(models=[model]).SerializeToString()
+        described = recognition_pb2.DescribeResponse(models=[model], whole_crops=32).SerializeToString()
 
     async def describe(_request: bytes, _context: Any) -> bytes:
         return described
 
-    handlers = {
-        method[0].rpartition("/")[2]: method[1],
-        "Describe": grpc.unary_unary_rpc_method_handler(describe),  # type: ignore[arg-type]
-    }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+    methods["Describe"] = grpc.unary_unary_rpc_method_handler(describe)  # type: ignore[arg-type]
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, methods),))
     servicer = health.aio.HealthServicer()
     await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
@@ -154,12 +157,11 @@ async def serve_proxy(detection: str, recognition: str) -> None:
             regions = pipeline_pb2.Regions.FromString(only.SerializeToString())
             regions.step, regions.page.width, regions.page.height = "text", found.width, found.height
             yield pipeline_pb2.ProcessResponse(regions=regions)
-            read = stubs[1].Recognize(recognition_pb2.RecognizeRequest(crops=found.crops))
-            async for answer in read:
-                read_here = recognition_pb2.RecognizeResponse(recognitions=answer.recognitions)
-                values = pipeline_pb2.Values.FromString(read_here.SerializeToString())
-                values.step, values.subject = "words", pipeline_pb2.SUBJECT_REGION
-                yield pipeline_pb2.ProcessResponse(values=values)
+            answer = await stubs[1].RecognizeWhole(recognition_pb2.RecognizeRequest(crops=found.crops))
+            read_here = recognition_pb2.RecognizeResponse(recognitions=answer.recognitions)
+            values = pipeline_pb2.Values.FromString(read_here.SerializeToString())
+            values.step, values.subject = "words", pipeline_pb2.SUBJECT_REGION
+            yield pipeline_pb2.ProcessResponse(values=values)
             yield pipeline_pb2.ProcessResponse(done=pipeline_pb2.SourceDone(reading_order=range(CROPS)))
             yield pipeline_pb2.ProcessResponse(job_done=pipeline_pb2.JobDone(succeeded=1))
 
@@ -297,12 +299,11 @@ async def direct_latency_ms(detection: str, recognition: str, calls: int) -> flo
         grpc.aio.insecure_channel(detection, options=OPTIONS) as first,
         grpc.aio.insecure_channel(recognition, options=OPTIONS) as second,
     ):
-        detect, recognize = first.unary_unary(DETECT), second.unary_stream(RECOGNIZE)
+        detect, recognize = first.unary_unary(DETECT), second.unary_unary(RECOGNIZE)
         for _ in range(calls):
             started = time.perf_counter()
             await detect(detect_bytes)
-            async for _answer in recognize(recognize_bytes):
-                pass
+            await recognize(recognize_bytes)
             times.append((time.perf_counter() - started) * 1000)
     return statistics.median(times[calls // 5 :])
 

@@ -125,7 +125,8 @@ class Ledger:
         self.ends[end] += 1
         right = answer.is_right(number, question.regions) if question.expected == "OK" else end == question.expected
         if not right:
-            self.wrong.append(f"{number}: {end} instead of {question.expected}; {dict(answer.texts)}, {answer.code}")
+            came = f"{dict(answer.texts)}, {answer.code} after {answer.took_s:.1f} s ({answer.details})"
+            self.wrong.append(f"{number}: {end} instead of {question.expected}; {came}")
 
 
 async def single(caller: Caller, ledger: Ledger, until_over: asyncio.Event) -> None:

@@ -77,7 +77,7 @@ class PipelineServicer:
         """Run one job."""
         self._jobs.check()
         deadline = deadline_of(context, self._config)
-        job = self._job(read_request(data), context, deadline, request_id_of(context))
+        job = self._job(read_request(data), context, _client(context), deadline, request_id_of(context))
         runner, outbox = self._jobs.start(job)
         # The generator may be left lying when the client goes while a message is being written: this is not.
         _cancel_when_over(context, runner)
@@ -95,8 +95,10 @@ class PipelineServicer:
         self, requests: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[pipeline_pb2.ProcessStreamResponse]:
         """Run many jobs; the next is read when there is room for it."""
-        outbox = self._jobs.outbox(_client(context))
-        runner = asyncio.create_task(self._run_stream(requests, context, outbox), name="stream of jobs")
+        # Asked for while the call runs: of one that has ended, gRPC would end the process.
+        client = _client(context)
+        outbox = self._jobs.outbox(client)
+        runner = asyncio.create_task(self._run_stream(requests, context, client, outbox), name="stream of jobs")
         _cancel_when_over(context, runner)
         async with read_by(runner, outbox):
             async for addressed in outbox:
@@ -125,17 +127,17 @@ class PipelineServicer:
             # It always ends with one.
             status.exception()
 
-    def _job(self, request: Request, context: Context, deadline: Deadline, request_id: str) -> Job:
+    def _job(self, request: Request, context: Context, client: str, deadline: Deadline, request_id: str) -> Job:
         return job_from_request(
             request,
-            client=_client(context),
+            client=client,
             deadline=deadline,
             request_id=request_id,
             limits=self._limits,
             longest=None if context.time_remaining() is not None else Deadline.after(self._config.max_deadline_s),
         )
 
-    async def _run_stream(self, requests: AsyncIterator[bytes], context: Context, outbox: Outbox) -> None:
+    async def _run_stream(self, requests: AsyncIterator[bytes], context: Context, client: str, outbox: Outbox) -> None:
         """Read and run jobs until the client has said its last; cancelling ends them all."""
         stream = _Stream(self._config.max_jobs_per_stream, outbox)
         request_id = request_id_of(context)
@@ -147,7 +149,7 @@ class PipelineServicer:
                     break
                 number += 1
                 name = f"{request_id}.{number}"
-                account = self._budget.account(client=_client(context))
+                account = self._budget.account(client=client)
                 try:
                     action, fault = read_action(data), None
                 except SluicewayError as error:
@@ -164,7 +166,7 @@ class PipelineServicer:
                         raise fault
                     name = action.job.message.job_id or name
                     # From now, not from the beginning of the stream, which may be open for hours.
-                    job = self._job(action.job, context, deadline_of(context, self._config), name)
+                    job = self._job(action.job, context, client, deadline_of(context, self._config), name)
                     stream.require_free(job.job_id)
                     task = self._jobs.begin(job, outbox, group.create_task)
                 except SluicewayError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -62,6 +63,7 @@ async def recognise(
     priority: Priority,
     window: int,
     calls: Callable[[], int] = lambda: 1,
+    whole: bool = False,
 ) -> AsyncGenerator[list[CropResult], None]:
     """Compute crops; yields those that are done: the first at once, later ones together with what follows within 4 ms.
 
@@ -78,6 +80,7 @@ async def recognise(
         priority: of the request.
         window: most crops of this request in the pool at once; leaves room for other requests.
         calls: how many requests are under way.
+        whole: yield once, when all are done.
 
     Raises:
         QueueFull, Unavailable, DeadlineExceeded: the call as a whole failed; what was yielded stays valid.
@@ -87,7 +90,7 @@ async def recognise(
         (`contextlib.aclosing`).
     """
     loop = asyncio.get_running_loop()
-    next_s = 0.0  # when the next ones may be sent
+    next_s = math.inf if whole else 0.0  # when the next ones may be sent
     ready = [CropResult(crop_id, work) for crop_id, work in crops if not isinstance(work, Work)]
     waiting = [(crop_id, work) for crop_id, work in crops if isinstance(work, Work)]
     flow = _Flow(pool, request_id, deadline, priority)
@@ -165,7 +168,7 @@ class _Flow:
         """Wait for answers; returns those that have come.
 
         Args:
-            until_s: when to return at the latest, on the loop's clock.
+            until_s: when to return at the latest, on the loop's clock; infinite for no such time.
             for_all: rather for all that are still to come than for some. Waking for each costs more than it is worth.
 
         Raises:
@@ -175,7 +178,7 @@ class _Flow:
             loop = asyncio.get_running_loop()
             self._for_all = for_all
             self._wake = loop.create_future()
-            timer = None if until_s is None else loop.call_at(until_s, self._stop_waiting)
+            timer = None if until_s in (None, math.inf) else loop.call_at(until_s, self._stop_waiting)
             try:
                 await self._wake
             finally:

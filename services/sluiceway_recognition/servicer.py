@@ -13,7 +13,7 @@ import grpc.aio
 from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import SluicewayError, Unavailable
-from sluiceway_runtime.pool import Payload, PoolLoad, PoolStatistics, Work
+from sluiceway_runtime.pool import Payload, PoolLimits, PoolLoad, PoolStatistics, Work
 from sluiceway_runtime.recorder import current_call
 from sluiceway_runtime.server.calls import deadline_of, request_id_of
 from sluiceway_runtime.server.convert import set_load
@@ -36,6 +36,11 @@ MAX_PLANS, MAX_WISHES = 4096, 64
 
 class StagePool(PoolLike, Protocol):
     """A pool that also says how busy it is."""
+
+    @property
+    def limits(self) -> PoolLimits:
+        """As it was given."""
+        ...
 
     def statistics(self) -> PoolStatistics:
         """See `Pool.statistics`."""
@@ -79,8 +84,17 @@ class RecognitionServicer:
         """Recognise crops; see the contract's `Recognize`. The responses are serialised."""
         return self.answer(request, request_id_of(context), deadline_of(context, self._config))
 
+    async def recognise_whole(self, request: convert.Request, context: Context) -> bytes:
+        """Recognise crops and answer once; see the contract's `RecognizeWhole`. The response is serialised."""
+        answers = self.answer(request, request_id_of(context), deadline_of(context, self._config), whole=True)
+        async with contextlib.aclosing(answers):
+            async for answer in answers:
+                return answer
+        # It had no crops.
+        return b""
+
     async def answer(
-        self, request: convert.Request, request_id: str, deadline: Deadline
+        self, request: convert.Request, request_id: str, deadline: Deadline, *, whole: bool = False
     ) -> AsyncGenerator[bytes, None]:
         """The same for a call that came in another way."""
         arrived_s = monotonic()
@@ -100,6 +114,7 @@ class RecognitionServicer:
             # Half of the queue stays free for others.
             window=max(1, self._config.queue_items // 2),
             calls=lambda: self._calls,
+            whole=whole,
         )
         model = convert.model_message(facts)
         self._calls += 1
@@ -127,6 +142,7 @@ class RecognitionServicer:
             default_deadline_ms=round(config.default_deadline_s * 1000),
             max_deadline_ms=round(config.max_deadline_s * 1000),
             group=self._stage.group,
+            whole_crops=pool.limits.max_batch if pool is not None else 0,
         )
 
     def _work(
@@ -215,6 +231,9 @@ def add_to_server(servicer: RecognitionServicer, server: grpc.aio.Server) -> Non
                 {
                     "Recognize": grpc.unary_stream_rpc_method_handler(
                         servicer.recognise, request_deserializer=convert.read_request, response_serializer=None
+                    ),
+                    "RecognizeWhole": grpc.unary_unary_rpc_method_handler(
+                        servicer.recognise_whole, request_deserializer=convert.read_request, response_serializer=None
                     ),
                     "Describe": grpc.unary_unary_rpc_method_handler(
                         servicer.Describe,

@@ -28,7 +28,8 @@ def control_groups(proc: Path, sys: Path, controllers: Collection[str]) -> Itera
         if number == "0" and not named:
             roots: Sequence[Path] = (sys / "fs/cgroup", sys / "fs/cgroup/unified")
         elif set(named.split(",")) & set(controllers):
-            roots = (sys / "fs/cgroup" / named, *(sys / "fs/cgroup" / name for name in named.split(",")))
+            # Mounted under the name of all its controllers, or of each; of a single one that is the same.
+            roots = tuple(sys / "fs/cgroup" / name for name in dict.fromkeys((named, *named.split(","))))
         else:
             continue
         for root in roots:

@@ -27,13 +27,15 @@ Source = pipeline_pb2.Source
 
 
 @asynccontextmanager
-async def stage_processes(kind: str, count: int) -> AsyncIterator[tuple[list[asyncio.subprocess.Process], str]]:
+async def stage_processes(
+    kind: str, count: int, *options: str
+) -> AsyncIterator[tuple[list[asyncio.subprocess.Process], str]]:
     """Replicas in processes of their own, and a target that names them all."""
     processes, addresses = [], []
     try:
         for _ in range(count):
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "sluiceway_orchestrator.testing", kind, "--capacity", "8",
+                sys.executable, "-m", "sluiceway_orchestrator.testing", kind, "--capacity", "8", *options,
                 stdout=asyncio.subprocess.PIPE,
             )  # fmt: skip
             processes.append(process)
@@ -56,10 +58,16 @@ async def until(condition: object, within_s: float = 30.0) -> None:
         await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize("kind", ["detection", "recognition"])
-async def test_kill_9_of_one_of_two_replicas_under_load_loses_and_doubles_nothing(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("detection", ()), ("recognition", ()), ("recognition", ("--whole-crops", "8"))],
+    ids=["detection", "recognition", "whole"],
+)
+async def test_kill_9_of_one_of_two_replicas_under_load_loses_and_doubles_nothing(
+    kind: str, options: Sequence[str]
+) -> None:
     images, regions = 2000, 3
-    async with stage_processes(kind, 2) as (processes, target), Cluster(**{kind: target}) as cluster:
+    async with stage_processes(kind, 2, *options) as (processes, target), Cluster(**{kind: target}) as cluster:
         await until(lambda: sum(replica.ready for replica in cluster.service.stages[kind].replicas) == 2)
 
         async def jobs() -> AsyncIterator[pipeline_pb2.ProcessStreamRequest]:

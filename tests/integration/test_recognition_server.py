@@ -71,6 +71,28 @@ async def test_default_weights_over_grpc() -> None:
         assert all(worker["items"] for worker in service.status()["workers"])
 
 
+async def test_a_whole_answer_is_what_the_stream_says() -> None:
+    async with serving(workers=2, max_batch=4) as (_, stub):
+        assert (await stub.Describe(pb.DescribeRequest())).whole_crops == 4
+        crops = [raw(index, line(text)) for index, text in enumerate(TEXTS)]
+        bad = crop_pb2.Crop(id=99, encoded=b"no picture")
+        streamed = await ask(stub, *crops, bad)
+        whole = await stub.RecognizeWhole(pb.RecognizeRequest(crops=[*crops, bad]))
+        found = {answer.crop_id: answer for answer in whole.recognitions}
+        assert len(whole.recognitions) == len(found) == len(TEXTS) + 1
+        assert {key: answer.text.text for key, answer in found.items()} == {
+            key: answer.text.text for key, answer in streamed.items()
+        }
+        assert found[99].error.reason == streamed[99].error.reason
+        assert whole.model.name
+        assert whole.timings.total_ms >= whole.timings.compute_ms > 0
+        assert whole.load.capacity > 0
+        assert await stub.RecognizeWhole(pb.RecognizeRequest()) == pb.RecognizeResponse()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.RecognizeWhole(pb.RecognizeRequest(crops=crops, options={"model": "unknown"}))
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 async def test_requests_that_share_batches_do_not_touch_each_other() -> None:
     chance = random.Random(5)
     words = [line(text) for text in ("gate", "coin", "Lock", "42 m", "Dam", "Lake", "weir", "Ox")]

@@ -9,12 +9,17 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from browser import PHONE, Browser, open_browser
+from dashboard_picture import draw_dashboard
+from explain_picture import draw_story
 from PIL import Image
+from prometheus import Prometheus
 from server_processes import free_ports
 from top_picture import draw_top
 
@@ -22,18 +27,29 @@ DOCS = Path(__file__).parents[2] / "docs"
 COMMAND = [sys.executable, "-m", "sluiceway.cli"]
 MOST_BYTES = 200_000
 SIZE = (1240, 760)
+SECTIONS = ("DETECTION", "RECOGNITION", "ORCHESTRATOR")
 # Colours that a picture keeps exactly, the most frequent ones.
 EXACT = 64
 
 
+class Addresses(NamedTuple):
+    """Of a cluster.
+
+    Attributes:
+        page: of the HTTP port.
+        grpc: of the orchestrator.
+        operations: of all servers, by the name of the job that scrapes them.
+    """
+
+    page: str
+    grpc: str
+    operations: dict[str, list[str]]
+
+
 @contextmanager
-def cluster() -> Iterator[tuple[str, str]]:
-    """Run a cluster with default models; the addresses of its page, and of gRPC."""
-    names = [
-        f"{section}__{key}"
-        for section in ("DETECTION", "RECOGNITION", "ORCHESTRATOR")
-        for key in ("PORT", "OPERATIONS_PORT")
-    ]
+def cluster() -> Iterator[Addresses]:
+    """Run a cluster with default models."""
+    names = [f"{section}__{key}" for section in SECTIONS for key in ("PORT", "OPERATIONS_PORT")]
     names.append("ORCHESTRATOR__HTTP__PORT")
     ports = free_ports(len(names))
     variables = {f"SLUICEWAY_{name}": str(port) for name, port in zip(names, ports, strict=True)}
@@ -49,8 +65,15 @@ def cluster() -> Iterator[tuple[str, str]]:
                 break
         else:
             raise SystemExit("".join(said))
-        grpc = variables["SLUICEWAY_ORCHESTRATOR__PORT"]
-        yield f"http://127.0.0.1:{ports[-1]}/", f"127.0.0.1:{grpc}"
+        port = dict(zip(names, ports, strict=True))
+        yield Addresses(
+            page=f"http://127.0.0.1:{port['ORCHESTRATOR__HTTP__PORT']}/",
+            grpc=f"127.0.0.1:{port['ORCHESTRATOR__PORT']}",
+            operations={
+                f"sluiceway-{section.lower()}": [f"127.0.0.1:{port[f'{section}__OPERATIONS_PORT']}"]
+                for section in SECTIONS
+            },
+        )
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
@@ -77,12 +100,12 @@ def in_few_colours(picture: Image.Image) -> Image.Image:
     return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
-def choose_word(browser: Browser, word: str) -> None:
-    """Choose a region by its text."""
+def choose_line(browser: Browser, word: str) -> None:
+    """Choose a region by a word of its text."""
     browser.until(lambda: not browser.count("#viewer .pending"), "not read")
     browser.run(
         "const [found] = [...document.querySelectorAll('#panel-text [data-region]')]"
-        ".filter((item) => item.textContent === arguments[0]); found.click();",
+        ".filter((item) => item.textContent.includes(arguments[0])); found.click();",
         word,
     )
 
@@ -96,7 +119,7 @@ def draw(browser: Browser, address: str, samples: Path) -> None:
         browser.until(lambda: browser.count("#pipeline option"), "not described")
         browser.drop([samples / name for name in ("page.png", "bus.jpg")])
         browser.until(lambda: browser.count("#sources li.done") == 2, "not read")
-    choose_word(browser, "segmentation")
+    choose_line(browser, "segmentation")
     save(browser, "page-desktop.png")
     browser.look(SIZE, dark=True)
     browser.click("#tab-steps")
@@ -119,10 +142,14 @@ def draw(browser: Browser, address: str, samples: Path) -> None:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder, cluster() as (page, grpc):
+    with tempfile.TemporaryDirectory() as folder, cluster() as addresses:
         samples = Path(folder) / "samples"
         pull = [*COMMAND, "samples", "pull", "page.png", "bus.jpg", "--to", str(samples)]
         subprocess.run(pull, check=True, stdout=subprocess.DEVNULL)
         with open_browser(Path(folder) / "profile") as browser:
-            draw(browser, page, samples)
-        asyncio.run(draw_top(grpc, samples / "page.png", DOCS / "top.svg"))
+            draw(browser, addresses.page, samples)
+        asyncio.run(draw_story(addresses.grpc, samples / "page.png", DOCS / "explain.svg"))
+        with Prometheus(Path(folder), addresses.operations) as prometheus:
+            begun_s = time.time()
+            asyncio.run(draw_top(addresses.grpc, samples / "page.png", DOCS / "top.svg"))
+            draw_dashboard(prometheus, begun_s, DOCS / "dashboard.png")

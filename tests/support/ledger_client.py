@@ -12,7 +12,7 @@ from time import monotonic
 import grpc
 import grpc.aio
 from ledger_models import Deed, draw
-from sluiceway_runtime.server.status import from_rpc_error
+from sluiceway_runtime.server.status import from_rpc_error, names_itself
 
 from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
 
@@ -27,6 +27,7 @@ class Answer:
         ends: how often the source, the job and the call ended, whatever way; each must be 1 in the end.
         reason: OK, or the reason of the error.
         code: of the call as a whole.
+        details: what gRPC said to that, and who said it: our server names its errors, and gRPC itself does not.
     """
 
     texts: Counter[str] = field(default_factory=Counter)
@@ -35,6 +36,7 @@ class Answer:
     ends: Counter[str] = field(default_factory=Counter)
     reason: str = ""
     code: str = "OK"
+    details: str = ""
     retry_after_s: float | None = None
     took_s: float = 0.0
 
@@ -101,6 +103,7 @@ class Caller:
                 answer.add(response)
         except grpc.aio.AioRpcError as error:
             answer.code = error.code().name
+            answer.details = f"{'named' if names_itself(error) else 'not named'}: {error.debug_error_string()}"
             # A connection may break after the picture was done: that ends the call, and not the picture a second time.
             if not answer.ends["source"]:
                 answer.ends["source"] += 1

@@ -16,7 +16,7 @@ from sluiceway_simulation.network.server import MemoryServer
 __all__ = ["Process", "SimulatedServer"]
 
 # Calls that are bound to a version.
-_BOUND_METHODS = ("/Detect", "/Recognize")
+_BOUND_METHODS = ("/Detect", "/Recognize", "/RecognizeWhole")
 
 
 class _NoPort:

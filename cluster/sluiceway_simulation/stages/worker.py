@@ -231,7 +231,7 @@ class SimulatedPool(Pool):
                 self._bench.watched(f"item {item.id} goes to worker {worker}, and was withdrawn")
             if late_s >= 0:
                 self._bench.watched(f"item {item.id} goes to worker {worker} {late_s:.3f} s after its deadline")
-        if not 1 <= len(items) <= self._limits.max_batch:
+        if not 1 <= len(items) <= self.limits.max_batch:
             self._bench.watched(f"a batch of {len(items)} goes to worker {worker}")
         super()._dispatch(worker, batch_id, items)
 

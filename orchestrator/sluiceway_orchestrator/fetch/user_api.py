@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 import aiohttp
+from sluiceway_runtime.cancellation import was_asked_to_end
 from sluiceway_runtime.errors import (
     ConfigurationError,
     ImageTooLarge,
@@ -146,8 +147,7 @@ def _checked(answer: object) -> Brought:
 
 def _ends_this_call(error: BaseException) -> bool:
     """Whether the call is cancelled; what the caller cancelled within itself, passed on, would end the whole job."""
-    task = asyncio.current_task()
-    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+    return isinstance(error, asyncio.CancelledError) and was_asked_to_end()
 
 
 def _can_be_told(error: SluicewayError) -> bool:

@@ -7,8 +7,9 @@ import logging
 from collections.abc import Callable, Mapping
 
 from sluiceway_runtime.account import MemoryBudget
+from sluiceway_runtime.cancellation import was_asked_to_end
 from sluiceway_runtime.clock import monotonic
-from sluiceway_runtime.errors import DeadlineExceeded, Internal, SluicewayError
+from sluiceway_runtime.errors import DeadlineExceeded, Internal, SluicewayError, Unavailable
 from sluiceway_runtime.logs import current_request_id, of_request
 
 from sluiceway_orchestrator.admission import Admission
@@ -138,7 +139,7 @@ class Executor:
     async def _bounded(
         self, job: Job, source: Source, pipeline: Pipeline, outbox: Outbox, story: SourceStory
     ) -> SourceDone | SourceFailed:
-        """Run one source within the time of its job, whatever it waits for. Raises only cancellation."""
+        """Run one source within the time of its job, whatever it waits for. Raises only what cancels it."""
         begun: list[SourceState] = []
         try:
             async with asyncio.timeout(job.deadline.remaining_s()):
@@ -150,6 +151,11 @@ class Executor:
             error = failure
         except TimeoutError:
             error = DeadlineExceeded("the time ran out")
+        except asyncio.CancelledError:
+            if was_asked_to_end():
+                raise
+            log.exception("job %r: what it waited for was cancelled", job.job_id, extra=of_request(job.request_id))
+            error = Unavailable("the work was broken off", retry_after_s=1.0)
         except Exception:
             log.exception("job %r: a fault of the program", job.job_id, extra=of_request(job.request_id))
             error = Internal("internal error")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, NamedTuple
 
+import grpc
 import grpc.aio
 from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.errors import SluicewayError, Unavailable
 from sluiceway_runtime.server.convert import error_to_proto
+from sluiceway_runtime.server.status import from_rpc_error
 
 from sluiceway.pipeline.v1 import pipeline_pb2
 from sluiceway.recognition.v1 import recognition_pb2
@@ -27,7 +29,7 @@ from sluiceway_orchestrator.stages.calls import (
 )
 from sluiceway_orchestrator.stages.group import Group
 from sluiceway_orchestrator.stages.stage import Lease, Stage, Ticket
-from sluiceway_orchestrator.story import Begin, unrecorded
+from sluiceway_orchestrator.story import Attempt, Begin, unrecorded
 from sluiceway_orchestrator.wire import Buffers, CropSpan, span_buffers, split_field
 
 __all__ = ["Crops", "Read", "RecognitionClient", "RecognitionDescription", "RecognitionWire", "failed_values"]
@@ -38,15 +40,30 @@ _RECOGNITIONS_FIELD = 1
 RecognitionDescription = recognition_pb2.DescribeResponse
 
 
+class RecognitionCalls(NamedTuple):
+    """Two ways to the same answers.
+
+    Attributes:
+        stream: gives them as they come.
+        whole: gives all in one message. gRPC has to be woken once for it, and five times for a stream: an orchestrator
+            gets a tenth more done with it.
+    """
+
+    stream: Callable[..., grpc.aio.UnaryStreamCall[bytes, bytes]]
+    whole: Callable[..., grpc.aio.UnaryUnaryCall[bytes, bytes]]
+
+
 class RecognitionWire:
     """Health and description of a recognition stage."""
 
     service = _SERVICE
 
-    def bind(self, channel: grpc.aio.Channel) -> Any:
-        """`Recognize`, from bytes to bytes."""
-        return channel.unary_stream(
-            f"/{_SERVICE}/Recognize", request_serializer=as_it_is, response_deserializer=as_it_is
+    def bind(self, channel: grpc.aio.Channel) -> RecognitionCalls:
+        """`Recognize` and `RecognizeWhole`, from bytes to bytes."""
+        serialisers: dict[str, Any] = {"request_serializer": as_it_is, "response_deserializer": as_it_is}
+        return RecognitionCalls(
+            stream=channel.unary_stream(f"/{_SERVICE}/Recognize", **serialisers),
+            whole=channel.unary_unary(f"/{_SERVICE}/RecognizeWhole", **serialisers),
         )
 
     def workers(self, description: RecognitionDescription) -> int:
@@ -160,6 +177,7 @@ class RecognitionClient:
         pending = dict.fromkeys(crops.ids)
         spans = {span.crop_id: span for span in crops.spans}
         failures = Failures(self.stage, group)
+        most_whole = group.description.whole_crops
         try:
             while pending:
                 with (
@@ -169,45 +187,54 @@ class RecognitionClient:
                     wanted = span_buffers(crops.message, [spans[key] for key in pending]) if spans else crops.image
                     request = Buffers((head, *wanted))
                     attempt.sent(lease.replica.address)
+                    whole = len(pending) <= most_whole
+                    calls: RecognitionCalls = lease.replica.call
+                    metadata = (*call_metadata(ticket, group, request.size_bytes), *attempt.headers)
+                    given = {"timeout": remaining_s(ticket.deadline), "metadata": metadata}
                     try:
-                        async with aclosing(self._call(lease, request, ticket, group, attempt.headers)) as messages:
-                            async for message in messages:
-                                read, load = _read(message, pending, lease)
-                                lease.report(report_of(load))
-                                lease.settle(len(read.ids))
-                                attempt.told(len(read.failed), read.timings, read.call)
-                                if read.ids:
-                                    yield read
+                        if whole:
+                            message = await calls.whole(request.join(), **given)
+                            read = _take(message, pending, lease, attempt)
+                            if read.ids:
+                                yield read
+                        else:
+                            async with aclosing(_messages(calls.stream(request.join(), **given))) as messages:
+                                async for message in messages:
+                                    read = _take(message, pending, lease, attempt)
+                                    if read.ids:
+                                        yield read
                         attempt.ended_s = monotonic()
                         if pending:
                             failures.handle(lease, Unavailable("the stage left crops unanswered"), attempt)
                         else:
                             self.stage.retries.earn()
                     except grpc.aio.AioRpcError as error:
-                        if pending:
+                        if whole and error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                            # It is older than the one that described this version.
+                            attempt.broke(from_rpc_error(error))
+                            most_whole = 0
+                        elif pending:
                             failures.handle(lease, error, attempt)
         except SluicewayError as error:
             yield failed_values(pending, error)
 
-    async def _call(
-        self,
-        lease: Lease[RecognitionDescription],
-        request: Buffers,
-        ticket: Ticket,
-        group: Group[Any],
-        headers: tuple[tuple[str, str], ...],
-    ) -> AsyncGenerator[bytes, None]:
-        call = lease.replica.call(
-            request.join(),
-            timeout=remaining_s(ticket.deadline),
-            metadata=(*call_metadata(ticket, group, request.size_bytes), *headers),
-        )
-        try:
-            while isinstance(message := await call.read(), bytes):
-                yield message
-        finally:
-            # An abandoned call would go on, and leak: it is ended here whatever the reason for leaving.
-            call.cancel()
+
+async def _messages(call: grpc.aio.UnaryStreamCall[bytes, bytes]) -> AsyncGenerator[bytes, None]:
+    try:
+        while isinstance(message := await call.read(), bytes):
+            yield message
+    finally:
+        # An abandoned call would go on, and leak: it is ended here whatever the reason for leaving.
+        call.cancel()
+
+
+def _take(message: bytes, pending: dict[int, None], lease: Lease[Any], attempt: Attempt) -> Read:
+    """Read an answer, and note what it says of the replica."""
+    read, load = _read(message, pending, lease)
+    lease.report(report_of(load))
+    lease.settle(len(read.ids))
+    attempt.told(len(read.failed), read.timings, read.call)
+    return read
 
 
 def failed_values(ids: Iterable[int], error: SluicewayError) -> Read:

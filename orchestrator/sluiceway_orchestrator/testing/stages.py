@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -243,12 +244,15 @@ class FakeRecognition(recognition_pb2_grpc.RecognitionServiceServicer):
     Attributes:
         before: awaited before each crop's answer, with the picture's number and the region.
         group: crops in one message.
+        whole_crops: said in its description; what comes to `RecognizeWhole` is counted in `wholes`.
         seen: how often each crop came.
     """
 
     capacity: int = 256
     models: tuple[str, ...] = ("fake-reader",)
     group: int = 16
+    whole_crops: int = 0
+    wholes: int = 0
     before: Callable[[int, int], Awaitable[None]] | None = None
     seen: Counter[tuple[str, int, int]] = field(default_factory=Counter)
     running: int = 0
@@ -256,7 +260,7 @@ class FakeRecognition(recognition_pb2_grpc.RecognitionServiceServicer):
 
     async def Recognize(  # noqa: N802 - the contract's name
         self, request: recognition_pb2.RecognizeRequest, context: Context
-    ) -> AsyncIterator[recognition_pb2.RecognizeResponse]:
+    ) -> AsyncGenerator[recognition_pb2.RecognizeResponse, None]:
         """Answer in groups."""
         self.running += len(request.crops)
         left = len(request.crops)
@@ -288,6 +292,17 @@ class FakeRecognition(recognition_pb2_grpc.RecognitionServiceServicer):
         finally:
             self.running -= left
 
+    async def RecognizeWhole(  # noqa: N802 - the contract's name
+        self, request: recognition_pb2.RecognizeRequest, context: Context
+    ) -> recognition_pb2.RecognizeResponse:
+        """Answer once."""
+        self.wholes += 1
+        whole = recognition_pb2.RecognizeResponse()
+        async with aclosing(self.Recognize(request, context)) as answers:
+            async for answer in answers:
+                whole.MergeFrom(answer)
+        return whole
+
     async def Describe(  # noqa: N802 - the contract's name
         self, request: recognition_pb2.DescribeRequest, context: Context
     ) -> recognition_pb2.DescribeResponse:
@@ -304,6 +319,7 @@ class FakeRecognition(recognition_pb2_grpc.RecognitionServiceServicer):
                 )
                 for name in self.models
             ],
+            whole_crops=self.whole_crops,
         )
 
 

@@ -18,6 +18,8 @@ _MAX_BOXES = 4096
 _ON_ITS_SIDE = 6
 # A box that reaches to the end of the file, and one whose length stands in eight bytes behind its name.
 _TO_THE_END, _LONG = 0, 1
+# Version of the descriptions of items.
+_LAST_OF_SHORT_NUMBERS = 2
 
 _START, _SIZ, _COD, _COC, _SOT, _SOD, _END = 0xFF4F, 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
 _MAX_COMPONENTS = 4
@@ -63,6 +65,8 @@ def read_still(view: memoryview, kind: Format) -> ImageHeader:
         InvalidImage, struct.error, IndexError: there is none, or it is cut off.
     """
     meta = _inner(view, b"meta")[4:]
+    if kind == "heif":
+        _check_items(meta)
     primary = _inner(meta, b"pitm")
     (item,) = struct.unpack_from(">I" if primary[0] else ">H", primary, 4)
     properties = _inner(meta, b"iprp")
@@ -78,6 +82,19 @@ def read_still(view: memoryview, kind: Format) -> ImageHeader:
         elif name == b"irot":
             turned = bool(body[0] & 1)
     return ImageHeader(kind, width, height, _ON_ITS_SIDE if turned else 1)
+
+
+def _check_items(meta: memoryview) -> None:
+    """Refuse items whose kind is no text: pi_heif 1.4 ends the process on them (its pull request 478)."""
+    items = _inner(meta, b"iinf")
+    for box in _boxes(items[8:] if items[0] else items[6:]):
+        # The kind stands behind the number of the item, which has four bytes from version 3 on; behind it the name, and
+        # what the bytes of a `mime` item are.
+        at = 10 if box.body[0] > _LAST_OF_SHORT_NUMBERS else 8
+        kind, rest = bytes(box.body[at : at + 4]), bytes(box.body[at + 4 :])
+        content = rest.split(b"\0")[1:2] if kind == b"mime" else []
+        if box.kind == b"infe" and not all(word.isascii() for word in (kind, *content)):
+            raise InvalidImage("the kind of an item of the image file is no text")
 
 
 def _associated(view: memoryview, item: int) -> list[int]:

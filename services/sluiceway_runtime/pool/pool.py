@@ -47,6 +47,7 @@ class Pool:
         journal: is told of batches that are over.
 
     Attributes:
+        limits: as given.
         observer: is told of batches, if there is one.
 
     Resource handling:
@@ -65,7 +66,7 @@ class Pool:
         journal: Journal = lambda *_: None,
     ) -> None:
         self._spec = spec
-        self._limits = limits
+        self.limits = limits
         self._name = name
         self._scheduler = Scheduler(
             len(spec.placements), spec.credits, limits, timing, overlap=spec.overlap, journal=journal
@@ -221,7 +222,7 @@ class Pool:
             )
             for place, (payload, group, cost) in enumerate(work)
         ]
-        if self._limits.max_batch == 1:
+        if self.limits.max_batch == 1:
             self._feed(events.ItemsArrived(items), events.Tick())  # a batch of one waits for nobody
             return submission
         self._feed(events.ItemsArrived(items))
@@ -237,7 +238,7 @@ class Pool:
         return PoolLoad(
             queued=scheduler.queued,
             running=scheduler.unanswered - scheduler.queued,
-            capacity=ready * self._spec.credits * self._limits.max_batch,
+            capacity=ready * self._spec.credits * self.limits.max_batch,
             queue_ms=scheduler.queue_age_s(self._clock.now_s()) * 1000 if scheduler.queued else 0.0,
         )
 

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from sluiceway_runtime.cancellation import was_asked_to_end
 from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.errors import (
     Cancelled,
@@ -20,6 +21,7 @@ from sluiceway_runtime.errors import (
     InvalidOption,
     SluicewayError,
     Unauthenticated,
+    Unavailable,
 )
 from sluiceway_runtime.metrics.calls import CallMetrics
 from sluiceway_runtime.recorder import Recorder, fault_of
@@ -306,6 +308,7 @@ def _unary(behaviour: Any, *, reads: bool = False) -> Callable[[Any, Context], A
             call.require_read()
             return await behaviour(request, context)
         except BaseException as error:
+            error = _as_told(call.method, error)
             code, call.fault = _code(context, error), fault_of(error)
             # gRPC keeps what is raised from here on, and with it what this frame holds.
             del request
@@ -334,6 +337,7 @@ def _streaming(behaviour: Any, *, reads: bool = False) -> Callable[[Any, Context
             code = grpc.StatusCode.CANCELLED
             raise
         except BaseException as error:
+            error = _as_told(call.method, error)
             code, call.fault = _code(context, error), fault_of(error)
             # gRPC keeps what is raised from here on, and with it what this frame holds.
             del request
@@ -348,6 +352,15 @@ def _streaming(behaviour: Any, *, reads: bool = False) -> Callable[[Any, Context
                 call.end(code)
 
     return serve
+
+
+def _as_told(method: str, error: BaseException) -> BaseException:
+    """What a call failed with; let out, a cancellation would end it as CANCELLED, which its client does not repeat."""
+    if not isinstance(error, asyncio.CancelledError) or was_asked_to_end():
+        return error
+    log.error("%s waited for what was cancelled", method, exc_info=error)
+    _forget_frames(error)
+    return Unavailable("the work was broken off", retry_after_s=1.0)
 
 
 def _code(context: Context, error: BaseException) -> grpc.StatusCode:

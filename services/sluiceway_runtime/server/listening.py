@@ -20,6 +20,14 @@ __all__ = ["bind", "make_server"]
 MIN_PING_INTERVAL_MS = 5_000
 # Of a request, what a client may send before the server asks for it. A larger one costs a round trip more.
 UNASKED_BYTES = 512 * 2**10
+# Calls that have come and that Python has not looked at yet, those whose clients have left among them. Further ones are
+# ended by gRPC itself, as CANCELLED, which nobody asked for. Unless told otherwise it does so by chance from 1,000 on:
+# so many are here when a few thousand calls come at once, or when this process gets no time for some seconds. Each
+# takes about 13 KB.
+MOST_UNSEEN_CALLS = 10_000
+# Likewise it ends those that have waited for longer than this: 30 s, unless told otherwise. How long a call may wait is
+# said by its own deadline, which gRPC watches while Python sees nothing of it.
+LONGEST_UNSEEN_S = 24 * 3600
 
 
 def make_server(
@@ -48,6 +56,9 @@ def make_server(
             ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.max_ping_strikes", 0),
+            ("grpc.server.max_pending_requests", MOST_UNSEEN_CALLS),
+            ("grpc.server.max_pending_requests_hard_limit", MOST_UNSEEN_CALLS),
+            ("grpc.server_max_unrequested_time_in_server", LONGEST_UNSEEN_S),
             *(windows if waits else []),
             *ages,
         ],

@@ -302,6 +302,7 @@ class DescribeResponse(_message.Message):
     DEFAULT_DEADLINE_MS_FIELD_NUMBER: _builtins.int
     MAX_DEADLINE_MS_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
+    WHOLE_CROPS_FIELD_NUMBER: _builtins.int
     server_version: _builtins.str
     """Version of the server software."""
     workers: _builtins.int
@@ -316,6 +317,10 @@ class DescribeResponse(_message.Message):
     """Longer deadlines are cut to this, in milliseconds."""
     group: _builtins.str
     """Names the version: equal for replicas whose models, weights, labels and crop specs are equal. For `sluiceway-group`."""
+    whole_crops: _builtins.int
+    """So many crops of one request are computed in one batch, and are done together. 0 from servers without
+    `RecognizeWhole`.
+    """
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelDescription]:
         """The models; the first is the default."""
@@ -331,10 +336,11 @@ class DescribeResponse(_message.Message):
         default_deadline_ms: _builtins.int = ...,
         max_deadline_ms: _builtins.int = ...,
         group: _builtins.str = ...,
+        whole_crops: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_deadline_ms", b"default_deadline_ms", "group", b"group", "max_crops", b"max_crops", "max_deadline_ms", b"max_deadline_ms", "max_message_bytes", b"max_message_bytes", "models", b"models", "server_version", b"server_version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_deadline_ms", b"default_deadline_ms", "group", b"group", "max_crops", b"max_crops", "max_deadline_ms", b"max_deadline_ms", "max_message_bytes", b"max_message_bytes", "models", b"models", "server_version", b"server_version", "whole_crops", b"whole_crops", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

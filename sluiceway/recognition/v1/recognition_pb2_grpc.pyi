@@ -41,6 +41,10 @@ class RecognitionServiceStub:
     RESOURCE_EXHAUSTED with RetryInfo when the queue is full; UNAVAILABLE while starting or draining;
     DEADLINE_EXCEEDED when the time ran out (crops still queued then are not computed).
     """
+    RecognizeWhole: _grpc.UnaryUnaryMultiCallable[_recognition_pb2.RecognizeRequest, _recognition_pb2.RecognizeResponse]
+    """The same with all answers in one message, which costs both sides less. For requests whose crops are done together
+    anyway: of at most `DescribeResponse.whole_crops`. A call that fails has answered none.
+    """
     Describe: _grpc.UnaryUnaryMultiCallable[_recognition_pb2.DescribeRequest, _recognition_pb2.DescribeResponse]
     """Says which models are served, the crops that they want, and the limits. Cheap; does not touch the models."""
 
@@ -56,6 +60,10 @@ class RecognitionServiceAsyncStub(RecognitionServiceStub):
     untouched. The call as a whole fails with: INVALID_ARGUMENT for an unknown model or option, or crops without distinct ids;
     RESOURCE_EXHAUSTED with RetryInfo when the queue is full; UNAVAILABLE while starting or draining;
     DEADLINE_EXCEEDED when the time ran out (crops still queued then are not computed).
+    """
+    RecognizeWhole: _aio.UnaryUnaryMultiCallable[_recognition_pb2.RecognizeRequest, _recognition_pb2.RecognizeResponse]  # type: ignore[assignment]
+    """The same with all answers in one message, which costs both sides less. For requests whose crops are done together
+    anyway: of at most `DescribeResponse.whole_crops`. A call that fails has answered none.
     """
     Describe: _aio.UnaryUnaryMultiCallable[_recognition_pb2.DescribeRequest, _recognition_pb2.DescribeResponse]  # type: ignore[assignment]
     """Says which models are served, the crops that they want, and the limits. Cheap; does not touch the models."""
@@ -75,6 +83,16 @@ class RecognitionServiceServicer(metaclass=_abc_1.ABCMeta):
         untouched. The call as a whole fails with: INVALID_ARGUMENT for an unknown model or option, or crops without distinct ids;
         RESOURCE_EXHAUSTED with RetryInfo when the queue is full; UNAVAILABLE while starting or draining;
         DEADLINE_EXCEEDED when the time ran out (crops still queued then are not computed).
+        """
+
+    @_abc_1.abstractmethod
+    def RecognizeWhole(
+        self,
+        request: _recognition_pb2.RecognizeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_recognition_pb2.RecognizeResponse, _abc.Awaitable[_recognition_pb2.RecognizeResponse]]:
+        """The same with all answers in one message, which costs both sides less. For requests whose crops are done together
+        anyway: of at most `DescribeResponse.whole_crops`. A call that fails has answered none.
         """
 
     @_abc_1.abstractmethod

@@ -72,7 +72,7 @@ def text(crop_id: int) -> TextAnswer:
 
 
 def start(
-    pool: HeldPool, count: int, window: int = 1000, calls: int = 1, **given: SluicewayError
+    pool: HeldPool, count: int, window: int = 1000, calls: int = 1, *, whole: bool = False, **given: SluicewayError
 ) -> AsyncGenerator[list[CropResult], None]:
     crops = [(index, given.get(f"crop{index}") or Work(Payload(index))) for index in range(count)]
     return recognise(
@@ -83,6 +83,7 @@ def start(
         priority=Priority.NORMAL,
         window=window,
         calls=lambda: calls,
+        whole=whole,
     )
 
 
@@ -98,6 +99,22 @@ def ids(results: list[CropResult]) -> list[int]:
 
 async def test_an_empty_request_ends_at_once() -> None:
     assert [ready async for ready in start(HeldPool(), 0)] == []
+
+
+async def test_a_whole_answer_comes_when_the_last_crop_is_done() -> None:
+    pool = HeldPool()
+    results = start(pool, 4, window=3, whole=True, crop1=InvalidImage("no picture"))
+    answer = asyncio.ensure_future(anext(results))
+    await turn()
+    pool.answer(2)
+    await turn()
+    pool.answer(0)
+    await turn()
+    assert not answer.done()
+    pool.answer(3)
+    assert sorted(ids(await answer)) == [0, 1, 2, 3]
+    with pytest.raises(StopAsyncIteration):
+        await anext(results)
 
 
 async def test_each_crop_comes_when_it_is_done_and_together_only_if_ready_together() -> None:

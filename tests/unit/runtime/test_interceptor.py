@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,14 +11,14 @@ import pytest
 from prometheus_client import CollectorRegistry
 from sluiceway_runtime.account import MemoryBudget
 from sluiceway_runtime.config import ServerConfig
-from sluiceway_runtime.errors import InvalidOption
+from sluiceway_runtime.errors import InvalidOption, Unavailable
 from sluiceway_runtime.metrics.calls import CallMetrics
 from sluiceway_runtime.server.door import Door
 from sluiceway_runtime.server.interceptor import CallInterceptor
 from sluiceway_runtime.server.lifecycle import Lifecycle, State
 from sluiceway_runtime.server.listening import bind, make_server
 from sluiceway_runtime.server.security import Security
-from sluiceway_runtime.server.status import from_rpc_error
+from sluiceway_runtime.server.status import from_rpc_error, names_itself
 
 
 class Context:
@@ -92,3 +93,48 @@ async def test_a_stream_that_cannot_be_closed_counts_as_ended_all_the_same(inter
     with pytest.raises(ValueError, match="tidying"):
         await answers.aclose()
     assert interceptor.running == 0
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_what_a_call_waits_for_is_cancelled_and_its_client_may_try_again(
+    interceptor: CallInterceptor, caplog: pytest.LogCaptureFixture, *, streams: bool
+) -> None:
+    """Let out, that would end the call as CANCELLED, as if its client had given it up."""
+
+    async def wait() -> None:
+        below = asyncio.get_running_loop().create_future()
+        below.cancel()
+        await below
+
+    async def answer(_request: bytes, _context: Any) -> bytes:
+        await wait()
+        return b""
+
+    async def answers(_request: bytes, _context: Any) -> AsyncIterator[bytes]:
+        yield b"first"
+        await wait()
+
+    config = ServerConfig(port=0, operations_port=0)
+    server = make_server(config, [interceptor])
+    methods = {
+        "One": grpc.unary_unary_rpc_method_handler(answer),
+        "More": grpc.unary_stream_rpc_method_handler(answers),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("sluiceway.X", methods),))
+    port = bind(server, config)
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            if streams:
+                call = channel.unary_stream("/sluiceway.X/More")(b"", timeout=30)
+                assert await call.read() == b"first"
+                end = call.read()
+            else:
+                end = channel.unary_unary("/sluiceway.X/One")(b"", timeout=30)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await end
+    finally:
+        await server.stop(0)
+    assert isinstance(from_rpc_error(caught.value), Unavailable)
+    assert names_itself(caught.value)
+    assert "waited for what was cancelled" in caplog.text

@@ -7,6 +7,7 @@ fill their column. Else what lies left and right of it belongs together, as in a
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -25,6 +26,8 @@ _FILLED = 0.6
 _LEVEL = 0.2
 # On each side of a gap.
 _LEAST_LINES = 2
+# Nobody sets text in more columns. What leaves more gaps free is a table, and is not looked at gap by gap.
+_MOST_GAPS = 15
 # Columns within columns; a page has no more, and something that looks as if it had must end.
 _DEEPEST = 4
 # Of its height, above and below: what a line may share with the one beside it. Ascenders and descenders do.
@@ -94,7 +97,8 @@ def _read(pieces: Sequence[Piece], typical_px: float, right_to_left: bool, depth
     columns: list[list[Row]] = []
     rows: list[Row] = []
     for zone in _zones(pieces, typical_px):
-        gaps = [] if depth >= _DEEPEST else [gap for gap in zone.gaps if _divides(gap, zone.pieces, typical_px)]
+        gaps = zone.gaps if depth < _DEEPEST and len(zone.gaps) <= _MOST_GAPS else []
+        gaps = [gap for gap in gaps if _divides(gap, zone.pieces, typical_px)]
         if not gaps:
             rows += _rows(zone.pieces)
             continue
@@ -201,7 +205,7 @@ def _parts(pieces: Sequence[Piece], gaps: Sequence[Gap]) -> list[list[Piece]]:
     parts: list[list[Piece]] = [[] for _ in range(len(gaps) + 1)]
     for piece in pieces:
         middle = (piece.box[0] + piece.box[2]) / 2
-        parts[sum(middle > end for end in ends)].append(piece)
+        parts[bisect_left(ends, middle)].append(piece)
     return [part for part in parts if part]
 
 

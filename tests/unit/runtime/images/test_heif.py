@@ -44,3 +44,36 @@ def test_a_damaged_one_raises_nothing_but_our_errors() -> None:
                 decode_image(data, ImageLimits(max_pixels=10**6))
             except (InvalidImage, ImageTooLarge):
                 continue
+
+
+def with_kind(kind: bytes, rest: bytes) -> bytes:
+    """The picture, with another item in place of its second one, whose place in the file is then not sound."""
+    meta, items = PLAIN.index(b"meta") - 4, PLAIN.index(b"iinf") - 4
+    former = PLAIN.rindex(b"infe", 0, PLAIN.index(b"pitm")) - 4
+    size = int.from_bytes(PLAIN[former : former + 4], "big")
+    head = PLAIN[former + 4 : former + 16]
+    item = (20 + len(rest)).to_bytes(4, "big") + head + kind + rest
+    made = bytearray(PLAIN[:former] + item + PLAIN[former + size :])
+    for box in (meta, items):
+        made[box : box + 4] = (int.from_bytes(made[box : box + 4], "big") + len(item) - size).to_bytes(4, "big")
+    return bytes(made)
+
+
+@pytest.mark.parametrize(
+    ("kind", "rest", "sound"),
+    [
+        (b"Exif", b"\0", True),
+        (b"\xc5xif", b"\0", False),
+        (b"mime", b"\xe9\0text/plain\0", True),
+        (b"mime", b"\0text/\xe9\0", False),
+    ],
+)
+def test_items_whose_kind_is_no_text_are_refused_before_the_decoder_sees_them(
+    kind: bytes, rest: bytes, *, sound: bool
+) -> None:
+    data = with_kind(kind, rest)
+    if sound:
+        assert check_image(data, LIMITS).format == "heif"
+    else:
+        with pytest.raises(InvalidImage, match="no text"):
+            check_image(data, LIMITS)

@@ -47,6 +47,11 @@ def test_throttling_by_the_first_version_of_control_groups(tmp_path: Path) -> No
     assert registry.get_sample_value("sluiceway_cgroup_cpu_throttled_seconds_total") == 1.5
 
 
+def test_a_hierarchy_that_is_mounted_under_one_name_is_counted_once(tmp_path: Path) -> None:
+    registry = cgroup(tmp_path, "4:cpu:/box\n", {"cpu/box/cpu.stat": "nr_periods 10\nnr_throttled 4\n"})
+    assert registry.get_sample_value("sluiceway_cgroup_cpu_periods_total") == 10
+
+
 def test_without_a_quota_there_is_nothing_to_show(tmp_path: Path) -> None:
     registry = cgroup(
         tmp_path, "0::/\n", {"cpu.stat": "usage_usec 5\nnr_periods 0\nnr_throttled 0\nthrottled_usec 0\n"}
