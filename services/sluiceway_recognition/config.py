@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,6 +17,11 @@ from sluiceway_recognition.types import MAX_HEIGHT_PX, MAX_NAME_CHARACTERS, MAX_
 __all__ = ["DEFAULT_MODEL", "ModelConfig", "RecognitionConfig", "RecognitionHttpConfig"]
 
 DEFAULT_MODEL = "ppocrv6-tiny"
+# What models that are there by name read, the cheapest first. Others PP-OCR has in files that no package holds.
+READ_BY: Mapping[str, frozenset[str]] = {
+    DEFAULT_MODEL: frozenset({"english", "chinese"}),
+    "ppocrv6-small": frozenset({"english", "chinese", "latin"}),
+}
 # As PaddleOCR turns them. Boxes around a single narrow letter are below it.
 TURN_RATIO = 1.5
 # Eyes, tip of the nose and corners of the mouth, as networks that recognise faces are trained (crops of 112 x 112).
@@ -156,6 +162,9 @@ class RecognitionConfig(StageConfig):
     models: tuple[Annotated[ModelConfig, BeforeValidator(_from_name)], ...] = Field(
         (ModelConfig(name=DEFAULT_MODEL),), min_length=1, description="What is served; the first is the default."
     )
+    languages: tuple[str, ...] = Field(
+        (), description="What is to be read, in place of `models`: english, chinese, latin (with accents)."
+    )
     max_batch: int = Field(0, ge=0, le=4096, description="Most crops in a batch; 0 takes 32 on a CPU, 128 on a GPU.")
     max_batch_px: int = Field(
         128 * 48 * 640, ge=1, description="Most pixels in a batch, padding included; a larger crop runs by itself."
@@ -170,6 +179,24 @@ class RecognitionConfig(StageConfig):
     # A crop may be a whole page, so these are what a detection server takes.
     max_crop_px: int = Field(DEFAULT_MAX_PIXELS, ge=1, description="Most pixels of one crop as it comes in.")
     max_crop_bytes: int = Field(DEFAULT_MAX_BYTES, ge=1, description="Largest encoded crop.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_language(cls, values: Any) -> Any:
+        languages = values.get("languages") if isinstance(values, Mapping) else None
+        if not languages or not isinstance(languages, list | tuple):
+            return values
+        if values.get("models"):
+            raise ValueError("give either languages or models, not both")
+        wanted = {str(language).lower() for language in languages}
+        model = next((name for name, read in READ_BY.items() if wanted <= read), None)
+        if model is None:
+            unread = ", ".join(sorted(wanted - frozenset().union(*READ_BY.values())))
+            raise ValueError(
+                f"languages: no model that is there by name reads {unread}; name the ONNX file of one that does, and "
+                "its characters, in [[recognition.models]]"
+            )
+        return {**values, "models": [model]}
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
