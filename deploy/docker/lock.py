@@ -19,12 +19,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "deploy" / "docker" / "requirements"
-# Which extras of the distribution each image has.
+# Which extras of the distribution each image has. Traces are switched on by variables, in every image.
 ROLES = {
-    "orchestrator": ("orchestrator",),
-    "detection": ("detection",),
-    "recognition-cpu": ("recognition",),
-    "recognition-gpu": ("gpu",),
+    "orchestrator": ("orchestrator", "otel"),
+    "detection": ("detection", "otel"),
+    "recognition-cpu": ("recognition", "otel"),
+    "recognition-gpu": ("gpu", "otel"),
 }
 # With these tools the wheel is built, without build isolation, so that they are pinned as well.
 BUILD = "build"
