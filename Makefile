@@ -116,6 +116,23 @@ test-observability: dev ## break a cluster in every way under a real Prometheus:
 	promtool test rules tests/deploy/alert_cases.yml
 	$(BIN)/python -m pytest -m slow tests/observability
 
+.PHONY: images
+# More than the engine's own architecture needs a builder that can (docker buildx create --use) and a registry to push to:
+# make images PLATFORMS=linux/amd64,linux/arm64 PUSH=registry.example.org/team
+PLATFORMS ?=
+PUSH ?=
+TARGETS := orchestrator detection recognition-cpu
+images: export SLUICEWAY_REVISION = $(shell git describe --always --dirty --abbrev=40 --exclude '*')
+images: ## build the images of docker-compose.yml, labelled with the commit (PLATFORMS, PUSH: for others, to a registry)
+ifeq ($(PLATFORMS),)
+	docker compose build
+else
+	@test -n "$(PUSH)" || { echo "PLATFORMS wants PUSH=registry.example.org/team: an engine keeps its own architecture alone" >&2; exit 1; }
+	$(foreach target,$(TARGETS),docker buildx build --platform $(PLATFORMS) --file deploy/docker/Dockerfile --target $(target) \
+		--label org.opencontainers.image.revision=$(SLUICEWAY_REVISION) --sbom=true --provenance=mode=max \
+		--tag $(PUSH)/sluiceway/$(target):$$($(PYTHON) deploy/version.py) --push . &&) true
+endif
+
 .PHONY: test-compose test-chart test-gpu-image test-kubernetes
 $(VENV)/.deploy: $(VENV)/.dev
 	@$(BIN)/python $(PIP) install --quiet --group deploy
@@ -128,14 +145,18 @@ test-gpu-image: $(VENV)/.deploy ## build the image with CUDA and test it without
 	$(BIN)/python -m pytest -m slow tests/deploy/test_gpu_image.py
 
 test-chart: $(VENV)/.deploy ## test the Helm chart, the manifests and the Dockerfiles (no cluster needed)
-	$(BIN)/hadolint deploy/docker/Dockerfile tests/deploy/prometheus/Dockerfile
+	$(BIN)/hadolint deploy/docker/Dockerfile tests/deploy/prometheus/Dockerfile tests/deploy/clients/Dockerfile
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python deploy/docker/lock.py --check
 	$(BIN)/python tests/deploy/tools.py
-	$(BIN)/python -m pytest -m slow tests/deploy/test_chart.py tests/deploy/test_chart_rendered.py tests/deploy/test_chart_stages.py
+	$(BIN)/python -m pytest -m slow tests/deploy/test_chart.py tests/deploy/test_chart_rendered.py tests/deploy/test_chart_stages.py tests/deploy/test_chart_pods.py tests/deploy/test_supply_chain.py
 
-test-kubernetes: $(VENV)/.deploy ## test the chart in the cluster of KUBECONFIG, with images built here (8 minutes)
+GRPC_JS := @grpc/grpc-js@1.14.7
+test-kubernetes: $(VENV)/.deploy ## test the chart in the cluster of KUBECONFIG, with images built here (15 minutes)
 	docker compose build
 	docker build --tag sluiceway-test/prometheus:1 tests/deploy/prometheus
+	rm -rf build/kubernetes-clients && mkdir -p build/kubernetes-clients && cp tests/deploy/clients/* build/kubernetes-clients/
+	npm install --prefix build/kubernetes-clients --no-save --no-package-lock --no-audit --no-fund --silent $(GRPC_JS)
+	docker build --tag sluiceway-test/clients:1 build/kubernetes-clients
 	$(BIN)/python tests/deploy/tools.py
 	$(BIN)/python -m pytest -m slow tests/deploy/test_kubernetes.py
 
@@ -245,18 +266,21 @@ proto-check: $(PROTO_VENV)/.ready ## lint, format, breaking changes, and: are th
 proto-image: $(PROTO_VENV)/.ready ## accept the protos as they are as the new baseline for breaking changes
 	cd protos && ../$(PROTO_VENV)/bin/buf build -o image.binpb
 
-# A contract of others, on the servers' side alone; it has a root of its own.
-INFERENCE_ROOT := services
-INFERENCE_PROTO := services/sluiceway_runtime/inference/open_inference.proto
-GENERATE_INFERENCE = $(PROTO_VENV)/bin/python -m grpc_tools.protoc -I $(INFERENCE_ROOT)
+# Contracts of others, on the servers' side alone; each has a root of its own: ROOT:PATH.
+FOREIGN_PROTOS := services:sluiceway_runtime/inference/open_inference.proto orchestrator:sluiceway_orchestrator/scaler/external_scaler.proto
+
+define generate_foreign
+	mkdir -p $(1)/$(2)
+	$(PROTO_VENV)/bin/python -m grpc_tools.protoc -I $(2) --plugin=protoc-gen-mypy=$(PROTO_VENV)/bin/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(PROTO_VENV)/bin/protoc-gen-mypy_grpc \
+		--python_out=$(1)/$(2) --mypy_out=quiet:$(1)/$(2) \
+		--grpc_python_out=$(1)/$(2) --mypy_grpc_out=quiet:$(1)/$(2) $(2)/$(3)
+
+endef
 
 define generate
 	$(GENERATE) --plugin=protoc-gen-mypy=$(PROTO_VENV)/bin/protoc-gen-mypy --python_out=$(1) --mypy_out=quiet:$(1) $(PROTO_FILES)
 	$(GENERATE) --plugin=protoc-gen-mypy_grpc=$(PROTO_VENV)/bin/protoc-gen-mypy_grpc --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $(PROTO_SERVICES)
-	mkdir -p $(1)/$(INFERENCE_ROOT)
-	$(GENERATE_INFERENCE) --plugin=protoc-gen-mypy=$(PROTO_VENV)/bin/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(PROTO_VENV)/bin/protoc-gen-mypy_grpc \
-		--python_out=$(1)/$(INFERENCE_ROOT) --mypy_out=quiet:$(1)/$(INFERENCE_ROOT) \
-		--grpc_python_out=$(1)/$(INFERENCE_ROOT) --mypy_grpc_out=quiet:$(1)/$(INFERENCE_ROOT) $(INFERENCE_PROTO)
+	$(foreach proto,$(FOREIGN_PROTOS),$(call generate_foreign,$(1),$(word 1,$(subst :, ,$(proto))),$(word 2,$(subst :, ,$(proto)))))
 	cd protos && ../$(PROTO_VENV)/bin/buf build -o $(abspath $(1))/sluiceway/descriptors.binpb
 endef
 

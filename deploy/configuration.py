@@ -14,6 +14,7 @@ from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.config.apis import ApiConfig
 from sluiceway_orchestrator.config.http import HttpConfig
 from sluiceway_orchestrator.config.pipelines import StepConfig, StepOptionsConfig
+from sluiceway_orchestrator.config.scaler import ScalerConfig
 from sluiceway_recognition.config import ModelConfig, RecognitionConfig
 from sluiceway_runtime.config import ModelsConfig, ServerConfig, StageConfig
 from sluiceway_runtime.server.security import ClientConfig, SecurityConfig
@@ -77,6 +78,7 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel], type[BaseModel] | None], ...] =
     ),
     ("[orchestrator]", "", OrchestratorConfig, ServerConfig),
     ("[orchestrator.http]", "The public HTTP port, see [http.md](http.md).", HttpConfig, None),
+    ("[orchestrator.scaler]", "For KEDA, see [kubernetes.md](kubernetes.md#autoscaling).", ScalerConfig, None),
     (
         "[pipelines.NAME]",
         "`steps` is a list of such tables, see [pipelines.md](pipelines.md). `read` is there without being written.",

@@ -1,8 +1,8 @@
 """What a user is given, in one folder: `python deploy/release.py --to dist`.
 
-Wheel, source distribution, chart package, one archive for each image, and the checksums of all. Everything has the
-version of pyproject.toml, and the times of the last commit, so that the same sources give the same files (images
-apart: their layers have times of their own).
+Wheel, source distribution, chart package, one archive for each image with its bill of materials, how all of it was made
+(provenance), and the checksums. Everything has the version of pyproject.toml, and the times of the last commit, so that
+the same sources give the same files (images apart: their layers have times of their own).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import tarfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import provenance
 import version
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,6 +27,8 @@ CHART = ROOT / "deploy" / "helm" / "sluiceway"
 IMAGES = ("orchestrator", "detection", "recognition-cpu")
 GPU_IMAGES = ("detection-gpu", "recognition-gpu")
 CHECKSUMS = "SHA256SUMS"
+PROVENANCE = "provenance.intoto.json"
+BASE = "python:3.11-slim-bookworm"
 _CHUNK_BYTES = 2**20
 # Of gzip. Images are hundreds of megabytes, and Python's own level, 9, takes three times as long for a hundredth less.
 _IMAGE_LEVEL = 6
@@ -36,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", type=Path, default=ROOT / "dist", help="folder, which is emptied first")
     parser.add_argument("--images", choices=("none", "cpu", "all"), default="cpu", help="all has those with CUDA, too")
+    parser.add_argument("--base", default=BASE, help="base image; one with a digest is taken as it is")
     parser.add_argument("--docker", default="docker", help="the program that builds images")
     given = parser.parse_args()
     if wrong := version.faults():
@@ -48,8 +52,17 @@ def main() -> None:
     number, moment = version.version(), commit_time()
     packages(given.to, moment)
     chart(given.to / f"sluiceway-chart-{number}.tgz", moment)
-    for name in images:
-        image(given.docker, name, number, given.to)
+    base = provenance.base_image(given.docker, given.base) if images else None
+    if base is not None:
+        import sbom  # noqa: PLC0415 - wants the servers' dependencies, which packages alone do not
+
+        for name in images:
+            tag = image(given.docker, name, number, given.to, base)
+            document = sbom.sbom(name, docker=given.docker, image=tag)
+            (given.to / f"sluiceway-{name}-{number}.cdx.json").write_text(document, "utf-8")
+    made = [path for path in given.to.iterdir() if not path.name.endswith(".cdx.json")]
+    told = provenance.statement(made, base, {"images": given.images}, number)
+    (given.to / PROVENANCE).write_text(told, "utf-8")
     checksums(given.to)
     for path in sorted(given.to.iterdir()):
         print(path)
@@ -87,11 +100,13 @@ def chart(path: Path, moment: int) -> None:
             archive.addfile(entry, io.BytesIO(content))
 
 
-def image(docker: str, name: str, number: str, folder: Path) -> None:
-    """Build an image and pack it, for `docker load`."""
+def image(docker: str, name: str, number: str, folder: Path, base: provenance.Base) -> str:
+    """Build an image and pack it, for `docker load`; returns its tag."""
     tag = f"sluiceway/{name}:{number}"
     build = ["build", "--file", str(ROOT / "deploy" / "docker" / "Dockerfile"), "--target", name]
-    build += ["--build-arg", f"VERSION={number}", "--tag", tag, str(ROOT)]
+    build += ["--build-arg", f"VERSION={number}", "--build-arg", f"PYTHON_IMAGE={base.reference}"]
+    build += ["--label", f"org.opencontainers.image.revision={provenance.revision()}"]
+    build += ["--label", f"org.opencontainers.image.base.digest={base.digest}", "--tag", tag, str(ROOT)]
     if subprocess.run([docker, *build], check=False).returncode:  # noqa: S603 - who calls names the engine
         sys.exit(f"{docker} build --target {name} failed")
     path = folder / f"sluiceway-{name}-{number}.tar.gz"
@@ -104,6 +119,7 @@ def image(docker: str, name: str, number: str, folder: Path) -> None:
             shutil.copyfileobj(saving.stdout, packed, _CHUNK_BYTES)
     if saving.returncode:
         sys.exit(f"{docker} save {tag} failed")
+    return tag
 
 
 def checksums(folder: Path) -> None:

@@ -1,8 +1,9 @@
 """Pin what goes into the images: `python deploy/docker/lock.py` (needs uv, from the `deploy` dependency group).
 
-Writes one file for each role into `deploy/docker/requirements/`, each package at one version with the hashes of all its
-files, for every architecture. Versions that are there stay unless `--upgrade` is given or `pyproject.toml` asks for
-others. With `--check` nothing is written, and the exit code is 1 if a file would change.
+Writes one file for each role into `deploy/docker/requirements/`, each package at one version with the hashes of all
+its files. Every architecture has to resolve to the same versions, with wheels for each, or nothing is written. Versions
+that are there stay unless `--upgrade` is given or `pyproject.toml` asks for others. With `--check` nothing is written,
+and the exit code is 1 if a file would change.
 """
 
 from __future__ import annotations
@@ -18,23 +19,39 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "deploy" / "docker" / "requirements"
-# Which extras of the distribution each image has.
+# Which extras of the distribution each image has. Traces are switched on by variables, in every image.
 ROLES = {
-    "orchestrator": ("orchestrator",),
-    "detection": ("detection",),
-    "recognition-cpu": ("recognition",),
-    "recognition-gpu": ("gpu",),
+    "orchestrator": ("orchestrator", "otel"),
+    "detection": ("detection", "otel"),
+    "recognition-cpu": ("recognition", "otel"),
+    "recognition-gpu": ("gpu", "otel"),
 }
 # With these tools the wheel is built, without build isolation, so that they are pinned as well.
 BUILD = "build"
 PYTHON = "3.11"
+# The architectures of the images, with the C library of their base: OpenVINO has wheels for arm64 from 2.35 on.
+ARCHITECTURES = ("x86_64-manylinux_2_36", "aarch64-manylinux_2_36")
 HEADER = "# Made by deploy/docker/lock.py from pyproject.toml; do not edit.\n"
 
 
 def lock(role: str, output: Path, *, upgrade: bool) -> None:
-    """Resolve one role into `output`, keeping the versions that stand there."""
+    """Resolve one role into `output`, keeping the versions that stand there; the same for every architecture."""
+    first, *others = ARCHITECTURES
+    resolve(role, output, first, upgrade=upgrade)
+    wanted = output.read_text(encoding="utf-8")
+    for other in others:
+        # From the same versions: what is left out or added there is another set of packages.
+        again = output.with_suffix(f".{other}")
+        again.write_text(wanted, encoding="utf-8")
+        resolve(role, again, other, upgrade=False)
+        if again.read_text(encoding="utf-8") != wanted:
+            raise SystemExit(f"{role}: {other} resolves to other versions than {first}; give pyproject.toml a bound")
+
+
+def resolve(role: str, output: Path, architecture: str, *, upgrade: bool) -> None:
+    """Resolve one role for one architecture, from wheels alone as the images do."""
     command = ["uv", "pip", "compile", "--quiet", "--no-config", "--python-version", PYTHON]
-    command += ["--python-platform", "x86_64-unknown-linux-gnu", "--generate-hashes", "--no-header", "--no-annotate"]
+    command += ["--python-platform", architecture, "--no-build", "--generate-hashes", "--no-header", "--no-annotate"]
     command += ["--no-emit-index-url", "--no-emit-find-links", "--output-file", str(output)]
     command += ["--upgrade"] if upgrade else []
     # The images carry the release of torch that the tests are run with.

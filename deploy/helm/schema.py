@@ -18,6 +18,7 @@ from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.config.http import HttpConfig
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_runtime.config import STAGE_KINDS, ServerConfig, StageConfig
+from sluiceway_runtime.weights.registry import load_registry
 
 Schema = dict[str, Any]
 
@@ -31,7 +32,7 @@ MODELS: dict[str, type[ServerConfig]] = {
 OF_THE_CHART = {"host", "port", "operations_port", "drain_grace_s"}
 # Its services lead to gRPC, and to the HTTP port of the orchestrator.
 OF_A_STAGE = {"workers", "goal", "device", "cpus", "http"}
-OF_THE_ORCHESTRATOR = {"detection", "recognition", "http"}
+OF_THE_ORCHESTRATOR = {"detection", "recognition", "http", "scaler"}
 OF_THE_HTTP_PORT = {"host", "port"}
 
 # Lists whose items the models also take as plain text, which their schemas do not tell: "480x640", the name of a model.
@@ -42,10 +43,20 @@ BOOLEAN: Schema = {"type": "boolean"}
 # Left to Kubernetes, which checks them when they are applied.
 ANY_OBJECT: Schema = {"type": "object"}
 OBJECTS: Schema = {"type": "array", "items": {"type": "object"}}
+NAMED_OBJECTS: Schema = {"type": "array", "items": {"type": "object", "required": ["name"]}}
 STRINGS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
 # A whole name: the HTTP port compares names and knows no patterns.
 HOST: Schema = {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"}
 NAME: Schema = {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"}
+DIGEST: Schema = {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"}
+# The chart selects pods by these.
+LABELS: Schema = STRINGS | {
+    "propertyNames": {"not": {"pattern": r"^app\.kubernetes\.io/(name|instance|component)$|^sluiceway\.dev/variant$"}}
+}
+# Over others that the chart writes on every object.
+COMMON_LABELS: Schema = STRINGS | {
+    "propertyNames": {"not": {"pattern": r"^(app\.kubernetes\.io|helm\.sh)/|^sluiceway\.dev/variant$"}}
+}
 
 
 def integer(minimum: int, maximum: int | None = None) -> Schema:
@@ -110,6 +121,29 @@ def merged(choices: list[Schema]) -> Schema:
     return result
 
 
+def name_or_path(kind: str) -> Schema:
+    """What names weights: a name of the registry for this kind, or a path, which has a slash or a suffix."""
+    names = "|".join(sorted(name for name, entry in load_registry().models.items() if entry.kind == kind))
+    return {"pattern": f"^({names}|.*[/.].*)$"}
+
+
+def with_known_models(section: str, properties: Schema) -> None:
+    """Let a name that no release has fail before pods do."""
+    known = name_or_path(section) if section in STAGE_KINDS else {}
+    if section == "detection":
+        properties["model"] |= known
+    elif section == "recognition":
+        # A plain name stands for weights, and so does the name of a table that says nothing else of them.
+        item = properties["models"]["items"]
+        item["properties"]["weights"] |= known
+        item |= known
+        item["if"] = {
+            "type": "object",
+            "not": {"anyOf": [{"required": ["weights"]}, {"required": ["recognizer"]}]},
+        }
+        item["then"] = {"properties": {"name": known}}
+
+
 def settings(section: str, without: set[str]) -> Schema:
     """Keys of one section of sluiceway.toml."""
     schema = MODELS[section].model_json_schema()
@@ -117,6 +151,7 @@ def settings(section: str, without: set[str]) -> Schema:
     properties = {key: value for key, value in simple["properties"].items() if key not in without}
     for key in SHORT_FORMS.get(section, ()):
         properties[key]["items"]["type"] = [properties[key]["items"]["type"], "string"]
+    with_known_models(section, properties)
     return {
         "type": "object",
         "description": f"Keys of [{section}].",
@@ -149,7 +184,15 @@ def component(*, without: set[str], section: str, scaling: Schema, **more: Schem
         nodeSelector=STRINGS,
         tolerations=OBJECTS,
         affinity=ANY_OBJECT,
+        digest=DIGEST,
         podAnnotations=STRINGS,
+        podLabels=LABELS,
+        extraVolumes=NAMED_OBJECTS,
+        volumeMounts={"type": "array", "items": {"type": "object", "required": ["name", "mountPath"]}},
+        initContainers=NAMED_OBJECTS,
+        sidecars=NAMED_OBJECTS,
+        podPatch=ANY_OBJECT,
+        containerPatch=ANY_OBJECT,
         priorityClassName=STRING,
         **more,
     )
@@ -173,6 +216,7 @@ def stage(section: str) -> Schema:
     queue = table(
         enabled=BOOLEAN,
         targetSeconds={"type": "number", "minimum": 0.001},
+        source={"enum": ["orchestrator", "prometheus"]},
         externalMetric={"type": "string", "pattern": "^[a-zA-Z_:][a-zA-Z0-9_:]*$"},
     )
     variant = table(
@@ -180,12 +224,18 @@ def stage(section: str) -> Schema:
         share=integer(1, 90),
         image=STRING,
         tag=STRING,
+        digest=DIGEST,
         config=settings(section, OF_THE_CHART | OF_A_STAGE),
     )
     return component(
         section=section,
         without=OF_A_STAGE,
-        scaling=scaling(0, engine={"enum": ["auto", "hpa", "keda"]}, queueTime=queue),
+        scaling=scaling(
+            0,
+            engine={"enum": ["auto", "hpa", "keda"]},
+            queueTime=queue,
+            fallback=table(failureThreshold=integer(1), replicas=integer(1)),
+        ),
         workers=simplified(own["workers"], {}),
         goal=simplified(own["goal"], {}),
         device=simplified(own["device"], {}),
@@ -195,6 +245,7 @@ def stage(section: str) -> Schema:
             cache=table(claimName=STRING, sizeLimit=STRING),
             startupSeconds=integer(2, 7200),
         ),
+        modelVolume=ANY_OBJECT,
         variants={"type": "array", "items": variant | {"required": ["name", "share"]}},
     )
 
@@ -235,6 +286,13 @@ def values() -> Schema:
         rate_per_s={"type": "number", "exclusiveMinimum": 0},
         max_concurrent=integer(1),
     )
+    ingress = table(
+        enabled=BOOLEAN,
+        className=STRING,
+        annotations=STRINGS,
+        hosts={"type": "array", "items": HOST},
+        tlsSecretName=STRING,
+    )
     whole = table(
         nameOverride=STRING,
         fullnameOverride=STRING,
@@ -244,6 +302,13 @@ def values() -> Schema:
             pullPolicy={"enum": ["Always", "IfNotPresent", "Never"]},
             pullSecrets={"type": "array", "items": STRING},
         ),
+        commonLabels=COMMON_LABELS,
+        serviceAccount=table(create=BOOLEAN, name=STRING, annotations=STRINGS),
+        podSecurityContext=ANY_OBJECT,
+        containerSecurityContext=ANY_OBJECT,
+        podPatch=ANY_OBJECT,
+        containerPatch=ANY_OBJECT,
+        extraObjects={"type": "array", "items": {"type": "object", "required": ["apiVersion", "kind", "metadata"]}},
         config=STRING,
         drain=table(preStopSeconds=integer(0, 300), graceSeconds=integer(1, 3600)),
         startupSeconds=integer(2, 3600),
@@ -251,14 +316,17 @@ def values() -> Schema:
             section="orchestrator",
             without=OF_THE_ORCHESTRATOR,
             scaling=scaling(1),
-            service=table(type={"enum": ["ClusterIP", "NodePort", "LoadBalancer"]}, annotations=STRINGS),
+            service=table(
+                type={"enum": ["ClusterIP", "NodePort", "LoadBalancer"]}, annotations=STRINGS, patch=ANY_OBJECT
+            ),
             http=http_port(),
-            ingress=table(
+            ingress=ingress,
+            grpcIngress=ingress,
+            grpcRoute=table(
                 enabled=BOOLEAN,
-                className=STRING,
                 annotations=STRINGS,
-                hosts={"type": "array", "items": HOST},
-                tlsSecretName=STRING,
+                parentRefs=NAMED_OBJECTS,
+                hostnames={"type": "array", "items": STRING},
             ),
         ),
         detection=stage("detection"),
@@ -276,13 +344,22 @@ def values() -> Schema:
             stageToken=secret | {"dependencies": {"secretName": ["key"], "key": ["secretName"]}},
             allowUnauthenticated=BOOLEAN,
         ),
-        networkPolicy=table(enabled=BOOLEAN, clients=OBJECTS, monitoring=OBJECTS, orchestratorEgress=OBJECTS),
+        networkPolicy=table(
+            enabled=BOOLEAN,
+            clients=OBJECTS,
+            monitoring=OBJECTS,
+            scalers=OBJECTS,
+            publicEgress=BOOLEAN,
+            orchestratorEgress=OBJECTS,
+            stageEgress=OBJECTS,
+        ),
         monitoring=table(
             podMonitor=table(
                 enabled=BOOLEAN, interval={"type": "string", "pattern": "^[0-9]+(ms|s|m)$"}, labels=STRINGS
             ),
             rules=table(enabled=BOOLEAN, labels=STRINGS),
             dashboard=table(enabled=BOOLEAN, labels=STRINGS),
+            adapterRules=table(enabled=BOOLEAN, namespace=STRING),
             annotations=BOOLEAN,
             prometheus=table(address={"type": "string", "pattern": "^https?://"}, matchers=STRING),
         ),

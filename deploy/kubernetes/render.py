@@ -23,7 +23,9 @@ NAMESPACE_FILE = f"{NOTE}apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {NA
 
 def rendered() -> dict[str, str]:
     """File names and their texts."""
-    command = ["helm", "template", "sluiceway", str(CHART), "--namespace", NAMESPACE, "--kube-version", KUBE_VERSION]
+    # Hooks belong to helm's own commands.
+    command = ["helm", "template", "sluiceway", str(CHART), "--namespace", NAMESPACE, "--no-hooks"]
+    command += ["--kube-version", KUBE_VERSION]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603
     files = {"namespace.yaml": NAMESPACE_FILE}
     for document in re.split(r"^---\n", output, flags=re.MULTILINE):

@@ -44,8 +44,11 @@ from sluiceway_orchestrator.metrics.collector import OrchestratorCollector
 from sluiceway_orchestrator.pipelines.binding import Binder
 from sluiceway_orchestrator.pipelines.executor import Executor
 from sluiceway_orchestrator.plan import Pipeline
+from sluiceway_orchestrator.scaler.port import ScalerPort
+from sluiceway_orchestrator.scaler.reading import Reading
 from sluiceway_orchestrator.servicer import PipelineServicer
 from sluiceway_orchestrator.stages.detection import DetectionClient, DetectionWire
+from sluiceway_orchestrator.stages.pressure import Pressures
 from sluiceway_orchestrator.stages.recognition import RecognitionClient, RecognitionWire
 from sluiceway_orchestrator.stages.resolver import Lookup, system_lookup
 from sluiceway_orchestrator.stages.settings import StageSettings
@@ -104,6 +107,8 @@ class OrchestratorService:
         self.fetcher = Fetcher(config, apis or {}, environment or {}, look_up=url_look_up)
         self._layout: Layout = layout_of(config, tables or {}, environment or {}, self.fetcher.apis)
         self.stages = {name: self._stage(name) for name in self._layout.used_stages}
+        self._pressures = Pressures(self.stages.values())
+        self.scaler = ScalerPort(config, self.wanted, stage_lookup)
         self._gate = Gate(
             config.max_sources_in_flight,
             config.max_sources_per_client,
@@ -178,7 +183,9 @@ class OrchestratorService:
         await self.fetcher.start()
         for stage in self.stages.values():
             await stage.start()
+        self._pressures.start()
         await self.http.start()
+        await self.scaler.start()
         self._started = True
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -190,7 +197,8 @@ class OrchestratorService:
 
     def collectors(self, registry: CollectorRegistry) -> None:
         """Add the metrics."""
-        registry.register(OrchestratorCollector(self.stages.values(), self._gate, lambda: self._jobs.running))
+        stages = self.stages.values()
+        registry.register(OrchestratorCollector(stages, self._gate, lambda: self._jobs.running, self._pressures.of))
         for metrics in (self.executor.metrics, self.fetcher.metrics, self.http.metrics):
             metrics.register(registry)
 
@@ -242,6 +250,7 @@ class OrchestratorService:
     def refuse(self) -> None:
         """Take no more jobs over HTTP, and let those who watch ask another one."""
         self.http.refuse()
+        self.scaler.refuse()
         self._watching.refuse()
 
     async def drain(self, grace_s: float) -> bool:
@@ -252,6 +261,8 @@ class OrchestratorService:
         """Close every connection."""
         self._started = False
         await self._watching.close()
+        await self.scaler.close()
+        await self._pressures.close()
         await self.http.close()
         await asyncio.gather(*(stage.close() for stage in self.stages.values()), self.fetcher.close())
 
@@ -283,6 +294,17 @@ class OrchestratorService:
 
     def _of_kind(self, kind: str) -> Iterator[tuple[str, Stage[Any]]]:
         return ((name, stage) for name, stage in self.stages.items() if stage.kind == kind)
+
+    def wanted(self, name: str) -> Reading | None:
+        """How much a stage is wanted here. Any job may come to it."""
+        stage = self.stages.get(name)
+        if stage is None:
+            return None
+        return Reading(
+            round(self._pressures.of(name) * 1000),
+            self._jobs.running > 0 or stage.backlog_items > 0,
+            sum(replica.ready for replica in stage.replicas),
+        )
 
     def _own_sample(self) -> ServerSample:
         return self._sample()

@@ -31,6 +31,7 @@ from sluiceway_runtime.images.limits import ImageLimits
 from sluiceway.client.folders import images_in
 from sluiceway_detection.backends import Backend, BackendSpec, open_backend
 from sluiceway_detection.detector import ModelDetector
+from sluiceway_detection.heads import PLAIN
 from sluiceway_detection.input_shapes import choose_shape
 from sluiceway_detection.job import DetectionJob
 from sluiceway_detection.letterbox import Letterbox
@@ -135,6 +136,9 @@ def calibrate(
     plain = open_backend("openvino", BackendSpec(source, "cpu", 1, "f32"))
     if plain.card.map_reading is not None:
         raise StartupError(f"{source.name} is a DB model; int8 is made of YOLO models alone")
+    if plain.card.head != PLAIN:
+        # Only boxes would be compared, and angles, masks and keypoints come of digits that int8 has not.
+        raise StartupError(f"{source.name} does not find boxes alone; int8 is made of YOLO models of task detect")
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".calibration-") as folder:
         written = Path(folder) / "int8.onnx"
         _quantise(source, written, plain, seen)

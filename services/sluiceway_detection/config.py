@@ -90,6 +90,12 @@ class DetectionConfig(StageConfig):
     iou: float | None = Field(
         None, gt=0, le=1, description="Overlap above which the weaker of two goes; default the model's own, else 0.7."
     )
+    class_agnostic: bool = Field(False, description="Regions of different classes are compared for overlap, too.")
+    classes: tuple[str, ...] = Field((), description="Names of the model's classes, where its file has none.")
+    pixels: Literal["unit", "imagenet"] | None = Field(
+        None,
+        description="What the network takes: 0 to 1, or ImageNet's mean and deviation; default its family's.",
+    )
     max_detections: int = Field(1000, ge=1, le=MAX_DETECTIONS, description="Most regions of an image.")
     max_crops: int = Field(
         64, ge=1, le=4096, description="Most crops in a request; no more than `queue_items` are taken."

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from sluiceway_runtime.errors import InvalidOption
 
+from sluiceway_detection.alignment import aligned_quad
 from sluiceway_detection.types import Detections, ImageBgr, Polygon, RotatedBox, Shape
 
 __all__ = ["MAX_CROPS", "Crop", "CropPlan", "PixelFormat", "ResizeRule", "Transform", "channels_of", "cut_crops"]
@@ -29,7 +30,7 @@ _MAX_WARPED_PX = 16_384
 _LEAST_DETERMINANT = 1e-9
 
 PixelFormat = Literal["bgr", "rgb", "gray"]
-ResizeRule = Literal["fit_height", "stretch", "fit_longest"]
+ResizeRule = Literal["fit_height", "stretch", "fit_longest", "cover"]
 
 Quad = npt.NDArray[np.float32]
 """float32 [4, 2]: top left, top right, bottom right, bottom left of a region as it is to be read, in image pixels."""
@@ -47,11 +48,13 @@ class CropPlan(NamedTuple):
         height_px: height of every crop; without meaning for `fit_longest`.
         max_width_px: greatest width; of `fit_longest` the greatest longer side.
         pixel_format: channel order.
-        rule: `fit_height` keeps the aspect ratio up to max_width, `stretch` cuts to exactly max_width x height, and
-            `fit_longest` leaves a region as large as it is, or shrinks it, and says where the crop lies in the image.
+        rule: `fit_height` keeps the aspect ratio up to max_width, `stretch` cuts to exactly max_width x height, `cover`
+            likewise but leaves out what is over on both sides, and `fit_longest` leaves a region as large as it is, or
+            shrinks it, and says where the crop lies in the image.
         class_ids: classes wanted; None means every class.
         turn_ratio: regions at least this many times as high as wide are turned anticlockwise by 90 degrees before they
             are resized; 0 turns none.
+        align: where the keypoints of a region are to lie, x and y in parts of the crop; empty: they do not matter.
     """
 
     name: str
@@ -61,6 +64,7 @@ class CropPlan(NamedTuple):
     rule: ResizeRule = "fit_height"
     class_ids: frozenset[int] | None = None
     turn_ratio: float = 0.0
+    align: tuple[tuple[float, float], ...] = ()
 
     def turns(self, region_height: float, region_width: float) -> bool:
         """Whether a region of this size is turned."""
@@ -69,7 +73,7 @@ class CropPlan(NamedTuple):
 
     def size_px(self, region_height: float, region_width: float) -> tuple[int, int]:
         """Height and width of the crop of a region of this size, as it is after turning."""
-        if self.rule == "stretch":
+        if self.rule in ("stretch", "cover"):
             return self.height_px, self.max_width_px
         if self.rule == "fit_longest":
             scale = min(1.0, self.max_width_px / max(region_height, region_width))
@@ -118,6 +122,55 @@ class _Cut:
     turned: bool
 
 
+class _Source(NamedTuple):
+    """What a crop is cut out of: a window of whole pixels, or a quad."""
+
+    window: tuple[int, int, int, int] | None
+    quad: Quad | None = None
+
+    @classmethod
+    def of(cls, quad: Quad) -> _Source | None:
+        """None of one that is thinner than a pixel."""
+        made = cls(None, quad)
+        sides = (made.width, made.height)
+        return made if all(math.isfinite(side) for side in sides) and min(sides) >= 1 else None
+
+    @property
+    def width(self) -> float:
+        return _longer(self.quad, (0, 1), (3, 2)) if self.quad is not None else float(self._edges[2] - self._edges[0])
+
+    @property
+    def height(self) -> float:
+        return _longer(self.quad, (0, 3), (1, 2)) if self.quad is not None else float(self._edges[3] - self._edges[1])
+
+    @property
+    def _edges(self) -> tuple[int, int, int, int]:
+        assert self.window is not None
+        return self.window
+
+    def covered(self, height_px: int, width_px: int) -> _Source:
+        """The middle of it, with the aspect ratio of a crop of this size."""
+        if self.quad is None:
+            (x0, y0, x1, y1), aspect = self._edges, width_px / height_px
+            width = max(1, min(x1 - x0, round((y1 - y0) * aspect)))
+            height = max(1, min(y1 - y0, round((x1 - x0) / aspect)))
+            left, top = x0 + (x1 - x0 - width) // 2, y0 + (y1 - y0 - height) // 2
+            return _Source((left, top, left + width, top + height))
+        part = (
+            min(1.0, self.height * width_px / height_px / self.width),
+            min(1.0, self.width * height_px / width_px / self.height),
+        )
+        across, down = ((1 - part[0]) / 2, (1 + part[0]) / 2), ((1 - part[1]) / 2, (1 + part[1]) / 2)
+        corners = np.array([(across[i], down[j]) for i, j in ((0, 0), (1, 0), (1, 1), (0, 1))], np.float32)
+        matrix = cv2.getPerspectiveTransform(_corners(1, 1), np.asarray(self.quad, np.float32))
+        return _Source(None, cv2.perspectiveTransform(corners[None], matrix)[0])
+
+
+def _aligned(detections: Detections, row: int, plan: CropPlan) -> Quad | None:
+    keypoints = detections.keypoints
+    return None if keypoints is None else aligned_quad(keypoints[row], plan.align, (plan.height_px, plan.max_width_px))
+
+
 def cut_crops(
     image_bgr: ImageBgr, detections: Detections, plans: tuple[CropPlan, ...], max_total_bytes: int
 ) -> list[Crop]:
@@ -159,23 +212,22 @@ def _plan_cuts(image_shape: tuple[int, ...], detections: Detections, plans: tupl
     thin: list[bool] = np.less(boxes[:, 2:] - boxes[:, :2], 1).any(axis=1).tolist()
     for row, class_id in enumerate(detections.class_ids.tolist()):
         shape = detections.shapes.get(row)
-        window: tuple[int, int, int, int] | None = None
-        quad = None
-        if shape is None:
-            if thin[row]:
-                continue
-            (x0, y0), (x1, y1) = lower[row], upper[row]
-            window, width, height = (x0, y0, x1, y1), float(x1 - x0), float(y1 - y0)
-        else:
-            quad = quad_of(shape)
-            width, height = _longer(quad, (0, 1), (3, 2)), _longer(quad, (0, 3), (1, 2))
-            if not (math.isfinite(width) and math.isfinite(height)) or min(width, height) < 1:
-                continue
+        (x0, y0), (x1, y1) = lower[row], upper[row]
+        # As it lies in the image; None of a region too thin to be cut.
+        plain = (None if thin[row] else _Source((x0, y0, x1, y1))) if shape is None else _Source.of(quad_of(shape))
         for index, plan in enumerate(plans):
             if plan.class_ids is not None and class_id not in plan.class_ids:
                 continue
+            aligned = _aligned(detections, row, plan) if plan.align else None
+            source = plain if aligned is None else _Source.of(aligned) or plain
+            if source is None:
+                continue
+            if plan.rule == "cover" and source is plain:
+                source = source.covered(plan.height_px, plan.max_width_px)
+            window, quad, width, height = source.window, source.quad, source.width, source.height
             to_image = None
-            turned = plan.turns(height, width)
+            # Keypoints say which side is up.
+            turned = source is plain and plan.turns(height, width)
             size = plan.size_px(width, height) if turned else plan.size_px(height, width)
             if plan.rule == "fit_longest":
                 to_image = _from_window(size, window) if window is not None else _from_quad(size, quad)

@@ -16,8 +16,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import cv2
-import numpy as np
-import numpy.typing as npt
 from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.documents.pages import DocumentPage
 from sluiceway_runtime.errors import SluicewayError
@@ -35,7 +33,7 @@ from sluiceway_detection.job import DetectionAnswer, DetectionJob
 from sluiceway_detection.looks import Look, looks_of
 from sluiceway_detection.model_card import ModelCard
 from sluiceway_detection.pixels import image_of
-from sluiceway_detection.postprocess import DEFAULT_CONFIDENCE, DEFAULT_IOU
+from sluiceway_detection.postprocess import DEFAULT_CONFIDENCE, DEFAULT_IOU, Output
 from sluiceway_detection.types import Detections, ImageBgr
 
 __all__ = ["FACTORY", "DeviceBackend", "DeviceHandler", "build"]
@@ -44,7 +42,7 @@ FACTORY = "sluiceway_detection.device_handler:build"
 # Of a worker's threads, the part that selects boxes and cuts crops. Decoding a photograph costs several times as much.
 _FINISHING_SHARE = 4
 
-Places = npt.NDArray[np.floating]
+Places = Output
 # What needs no device: a page that says itself what stands in it, or an image that cannot be read.
 Settled = Payload | SluicewayError
 

@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,15 @@ from sluiceway_runtime.errors import StartupError
 
 __all__ = ["export_checkpoint", "load_checkpoint"]
 
+# Classifiers are for a recognition stage.
+_EXPORTED_TASKS = ("detect", "obb", "segment", "pose", "classify")
 _OPSET = 17  # read by every OpenVINO and ONNX Runtime that we accept
 # The day of the export and the path of somebody's training data: without them, equal checkpoints give equal files.
 _VOLATILE_METADATA = ("date", "description")
 
 
 def export_checkpoint(source: Path, target: Path) -> None:
-    """Convert a detection checkpoint to ONNX with dynamic batch, height and width.
+    """Convert a checkpoint to ONNX with dynamic batch, height and width.
 
     Dynamic, so that a server can fix it to the shapes it wants (640x480 costs three quarters of 640x640); fixing gives
     the graph that a static export would have given. Of a model with two heads the classic one is taken: the NMS-free
@@ -39,7 +42,7 @@ def export_checkpoint(source: Path, target: Path) -> None:
     Raises:
         StartupError: ultralytics is missing, the checkpoint cannot be loaded, or it is for another task.
     """
-    yolo = _open(source)
+    yolo = _open(source, _EXPORTED_TASKS)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
         # ultralytics writes beside the checkpoint, which may be read-only or somebody else's.
         copy = Path(shutil.copy(source, Path(folder) / "model.pt"))
@@ -51,15 +54,15 @@ def export_checkpoint(source: Path, target: Path) -> None:
 
 
 def load_checkpoint(source: Path) -> Any:
-    """Load a detection checkpoint as a `torch.nn.Module`, fused, in evaluation mode, float32, on the CPU.
+    """Load a checkpoint of task detect as a `torch.nn.Module`, fused, in evaluation mode, float32, on the CPU.
 
     Raises:
         StartupError: as `export_checkpoint`.
     """
-    return _open(source).model.float().fuse(verbose=False).eval()
+    return _open(source, ("detect",)).model.float().fuse(verbose=False).eval()
 
 
-def _open(source: Path) -> Any:
+def _open(source: Path, tasks: Sequence[str]) -> Any:
     # ultralytics would otherwise install packages, look for updates, and pull what it misses.
     os.environ.update(YOLO_AUTOINSTALL="false", YOLO_OFFLINE="true", YOLO_VERBOSE="false")
     try:
@@ -70,8 +73,8 @@ def _open(source: Path) -> Any:
         yolo = YOLO(str(source))
     except Exception as error:  # unpickling may raise anything
         raise StartupError(f"{source.name} cannot be loaded as an ultralytics checkpoint: {error}") from error
-    if yolo.task != "detect":
-        raise StartupError(f"{source.name}: task {yolo.task!r} is not served; the detection stage serves task 'detect'")
+    if yolo.task not in tasks:
+        raise StartupError(f"{source.name}: task {yolo.task!r} is not served; tasks that are: {', '.join(tasks)}")
     return yolo
 
 

@@ -26,11 +26,13 @@ class Inputs:
         shapes: at least one, the first of the default size. With `any_shape` a usual one, which limits all others.
         enlarges: a small image is enlarged until it fills its input; else it is padded.
         any_shape: the input is made for the image, see `natural_shape`; `shapes` are not the only ones.
+        stretches: an image fills its input, whatever its aspect ratio.
     """
 
     shapes: tuple[InputShape, ...]
     enlarges: bool = True
     any_shape: bool = False
+    stretches: bool = False
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -69,7 +69,8 @@ class CropFacts(NamedTuple):
 class DetectionAnswer(NamedTuple):
     """What was found, without the pixels.
 
-    Arrays travel as bytes: float32 boxes [N, 4], int32 classes [N] and float32 confidences [N]. `scale`, `left_out` and
+    Arrays travel as bytes: float32 boxes [N, 4], int32 classes [N] and float32 confidences [N]; float32 keypoints
+    [N, K, 3], where the model has some. `scale`, `left_out` and
     `too_small` are those of `Detections`, `notices` those of `DecodedImage`, and `page_count` is that of
     `DocumentPage`. `texts` are those of the regions, where a page was not looked at but said itself what stands in it.
     """
@@ -88,6 +89,7 @@ class DetectionAnswer(NamedTuple):
     notices: tuple[str, ...] = ()
     page_count: int = 0
     texts: tuple[str, ...] = ()
+    keypoints: bytes = b""
 
     @staticmethod
     def of_text(page: DocumentPage, decode_ms: float) -> Payload:
@@ -130,8 +132,14 @@ class DetectionAnswer(NamedTuple):
             too_small=detections.too_small,
             notices=page.image.notices,
             page_count=page.page_count,
+            keypoints=b"" if detections.keypoints is None else detections.keypoints.astype(np.float32).tobytes(),
         )
         return Payload(answer, tuple(crop.pixels.data.cast("B") for crop in crops))
+
+    def keypoints_of(self, row: int) -> list[tuple[float, float, float]]:
+        """The keypoints of one region: x, y, and confidence."""
+        size = len(self.keypoints) // max(len(self.confidences) // 4, 1)
+        return list(struct.iter_unpack("=3f", self.keypoints[row * size : (row + 1) * size]))
 
     def regions(self) -> Iterator[tuple[tuple[float, float, float, float], int, float]]:
         """Box, class and confidence of each region. No arrays: a front has nothing to compute with them."""

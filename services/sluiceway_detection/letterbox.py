@@ -72,7 +72,10 @@ class Letterbox:
     @classmethod
     def place(cls, image_shape: tuple[int, int], inputs: Inputs, image_size_px: int | None = None) -> Letterbox:
         """Choose the input for an image, see `Inputs.shape_of`, and plan its placement there."""
-        return cls.fit(image_shape, inputs.shape_of(image_shape, image_size_px), enlarge=inputs.enlarges)
+        input_shape = inputs.shape_of(image_shape, image_size_px)
+        if inputs.stretches:
+            return cls(input_shape, image_shape, input_shape, 0, 0)
+        return cls.fit(image_shape, input_shape, enlarge=inputs.enlarges)
 
     def draw(self, image_bgr: ImageBgr) -> ImageBgr:
         """Scale and pad: uint8 [h, w, 3] of `image_shape` to uint8 [H, W, 3] of `input_shape`, contiguous."""
@@ -108,10 +111,19 @@ class Letterbox:
         height, width = self.content_shape
         return map_[self.top_px : self.top_px + height, self.left_px : self.left_px + width]
 
+    @property
+    def gains_xy(self) -> tuple[float, float]:
+        """How large the image is shown, along x and along y."""
+        return self.content_shape[1] / self.image_shape[1], self.content_shape[0] / self.image_shape[0]
+
+    def points_to_image(self, points: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        """Bring points [..., 2], x and y, from the input's pixels to those of the original, clipped to it."""
+        moved = (points - (self.left_px, self.top_px)) / self.gains_xy
+        return np.asarray(np.clip(moved, 0, self.image_shape[::-1]))
+
     def to_image(self, boxes_xyxy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Bring boxes [N, 4] from the input's pixels to those of the original, clipped to it."""
-        gain_y = self.content_shape[0] / self.image_shape[0]
-        gain_x = self.content_shape[1] / self.image_shape[1]
+        gain_x, gain_y = self.gains_xy
         offset = np.array([self.left_px, self.top_px, self.left_px, self.top_px], np.float32)
         gain = np.array([gain_x, gain_y, gain_x, gain_y], np.float32)
         return clip_boxes((boxes_xyxy - offset) / gain, *self.image_shape)

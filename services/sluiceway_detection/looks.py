@@ -15,16 +15,23 @@ import numpy as np
 import numpy.typing as npt
 
 from sluiceway_detection.db import MapReading, Probe, Sheet, closer_look, content_at, divide_long_lines, select_map
+from sluiceway_detection.heads import Head
 from sluiceway_detection.input_shapes import Inputs
 from sluiceway_detection.job import DetectionJob
 from sluiceway_detection.letterbox import Letterbox
 from sluiceway_detection.model_card import ModelCard
-from sluiceway_detection.postprocess import Selection, select_classic, select_end_to_end, select_places
+from sluiceway_detection.postprocess import (
+    Output,
+    Selection,
+    select_classic,
+    select_end_to_end,
+    select_places,
+    select_queries,
+)
 from sluiceway_detection.types import Detections, ImageBgr
 
 __all__ = ["Look", "looks_of"]
 
-Output = npt.NDArray[np.floating]
 Look = Generator[list[ImageBgr], Sequence[Output], Detections]
 """Yields images uint8 [h, w, 3], each of one of the model's input shapes, and returns what was found, in pixels of the
 image, by falling confidence. Outputs are read before it yields again."""
@@ -46,12 +53,16 @@ def looks_of(card: ModelCard, inputs: Inputs, *, places: bool = False) -> Callab
     """
     reading = card.map_reading
     if reading is None:
-        select = select_end_to_end if card.end_to_end else (select_places if places else select_classic)
+        select: Callable[[Output, Letterbox, Selection, Head], Detections]
+        if card.head.transformer is not None:
+            select = select_queries
+        else:
+            select = select_end_to_end if card.end_to_end else (select_places if places else select_classic)
 
         def look(image: ImageBgr, job: DetectionJob) -> Look:
             letterbox = Letterbox.place((image.shape[0], image.shape[1]), inputs, job.image_size_px)
             (output,) = yield [letterbox.draw(image)]
-            return replace(select(output, letterbox, job.selection), scale=letterbox.scale)
+            return replace(select(output, letterbox, job.selection, card.head), scale=letterbox.scale)
 
         return look
     return partial(_look_at_text, inputs, reading)
@@ -64,11 +75,11 @@ def _look_at_text(inputs: Inputs, reading: MapReading, image: ImageBgr, job: Det
     if not isinstance(job.scale, str):
         sheet = Sheet(image, content_at(shape, job.scale, most_px), inputs, size)
         outputs = yield sheet.draw()
-        found = _lines(image, sheet.join(outputs), sheet.letterbox, job.selection, reading)
+        found = _lines(image, sheet.join(_maps(outputs)), sheet.letterbox, job.selection, reading)
         return replace(found, too_small=sheet.letterbox.scale < job.scale * _NEARLY)
     letterbox = Letterbox.place(shape, inputs, size)
     input_bgr = letterbox.draw(image)
-    (output,) = yield [input_bgr]
+    (output,) = _maps((yield [input_bgr]))
     found = _lines(image, output, letterbox, job.selection, reading)
     if letterbox.scale >= 1:
         return found
@@ -79,7 +90,7 @@ def _look_at_text(inputs: Inputs, reading: MapReading, image: ImageBgr, job: Det
     probed = None
     probe = Probe.of(image, input_bgr, letterbox, found, None if inputs.any_shape else inputs.largest(size))
     if probe is not None:
-        (output,) = yield [probe.draw()]
+        (output,) = _maps((yield [probe.draw()]))
         probed = probe.judge(select_map(output, probe.letterbox, job.selection, reading))
     closer = closer_look(letterbox, found, probed)
     if closer is None:
@@ -91,7 +102,7 @@ def _look_at_text(inputs: Inputs, reading: MapReading, image: ImageBgr, job: Det
     area = (math.floor(left * x), math.floor(top * y), math.ceil(right * x), math.ceil(bottom * y))
     sheet = Sheet(image, content, inputs, size, area=area, base=base)
     outputs = yield sheet.draw()
-    found = _lines(image, sheet.join(outputs), sheet.letterbox, job.selection, reading)
+    found = _lines(image, sheet.join(_maps(outputs)), sheet.letterbox, job.selection, reading)
     # What is outside of the area was shown no larger than before.
     whole = area == (0, 0, content[1], content[0])
     return replace(
@@ -101,9 +112,14 @@ def _look_at_text(inputs: Inputs, reading: MapReading, image: ImageBgr, job: Det
     )
 
 
+def _maps(outputs: Sequence[Output]) -> list[npt.NDArray[np.floating]]:
+    """Those of a DB model, which has one output alone."""
+    return [output for output in outputs if not isinstance(output, tuple)]
+
+
 def _lines(
     image: ImageBgr,
-    output: Output | npt.NDArray[np.uint8],
+    output: npt.NDArray[np.floating] | npt.NDArray[np.uint8],
     letterbox: Letterbox,
     selection: Selection,
     reading: MapReading,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sluiceway_runtime.errors import StartupError
 
 from sluiceway_detection.db import MapReading
+from sluiceway_detection.heads import PLAIN, TASKS, Head, head_of, transformer_of
 from sluiceway_detection.input_shapes import STRIDE, InputShape
 from sluiceway_detection.thresholds import NONE_KNOWN, PP_OCR_PIXELS, YOLO_PIXELS, PixelScale, Thresholds
 
@@ -20,8 +21,6 @@ LONGEST_PX = 1280
 # What PP-OCR takes for models that come without an inference.yml.
 MAP_CONFIDENCE = 0.6
 _MOST_CLASSES = 100_000  # ours: numbers may have gaps, and a mad one must not fill the memory with what is between
-# Tasks that ultralytics exports and whose outputs need decoding that is not here.
-_OTHER_TASKS = ("segment", "pose", "obb", "classify", "semantic", "depth")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,9 @@ class ModelCard:
         confidence: threshold that the model was calibrated for; None where nothing says it.
         iou: likewise, for non-maximum suppression.
         pixels: what the network takes.
-        map_reading: of a DB model, whose output is a map; None for YOLO.
+        map_reading: of a DB model, whose output is a map; None for others.
+        head: of a YOLO or DETR model: what its output holds beside boxes and classes.
+        stretches: images fill its input, whatever their aspect ratio.
     """
 
     classes: tuple[str, ...]
@@ -49,6 +50,8 @@ class ModelCard:
     iou: float | None = None
     pixels: PixelScale = YOLO_PIXELS
     map_reading: MapReading | None = None
+    head: Head = PLAIN
+    stretches: bool = False
 
 
 def read_card(
@@ -58,6 +61,7 @@ def read_card(
     *,
     name: str,
     known: Thresholds = NONE_KNOWN,
+    output_names: Sequence[str] = (),
 ) -> ModelCard:
     """Judge a model by its metadata and by the dimensions of its input and outputs.
 
@@ -66,36 +70,57 @@ def read_card(
         input_dims: batch, channels, height, width; None where any value is taken.
         output_dims: of every output.
         name: for messages.
-        known: what others say of its thresholds, which wins over the file.
+        known: what others say of it, which wins over the file.
+        output_names: of every output, where they are known.
 
     Raises:
-        StartupError: another task than detection, or an output that is neither that of a YOLO detection head nor a map.
+        StartupError: a task that is not one of detection, or outputs that are neither those of a YOLO or DETR model nor
+            a map.
     """
     task = metadata.get("task", "detect")
-    if task != "detect":
-        what = "a YOLO model for another task" if task in _OTHER_TASKS else "not a model that is known"
+    if task == "classify":
         raise StartupError(
-            f"{name}: task {task!r} is not served ({what}); the detection stage serves task 'detect'. "
+            f"{name}: a classifier finds no regions; a recognition stage serves it: [[recognition.models]] with "
+            'kind = "classify" and resize_rule = "cover"'
+        )
+    if task not in TASKS:
+        raise StartupError(
+            f"{name}: task {task!r} is not served; the detection stage serves {', '.join(TASKS)}. "
             "Other tasks can be served by a detector class of your own (detection.detector)"
         )
-    if metadata.get("head", "").startswith("RTDETR"):
-        raise StartupError(f"{name}: RT-DETR models are not served; the detection stage serves YOLO detection heads")
     if len(input_dims) != 4 or input_dims[1] not in (3, None):
         raise StartupError(f"{name}: the input has dimensions {_show(input_dims)}; expected batch, 3, height, width")
     if len(output_dims) == 1 and len(output_dims[0]) == 4 and output_dims[0][1] in (1, None):
         return _map_card(input_dims, known)
-    if len(output_dims) != 1 or len(output_dims[0]) != 3:
+    classes = _class_names(_literal(metadata, "names", name), name) or known.classes
+    fixed = input_dims[2] is not None and input_dims[3] is not None
+    transformer = transformer_of(metadata, output_dims, output_names, len(classes), name=name)
+    if transformer is not None:
+        head, count = transformer
+        return ModelCard(
+            classes=classes or tuple(f"class{index}" for index in range(count)),
+            stride=STRIDE,
+            end_to_end=False,
+            native_shape=_native(metadata, input_dims, name),
+            fixed_shape=fixed,
+            confidence=known.confidence or _threshold(metadata, "confidence", name),
+            pixels=known.pixels or YOLO_PIXELS,
+            head=head,
+            stretches=True,
+        )
+    if len(output_dims) > (2 if task == "segment" else 1) or len(output_dims[0]) != 3:
         shown = ", ".join(_show(dims) for dims in output_dims)
         raise StartupError(
             f"{name}: the outputs have dimensions {shown}; a YOLO detection head has one of three, a DB model one map "
             "of batch, 1, height, width"
         )
-    classes = _class_names(_literal(metadata, "names", name), name)
     _, rows, columns = output_dims[0]
-    end_to_end = metadata.get("end2end") == "True" or (columns == 6 and rows != 6)
-    if end_to_end and columns not in (6, None):
+    end_to_end = metadata.get("end2end") == "True" or (task == "detect" and columns == 6 and rows != 6)
+    if end_to_end and task == "detect" and columns not in (6, None):
         raise StartupError(f"{name}: an NMS-free head gives rows of 6 numbers, this one gives {columns}")
-    if not end_to_end and rows is not None:
+    keypoints = _literal(metadata, "kpt_shape", name)
+    head = head_of(task, output_dims, len(classes), keypoints, rows=end_to_end, name=name)
+    if not end_to_end and task == "detect" and rows is not None:
         classes = classes or tuple(f"class{index}" for index in range(rows - 4))
         if rows != 4 + len(classes) or rows < 5:
             raise StartupError(
@@ -103,23 +128,29 @@ def read_card(
             )
     if not classes:
         raise StartupError(f"{name}: the file names no classes; export it with ultralytics, which writes them")
-    fixed = input_dims[2] is not None and input_dims[3] is not None
-    size = _literal(metadata, "imgsz", name)
-    native = (input_dims[2] or 640, input_dims[3] or 640)
-    if not fixed and isinstance(size, list | tuple) and len(size) == 2:
-        if not all(isinstance(side, int | float) and 1 <= side < math.inf for side in size):
-            raise StartupError(f"{name}: metadata 'imgsz' must be height and width in pixels, not {size!r}")
-        native = (int(size[0]), int(size[1]))
     stride = _literal(metadata, "stride", name)
     return ModelCard(
         classes=classes,
         stride=stride if isinstance(stride, int) and stride > 0 else STRIDE,
         end_to_end=end_to_end,
-        native_shape=native,
+        native_shape=_native(metadata, input_dims, name),
         fixed_shape=fixed,
         confidence=known.confidence or _threshold(metadata, "confidence", name),
         iou=known.iou or _threshold(metadata, "iou", name),
+        pixels=known.pixels or YOLO_PIXELS,
+        head=head,
     )
+
+
+def _native(metadata: Mapping[str, str], input_dims: Sequence[int | None], name: str) -> InputShape:
+    """Height and width that it was exported for."""
+    height, width = input_dims[2], input_dims[3]
+    size = _literal(metadata, "imgsz", name)
+    if (height is None or width is None) and isinstance(size, list | tuple) and len(size) == 2:
+        if not all(isinstance(side, int | float) and 1 <= side < math.inf for side in size):
+            raise StartupError(f"{name}: metadata 'imgsz' must be height and width in pixels, not {size!r}")
+        return int(size[0]), int(size[1])
+    return height or 640, width or 640
 
 
 def _map_card(input_dims: Sequence[int | None], known: Thresholds) -> ModelCard:

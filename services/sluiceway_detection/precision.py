@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cv2
-import numpy as np
-import numpy.typing as npt
 from sluiceway_runtime.errors import StartupError
 
 from sluiceway_detection.backends import BackendSpec, open_backend
-from sluiceway_detection.backends.agreement import maps_differ, outputs_differ, reference_image
+from sluiceway_detection.backends.agreement import raw_answers_differ, reference_image
 from sluiceway_detection.backends.base import Precision
 from sluiceway_detection.model_card import ModelCard
+from sluiceway_detection.postprocess import Output
 from sluiceway_detection.thresholds import Thresholds
 
 __all__ = ["Choice", "choose_precision", "command", "cpu_has_bf16", "is_quantised", "settled"]
@@ -48,7 +47,7 @@ class _Trial(NamedTuple):
     """What came of one image: the time, the best of a few runs, and the network's raw output."""
 
     milliseconds: float
-    output: npt.NDArray[np.floating]
+    output: Output
     card: ModelCard
 
 
@@ -96,11 +95,7 @@ def choose_precision(spec: BackendSpec) -> Choice:
     if choice := settled(spec):
         return choice
     f32, bf16 = (_try(replace(spec, precision=precision)) for precision in ("f32", "bf16"))
-    reading = f32.card.map_reading
-    if reading is not None:
-        fault = maps_differ(f32.output, bf16.output, reading.threshold)
-    else:
-        fault = outputs_differ(f32.output, bf16.output, end_to_end=f32.card.end_to_end)
+    fault = raw_answers_differ(f32.output, bf16.output, f32.card)
     times = f"bf16 {bf16.milliseconds:.0f} ms, f32 {f32.milliseconds:.0f} ms per image"
     if spec.precision == "bf16":
         if fault:
@@ -120,7 +115,8 @@ def _try(spec: BackendSpec) -> _Trial:
         begun_s = time.perf_counter()
         (output,) = backend.infer([image])
         best_s = min(best_s, time.perf_counter() - begun_s)
-    return _Trial(best_s * 1000, output.copy(), backend.card)
+    copied = tuple(part.copy() for part in output) if isinstance(output, tuple) else output.copy()
+    return _Trial(best_s * 1000, copied, backend.card)
 
 
 def command(spec: BackendSpec, cores: tuple[int, ...] | None) -> list[str]:

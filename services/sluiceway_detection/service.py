@@ -35,7 +35,7 @@ from sluiceway_detection.handler import FACTORY, DetectionFacts, WorkerSettings
 from sluiceway_detection.identity import Identity, group_of
 from sluiceway_detection.inference import DetectionInference
 from sluiceway_detection.servicer import DetectionServicer, add_to_server
-from sluiceway_detection.thresholds import thresholds_of
+from sluiceway_detection.thresholds import IMAGENET_PIXELS, YOLO_PIXELS, thresholds_of
 
 __all__ = ["DetectionService"]
 
@@ -270,6 +270,9 @@ class DetectionService:
         require_trust(found.path, allowed=allowed)
         identity = Identity(found.name, config.version or found.version, found.sha256)
         known = thresholds_of(found.path, found.metadata)
+        if config.pixels is not None:
+            known = known._replace(pixels=IMAGENET_PIXELS if config.pixels == "imagenet" else YOLO_PIXELS)
+        known = known._replace(classes=config.classes)
         return replace(settings, weights=str(found.path), allow_checkpoint=allowed, known=known), identity
 
     def _start_timeout_s(self, *, on_gpu: bool) -> float:

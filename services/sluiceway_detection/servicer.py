@@ -139,7 +139,10 @@ class DetectionServicer:
         response = pb.DescribeResponse(
             server_version=version("sluiceway"),
             default_options=pb.DetectOptions(
-                confidence=config.confidence, iou=config.iou, max_detections=config.max_detections
+                confidence=config.confidence,
+                iou=config.iou,
+                max_detections=config.max_detections,
+                class_agnostic=config.class_agnostic,
             ),
             workers=len(pool.statistics().workers) if pool is not None else 0,
             max_image_bytes=config.max_image_bytes,
@@ -234,6 +237,7 @@ class DetectionServicer:
             facts.classes,
             facts.image_sizes,
             config.scale or ("auto" if facts.scales else "fast"),
+            config.class_agnostic,
             facts.scales,
         )
 

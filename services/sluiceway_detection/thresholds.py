@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 from sluiceway_runtime.errors import StartupError
 
-__all__ = ["NONE_KNOWN", "PP_OCR_PIXELS", "YOLO_PIXELS", "PixelScale", "Thresholds", "thresholds_of"]
+__all__ = ["NONE_KNOWN", "IMAGENET_PIXELS", "PP_OCR_PIXELS", "YOLO_PIXELS", "PixelScale", "Thresholds", "thresholds_of"]
 
 # Where PP-OCR writes them; beside the model.
 CONFIG_NAME = "inference.yml"
@@ -35,6 +35,8 @@ YOLO_PIXELS = PixelScale((0.0, 0.0, 0.0), (255.0, 255.0, 255.0), rgb=True)
 # trained so.
 PP_OCR_PIXELS = PixelScale((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), rgb=False)
 
+IMAGENET_PIXELS = PixelScale((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), rgb=True)
+
 
 class Thresholds(NamedTuple):
     """What a model was calibrated for; None where nothing says it.
@@ -45,6 +47,7 @@ class Thresholds(NamedTuple):
         map_threshold: of a DB model: a pixel of its map is text above it.
         unclip: likewise: how far regions grow, see `MapReading`.
         pixels: what the network takes.
+        classes: names, where the file has none.
     """
 
     confidence: float | None = None
@@ -52,13 +55,14 @@ class Thresholds(NamedTuple):
     map_threshold: float | None = None
     unclip: float | None = None
     pixels: PixelScale | None = None
+    classes: tuple[str, ...] = ()
 
     @classmethod
     def from_plain(cls, values: Sequence[Any]) -> Thresholds:
         """From what became of it as JSON."""
-        confidence, iou, map_threshold, unclip, pixels = values
+        confidence, iou, map_threshold, unclip, pixels, classes = values
         scale = None if pixels is None else PixelScale(tuple(pixels[0]), tuple(pixels[1]), pixels[2])
-        return cls(confidence, iou, map_threshold, unclip, scale)
+        return cls(confidence, iou, map_threshold, unclip, scale, tuple(classes))
 
 
 NONE_KNOWN = Thresholds()

@@ -65,6 +65,7 @@ class Detections:
         class_ids: int32 [N].
         confidences: float32 [N], within (0, 1].
         shapes: outlines by row, only for rows that are not upright boxes.
+        keypoints: float32 [N, K, 3], x and y in pixels of the image and a confidence; None from models without them.
         left_out: more were found than were asked for; the least confident are not here.
         scale: at which the image was shown to the model.
         too_small: there are letters that should have been shown larger than they were.
@@ -77,6 +78,7 @@ class Detections:
     left_out: bool = False
     scale: float = 1.0
     too_small: bool = False
+    keypoints: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.confidences)
@@ -91,6 +93,7 @@ class Detections:
             boxes_xyxy_px=self.boxes_xyxy_px[:count],
             class_ids=self.class_ids[:count],
             confidences=self.confidences[:count],
+            keypoints=None if self.keypoints is None else self.keypoints[:count],
             shapes=shapes,
             left_out=True,
         )

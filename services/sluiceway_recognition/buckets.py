@@ -44,7 +44,7 @@ def fitted_size(height: int, width: int, spec: CropSpec) -> tuple[int, int]:
     Returns:
         Height and width in pixels. A region that already fits stays as it is.
     """
-    if spec.resize_rule is ResizeRule.STRETCH:
+    if spec.resize_rule is not ResizeRule.FIT_HEIGHT:
         return spec.height, spec.max_width
     fitted_width = width if height == spec.height else round(width * spec.height / height)
     return spec.height, min(max(fitted_width, 1), spec.max_width)

@@ -6,13 +6,15 @@ PP-OCR has the blank first, then the characters, and a space last that no list n
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import yaml
 from sluiceway_runtime.errors import StartupError
 
-__all__ = ["METADATA_KEY", "from_inference_config", "from_metadata", "from_text_file", "with_blank"]
+__all__ = ["METADATA_KEY", "from_inference_config", "from_metadata", "from_text_file", "labels_of", "with_blank"]
 
 # Where PP-OCR exports keep their characters in an ONNX file.
 METADATA_KEY = "character"
@@ -25,6 +27,16 @@ def from_metadata(text: str) -> tuple[str, ...]:
     Split on the line feed only: `str.splitlines` would also split at characters that are entries of the list.
     """
     return tuple(text.split("\n"))
+
+
+def labels_of(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """Class names of a classifier that ultralytics exported: `names`, a table of number to name; else none."""
+    try:
+        names = ast.literal_eval(metadata.get("names", ""))
+        return tuple(str(names[number]) for number in range(len(names)))
+    except (ValueError, SyntaxError, TypeError, KeyError):
+        # Whatever else a file keeps there: its classes are then named by number.
+        return ()
 
 
 def from_text_file(path: Path) -> tuple[str, ...]:

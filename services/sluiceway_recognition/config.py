@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,8 +17,18 @@ from sluiceway_recognition.types import MAX_HEIGHT_PX, MAX_NAME_CHARACTERS, MAX_
 __all__ = ["DEFAULT_MODEL", "ModelConfig", "RecognitionConfig", "RecognitionHttpConfig"]
 
 DEFAULT_MODEL = "ppocrv6-tiny"
+# What models that are there by name read, the cheapest first. Others PP-OCR has in files that no package holds.
+READ_BY: Mapping[str, frozenset[str]] = {
+    DEFAULT_MODEL: frozenset({"english", "chinese"}),
+    "ppocrv6-small": frozenset({"english", "chinese", "latin"}),
+}
 # As PaddleOCR turns them. Boxes around a single narrow letter are below it.
 TURN_RATIO = 1.5
+# Eyes, tip of the nose and corners of the mouth, as networks that recognise faces are trained (crops of 112 x 112).
+FACE_POINTS = tuple(
+    (round(x / 112, 5), round(y / 112, 5))
+    for x, y in ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
+)
 # One number for all channels, or one for each.
 PerChannel = float | tuple[float, float, float]
 Bucket = Annotated[int, Field(ge=1, le=MAX_WIDTH_PX)]
@@ -45,6 +56,15 @@ class ModelConfig(BaseModel):
     turn_ratio: float | None = Field(
         None, description="Regions so many times as high as wide are turned by 90 degrees; by default 1.5 for text."
     )
+    align: Literal["keypoints"] | None = Field(
+        None, description="keypoints: crops are cut so that the keypoints of their regions lie at align_points."
+    )
+    align_points: tuple[tuple[float, float], ...] | None = Field(
+        None,
+        min_length=2,
+        max_length=100,
+        description="x and y of each, in parts of the crop's width and height; by default those of a face.",
+    )
     buckets: tuple[Bucket, ...] | None = Field(None, description="Widths that crops are padded to, ascending.")
     mean: PerChannel = Field(127.5, description="Subtracted from pixels of 0 to 255.")
     std: PerChannel = Field(127.5, description="Pixels are then divided by this.")
@@ -71,6 +91,8 @@ class ModelConfig(BaseModel):
             raise ValueError("upright is for networks that read text")
         if self.options and self.recognizer is None:
             raise ValueError("options are for a recognizer")
+        if self.align_points is not None and self.align is None:
+            raise ValueError('align_points are for align = "keypoints"')
         if self.alphabet is not None and self.characters is not None:
             raise ValueError("give either characters or alphabet, not both")
         own = self.alphabet is not None or self.blank != "first" or self.decoder != "ctc"
@@ -96,6 +118,13 @@ class ModelConfig(BaseModel):
         return ResizeRule.FIT_HEIGHT if self.kind is Head.TEXT else ResizeRule.STRETCH
 
     @property
+    def points(self) -> tuple[float, ...]:
+        """Where keypoints are to lie, see `CropSpec.align_points`."""
+        if self.align is None:
+            return ()
+        return tuple(value for point in self.align_points or FACE_POINTS for value in point)
+
+    @property
     def turns_from(self) -> float:
         """The ratio of height to width in force, from which regions are turned."""
         if self.turn_ratio is not None:
@@ -105,7 +134,7 @@ class ModelConfig(BaseModel):
     @property
     def widths(self) -> tuple[int, ...]:
         """The buckets in force, none wider than is needed."""
-        if self.rule is ResizeRule.STRETCH:
+        if self.rule is not ResizeRule.FIT_HEIGHT:
             return (self.max_width,)
         if self.buckets is not None:
             return self.buckets
@@ -133,6 +162,9 @@ class RecognitionConfig(StageConfig):
     models: tuple[Annotated[ModelConfig, BeforeValidator(_from_name)], ...] = Field(
         (ModelConfig(name=DEFAULT_MODEL),), min_length=1, description="What is served; the first is the default."
     )
+    languages: tuple[str, ...] = Field(
+        (), description="What is to be read, in place of `models`: english, chinese, latin (with accents)."
+    )
     max_batch: int = Field(0, ge=0, le=4096, description="Most crops in a batch; 0 takes 32 on a CPU, 128 on a GPU.")
     max_batch_px: int = Field(
         128 * 48 * 640, ge=1, description="Most pixels in a batch, padding included; a larger crop runs by itself."
@@ -147,6 +179,24 @@ class RecognitionConfig(StageConfig):
     # A crop may be a whole page, so these are what a detection server takes.
     max_crop_px: int = Field(DEFAULT_MAX_PIXELS, ge=1, description="Most pixels of one crop as it comes in.")
     max_crop_bytes: int = Field(DEFAULT_MAX_BYTES, ge=1, description="Largest encoded crop.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_language(cls, values: Any) -> Any:
+        languages = values.get("languages") if isinstance(values, Mapping) else None
+        if not languages or not isinstance(languages, list | tuple):
+            return values
+        if values.get("models"):
+            raise ValueError("give either languages or models, not both")
+        wanted = {str(language).lower() for language in languages}
+        model = next((name for name, read in READ_BY.items() if wanted <= read), None)
+        if model is None:
+            unread = ", ".join(sorted(wanted - frozenset().union(*READ_BY.values())))
+            raise ValueError(
+                f"languages: no model that is there by name reads {unread}; name the ONNX file of one that does, and "
+                "its characters, in [[recognition.models]]"
+            )
+        return {**values, "models": [model]}
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

@@ -59,6 +59,7 @@ _FORMAT_MESSAGES = {PixelFormat.BGR: crop_pb2.PIXEL_FORMAT_BGR, PixelFormat.RGB:
 _RULES = {
     ResizeRule.FIT_HEIGHT: crop_pb2.RESIZE_RULE_FIT_HEIGHT,
     ResizeRule.STRETCH: crop_pb2.RESIZE_RULE_STRETCH,
+    ResizeRule.COVER: crop_pb2.RESIZE_RULE_COVER,
 }
 _HEADS = {Head.TEXT: pb.HEAD_TEXT, Head.CLASSIFY: pb.HEAD_CLASSIFY, Head.EMBED: pb.HEAD_EMBED}
 # PRIORITY_UNSPECIFIED is 0 and means NORMAL.
@@ -242,6 +243,7 @@ def model_description(facts: ModelFacts) -> pb.ModelDescription:
             resize_rule=_RULES[spec.resize_rule],
             classes=spec.classes,
             turn_ratio=spec.turn_ratio,
+            align_points=spec.align_points,
         ),
         labels=facts.labels,
         embedding_size=facts.embedding_size,

@@ -36,6 +36,7 @@ def group_of(models: Iterable[ModelFacts]) -> str:
             # Only where they turn anything: others are of the group that they were before there was such a thing.
             *([model.crop_spec.turn_ratio] if model.crop_spec.turn_ratio else []),
             *([model.upright] if model.upright else []),
+            *([list(model.crop_spec.align_points)] if model.crop_spec.align_points else []),
         ]
         for model in models
     ]

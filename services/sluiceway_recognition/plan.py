@@ -52,6 +52,7 @@ class ModelPlan:
         output: of a model with several; None where there is one.
         dynamic_shapes: one graph for all widths.
         upright: classifier of lines that stand on their heads; None: such lines are not looked for.
+        own: the weights are the user's own file, of which nobody knows how they bear 16 bits.
         section: of the configuration that it stands in.
         user_class: `module:Class` or the name of an entry point.
         options: keyword arguments of the user's class.
@@ -75,6 +76,7 @@ class ModelPlan:
     output: str | None = None
     dynamic_shapes: bool = False
     upright: Path | None = None
+    own: bool = False
     section: str = KIND
     user_class: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -87,6 +87,9 @@ def to_spec(pixels: NDArray[np.uint8], pixel_format: PixelFormat, spec: CropSpec
         pixels = np.asarray(cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE), dtype=np.uint8)
         height, width = width, height
     target = fitted_size(height, width, spec)
+    if spec.resize_rule is ResizeRule.COVER:
+        pixels = _middle(pixels, target[1] / target[0])
+        height, width = pixels.shape[:2]
     if target != (height, width):
         # Averaging where rows or columns are dropped, so that thin strokes survive; else linear, as PP-OCR was trained.
         shrinks = target[0] * 2 <= height or target[1] * 2 <= width
@@ -96,3 +99,11 @@ def to_spec(pixels: NDArray[np.uint8], pixel_format: PixelFormat, spec: CropSpec
     if conversion is not None:
         pixels = np.asarray(cv2.cvtColor(pixels, conversion), dtype=np.uint8)
     return Fitted(pixels, turned)
+
+
+def _middle(pixels: NDArray[np.uint8], aspect: float) -> NDArray[np.uint8]:
+    """The largest part in the middle whose width is so many times its height, to a pixel; a view."""
+    height, width = pixels.shape[:2]
+    kept_width, kept_height = max(1, min(width, round(height * aspect))), max(1, min(height, round(width / aspect)))
+    left, top = (width - kept_width) // 2, (height - kept_height) // 2
+    return pixels[top : top + kept_height, left : left + kept_width]

@@ -7,6 +7,7 @@ the reading and answers at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from sluiceway_runtime.errors import ModelFailed, StartupError
 
 from sluiceway_recognition import characters
+from sluiceway_recognition.agreement import agreeing_backend
 from sluiceway_recognition.backends import Backend, load_backend
 from sluiceway_recognition.backends.batches import GraphSettings
 from sluiceway_recognition.buckets import bucket_of
@@ -195,13 +197,18 @@ def load_model(plan: ModelPlan, device: str, threads: int, graphs: GraphSettings
         StartupError: unreadable weights, a missing extra, or files that do not belong together.
     """
     backend = load_backend(plan, device, threads, graphs)
+    if plan.own:
+        backend = agreeing_backend(plan, backend, device, threads, graphs)
     classes: tuple[str, ...] = ()
     if plan.head is Head.TEXT:
         classes = characters.with_blank(
             _character_list(plan, backend), backend.output_size, plan.blank, source=str(plan.weights)
         )
-    elif plan.labels and len(plan.labels) != backend.output_size:
-        raise StartupError(f"{plan.key}: {len(plan.labels)} labels for a model of {backend.output_size} classes")
+    elif plan.head is Head.CLASSIFY:
+        labels = plan.labels or characters.labels_of(backend.metadata)
+        if labels and len(labels) != backend.output_size:
+            raise StartupError(f"{plan.key}: {len(labels)} labels for a model of {backend.output_size} classes")
+        plan = replace(plan, labels=labels)
     return ModelRecognizer(plan, backend, classes, _classifier(plan, backend, device, threads))
 
 

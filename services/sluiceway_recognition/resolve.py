@@ -45,7 +45,9 @@ def plan_models(
 
 
 def _plan(model: ModelConfig, find: Callable[[str], Weights]) -> ModelPlan:
-    spec = CropSpec(model.height, model.max_width, model.format, model.rule, model.classes, model.turns_from)
+    spec = CropSpec(
+        model.height, model.max_width, model.format, model.rule, model.classes, model.turns_from, model.points
+    )
     normalisation = Normalisation(_each(model.mean), _each(model.std), black=model.padding == "black")
     if model.recognizer is not None:
         return ModelPlan(
@@ -84,6 +86,8 @@ def _plan(model: ModelConfig, find: Callable[[str], Weights]) -> ModelPlan:
         output=model.output,
         dynamic_shapes=model.dynamic_shapes,
         upright=_upright(model, weights, find),
+        # What the registry has, it says something of.
+        own=not weights.metadata,
     )
 
 

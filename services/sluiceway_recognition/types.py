@@ -68,6 +68,8 @@ class ResizeRule(StrEnum):
     FIT_HEIGHT = "fit_height"
     # To exactly the greatest width and the height.
     STRETCH = "stretch"
+    # Likewise, but the aspect ratio is kept, and what is over on both sides left out.
+    COVER = "cover"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class CropSpec:
         classes: detection classes that the recogniser wants; empty means all.
         turn_ratio: regions at least this many times as high as wide are turned anticlockwise by 90 degrees before they
             are resized (text that runs down); 0 turns none.
+        align_points: where the keypoints of a region are to lie in its crop, x and y of each in parts of the crop's
+            width and height; empty: they do not matter.
     """
 
     height: int
@@ -90,6 +94,7 @@ class CropSpec:
     resize_rule: ResizeRule = ResizeRule.FIT_HEIGHT
     classes: tuple[str, ...] = ()
     turn_ratio: float = 0.0
+    align_points: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not (1 <= self.height <= MAX_HEIGHT_PX and 1 <= self.max_width <= MAX_WIDTH_PX):

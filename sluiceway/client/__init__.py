@@ -14,7 +14,7 @@ from sluiceway.client.drawing import draw
 from sluiceway.client.events import Event, JobDone, Regions, SourceDone, SourceFailed, SourceReady, Subject, Values
 from sluiceway.client.options import Options, Priority, StepOptions, Tls
 from sluiceway.client.patience import RetryPolicy
-from sluiceway.client.regions import Box, Character, Label, Reading, Region, Word
+from sluiceway.client.regions import Box, Character, Keypoint, Label, Reading, Region, Word
 from sluiceway.client.results import (
     Block,
     Line,
@@ -54,6 +54,7 @@ __all__ = [
     "Reading",
     "Character",
     "Word",
+    "Keypoint",
     "Label",
     "Line",
     "Block",

@@ -34,6 +34,8 @@ MAX_OVERLAY_REGIONS = 24
 LABEL_WEIGHT = 4
 # A small scan is enlarged to this longer side, so that what is written on it can be read.
 MIN_LONG_SIDE_PX = 1400
+# Confidence from which a keypoint is drawn: those that a model takes for hidden lie anywhere.
+SEEN = 0.5
 
 
 def draw(
@@ -112,6 +114,10 @@ def _outlines(
         if filled:
             pen.polygon(corners, fill=(*colour, 36))
         pen.line([*corners, corners[0]], fill=(*colour, 255), width=width, joint="curve")
+        for x, y, sure in region.keypoints:
+            if sure >= SEEN:
+                at = (x * factor, y * factor)
+                pen.ellipse([at[0] - width, at[1] - width, at[0] + width, at[1] + width], fill=(*colour, 255))
     return Image.alpha_composite(picture.convert("RGBA"), layer).convert("RGB")
 
 

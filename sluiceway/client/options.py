@@ -40,7 +40,7 @@ class Priority(StrEnum):
 class StepOptions:
     """How one step is to work; its fields mean what those of `Options` mean.
 
-    A detection step takes the first five and `scale`, a recognition step the others.
+    A detection step takes the first five, `scale` and `class_agnostic`, a recognition step the others.
     """
 
     confidence: float | None = None
@@ -52,6 +52,7 @@ class StepOptions:
     top_k: int | None = None
     words: bool | None = None
     scale: Scale | None = None
+    class_agnostic: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class Options:
         steps: for single steps, by name; these win over the others.
         text_layer: of pages of PDF documents that hold text: "prefer" hands that out in place of reading them, "ignore"
             reads them as they would be printed; None leaves it to the server, which ignores it.
+        class_agnostic: whether regions of different classes are compared for overlap, too.
     """
 
     confidence: float | None = None
@@ -93,6 +95,7 @@ class Options:
     words: bool | None = None
     scale: Scale | None = None
     text_layer: TextLayer | None = None
+    class_agnostic: bool | None = None
 
 
 class OptionFields(TypedDict, total=False):
@@ -112,6 +115,7 @@ class OptionFields(TypedDict, total=False):
     detect_only: bool
     steps: Mapping[str, StepOptions]
     text_layer: TextLayer | None
+    class_agnostic: bool | None
 
 
 def with_fields(options: Options, fields: OptionFields) -> Options:

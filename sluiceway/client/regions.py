@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from sluiceway.errors import SluicewayError
 
-__all__ = ["Box", "Character", "Label", "Reading", "Region", "Word", "error_to_dict", "reading_to_dict"]
+__all__ = ["Box", "Character", "Keypoint", "Label", "Reading", "Region", "Word", "error_to_dict", "reading_to_dict"]
 
 
 class Box(NamedTuple):
@@ -36,6 +36,14 @@ class Box(NamedTuple):
 
     def __str__(self) -> str:
         return "({:.1f}, {:.1f}, {:.1f}, {:.1f})".format(*self)
+
+
+class Keypoint(NamedTuple):
+    """One point of a thing that has several: pixels of the page, and how sure the model is that it is seen, [0, 1]."""
+
+    x: float
+    y: float
+    confidence: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +126,7 @@ class Region:
         step: name of the step that found it.
         parent_id: the region that it was found in; None for regions of the page itself.
         page: number of the page, from 0.
+        keypoints: in the order of the model; empty from models without them.
     """
 
     id: int
@@ -130,6 +139,7 @@ class Region:
     step: str = ""
     parent_id: int | None = None
     page: int = 0
+    keypoints: tuple[Keypoint, ...] = ()
 
     def __repr__(self) -> str:
         text = "" if self.text is None else f" {self.text!r}"
@@ -172,6 +182,8 @@ class Region:
         # A box that was turned by nothing may begin at any of its corners.
         if sorted(self.outline) != sorted(Box(*self.box).corners):
             plain["outline"] = [[round(x, 2), round(y, 2)] for x, y in self.outline]
+        if self.keypoints:
+            plain["keypoints"] = [[round(x, 2), round(y, 2), round(sure, 4)] for x, y, sure in self.keypoints]
         plain |= {
             "class": self.class_name,
             "confidence": round(self.confidence, 4),

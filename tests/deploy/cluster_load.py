@@ -1,9 +1,9 @@
 """Runs inside a cluster, from the orchestrator's image: steady load on the orchestrator, and a ledger of it on stdout.
 
 `python cluster_load.py ADDRESS IMAGE CLIENTS`: each client sends the next image when the last one is done, until
-/tmp/stop exists. A JSON line every second, {"done", "failed", "rate"}; the last one has the failures themselves, and
-how many answers each version of each model had a part in. If there is /tmp/ca.pem, the connection is encrypted, and
-/tmp/token is shown.
+/tmp/stop exists. An answer in which regions or texts are missing has failed as well. A JSON line every second, {"done",
+"failed", "rate"}; the last one has the failures themselves, and how many answers each version of each model had a part
+in. If there is /tmp/ca.pem, the connection is encrypted, and /tmp/token is shown.
 """
 
 from __future__ import annotations
@@ -40,6 +40,10 @@ async def main() -> None:
                     result = await client.process(image, timeout_s=REQUEST_TIMEOUT_S)
                     done += 1
                     versions.update(f"{model.name} {model.version}" for model in result.models)
+                    # Regions of one version that reach a reader of another come back without a text.
+                    unread = sum(region.text is None for region in result.regions)
+                    if unread or not result.regions:
+                        failures.append(f"{unread} of {len(result.regions)} regions without text")
                 except SluicewayError as error:
                     failures.append(f"{time.strftime('%H:%M:%S')} {type(error).__name__}: {error}")
                     await asyncio.sleep(0.2)

@@ -44,13 +44,15 @@ class Load:
     clients: int
     tls: Tls | None = None
     token: str | None = None
+    patient: bool = False
     ledger: Ledger = field(default_factory=Ledger)
     _stopped: threading.Event = field(default_factory=threading.Event)
 
     async def _client(self) -> None:
-        # Each with a channel of its own, and none that tries again: a request that fails once has failed.
-        once = RetryPolicy(attempts=1)
-        async with AsyncClient(self.address, tls=self.tls, token=self.token, retry=once) as client:
+        # Each with a channel of its own. Unless they are patient, as the library is by default, none tries again: a
+        # request that fails once has failed.
+        retry = RetryPolicy() if self.patient else RetryPolicy(attempts=1)
+        async with AsyncClient(self.address, tls=self.tls, token=self.token, retry=retry) as client:
             while not self._stopped.is_set():
                 try:
                     result = await client.process(self.image, timeout_s=REQUEST_TIMEOUT_S)

@@ -19,15 +19,18 @@ import referencing
 import referencing.jsonschema
 import yaml
 from chart import (
+    ARTEFACT,
     CHART,
     CUSTOM,
     FROM_ZERO,
+    GATEWAY,
     INGRESS,
     KEDA,
     MATRIX,
     NEW,
     OLD,
     OPERATOR,
+    OUTSIDE,
     ROOT,
     TOOLS,
     Object,
@@ -42,6 +45,52 @@ pytestmark = pytest.mark.slow
 # --- schemas ---------------------------------------------------------------------------------------------------------
 
 
+def closed(required: list[str], **properties: Object) -> Object:
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+# No package has the schemas of the Gateway API. This is its contract for as much of a GRPCRoute as the chart writes:
+# names are RFC 1123, a port goes with a Service, hostnames have no port and may begin with one wildcard.
+NAME_1123: Object = {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "maxLength": 253}
+PORT: Object = {"type": "integer", "minimum": 1, "maximum": 65535}
+GATEWAY_SCHEMAS: dict[str, Object] = {
+    "GRPCRoute": closed(
+        ["apiVersion", "kind", "metadata", "spec"],
+        apiVersion={"const": GATEWAY},
+        kind={"const": "GRPCRoute"},
+        metadata={"type": "object", "required": ["name", "labels"]},
+        spec=closed(
+            ["parentRefs", "rules"],
+            parentRefs={
+                "type": "array",
+                "minItems": 1,
+                "maxItems": 32,
+                "items": closed(["name"], name=NAME_1123, namespace=NAME_1123, sectionName=NAME_1123, port=PORT),
+            },
+            hostnames={
+                "type": "array",
+                "maxItems": 16,
+                "items": {"type": "string", "pattern": r"^(\*\.)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"},
+            },
+            rules={
+                "type": "array",
+                "minItems": 1,
+                "maxItems": 16,
+                "items": closed(
+                    ["backendRefs"],
+                    backendRefs={
+                        "type": "array",
+                        "minItems": 1,
+                        "maxItems": 16,
+                        "items": closed(["name", "port"], name=NAME_1123, port=PORT),
+                    },
+                ),
+            },
+        ),
+    )
+}
+
+
 def schema_folder(version: str) -> Path:
     name = f"v{version}-local-strict"
     if version == OLD:
@@ -51,6 +100,8 @@ def schema_folder(version: str) -> Path:
 
 @functools.cache
 def validator(version: str, api: str, kind: str) -> jsonschema.Draft202012Validator:
+    if api == GATEWAY:
+        return jsonschema.Draft202012Validator(GATEWAY_SCHEMAS[kind])
     if api in CUSTOM:
         model = getattr(importlib.import_module(CUSTOM[api]), kind)
         return jsonschema.Draft202012Validator(strict(model.model_json_schema(by_alias=True)))
@@ -91,11 +142,20 @@ def test_every_object_is_valid(tmp_path: Path, name: str, version: str) -> None:
     assert list(faults(version, objects)) == []
 
 
-@pytest.mark.parametrize("name", ["scaled", "from-zero", "everything", "named"])
+@pytest.mark.parametrize("name", ["scaled", "from-zero", "from-zero-by-prometheus", "everything", "named"])
 def test_every_object_is_valid_with_keda(tmp_path: Path, name: str) -> None:
     objects = render(tmp_path, MATRIX[name], "--api-versions", KEDA, "--api-versions", OPERATOR)
     assert of_kind(objects, "ScaledObject")
     assert list(faults("1.30.0", objects)) == []
+
+
+def test_weights_in_an_artefact(tmp_path: Path) -> None:
+    objects = render(tmp_path, ARTEFACT, "--kube-version", NEW[-1])
+    assert list(faults(NEW[-1], objects)) == []
+    pod = of_kind(objects, "Deployment")["eye-sluiceway-recognition"]["spec"]["template"]["spec"]
+    [models] = [volume for volume in pod["volumes"] if volume["name"] == "models"]
+    assert models["image"]["reference"] == "registry.example.org/models:1"
+    assert {"name": "models", "mountPath": "/models", "readOnly": True} in pod["containers"][0]["volumeMounts"]
 
 
 def test_a_wrong_object_would_be_noticed(tmp_path: Path) -> None:
@@ -106,6 +166,9 @@ def test_a_wrong_object_would_be_noticed(tmp_path: Path) -> None:
     assert len(found) == 2
     assert "triggerz" in found[0] + found[1]
     assert "imagePullPolicyy" in found[0] + found[1]
+    objects = render(tmp_path, OUTSIDE)
+    of_kind(objects, "GRPCRoute")["eye-sluiceway-orchestrator"]["spec"]["rules"][0]["backendRefs"][0]["portt"] = 1
+    assert "portt" in "".join(faults("1.30.0", objects))
 
 
 def test_lint(tmp_path: Path) -> None:
@@ -158,6 +221,39 @@ def test_lint(tmp_path: Path) -> None:
             {"orchestrator": {"autoscaling": {"enabled": True, "minReplicas": 9}}},
             "orchestrator.autoscaling.minReplicas: is above maxReplicas",
         ),
+        (
+            {"detection": {"autoscaling": {"enabled": True}, "variants": [{"name": "a", "share": 50}]}},
+            "detection.autoscaling.enabled: shares of variants do not hold",
+        ),
+        (
+            {"detection": {"variants": [{"name": "a", "share": 10}]}},
+            "detection.variants: a would get 1 of 3 pods, which is not a share of 10; set detection.replicas to 9",
+        ),
+        (
+            {"detection": {"config": {"model": "text-nanoo"}}},
+            "detection.config.model: Does not match pattern '^(coco-v8n|doclaynet-v8n|ppocrv6-small-det",
+        ),
+        ({"detection": {"config": {"model": "ppocrv6-tiny"}}}, "detection.config.model: Does not match pattern"),
+        ({"recognition": {"config": {"models": ["tiny"]}}}, "recognition.config.models.0: Does not match pattern"),
+        (
+            {"recognition": {"config": {"models": [{"name": "mine", "weights": "mine"}]}}},
+            "recognition.config.models.0.weights: Does not match pattern",
+        ),
+        (
+            {"recognition": {"config": {"models": [{"name": "mine"}]}}},
+            "recognition.config.models.0.name: Does not match pattern",
+        ),
+        ({"detection": {"digest": "latest"}}, "detection.digest: Does not match pattern"),
+        ({"detection": {"sidecars": [{"image": "a"}]}}, "detection.sidecars.0: name is required"),
+        ({"detection": {"podLabels": {"app.kubernetes.io/name": "a"}}}, "app.kubernetes.io/name"),
+        ({"commonLabels": {"app.kubernetes.io/part-of": "a"}}, "app.kubernetes.io/part-of"),
+        (OUTSIDE | {"security": {}}, "security.clients: everybody who reaches the gateway could call"),
+        (
+            {"orchestrator": {"service": {"type": "NodePort"}}},
+            "security.clients: everybody who reaches the service from outside could call",
+        ),
+        ({"orchestrator": {"grpcIngress": {"enabled": True}}}, "orchestrator.grpcIngress.hosts: name at least one"),
+        ({"orchestrator": {"grpcRoute": {"enabled": True}}}, "orchestrator.grpcRoute.parentRefs: name the Gateway"),
         ({"orchestrator": {"config": {"http": {"port": 1}}}}, "orchestrator.config: Additional property http"),
         ({"orchestrator": {"http": {"port": 1}}}, "orchestrator.http: Additional property port is not allowed"),
         ({"orchestrator": {"ingress": {"hosts": ["*.example.org"]}}}, "orchestrator.ingress.hosts.0: Does not match"),
@@ -212,7 +308,7 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
 # --- what is committed -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("script", ["deploy/helm/schema.py", "deploy/kubernetes/render.py"])
+@pytest.mark.parametrize("script", ["deploy/helm/schema.py", "deploy/helm/readme.py", "deploy/kubernetes/render.py"])
 def test_generated_files_are_current(script: str) -> None:
     path = os.pathsep.join((os.environ["PATH"], str(TOOLS / "bin")))
     done = subprocess.run(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from chart import (
+    BY_PROMETHEUS,
     CANARY,
     EVERYTHING,
     FROM_ZERO,
@@ -26,6 +27,7 @@ from chart import (
     of_kind,
     plain,
     render,
+    stand_in_api,
 )
 from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_runtime.config import load_section
@@ -56,11 +58,68 @@ def test_keda_is_used_where_the_cluster_has_it(tmp_path: Path) -> None:
 
 
 def test_a_job_wakes_recognition_from_zero(tmp_path: Path) -> None:
-    spec = of_kind(render(tmp_path, FROM_ZERO), "ScaledObject")["eye-sluiceway-recognition"]["spec"]
+    spec = of_kind(render(tmp_path, BY_PROMETHEUS), "ScaledObject")["eye-sluiceway-recognition"]["spec"]
     assert spec["minReplicaCount"] == 0
+    assert "fallback" not in spec, "KEDA knows it for averages alone"
     [wake] = [trigger for trigger in spec["triggers"] if trigger["name"] == "wake"]
     assert "sluiceway_jobs_running" in wake["metadata"]["query"]
     assert 'stage="recognition",namespace="see",app_kubernetes_io_instance="eye"' in wake["metadata"]["query"]
+
+
+def test_the_orchestrators_tell_keda_themselves(tmp_path: Path) -> None:
+    objects = render(tmp_path, FROM_ZERO)
+    spec = of_kind(objects, "ScaledObject")["eye-sluiceway-recognition"]["spec"]
+    [trigger] = spec["triggers"]
+    assert (trigger["type"], trigger["metricType"]) == ("external-push", "AverageValue")
+    name, _, port = trigger["metadata"]["scalerAddress"].partition(":")
+    assert trigger["metadata"] == {
+        "scalerAddress": "eye-sluiceway-orchestrator-headless.see.svc:9061",
+        "stage": "recognition",
+        "targetMs": "100",
+    }
+    assert spec["fallback"] == {"failureThreshold": 3, "replicas": 1}
+    service = of_kind(objects, "Service")["eye-sluiceway-orchestrator-headless"]
+    assert {item["name"]: item["port"] for item in service["spec"]["ports"]}["scaler"] == int(port)
+    # Not where clients come in.
+    assert "scaler" not in str(of_kind(objects, "Service")["eye-sluiceway-orchestrator"])
+    deployment = of_kind(objects, "Deployment")["eye-sluiceway-orchestrator"]
+    variables = environment(deployment)
+    assert variables["SLUICEWAY_ORCHESTRATOR__SCALER__PEERS"] == f"dns:///{name}:{port}"
+    config = load_section(OrchestratorConfig, "orchestrator", tables={}, environment=plain(variables))
+    assert (config.scaler.enabled, config.scaler.host, config.scaler.port) == (True, "0.0.0.0", int(port))
+    assert {"name": "scaler", "containerPort": int(port), "protocol": "TCP"} in container(deployment)["ports"]
+    spec = of_kind(objects, "NetworkPolicy")["eye-sluiceway-orchestrator"]["spec"]
+    for rules, key in ((spec["ingress"], "from"), (spec["egress"], "to")):
+        [peers] = [rule[key] for rule in rules if "ports" in rule and rule["ports"][0]["port"] == int(port)]
+        assert peers[0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "orchestrator"
+
+
+def test_without_keda_nothing_listens_for_it(tmp_path: Path) -> None:
+    for values in ({}, SCALED, BY_PROMETHEUS):
+        assert "9061" not in str(render(tmp_path, values))
+
+
+def test_scaling_is_damped_by_default(tmp_path: Path) -> None:
+    for scaler in of_kind(render(tmp_path, SCALED), "HorizontalPodAutoscaler").values():
+        behavior = scaler["spec"]["behavior"]
+        assert behavior["scaleUp"]["stabilizationWindowSeconds"] == 0
+        # One that is set alone leaves the others as they are.
+        by_hand = scaler["metadata"]["name"].endswith("recognition")
+        assert behavior["scaleDown"]["stabilizationWindowSeconds"] == (60 if by_hand else 300)
+        assert behavior["scaleDown"]["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 60}]
+
+
+def test_switching_autoscaling_on_keeps_the_pods_that_run(tmp_path: Path) -> None:
+    """Left out, `replicas` would be 1 from that moment until the autoscaler has looked."""
+    with stand_in_api({"eye-sluiceway-detection": 3, "eye-sluiceway-recognition": 0}) as address:
+        objects = render(tmp_path, SCALED, "--dry-run=server", "--kube-apiserver", address)
+    found = {name: item["spec"].get("replicas") for name, item in of_kind(objects, "Deployment").items()}
+    assert found == {
+        "eye-sluiceway-detection": 3,
+        "eye-sluiceway-recognition": 0,
+        # It is not there yet.
+        "eye-sluiceway-orchestrator": None,
+    }
 
 
 def test_autoscaled_deployments_do_not_fix_replicas(tmp_path: Path) -> None:

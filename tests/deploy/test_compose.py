@@ -92,6 +92,13 @@ def test_image_sizes(stack: Compose, engine: docker.DockerClient, report: Report
     for name, limit in LIMITS.items():
         over = (engine.images.get(f"sluiceway/{name}:{VERSION}").attrs["Size"] - base) / MEGABYTE
         report(f"image {name}: {over:.0f} MB over the base image")
+        # What installs is not there; dpkg is, which says what is inside.
+        look = "command -v pip pip3 apt apt-get || python -m pip --version; dpkg-query --show libc6 >&2"
+        command = ["--rm", "--entrypoint", "/bin/sh", f"sluiceway/{name}:{VERSION}", "-c", look]
+        done = subprocess.run(["docker", "run", *command], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, ""), done.stdout
+        assert "No module named pip" in done.stderr
+        assert "libc6" in done.stderr
         assert over <= limit
 
 
@@ -108,6 +115,25 @@ def test_containers_are_confined(stack: Compose, engine: docker.DockerClient) ->
         assert config["Memory"] > 0
         assert config["NanoCpus"] > 0
         assert config["LogConfig"]["Config"]["max-size"]
+
+
+def test_a_user_that_the_platform_gives_may_run_it(engine: docker.DockerClient, until: Callable[..., float]) -> None:
+    """OpenShift gives each namespace numbers of its own, and the group 0."""
+    container = engine.containers.run(
+        f"sluiceway/detection:{VERSION}",
+        detach=True,
+        user="1000650000:0",
+        read_only=True,
+        tmpfs={"/tmp": "size=64m,mode=1777"},
+        cap_drop=["ALL"],
+        nano_cpus=1_000_000_000,
+        environment={"SLUICEWAY_SECURITY__ALLOW_UNAUTHENTICATED": "true"},
+    )
+    try:
+        until("it serves", lambda: health(container) == "healthy", 180)
+        assert log_faults(container) == []
+    finally:
+        container.remove(force=True)
 
 
 def test_the_command_line_reads_a_photo(stack: Compose, photo: bytes, tmp_path: Path) -> None:
@@ -175,6 +201,27 @@ def test_scaled_killed_and_restarted_under_load(
 
 def is_used(replica: Container, more_than: int = 0) -> bool:
     return bool(stage_replicas("detection").get(address(replica), {}).get("sent", 0) > more_than)
+
+
+def test_an_orchestrator_that_restarts_costs_a_patient_client_nothing(
+    stack: Compose,
+    engine: docker.DockerClient,
+    make_load: Callable[..., Any],
+    photo: bytes,
+    until: Callable[..., float],
+    report: Report,
+) -> None:
+    [orchestrator] = replicas(engine, "orchestrator")
+    with make_load(ADDRESS, photo, clients=4, patient=True).running() as ledger:
+        until("first results", lambda: len(ledger.finished_s) >= 4, 120)
+        for _ in range(2):
+            orchestrator.restart(timeout=30)
+            done = len(ledger.finished_s)
+            until("further results", lambda done=done: len(ledger.finished_s) >= done + 4, 120)
+    report(
+        f"restarted orchestrator: {len(ledger.finished_s)} requests of patient clients, {len(ledger.failures)} failed"
+    )
+    assert ledger.failures == []
 
 
 def test_stopping_drains(

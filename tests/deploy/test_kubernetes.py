@@ -1,16 +1,17 @@
 """The chart in a real cluster: installed, used, broken, scaled by its own metric, upgraded, removed.
 
-Needs KUBECONFIG, a cluster whose nodes have the images sluiceway/*:0.1.0 and sluiceway-test/prometheus:1 (the engine of
-a one-node cluster that builds them has), and helm and kubectl. For the autoscaler the cluster must answer the external
-metric sluiceway_detection_queue_seconds with the query that the chart writes beside its autoscaler. EXTERNAL_METRICS
-may name a JSON file of metrics, {name: URL of a Prometheus query, or its path on the API server}, which is then filled
-in; without it the cluster's own adapter must have been told.
+Needs KUBECONFIG, a cluster whose nodes have the images sluiceway/*:0.1.0 and sluiceway-test/{prometheus,clients}:1 (the
+engine of a one-node cluster that builds them has), and helm and kubectl. For the autoscaler the cluster must answer the
+external metric sluiceway_detection_queue_seconds with the query that the chart writes beside its autoscaler.
+EXTERNAL_METRICS may name a JSON file of metrics, {name: URL of a Prometheus query, or its path on the API server},
+which is then filled in; without it the cluster's own adapter must have been told.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -40,6 +41,9 @@ DETECTION, RECOGNITION, ORCHESTRATOR = (
 VERSION, NEXT = "0.1.0", "0.1.0-next"
 METRIC = "sluiceway_detection_queue_seconds"
 CLIENTS = 8
+TARGET_S = 0.25
+# So long a steady load must leave the number of pods as it is.
+STEADY_S = 180.0
 Report = Callable[[str], None]
 Until = Callable[..., float]
 
@@ -138,7 +142,8 @@ def cluster(photo: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         kubectl("create", "configmap", "client", f"--from-file={script}", f"--from-file=photo.jpg={file}")
         kubectl("apply", "-f", str(HERE / "kubernetes" / "prometheus.yaml"))
         kubectl("apply", "-f", str(HERE / "kubernetes" / "client.yaml"))
-        kubectl("wait", "--for=condition=Ready", "pod/client", "--timeout=120s")
+        kubectl("apply", "-f", str(HERE / "kubernetes" / "clients.yaml"))
+        kubectl("wait", "--for=condition=Ready", "pod/client", "pod/clients", "--timeout=120s")
         kubectl("rollout", "status", "deployment/prometheus", "--timeout=120s")
         yield
     finally:
@@ -202,6 +207,74 @@ def more_results(ledger: Ledger, until: Until) -> None:
     until("further results", lambda: ledger.done >= done + 8, 120)
 
 
+def test_the_release_tests_itself(release: None) -> None:
+    assert "Succeeded" in helm("test", "--timeout=3m")
+
+
+# One client process of the library, one channel. It waits until every server of the name is connected.
+ASK = """
+import asyncio, json, sys
+from sluiceway.client import AsyncClient
+from sluiceway.errors import SluicewayError
+async def main(address, calls):
+    failed = 0
+    async with AsyncClient(address) as client:
+        for _ in range(calls):
+            try:
+                await client.describe()
+            except SluicewayError as error:
+                print(error, file=sys.stderr)
+                failed += 1
+    print(json.dumps(failed))
+asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+"""
+CALLS = 300
+COUNTED = re.compile(
+    r'^rpc_server_call_duration_seconds_count\{[^}]*PipelineService/Describe"[^}]*\} (\S+)$', re.MULTILINE
+)
+
+
+def described() -> dict[str, float]:
+    """How often each orchestrator was asked for its description, by its own count."""
+    found = {}
+    for name in ready("orchestrator"):
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{name}:9051/proxy/metrics"
+        found[name] = sum(map(float, COUNTED.findall(kubectl("get", "--raw", path))))
+    return found
+
+
+def shares(ask: Callable[[], Any]) -> list[float]:
+    """What part of the calls each orchestrator got; all of them are answered."""
+    before = described()
+    assert int(ask()) == 0
+    after = described()
+    assert set(after) == set(before), "an orchestrator came or went"
+    counts = [after[name] - before[name] for name in after]
+    assert sum(counts) == CALLS
+    return sorted(count / CALLS for count in counts)
+
+
+def test_orchestrators_share_the_calls_of_one_client(release: None, report: Report, until: Until) -> None:
+    values = str(HERE / "kubernetes" / "values.yaml")
+    helm("upgrade", str(CHART), "--values", values, "--set", "orchestrator.replicas=3", "--wait")
+    until("3 orchestrators", lambda: len(ready("orchestrator")) == len(pods("orchestrator")) == 3, 120)
+    clients: dict[str, Callable[[str], Any]] = {
+        "the library": lambda address: in_client(ASK, address, str(CALLS)),
+        "grpc-js": lambda address: kubectl("exec", "clients", "--", "node", "spread.mjs", address, str(CALLS)),
+        "Go": lambda address: kubectl("exec", "clients", "--", "./spread", address, str(CALLS)),
+    }
+    headless = SERVICE.replace(ORCHESTRATOR, f"{ORCHESTRATOR}-headless")
+    found = {
+        (client, kind): shares(lambda ask=ask, address=address: ask(address))  # type: ignore[misc]
+        for kind, address in (("headless", headless), ("ClusterIP", SERVICE))
+        for client, ask in clients.items()
+    }
+    for (client, kind), parts in found.items():
+        report(f"kubernetes: 3 orchestrators, {client}, {kind}: {', '.join(f'{part:.0%}' for part in parts)}")
+    for client in clients:
+        assert 0.2 <= min(found[client, "headless"]) <= max(found[client, "headless"]) <= 0.5, client
+
+
 def test_deleted_pods_fail_nothing(release: None, report: Report, until: Until) -> None:
     with load(clients=4) as ledger:
         until("first results", lambda: ledger.done >= 4, 120)
@@ -239,19 +312,47 @@ def test_scaled_by_its_own_queue_time(release: None, report: Report, until: Unti
 
     note("before the load")
     with load() as ledger:
+        crossed_s = until("the target crossed", lambda: queue_s() > TARGET_S, 60, 0.2)
+        report(
+            f"kubernetes: the metric crossed its target {crossed_s:.1f} s after the load began, as Prometheus saw it"
+        )
         until("2 pods", lambda: len(ready("detection")) >= 2, 240, 1)
         note("load", ledger.rate(5))
         until("3 pods", lambda: len(ready("detection")) == 3, 240, 1)
         note("load", ledger.rate(5))
-        full = time.monotonic()
-        until("a steady rate", lambda: time.monotonic() - full > 25, 60, 1)
+        wanted = wanted_for(STEADY_S)
         note("load, steady", ledger.rate(15))
         scaled = ledger.rate(15)
-    until("1 pod again", lambda: len(pods("detection")) == 1, 300, 1)
-    note("no load")
     report(f"kubernetes: {alone:.1f} images/s with 1 pod, {scaled:.1f} with 3; {len(ledger.failures)} failed")
+    assert wanted == {3}, "it flaps"
     assert ledger.failures == []
     assert scaled > 1.3 * alone
+
+
+def wanted_for(seconds: float) -> set[int]:
+    """How many pods of detection were asked for during this time."""
+    end_s, found = time.monotonic() + seconds, set()
+    while time.monotonic() < end_s:
+        found.add(int(kubectl("get", "deployment", DETECTION, "--output=jsonpath={.spec.replicas}")))
+        time.sleep(0.5)
+    return found
+
+
+def test_switching_autoscaling_on_loses_no_pod(release: None, report: Report, until: Until) -> None:
+    upgrade = ("upgrade", str(CHART), "--values", str(HERE / "kubernetes" / "values.yaml"), "--wait")
+    helm(*upgrade, "--set", "detection.replicas=3")
+    with load(clients=4) as ledger:
+        until("first results", lambda: ledger.done >= 4, 120)
+        on = ("--set", "detection.autoscaling.enabled=true")
+        helm(*upgrade, *on)
+        # The autoscaler looks every few seconds.
+        assert wanted_for(20) == {3}
+        more_results(ledger, until)
+    assert ledger.failures == []
+    # On its way down it has to be patient by default.
+    helm(*upgrade, *on, "--set", "detection.autoscaling.behavior.scaleDown.stabilizationWindowSeconds=10")
+    took_s = until("1 pod again", lambda: len(pods("detection")) == 1, 400, 1)
+    report(f"kubernetes: from 3 pods to 1, a pod a minute, in {took_s:.0f} s without load")
 
 
 def answer_metric(query: str) -> None:
@@ -274,15 +375,19 @@ def test_upgraded_under_load(release: None, report: Report, until: Until) -> Non
     with load(clients=4) as ledger:
         until("first results", lambda: ledger.done >= 4, 120)
         begin = time.monotonic()
-        helm("upgrade", str(CHART), "--values", values, "--set", f"image.tag={NEXT}", "--wait", "--timeout=10m")
+        # Other regions, other classes: a source stays with the version that it began with.
+        other = ("--set", "detection.config.model=text-nano")
+        helm("upgrade", str(CHART), "--values", values, "--set", f"image.tag={NEXT}", *other, "--wait", "--timeout=10m")
         took_s = time.monotonic() - begin
         more_results(ledger, until)
     names = ("orchestrator", "detection", "recognition")
     until("the old pods gone", lambda: all(len(pods(name)) == len(ready(name)) for name in names), 120)
     images = {pod["spec"]["containers"][0]["image"] for name in names for pod in pods(name)}
     assert {image.rsplit(":", 1)[1] for image in images} == {NEXT}
-    report(f"kubernetes: upgraded in {took_s:.0f} s, {ledger.done} requests, {len(ledger.failures)} failed")
+    models = ledger.lines[-1]["versions"]
+    report(f"kubernetes: upgraded in {took_s:.0f} s, {ledger.done} requests, {len(ledger.failures)} failed: {models}")
     assert ledger.failures == []
+    assert {name.split()[0] for name in models} >= {"ppocrv6-tiny-det", "text-nano"}
 
 
 def test_uninstalled_without_a_trace(release: None, until: Until) -> None:
@@ -365,7 +470,7 @@ def test_a_canary_gets_its_share(secure: None, report: Report, until: Until) -> 
     with load(clients=4, service=f"{SECURE}-sluiceway-orchestrator.{NAMESPACE}.svc:50051") as ledger:
         until("enough results", lambda: ledger.done >= 240, 240)
     versions = ledger.lines[-1]["versions"]
-    [canary] = [count for name, count in versions.items() if name.endswith(" canary")]
+    [canary] = [count for name, count in versions.items() if name.startswith("text-nano ")]
     share = canary / ledger.done
     report(f"kubernetes: with TLS and tokens, {ledger.done} requests, {len(ledger.failures)} failed")
     report(f"kubernetes: a canary of 1 in 3 pods (share: 33) gave {share:.0%} of the answers")

@@ -18,6 +18,7 @@ from chart import CHART, helm
 ROOT = Path(__file__).parents[2]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
 WHEEL, SDIST = f"sluiceway-{VERSION}-py3-none-any.whl", f"sluiceway-{VERSION}.tar.gz"
+PROVENANCE = "provenance.intoto.json"
 PACKED_CHART = f"sluiceway-chart-{VERSION}.tgz"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -45,9 +46,9 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_everything_has_one_version_and_a_checksum(release: Path) -> None:
-    assert {path.name for path in release.iterdir()} == {WHEEL, SDIST, PACKED_CHART, "SHA256SUMS"}
+    assert {path.name for path in release.iterdir()} == {WHEEL, SDIST, PACKED_CHART, PROVENANCE, "SHA256SUMS"}
     call("sha256sum", "--check", "--strict", "SHA256SUMS", cwd=release)
-    assert len((release / "SHA256SUMS").read_text().splitlines()) == 3
+    assert len((release / "SHA256SUMS").read_text().splitlines()) == 4
 
 
 def test_the_same_sources_give_the_same_files(release: Path, tmp_path: Path) -> None:

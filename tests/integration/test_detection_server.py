@@ -159,14 +159,13 @@ async def test_a_detector_of_ones_own_is_served() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"model": str(MODELS / "yolo26-pico-segment.onnx"), "shapes": []}, "'segment' is not served"),
         ({"model": str(MODELS / "missing.onnx")}, "does not exist"),
         ({"detector": "examples.detector:Missing"}, "Missing"),
         ({"precision": "int8"}, "int8 needs quantised weights"),
         ({"model": str(MODELS / "yolo26-pico-nms-free.onnx"), "shapes": ["64x64"]}, "exported for 96x64 alone"),
         ({"backend": "onnx", "precision": "bf16"}, "onnx computes in f32"),
     ],
-    ids=["task", "missing", "user", "precision", "shape", "backend"],
+    ids=["missing", "user", "precision", "shape", "backend"],
 )
 async def test_a_start_that_cannot_succeed_says_why(options: dict[str, Any], message: str) -> None:
     service, _ = service_of(workers=1, **options)

@@ -134,8 +134,10 @@ def test_what_cannot_be_exported_says_so(tmp_path: Path) -> None:
     from ultralytics import YOLO
 
     YOLO("yolo11n-seg.yaml").save(tmp_path / "seg.pt")
-    with pytest.raises(StartupError, match="'segment' is not served"):
-        export_checkpoint(tmp_path / "seg.pt", tmp_path / "seg.onnx")
+    with pytest.raises(StartupError, match="'segment' is not served; tasks that are: detect"):
+        backend_of("torch", tmp_path / "seg.pt")
+    with pytest.raises(StartupError, match="cannot be loaded"):
+        export_checkpoint(tmp_path / "missing.pt", tmp_path / "missing.onnx")
     (tmp_path / "junk.pt").write_bytes(b"junk")
     assert main([str(tmp_path / "junk.pt"), str(tmp_path / "junk.onnx")]) == 1
     assert not (tmp_path / "junk.onnx").exists()

@@ -12,6 +12,7 @@ from sluiceway_runtime.config import Port, ServerConfig
 from sluiceway_orchestrator.config.apis import Network, Proxy
 from sluiceway_orchestrator.config.http import HttpConfig
 from sluiceway_orchestrator.config.pipelines import DEFAULT_PIPELINE
+from sluiceway_orchestrator.config.scaler import ScalerConfig
 
 __all__ = ["OrchestratorConfig"]
 
@@ -49,6 +50,7 @@ class OrchestratorConfig(ServerConfig):
     fetch_per_host: int = Field(64, ge=1, description="Connections to one host.")
     fetch_total: int = Field(512, ge=1, description="Connections in all.")
     http: HttpConfig = Field(default_factory=HttpConfig, description="The public HTTP port.")
+    scaler: ScalerConfig = Field(default_factory=ScalerConfig, description="The port that an autoscaler asks.")
 
     max_sources: int = Field(1024, ge=1, description="Sources in one job.")
     max_image_bytes: int = Field(32 * 2**20, ge=1024, description="Largest image file.")

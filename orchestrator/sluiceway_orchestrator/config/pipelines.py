@@ -24,6 +24,7 @@ class StepOptionsConfig(BaseModel):
     max_detections: int | None = Field(None, ge=1, le=10_000, description="Most regions of an image.")
     image_size: int | None = Field(None, ge=32, multiple_of=32, description="Longer side of the model's input.")
     scale: ScaleKey | None = Field(None, description="How large the image is shown: auto, fast, or a factor.")
+    class_agnostic: bool | None = Field(None, description="Regions of different classes are compared for overlap, too.")
     characters: bool | None = Field(None, description="Also give the confidence of each character.")
     words: bool | None = Field(None, description="Also say where each word of a text lies.")
     top_k: int | None = Field(None, ge=1, le=1000, description="How many classes a classifier names.")

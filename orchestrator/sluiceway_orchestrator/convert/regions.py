@@ -103,7 +103,10 @@ def to_page(regions: pipeline_pb2.Regions, matrices: Mapping[int, Matrix]) -> No
         matrices: id of a crop to its homography.
     """
     for region in regions.regions:
-        _move(region.geometry, matrices[region.parent_id])
+        matrix = matrices[region.parent_id]
+        _move(region.geometry, matrix)
+        for point in region.keypoints:
+            point.x, point.y = geo.apply(matrix, point.x, point.y)
 
 
 def keep(regions: pipeline_pb2.Regions, wanted: Sequence[bool]) -> pipeline_pb2.Regions:

@@ -50,6 +50,13 @@ OLDEST = Family(
     "How long the call has waited for a replica that waits the longest; 0 while none does.",
     _STAGE,
 )
+PRESSURE = Family(
+    "sluiceway_stage_pressure_seconds",
+    "gauge",
+    "How long work waits for a worker of the stage, here and in the fullest replica: rises within a second, falls over "
+    "half a minute. What a stage is scaled by.",
+    _STAGE,
+)
 WAIT = Family(
     "sluiceway_stage_wait_seconds", "histogram", "How long calls waited in the orchestrator for a replica.", _STAGE
 )
@@ -80,6 +87,7 @@ FAMILIES = (
     BACKLOG,
     IN_FLIGHT,
     OLDEST,
+    PRESSURE,
     WAIT,
     RETRIES,
     DENIED,
@@ -157,10 +165,17 @@ class ShownGate(Protocol):
 class OrchestratorCollector(Collector):
     """Reads stages, gate and jobs, in every state of the server."""
 
-    def __init__(self, stages: Collection[ShownStage], gate: ShownGate, jobs_running: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        stages: Collection[ShownStage],
+        gate: ShownGate,
+        jobs_running: Callable[[], int],
+        pressure_s: Callable[[str], float],
+    ) -> None:
         self._stages = stages
         self._gate = gate
         self._jobs_running = jobs_running
+        self._pressure_s = pressure_s
 
     def collect(self) -> Iterable[Metric]:
         """Read once."""
@@ -179,6 +194,7 @@ class OrchestratorCollector(Collector):
             [(name, sum(replica.occupancy.in_flight for replica in stage.replicas)) for name, stage in stages],
         )
         yield gauge(OLDEST, [(name, stage.waits.oldest_s(now_s)) for name, stage in stages])
+        yield gauge(PRESSURE, [(name, self._pressure_s(stage.name)) for name, stage in stages])
         yield _spent(WAIT, [(name, stage.waits) for name, stage in stages])
         yield counter(
             RETRIES, [((*name, reason), number) for name, stage in stages for reason, number in stage.retried.items()]

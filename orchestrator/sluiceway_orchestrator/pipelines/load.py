@@ -19,7 +19,9 @@ __all__ = ["ApiFacts", "load_pipelines"]
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _KINDS = {"detection": StepKind.DETECT, "recognition": StepKind.RECOGNIZE}
 _OPTIONS: Mapping[StepKind, frozenset[str]] = {
-    StepKind.DETECT: frozenset({"confidence", "iou", "classes", "max_detections", "image_size", "scale"}),
+    StepKind.DETECT: frozenset(
+        {"confidence", "iou", "classes", "max_detections", "image_size", "scale", "class_agnostic"}
+    ),
     StepKind.RECOGNIZE: frozenset({"characters", "words", "top_k"}),
     StepKind.CALL: frozenset(),
 }

@@ -8,9 +8,18 @@ import numpy.typing as npt
 
 from sluiceway_detection.input_shapes import InputShape
 from sluiceway_detection.model_card import ModelCard
+from sluiceway_detection.postprocess import Output, rows_of_queries
 from sluiceway_detection.types import ImageBgr
 
-__all__ = ["answers_differ", "maps_differ", "outputs_differ", "places_differ", "reference_image", "trial_images"]
+__all__ = [
+    "answers_differ",
+    "maps_differ",
+    "outputs_differ",
+    "places_differ",
+    "raw_answers_differ",
+    "reference_image",
+    "trial_images",
+]
 
 FloatArray = npt.NDArray[np.floating]
 
@@ -48,11 +57,41 @@ def trial_images(shape: InputShape) -> tuple[ImageBgr, ...]:
     return page, np.ascontiguousarray(cv2.flip(page, 1), np.uint8)
 
 
-def answers_differ(expected: FloatArray, found: FloatArray, card: ModelCard) -> str | None:
-    """What is wrong with the places or the map of one image, whichever the model gives; None if nothing is."""
+def answers_differ(expected: Output, found: Output, card: ModelCard) -> str | None:
+    """What is wrong with the places or the map of one image, whichever the model gives; None if nothing is.
+
+    Of what a model says beside boxes and classes only that it is finite is looked at: it comes of the same layers.
+    """
+    first, other = _boxes_of(expected, card), _boxes_of(found, card)
     if card.map_reading is not None:
-        return maps_differ(expected, found, card.map_reading.threshold)
-    return places_differ(expected, found, end_to_end=card.end_to_end)
+        return maps_differ(first, other, card.map_reading.threshold)
+    if not all(np.isfinite(part).all() for part in (found if isinstance(found, tuple) else (found,))):
+        return "it gives numbers that are not finite"
+    if card.end_to_end or card.head.transformer is not None:
+        return places_differ(first[:, :6], other[:, :6], end_to_end=True)
+    return places_differ(first[:6], other[:6], end_to_end=False)
+
+
+def raw_answers_differ(expected: Output, found: Output, card: ModelCard) -> str | None:
+    """The same of raw outputs: those of a classic head have all classes of each place."""
+    if card.map_reading is not None or card.end_to_end or card.head.transformer is not None:
+        return answers_differ(expected, found, card)
+    numbers = 4 + len(card.classes)
+    return outputs_differ(_boxes_of(expected, card)[:numbers], _boxes_of(found, card)[:numbers], end_to_end=False)
+
+
+def _boxes_of(output: Output, card: ModelCard) -> FloatArray:
+    """A map, places, or rows with corners in pixels of the input."""
+    if card.head.transformer is None:
+        array = output[0] if isinstance(output, tuple) else output
+        if not (card.end_to_end and card.head.task == "obb"):
+            return array
+        rows, scale = array, np.ones(4)
+    else:
+        height, width = card.native_shape
+        rows, scale = rows_of_queries(output, card.head), np.array((width, height, width, height))
+    centre, half = rows[:, :2] * scale[:2], rows[:, 2:4] * scale[:2] / 2
+    return np.concatenate((centre - half, centre + half, rows[:, 4:6]), axis=1)
 
 
 def maps_differ(expected: FloatArray, found: FloatArray, threshold: float) -> str | None:

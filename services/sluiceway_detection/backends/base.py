@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-import numpy as np
-import numpy.typing as npt
 from sluiceway_runtime.errors import StartupError
 
 from sluiceway.installation import install_command
 from sluiceway_detection.input_shapes import STRIDE, Inputs, InputShape, default_shapes
 from sluiceway_detection.model_card import ModelCard
+from sluiceway_detection.postprocess import Output
 from sluiceway_detection.thresholds import NONE_KNOWN, Thresholds
 from sluiceway_detection.types import ImageBgr
 
@@ -68,7 +67,7 @@ class Backend(Protocol):
     card: ModelCard
     inputs: Inputs
 
-    def infer(self, images_bgr: list[ImageBgr]) -> list[npt.NDArray[np.floating]]:
+    def infer(self, images_bgr: list[ImageBgr]) -> list[Output]:
         """Run letterboxed images, uint8 [H, W, 3], all of one of the shapes of `inputs`.
 
         Returns:
@@ -152,7 +151,8 @@ def inputs_of(card: ModelCard, spec: BackendSpec, *, any_shape: bool = False) ->
     """
     fixed = bool(spec.shapes) or card.fixed_shape or spec.trial
     free = any_shape and card.map_reading is not None and not fixed
-    return Inputs(_usual(card, spec) if free else _listed(card, spec), card.map_reading is None, free)
+    shapes = _usual(card, spec) if free else _listed(card, spec)
+    return Inputs(shapes, card.map_reading is None, free, card.stretches)
 
 
 def _usual(card: ModelCard, spec: BackendSpec) -> tuple[InputShape, ...]:
@@ -174,7 +174,9 @@ def _listed(card: ModelCard, spec: BackendSpec) -> tuple[InputShape, ...]:
                 "or export it with dynamic shapes (python -m sluiceway_detection.export)"
             )
         return (card.native_shape,)
-    shapes = spec.shapes or default_shapes(spec.image_size_px or max(card.native_shape))
+    size = spec.image_size_px or max(card.native_shape)
+    # What fills its input whatever its aspect ratio was trained so in a square.
+    shapes = spec.shapes or (((size, size),) if card.stretches else default_shapes(size))
     for height, width in shapes:
         if height % card.stride or width % card.stride:
             raise StartupError(f"detection.shapes: {height}x{width}: {name} needs multiples of {card.stride}")

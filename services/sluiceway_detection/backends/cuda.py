@@ -9,9 +9,9 @@ import gc
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from sluiceway_runtime import weights
 from sluiceway_runtime.errors import StartupError
@@ -28,13 +28,14 @@ from sluiceway_detection.backends.base import (
 )
 from sluiceway_detection.backends.places import DTYPES, input_of, make, read_model_card, recipe_of
 from sluiceway_detection.input_shapes import Inputs, InputShape
+from sluiceway_detection.postprocess import Output
 from sluiceway_detection.types import ImageBgr
 
 __all__ = ["CudaBackend", "batch_sizes"]
 
 log = logging.getLogger(__name__)
 
-Places = npt.NDArray[np.floating]
+Places = Output
 
 
 def batch_sizes(most: int) -> tuple[int, ...]:
@@ -111,7 +112,7 @@ class CudaBackend:
         ]
 
         def finish() -> list[Places]:
-            return [place for run, count in runs for place in run.result()[0][:count]]
+            return [place for run, count in runs for place in _by_image(run.result(), count)]
 
         return finish
 
@@ -176,13 +177,14 @@ class CudaBackend:
                 precision=precision,
                 allow_checkpoint=spec.allow_checkpoint,
                 pixels=spec.known.pixels,
+                classes=spec.known.classes,
             )
             module = maker(input_of(1, (height, width)))
             places = []
             for image in images_bgr:
-                (output,) = module(torch.from_numpy(image)[None].to(self._device))
-                places.append(output[0].cpu().numpy())
-        del maker, module, output
+                outputs = [output.cpu().numpy() for output in module(torch.from_numpy(image)[None].to(self._device))]
+                places += _by_image(outputs, 1)
+        del maker, module, outputs
         self._release()
         return places
 
@@ -218,7 +220,9 @@ class CudaBackend:
             self._graphs.setdefault((height, width), []).append(graph)
         # Where memory is short, an image is shown in a shape that fits.
         self.inputs = Inputs(
-            tuple(shape for shape in self._spec.shapes if shape in self._graphs), self.card.map_reading is None
+            tuple(shape for shape in self._spec.shapes if shape in self._graphs),
+            self.card.map_reading is None,
+            stretches=self.card.stretches,
         )
         return module
 
@@ -228,9 +232,9 @@ class CudaBackend:
             for graph in graphs:
                 count = len(expected[shape])
                 rows = [images[shape][row % count] for row in range(graph.batch)]
-                (found,) = self._module(graph, np.stack(rows))
+                found = _by_image(self._module(graph, np.stack(rows)), graph.batch)
                 due = [expected[shape][row % count] for row in range(graph.batch)]
-                if fault := self._fault(due, list(found)):
+                if fault := self._fault(due, found):
                     raise StartupError(f"{self._spec.weights.name}: {graph.name} in {self.precision}: {fault}")
 
     def _fault(self, expected: Sequence[Places], found: Sequence[Places]) -> str | None:
@@ -242,3 +246,10 @@ class CudaBackend:
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _by_image(outputs: Sequence[Any], count: int) -> list[Places]:
+    """The first images of a batch: one array for each, or several if the model has several outputs."""
+    if len(outputs) == 1:
+        return list(outputs[0][:count])
+    return [tuple(output[row] for output in outputs) for row in range(count)]

@@ -13,6 +13,7 @@ from sluiceway_runtime.errors import StartupError
 
 from sluiceway_detection.backends.base import BackendName, BackendSpec, Precision, inputs_of
 from sluiceway_detection.model_card import read_card
+from sluiceway_detection.postprocess import Output
 from sluiceway_detection.thresholds import PixelScale
 from sluiceway_detection.types import ImageBgr
 
@@ -52,6 +53,7 @@ class OnnxBackend:
             [_dims(output.shape) for output in self._session.get_outputs()],
             name=spec.weights.name,
             known=spec.known,
+            output_names=[output.name for output in self._session.get_outputs()],
         )
         self._blobs = _blobs_of(self.card.pixels)
         self._largest_batch = input_dims[0]
@@ -59,15 +61,18 @@ class OnnxBackend:
         for shape in self.inputs.shapes:
             self.infer([np.zeros((*shape, 3), np.uint8)])
 
-    def infer(self, images_bgr: list[ImageBgr]) -> list[npt.NDArray[np.floating]]:
+    def infer(self, images_bgr: list[ImageBgr]) -> list[Output]:
         """As large a batch as the model was exported for."""
         step = self._largest_batch or len(images_bgr)
-        outputs: list[npt.NDArray[np.floating]] = []
+        outputs: list[Output] = []
         for start in range(0, len(images_bgr), step):
             part = images_bgr[start : start + step]
             filled = part + part[-1:] * (step - len(part))  # a fixed batch has to be full
-            (result,) = self._session.run(None, {self._input: self._blobs(filled)})
-            outputs.extend(result[: len(part)])
+            results = self._session.run(None, {self._input: self._blobs(filled)})
+            if len(results) == 1:
+                outputs.extend(results[0][: len(part)])
+            else:
+                outputs.extend(tuple(result[row] for result in results) for row in range(len(part)))
         return outputs
 
 

@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import openvino as ov
+from openvino import opset13 as ops
 from openvino.preprocess import ColorFormat, PrePostProcessor
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.signal_stack import keep_signal_stack
@@ -17,6 +17,7 @@ from sluiceway_detection.backends.base import BackendName, BackendSpec, Precisio
 from sluiceway_detection.backends.own_shapes import OwnShapes
 from sluiceway_detection.input_shapes import InputShape
 from sluiceway_detection.model_card import ModelCard, read_card
+from sluiceway_detection.postprocess import Output
 from sluiceway_detection.types import ImageBgr
 
 __all__ = ["OpenVinoBackend"]
@@ -34,6 +35,7 @@ class OpenVinoBackend:
         core = ov.Core()
         model = _read(core, spec)
         self.card = _card(model, spec)
+        self._outputs = len(model.outputs)
         self.inputs = inputs_of(self.card, spec, any_shape=True)
         self.precision: Precision = spec.precision or "f32"
         capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -76,9 +78,10 @@ class OpenVinoBackend:
         for shape in self.inputs.shapes:
             self.infer([np.zeros((*shape, 3), np.uint8)])
 
-    def infer(self, images_bgr: list[ImageBgr]) -> list[npt.NDArray[np.floating]]:
+    def infer(self, images_bgr: list[ImageBgr]) -> list[Output]:
         """One image after the other: on a CPU a batch gains nothing and holds back its first image."""
-        outputs: list[npt.NDArray[np.floating]] = []
+        outputs: list[Output] = []
+        alone = len(images_bgr) == 1
         for image in images_bgr:
             shape = (image.shape[0], image.shape[1])
             # The tensor looks into the array: no copy. It lives as long as this synchronous call.
@@ -88,8 +91,9 @@ class OpenVinoBackend:
             else:
                 request = self._requests[shape]
                 request.infer(pixels)
-            output = request.get_output_tensor(0).data[0]
-            outputs.append(output if len(images_bgr) == 1 else output.copy())
+            arrays = [request.get_output_tensor(at).data[0] for at in range(self._outputs)]
+            arrays = arrays if alone else [array.copy() for array in arrays]
+            outputs.append(arrays[0] if len(arrays) == 1 else tuple(arrays))
         return outputs
 
 
@@ -99,9 +103,40 @@ def _compute(pixels: dict[int, ov.Tensor], request: Any) -> None:
 
 def _read(core: ov.Core, spec: BackendSpec) -> ov.Model:
     try:
-        return core.read_model(spec.weights)
+        model = core.read_model(spec.weights)
     except RuntimeError as error:
         raise StartupError(f"{spec.weights.name} cannot be read as ONNX: {str(error).splitlines()[0]}") from error
+    _keep_slices(model)
+    return model
+
+
+def _keep_slices(model: ov.Model) -> None:
+    """Replace slices whose elements are gathered by equal operators.
+
+    OpenVINO 2026.4 leaves such a slice out and then finds that shapes do not fit; NMS-free YOLO models of other tasks
+    than detection have them.
+    """
+    for node in model.get_ops():
+        gathered = [
+            target
+            for target in node.output(0).get_target_inputs()
+            if node.get_type_name() == "Slice" and target.get_node().get_type_name() == "GatherElements"
+        ]
+        # Start, stop, step, axes. A step that is no constant is a 1 that was blown up.
+        bounds = [source.get_node() for source in node.input_values()[1:]] if gathered else []
+        known = [bounds[at] for at in (0, 1, 3)] if len(bounds) == 4 else []
+        if not known or any(bound.get_type_name() != "Constant" or bound.data.size != 1 for bound in known):
+            continue
+        start, stop, axis = (int(bound.data.item()) for bound in known)
+        whole, part = node.input_value(0).get_partial_shape()[axis], node.output(0).get_partial_shape()[axis]
+        if whole.is_dynamic or part.is_dynamic:
+            continue
+        rows = np.arange(whole.get_length(), dtype=np.int64)[start:stop]
+        if len(rows) != part.get_length():
+            continue
+        kept = ops.gather(node.input_value(0), ops.constant(rows), ops.constant(np.int64(axis)))
+        for target in gathered:
+            target.replace_source_output(kept.output(0))
 
 
 def _card(model: ov.Model, spec: BackendSpec) -> ModelCard:
@@ -114,7 +149,8 @@ def _card(model: ov.Model, spec: BackendSpec) -> ModelCard:
     if len(model.inputs) != 1:
         raise StartupError(f"{name}: has {len(model.inputs)} inputs; a detection model has one")
     outputs = [_dims(output) for output in model.outputs]
-    return read_card(metadata, _dims(model.inputs[0]), outputs, name=name, known=spec.known)
+    names = [min(output.names, default="") for output in model.outputs]
+    return read_card(metadata, _dims(model.inputs[0]), outputs, name=name, known=spec.known, output_names=names)
 
 
 def _dims(port: Any) -> list[int | None]:
@@ -142,7 +178,8 @@ def _with_pixels_in(model: ov.Model, card: ModelCard) -> ov.Model:
         pixels.scale(card.pixels.std[0])
     else:
         pixels.scale(list(card.pixels.std))
-    steps.output().tensor().set_element_type(ov.Type.f32)
+    for at in range(len(model.outputs)):
+        steps.output(at).tensor().set_element_type(ov.Type.f32)
     return steps.build()
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,26 +56,35 @@ class PlacesNet(nn.Module):
         super().__init__()
         self.net = net
         self._whole = card.end_to_end or card.map_reading is not None
+        self._head = card.head
         self._pixels = card.pixels
         self._dtype = dtype
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor]:
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Compute.
 
         Returns:
-            float32: of an NMS-free head its rows as they are, [N, rows, 6]; of a DB model its map, [N, 1, H, W]; of a
-            classic head [N, 6, places]: centre x, centre y, width, height, confidence, class. A confidence is -1 where
-            the model gave only NaN.
+            float32: of an NMS-free head its rows as they are, [N, rows, 6 + extra]; of a DB model its map,
+            [N, 1, H, W]; of a classic head [N, 6 + extra, places]: centre x, centre y, width, height, confidence,
+            class. A confidence is -1 where the model gave only NaN. Of a model that segments its prototypes as well; of
+            a DETR model what `Head.transformer` says.
         """
         output = self.net(scaled(pixels, self._pixels, self._dtype))
-        if isinstance(output, tuple | list):  # a checkpoint's module: (decoded, raw feature maps)
-            output = output[0]
+        if self._head.transformer in ("logits", "softmax"):
+            return tuple(each.float() for each in output)
+        prototypes: tuple[Tensor, ...] = ()
+        if isinstance(output, tuple | list):
+            if self._head.task == "segment":
+                prototypes = (output[1].float(),)
+            output = output[0]  # of a checkpoint's module: (decoded, raw feature maps)
         output = output.float()
-        if self._whole:
-            return (output,)
-        scores = torch.nan_to_num(output[:, 4:], nan=-1.0, posinf=float("inf"), neginf=float("-inf"))
+        if self._whole or self._head.transformer is not None:
+            return (output, *prototypes)
+        scores = output[:, 4 : output.shape[1] - self._head.extra]
+        scores = torch.nan_to_num(scores, nan=-1.0, posinf=float("inf"), neginf=float("-inf"))
         best, classes = scores.max(dim=1)
-        return (torch.cat((output[:, :4], best[:, None], classes[:, None].float()), dim=1),)
+        extra = output[:, output.shape[1] - self._head.extra :]
+        return (torch.cat((output[:, :4], best[:, None], classes[:, None].float(), extra), dim=1), *prototypes)
 
 
 def scaled(pixels: Tensor, scale: PixelScale, dtype: torch.dtype) -> Tensor:
@@ -109,6 +118,7 @@ def recipe_of(spec: BackendSpec, precision: Precision) -> Recipe:
         "precision": precision,
         "allow_checkpoint": spec.allow_checkpoint,
         "pixels": spec.known.pixels,
+        "classes": list(spec.known.classes),
     }
     return Recipe(f"{__name__}:make", arguments, {"weights": digest}, CODE)
 
@@ -120,6 +130,7 @@ def make(
     precision: Precision,
     allow_checkpoint: bool,
     pixels: PixelScale | None = None,
+    classes: Sequence[str] = (),
 ) -> Callable[[Shape], PlacesNet]:
     """The factory of the recipe; see `sluiceway_runtime.gpu.Recipe`.
 
@@ -132,7 +143,7 @@ def make(
     path, dtype = Path(weights), DTYPES[precision]
     require_trust(path, allowed=allow_checkpoint)
     made = _checkpoint(path, device, dtype) if path.suffix == ".pt" else _onnx(path, device, dtype)
-    known = NONE_KNOWN if pixels is None else Thresholds.from_plain((None, None, None, None, pixels))
+    known = Thresholds.from_plain((None, None, None, None, pixels, classes))
     card = read_model_card(path, allow_checkpoint=allow_checkpoint, known=known)
 
     def for_shape(shape: Shape) -> PlacesNet:
@@ -161,7 +172,8 @@ def read_model_card(path: Path, *, allow_checkpoint: bool, known: Thresholds = N
         raise StartupError(f"{path.name}: has {len(inputs)} inputs; a detection model has one")
     metadata = {item.key: item.value for item in model.metadata_props}
     outputs = [_dims(item) for item in model.graph.output]
-    return read_card(metadata, _dims(inputs[0]), outputs, name=path.name, known=known)
+    names = [item.name for item in model.graph.output]
+    return read_card(metadata, _dims(inputs[0]), outputs, name=path.name, known=known, output_names=names)
 
 
 def checkpoint_card(module: Any) -> ModelCard:

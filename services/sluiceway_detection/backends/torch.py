@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from sluiceway_runtime.errors import StartupError
 
@@ -19,8 +18,10 @@ from sluiceway_detection.backends.base import (
 )
 from sluiceway_detection.backends.places import DTYPES, checkpoint_card, load_onnx, read_model_card, scaled
 from sluiceway_detection.export import load_checkpoint
+from sluiceway_detection.heads import PLAIN
 from sluiceway_detection.input_shapes import InputShape
 from sluiceway_detection.model_card import ModelCard
+from sluiceway_detection.postprocess import Output
 from sluiceway_detection.types import ImageBgr
 
 __all__ = ["TorchBackend"]
@@ -50,7 +51,7 @@ class TorchBackend:
         if torch.get_num_threads() != spec.threads:
             raise StartupError(f"torch runs {torch.get_num_threads()} threads where {spec.threads} were asked for")
 
-    def infer(self, images_bgr: list[ImageBgr]) -> list[npt.NDArray[np.floating]]:
+    def infer(self, images_bgr: list[ImageBgr]) -> list[Output]:
         """One image after the other: on a CPU a batch gains nothing and holds back its first image."""
         return [self._infer(image) for image in images_bgr]
 
@@ -66,10 +67,12 @@ class TorchBackend:
         self.inputs = inputs_of(self.card, spec)
         return {shape: in_precision(load_onnx(spec.weights, 1, shape), self._dtype) for shape in self.inputs.shapes}
 
-    def _infer(self, image_bgr: ImageBgr) -> npt.NDArray[np.floating]:
+    def _infer(self, image_bgr: ImageBgr) -> Output:
         with torch.inference_mode():
             batch = scaled(torch.from_numpy(image_bgr)[None], self.card.pixels, self._dtype)
             output = self._modules[image_bgr.shape[0], image_bgr.shape[1]](batch)
-            if isinstance(output, tuple | list):  # (decoded, raw feature maps)
-                output = output[0]
+            if isinstance(output, tuple | list):
+                if self.card.head != PLAIN:
+                    return tuple(np.asarray(each[0].float().numpy()) for each in output)
+                output = output[0]  # of a checkpoint: (decoded, raw feature maps)
             return np.asarray(output[0].float().numpy())

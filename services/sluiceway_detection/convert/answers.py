@@ -66,6 +66,10 @@ def add_answer(
         )
         for row, (box, class_id, confidence) in enumerate(answer.regions())
     )
+    if answer.keypoints:
+        for row, detection in enumerate(response.detections[first_id:]):
+            for x, y, confidence in answer.keypoints_of(row):
+                detection.keypoints.add(x=x, y=y, confidence=confidence)
     for crop, pixels in zip(answer.crops, outcome.payload.buffers, strict=True):
         _add_crop(response.crops.add(id=first_id + crop.detection), crop, plans[crop.plan], pixels)
     for reason in answer.notices:

@@ -29,12 +29,14 @@ MAX_CROP_SPECS = 32
 MAX_NAME_CHARACTERS = 100
 # So much of what a client sent is repeated in an error: it travels in trailers, of which gRPC takes some kilobytes.
 _SHOWN_CHARACTERS = 100
+MAX_ALIGN_POINTS = 100
 
 _RULES: Mapping[int, ResizeRule] = {
     crop_pb2.RESIZE_RULE_UNSPECIFIED: "fit_height",
     crop_pb2.RESIZE_RULE_FIT_HEIGHT: "fit_height",
     crop_pb2.RESIZE_RULE_STRETCH: "stretch",
     crop_pb2.RESIZE_RULE_FIT_LONGEST: "fit_longest",
+    crop_pb2.RESIZE_RULE_COVER: "cover",
 }
 _PRIORITIES: Mapping[int, Priority] = {
     model_pb2.PRIORITY_UNSPECIFIED: Priority.NORMAL,
@@ -54,6 +56,7 @@ class Defaults:
     classes: tuple[str, ...]
     image_sizes: tuple[int, ...]
     scale: Scale = "fast"
+    class_agnostic: bool = False
     scales: bool = False
     """Whether the model knows another scale than `fast`."""
 
@@ -70,6 +73,7 @@ def job_of(request: pb.DetectRequest | pb.DetectPagesRequest, defaults: Defaults
         iou=_share("iou", options.iou) if options.HasField("iou") else defaults.iou,
         max_detections=_max_detections(options, defaults),
         class_ids=_class_ids("classes", options.classes, defaults.classes),
+        agnostic=options.class_agnostic if options.HasField("class_agnostic") else defaults.class_agnostic,
     )
     size = None
     if options.HasField("image_size"):
@@ -119,7 +123,20 @@ def _plan_of(spec: crop_pb2.CropSpec, classes: Sequence[str]) -> CropPlan:
         # A pipeline may name classes of another detection model; it then simply gets none of those.
         class_ids=frozenset(_known_ids(spec.classes, classes)) if spec.classes else None,
         turn_ratio=spec.turn_ratio,
+        align=_align(spec),
     )
+
+
+def _align(spec: crop_pb2.CropSpec) -> tuple[tuple[float, float], ...]:
+    values = spec.align_points
+    if not values:
+        return ()
+    if len(values) % 2 or not 4 <= len(values) <= 2 * MAX_ALIGN_POINTS:
+        raise _invalid("crop_specs.align_points", f"{len(values)} numbers are not 2 to {MAX_ALIGN_POINTS} points")
+    # Beyond the crop points may lie, but not so far that its pixels would be none.
+    if not all(-10 <= value <= 10 for value in values):
+        raise _invalid("crop_specs.align_points", "must be parts of the crop's width and height")
+    return tuple(zip(values[::2], values[1::2], strict=True))
 
 
 def _scale(options: pb.DetectOptions, defaults: Defaults) -> Scale:

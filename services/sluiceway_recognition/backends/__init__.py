@@ -36,6 +36,10 @@ class Backend(Protocol):
     def warm(self, widths: Sequence[int]) -> None:
         """Compile for these widths and compute each once."""
 
+    def alone(self, precision: str, crops: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[Any], ...]:
+        """What some crops of one width give in a precision, each by itself; nothing of it is kept. See `launch`."""
+        ...
+
     def launch(self, crops: Sequence[NDArray[np.uint8]], width: int) -> Callable[[], tuple[NDArray[Any], ...]]:
         """Start to compute crops that share a bucket.
 

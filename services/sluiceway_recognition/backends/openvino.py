@@ -186,6 +186,14 @@ class OpenVinoBackend:
             log.debug("no batches: %s", error)
         self._sizes = BatchSizes(self._costs_ms)
 
+    @keep_signal_stack()
+    def alone(self, precision: str, crops: Sequence[NDArray[np.uint8]]) -> Outputs:
+        """What crops of one width give in a precision; see `Backend.alone`."""
+        width = crops[0].shape[1]
+        slot = _Slot(self._compiled_for(self._model, 1, width, precision), 1, self._height, width)
+        results = [self._infer_one(slot, _Unit(1, [crop])) for crop in crops]
+        return tuple(map(np.concatenate, zip(*results, strict=True)))
+
     def launch(self, crops: Sequence[NDArray[np.uint8]], width: int) -> Callable[[], Outputs]:
         """Compute crops that share a bucket; see `Backend.launch`. All of it is done when this returns."""
         if (1, width) not in self._slots:
@@ -265,28 +273,31 @@ class OpenVinoBackend:
     def _compile(self, model: ov.Model, batch: int, width: int) -> list[_Slot]:
         compiled = self._compiled
         if compiled is None:
-            shaped = model.clone()
-            size = -1 if self._dynamic else width
-            try:
-                shaped.reshape({0: [batch, self._height, size, 3], 1: [batch, 1, 1, size]})
-            except RuntimeError as error:
-                fixed = model.inputs[0].partial_shape[2]
-                hint = f"; it wants the width {fixed}: set `max_width` and `buckets` to that" if fixed.is_static else ""
-                raise StartupError(f"the model does not take crops of {self._height} x {width} pixels{hint}") from error
-            compiled = self._core.compile_model(
-                shaped,
-                "CPU",
-                {
-                    "INFERENCE_PRECISION_HINT": self.precision,
-                    "INFERENCE_NUM_THREADS": self._threads,
-                    "NUM_STREAMS": self._threads,
-                    # The worker process is pinned, where pinning is right; OpenVINO would choose cores by itself.
-                    "ENABLE_CPU_PINNING": False,
-                    # The fused attention kernel of OpenVINO 2026.4 computes wrong values where the steps are as many as
-                    # the heads: PP-OCRv5 and v6 small at width 64, probabilities off by 0.3. Without it: as fast.
-                    "SNIPPETS_MODE": "DISABLE",
-                },
-            )
+            compiled = self._compiled_for(model, batch, -1 if self._dynamic else width, self.precision)
             if self._dynamic:
                 self._compiled = compiled
         return [_Slot(compiled, batch, self._height, width) for _ in range(self._threads)]
+
+    def _compiled_for(self, model: ov.Model, batch: int, width: int, precision: str) -> ov.CompiledModel:
+        """A graph for crops of a width, -1 for any."""
+        shaped = model.clone()
+        try:
+            shaped.reshape({0: [batch, self._height, width, 3], 1: [batch, 1, 1, width]})
+        except RuntimeError as error:
+            fixed = model.inputs[0].partial_shape[2]
+            hint = f"; it wants the width {fixed}: set `max_width` and `buckets` to that" if fixed.is_static else ""
+            raise StartupError(f"the model does not take crops of {self._height} x {width} pixels{hint}") from error
+        return self._core.compile_model(
+            shaped,
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": precision,
+                "INFERENCE_NUM_THREADS": self._threads,
+                "NUM_STREAMS": self._threads,
+                # The worker process is pinned, where pinning is right; OpenVINO would choose cores by itself.
+                "ENABLE_CPU_PINNING": False,
+                # The fused attention kernel of OpenVINO 2026.4 computes wrong values where the steps are as many as
+                # the heads: PP-OCRv5 and v6 small at width 64, probabilities off by 0.3. Without it: as fast.
+                "SNIPPETS_MODE": "DISABLE",
+            },
+        )

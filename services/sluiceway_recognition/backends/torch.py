@@ -107,6 +107,21 @@ class TorchBackend:
             raise StartupError(f"{self._where}: not even one crop of width {', '.join(missing)} fits into the memory")
         self._batches = BatchSizes(costs)
 
+    def alone(self, precision: str, crops: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[Any], ...]:
+        """What crops of one width give in a precision, as torch computes them uncompiled; see `Backend.alone`."""
+        recipe, device = self._source.recipe, torch.device(self.device)
+        batch = self._source.batch or 1
+        module = replace(recipe, arguments={**recipe.arguments, "precision": precision}).make(device)(
+            self._shape(batch, crops[0].shape[1])
+        )
+        results = []
+        with torch.inference_mode():
+            for crop in crops:
+                pixels = torch.from_numpy(np.repeat(crop[None], batch, axis=0)).to(device)
+                widths = torch.full((batch,), crop.shape[1], dtype=torch.int32, device=device)
+                results.append([output[:1].cpu().numpy() for output in module(pixels, widths)])
+        return tuple(map(np.concatenate, zip(*results, strict=True)))
+
     def launch(self, crops: Sequence[NDArray[np.uint8]], width: int) -> Callable[[], tuple[NDArray[Any], ...]]:
         """Start crops that share a bucket; see `Backend.launch`. What is too large for the memory is halved."""
         assert self._batches is not None, "a backend is warmed first"

@@ -36,7 +36,7 @@ OLDEST = Family(
     "sluiceway_pool_queue_seconds",
     "gauge",
     "How long the item has waited that waits the longest, in the queue or behind a batch that its worker computes: "
-    "while workers hang, it grows. What stages are scaled by. 0 while nothing waits.",
+    "while workers hang, it grows. 0 while nothing waits.",
     _STAGE,
 )
 ITEM = Family(

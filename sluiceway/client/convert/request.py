@@ -156,6 +156,7 @@ def _detection(options: Options | StepOptions) -> pipeline_pb2.DetectionOptions:
         max_detections=options.max_detections,
         image_size=options.image_size,
         scale=None if options.scale is None else str(options.scale),
+        class_agnostic=options.class_agnostic,
     )
 
 

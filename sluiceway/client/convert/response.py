@@ -10,7 +10,7 @@ from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
 from sluiceway.client import events
 from sluiceway.client.convert.failure import from_error
-from sluiceway.client.regions import Box, Character, Label, Reading, Region, Word
+from sluiceway.client.regions import Box, Character, Keypoint, Label, Reading, Region, Word
 from sluiceway.client.results import Block, Line, Model, Notice, Page, StageTimings, StepReport, Timings
 from sluiceway.common.v1 import geometry_pb2, model_pb2, value_pb2
 from sluiceway.errors import ServerFault
@@ -107,6 +107,7 @@ def _region(message: pipeline_pb2.Region, outline: Outline, step: str, page: int
         step=step,
         parent_id=message.parent_id if message.HasField("parent_id") else None,
         page=page,
+        keypoints=tuple(Keypoint(point.x, point.y, point.confidence) for point in message.keypoints),
     )
 
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esluiceway/common/v1/crop.proto\x12\x13sluiceway.common.v1\"\xc8\x01\n\x08\x43ropSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06height\x18\x02 \x01(\x05\x12\x11\n\tmax_width\x18\x03 \x01(\x05\x12\x30\n\x06\x66ormat\x18\x04 \x01(\x0e\x32 .sluiceway.common.v1.PixelFormat\x12\x34\n\x0bresize_rule\x18\x05 \x01(\x0e\x32\x1f.sluiceway.common.v1.ResizeRule\x12\x0f\n\x07\x63lasses\x18\x06 \x03(\t\x12\x12\n\nturn_ratio\x18\x07 \x01(\x02\"i\n\x08RawImage\x12\x0e\n\x06height\x18\x01 \x01(\x05\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x30\n\x06\x66ormat\x18\x03 \x01(\x0e\x32 .sluiceway.common.v1.PixelFormat\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\x1b\n\tTransform\x12\x0e\n\x06matrix\x18\x01 \x03(\x02\"\xb8\x01\n\x04\x43rop\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x0c\n\x04spec\x18\x02 \x01(\t\x12,\n\x03raw\x18\x03 \x01(\x0b\x32\x1d.sluiceway.common.v1.RawImageH\x00\x12\x11\n\x07\x65ncoded\x18\x04 \x01(\x0cH\x00\x12\x30\n\x08to_image\x18\x05 \x01(\x0b\x32\x1e.sluiceway.common.v1.Transform\x12\x18\n\x10rotation_degrees\x18\x06 \x01(\x05\x42\t\n\x07\x63ontent*n\n\x0bPixelFormat\x12\x1c\n\x18PIXEL_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10PIXEL_FORMAT_BGR\x10\x01\x12\x14\n\x10PIXEL_FORMAT_RGB\x10\x02\x12\x15\n\x11PIXEL_FORMAT_GRAY\x10\x03*{\n\nResizeRule\x12\x1b\n\x17RESIZE_RULE_UNSPECIFIED\x10\x00\x12\x1a\n\x16RESIZE_RULE_FIT_HEIGHT\x10\x01\x12\x17\n\x13RESIZE_RULE_STRETCH\x10\x02\x12\x1b\n\x17RESIZE_RULE_FIT_LONGEST\x10\x03\x42_\n\x17\x63om.sluiceway.common.v1P\x01ZBgithub.com/sluiceway/sluiceway/gen/go/sluiceway/common/v1;commonv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esluiceway/common/v1/crop.proto\x12\x13sluiceway.common.v1\"\xde\x01\n\x08\x43ropSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06height\x18\x02 \x01(\x05\x12\x11\n\tmax_width\x18\x03 \x01(\x05\x12\x30\n\x06\x66ormat\x18\x04 \x01(\x0e\x32 .sluiceway.common.v1.PixelFormat\x12\x34\n\x0bresize_rule\x18\x05 \x01(\x0e\x32\x1f.sluiceway.common.v1.ResizeRule\x12\x0f\n\x07\x63lasses\x18\x06 \x03(\t\x12\x12\n\nturn_ratio\x18\x07 \x01(\x02\x12\x14\n\x0c\x61lign_points\x18\x08 \x03(\x02\"i\n\x08RawImage\x12\x0e\n\x06height\x18\x01 \x01(\x05\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x30\n\x06\x66ormat\x18\x03 \x01(\x0e\x32 .sluiceway.common.v1.PixelFormat\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\x1b\n\tTransform\x12\x0e\n\x06matrix\x18\x01 \x03(\x02\"\xb8\x01\n\x04\x43rop\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x0c\n\x04spec\x18\x02 \x01(\t\x12,\n\x03raw\x18\x03 \x01(\x0b\x32\x1d.sluiceway.common.v1.RawImageH\x00\x12\x11\n\x07\x65ncoded\x18\x04 \x01(\x0cH\x00\x12\x30\n\x08to_image\x18\x05 \x01(\x0b\x32\x1e.sluiceway.common.v1.Transform\x12\x18\n\x10rotation_degrees\x18\x06 \x01(\x05\x42\t\n\x07\x63ontent*n\n\x0bPixelFormat\x12\x1c\n\x18PIXEL_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10PIXEL_FORMAT_BGR\x10\x01\x12\x14\n\x10PIXEL_FORMAT_RGB\x10\x02\x12\x15\n\x11PIXEL_FORMAT_GRAY\x10\x03*\x92\x01\n\nResizeRule\x12\x1b\n\x17RESIZE_RULE_UNSPECIFIED\x10\x00\x12\x1a\n\x16RESIZE_RULE_FIT_HEIGHT\x10\x01\x12\x17\n\x13RESIZE_RULE_STRETCH\x10\x02\x12\x1b\n\x17RESIZE_RULE_FIT_LONGEST\x10\x03\x12\x15\n\x11RESIZE_RULE_COVER\x10\x04\x42_\n\x17\x63om.sluiceway.common.v1P\x01ZBgithub.com/sluiceway/sluiceway/gen/go/sluiceway/common/v1;commonv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,16 +32,16 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sluiceway.common.v1.crop_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\027com.sluiceway.common.v1P\001ZBgithub.com/sluiceway/sluiceway/gen/go/sluiceway/common/v1;commonv1'
-  _globals['_PIXELFORMAT']._serialized_start=581
-  _globals['_PIXELFORMAT']._serialized_end=691
-  _globals['_RESIZERULE']._serialized_start=693
-  _globals['_RESIZERULE']._serialized_end=816
+  _globals['_PIXELFORMAT']._serialized_start=603
+  _globals['_PIXELFORMAT']._serialized_end=713
+  _globals['_RESIZERULE']._serialized_start=716
+  _globals['_RESIZERULE']._serialized_end=862
   _globals['_CROPSPEC']._serialized_start=56
-  _globals['_CROPSPEC']._serialized_end=256
-  _globals['_RAWIMAGE']._serialized_start=258
-  _globals['_RAWIMAGE']._serialized_end=363
-  _globals['_TRANSFORM']._serialized_start=365
-  _globals['_TRANSFORM']._serialized_end=392
-  _globals['_CROP']._serialized_start=395
-  _globals['_CROP']._serialized_end=579
+  _globals['_CROPSPEC']._serialized_end=278
+  _globals['_RAWIMAGE']._serialized_start=280
+  _globals['_RAWIMAGE']._serialized_end=385
+  _globals['_TRANSFORM']._serialized_start=387
+  _globals['_TRANSFORM']._serialized_end=414
+  _globals['_CROP']._serialized_start=417
+  _globals['_CROP']._serialized_end=601
 # @@protoc_insertion_point(module_scope)

@@ -63,6 +63,10 @@ class _ResizeRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ResizeRule
     """As large as it is in the image, shrunk only where its longer side would exceed `max_width` (detectors that look at
     regions). `height` has no meaning. Such crops carry `Crop.to_image`.
     """
+    RESIZE_RULE_COVER: _ResizeRule.ValueType  # 4
+    """Scale until exactly `max_width` x `height` is filled, and leave out what is over on both sides (classifiers that were
+    trained so).
+    """
 
 class ResizeRule(_ResizeRule, metaclass=_ResizeRuleEnumTypeWrapper):
     """How a region is brought to the size that a model wants."""
@@ -76,6 +80,10 @@ RESIZE_RULE_STRETCH: ResizeRule.ValueType  # 2
 RESIZE_RULE_FIT_LONGEST: ResizeRule.ValueType  # 3
 """As large as it is in the image, shrunk only where its longer side would exceed `max_width` (detectors that look at
 regions). `height` has no meaning. Such crops carry `Crop.to_image`.
+"""
+RESIZE_RULE_COVER: ResizeRule.ValueType  # 4
+"""Scale until exactly `max_width` x `height` is filled, and leave out what is over on both sides (classifiers that were
+trained so).
 """
 Global___ResizeRule: _TypeAlias = ResizeRule  # noqa: Y015
 
@@ -95,6 +103,7 @@ class CropSpec(_message.Message):
     RESIZE_RULE_FIELD_NUMBER: _builtins.int
     CLASSES_FIELD_NUMBER: _builtins.int
     TURN_RATIO_FIELD_NUMBER: _builtins.int
+    ALIGN_POINTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Names these crops within one request, 100 characters at most. Comes back in `Crop.spec`."""
     height: _builtins.int
@@ -114,6 +123,13 @@ class CropSpec(_message.Message):
     def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the detection classes that are wanted; empty means every class."""
 
+    @_builtins.property
+    def align_points(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Where the keypoints of a region are to lie in its crop: x and y of each, in parts of the crop's width and height, in the
+        order of `Detection.keypoints`. A region with as many keypoints is turned, scaled and, with four of them, straightened
+        so that they lie there as well as may be; others are cut as if nothing were said. Empty, or 2 to 100 points.
+        """
+
     def __init__(
         self,
         *,
@@ -124,10 +140,11 @@ class CropSpec(_message.Message):
         resize_rule: Global___ResizeRule.ValueType = ...,
         classes: _abc.Iterable[_builtins.str] | None = ...,
         turn_ratio: _builtins.float = ...,
+        align_points: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "format", b"format", "height", b"height", "max_width", b"max_width", "name", b"name", "resize_rule", b"resize_rule", "turn_ratio", b"turn_ratio"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["align_points", b"align_points", "classes", b"classes", "format", b"format", "height", b"height", "max_width", b"max_width", "name", b"name", "resize_rule", b"resize_rule", "turn_ratio", b"turn_ratio"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"sluiceway/common/v1/geometry.proto\x12\x13sluiceway.common.v1\"\x1d\n\x05Point\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\"5\n\x03\x42ox\x12\n\n\x02x0\x18\x01 \x01(\x02\x12\n\n\x02y0\x18\x02 \x01(\x02\x12\n\n\x02x1\x18\x03 \x01(\x02\x12\n\n\x02y1\x18\x04 \x01(\x02\"n\n\nRotatedBox\x12*\n\x06\x63\x65nter\x18\x01 \x01(\x0b\x32\x1a.sluiceway.common.v1.Point\x12\r\n\x05width\x18\x02 \x01(\x02\x12\x0e\n\x06height\x18\x03 \x01(\x02\x12\x15\n\rangle_degrees\x18\x04 \x01(\x02\"5\n\x07Polygon\x12*\n\x06points\x18\x01 \x03(\x0b\x32\x1a.sluiceway.common.v1.Point\"\xa5\x01\n\x08Geometry\x12\'\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x18.sluiceway.common.v1.BoxH\x00\x12\x36\n\x0brotated_box\x18\x02 \x01(\x0b\x32\x1f.sluiceway.common.v1.RotatedBoxH\x00\x12/\n\x07polygon\x18\x03 \x01(\x0b\x32\x1c.sluiceway.common.v1.PolygonH\x00\x42\x07\n\x05shapeB_\n\x17\x63om.sluiceway.common.v1P\x01ZBgithub.com/sluiceway/sluiceway/gen/go/sluiceway/common/v1;commonv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"sluiceway/common/v1/geometry.proto\x12\x13sluiceway.common.v1\"\x1d\n\x05Point\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\"5\n\x03\x42ox\x12\n\n\x02x0\x18\x01 \x01(\x02\x12\n\n\x02y0\x18\x02 \x01(\x02\x12\n\n\x02x1\x18\x03 \x01(\x02\x12\n\n\x02y1\x18\x04 \x01(\x02\"n\n\nRotatedBox\x12*\n\x06\x63\x65nter\x18\x01 \x01(\x0b\x32\x1a.sluiceway.common.v1.Point\x12\r\n\x05width\x18\x02 \x01(\x02\x12\x0e\n\x06height\x18\x03 \x01(\x02\x12\x15\n\rangle_degrees\x18\x04 \x01(\x02\"5\n\x07Polygon\x12*\n\x06points\x18\x01 \x03(\x0b\x32\x1a.sluiceway.common.v1.Point\"4\n\x08Keypoint\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\x12\x12\n\nconfidence\x18\x03 \x01(\x02\"\xa5\x01\n\x08Geometry\x12\'\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x18.sluiceway.common.v1.BoxH\x00\x12\x36\n\x0brotated_box\x18\x02 \x01(\x0b\x32\x1f.sluiceway.common.v1.RotatedBoxH\x00\x12/\n\x07polygon\x18\x03 \x01(\x0b\x32\x1c.sluiceway.common.v1.PolygonH\x00\x42\x07\n\x05shapeB_\n\x17\x63om.sluiceway.common.v1P\x01ZBgithub.com/sluiceway/sluiceway/gen/go/sluiceway/common/v1;commonv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,6 +40,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROTATEDBOX']._serialized_end=255
   _globals['_POLYGON']._serialized_start=257
   _globals['_POLYGON']._serialized_end=310
-  _globals['_GEOMETRY']._serialized_start=313
-  _globals['_GEOMETRY']._serialized_end=478
+  _globals['_KEYPOINT']._serialized_start=312
+  _globals['_KEYPOINT']._serialized_end=364
+  _globals['_GEOMETRY']._serialized_start=367
+  _globals['_GEOMETRY']._serialized_end=532
 # @@protoc_insertion_point(module_scope)

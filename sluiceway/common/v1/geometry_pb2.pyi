@@ -144,9 +144,39 @@ class Polygon(_message.Message):
 Global___Polygon: _TypeAlias = Polygon  # noqa: Y015
 
 @_typing.final
+class Keypoint(_message.Message):
+    """One point of a thing that has several, such as an eye of a face or a corner of a number plate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    X_FIELD_NUMBER: _builtins.int
+    Y_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    x: _builtins.float
+    """Distance from the left edge, in pixels."""
+    y: _builtins.float
+    """Distance from the top edge, in pixels."""
+    confidence: _builtins.float
+    """How sure the model is that it can be seen, [0, 1]; 1 from models that do not say."""
+    def __init__(
+        self,
+        *,
+        x: _builtins.float = ...,
+        y: _builtins.float = ...,
+        confidence: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "x", b"x", "y", b"y"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Keypoint: _TypeAlias = Keypoint  # noqa: Y015
+
+@_typing.final
 class Geometry(_message.Message):
-    """The shape of a region. YOLO models answer with upright boxes, the models of lines of text with turned ones as well; a
-    client should draw what it gets.
+    """The shape of a region. YOLO models answer with upright boxes, those of oriented boxes and the models of lines of text with
+    turned ones as well, and those that segment with outlines; a client should draw what it gets.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -36,6 +36,7 @@ class DetectOptions(_message.Message):
     MAX_DETECTIONS_FIELD_NUMBER: _builtins.int
     IMAGE_SIZE_FIELD_NUMBER: _builtins.int
     SCALE_FIELD_NUMBER: _builtins.int
+    CLASS_AGNOSTIC_FIELD_NUMBER: _builtins.int
     confidence: _builtins.float
     """Least confidence of a region, (0, 1]. Default: the configuration's, normally 0.25."""
     iou: _builtins.float
@@ -52,6 +53,10 @@ class DetectOptions(_message.Message):
     part of its size, in parts where it is larger than an input. What one image may cost is bounded; the notice IMAGE_SCALED
     says where that was not enough. Models of another family than DB know "fast" alone. Default: the configuration's.
     """
+    class_agnostic: _builtins.bool
+    """Whether regions of different classes are compared for overlap, too. Default: the configuration's, normally false.
+    Without effect on models that suppress by themselves.
+    """
     @_builtins.property
     def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the classes to keep; empty keeps all. An unknown name is INVALID_ARGUMENT."""
@@ -65,11 +70,14 @@ class DetectOptions(_message.Message):
         max_detections: _builtins.int | None = ...,
         image_size: _builtins.int | None = ...,
         scale: _builtins.str | None = ...,
+        class_agnostic: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_image_size", b"_image_size", "_iou", b"_iou", "_max_detections", b"_max_detections", "_scale", b"_scale", "confidence", b"confidence", "image_size", b"image_size", "iou", b"iou", "max_detections", b"max_detections", "scale", b"scale"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_class_agnostic", b"_class_agnostic", "_confidence", b"_confidence", "_image_size", b"_image_size", "_iou", b"_iou", "_max_detections", b"_max_detections", "_scale", b"_scale", "class_agnostic", b"class_agnostic", "confidence", b"confidence", "image_size", b"image_size", "iou", b"iou", "max_detections", b"max_detections", "scale", b"scale"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_image_size", b"_image_size", "_iou", b"_iou", "_max_detections", b"_max_detections", "_scale", b"_scale", "classes", b"classes", "confidence", b"confidence", "image_size", b"image_size", "iou", b"iou", "max_detections", b"max_detections", "scale", b"scale"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_class_agnostic", b"_class_agnostic", "_confidence", b"_confidence", "_image_size", b"_image_size", "_iou", b"_iou", "_max_detections", b"_max_detections", "_scale", b"_scale", "class_agnostic", b"class_agnostic", "classes", b"classes", "confidence", b"confidence", "image_size", b"image_size", "iou", b"iou", "max_detections", b"max_detections", "scale", b"scale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__class_agnostic: _TypeAlias = _typing.Literal["class_agnostic"]  # noqa: Y015
+    _WhichOneofArgType__class_agnostic: _TypeAlias = _typing.Literal["_class_agnostic", b"_class_agnostic"]  # noqa: Y015
     _WhichOneofReturnType__confidence: _TypeAlias = _typing.Literal["confidence"]  # noqa: Y015
     _WhichOneofArgType__confidence: _TypeAlias = _typing.Literal["_confidence", b"_confidence"]  # noqa: Y015
     _WhichOneofReturnType__image_size: _TypeAlias = _typing.Literal["image_size"]  # noqa: Y015
@@ -80,6 +88,8 @@ class DetectOptions(_message.Message):
     _WhichOneofArgType__max_detections: _TypeAlias = _typing.Literal["_max_detections", b"_max_detections"]  # noqa: Y015
     _WhichOneofReturnType__scale: _TypeAlias = _typing.Literal["scale"]  # noqa: Y015
     _WhichOneofArgType__scale: _TypeAlias = _typing.Literal["_scale", b"_scale"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__class_agnostic) -> _WhichOneofReturnType__class_agnostic | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__confidence) -> _WhichOneofReturnType__confidence | None: ...
     @_typing.overload
@@ -155,6 +165,7 @@ class Detection(_message.Message):
     CLASS_NAME_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     PARENT_ID_FIELD_NUMBER: _builtins.int
+    KEYPOINTS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Names the region within the answer: 0, 1, 2, ... by falling confidence; with several crops, crop after crop."""
     class_id: _builtins.int
@@ -169,6 +180,10 @@ class Detection(_message.Message):
     def geometry(self) -> _geometry_pb2.Geometry:
         """Where it is, in pixels of the original image; of the crop where the request had crops."""
 
+    @_builtins.property
+    def keypoints(self) -> _containers.RepeatedCompositeFieldContainer[_geometry_pb2.Keypoint]:
+        """The points that a model of keypoints saw, in the order of its training; empty from others."""
+
     def __init__(
         self,
         *,
@@ -178,10 +193,11 @@ class Detection(_message.Message):
         class_name: _builtins.str = ...,
         confidence: _builtins.float = ...,
         parent_id: _builtins.int | None = ...,
+        keypoints: _abc.Iterable[_geometry_pb2.Keypoint] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_parent_id", b"_parent_id", "geometry", b"geometry", "parent_id", b"parent_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_parent_id", b"_parent_id", "class_id", b"class_id", "class_name", b"class_name", "confidence", b"confidence", "geometry", b"geometry", "id", b"id", "parent_id", b"parent_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_parent_id", b"_parent_id", "class_id", b"class_id", "class_name", b"class_name", "confidence", b"confidence", "geometry", b"geometry", "id", b"id", "keypoints", b"keypoints", "parent_id", b"parent_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__parent_id: _TypeAlias = _typing.Literal["parent_id"]  # noqa: Y015
     _WhichOneofArgType__parent_id: _TypeAlias = _typing.Literal["_parent_id", b"_parent_id"]  # noqa: Y015

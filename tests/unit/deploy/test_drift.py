@@ -163,9 +163,10 @@ def test_prometheus_scrapes_every_operations_port() -> None:
 @pytest.mark.parametrize("component", MODELS)
 def test_chart_ports(component: str) -> None:
     grpc, operations = ports(component)
-    http = f' "http" {default(OrchestratorConfig, "http").port}' if component == "orchestrator" else ""
+    more = [f' "{name}" {default(OrchestratorConfig, name).port}' for name in ("http", "scaler")]
+    own = "".join(more) if component == "orchestrator" else ""
     names = (CHART / "templates" / "_names.tpl").read_text()
-    assert f'"{component}" (dict "grpc" {grpc} "operations" {operations}{http})' in names
+    assert f'"{component}" (dict "grpc" {grpc} "operations" {operations}{own})' in names
 
 
 def test_chart_drain_and_start() -> None:
@@ -196,7 +197,10 @@ def test_reference_of_keys_is_made_from_the_models() -> None:
 def test_chart_schema_knows_every_key() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())["properties"]
     taken = {
-        "orchestrator": {"host", "port", "operations_port", "drain_grace_s", "detection", "recognition", "http"},
+        "orchestrator": {
+            *("host", "port", "operations_port", "drain_grace_s"),
+            *("detection", "recognition", "http", "scaler"),
+        },
         "detection": {"host", "port", "operations_port", "drain_grace_s", "workers", "goal", "device", "cpus", "http"},
     }
     taken["recognition"] = taken["detection"]
@@ -212,7 +216,7 @@ def test_writable_folder_of_the_gpu_images() -> None:
     folder = "/opt/sluiceway/weights/gpu"
     assert f"\nVOLUME {folder}\n" in (DEPLOY / "docker" / "Dockerfile").read_text()
     assert compose(COMPOSE[1])["services"]["recognition"]["volumes"] == [f"compiled:{folder}"]
-    assert f"mountPath: {folder}\n" in (CHART / "templates" / "_workload.tpl").read_text()
+    assert f"mountPath: {folder}\n" in (CHART / "templates" / "_pod.tpl").read_text()
 
 
 # --- metrics ---------------------------------------------------------------------------------------------------------

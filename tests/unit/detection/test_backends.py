@@ -64,9 +64,19 @@ def test_a_fixed_model_keeps_its_shape(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnx"])
-def test_other_tasks_and_broken_files_are_refused(backend: str, tmp_path: Path) -> None:
-    with pytest.raises(StartupError, match="'segment' is not served"):
-        open_backend(backend, spec("yolo26-pico-segment"))
+def test_a_model_with_two_outputs_gives_both(backend: str) -> None:
+    model = open_backend(backend, spec("yolo26-pico-segment", shapes=()))
+    assert (model.card.head.task, model.card.head.extra) == ("segment", 32)
+    for images in ([np.zeros((*SHAPE, 3), np.uint8)], [np.full((*SHAPE, 3), level, np.uint8) for level in (0, 200)]):
+        outputs = model.infer(images)
+        assert [tuple(part.shape[0] for part in output) for output in outputs] == [(outputs[0][0].shape[0], 32)] * len(
+            images
+        )
+    assert not np.array_equal(outputs[0][1], outputs[1][1])
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnx"])
+def test_broken_files_are_refused(backend: str, tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")
     with pytest.raises(StartupError, match=r"broken\.onnx cannot be"):

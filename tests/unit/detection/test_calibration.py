@@ -137,6 +137,13 @@ def test_maps_are_not_quantised(images: list[np.ndarray], tmp_path: Path) -> Non
     assert not (tmp_path / "int8.onnx").exists()
 
 
+def test_models_of_other_tasks_are_not_quantised(images: list[np.ndarray], tmp_path: Path) -> None:
+    model = Path(__file__).parent / "models" / "yolo26-pico-segment.onnx"
+    with pytest.raises(StartupError, match=r"segment\.onnx does not find boxes alone"):
+        calibrate(model, tmp_path / "int8.onnx", images)
+    assert not (tmp_path / "int8.onnx").exists()
+
+
 @pytest.mark.parametrize("count", [3, 50])
 def test_the_images_of_a_folder_are_not_held_all_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int

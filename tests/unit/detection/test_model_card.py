@@ -1,7 +1,9 @@
 """Reading what a model says of itself."""
 
 import pytest
-from sluiceway_detection.model_card import read_card
+from sluiceway_detection.heads import Head
+from sluiceway_detection.model_card import ModelCard, read_card
+from sluiceway_detection.thresholds import Thresholds
 from sluiceway_runtime.errors import StartupError
 
 ULTRALYTICS = {"task": "detect", "names": "{0: 'cat', 1: 'dog'}", "stride": "32", "imgsz": "[480, 640]"}
@@ -42,11 +44,18 @@ def test_names_may_have_gaps_and_any_order() -> None:
 @pytest.mark.parametrize(
     ("metadata", "inputs", "outputs", "message"),
     [
-        ({"task": "segment"}, DYNAMIC, [[1, 38, 8400], [1, 32, 160, 160]], "'segment' is not served"),
-        ({"task": "pose"}, DYNAMIC, [[1, 56, 8400]], "'pose' is not served"),
-        ({"task": "obb"}, DYNAMIC, [[1, 20, 8400]], "'obb' is not served"),
-        ({"task": "classify"}, DYNAMIC, [[1, 1000]], "'classify' is not served"),
-        ({"task": "detect", "head": "RTDETRDecoder"}, DYNAMIC, [[1, 300, 6]], "RT-DETR"),
+        ({"task": "semantic"}, DYNAMIC, [[1, 19, 160, 160]], "'semantic' is not served"),
+        ({"task": "classify"}, DYNAMIC, [[1, 1000]], "a recognition stage serves it"),
+        ({"task": "obb"}, DYNAMIC, [[1, 20, 8400]], "names no classes"),
+        (ULTRALYTICS | {"task": "obb"}, DYNAMIC, [[1, 6, 8400]], "'obb' with 2 classes has 7"),
+        (ULTRALYTICS | {"task": "segment"}, DYNAMIC, [[1, 38, 8400]], "a second output of masks"),
+        (ULTRALYTICS | {"task": "segment"}, DYNAMIC, [[1, 37, 8400], [1, 32, 160, 160]], "with 2 classes has 38"),
+        (ULTRALYTICS | {"task": "pose"}, DYNAMIC, [[1, 57, 8400]], "'kpt_shape' must be"),
+        (ULTRALYTICS | {"task": "pose", "kpt_shape": "[17, 4]"}, DYNAMIC, [[1, 57, 8400]], "'kpt_shape' must be"),
+        (ULTRALYTICS | {"task": "pose", "kpt_shape": "[5, 3]"}, DYNAMIC, [[1, 20, 8400]], "with 2 classes has 21"),
+        ({"head": "RTDETRDecoder"}, DYNAMIC, [[1, 300, 6]], "not the outputs of an RT-DETR"),
+        (ULTRALYTICS | {"head": "RTDETRDecoder"}, DYNAMIC, [[1, 300, 9]], "not those of 2 classes"),
+        (ULTRALYTICS, DYNAMIC, [[1, 300, 4], [1, 300, 91]], "2 names for a model that tells 91 classes apart"),
         (ULTRALYTICS, DYNAMIC, [[1, 9, 8400]], "2 classes need 6"),
         (ULTRALYTICS, DYNAMIC, [[1, 6, 8400], [1, 32, 160, 160]], "outputs have dimensions"),
         (ULTRALYTICS, [1, 1, 640, 640], [[1, 6, 8400]], "expected batch, 3"),
@@ -80,3 +89,37 @@ def test_a_model_may_say_which_thresholds_suit_it() -> None:
 def test_thresholds_that_make_no_sense_are_refused(value: str) -> None:
     with pytest.raises(StartupError, match="confidence"):
         read_card(ULTRALYTICS | {"confidence": value}, DYNAMIC, [[None, 6, None]], name="m")
+
+
+def test_the_task_says_what_is_beside_boxes_and_classes() -> None:
+    def head(task: str, *outputs: list[int | None], **metadata: str) -> Head:
+        return read_card(ULTRALYTICS | {"task": task} | metadata, DYNAMIC, list(outputs), name="m").head
+
+    assert head("obb", [1, 7, 8400]) == Head("obb", 1)
+    assert head("obb", [1, 300, 7], end2end="True") == Head("obb", 1)
+    assert head("segment", [1, 38, 8400], [1, 32, 160, 160]) == Head("segment", 32)
+    assert head("pose", [1, 21, 8400], kpt_shape="[5, 3]") == Head("pose", 15, (5, 3))
+    assert head("pose", [1, 300, 14], kpt_shape="(4, 2)", end2end="True") == Head("pose", 8, (4, 2))
+    # What is open in the file is not held against it.
+    assert head("pose", [None, None, None], kpt_shape="[5, 3]") == Head("pose", 15, (5, 3))
+
+
+def test_detr_models_are_known_by_name_or_by_their_two_outputs() -> None:
+    def card(metadata: dict[str, str], *outputs: list[int | None], names: list[str] | None = None) -> ModelCard:
+        return read_card(metadata, [1, 3, 640, 640], list(outputs), name="m", output_names=names or [])
+
+    ours = ULTRALYTICS | {"head": "RTDETRDecoder"}
+    assert card(ours, [1, 300, 6]).head == Head(transformer="rows")
+    three = ours | {"names": "{0: 'a', 1: 'b', 2: 'c'}"}
+    assert card(three, [1, 300, 7]).head == Head(transformer="scores")
+    # As transformers exports them: no names of classes in the file.
+    exported = card({}, [1, 300, 80], [1, 300, 4], names=["logits", "pred_boxes"])
+    assert exported.head == Head(transformer="logits", boxes_output=1)
+    assert (len(exported.classes), exported.stretches, exported.end_to_end) == (80, True, False)
+    # By name, where numbers leave it open; one class more than there are names is none.
+    four = {"names": "{0: 'a', 1: 'b', 2: 'c'}"}
+    assert card(four, [1, 9, 4], [1, 9, 4], names=["boxes", "scores"]).head == Head(transformer="softmax")
+    assert card({}, [1, 9, 4], [1, 9, 7]).head == Head(transformer="logits")
+    known = Thresholds(classes=("x", "y"))
+    told = read_card({}, DYNAMIC, [[1, 9, 2], [1, 9, 4]], name="m", known=known)
+    assert (told.classes, told.head.transformer) == (("x", "y"), "logits")

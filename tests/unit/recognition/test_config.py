@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_recognition.resolve import plan_models
 from sluiceway_recognition.types import Head, PixelFormat, ResizeRule
@@ -110,3 +111,25 @@ def test_all_models_that_cannot_be_served_are_told_at_once(tmp_path: Path) -> No
     first, second = str(caught.value).splitlines()
     assert first == "recognition.models.absent: no weights named absent"
     assert second.startswith("recognition.models.b: the character list")
+
+
+@pytest.mark.parametrize(
+    ("languages", "model"),
+    [(["english"], "ppocrv6-tiny"), (["Latin"], "ppocrv6-small"), (["chinese", "latin"], "ppocrv6-small")],
+)
+def test_languages_choose_the_cheapest_model_that_reads_them(languages: list[str], model: str) -> None:
+    config = RecognitionConfig.model_validate({"languages": languages})
+    assert [each.name for each in config.models] == [model]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"languages": ["cyrillic", "latin", "thai"]}, "no model that is there by name reads cyrillic, thai"),
+        ({"languages": ["latin"], "models": ["ppocrv6-tiny"]}, "either languages or models"),
+        ({"languages": "latin"}, "languages"),
+    ],
+)
+def test_languages_that_nothing_reads_are_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        RecognitionConfig.model_validate(values)

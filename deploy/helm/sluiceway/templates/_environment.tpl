@@ -72,6 +72,17 @@
 {{- end }}
   value: dns:///{{ $fullname }}-{{ $stage.component }}.{{ $.root.Release.Namespace }}.svc:{{ (include "sluiceway.ports" $stage.kind | fromJson).grpc }}
 {{- end }}
+{{- if include "sluiceway.scaler" .root }}
+{{- $port := (include "sluiceway.ports" "orchestrator" | fromJson).scaler }}
+- name: SLUICEWAY_ORCHESTRATOR__SCALER__ENABLED
+  value: "true"
+- name: SLUICEWAY_ORCHESTRATOR__SCALER__HOST
+  value: 0.0.0.0
+- name: SLUICEWAY_ORCHESTRATOR__SCALER__PORT
+  value: {{ $port | quote }}
+- name: SLUICEWAY_ORCHESTRATOR__SCALER__PEERS
+  value: dns:///{{ $fullname }}-orchestrator-headless.{{ .root.Release.Namespace }}.svc:{{ $port }}
+{{- end }}
 {{- with $values.http }}
 - name: SLUICEWAY_ORCHESTRATOR__HTTP__ENABLED
   value: {{ .enabled | quote }}

@@ -27,11 +27,18 @@ app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 app.kubernetes.io/part-of: sluiceway
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "sluiceway.serviceaccount" -}}
+{{ default (ternary (include "sluiceway.fullname" .) "default" .Values.serviceAccount.create) .Values.serviceAccount.name }}
 {{- end }}
 
 {{/* Ports by kind of server; a test compares them with the configuration models. */}}
 {{- define "sluiceway.ports" -}}
-{{- $ports := dict "orchestrator" (dict "grpc" 50051 "operations" 9051 "http" 8080) "detection" (dict "grpc" 50052 "operations" 9052) "recognition" (dict "grpc" 50053 "operations" 9053) -}}
+{{- $ports := dict "orchestrator" (dict "grpc" 50051 "operations" 9051 "http" 8080 "scaler" 9061) "detection" (dict "grpc" 50052 "operations" 9052) "recognition" (dict "grpc" 50053 "operations" 9053) -}}
 {{ get $ports . | toJson }}
 {{- end }}
 
@@ -44,7 +51,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- $image = ternary (printf "sluiceway/%s-gpu" .kind) (get $onCpus .kind) (gt (int .values.gpu.count) 0) -}}
 {{- end -}}
 {{- $tag := default .root.Chart.AppVersion (default .root.Values.image.tag $variant.tag) -}}
-{{ with .root.Values.image.registry }}{{ trimSuffix "/" . }}/{{ end }}{{ $image }}:{{ $tag }}
+{{- /* What a variant says of its image is all of it: the digest of the main one is another image's. */ -}}
+{{- $digest := ternary $variant.digest .values.digest (or (hasKey $variant "image") (hasKey $variant "tag") (hasKey $variant "digest")) -}}
+{{ with .root.Values.image.registry }}{{ trimSuffix "/" . }}/{{ end }}{{ $image }}:{{ $tag }}{{ with $digest }}@{{ . }}{{ end }}
 {{- end }}
 
 {{/* Names by which the public HTTP port may be called, as a JSON list: those of the Service, of the Ingress, and what is set. */}}
@@ -84,4 +93,16 @@ keda
 {{- else -}}
 hpa
 {{- end -}}
+{{- end }}
+
+{{/* "true" where some stage is scaled by what the orchestrators tell KEDA. */}}
+{{- define "sluiceway.scaler" -}}
+{{- $wanted := false -}}
+{{- range $stage := (include "sluiceway.stages" . | fromJson).stages -}}
+{{- $scaling := $stage.values.autoscaling -}}
+{{- if and $scaling.enabled $scaling.queueTime.enabled (eq $scaling.queueTime.source "orchestrator") (eq (include "sluiceway.engine" (dict "root" $ "values" $stage.values)) "keda") -}}
+{{- $wanted = true -}}
+{{- end -}}
+{{- end -}}
+{{ ternary "true" "" $wanted }}
 {{- end }}

@@ -4,14 +4,14 @@ namespace="{{ .root.Release.Namespace }}",app_kubernetes_io_instance="{{ .root.R
 {{- with .root.Values.monitoring.prometheus.matchers }},{{ . }}{{ end }}
 {{- end }}
 
-{{/*
-Seconds that new work waits for a worker of a stage: what stands in line at the orchestrators at the pace of the last
-half minute, and how long the oldest has waited in the stage's own queues. Takes {root, stage}.
-*/}}
+{{/* Seconds that work waits for a stage, smoothed by the orchestrator where it waits the longest. Takes {root, stage}. */}}
 {{- define "sluiceway.query.queue" -}}
-{{- $stage := printf "stage=%q,%s" .stage (include "sluiceway.matchers" .) -}}
-(sum(sluiceway_stage_backlog_items{ {{- $stage -}} }) or vector(0)) / clamp_min(sum(rate(sluiceway_worker_items_total{ {{- $stage -}} }[30s])) or vector(0), 0.1)
- + (avg(avg_over_time(sluiceway_pool_queue_seconds{ {{- $stage -}} }[30s])) or vector(0))
+max({{ include "sluiceway.query.series" . }}) or vector(0)
+{{- end }}
+
+{{/* What is there as soon as an orchestrator is. Takes {root, stage}. */}}
+{{- define "sluiceway.query.series" -}}
+sluiceway_stage_pressure_seconds{stage={{ .stage | quote }},{{ include "sluiceway.matchers" . }}}
 {{- end }}
 
 {{/* Above 0 while there is work for a stage that may have no pod: a job runs, or items wait. Takes {root, stage}. */}}

@@ -30,11 +30,32 @@ name in objects and DNS, which have no underscore; `section` begins its variable
 {{- define "sluiceway.without.nulls" -}}
 {{- $left := dict -}}
 {{- range $key, $value := . -}}
-{{- if kindIs "map" $value -}}
+{{- if has $key (list "podPatch" "containerPatch") -}}
+{{- /* There null is an instruction. */ -}}
+{{- $_ := set $left $key $value -}}
+{{- else if kindIs "map" $value -}}
 {{- $_ := set $left $key (include "sluiceway.without.nulls" $value | fromJson) -}}
 {{- else if not (kindIs "invalid" $value) -}}
 {{- $_ := set $left $key $value -}}
 {{- end -}}
 {{- end -}}
 {{ $left | toJson }}
+{{- end }}
+
+{{/*
+Variants of a stage as {variants: [{name, share, pods, of}]}: `pods` of `of`, all that the stage has. Takes the stage's values.
+*/}}
+{{- define "sluiceway.variants" -}}
+{{- $values := . -}}
+{{- $main := 100 -}}
+{{- range $values.variants }}{{ $main = sub $main (int .share) }}{{ end -}}
+{{- $of := int $values.replicas -}}
+{{- $found := list -}}
+{{- range $values.variants -}}
+{{- $pods := max 1 (div (add (mul $values.replicas (int .share)) (div $main 2)) (max 1 $main)) -}}
+{{- $of = add $of $pods -}}
+{{- $found = append $found (dict "name" .name "share" (int .share) "pods" $pods) -}}
+{{- end -}}
+{{- range $found }}{{ $_ := set . "of" $of }}{{ end -}}
+{{ dict "variants" $found | toJson }}
 {{- end }}

@@ -31,6 +31,18 @@
 {{- $faults = append $faults (printf "%s.variants: the shares add up to %d, and the main one keeps at least 10 percent" $stage $shares) -}}
 {{- end -}}
 {{- $scaling := $values.autoscaling -}}
+{{- if and $values.variants $scaling.enabled -}}
+{{- $faults = append $faults (printf "%s.autoscaling.enabled: shares of variants do not hold while the number of pods changes; switch it off, or the variants" $stage) -}}
+{{- else if le $shares 90 -}}
+{{- /* Of pods, so that few of them cannot give a small share. Half a share more or less is taken for the share. */ -}}
+{{- range $variant := (include "sluiceway.variants" $values | fromJson).variants -}}
+{{- $is := mul 100 $variant.pods -}}
+{{- $asked := mul $variant.share $variant.of -}}
+{{- if gt (mul 2 (max (sub $is $asked) (sub $asked $is))) $asked -}}
+{{- $faults = append $faults (printf "%s.variants: %s would get %d of %d pods, which is not a share of %d; set %s.replicas to %d or more, or another share" $stage $variant.name (int $variant.pods) (int $variant.of) (int $variant.share) $stage (div (add (sub 100 $shares) (sub $variant.share 1)) $variant.share)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if $scaling.enabled -}}
 {{- $engine := include "sluiceway.engine" (dict "root" $root "values" $values) -}}
 {{- if and (eq (int $scaling.minReplicas) 0) (ne $engine "keda") -}}
@@ -57,16 +69,23 @@
 {{- $faults = append $faults (printf "stages: two Deployments would be called %s; rename the stage or the variant" $name) -}}
 {{- end -}}
 {{- end -}}
-{{- $ingress := .Values.orchestrator.ingress -}}
-{{- if $ingress.enabled -}}
-{{- if not .Values.orchestrator.http.enabled -}}
+{{- $orchestrator := .Values.orchestrator -}}
+{{- range $key := list "ingress" "grpcIngress" -}}
+{{- $ingress := get $orchestrator $key -}}
+{{- if and $ingress.enabled (not $ingress.hosts) -}}
+{{- $faults = append $faults (printf "orchestrator.%s.hosts: name at least one, only requests to known names are answered" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $orchestrator.ingress.enabled (not $orchestrator.http.enabled) -}}
 {{- $faults = append $faults "orchestrator.http.enabled: the ingress leads to that port" -}}
 {{- end -}}
-{{- if not $ingress.hosts -}}
-{{- $faults = append $faults "orchestrator.ingress.hosts: name at least one, only requests to known names are answered" -}}
+{{- if and $orchestrator.grpcRoute.enabled (not $orchestrator.grpcRoute.parentRefs) -}}
+{{- $faults = append $faults "orchestrator.grpcRoute.parentRefs: name the Gateway that it belongs to" -}}
 {{- end -}}
-{{- if not (or .Values.security.clients .Values.security.allowUnauthenticated) -}}
-{{- $faults = append $faults "security.clients: everybody who reaches the ingress could call; name clients with tokens, or set security.allowUnauthenticated" -}}
+{{- $ways := dict "ingress" $orchestrator.ingress.enabled "ingress for gRPC" $orchestrator.grpcIngress.enabled "gateway" $orchestrator.grpcRoute.enabled "service from outside" (ne $orchestrator.service.type "ClusterIP") -}}
+{{- range $way, $there := $ways -}}
+{{- if and $there (not (or $.Values.security.clients $.Values.security.allowUnauthenticated)) -}}
+{{- $faults = append $faults (printf "security.clients: everybody who reaches the %s could call; name clients with tokens, or set security.allowUnauthenticated" $way) -}}
 {{- end -}}
 {{- end -}}
 {{- $protected := or .Values.networkPolicy.enabled .Values.security.allowUnauthenticated -}}

@@ -42,6 +42,14 @@ def test_the_books(queue: FairQueue, make_item: Make) -> None:
     assert queue.pop_batch(5, None) == []
 
 
+def test_an_item_that_is_as_costly_as_a_batch_may_be_goes_with_what_costs_nothing(
+    queue: FairQueue, make_item: Make
+) -> None:
+    items = [make_item(cost=cost) for cost in (8, 0, 1)]
+    queue.push(items, 0.0)
+    assert queue.pop_batch(5, 8) == items[:2]
+
+
 def test_an_item_knows_where_it_waits(queue: FairQueue, make_item: Make) -> None:
     item = make_item(priority=Priority.BULK)
     queue.push([item], 3.0)
