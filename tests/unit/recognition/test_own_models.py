@@ -306,3 +306,19 @@ def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
         load(kind="embed", weights=str(tmp_path / "model.pt2"))
     with pytest.raises(StartupError, match=r"torch reads ONNX, \.pt2"):
         load(kind="embed", weights=str(tmp_path / "model.xml"), backend="torch")
+
+
+@pytest.mark.parametrize("form", ["pt2", "onnx"])
+def test_fewer_digits_are_held_to_what_f32_gives(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sluiceway_recognition.backends.torch import TorchBackend
+
+    model = {"kind": "embed", "weights": str(mean_colour(tmp_path, form)), "backend": "torch", "mean": 0, "std": 51}
+    assert load(**model, precision="bf16")[1].precision == "bf16"
+    exact = TorchBackend.alone
+
+    def alone(self: TorchBackend, precision: str, crops: list[np.ndarray]) -> object:
+        return exact(self, precision, crops if precision == "f32" else [crop & 0x80 for crop in crops])
+
+    monkeypatch.setattr(TorchBackend, "alone", alone)
+    with pytest.raises(StartupError, match=r"models\.m\.precision: bf16 does not give this model's answers"):
+        load(**model, precision="bf16")
