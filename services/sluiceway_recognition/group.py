@@ -37,6 +37,7 @@ def group_of(models: Iterable[ModelFacts]) -> str:
             *([model.crop_spec.turn_ratio] if model.crop_spec.turn_ratio else []),
             *([model.upright] if model.upright else []),
             *([list(model.crop_spec.align_points)] if model.crop_spec.align_points else []),
+            *([model.reading] if model.reading else []),
         ]
         for model in models
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -211,4 +212,13 @@ def _facts(plan: ModelPlan, recognizer: ModelRecognizer | Recognizer, placement:
         precision=precision,
         device=device,
         upright="ppocr-cls" if plan.upright is not None else "",
+        reading=_reading(plan) if plan.own else "",
     )
+
+
+def _reading(plan: ModelPlan) -> str:
+    """How classes become text, as the configuration says it beside the file."""
+    said = [plan.alphabet or "", "" if plan.blank == "first" else plan.blank, "steps" if plan.ends else ""]
+    if plan.characters is not None:
+        said.append(hashlib.sha256(plan.characters.read_bytes()).hexdigest())
+    return "/".join(said) if any(said) else ""

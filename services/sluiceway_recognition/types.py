@@ -221,6 +221,7 @@ class ModelFacts:
         precision: arithmetic in use; empty if unknown.
         device: where it computes.
         upright: what finds text that stands on its head; empty where nothing does.
+        reading: stands for how an own model's classes become text; empty where its file says it all.
     """
 
     name: str
@@ -235,3 +236,4 @@ class ModelFacts:
     precision: str
     device: str
     upright: str = ""
+    reading: str = ""

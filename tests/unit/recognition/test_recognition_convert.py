@@ -87,6 +87,7 @@ def test_replicas_that_answer_alike_are_of_one_group_and_others_are_not() -> Non
         [facts(crop_spec=CropSpec(48, 320, resize_rule=ResizeRule.STRETCH))],
         [facts(crop_spec=CropSpec(48, 320, classes=("car",)))],
         [facts(upright="ppocr-cls")],
+        [facts(reading="abc//")],
         [facts(), facts(name="n")],
         [facts(name="n"), facts()],  # another default
         [own],
