@@ -34,6 +34,8 @@ SERVER: Mapping[str, Any] = {
     "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
 }
 PIDS_LIMIT = 512
+# A mirror of it, or its digest, where the variable says so.
+BASE_IMAGE = "${PYTHON_IMAGE:-python:3.11-slim-bookworm}"
 HEAD = """\
 # Made by `sluiceway compose` for {names}. Beside docker-compose.yml:
 #
@@ -121,10 +123,19 @@ def _service(stage: ConfiguredStage, mount: str) -> dict[str, Any]:
     settings["operations_port"] = str(_port(stage, "operations_port"))
     settings["device"] = stage.config.device if _on_gpu(stage) else "cpu"
     suffix = f"-{service_name(stage.name)}" if build else ""
+    version = f"${{SLUICEWAY_VERSION:-{metadata.version('sluiceway')}}}"
+    models = f"{kind.upper()}_MODELS"
     service: dict[str, Any] = {
         **SERVER,
-        "image": f"sluiceway/{target}{suffix}:${{SLUICEWAY_VERSION:-{metadata.version('sluiceway')}}}",
-        "build": {"context": ".", "dockerfile": "deploy/docker/Dockerfile", "target": target},
+        "image": f"sluiceway/{target}{suffix}:{version}",
+        # As docker-compose.yml builds the default stage, but for the weights that are in it.
+        "build": {
+            "context": ".",
+            "dockerfile": "deploy/docker/Dockerfile",
+            "target": target,
+            "args": {"PYTHON_IMAGE": BASE_IMAGE, "VERSION": version, models: build or f"${{{models}:-}}"},
+            "labels": {"org.opencontainers.image.revision": "${SLUICEWAY_REVISION:-unknown}"},
+        },
         "command": ["--stage", stage.name],
         "environment": {
             "SLUICEWAY_SECURITY__ALLOW_UNAUTHENTICATED": "true",
@@ -136,8 +147,6 @@ def _service(stage: ConfiguredStage, mount: str) -> dict[str, Any]:
         "pids_limit": PIDS_LIMIT,
         "expose": [settings["port"], settings["operations_port"]],
     }
-    if build:
-        service["build"]["args"] = {f"{kind.upper()}_MODELS": build}
     if _on_gpu(stage):
         # Compilers want more room than servers do, and what they make is kept for the next start.
         service["tmpfs"] = ["/tmp:size=2g,mode=1777,exec"]  # noqa: S108

@@ -33,9 +33,17 @@ def shares_of(
     """
     shares: dict[str, list[dict[str, str]]] = {ORCHESTRATOR: _orchestrators(replicas[ORCHESTRATOR], written)}
     faults = []
+    # Of cores that all stages share: those that stages with few threads have had, one stage behind the other.
+    dealt = 0
     for stage in stages:
+        count = replicas[stage.name]
+        own = division.cores[stage.name] if division else ()
+        threads = _threads(stage) * count
+        if division and division.shared and 0 < threads < len(own):
+            own = tuple(own[(dealt + nth) % len(own)] for nth in range(threads))
+            dealt += threads
         try:
-            shares[stage.name] = _stage(stage, replicas[stage.name], division, written)
+            shares[stage.name] = _stage(stage, count, own, written)
         except ConfigurationError as error:
             faults.append(str(error))
     if faults:
@@ -43,10 +51,16 @@ def shares_of(
     return shares
 
 
-def _stage(stage: ConfiguredStage, count: int, division: Division | None, written: Written) -> list[dict[str, str]]:
+def _threads(stage: ConfiguredStage) -> int:
+    """How many threads a replica computes with; 0 where it takes as many as there are cores."""
+    workers, threads = stage.config.workers, stage.config.threads_per_worker
+    return 0 if workers == "auto" or threads == "auto" else workers * threads
+
+
+def _stage(stage: ConfiguredStage, count: int, own: Sequence[int], written: Written) -> list[dict[str, str]]:
     section = stage.entry.section
-    if division:
-        parts = split_cores(stage.name, division.cores[stage.name], count)
+    if own:
+        parts = split_cores(stage.name, own, count)
         return [{variable(section, "cores"): format_cores(part)} for part in parts]
     if count == 1:
         return [{}]

@@ -81,14 +81,14 @@ def test_it_is_served_as_the_default_stage_is() -> None:
     assert own["cpus"] == default["cpus"].replace("DETECTION", "VEHICLES")
     assert own["mem_limit"] == default["mem_limit"].replace("DETECTION", "VEHICLES")
     assert own["image"] == default["image"].replace("detection:", "detection-vehicles:")
-    assert own["build"] == default["build"] | {"args": {"DETECTION_MODELS": "coco-v8n"}}
+    assert own["build"] == default["build"] | {"args": default["build"]["args"] | {"DETECTION_MODELS": "coco-v8n"}}
 
 
 def test_weights_of_the_default_image_need_no_image_of_their_own() -> None:
-    services = written(STAGES)["services"]
-    assert services["plates"]["image"] == stock()["services"]["detection"]["image"]
-    assert "args" not in services["plates"]["build"]
-    assert "./models/plates.onnx:/etc/sluiceway/models/plates.onnx:ro" in services["plates"]["volumes"]
+    plates, default = written(STAGES)["services"]["plates"], stock()["services"]["detection"]
+    assert plates["image"] == default["image"]
+    assert plates["build"] == default["build"]
+    assert "./models/plates.onnx:/etc/sluiceway/models/plates.onnx:ro" in plates["volumes"]
 
 
 def test_the_servers_understand_it() -> None:

@@ -88,6 +88,22 @@ def test_replicas_share_the_cores_of_their_stage() -> None:
     assert abs(len(parts[0]) - len(parts[1])) <= 1
 
 
+def test_stages_with_few_threads_do_not_share_a_core_while_another_idles(
+    monkeypatch: pytest.MonkeyPatch, sixteen_cores: CpuFacts
+) -> None:
+    two = replace(sixteen_cores, allowed=(0, 1), topology=sixteen_cores.topology[:2])
+    monkeypatch.setattr(cores, "read_cpu_facts", lambda: two)
+    one = {"WORKERS": "1", "THREADS_PER_WORKER": "1"}
+    variables = {
+        f"SLUICEWAY_{section}__{key}": value for section in ("DETECTION", "RECOGNITION") for key, value in one.items()
+    }
+    plan = scaled(**variables)
+    assert [told(plan, name, "cores") for name in ("detection", "recognition")] == ["0", "1"]
+    # As many as there are cores by default: all of them.
+    plan = scaled()
+    assert [told(plan, name, "cores") for name in ("detection", "recognition")] == ["0-1", "0-1"]
+
+
 def test_cores_that_are_written_down_are_shared_as_well() -> None:
     plan = scaled("detection=2", SLUICEWAY_DETECTION__CORES="2-5")
     assert [told(plan, name, "cores") for name in ("detection", "detection-2")] == ["2-3", "4-5"]
