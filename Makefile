@@ -48,9 +48,9 @@ $(VENV)/.dev: $(VENV)/.ready
 	@$(BIN)/python $(PIP) install --quiet --editable '.[cpu,bench,top,onnx,calibration,heic,otel,pdf]' --group dev
 	@touch $@
 
-test: dev ## run the tests (no torch needed)
+test: dev ## run the tests (no torch needed); with JOBS=2 several modules at a time
 	$(BIN)/sluiceway models pull --tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(if $(JOBS),-n $(JOBS) --dist loadfile)
 
 lint: dev ## ruff and the import rules of the house
 	$(BIN)/ruff check .
