@@ -15,20 +15,24 @@ Source = pipeline_pb2.Source
 
 
 class Held:
-    """Keeps a stage from answering until it is let go."""
+    """Keeps a stage from answering until it is let go; `begun` once it has so many pictures."""
 
-    def __init__(self) -> None:
+    def __init__(self, images: int) -> None:
         self.begun, self.go_on = asyncio.Event(), asyncio.Event()
+        self._images = images
+        self._seen: set[int] = set()
 
-    async def __call__(self, *_: int) -> None:
-        self.begun.set()
+    async def __call__(self, number: int, *_: int) -> None:
+        self._seen.add(number)
+        if len(self._seen) == self._images:
+            self.begun.set()
         await self.go_on.wait()
 
 
 @pytest.mark.parametrize("kind", ["detection", "recognition"])
 @pytest.mark.parametrize("images", [1, 2])
 async def test_the_connection_to_a_stage_is_closed_below_a_call(kind: str, images: int) -> None:
-    held = Held()
+    held = Held(images)
     stages = {"detection": FakeDetection(), "recognition": FakeRecognition()}
     stages[kind].before = held
     async with asyncio.timeout(60), Cluster([stages["detection"]], [stages["recognition"]]) as cluster:

@@ -78,14 +78,14 @@ async def test_one_trace_goes_through_every_server(tmp_path: Path, collector: Co
                 ("sluiceway-orchestrator", "sluiceway.pipeline.v1.PipelineService/Process"),
                 ("sluiceway-detection", "batch"),
                 ("sluiceway-recognition", "batch"),
-                ("sluiceway-recognition", "sluiceway.recognition.v1.RecognitionService/Recognize"),
+                ("sluiceway-recognition", "sluiceway.recognition.v1.RecognitionService/RecognizeWhole"),
             } <= names
 
         spans = until(collector, complete)
         assert {span.trace_id for span in spans} == {TRACE}
         batch = next(span for span in spans if span.service == "sluiceway-recognition" and span.name == "batch")
         assert above(spans, batch) == [
-            "sluiceway-recognition: sluiceway.recognition.v1.RecognitionService/Recognize",
+            "sluiceway-recognition: sluiceway.recognition.v1.RecognitionService/RecognizeWhole",
             "sluiceway-orchestrator: call recognition",
             "sluiceway-orchestrator: job",
             "sluiceway-orchestrator: sluiceway.pipeline.v1.PipelineService/Process",
@@ -114,7 +114,7 @@ async def test_what_is_not_sampled_is_not_sent_and_stays_so_in_every_server(
         async with AsyncClient(orchestrator.address) as client:
             await client.process(draw(2, 2))
         spans = until(
-            collector, lambda spans: sum(span.name.endswith(("/Recognize", "/Process")) for span in spans) == 2
+            collector, lambda spans: sum(span.name.endswith(("/RecognizeWhole", "/Process")) for span in spans) == 2
         )
         assert TRACE not in {span.trace_id for span in spans}
         assert len({span.trace_id for span in spans}) == 1
