@@ -313,18 +313,25 @@ class AsyncClient:
         last: SluicewayError | None = None
         while (remaining_s := deadline_s - time.monotonic()) > 0:
             try:
-                description = from_describe(await self._connection.describe(remaining_s))
+                return await self.check_ready(remaining_s, pipeline=pipeline)
             except (Unavailable, DeadlineExceeded) as error:
                 last = error
-            else:
-                ready = {stage.name for stage in description.stages if stage.ready}
-                waiting = [name for name in description.stages_of(pipeline) if name not in ready]
-                if not waiting:
-                    return description
-                last = Unavailable(f"no replica of {' and '.join(waiting)} takes work")
             await asyncio.sleep(min(0.1, max(remaining_s, 0)))
         why = f": {last}" if last else ""
         raise Unavailable(f"{self.address} was not ready within {timeout_s:g} s{why}") from last
+
+    async def check_ready(self, timeout_s: float, *, pipeline: str | None = None) -> Description:
+        """Ask once whether every stage that a pipeline needs takes work; as `wait_ready`, without waiting for one.
+
+        Raises:
+            Unavailable: nobody listens, or stages have no replica that takes work: the message names them.
+            DeadlineExceeded: there was no answer in time.
+            UnknownPipeline: the server has no pipeline of this name.
+        """
+        description = from_describe(await self._connection.describe(timeout_s))
+        if missing := description.missing(pipeline):
+            raise Unavailable(f"no replica of {' and '.join(missing)} takes work")
+        return description
 
     async def _load(self, source: SourceLike) -> LoadedSource:
         if isinstance(source, bytes):

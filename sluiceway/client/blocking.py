@@ -376,3 +376,7 @@ class Client:
     def wait_ready(self, timeout_s: float, *, pipeline: str | None = None) -> Description:
         """Wait until every stage of a pipeline takes work; see `AsyncClient.wait_ready`."""
         return self._thread.run(self._client.wait_ready(timeout_s, pipeline=pipeline))
+
+    def check_ready(self, timeout_s: float, *, pipeline: str | None = None) -> Description:
+        """Ask once whether every stage of a pipeline takes work; see `AsyncClient.check_ready`."""
+        return self._thread.run(self._client.check_ready(timeout_s, pipeline=pipeline))
