@@ -22,7 +22,7 @@ import pytest
 from server_processes import free_ports
 
 HERE = Path(__file__).parent
-START_TIMEOUT_S = 100
+START_TIMEOUT_S = 240
 SECTIONS = ("detection", "recognition", "orchestrator")
 COMMAND = [sys.executable, "-m", "sluiceway.cli"]
 

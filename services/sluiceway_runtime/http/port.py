@@ -197,9 +197,12 @@ class PublicPort(ABC):
             return problem_response(ImageTooLarge("the body is larger than the limit"), request_id)
         except web.HTTPRedirection:
             raise
+        except web.HTTPMethodNotAllowed as error:
+            # As `curl -T` sends, and a browser that is pointed at it.
+            allowed = error.headers["Allow"]
+            return plain_problem(405, f"{request.method} is not for this path, which takes {allowed}", {"Allow": allowed})
         except web.HTTPException as error:
-            headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-            return plain_problem(error.status, error.reason, headers)
+            return plain_problem(error.status, error.reason)
         except Exception:
             log.exception("request %s: %s %s failed", request_id, request.method, request.path)
             return problem_response(Internal("internal error"), request_id)
