@@ -298,11 +298,14 @@ test-clients: dev $(PROTO_VENV)/.ready $(TRITON_VENV)/.ready ## build the client
 	$(BIN)/sluiceway models pull --tests
 	$(BIN)/python -m pytest -m clients tests/clients
 
-# tritonclient wants protobuf below 7 and brings an `inference` package of its own: it cannot live beside Sluiceway.
-$(TRITON_VENV)/.ready: Makefile tests/clients/perf-analyzer.sh
+# tritonclient wants protobuf below 7 and brings an `inference` package of its own: it cannot live beside Sluiceway. Its
+# examples come from its repository, or from a clone of it (TRITON_CLIENT=path).
+TRITON_CLIENT ?= https://github.com/triton-inference-server/client
+$(TRITON_VENV)/.ready: Makefile tests/clients/perf-analyzer.sh tests/clients/triton-examples.sh
 	$(PYTHON) -m venv $(TRITON_VENV)
 	$(TRITON_VENV)/bin/python $(PIP) install --quiet 'tritonclient[grpc,http]==2.73.0'
 	tests/clients/perf-analyzer.sh $(TRITON_VENV)/bin/python $(TRITON_VENV)/perf_analyzer
+	tests/clients/triton-examples.sh $(TRITON_CLIENT) $(TRITON_VENV)/examples
 	touch $@
 
 # --- the page ---------------------------------------------------------------------------------------------------------
