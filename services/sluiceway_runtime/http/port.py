@@ -200,7 +200,8 @@ class PublicPort(ABC):
         except web.HTTPMethodNotAllowed as error:
             # As `curl -T` sends, and a browser that is pointed at it.
             allowed = error.headers["Allow"]
-            return plain_problem(405, f"{request.method} is not for this path, which takes {allowed}", {"Allow": allowed})
+            detail = f"{request.method} is not for this path, which takes {allowed}"
+            return plain_problem(405, detail, {"Allow": allowed})
         except web.HTTPException as error:
             return plain_problem(error.status, error.reason)
         except Exception:
