@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Literal, Self
 
+from sluiceway_runtime.logs import message_of
+
 from sluiceway_cluster.process import LogCallback, ServerProcess, ServerSpec
 from sluiceway_cluster.scaling import service_of
 
@@ -137,7 +139,8 @@ class Cluster:
                 self._on_state(ServerState(name, "ready", f"{took_s:.1f} s, {server.spec.address}"))
                 return
             # What it last logged says best what it is at.
-            self._on_state(ServerState(name, "starting", server.last_lines[-1] if server.last_lines else state))
+            said = message_of(server.last_lines[-1]) if server.last_lines else state
+            self._on_state(ServerState(name, "starting", said))
             await asyncio.sleep(PROBE_INTERVAL_S)
 
     async def watch(self) -> None:
