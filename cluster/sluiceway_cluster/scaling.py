@@ -8,8 +8,8 @@ from itertools import pairwise
 from sluiceway_runtime.errors import ConfigurationError
 
 __all__ = [
-    "AUTOMATIC_RULE", "FRONTS_RULE", "automatic_fronts", "automatic_orchestrators", "read_scale", "replica_name", "service_of",
-    "split_cores", "split_devices",
+    "AUTOMATIC_RULE", "FRONTS_RULE", "automatic_fronts", "automatic_orchestrators", "read_scale", "replica_name",
+    "service_of", "split_cores", "split_devices",
 ]  # fmt: skip
 
 # More servers of one kind than this on one machine is a typing error.

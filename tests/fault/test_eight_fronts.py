@@ -1,6 +1,6 @@
 """A machine with eight GPUs has a front for each: they share the crops evenly, and one may be lost.
 
-The devices are simulated: each front reads one request at a time, as a GPU does, and takes as long for it as the others.
+The devices are simulated: each front reads one crop at a time, as a GPU does, and takes as long for it as the others.
 """
 
 from __future__ import annotations
