@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import pytest
+from sluiceway_detection.backends import BackendSpec, open_backend
 from sluiceway_detection.detector import ModelDetector
 from sluiceway_detection.heads import Head
 from sluiceway_detection.input_shapes import Inputs
@@ -14,8 +15,12 @@ from sluiceway_detection.job import DetectionJob
 from sluiceway_detection.looks import knows_scales
 from sluiceway_detection.model_card import ModelCard
 from sluiceway_detection.postprocess import Selection
+from sluiceway_detection.thresholds import thresholds_of
 from sluiceway_detection.types import Detections, ImageBgr
+from sluiceway_runtime import weights
 from sluiceway_runtime.images.scale import Scale
+
+from benchmarks.pages import draw
 
 SIDE = 256
 INPUTS = Inputs(((SIDE, SIDE),))
@@ -150,3 +155,15 @@ def test_models_of_other_shapes_than_boxes_know_one_scale() -> None:
     turned = ModelCard(("sign",), 32, False, (SIDE, SIDE), False, head=Head("obb", 1))
     assert not knows_scales(turned)
     assert not knows_scales(ModelCard(("sign",), 32, False, (SIDE, SIDE), False, head=Head(transformer="rows")))
+
+
+def test_print_of_8_pt_on_a_page_is_found_word_by_word() -> None:
+    found = weights.resolve("text-nano", kind="detection")
+    spec = BackendSpec(found.path, "cpu", 1, "f32", known=thresholds_of(found.path, found.metadata))
+    backend = open_backend("openvino", spec)
+    card, detector = backend.card, ModelDetector(backend)
+    page, words = draw(8, 1, None)
+    selection = Selection(card.confidence or 0, card.iou or 0, 10_000)
+    once, closer = (detector.detect([page], [DetectionJob(selection, scale=scale)])[0] for scale in ("fast", "auto"))
+    assert len(once) < 0.93 * len(words)
+    assert len(closer) == pytest.approx(len(words), rel=0.01)
