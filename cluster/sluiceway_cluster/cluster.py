@@ -70,6 +70,8 @@ class Cluster:
         self._servers: dict[str, ServerProcess] = {}
         # Those that will take the place of others, and those whose place was taken: each has one owner, who stops it.
         self._beside: set[ServerProcess] = set()
+        # Set when another server has the place of the one of that name; the next one has a new event.
+        self._taken = {spec.name: asyncio.Event() for spec in specs}
         self._restarts: dict[str, list[float]] = {spec.name: [] for spec in specs}
         self._pipe: tuple[int, int] | None = None
 
@@ -137,6 +139,8 @@ class Cluster:
         for server in fresh:
             self._servers[server.spec.name] = server
             self._restarts[server.spec.name] = []
+            self._taken[server.spec.name].set()
+            self._taken[server.spec.name] = asyncio.Event()
         self._beside.difference_update(fresh)
         self._beside.update(former)
         return former
@@ -202,11 +206,7 @@ class Cluster:
 
     async def _watch_one(self, name: str) -> None:
         while True:
-            server = self._servers[name]
-            code = await server.wait()
-            if server is not self._servers[name]:
-                # Another one has its place, and whoever saw to that stops this one.
-                continue
+            server, code = await self._end_of(name)
             words = last_words(server, f"the {name} server died (exit code {code})")
             self._on_state(ServerState(name, "died", words))
             now = time.monotonic()
@@ -222,6 +222,22 @@ class Cluster:
             # One that dies again is counted by the next turn of the loop.
             with contextlib.suppress(ClusterError):
                 await self._wait_ready(server)
+
+    async def _end_of(self, name: str) -> tuple[ServerProcess, int]:
+        """Wait until the server that has a name ends by itself; returns it, and its exit code.
+
+        One whose place is taken meanwhile is stopped by whoever saw to that.
+        """
+        while True:
+            server, taken = self._servers[name], self._taken[name]
+            ending, leaving = asyncio.create_task(server.wait()), asyncio.create_task(taken.wait())
+            try:
+                await asyncio.wait((ending, leaving), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                leaving.cancel()
+                ending.cancel()
+            if not taken.is_set():
+                return server, ending.result()
 
     async def stop(self) -> None:
         """Stop every server in order; waits for what they have accepted."""

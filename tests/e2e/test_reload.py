@@ -188,7 +188,7 @@ async def test_what_cannot_start_changes_nothing(installation: Installation) -> 
         await load.more(10)
         # Nor does what only a restart can take up, or is no stage.
         for more, arguments, words in (
-            ("port = 1", (), "cannot change without a restart"),
+            ("http = { enabled = true }", (), "detection: which servers there are"),
             ("workrs = 1", (), "detection.workrs"),
             ("", ("plates",), "plates: not of this cluster; its stages are detection, recognition"),
             ("", ("orchestrator",), "an orchestrator is restarted with `up`"),
