@@ -198,8 +198,9 @@ bench-peers: dev ## what people would use instead, on the same weights and image
 	$(BIN)/sluiceway models pull --defaults
 	$(BIN)/python benchmarks/peers/run.py --json out/bench-peers.json
 
-bench-documents: dev ## a PDF of a hundred pages: the first regions, pages a second, memory; beside RapidOCR (3 minutes)
+bench-documents: dev ## a PDF of a hundred pages: the first regions, pages a second, memory; beside RapidOCR (8 minutes)
 	$(BIN)/sluiceway models pull --defaults
+	$(BIN)/sluiceway models pull ppocrv6-small-det ppocrv6-small
 	$(BIN)/python benchmarks/documents.py --peer --json out/bench-documents.json
 
 bench-prediction: dev ## predictions beside real runs: three settings under three loads (4 minutes; wants a quiet machine)

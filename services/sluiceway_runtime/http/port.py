@@ -59,6 +59,7 @@ class PublicPort(ABC):
         budget: where room for a body is reserved before it is read.
         security: TLS and tokens, those of gRPC.
         access_log: whether each request is told in the log.
+        shares_port: whether another server that says so as well may listen at the same address.
         open_paths: what is answered under any name: load balancers ask by address, and what they hear is nothing to
             hide.
     """
@@ -74,8 +75,10 @@ class PublicPort(ABC):
         security: Security | None,
         open_paths: Iterable[str],
         access_log: bool,
+        shares_port: bool = False,
     ) -> None:
         self._http = http
+        self._shares_port = shares_port
         self._section = section
         self._key = key
         self._limit_bytes = limit_bytes
@@ -118,7 +121,10 @@ class PublicPort(ABC):
         await self._runner.setup()
         context = server_context(self._security.config, mutual=self._security.wants_certificate(self._section))
         try:
-            await web.TCPSite(self._runner, self._http.host, self._http.port, ssl_context=context).start()
+            site = web.TCPSite(
+                self._runner, self._http.host, self._http.port, ssl_context=context, reuse_port=self._shares_port
+            )
+            await site.start()
         except OSError as error:
             await self.close()
             raise StartupError(
