@@ -121,9 +121,9 @@ async def test_each_source_is_read_by_one_version_also_when_one_leaves(
                 heard = (await cluster.process(source, timeout_s=60))["0"]
                 read[version_of(heard, number, versions)] += 1
                 if number == SOURCES // 2:
-                    # With sources under way in it.
+                    # As an exchange does it, with sources under way in it.
                     behind.servers.remove(addresses[1])
-                    await leaving.close()
+                    await leaving.stop()
 
             places = asyncio.Semaphore(4)
 
