@@ -97,9 +97,10 @@ class Connection:
         metadata = self._metadata + call_metadata(options, len(data)) + ((REQUEST_ID_KEY, request_id), *headers)
         with self._lines.line() as channel:
             # The stub would serialise the request once more, after it was done to know its size.
-            call: grpc.aio.UnaryStreamCall[bytes, pipeline_pb2.ProcessResponse] = channel.unary_stream(
+            method: grpc.aio.UnaryStreamMultiCallable[bytes, pipeline_pb2.ProcessResponse] = channel.unary_stream(
                 _PROCESS, response_deserializer=pipeline_pb2.ProcessResponse.FromString
-            )(data, timeout=timeout_s, metadata=metadata)
+            )
+            call = method(data, timeout=timeout_s, metadata=metadata)
             try:
                 async for response in call:
                     yield response

@@ -63,8 +63,8 @@ class ChannelMaker:
         self._credentials = None
         if tls is not None:
             self._credentials = _credentials(tls)
-            if tls.server_name or name:
-                self._options.append(("grpc.ssl_target_name_override", tls.server_name or name))
+            if (certified := tls.server_name or name) is not None:
+                self._options.append(("grpc.ssl_target_name_override", certified))
 
     def open(self, place: Place | None = None) -> grpc.aio.Channel:
         """A channel to one place of the address, or to whichever of them answers first."""

@@ -217,7 +217,8 @@ class Lines:
 
     async def _who(self, line: _Line) -> str | None:
         """The id of the server at the other end; empty if it has none, None if it does not serve now."""
-        call = line.channel.unary_unary(_CHECK)(b"", timeout=ASK_TIMEOUT_S, metadata=self._metadata)
+        check: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = line.channel.unary_unary(_CHECK)
+        call = check(b"", timeout=ASK_TIMEOUT_S, metadata=self._metadata)
         try:
             if await call != _SERVING:
                 return None
