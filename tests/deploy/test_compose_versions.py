@@ -23,8 +23,10 @@ def canaries(folder: Path) -> Path:
     detection["environment"]["SLUICEWAY_DETECTION__MODEL"] = DETECTORS[1]
     recognition["image"] = "sluiceway-test/another-reader:1"
     recognition["build"]["args"]["RECOGNITION_MODELS"] = READERS[1]
+    # Five servers that start at once on a busy machine.
+    patient = {"healthcheck": {"start_period": "600s"}}
     beside = {
-        f"{name}-canary": service | {"networks": {"default": {"aliases": [name]}}}
+        f"{name}-canary": service | patient | {"networks": {"default": {"aliases": [name]}}}
         for name, service in (("detection", detection), ("recognition", recognition))
     }
     file = folder / "canaries.yml"
