@@ -139,7 +139,7 @@ $(VENV)/.deploy: $(VENV)/.dev
 	@touch $@
 
 test-compose: $(VENV)/.deploy ## build the images and test the stack in containers (needs a Docker engine)
-	$(BIN)/python -m pytest -m slow tests/deploy/test_compose_override.py tests/deploy/test_compose.py tests/deploy/test_compose_memory.py tests/deploy/test_release_images.py
+	$(BIN)/python -m pytest -m slow tests/deploy/test_compose_override.py tests/deploy/test_compose.py tests/deploy/test_compose_memory.py tests/deploy/test_compose_versions.py tests/deploy/test_release_images.py
 
 test-gpu-image: $(VENV)/.deploy ## build the image with CUDA and test it without a GPU (25 GB of disk, 5 minutes)
 	$(BIN)/python -m pytest -m slow tests/deploy/test_gpu_image.py
@@ -151,14 +151,16 @@ test-chart: $(VENV)/.deploy ## test the Helm chart, the manifests and the Docker
 	$(BIN)/python -m pytest -m slow tests/deploy/test_chart.py tests/deploy/test_chart_rendered.py tests/deploy/test_chart_stages.py tests/deploy/test_chart_pods.py tests/deploy/test_supply_chain.py
 
 GRPC_JS := @grpc/grpc-js@1.14.7
-test-kubernetes: $(VENV)/.deploy ## test the chart in the cluster of KUBECONFIG, with images built here (15 minutes)
+test-kubernetes: $(VENV)/.deploy ## test the chart in the cluster of KUBECONFIG, with images built here (20 minutes)
 	docker compose build
+	docker build --quiet --file deploy/docker/Dockerfile --target recognition-cpu --build-arg RECOGNITION_MODELS=ppocrv5-mobile \
+		--tag sluiceway/recognition-cpu:0.1.0-next .
 	docker build --tag sluiceway-test/prometheus:1 tests/deploy/prometheus
 	rm -rf build/kubernetes-clients && mkdir -p build/kubernetes-clients && cp tests/deploy/clients/* build/kubernetes-clients/
 	npm install --prefix build/kubernetes-clients --no-save --no-package-lock --no-audit --no-fund --silent $(GRPC_JS)
 	docker build --tag sluiceway-test/clients:1 build/kubernetes-clients
 	$(BIN)/python tests/deploy/tools.py
-	$(BIN)/python -m pytest -m slow tests/deploy/test_kubernetes.py
+	$(BIN)/python -m pytest -m slow tests/deploy/kubernetes
 
 # --- release it -----------------------------------------------------------------------------------------------------
 # IMAGES: none, cpu, or all (with CUDA: 25 GB of disk)

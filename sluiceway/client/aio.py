@@ -50,9 +50,9 @@ class AsyncClient:
     """Talks to one cluster: to its orchestrator, or to several of them in turns.
 
     Args:
-        address: `host:port`, where a name may stand for several orchestrators, or a list of `ip:port` with commas
-            between: calls are spread over them. None takes that of the variable SLUICEWAY_ADDRESS, else
-            `localhost:50051`.
+        address: `host:port`, where a name or an address may stand for several orchestrators, or a list of `ip:port`
+            with commas between: calls go to each of them in turn, as far as they were found. None takes that of the
+            variable SLUICEWAY_ADDRESS, else `localhost:50051`.
         timeout_s: for each call that is given none of its own. A server that cannot be reached, or is on its way up or
             down, is waited for and asked again as long as there is time.
         tls: for an encrypted connection; None connects in the clear.
@@ -62,7 +62,7 @@ class AsyncClient:
             torchvision have them. Pictures of Pillow know theirs; `Source(array, channels=…)` says it for one.
         metadata: sent with every call, for proxies and the like; keys in small letters.
 
-    Resource handling: `async with` closes the connection and cancels what is in flight. Belongs to one event loop;
+    Resource handling: `async with` closes the connections and cancels what is in flight. Belongs to one event loop;
     any number of calls may run at once.
     Error handling: every call raises a subclass of `sluiceway.errors.SluicewayError`.
     """
@@ -97,7 +97,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection; calls in flight end with `Cancelled`."""
+        """Close the connections; calls in flight end with `Cancelled`."""
         await self._connection.close()
 
     async def process(

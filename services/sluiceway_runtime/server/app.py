@@ -23,6 +23,7 @@ from sluiceway_runtime.recorder import Recorder
 from sluiceway_runtime.server.budget import memory_budget
 from sluiceway_runtime.server.documentation import documented_pool
 from sluiceway_runtime.server.door import Door
+from sluiceway_runtime.server.health import HealthServicer
 from sluiceway_runtime.server.interceptor import CallInterceptor
 from sluiceway_runtime.server.lifecycle import Lifecycle, State
 from sluiceway_runtime.server.listening import SharedPorts, bind, make_server
@@ -173,7 +174,7 @@ class Server:
         )
         if (use_samples := getattr(service, "use_samples", None)) is not None:
             use_samples(self._sampler.sample)
-        self._health = health.aio.HealthServicer()
+        self._health = HealthServicer(self.recorder.instance)
         self._operations = OperationsPort(
             self.lifecycle, self.ready, self.registry, self._status, lambda: getattr(service, "problems", ())
         )

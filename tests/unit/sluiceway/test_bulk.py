@@ -14,8 +14,9 @@ from PIL import Image
 from wires import wire
 
 from sluiceway import errors
-from sluiceway.client import ApiCall, AsyncClient, Options, Priority, RetryPolicy, Source, connection
+from sluiceway.client import ApiCall, AsyncClient, Options, Priority, RetryPolicy, Source
 from sluiceway.client.connection import BulkCall, Connection
+from sluiceway.client.lines import channels
 
 QUICK = RetryPolicy(attempts=4, first_delay_s=0.01)
 
@@ -96,8 +97,8 @@ async def test_a_server_whose_machine_vanished_is_given_up_and_nothing_is_lost(
     server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hasty = {"grpc.keepalive_time_ms": 500, "grpc.keepalive_timeout_ms": 500, "grpc.http2.ping_timeout_ms": 500}
-    options = tuple((name, hasty.get(name, value)) for name, value in connection._OPTIONS)
-    monkeypatch.setattr(connection, "_OPTIONS", options)
+    options = tuple((name, hasty.get(name, value)) for name, value in channels._OPTIONS)
+    monkeypatch.setattr(channels, "_OPTIONS", options)
     cut = asyncio.Event()
     async with wire(server.address, cut) as address, AsyncClient(address, retry=QUICK) as client:
         reading = asyncio.create_task(read_first_texts(client, [b"one", b"hang", b"two"]))
