@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -47,7 +48,7 @@ class Option:
 
 
 def cheapest(
-    plan: ClusterPlan, load: Load, goal: Goal, *, lasts_s: float = 20.0, count: int = 3, fronts_ms: float = 0.0
+    plan: ClusterPlan, load: Load, goal: Goal, *, lasts_s: float = 20.0, count: int = 3, orchestrator_ms: float = 0.0
 ) -> list[Option]:
     """The cheapest clusters that meet a goal, the cheapest first.
 
@@ -57,21 +58,21 @@ def cheapest(
         goal: what is wanted.
         lasts_s: of each simulation.
         count: most options.
-        fronts_ms: what an orchestrator computes for an image.
+        orchestrator_ms: what an orchestrator computes for an image.
 
     Raises:
         NoPlan: there is none within the bounds.
     """
-    return _Search(plan, load, goal, lasts_s, fronts_ms).run()[:count]
+    return _Search(plan, load, goal, lasts_s, orchestrator_ms).run()[:count]
 
 
 class _Search:
-    def __init__(self, plan: ClusterPlan, load: Load, goal: Goal, lasts_s: float, fronts_ms: float) -> None:
+    def __init__(self, plan: ClusterPlan, load: Load, goal: Goal, lasts_s: float, orchestrator_ms: float) -> None:
         self._plan = plan
         self._load = load
         self._goal = goal
         self._lasts_s = lasts_s
-        self._fronts_ms = fronts_ms
+        self._orchestrator_ms = orchestrator_ms
         self._known: dict[tuple[int, ...], Prediction] = {}
 
     def run(self) -> list[Option]:
@@ -93,20 +94,27 @@ class _Search:
         return sorted(options, key=lambda option: option.price)
 
     def _shrink(self, replicas: dict[str, int]) -> None:
-        """One replica less of each stage, the dearest first, for as long as the goal is met."""
+        """As few replicas of each stage as meet the goal, the dearest stage first, found by halving."""
         for name in sorted(replicas, key=lambda name: -self._goal.price[name]):
-            while replicas[name] > 1 and len(self._known) < 2 * MOST_TRIES:
-                fewer = {**replicas, name: replicas[name] - 1}
-                if not self._try(fewer).meets(self._goal.p99_ms):
-                    break
-                replicas.update(fewer)
+            # With fewer than those that compute all the time, what waits grows without end.
+            few = max(1, math.ceil(replicas[name] * self._try(replicas).busy[name])) - 1
+            while replicas[name] - few > 1 and len(self._known) < 2 * MOST_TRIES:
+                fewer = {**replicas, name: (few + replicas[name]) // 2}
+                if self._try(fewer).meets(self._goal.p99_ms):
+                    replicas.update(fewer)
+                else:
+                    few = fewer[name]
 
     def _try(self, replicas: Mapping[str, int]) -> Prediction:
         key = tuple(replicas.values())
         if key not in self._known:
             plan = replace(self._plan, replicas=dict(replicas))
             self._known[key] = predict(
-                plan, self._load, lasts_s=self._lasts_s, timeout_s=self._patience_s, fronts_ms=self._fronts_ms
+                plan,
+                self._load,
+                lasts_s=self._lasts_s,
+                timeout_s=self._patience_s,
+                orchestrator_ms=self._orchestrator_ms,
             )
         return self._known[key]
 
