@@ -74,7 +74,8 @@ class MeasuredCluster:
     async def closed(self, in_flight: int, seconds: float, *, only: int | None = None) -> Stretch:
         """Callers that wait for their answers, with all images in turns or with one of them."""
 
-        async def send_it(_: int, timeout_s: float) -> Answer:
+        async def send_it(source: int, timeout_s: float) -> Answer:
+            del source
             return await self.send(only or 0, timeout_s)
 
         window = runs.Window(WARM_UP_S, seconds)

@@ -17,6 +17,8 @@ MOST_TRIES = 40
 # Where the busiest stage computes for less of its time than this, nobody waits for a worker, and more of them gain
 # nothing.
 IDLE = 0.2
+# And for more than this, queues grow for longer than a simulation lasts: that it was in time then says nothing.
+MOST_BUSY = 0.9
 
 
 class NoPlan(Exception):
@@ -77,7 +79,7 @@ class _Search:
 
     def run(self) -> list[Option]:
         replicas = dict(self._plan.replicas)
-        while not (found := self._try(replicas)).meets(self._goal.p99_ms):
+        while not self._keeps(found := self._try(replicas)):
             busiest = max(found.busy, key=lambda name: found.busy[name])
             if found.busy[busiest] < IDLE and not found.failed:
                 raise NoPlan(f"p99 is still {found.p99_ms:.0f} ms, and all are idle for most of the time")
@@ -89,21 +91,24 @@ class _Search:
         options = [
             Option(tried, self._price(tried), prediction)
             for key, prediction in self._known.items()
-            if prediction.meets(self._goal.p99_ms) and (tried := dict(zip(replicas, key, strict=True)))
+            if self._keeps(prediction) and (tried := dict(zip(replicas, key, strict=True)))
         ]
         return sorted(options, key=lambda option: option.price)
 
     def _shrink(self, replicas: dict[str, int]) -> None:
         """As few replicas of each stage as meet the goal, the dearest stage first, found by halving."""
         for name in sorted(replicas, key=lambda name: -self._goal.price[name]):
-            # With fewer than those that compute all the time, what waits grows without end.
-            few = max(1, math.ceil(replicas[name] * self._try(replicas).busy[name])) - 1
+            # So many would be too busy.
+            few = max(1, math.ceil(replicas[name] * self._try(replicas).busy[name] / MOST_BUSY)) - 1
             while replicas[name] - few > 1 and len(self._known) < 2 * MOST_TRIES:
                 fewer = {**replicas, name: (few + replicas[name]) // 2}
-                if self._try(fewer).meets(self._goal.p99_ms):
+                if self._keeps(self._try(fewer)):
                     replicas.update(fewer)
                 else:
                     few = fewer[name]
+
+    def _keeps(self, prediction: Prediction) -> bool:
+        return prediction.meets(self._goal.p99_ms) and max(prediction.busy.values()) <= MOST_BUSY
 
     def _try(self, replicas: Mapping[str, int]) -> Prediction:
         key = tuple(replicas.values())
