@@ -142,6 +142,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._ready.append(entry)
         return entry
 
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> _Entry:
+        """Asyncio calls this itself for generators that were left in the middle; there are no threads."""
+        return self.call_soon(callback, *args, context=context)
+
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> _Entry:

@@ -4,6 +4,7 @@ import asyncio
 import math
 import random
 import time
+from collections.abc import AsyncIterator
 
 import pytest
 from sluiceway_runtime.clock import monotonic, running_on
@@ -80,6 +81,24 @@ def test_what_raises_is_told_and_ends_nothing() -> None:
         return told
 
     assert simulate(main, seed=1) == ["ValueError(\"invalid literal for int() with base 10: 'nothing'\")"]
+
+
+def test_generators_that_are_left_in_the_middle_are_closed() -> None:
+    closed: list[float] = []
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            closed.append(current_loop().time())
+
+    async def main() -> float:
+        async for _ in numbers():
+            break
+        await asyncio.sleep(1)
+        return current_loop().time()
+
+    assert simulate(main, seed=1) - closed[0] == 1.0
 
 
 def test_timers_that_are_cancelled_are_not_kept() -> None:
