@@ -175,7 +175,7 @@ test-release: $(VENV)/.deploy ## make a release, and install each of its parts w
 # Each prints a table, writes its ratios by name to out/, and fails below its bar.
 # A Python with torch and onnx, for the naive variant of bench-detection; without one, an environment is made (5 GB).
 TORCH_PYTHON ?= $(TORCH_VENV)/bin/python
-.PHONY: accuracy bench bench-beside bench-detection bench-detection-gpu bench-documents bench-overhead bench-client bench-knee bench-machine bench-orchestrator bench-overload bench-peers bench-prediction bench-priority bench-recognition bench-simulation bench-tune bench-watching bench-wire scaling
+.PHONY: accuracy bench bench-beside bench-detection bench-detection-gpu bench-documents bench-overhead bench-client bench-knee bench-machine bench-orchestrator bench-overload bench-peers bench-prediction bench-priority bench-recognition bench-seeing bench-simulation bench-tune bench-watching bench-wire scaling
 bench: bench-overhead bench-client bench-orchestrator ## the quick benchmarks (4 minutes; want a quiet machine)
 
 bench-detection: dev $(if $(filter $(TORCH_VENV)/%,$(TORCH_PYTHON)),$(TORCH_VENV)/.ready) ## detection beside its bare backend and beside torch's defaults; draws docs/collapse.svg (8 minutes)
@@ -243,8 +243,13 @@ bench-machine: dev ## what `sluiceway up` carries on this machine (SCALE="orches
 	$(BIN)/sluiceway samples pull bus.jpg page.png --to out/samples
 	$(BIN)/python benchmarks/machine.py $(foreach item,$(SCALE),--scale $(item)) --json out/bench-machine.json
 
-bench-watching: dev ## what metrics and logs cost: CPU time an image with them beside without, in pairs (a minute; wants two cores)
+bench-seeing: dev ## what metrics, logs, stories and traces cost: CPU time an image of the whole cluster, in pairs (4 minutes)
+	$(BIN)/sluiceway samples pull bus.jpg
+	$(BIN)/python benchmarks/seeing.py --json out/bench-seeing.json
+
+bench-watching: dev ## the same of an orchestrator alone, whose stages compute nothing (3 minutes; wants two quiet cores)
 	$(BIN)/python benchmarks/watching.py --json out/bench-watching.json
+	$(BIN)/python benchmarks/recorder.py --json out/bench-recorder.json
 
 # TurboOCR needs Python 3.12 or newer, for an environment of its own; OTHER is the checkout of an earlier version, if there is one.
 PEER_PYTHON ?= python3.12

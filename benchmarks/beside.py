@@ -48,6 +48,17 @@ BENCHMARKS = {
             "library_per_ms": 1 / (found["bare_ms"] + found["added_ms"]),
         },
     ),
+    "detection": Benchmark(
+        ("--quick", "--without-naive", "--without-quota"),
+        lambda found: {
+            "images_per_s": max(row["per_s"] for name, row in found["figures"].items() if "in flight" in name),
+            "per_ms": 1 / found["figures"]["served, one at a time"]["p50_ms"],
+        },
+    ),
+    "wire": Benchmark(
+        ("--seconds", "6"),
+        lambda found: {"crops_per_s": found["crops_per_s"], "per_front_us": 1 / found["front_us"]},
+    ),
     "overhead": Benchmark(
         ("--rounds", "12"),
         lambda found: {f"per_ms {name}": 1 / row["cluster_ms"] for name, row in found["images"].items()},

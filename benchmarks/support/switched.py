@@ -20,33 +20,12 @@ from typing import Any
 
 from prometheus_client import generate_latest
 from sluiceway_orchestrator.admission import Admission
-from sluiceway_orchestrator.metrics.apis import ApiMetrics
-from sluiceway_orchestrator.metrics.sources import SourceMetrics
-from sluiceway_runtime.metrics.calls import CallMetrics
-from sluiceway_runtime.metrics.http import HttpMetrics
-from sluiceway_runtime.metrics.instruments import Histogram
 from sluiceway_runtime.metrics.registry import AnsweringRegistry
-from sluiceway_runtime.metrics.server import LoopLag
-from sluiceway_runtime.metrics.waits import Waits
+from support.unseen import OFF
 
 TURN_S = 0.25
 # A scrape in so many turns that are switched on: one in five seconds.
 SCRAPE_EVERY = 20
-
-
-def _nothing(*_: Any) -> None:
-    """Take note of nothing."""
-
-
-OFF: tuple[tuple[type, str, Any], ...] = (
-    (Histogram, "observe", _nothing),
-    (CallMetrics, "observe", _nothing),
-    (HttpMetrics, "observe", _nothing),
-    (LoopLag, "observe", _nothing),
-    (SourceMetrics, "ended", _nothing),
-    (Waits, "none", _nothing),
-    (ApiMetrics, "watched", lambda _self, _api, call: call),
-)
 
 
 class Switch:

@@ -6,7 +6,6 @@ The process and its in-process twin share this.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -16,13 +15,11 @@ from sluiceway_runtime.errors import SluicewayError, describe
 from sluiceway_runtime.pool.handler import Finish, Handler, OverlappingHandler, checked
 from sluiceway_runtime.pool.payload import Payload
 from sluiceway_runtime.pool.transport.messages import Lost, Raised, Recall, Result, Run
+from sluiceway_runtime.resident import own_bytes
 
-__all__ = ["Inbox", "Waiting", "own_bytes", "serve"]
+__all__ = ["Inbox", "Waiting", "serve"]
 
 logger = logging.getLogger(__name__)
-
-PAGE_BYTES = os.sysconf("SC_PAGESIZE")
-STATM = "/proc/self/statm"
 
 # What the front sent, or what became of it on the way; None wakes the loop without saying anything.
 Task = Run | Recall | Raised | Lost | None
@@ -156,22 +153,3 @@ class _Begun:
     def _note(self, error: BaseException) -> None:
         logger.error("the handler raised on batch %d, of %d items", self._waiting.id, len(self._batch), exc_info=error)
         self._fault = describe(error)
-
-
-def own_bytes() -> int:
-    """Resident memory of this process that is its own; 0 if there is no descriptor left to ask with.
-
-    What it shares with the front, or with the page cache, is not freed by ending it. The payloads that are on their way
-    lie there, so a worker would be taken to be too large for one large picture.
-
-    By bare system calls, as an answer waits for it, and is worth more than this number.
-    """
-    try:
-        descriptor = os.open(STATM, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return 0
-    try:
-        resident, shared = os.read(descriptor, 256).split()[1:3]
-        return (int(resident) - int(shared)) * PAGE_BYTES
-    finally:
-        os.close(descriptor)

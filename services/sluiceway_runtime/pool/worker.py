@@ -24,7 +24,7 @@ from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.cores.threads import apply_thread_caps, os_threads
 from sluiceway_runtime.errors import StartupError, describe
 from sluiceway_runtime.logs import configure_logging
-from sluiceway_runtime.pool.execution import own_bytes, serve
+from sluiceway_runtime.pool.execution import serve
 from sluiceway_runtime.pool.handler import Handler, WorkerBroken, load_handler
 from sluiceway_runtime.pool.transport.channel import Channel, ChannelClosed, UnusablePacket
 from sluiceway_runtime.pool.transport.messages import (
@@ -41,6 +41,7 @@ from sluiceway_runtime.pool.transport.messages import (
     ToWorker,
     Unmap,
 )
+from sluiceway_runtime.resident import own_bytes
 
 __all__ = ["main"]
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import os
-from pathlib import Path
 
 from sluiceway_runtime.account import MemoryBudget
+from sluiceway_runtime.resident import held_bytes
 
-__all__ = ["give_back_freed", "held_bytes", "keep_freed_memory", "settle"]
+__all__ = ["give_back_freed", "keep_freed_memory", "settle"]
 
 # From glibc's malloc.h. Setting any of them also stops its guessing.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8
@@ -22,12 +21,9 @@ GROW_BYTES = 16 * 2**20
 # own form some: small ones, whose number is kept low so that the memory between them is used again while it is cached.
 YOUNG_OBJECTS = 10_000
 # Freed memory between what is in use: more than this, or than this part of a budget, goes back to the system. It is
-# looked at after so large a part of the budget was given back.
+# looked at whenever half as much was given back: by then no more than that can have come to it.
 KEEP_BETWEEN_BYTES = 64 * 2**20
 KEEP_BETWEEN_SHARE = 1 / 8
-LOOK_SHARE = 1 / 16
-
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def keep_freed_memory() -> None:
@@ -44,11 +40,6 @@ def keep_freed_memory() -> None:
     mallopt(M_TOP_PAD, GROW_BYTES)
     # Messages are freed by another thread than they were received by.
     mallopt(M_ARENA_MAX, 1)
-
-
-def held_bytes() -> int:
-    """Bytes of memory that this process holds now."""
-    return int(Path("/proc/self/statm").read_bytes().split()[1]) * PAGE_BYTES
 
 
 def give_back_freed(budget: MemoryBudget) -> None:
@@ -75,7 +66,7 @@ def give_back_freed(budget: MemoryBudget) -> None:
             trim(0)
             in_use_bytes = max(0, held_bytes() - process_bytes - budget.used_bytes)
 
-    budget.watch_freed(max(1, int(budget.total_bytes * LOOK_SHARE)), look)
+    budget.watch_freed(keep_bytes // 2, look)
 
 
 def settle() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 FAULTS = """
 import resource, sys
+from sluiceway_runtime.resident import held_bytes
 from sluiceway_runtime.server import memory
 
 if sys.argv[1] == "tuned":
@@ -28,6 +29,7 @@ print(faults(100))
 """
 SETTLED = """
 import gc
+from sluiceway_runtime.resident import held_bytes
 from sluiceway_runtime.server import memory
 
 before = gc.get_freeze_count()
@@ -46,6 +48,7 @@ assert gone() is None, "cycles made later are still collected"
 HOLES = """
 import sys
 from sluiceway_runtime.account import MemoryBudget, Phase
+from sluiceway_runtime.resident import held_bytes
 from sluiceway_runtime.server import memory
 
 MIB = 2**20
@@ -53,7 +56,7 @@ memory.keep_freed_memory()
 budget = MemoryBudget(512 * MIB)
 if sys.argv[1] == "given":
     memory.give_back_freed(budget)
-before = memory.held_bytes()
+before = held_bytes()
 account = budget.account()
 messages = []
 for _ in range(200):
@@ -62,7 +65,7 @@ for _ in range(200):
 for number in range(0, 200, 2):
     messages[number] = None
     account.remove(2 * MIB, Phase.SMALL)
-print((memory.held_bytes() - before - budget.used_bytes) // MIB)
+print((held_bytes() - before - budget.used_bytes) // MIB)
 """
 
 

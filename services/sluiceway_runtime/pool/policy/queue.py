@@ -270,9 +270,12 @@ class FairQueue:
 
     def _waits(self, ids: list[int]) -> bool:
         """Whether any of them is still here; drops those that are not from the end."""
-        while ids and not any(ids[-1] in level.waiting for level in self._levels):
+        while ids:
+            for level in self._levels:  # a loop, as it is asked for each item once
+                if ids[-1] in level.waiting:
+                    return True
             ids.pop()
-        return bool(ids)
+        return False
 
     def _first(self) -> Item | None:
         for level in self._levels:

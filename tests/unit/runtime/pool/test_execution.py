@@ -145,7 +145,7 @@ def test_of_a_batch_that_was_recalled_in_part_the_rest_is_computed_in_its_places
 def test_memory_that_is_shared_is_not_its_own() -> None:
     program = """
 import mmap
-from sluiceway_runtime.pool.execution import own_bytes
+from sluiceway_runtime.resident import own_bytes
 before = own_bytes()
 shared = mmap.mmap(-1, 50 * 2**20)
 shared.write(b"x" * len(shared))
@@ -160,7 +160,7 @@ print(with_shared - before < 10 * 2**20, own_bytes() - with_shared > 40 * 2**20)
 def test_a_process_without_descriptors_answers_all_the_same() -> None:
     program = """
 import resource
-from sluiceway_runtime.pool.execution import own_bytes
+from sluiceway_runtime.resident import own_bytes
 before = own_bytes()
 resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
 print(before > 2**20, own_bytes())
