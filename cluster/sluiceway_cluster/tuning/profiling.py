@@ -13,7 +13,7 @@ from sluiceway_simulation.profiles.profile import PipelineProfile, StageProfile
 
 from sluiceway_cluster.tuning.measuring import KINDS, MeasuredCluster, Stretch, machine_cores
 
-__all__ = ["Start", "measure_profile", "thread_counts"]
+__all__ = ["Start", "image_efforts", "measure_profile", "thread_counts"]
 
 # Images on their way at a time: alone, so that batches are those of one image, and several, so that they are larger.
 IN_FLIGHT = (1, 2, 4)
@@ -68,7 +68,7 @@ async def measure_profile(start: Start, pipeline: str, tell: Callable[[str], Non
             regions = cluster.regions
             if threads == 1:
                 tell("looking at each image by itself")
-                efforts, spread = await _efforts(cluster)
+                efforts, spread = await image_efforts(cluster)
             for in_flight in IN_FLIGHT:
                 stretch = await cluster.closed(in_flight, STRETCH_S)
                 stretches.append(stretch)
@@ -106,7 +106,7 @@ async def measure_profile(start: Start, pipeline: str, tell: Callable[[str], Non
     )
 
 
-async def _efforts(cluster: MeasuredCluster) -> tuple[_Efforts, float]:
+async def image_efforts(cluster: MeasuredCluster) -> tuple[_Efforts, float]:
     """What each image takes beside the average, and by how much the time of one image varies; see `PipelineProfile`."""
     if cluster.sources > MOST_IMAGES:
         return (), USUAL_SPREAD
