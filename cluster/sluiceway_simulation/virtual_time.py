@@ -92,7 +92,7 @@ class _Entry(list[Any]):
         return self[WHEN]  # type: ignore[no-any-return]
 
 
-WHEN, CALLBACK, ARGUMENTS, CONTEXT, LOOP = 0, 2, 3, 4, 5
+WHEN, CALLBACK, ARGUMENTS, LOOP = 0, 2, 3, 5
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
