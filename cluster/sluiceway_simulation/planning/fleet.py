@@ -11,7 +11,7 @@ from sluiceway_simulation.planning.search import Goal, NoPlan, Option, cheapest
 from sluiceway_simulation.profiles.model import Workers, cluster_of, load_of
 from sluiceway_simulation.profiles.profile import PipelineProfile, StageProfile
 
-__all__ = ["Fleet", "Prices", "Wanted", "fleets", "needed", "server_per_s"]
+__all__ = ["Cell", "Fleet", "Prices", "Wanted", "fleets", "needed", "server_per_s"]
 
 # A large cluster is planned as several like cells, as each image simulated takes time: of so many images a second at
 # least, and of so many servers of each stage. With fewer than those, most of a cell's only server would stand idle.
@@ -98,7 +98,7 @@ def fleets(
     for workers in _shapes(profile):
         tell(", ".join(f"{kind} {its.workers} x {its.threads}" for kind, its in workers.items()))
         try:
-            cell = _Cell(profile, wanted, workers)
+            cell = Cell(profile, wanted, workers)
             found += [_fleet(cell, option, prices, machines_price) for option in cell.options(prices, count)]
         except NoPlan as fault:
             faults.append(str(fault))
@@ -143,8 +143,13 @@ def _servers(stage: StageProfile) -> list[Workers]:
     return [Workers(2, 1), *(threaded if stage.kind == "detection" else [])]
 
 
-class _Cell:
-    """One of the like parts in which a cluster of such servers is planned."""
+class Cell:
+    """One of the like parts in which a cluster of such servers is planned.
+
+    Attributes:
+        count: of the parts.
+        rate_per_s: of each.
+    """
 
     def __init__(self, profile: PipelineProfile, wanted: Wanted, workers: Mapping[str, Workers]) -> None:
         self.profile = profile
@@ -171,7 +176,7 @@ class _Cell:
         )
 
 
-def _fleet(cell: _Cell, option: Option, prices: Prices, machines_price: float | None) -> Fleet:
+def _fleet(cell: Cell, option: Option, prices: Prices, machines_price: float | None) -> Fleet:
     """All the cells of which one is given."""
     profile, workers = cell.profile, cell.workers
     replicas = {kind: count * cell.count for kind, count in option.replicas.items()}

@@ -94,7 +94,7 @@ def test_what_is_too_much_is_taken_away_in_few_tries() -> None:
 
     with patch("sluiceway_simulation.planning.search.predict", tell):
         goal = Goal(p99_ms=300, price={"detection": 1.0, "recognition": 4.0})
-        options = cheapest(plan_of(40), Load(70, regions=5), goal, lasts_s=6)
+        options = cheapest(plan_of(40), Load(70, regions=1), goal, lasts_s=3)
     assert options[0].replicas["detection"] in (4, 5)
     assert len(tried) <= 8
 
