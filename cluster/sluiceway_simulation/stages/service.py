@@ -30,7 +30,7 @@ from sluiceway_simulation.stages.worker import SimulatedPool, WatchedPool, Workb
 __all__ = ["DetectionService", "RecognitionService", "StagePlan", "StageService"]
 
 CROP_HEIGHT_PX = 4
-BUCKETS = (64, 96, 128, 160, 192, 256, 320, 400, 512, 720, 1120, 1920)
+BUCKETS = (64, 96, 128, 160, 192, 256, 320, 400, 512, 640, 800, 1024, 1280, 1600, 1920)
 
 
 @dataclass(frozen=True, slots=True)
