@@ -66,7 +66,7 @@ class Figures:
 
     @property
     def busy(self) -> float:
-        """The largest share of the cores that others had just before a contestant started."""
+        """The largest share of the cores that others had just before a contestant started, or while it was measured."""
         return max((row["busy"] for row in self.stints), default=0.0)
 
     @property

@@ -20,6 +20,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,7 +45,7 @@ SAMPLES = ("bus.jpg", "page.png")
 WATCHED_S = 2.0
 MOST_CALLERS = 128
 # A contestant that has not answered by then does not count as one that serves.
-READY_S, GPU_READY_S = 600.0, 180.0
+READY_S, GPU_READY_S = 600.0, 240.0
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,10 @@ def plans_of(names: Sequence[str], cores: int, *, on_gpu: bool) -> list[Plan]:
         usual = usual_workers(one, cores, on_gpu=on_gpu)
         found.append(Plan(name, usual, usual=True))
         found += [Plan(name, count, usual=False) for count in other_workers(one, name, usual, on_gpu=on_gpu)]
-    if len(found) > 1 and OURS in names and not on_gpu:
+    if on_gpu:
+        # Starting so many there takes minutes: whoever ends a run early has all the rest.
+        found.sort(key=lambda plan: not plan.usual)
+    elif len(found) > 1 and OURS in names:
         found.append(Plan(OURS, usual_workers(CONTESTANTS[OURS], cores, on_gpu=on_gpu), usual=True, turn=1))
     return found
 
@@ -104,10 +108,19 @@ async def measure(plan: Plan, place: Place, images: Sequence[bytes], pace: Pace)
     """One start, as it is kept."""
     busy = await asyncio.to_thread(psutil.cpu_percent, WATCHED_S) / 100
     async with CONTESTANTS[plan.name].host(plan.name, place, images, plan.workers) as running:
+        begun_s, others_s = time.monotonic(), _computed_s() - running.cpu_s()
         # Enough that no worker waits for a caller.
         few = replace(pace, callers=(min(4 * plan.workers, MOST_CALLERS),))
         stint = await run_stint(running, len(images), pace if plan.usual else few, whole=plan.usual)
+        cores_s = (time.monotonic() - begun_s) * psutil.cpu_count()
+        busy = max(busy, (_computed_s() - running.cpu_s() - others_s) / cores_s)
     return {"name": plan.name, "workers": plan.workers, "usual": plan.usual, "busy": busy, **stint.to_dict()}
+
+
+def _computed_s() -> float:
+    """CPU time that this machine has computed for anybody so far."""
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - times.iowait - times.guest - times.guest_nice)
 
 
 def run_all(
@@ -226,7 +239,9 @@ def main() -> int:
     report.show(written)
     report.draw(written, arguments.json.with_suffix(".svg"))
     if not found.judged:
-        print(f"not judged: others had {found.busy:.0%} of this machine's cores before one of them began")
+        print(
+            f"not judged: others had {found.busy:.0%} of this machine's cores before one of them began, or while it was measured"
+        )
         return 0
     print("FAILED" if found.faults() else "passed")
     return 1 if found.faults() else 0

@@ -35,8 +35,8 @@ from sluiceway_runtime.pool.payload import Payload
 
 __all__ = ["Crop", "Detector", "Engine", "Models", "Reader"]
 
-# What one image brings, and what several bring: the sizes of batches that have graphs on a GPU.
-GPU_BATCHES, GPU_BATCHES_SHARED = (1, 8, 32, 128), (8, 32)
+# Crops of a batch on a GPU: of a process that reads one image at a time, and of one that reads several together.
+ONE_IMAGE, MANY_IMAGES = 32, 128
 
 
 class Crop(NamedTuple):
@@ -119,9 +119,13 @@ class Reader:
     def __init__(self, models: Models) -> None:
         plan = models.plan
         self._name = plan.name
-        batches = GPU_BATCHES if models.sharers == 1 else GPU_BATCHES_SHARED
-        graphs = GraphSettings(batches=batches, workers_on_device=models.sharers)
-        settings = worker_config([plan], RecognitionConfig().file_limits, graphs)
+        config = RecognitionConfig()
+        most = MANY_IMAGES if models.sharers == 1 else ONE_IMAGE
+        batches = (*sorted({batch for batch in config.graph_batches if batch < most}), most)
+        graphs = GraphSettings(
+            batches, config.max_batch_px, config.compiled_graphs, depth=2, workers_on_device=models.sharers
+        )
+        settings = worker_config([plan], config.file_limits, graphs)
         self._handler = RecognitionHandler(settings["models"], settings["limits"], settings["graphs"])
         self._handler.setup(Placement(0, models.device, None, 1))
 

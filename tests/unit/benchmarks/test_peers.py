@@ -168,7 +168,8 @@ def test_workers_take_turns_with_cores(tmp_path: Path) -> None:
         "from benchmarks.peers.serving.settings import take_core\n"
         "cores, seen, held = os.sched_getaffinity(0), [], []\n"
         "for _ in range(2 * len(cores)):\n"
-        "    os.sched_setaffinity(0, cores); held.append(take_core(Path(sys.argv[2]))); seen += os.sched_getaffinity(0)\n"
+        "    os.sched_setaffinity(0, cores); held.append(take_core(Path(sys.argv[2])))\n"
+        "    seen += os.sched_getaffinity(0)\n"
         "assert sorted(seen) == sorted([*cores, *cores]), seen\n"
     )
     assert take_core.__doc__
@@ -202,3 +203,11 @@ def test_what_was_found_is_shown(tmp_path: Path) -> None:
     assert "| mosec tuned | 1.11 |" in "\n".join(summary(found))
     draw(found, tmp_path / "picture.svg")
     assert (tmp_path / "picture.svg").read_text(encoding="utf-8").count("<polyline") >= 3
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[3] / "benchmarks").glob("*.py")), ids=lambda path: path.name
+)
+def test_results_go_into_a_folder_that_a_fresh_clone_has_not(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert "--json" not in text or ".parent.mkdir(" in text
