@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tempfile
 import zipfile
@@ -16,7 +17,7 @@ from sluiceway_runtime.weights.download import download_wheel
 
 from benchmarks.accuracy.contestants import turboocr_files
 from benchmarks.peers import wires
-from benchmarks.peers.hosting import Program, Running, free_port, host_ours, host_peer
+from benchmarks.peers.hosting import Program, Running, StartFault, free_port, host_ours, host_peer
 from benchmarks.peers.serving.settings import Settings
 from benchmarks.peers.wires import Wire
 from benchmarks.support.environments import environment, shared
@@ -127,8 +128,16 @@ class Contestant:
         if place.packed is not None:
             folders = [str(place.packed / self.environment), str(place.packed / "base")]
             return Path(sys.executable), {"PYTHONPATH": os.pathsep.join(folders)}
-        wanted = [*self.requirements, *(shared(*ENGINE) if self.kind == "framework" else ())]
-        return environment(self.environment, wanted, place.peer_python if self.own_python else Path(sys.executable)), {}
+        own = {requirement.partition("==")[0] for requirement in self.requirements}
+        wanted = list(self.requirements)
+        if self.kind == "framework":
+            wanted += shared(*(name for name in ENGINE if name not in own))
+        try:
+            return environment(
+                self.environment, wanted, place.peer_python if self.own_python else Path(sys.executable)
+            ), {}
+        except subprocess.CalledProcessError as error:
+            raise StartFault(f"its packages cannot be installed here: pip ended with {error.returncode}") from error
 
     def _settings(self, place: Place, workers: int, locks: Path) -> Settings:
         detector, recogniser, files = place.detector, place.recogniser, {}
@@ -201,6 +210,9 @@ def _ocr(name: str, title: str, requirements: tuple[str, ...], *, own_python: bo
     )
 
 
+# It does not take numpy 2.
+TRITON = ("nvidia-pytriton==0.7.0", "numpy==1.26.4", "opencv-python-headless==4.11.0.86")
+
 CONTESTANTS: dict[str, Contestant] = {
     OURS: Contestant("Sluiceway", on_gpu=True),
     **_both("litserve", "LitServe", "litserve_server.py", wires.LITSERVE, ("litserve==0.2.19",), on_gpu=True),
@@ -218,7 +230,7 @@ CONTESTANTS: dict[str, Contestant] = {
     **_both("mosec", "mosec", "mosec_server.py", wires.MOSEC, ("mosec==0.9.8",), on_gpu=True),
     **_both("ray", "Ray Serve", "ray_server.py", wires.RAY, ("ray[serve]==2.60.0",)),
     **_both("bentoml", "BentoML", "bentoml_service.py", wires.BENTOML, ("bentoml==1.4.40",), command=_bentoml),
-    **_both("triton", "Triton by PyTriton", "triton_server.py", wires.KSERVE, ("nvidia-pytriton==0.7.0",)),
+    **_both("triton", "Triton by PyTriton", "triton_server.py", wires.KSERVE, TRITON),
     "sluiceway defaults": Contestant("Sluiceway, default pipeline", "ocr"),
     "rapidocr": _ocr("rapidocr", "RapidOCR, OpenVINO", ("rapidocr==3.10.0", *shared("openvino"))),
     "turboocr": _ocr("turboocr", "TurboOCR, OpenVINO", ("turboocr-engine-openvino==4.0.0a8",), own_python=True),

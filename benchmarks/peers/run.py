@@ -239,9 +239,7 @@ def main() -> int:
     report.show(written)
     report.draw(written, arguments.json.with_suffix(".svg"))
     if not found.judged:
-        print(
-            f"not judged: others had {found.busy:.0%} of this machine's cores before one of them began, or while it was measured"
-        )
+        print(f"not judged: others had {found.busy:.0%} of this machine's cores before or during a measurement")
         return 0
     print("FAILED" if found.faults() else "passed")
     return 1 if found.faults() else 0
