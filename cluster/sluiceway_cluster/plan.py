@@ -27,7 +27,7 @@ from sluiceway_cluster.division import Division, StageLoad, divide
 from sluiceway_cluster.pipelines import needed_pipelines
 from sluiceway_cluster.placement import ORCHESTRATOR, PlacedServer, Written, place_servers, stage_targets, variable
 from sluiceway_cluster.process import ServerSpec
-from sluiceway_cluster.scaling import automatic_orchestrators, read_scale
+from sluiceway_cluster.scaling import automatic_fronts, automatic_orchestrators, read_scale
 from sluiceway_cluster.sharing import shares_of
 from sluiceway_cluster.stages import ConfiguredStage, configured_stages, model_faults
 
@@ -111,11 +111,11 @@ def plan_cluster(
     used = {name for pipeline in sections.pipelines for name in pipeline.stages}
     stages = tuple(stage for stage in sections.stages.values() if stage.name in used)
     written = Written(tables, variables)
-    on_gpu = _StagesOnGpu()
-    replicas = read_scale(scale, _automatic(stages, on_gpu, one_address=free_ports))
+    gpus = _Gpus()
+    replicas = read_scale(scale, _automatic(stages, gpus, alone=free_ports))
     servers = place_servers(stages, sections.orchestrator, written, free_ports=free_ports, replicas=replicas)
-    division = _division(stages, on_gpu)
-    shares = shares_of(stages, replicas, division, written)
+    division = _division(stages, gpus)
+    shares = shares_of(stages, replicas, division, written, gpus={it.name: gpus.of(it.config) for it in stages})
     settings: dict[str, dict[str, str]] = {}
     for server in servers:
         own = settings[server.name] = {
@@ -212,15 +212,19 @@ def _sections(tables: Mapping[str, Any], variables: Mapping[str, str], *, here: 
     return sections
 
 
-def _automatic(stages: Sequence[ConfiguredStage], on_gpu: _StagesOnGpu, *, one_address: bool) -> dict[str, int]:
-    counts = {stage.name: 1 for stage in stages}
+def _automatic(stages: Sequence[ConfiguredStage], gpus: _Gpus, *, alone: bool) -> dict[str, int]:
+    """How many servers of each service there are if nobody says; one of each where they are `alone` for a command."""
+    if alone:
+        return dict.fromkeys((*(stage.name for stage in stages), ORCHESTRATOR), 1)
     facts = cores.read_cpu_facts()
     usable = min(len(facts.allowed), facts.quota_cpus or len(facts.allowed))
-    on_gpus = not one_address and bool(stages) and all(on_gpu.asks(stage.config) for stage in stages)
-    return counts | {ORCHESTRATOR: automatic_orchestrators(usable, all_on_gpus=on_gpus)}
+    devices_of = {stage.name: len(gpus.of(stage.config)) for stage in stages}
+    on_gpus = sum(map(bool, devices_of.values()))
+    counts = {name: automatic_fronts(usable, count, on_gpus) for name, count in devices_of.items()}
+    return counts | {ORCHESTRATOR: automatic_orchestrators(usable, min(devices_of.values(), default=0))}
 
 
-def _division(stages: Sequence[ConfiguredStage], on_gpu: _StagesOnGpu) -> Division | None:
+def _division(stages: Sequence[ConfiguredStage], gpus: _Gpus) -> Division | None:
     if not stages or any(stage.config.cores for stage in stages):
         return None
     facts = cores.read_cpu_facts()
@@ -228,19 +232,22 @@ def _division(stages: Sequence[ConfiguredStage], on_gpu: _StagesOnGpu) -> Divisi
         # Under a shared quota nothing is pinned; each server caps its threads by the quota.
         return None
     near = sorted(facts.topology, key=lambda cpu: (cpu.node, cpu.package, cpu.core, cpu.cpu))
-    loads = {stage.name: StageLoad(stage.cost_ms, on_gpu.asks(stage.config)) for stage in stages}
+    loads = {stage.name: StageLoad(stage.cost_ms, bool(gpus.of(stage.config))) for stage in stages}
     return divide([cpu.cpu for cpu in near], loads)
 
 
-class _StagesOnGpu:
-    """Looks for a GPU at most once: that may take importing torch."""
+class _Gpus:
+    """Looks for GPUs at most once: that may take importing torch."""
 
     def __init__(self) -> None:
-        self._devices: int | None = None
+        self._cuda: devices.Cuda | None = None
 
-    def asks(self, section: StageConfig) -> bool:
+    def of(self, section: StageConfig) -> tuple[str, ...]:
+        """Those that a stage will compute on; none where it computes on the cores."""
         if section.device == "cpu":
-            return False
-        if self._devices is None:
-            self._devices = devices.find_cuda().devices
-        return self._devices > 0
+            return ()
+        cuda = self._cuda = self._cuda or devices.find_cuda()
+        if not cuda.devices:
+            return ()
+        found = devices.resolve(section.device, find=lambda: cuda, least_free_bytes=devices.ROOMY_BYTES)
+        return () if found == ("cpu",) else found

@@ -7,25 +7,53 @@ from itertools import pairwise
 
 from sluiceway_runtime.errors import ConfigurationError
 
-__all__ = ["AUTOMATIC_RULE", "automatic_orchestrators", "read_scale", "replica_name", "service_of", "split_cores"]
+__all__ = [
+    "AUTOMATIC_RULE", "FRONTS_RULE", "automatic_fronts", "automatic_orchestrators", "read_scale", "replica_name",
+    "service_of", "split_cores", "split_devices",
+]  # fmt: skip
 
 # More servers of one kind than this on one machine is a typing error.
 MAX_REPLICAS = 64
 # Where GPUs compute, moving images about is what is left to the cores. On 16 cores and an H200 one orchestrator, which
 # is full then, passed 490 photographs a second and two passed 590 (60 at once); four passed 760 of 126 at once.
 CORES_PER_ORCHESTRATOR = 8
-MAX_AUTOMATIC = 4
+MAX_PER_DEVICE = 4
 AUTOMATIC_RULE = f"one for every {CORES_PER_ORCHESTRATOR} cores where all stages compute on GPUs, else one"
+# A front carries what one GPU reads, and little more; it wants a core for its loop and one for gRPC's threads.
+CORES_PER_FRONT = 2
+FRONTS_RULE = f"one for each GPU, as far as there are {CORES_PER_FRONT} cores for each"
 
 
-def automatic_orchestrators(cores: float, *, all_on_gpus: bool) -> int:
+def automatic_orchestrators(cores: float, devices: int) -> int:
     """How many orchestrators there are if nobody says.
 
     Args:
         cores: that may be used.
-        all_on_gpus: whether no stage computes on them.
+        devices: GPUs, of the stage that has the fewest; 0 where a stage computes on the cores.
     """
-    return max(1, min(int(cores / CORES_PER_ORCHESTRATOR), MAX_AUTOMATIC)) if all_on_gpus else 1
+    return max(1, min(int(cores / CORES_PER_ORCHESTRATOR), MAX_PER_DEVICE * devices)) if devices else 1
+
+
+def automatic_fronts(cores: float, devices: int, stages: int) -> int:
+    """How many servers of a stage there are if nobody says: one for each of its GPUs, as far as there are cores.
+
+    Args:
+        cores: that may be used.
+        devices: GPUs of the stage; 0 where it computes on the cores.
+        stages: that have GPUs and share the cores.
+    """
+    return max(1, min(devices, int(cores / CORES_PER_FRONT / max(1, stages)), MAX_REPLICAS))
+
+
+def split_devices(devices: Sequence[str], count: int) -> list[str]:
+    """Give each replica of a stage a GPU, in turn. Fewer replicas than GPUs have all of them each: none stays unused.
+
+    Returns:
+        What each replica is told as its `device`; empty for what is configured.
+    """
+    if len(devices) < 2 or count < len(devices):
+        return [""] * count
+    return [devices[number % len(devices)] for number in range(count)]
 
 
 def read_scale(asked: Sequence[str], otherwise: Mapping[str, int]) -> dict[str, int]:

@@ -11,14 +11,19 @@ from sluiceway_runtime.server.budget import ORCHESTRATOR_SHARE
 
 from sluiceway_cluster.division import Division, format_cores
 from sluiceway_cluster.placement import ORCHESTRATOR, Written, variable
-from sluiceway_cluster.scaling import split_cores
+from sluiceway_cluster.scaling import split_cores, split_devices
 from sluiceway_cluster.stages import ConfiguredStage
 
 __all__ = ["shares_of"]
 
 
 def shares_of(
-    stages: Sequence[ConfiguredStage], replicas: Mapping[str, int], division: Division | None, written: Written
+    stages: Sequence[ConfiguredStage],
+    replicas: Mapping[str, int],
+    division: Division | None,
+    written: Written,
+    *,
+    gpus: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, list[dict[str, str]]]:
     """Variables of every replica, by service and in order.
 
@@ -27,6 +32,7 @@ def shares_of(
         replicas: of each of them, and of the orchestrator.
         division: cores of each stage; None where the configuration or a quota decides.
         written: what is configured, which stands as it is.
+        gpus: those of each stage.
 
     Raises:
         ConfigurationError: a stage has fewer cores than replicas; every fault, one a line.
@@ -46,6 +52,12 @@ def shares_of(
             shares[stage.name] = _stage(stage, count, own, written)
         except ConfigurationError as error:
             faults.append(str(error))
+            continue
+        for share, device in zip(
+            shares[stage.name], split_devices((gpus or {}).get(stage.name, ()), count), strict=True
+        ):
+            if device:
+                share[variable(stage.entry.section, "device")] = device
     if faults:
         raise ConfigurationError("\n".join(faults))
     return shares

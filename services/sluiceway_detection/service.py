@@ -53,8 +53,6 @@ GPU_HOST_THREADS = 12
 GPU_WORKERS = 2
 # Of compiled graphs, six at the first start, each taking the compiler up to a minute. Later starts take seconds.
 GPU_START_TIMEOUT_S = 900.0
-# `auto` moves detection to a GPU only if so much of its memory is free: context, weights, and graphs of full batches.
-GPU_FREE_BYTES = 4 * 2**30
 
 
 class DetectionService:
@@ -144,7 +142,7 @@ class DetectionService:
     async def _start(self) -> None:
         config = self._config
         # It may have to ask a process that imports torch.
-        found = await asyncio.to_thread(devices.resolve, config.device, least_free_bytes=GPU_FREE_BYTES)
+        found = await asyncio.to_thread(devices.resolve, config.device, least_free_bytes=devices.ROOMY_BYTES)
         own = config.detector is None and config.backend in ("auto", "torch")
         placements = cores.plan(
             config, found, host_threads_max=GPU_HOST_THREADS, per_device_max=GPU_WORKERS if own else 1

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sluiceway_runtime.errors import StartupError
 
-__all__ = ["Cuda", "find_cuda", "resolve"]
+__all__ = ["ROOMY_BYTES", "Cuda", "find_cuda", "resolve"]
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,8 @@ ASK_DEVICES = (
     "import torch; n = torch.cuda.device_count() if torch.cuda.is_available() else 0; "
     "print('devices', *(torch.cuda.mem_get_info(i)[0] for i in range(n)))"
 )
+# What a stage takes of a device's memory at the most, with what it compiles: `auto` leaves out devices that have less.
+ROOMY_BYTES = 4 * 2**30
 # Importing torch from a cold disk takes many seconds.
 COUNT_TIMEOUT_S = 120
 

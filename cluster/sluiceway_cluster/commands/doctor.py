@@ -133,7 +133,7 @@ def _plan(console: Console, config: Path | None, *, trial: bool) -> bool:
 def _servers(console: Console, plan: ClusterPlan) -> None:
     from sluiceway_runtime import cores, devices  # noqa: PLC0415
 
-    from sluiceway_cluster.scaling import AUTOMATIC_RULE  # noqa: PLC0415
+    from sluiceway_cluster.scaling import AUTOMATIC_RULE, FRONTS_RULE, service_of  # noqa: PLC0415
 
     servers = {server.name: server for server in plan.servers}
     for stage in plan.stages:
@@ -144,7 +144,9 @@ def _servers(console: Console, plan: ClusterPlan) -> None:
         where = f"pinned to cores {section.cores}" if section.cores else "not pinned"
         at = servers[stage.name].address
         text = f"on {at}: {len(placements)} worker(s) on {placements[0].device}, {threads} thread(s) each"
-        _line(console, stage.name, f"{text}, {where}")
+        fronts = sum(service_of(name) == stage.name for name in servers)
+        how_many = f" ({fronts} of them, {FRONTS_RULE})" if fronts > 1 else ""
+        _line(console, stage.name, f"{text}, {where}{how_many}")
     count = len(plan.addresses)
     how_many = f" ({count} of them, {AUTOMATIC_RULE}; `up --scale orchestrator=N` says otherwise)" if count > 1 else ""
     _line(console, "orchestrator", f"on {', '.join(plan.addresses)}: fetches images, joins the stages{how_many}")

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 from sluiceway_cluster import ClusterPlan, plan_cluster
-from sluiceway_cluster.scaling import automatic_orchestrators, read_scale, split_cores
+from sluiceway_cluster.scaling import (
+    automatic_fronts,
+    automatic_orchestrators,
+    read_scale,
+    split_cores,
+    split_devices,
+)
 from sluiceway_runtime import cores, devices
 from sluiceway_runtime.control_groups import memory_limit_bytes
 from sluiceway_runtime.cores import CpuFacts, LogicalCpu
@@ -153,19 +159,61 @@ def test_parts_are_neighbours_and_miss_none(count: int) -> None:
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-@pytest.mark.parametrize(("count", "orchestrators"), [(1, 1), (7, 1), (8, 1), (16, 2), (40, 4), (256, 4)])
-def test_orchestrators_follow_the_cores_where_gpus_compute(count: int, orchestrators: int) -> None:
-    assert automatic_orchestrators(count, all_on_gpus=True) == orchestrators
-    assert automatic_orchestrators(count, all_on_gpus=False) == 1
+@pytest.mark.parametrize(
+    ("count", "gpus", "orchestrators"),
+    [(1, 1, 1), (7, 1, 1), (8, 1, 1), (16, 1, 2), (40, 1, 4), (256, 1, 4), (128, 8, 16), (64, 4, 8)],
+)
+def test_orchestrators_follow_the_cores_where_gpus_compute(count: int, gpus: int, orchestrators: int) -> None:
+    assert automatic_orchestrators(count, gpus) == orchestrators
+    assert automatic_orchestrators(count, 0) == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "gpus", "stages", "fronts"),
+    [(128, 8, 2, 8), (64, 4, 2, 4), (16, 1, 2, 1), (16, 8, 2, 4), (2, 8, 2, 1), (16, 0, 1, 1), (16, 0, 0, 1)],
+)
+def test_each_gpu_has_a_front_as_far_as_there_are_cores(count: int, gpus: int, stages: int, fronts: int) -> None:
+    assert automatic_fronts(count, gpus, stages) == fronts
+
+
+def test_replicas_have_a_gpu_each_and_no_gpu_stays_unused() -> None:
+    gpus = [f"cuda:{number}" for number in range(4)]
+    assert split_devices(gpus, 4) == gpus
+    assert split_devices(gpus, 6) == [*gpus, "cuda:0", "cuda:1"]
+    assert split_devices(gpus, 3) == ["", "", ""], "each has all of them"
+    assert split_devices(gpus[:1], 2) == ["", ""]
+    assert split_devices([], 1) == [""]
+
+
+def found(monkeypatch: pytest.MonkeyPatch, count: int) -> dict[str, str]:
+    """A machine with so many GPUs, for stages that are told nothing."""
+    monkeypatch.setattr(devices, "find_cuda", lambda: devices.Cuda(count))
+    return {"SLUICEWAY_DETECTION__DEVICE": "auto", "SLUICEWAY_RECOGNITION__DEVICE": "auto"}
 
 
 def test_up_starts_several_orchestrators_beside_a_gpu_and_run_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Found:
-        devices = 1
-
-    monkeypatch.setattr(devices, "find_cuda", Found)
-    gpu = {"SLUICEWAY_DETECTION__DEVICE": "auto", "SLUICEWAY_RECOGNITION__DEVICE": "auto"}
+    gpu = found(monkeypatch, 1)
     assert len(plan_cluster(None, gpu, free_ports=False).addresses) == 2
     assert len(plan_cluster(None, gpu, free_ports=False, scale=["orchestrator=1"]).addresses) == 1
     assert len(plan_cluster(None, gpu, free_ports=True).addresses) == 1, "`run` has one address"
     assert len(plan_cluster(None, CPU, free_ports=False).addresses) == 1
+
+
+def test_up_starts_a_front_for_each_of_four_gpus_with_cores_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_cluster(None, found(monkeypatch, 4), free_ports=False)
+    for stage in ("detection", "recognition"):
+        names = [server.name for server in plan.servers if server.name.partition("-")[0] == stage]
+        assert [told(plan, name, "device") for name in names] == [f"cuda:{number}" for number in range(4)]
+        parts = [set(parse_cpu_list(told(plan, name, "cores"))) for name in names]
+        assert len(set.union(*parts)) == sum(map(len, parts)) == 8
+    (orchestrator, *_) = [server for server in plan.servers if server.name == "orchestrator"]
+    assert len(orchestrator.environment["SLUICEWAY_ORCHESTRATOR__RECOGNITION"].split(",")) == 4
+
+
+def test_a_stage_that_is_told_its_gpu_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = found(monkeypatch, 4) | {"SLUICEWAY_RECOGNITION__DEVICE": "cuda:2"}
+    plan = plan_cluster(None, gpu, free_ports=False)
+    assert [server.name for server in plan.servers if server.name.startswith("recognition")] == ["recognition"]
+    assert told(plan, "recognition", "device") == "cuda:2"
+    plan = plan_cluster(None, gpu, free_ports=False, scale=["detection=2"])
+    assert [told(plan, name, "device") for name in ("detection", "detection-2")] == ["auto", "auto"]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 from sluiceway_runtime.errors import SluicewayError
 from sluiceway_runtime.pool.policy import actions, events
-from sluiceway_runtime.pool.policy.items import Item
+from sluiceway_runtime.pool.policy.items import Batch, Item
 from sluiceway_runtime.pool.policy.limits import PoolLimits, Timing
 from sluiceway_runtime.pool.policy.scheduler import Scheduler
 from sluiceway_runtime.pool.policy.statistics import WorkerState
@@ -40,18 +40,24 @@ class Desk:
     ) -> None:
         self.now = 100.0
         self.limits = PoolLimits(**limits)
-        self.scheduler = Scheduler(workers, credits_each, self.limits, timing, overlap=overlap)
+        # Of each batch that is over: its number, its items, when, how long it was computed, what went wrong.
+        self.journal: list[tuple[int, tuple[int, ...], float, float, str]] = []
+        self.scheduler = Scheduler(workers, credits_each, self.limits, timing, overlap=overlap, journal=self.over)
         self.ids = itertools.count(1)
         self.answers: dict[int, list[object]] = {}
         self.held: dict[int, list[tuple[int, tuple[int, ...]]]] = {index: [] for index in range(workers)}
         self.dispatched: list[tuple[int, tuple[int, ...]]] = []
         self.notes: list[str] = []
+        self.named: list[str] = []
         self.gave_up: list[str] = []
         self.orders: list[tuple[str, int]] = []
         if start:
             self.feed(events.StartRequested())
             for worker in range(workers):
                 self.feed(events.WorkerReady(worker))
+
+    def over(self, batch: Batch, now: float, compute_ms: float, fault: str) -> None:
+        self.journal.append((batch.id, tuple(item.id for item in batch.items), now, compute_ms, fault))
 
     def feed(self, event: events.Event) -> list[actions.Action]:
         done = self.scheduler.on_event(event, self.now)
@@ -73,8 +79,9 @@ class Desk:
                     self.orders.append(("stop", worker))
                 case actions.KillWorker(worker):
                     self.orders.append(("kill", worker))
-                case actions.Note(message):
+                case actions.Note(message, request_id):
                     self.notes.append(message)
+                    self.named.append(request_id)
                 case actions.GiveUp(message):
                     self.gave_up.append(message)
         return done

@@ -68,6 +68,10 @@ def test_limits_that_make_no_sense_are_refused(bad):
         PoolLimits(**bad)
 
 
+def test_times_below_a_second_make_sense():
+    assert PoolLimits(batch_timeout_s=0.5, start_timeout_s=0.5).batch_timeout_s == 0.5
+
+
 @pytest.mark.parametrize("bad", [{"placements": ()}, {"credits": 0}])
 def test_a_pool_without_workers_or_credits_is_refused(bad):
     good = {"placements": (Placement(0, "cpu", None, 1),), "credits": 1}

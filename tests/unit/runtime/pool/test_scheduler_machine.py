@@ -48,11 +48,16 @@ def test_a_verdict_expires(make_desk):
 def test_different_culprits_without_a_success_between_them_mean_the_machine(make_desk):
     """The killer of processes that have too much memory, say, met one innocent picture after the other."""
     desk = make_desk()
-    first = kill_alone(desk, content="a", size=9)
-    second = kill_alone(desk, content="b", size=9)
+    first = kill_alone(desk, content="a", size=9, request="one")
+    second = kill_alone(desk, content="b", size=9, request="two")
     assert isinstance(desk.error(first), Quarantined)
     assert isinstance(desk.error(second), Unavailable), "the orchestrator tries elsewhere"
-    assert any("machine" in note for note in desk.notes)
+    told = [
+        (note.partition(":")[0].partition(" is ")[2], name)
+        for note, name in zip(desk.notes, desk.named, strict=True)
+        if " is " in note
+    ]
+    assert told == [("quarantined", "one"), ("taken to be ill", "two")]
     # Not ready, and nothing is taken, until a worker has computed again.
     assert not desk.scheduler.able
     assert isinstance(desk.error(desk.submit()), Unavailable)

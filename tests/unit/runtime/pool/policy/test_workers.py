@@ -48,6 +48,23 @@ def test_a_batch_that_was_not_begun_takes_no_time(make_batch: Callable[..., Batc
     assert (worker.done_s, worker.idle_since_s) == (10.0, 10.0)
 
 
+def test_it_is_busy_while_it_has_something_to_compute(make_batch: Callable[..., Batch]) -> None:
+    worker = Worker(0)
+    first, second, third = make_batch(1.0), make_batch(1.5), make_batch(10.0)
+    assert worker.busy_until_s(1.0) == 0.0
+    worker.take(first)
+    worker.take(second)
+    assert worker.busy_until_s(3.0) == 2.0
+    worker.take_off(first.id, 4.0)
+    assert (worker.busy_s, worker.busy_until_s(5.0)) == (3.0, 4.0)
+    worker.take_off(second.id, 6.0)
+    assert (worker.busy_s, worker.busy_until_s(9.0)) == (5.0, 5.0), "nothing is left to compute"
+    worker.take(third)
+    assert worker.busy_until_s(12.0) == 7.0
+    assert worker.lose(13.0) == [third]
+    assert (worker.busy_s, worker.busy_until_s(20.0)) == (8.0, 8.0)
+
+
 def test_it_is_probing_while_the_first_that_it_holds_is_a_suspect(make_batch: Callable[..., Batch]) -> None:
     worker = Worker(0)
     assert worker.probing is False

@@ -9,7 +9,7 @@ import pytest
 from sluiceway_runtime.pool.policy.actions import GiveUp, KillWorker, Note, StartWorker, StopWorker
 from sluiceway_runtime.pool.policy.items import Batch, Item
 from sluiceway_runtime.pool.policy.limits import PoolLimits, Timing
-from sluiceway_runtime.pool.policy.statistics import WorkerState
+from sluiceway_runtime.pool.policy.statistics import Ending, WorkerState
 from sluiceway_runtime.pool.policy.workforce import Workforce
 
 Make = Callable[..., Item]
@@ -270,3 +270,48 @@ def test_closing_stops_every_process_and_starts_none() -> None:
     assert workforce.stopped
     assert workforce.deaths == workforce.recycled == 0
     assert workforce.watch(100.0) == []
+
+
+def test_why_its_processes_ended_is_counted_by_reason(make_item: Make) -> None:
+    workforce = started(worker_memory_mb=100)
+    (worker,) = workforce.workers
+
+    def came_back(now: float) -> None:
+        workforce.watch(now)
+        workforce.worker_ready(worker, 0, now)
+
+    workforce.died(worker, "it was ended by SIGKILL", 2.0)
+    assert worker.endings == {Ending.DIED: 1}
+    came_back(2.0)
+    # Told to go by somebody else.
+    workforce.leaving(worker, 3.0)
+    workforce.died(worker, "", 3.0)
+    assert worker.endings == {Ending.DIED: 1, Ending.TOLD: 1}
+    came_back(3.0)
+    # Too large: told to go by the pool, which is another thing.
+    assert workforce.batch_over(worker, 200 * MIB, 4.0)
+    workforce.watch(4.0)
+    workforce.leaving(worker, 4.0)
+    workforce.died(worker, "", 4.0)
+    assert worker.endings == {Ending.DIED: 1, Ending.TOLD: 1, Ending.MEMORY: 1}
+    came_back(4.0)
+    # Hung.
+    worker.take(batch_of(make_item(), sent_s=4.0))
+    assert workforce.watch(14.0) == [KillWorker(0)]
+    workforce.died(worker, "it was ended by SIGKILL", 14.0)
+    assert worker.endings == {Ending.DIED: 1, Ending.TOLD: 1, Ending.MEMORY: 1, Ending.HUNG: 1}
+    # Not ready in time, twice, and once it said so itself.
+    for times in (1, 2):
+        now = worker.restart_at_s
+        assert workforce.watch(now) == [StartWorker(0)]
+        assert workforce.watch(now + 20.0) == [KillWorker(0)]
+        workforce.died(worker, "it was ended by SIGKILL", now + 20.0)
+        assert worker.endings[Ending.START] == times
+    now = worker.restart_at_s
+    assert workforce.watch(now) == [StartWorker(0)]
+    workforce.setup_failed(worker, "no such file")
+    workforce.died(worker, "it ended with 1", now)
+    assert worker.endings == {Ending.DIED: 1, Ending.TOLD: 1, Ending.MEMORY: 1, Ending.HUNG: 1, Ending.START: 3}
+    assert workforce.watch(worker.restart_at_s) == [StartWorker(0)]
+    workforce.died(worker, "it was ended by SIGKILL", worker.restart_at_s)
+    assert worker.endings[Ending.DIED] == 2, "and the reason of the one before is forgotten"
