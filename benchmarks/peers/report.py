@@ -85,6 +85,8 @@ def show(found: Mapping[str, Any]) -> None:
         print(f"{name}: {share:.1%} of the texts are ours")
     for name, ratio in found["ratios"].items():
         print(f"{name} = {ratio:.3f}")
+    for name, why in found["failed"].items():
+        print(f"{name} is not there: {why.strip().splitlines()[-1][:200]}")
     for fault in found["faults"]:
         print(fault)
 
@@ -122,7 +124,13 @@ def rows(found: Mapping[str, Any]) -> list[str]:
         value = "" if bar["value"] is None else f"{bar['value']:.3g}"
         lines.append(f"| `{bar['name']}` | {value} | {bar['must_be']} | {word} |")
     if found["failed"]:
-        lines += ["", *(f"- {found['titles'][name]} did not start here." for name in found["failed"])]
+        lines += [
+            "",
+            *(
+                f"- {found['titles'][name]} is not there: `{why.strip().splitlines()[-1][:160]}`"
+                for name, why in found["failed"].items()
+            ),
+        ]
     return lines
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import json
 import os
 import signal
@@ -35,6 +36,7 @@ sys.path.insert(3, str(Path(__file__).resolve().parents[2] / "cluster"))
 import psutil
 from sluiceway_runtime import weights
 
+from benchmarks.accuracy.picture import Stored
 from benchmarks.peers import ocr_pictures, report
 from benchmarks.peers.contestants import CONTESTANTS, OURS, Contestant, Place, contestants_of
 from benchmarks.peers.course import Pace, run_stint
@@ -104,6 +106,16 @@ def usual_workers(one: Contestant, cores: int, *, on_gpu: bool) -> int:
     return 2
 
 
+def kept_in(place: Place, pace: Pace) -> Path:
+    """Where stints are kept: another folder for other code, models or lengths."""
+    root = Path(__file__).resolve().parents[2]
+    parts = [place.detector, place.recogniser, place.device, str(pace)]
+    for name in ("sluiceway", "services", "orchestrator", "cluster", "benchmarks/peers"):
+        parts += [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted((root / name).rglob("*.py"))]
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+    return place.work / f"{'gpu' if place.on_gpu else 'cpu'}-{digest}"
+
+
 async def measure(plan: Plan, place: Place, images: Sequence[bytes], pace: Pace) -> dict[str, Any]:
     """One start, as it is kept."""
     busy = await asyncio.to_thread(psutil.cpu_percent, WATCHED_S) / 100
@@ -124,15 +136,14 @@ def _computed_s() -> float:
 
 
 def run_all(
-    plans: Sequence[Plan], place: Place, pace: Pace, *, fresh: bool
+    plans: Sequence[Plan], place: Place, pace: Pace, folder: Path, *, fresh: bool
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Measure what is missing.
+    """Measure what is missing in a folder.
 
     Returns:
         All stints, and why contestants did not start.
     """
     samples = [path.read_bytes() for path in weights.pull_samples(SAMPLES).values()]
-    folder = place.work / ("gpu" if place.on_gpu else "cpu")
     folder.mkdir(parents=True, exist_ok=True)
     stints, failed = [], {}
     for plan in plans:
@@ -140,11 +151,13 @@ def run_all(
         if kept.exists() and not fresh:
             stints.append(json.loads(kept.read_text(encoding="utf-8")))
             continue
-        pictures = ocr_pictures.pictures() if CONTESTANTS[plan.name].kind == "ocr" else []
-        images = [picture.path.read_bytes() for picture in pictures] or samples
+        pictures: list[Stored] = []
         try:
+            if CONTESTANTS[plan.name].kind == "ocr":
+                pictures = ocr_pictures.pictures()
+            images = [picture.path.read_bytes() for picture in pictures] or samples
             found = asyncio.run(measure(plan, place, images, pace))
-        except StartFault as fault:
+        except (StartFault, SystemExit) as fault:
             failed[plan.name] = str(fault)
             print(f"{plan.name}, {plan.workers} workers: {fault}", file=sys.stderr, flush=True)
             continue
@@ -178,7 +191,7 @@ async def check(names: Sequence[str], place: Place, cores: int) -> int:
                 ours = running.texts if name == OURS else ours
                 share = f", {equal_share(ours, running.texts):.1%} of them ours" if ours and one.kind != "ocr" else ""
                 print(f"{name}: {sum(map(len, running.texts))} texts{share}, {running.memory_mb():.0f} MB", flush=True)
-        except StartFault as fault:
+        except (StartFault, SystemExit) as fault:
             status = 1
             print(f"{name}: {fault}", flush=True)
     return status
@@ -221,9 +234,10 @@ def main() -> int:
         return asyncio.run(check(names, place, cores))
     plans = plans_of(names, cores, on_gpu=on_gpu)
     pace = pace_of(cores, on_gpu=on_gpu, quick=arguments.quick)
+    folder = kept_in(place, pace)
     if arguments.score_only:
-        plans = [plan for plan in plans if (place.work / ("gpu" if on_gpu else "cpu") / plan.file).exists()]
-    stints, failed = run_all(plans, place, pace, fresh=arguments.fresh and not arguments.score_only)
+        plans = [plan for plan in plans if (folder / plan.file).exists()]
+    stints, failed = run_all(plans, place, pace, folder, fresh=arguments.fresh and not arguments.score_only)
     found = Figures(
         stints,
         {name: one.title for name, one in CONTESTANTS.items()},
@@ -231,6 +245,7 @@ def main() -> int:
         frozenset(name for name, one in CONTESTANTS.items() if one.tuned and name != OURS),
         on_gpu,
         failed,
+        complete=not arguments.only,
     )
     what = {"machine": report.machine(), "detector": place.detector, "recogniser": place.recogniser}
     written = what | found.to_dict()
@@ -246,4 +261,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("cut short: what was measured is kept, and the next run goes on from there", file=sys.stderr)
+        sys.exit(130)

@@ -49,11 +49,11 @@ def stint(
     return row | whole | {"memory_mb": 900.0, "texts": READ} | changed
 
 
-def figures(*stints: dict[str, Any], on_gpu: bool = False, failed: dict[str, str] | None = None) -> Figures:
+def figures(*stints: dict[str, Any], on_gpu: bool = False, complete: bool = False) -> Figures:
     names = ("sluiceway", "mosec tuned", "ray tuned", "litserve documented", "sluiceway defaults", "turboocr")
     ocr = frozenset({"sluiceway defaults", "turboocr"})
     tuned = frozenset({"mosec tuned", "ray tuned", "turboocr"})
-    return Figures(stints, {name: name for name in names}, ocr, tuned, on_gpu, failed or {})
+    return Figures(stints, {name: name for name in names}, ocr, tuned, on_gpu, {}, complete)
 
 
 ALL = (
@@ -66,7 +66,9 @@ ALL = (
 
 
 def test_ratios_are_of_the_best_of_each() -> None:
-    found = figures(*ALL, stint("mosec tuned", 10.0, workers=8, usual=False), stint("sluiceway", 19.0, workers=8))
+    found = figures(
+        *ALL, stint("mosec tuned", 10.0, workers=8, usual=False), stint("sluiceway", 19.0, workers=8, usual=False)
+    )
     ratios = found.ratios()
     assert ratios["sluiceway_to_mosec_tuned"] == pytest.approx(20 / 18)
     assert ratios["sluiceway_to_best_tuned"] == pytest.approx(20 / 18)
@@ -104,9 +106,11 @@ def test_each_fault_is_told(changed: dict[str, Any], fault: str) -> None:
     assert [item for item in figures(*kept, changed).faults() if item.startswith(fault)]
 
 
-def test_who_did_not_start_is_told_with_the_end_of_what_it_wrote() -> None:
-    faults = figures(*ALL, failed={"ray tuned": "ended with 1: Traceback\nImportError: no ray"}).faults()
-    assert faults == ["ray tuned did not start: ImportError: no ray"]
+def test_a_bar_without_a_figure_is_a_fault_of_a_whole_run() -> None:
+    assert figures(*ALL, complete=True).faults() == []
+    without = [row for row in ALL if row["name"] != "turboocr"]
+    assert figures(*without).faults() == []
+    assert "defaults_to_best_ocr was not measured" in figures(*without, complete=True).faults()
 
 
 def test_a_busy_machine_judges_nobody() -> None:
