@@ -15,7 +15,7 @@ from sluiceway.bench.load import Load
 from sluiceway.bench.outcome import Outcome
 from sluiceway.bench.runs import Window, run_closed
 
-__all__ = ["DEADLINE_S", "Pace", "StepFigures", "Stint", "run_stint", "step_figures"]
+__all__ = ["DEADLINE_S", "Pace", "StepFigures", "Stint", "run_stint", "step_figures", "windows_of"]
 
 # Of every request under open load, from when it is due: nobody waits longer.
 DEADLINE_S = 5.0
@@ -23,6 +23,7 @@ LOADS = (0.5, 0.8, 1.5)
 STEP_FROM, STEP_TO = 0.5, 3.0
 # Of the images a second that a window of the step should hold, so that one image more or less is nothing.
 WINDOW_IMAGES = 100
+LONGEST_STEP_S = 30.0
 REACHED = 0.95
 
 
@@ -138,20 +139,26 @@ async def _open(running: Running, factor: float, capacity_per_s: float, images: 
     )
 
 
-async def _step(
-    running: Running, capacity_per_s: float, median_s: float, images: int, pace: Pace
-) -> tuple[StepFigures, float]:
-    """The figures without a capacity to hold them against, and how long it lasted before the step."""
+async def _step(running: Running, capacity_per_s: float, median_s: float, images: int, pace: Pace) -> StepFigures:
     before_s = pace.open_s / 2
+    window_s, step_s = windows_of(capacity_per_s, median_s, pace.step_s)
     chance = random.Random(5)
     slow = poisson(STEP_FROM * capacity_per_s, before_s, images, chance)
-    fast = poisson(STEP_TO * capacity_per_s, pace.step_s, images, chance)
+    fast = poisson(STEP_TO * capacity_per_s, step_s, images, chance)
     arrivals = [*slow, *(Arrival(before_s + due_s, source) for due_s, source in fast)]
     load = Load(running.send, timeout_s=DEADLINE_S)
     await load.open(arrivals)
+    return step_figures(load.outcomes, before_s, before_s + median_s, before_s + step_s, window_s)
+
+
+def windows_of(capacity_per_s: float, median_s: float, step_s: float) -> tuple[float, float]:
+    """How long a window is, and how long the step has to be so that two of them fit: a second, or a hundred images.
+
+    Of contestants so slow that this would take more than `LONGEST_STEP_S`, windows are shorter.
+    """
     window_s = max(1.0, WINDOW_IMAGES / capacity_per_s)
-    end_s = before_s + pace.step_s
-    return step_figures(load.outcomes, before_s, before_s + median_s, end_s, window_s), before_s
+    longer_s = min(max(step_s, LONGEST_STEP_S), max(step_s, median_s + 2 * window_s))
+    return min(window_s, (longer_s - median_s) / 2), longer_s
 
 
 def step_figures(
@@ -167,7 +174,8 @@ def step_figures(
         window_s: length of each; they stand beside each other, and what is left at the end is shorter than one.
     """
     good = [outcome.ended_s for outcome in outcomes if outcome.within(DEADLINE_S)]
-    count = max(1, int((end_s - begin_s) / window_s))
+    # A rounding error must not cost a window.
+    count = max(1, int((end_s - begin_s) / window_s + 1e-6))
     edges = [begin_s + number * window_s for number in range(count)]
     goodput = tuple(sum(edge <= ended_s < edge + window_s for ended_s in good) / window_s for edge in edges)
     loaded = [outcome for outcome in outcomes if outcome.due_s >= step_s]
@@ -199,7 +207,7 @@ async def run_stint(running: Running, images: int, pace: Pace, *, whole: bool) -
     capacity_per_s = best.answered_per_s
     least = next(row for row in closed if row.answered_per_s >= REACHED * capacity_per_s)
     loads = [await _open(running, factor, capacity_per_s, images, pace.open_s) for factor in LOADS]
-    step, _ = await _step(running, capacity_per_s, least.p50_ms / 1000, images, pace)
+    step = await _step(running, capacity_per_s, least.p50_ms / 1000, images, pace)
     # What a server still computes for callers who left is not capacity that it lost: a moment to end that.
     await _closed(running, best.callers, images, 1.0)
     after = await _closed(running, best.callers, images, pace.closed_s)

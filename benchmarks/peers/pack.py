@@ -27,6 +27,7 @@ __all__ = ["PACKED", "main"]
 LITSERVE = (
     "litserve==0.2.19", "fastapi==0.165.0", "starlette==1.10.0", "uvicorn==0.54.0", "python-multipart==0.0.34",
     "pyzmq==27.3.0",
+    "opentelemetry-api==1.45.2", "httptools==0.9.0",
 )  # fmt: skip
 # By folder: packages with all that they need and the machine lacks.
 PACKED: dict[str, tuple[str, ...]] = {
@@ -39,7 +40,7 @@ PACKED: dict[str, tuple[str, ...]] = {
     ),
     "litserve": LITSERVE,
     "litserve-ultralytics": (*LITSERVE, "ultralytics==8.4.190", "ultralytics-thop==2.2.3"),
-    "mosec": ("mosec==0.9.8", "msgspec==0.23.0"),
+    "mosec": ("mosec==0.9.8", "msgspec==0.23.0", "defspec==0.7.1", "offapi==0.1.4"),
 }  # fmt: skip
 MODELS = {"detection": ("text-small",), "recognition": ("ppocrv5-mobile",)}
 SAMPLES = ("bus.jpg", "page.png")

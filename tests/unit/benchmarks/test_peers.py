@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from benchmarks.peers import wires
-from benchmarks.peers.course import step_figures
+from benchmarks.peers.course import step_figures, windows_of
 from benchmarks.peers.figures import Figures, equal_share
 from benchmarks.peers.pictures import draw
 from benchmarks.peers.report import rows, summary
@@ -144,6 +144,16 @@ def test_no_window_of_a_step_is_left_out() -> None:
     assert found.goodput_per_s == (10.0, 0.0, 0.0)
     assert found.refused_ms[2] == pytest.approx(20, abs=0.1)
     assert found.outcomes == {"ok": 6, "refused": 1}
+
+
+@pytest.mark.parametrize(
+    ("capacity_per_s", "window_s", "step_s"),
+    [(200.0, 1.0, 12.0), (20.0, 5.0, 12.0), (10.0, 10.0, 20.5), (2.0, 14.75, 30.0)],
+)
+def test_two_windows_fit_into_every_step(capacity_per_s: float, window_s: float, step_s: float) -> None:
+    assert windows_of(capacity_per_s, 0.5, 12.0) == (pytest.approx(window_s), pytest.approx(step_s))
+    outcomes = [Outcome(number / 10, number / 10, number / 10, Answer(OK)) for number in range(10 * 60)]
+    assert len(step_figures(outcomes, 2.0, 2.5, 2.0 + step_s, window_s).goodput_per_s) >= 2
 
 
 def test_every_framework_is_asked_as_it_reads() -> None:
