@@ -17,6 +17,10 @@ import numpy as np
 from pytriton.model_config import DynamicBatcher, ModelConfig, QueuePolicy, Tensor
 from pytriton.triton import Triton, TritonConfig
 from settings import Settings, reader_of, settings
+from tritonclient.utils import InferenceServerException
+
+# The halves of PyTriton have a second to find each other, which is not enough for them on every machine.
+ATTEMPTS = 5
 
 
 def instance_of(told: Settings) -> Callable[[list[Any]], list[dict[str, np.ndarray]]]:
@@ -32,9 +36,8 @@ def instance_of(told: Settings) -> Callable[[list[Any]], list[dict[str, np.ndarr
     return read
 
 
-def main() -> None:
+def serve(told: Settings) -> None:
     """Serve until told to end."""
-    told = settings()
     # Images differ in size, so nothing is gained by a batch of them.
     model = ModelConfig(max_batch_size=1)
     if told.queue:
@@ -53,4 +56,10 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    for attempt in range(ATTEMPTS):
+        try:
+            serve(settings())
+            break
+        except InferenceServerException:
+            if attempt == ATTEMPTS - 1:
+                raise
