@@ -104,7 +104,10 @@ def main() -> int:
     parser.add_argument("--peer-python", type=Path, default=Path(sys.executable), help="of peers: 3.12 or newer")
     parser.add_argument("--other", type=Path, help="checkout of an earlier version, with its .venv, as `earlier`")
     parser.add_argument("--json", type=Path, default=Path("out/accuracy.json"))
-    parser.add_argument("--score-only", action="store_true", help="of what was read before")
+    parser.add_argument("--jobs", type=int, default=1, help="processes of a reader side by side, each with a core")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--read-only", action="store_true", help="judge nothing, for a machine that is lent to read")
+    only.add_argument("--score-only", action="store_true", help="of what was read before")
     parser.add_argument("--report", action="store_true", help=f"write docs/accuracy.md out of {MEASURED.name} alone")
     parser.add_argument("--remark", nargs="+", default=[], help="sentences about this run, for the page")
     parser.add_argument("--keep", action="store_true", help=f"put the figures into {MEASURED.name}, and write the page")
@@ -118,7 +121,9 @@ def main() -> int:
     }
     if not options.score_only:
         for name in names:
-            read_all(name, pictures, Settings(options.peer_python, options.other), WORK)
+            read_all(name, pictures, Settings(options.peer_python, options.other), WORK, options.jobs)
+    if options.read_only:
+        return 0
     results = score(pictures, list(CONTESTANTS)) | {"remarks": options.remark}
     if options.keep:
         results["failures"] = report.draw_failures(results, pictures, WORK)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.accuracy.contestants import CONTESTANTS, Reader, Settings
 from benchmarks.accuracy.picture import Stored
@@ -36,37 +40,77 @@ class Reading:
     cpu_s: float | None = None
 
 
-def read_all(name: str, pictures: Mapping[str, Sequence[Stored]], settings: Settings, work: Path) -> None:
-    """Let one contestant read whatever it has not read yet."""
+def read_all(
+    name: str, pictures: Mapping[str, Sequence[Stored]], settings: Settings, work: Path, jobs: int = 1
+) -> None:
+    """Let one contestant read whatever it has not read yet.
+
+    Args:
+        name: of the contestant.
+        pictures: by class.
+        settings: of this machine.
+        work: folder for what is kept. Each reading is, as it comes.
+        jobs: how many of its processes read side by side. More than one have a core each.
+
+    Raises:
+        SystemExit: it ended, or does not answer.
+    """
     contestant = CONTESTANTS[name]
     fingerprint = contestant.fingerprint(settings)
     folder = work / "readings" / name
-    missing = {
-        kind: todo
+    tasks = [
+        _Task(kind, number, stored, timed=place < TIMED)
         for kind, found in pictures.items()
-        if (
-            todo := [
-                item for item in enumerate(found) if not _current(_file(folder, kind, item[0]), item[1], fingerprint)
-            ]
+        for place, (number, stored) in enumerate(
+            item for item in enumerate(found) if not _current(_file(folder, kind, item[0]), item[1], fingerprint)
         )
-    }
-    if not missing:
+    ]
+    if not tasks:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with Reader(contestant.command(settings, work), work / f"{name}.log", contestant.folder(settings)) as reader:
-        for kind, todo in missing.items():
-            answers = [reader.read(stored.path) for _, stored in todo]
-            for place, ((number, stored), answer) in enumerate(zip(todo, answers, strict=True)):
+    command, where = contestant.command(settings, work), contestant.folder(settings)
+    waiting, cores = _Shared(tasks), sorted(os.sched_getaffinity(0))
+    jobs = min(jobs, len(tasks))
+
+    def read(job: int) -> None:
+        if jobs > 1:
+            # Of this thread alone, and of the processes that it starts.
+            os.sched_setaffinity(0, {cores[job % len(cores)]})
+        with Reader(command, work / f"{name}.log", where) as reader:
+            for task in waiting:
+                answer = reader.read(task.stored.path)
                 first = answer.pop("cpu_s")
-                again = reader.read(stored.path, again=True)["cpu_s"] if place < TIMED else None
-                record = {"digest": stored.digest, "fingerprint": fingerprint, "first_cpu_s": first, "cpu_s": again}
+                again = reader.read(task.stored.path, again=True)["cpu_s"] if task.timed else None
+                record = {"digest": task.stored.digest, "fingerprint": fingerprint}
+                record |= {"first_cpu_s": first, "cpu_s": again}
                 text = json.dumps(record | answer, ensure_ascii=False)
-                _file(folder, kind, number).write_text(text + "\n", encoding="utf-8")
-            failed = [answer["error"] for answer in answers if answer.get("error")]
-            print(
-                f"{name}: {kind}, {len(todo)} pictures" + (f", {len(failed)} refused: {failed[0]}" if failed else ""),
-                flush=True,
-            )
+                _file(folder, task.kind, task.number).write_text(text + "\n", encoding="utf-8")
+                refused = f" refused: {answer['error']}" if answer.get("error") else ""
+                print(f"{name}: {task.kind} {task.number}{refused}", flush=True)
+
+    with ThreadPoolExecutor(jobs) as threads:
+        for done in [threads.submit(read, job) for job in range(jobs)]:
+            done.result()
+
+
+class _Task(NamedTuple):
+    """One picture to be read, and whether it is read once more for its CPU time."""
+
+    kind: str
+    number: int
+    stored: Stored
+    timed: bool
+
+
+class _Shared(Iterator[_Task]):
+    """Tasks that several threads take from."""
+
+    def __init__(self, tasks: Iterable[_Task]) -> None:
+        self._tasks, self._lock = iter(tasks), threading.Lock()
+
+    def __next__(self) -> _Task:
+        with self._lock:
+            return next(self._tasks)
 
 
 def kept(name: str, kind: str, pictures: Sequence[Stored], work: Path) -> list[Reading] | None:

@@ -13,7 +13,7 @@ class InstantRecogniser:
     """Reads the same word in every crop, without looking."""
 
     crop_spec = CropSpec(height=48, max_width=1920)
-    buckets = (64, 96, 128, 160, 192, 256, 320, 400, 512, 720, 1120, 1920)
+    buckets = (64, 96, 128, 160, 192, 256, 320, 400, 512, 640, 800, 1024, 1280, 1600, 1920)
 
     def setup(self, device: str) -> None:
         """Nothing to load."""

@@ -72,7 +72,7 @@ class DetectionConfig(StageConfig):
         ge=STRIDE,
         le=_MAX_SIDE_PX,
         multiple_of=STRIDE,
-        description="Longer side of the input; default the model's, 1280 for DB models.",
+        description="Longer side of the input; default the model's, 960 for DB models.",
     )
     shapes: tuple[Shape, ...] = Field(
         (),
@@ -82,7 +82,8 @@ class DetectionConfig(StageConfig):
     scale: ScaleKey | None = Field(
         None,
         description="How large an image is shown: fast is as one input, auto shows parts larger where letters are "
-        "small, a number is a part of its size. Default auto for DB models, which alone know more than fast.",
+        "small, a number is a part of its size. Default auto for DB models, fast for others; models of upright boxes "
+        "and DB models alone know more than fast.",
     )
     confidence: float | None = Field(
         None, gt=0, le=1, description="Least confidence of a region; default the model's own, else 0.25."

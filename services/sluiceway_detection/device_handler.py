@@ -30,7 +30,7 @@ from sluiceway_detection.handler import DetectionFacts, WorkerSettings
 from sluiceway_detection.heap import settle_heap
 from sluiceway_detection.input_shapes import Inputs, InputShape
 from sluiceway_detection.job import DetectionAnswer, DetectionJob
-from sluiceway_detection.looks import Look, looks_of
+from sluiceway_detection.looks import Look, knows_scales, looks_of, usual_scale
 from sluiceway_detection.model_card import ModelCard
 from sluiceway_detection.pixels import image_of
 from sluiceway_detection.postprocess import DEFAULT_CONFIDENCE, DEFAULT_IOU, Output
@@ -149,7 +149,8 @@ class DeviceHandler:
             backend.card.iou or DEFAULT_IOU,
             precision_reason=backend.precision_reason,
             enlarges=backend.inputs.enlarges,
-            scales=backend.card.map_reading is not None,
+            scales=knows_scales(backend.card),
+            scale=usual_scale(backend.card),
         )
 
     def run(self, batch: Sequence[Payload]) -> Sequence[Payload | SluicewayError]:

@@ -18,6 +18,7 @@ from sluiceway_runtime.documents.limits import DocumentLimits
 from sluiceway_runtime.documents.pages import DocumentPage
 from sluiceway_runtime.errors import SluicewayError, StartupError
 from sluiceway_runtime.images.limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, ImageLimits
+from sluiceway_runtime.images.scale import Scale
 from sluiceway_runtime.pool.payload import Payload
 
 from sluiceway_detection.backends import Backend, BackendSpec, open_backend
@@ -28,6 +29,7 @@ from sluiceway_detection.detector import Engine, ModelDetector, load_detector
 from sluiceway_detection.heap import settle_heap
 from sluiceway_detection.input_shapes import Inputs, InputShape
 from sluiceway_detection.job import DetectionAnswer, DetectionJob
+from sluiceway_detection.looks import knows_scales, usual_scale
 from sluiceway_detection.pixels import image_of
 from sluiceway_detection.postprocess import DEFAULT_CONFIDENCE, DEFAULT_IOU, Selection
 from sluiceway_detection.precision import choose_precision
@@ -122,6 +124,8 @@ class DetectionFacts:
     any_shape: bool = False
     scales: bool = False
     """Whether the model knows another scale than `fast`."""
+    scale: Scale = "fast"
+    """Of requests that name none, where the configuration does not either."""
 
     @property
     def inputs(self) -> Inputs | None:
@@ -200,7 +204,8 @@ class DetectionHandler:
             backend.card.iou or DEFAULT_IOU,
             enlarges=backend.inputs.enlarges,
             any_shape=backend.inputs.any_shape,
-            scales=backend.card.map_reading is not None,
+            scales=knows_scales(backend.card),
+            scale=usual_scale(backend.card),
         )
         return facts, backend
 

@@ -16,8 +16,9 @@ from sluiceway_detection.thresholds import NONE_KNOWN, PP_OCR_PIXELS, YOLO_PIXEL
 
 __all__ = ["ModelCard", "read_card"]
 
-# Of the input of a DB model. A4 at 300 dpi is then shown at a third of its size, where print of 6 pt is still found.
-LONGEST_PX = 1280
+# Of the input of a DB model. A4 at 300 dpi is then shown at a quarter of its size, where print of 8 pt is found as well
+# as at a third, for little more than half of the computing; what is smaller is looked at again, larger.
+LONGEST_PX = 960
 # What PP-OCR takes for models that come without an inference.yml.
 MAP_CONFIDENCE = 0.6
 _MOST_CLASSES = 100_000  # ours: numbers may have gaps, and a mad one must not fill the memory with what is between

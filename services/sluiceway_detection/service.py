@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 from collections import Counter
@@ -22,6 +21,7 @@ from sluiceway_runtime.inference import SERVICE, Models, add_inference
 from sluiceway_runtime.inference.port import InferencePort
 from sluiceway_runtime.logs import LogStyle
 from sluiceway_runtime.metrics.pool import show_pool
+from sluiceway_runtime.own_process import answer_of
 from sluiceway_runtime.pool import Placement, Pool, PoolLimits, WorkerSpec
 from sluiceway_runtime.recorder import Recorder
 from sluiceway_runtime.server.main import Installation
@@ -188,7 +188,9 @@ class DetectionService:
         facts = pool.facts[0]["detection"]
         assert isinstance(facts, DetectionFacts)
         if config.scale not in (None, "fast") and not facts.scales:
-            raise StartupError(f"detection.scale: {config.scale} is for DB models; this one knows fast alone")
+            raise StartupError(
+                f"detection.scale: {config.scale} is for models of boxes or maps; this one knows fast alone"
+            )
         self.identity, self.facts = identity, facts
         self.group = group_of(identity, facts.classes, facts.crop_longest_px)
         self.precision_reason = facts.precision_reason or self.precision_reason
@@ -288,7 +290,13 @@ class DetectionService:
             return settings
         choice = precision.settled(spec)
         if choice is None:
-            choice = await _choose(precision.command(spec, placement.cores), self._config.start_timeout_s)
+            answer = await answer_of(
+                precision.command(spec, placement.cores),
+                what="trying the model",
+                timeout_s=self._config.start_timeout_s,
+                key="detection.start_timeout_s",
+            )
+            choice = precision.Choice(**answer)
         self.precision_reason = choice.reason
         return replace(settings, precision=choice.precision)
 
@@ -312,30 +320,3 @@ def _threads_of(pid: int | None, facts: Sequence[Mapping[str, Any]]) -> dict[str
         "threads_busy": use.busy if use is not None else None,
         "thread_caps": dict(process["thread_caps"]),
     }
-
-
-async def _choose(command: list[str], timeout_s: float) -> precision.Choice:
-    """Run the trial in its own process; it does not outlive this call.
-
-    Raises:
-        StartupError: with what the process said.
-    """
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(timeout_s):
-            output, faults = await process.communicate()
-    except TimeoutError as error:
-        raise StartupError(f"trying the model took longer than detection.start_timeout_s ({timeout_s:g} s)") from error
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode != 0:
-        lines = faults.decode(errors="replace").strip().splitlines()
-        raise StartupError(lines[-1] if lines else f"trying the model ended with exit code {process.returncode}")
-    return precision.Choice(**json.loads(output))

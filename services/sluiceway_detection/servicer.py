@@ -236,7 +236,7 @@ class DetectionServicer:
             config.max_detections,
             facts.classes,
             facts.image_sizes,
-            config.scale or ("auto" if facts.scales else "fast"),
+            config.scale or facts.scale,
             config.class_agnostic,
             facts.scales,
         )

@@ -19,7 +19,7 @@ from sluiceway_recognition.backends.batches import GraphSettings
 from sluiceway_recognition.plan import ModelPlan
 from sluiceway_recognition.types import Head
 
-__all__ = ["agreeing_backend", "outputs_differ", "trial_crops"]
+__all__ = ["TRIAL_WIDTH", "agreeing_backend", "outputs_differ", "trial_crops"]
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ _LEAST_SAME, _LARGEST_SHIFT = 0.95, 0.1
 # Cosine of an embedding with itself in f32.
 _LEAST_ALIKE = 0.99
 # Columns of a line that is tried; what is wider takes longer and says no more.
-_TRIAL_WIDTH = 320
+TRIAL_WIDTH = 320
 
 
 def agreeing_backend(
@@ -52,7 +52,7 @@ def agreeing_backend(
     """
     if backend.precision == "f32":
         return backend
-    width = next((bucket for bucket in plan.buckets if bucket >= _TRIAL_WIDTH), plan.buckets[-1])
+    width = next((bucket for bucket in plan.buckets if bucket >= TRIAL_WIDTH), plan.buckets[-1])
     crops = trial_crops(plan.crop_spec.height, width)
     fault = outputs_differ(plan.head, backend.alone("f32", crops), backend.alone(backend.precision, crops))
     if fault is None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import grpc.aio
@@ -13,16 +14,19 @@ from prometheus_client import CollectorRegistry
 from sluiceway_runtime import cores, devices, weights
 from sluiceway_runtime.account import MemoryBudget
 from sluiceway_runtime.clock import monotonic
+from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.inference import SERVICE, Models, add_inference
 from sluiceway_runtime.inference.port import InferencePort
 from sluiceway_runtime.logs import LogStyle
 from sluiceway_runtime.metrics.pool import show_pool
+from sluiceway_runtime.own_process import answer_of
 from sluiceway_runtime.pool import Pool, PoolLimits, WorkerSpec
 from sluiceway_runtime.recorder import Recorder
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.stories import SERVICE as STORIES
 from sluiceway_runtime.stories import add_stories
 
+from sluiceway_recognition import precision
 from sluiceway_recognition.backends import library_of
 from sluiceway_recognition.backends.batches import GraphSettings
 from sluiceway_recognition.config import RecognitionConfig
@@ -124,6 +128,7 @@ class RecognitionService:
         found = await asyncio.to_thread(devices.resolve, config.device)
         placements = cores.plan(config, found)
         plans = await asyncio.to_thread(plan_models, config.models, self._find, self._section)
+        plans = await self._with_precision(plans, placements[0])
         on_gpu = placements[0].device != "cpu"
         max_batch = config.max_batch or (GPU_BATCH if on_gpu else CPU_BATCH)
         credits_each = GPU_CREDITS if on_gpu else 1
@@ -211,6 +216,24 @@ class RecognitionService:
             await self.http.close()
         if self.pool is not None:
             await self.pool.close()
+
+    async def _with_precision(self, plans: tuple[ModelPlan, ...], placement: Placement) -> tuple[ModelPlan, ...]:
+        """Decide once, for all workers; see `precision`."""
+        open_ = precision.undecided(plans, placement.device)
+        if not open_:
+            return plans
+        answers = await answer_of(
+            precision.command(open_, placement.cores),
+            what="trying the models",
+            timeout_s=self._config.start_timeout_s,
+            key=f"{self._section}.start_timeout_s",
+        )
+        chosen = {plan.name: precision.Choice(*answer) for plan, answer in zip(open_, answers, strict=True)}
+        for name, choice in chosen.items():
+            log.info("%s computes in %s: %s", name, choice.precision, choice.reason)
+        return tuple(
+            replace(plan, precision=chosen[plan.name].precision) if plan.name in chosen else plan for plan in plans
+        )
 
     def _find(self, name: str) -> weights.Weights:
         return weights.resolve(name, kind=KIND, auto_pull=self._auto_pull)

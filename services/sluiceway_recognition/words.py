@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from sluiceway_runtime.errors import ModelFailed
@@ -20,8 +21,8 @@ __all__ = ["ink_of", "widest_white", "with_words", "words_of"]
 
 # Of the way from paper to ink: what is darker (or, on dark paper, lighter) counts as ink.
 _INK = 0.4
-# Percentile of the distance from paper: of the pixels of a line a tenth and more are ink.
-_INKY = 97
+# Share of the pixels below the usual distance of ink from paper: of those of a line a tenth and more are ink.
+_INKY = 0.97
 # Grey values from paper to ink below which there is nothing to be seen.
 _LEAST_CONTRAST = 16
 # Of a crop. Where more is ink, it is a photograph, and pixels say nothing of letters.
@@ -30,6 +31,8 @@ _MOST_INK = 0.55
 # white may lie within a letter (below the dot of an i).
 _REACH = 0.7
 _WITHIN = 0.16
+
+_MEAN_OF_COLOURS = np.full((1, 3), 1 / 3, np.float32)
 
 Crops = Sequence[NDArray[np.uint8]]
 Parts = tuple[float, float, float, float]
@@ -105,13 +108,28 @@ def _split(answer: TextAnswer) -> list[_Span]:
 
 def ink_of(crop: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
     """Which pixels are ink; None where none can be told from paper."""
-    grey = crop.mean(axis=2, dtype=np.float32)
-    distance = np.abs(grey - np.median(grey))
-    full = float(np.percentile(distance, _INKY))
+    grey = cv2.transform(crop, _MEAN_OF_COLOURS)
+    # Of whole grey values a histogram says all that sorting pixels would, in a tenth of the time.
+    paper = _value_at(_histogram(grey), 0.5)
+    distance = cv2.absdiff(grey, np.array([paper], np.float64))
+    distances = _histogram(distance)
+    full = _value_at(distances, _INKY)
     if full < _LEAST_CONTRAST:
         return None
-    ink: NDArray[np.bool_] = distance > _INK * full
-    return None if ink.mean() > _MOST_INK else ink
+    least = int(_INK * full) + 1
+    if distances[least:].sum() > _MOST_INK * distance.size:
+        return None
+    return np.asarray(distance >= least)
+
+
+def _histogram(values: NDArray[Any]) -> NDArray[Any]:
+    """How many there are of each grey value, [256]."""
+    return np.asarray(cv2.calcHist([values], [0], None, [256], [0, 256])).ravel()
+
+
+def _value_at(histogram: NDArray[Any], share: float) -> int:
+    """The value that this share of all lies below or at."""
+    return int(np.searchsorted(histogram.cumsum(), share * histogram.sum()))
 
 
 def _edges(spans: Sequence[_Span], width: int, height: int, columns: NDArray[np.bool_] | None) -> list[tuple[int, int]]:

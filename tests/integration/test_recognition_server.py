@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import logging
 import os
 import random
+import sys
 from pathlib import Path
 
 import grpc
@@ -19,6 +21,7 @@ from openvino import opset13 as ops
 from PIL import Image
 from prometheus_client import generate_latest
 from recognition_serving import ALONE, ask, line, raw, serving
+from sluiceway_recognition import precision
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_recognition.group import group_of
 from sluiceway_recognition.service import CPU_BATCH, RecognitionService
@@ -303,3 +306,17 @@ async def test_weights_that_are_not_there_fail_at_start(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match=r"recognition\.models\.a: the weights file .*b\.onnx does not exist"):
         await service.start()
     await service.close()
+
+
+@pytest.mark.parametrize("chosen", ["f32", "bf16"])
+async def test_all_workers_compute_as_a_trial_before_their_start_chose(
+    monkeypatch: pytest.MonkeyPatch, chosen: str
+) -> None:
+    monkeypatch.setattr(precision, "undecided", lambda plans, _device: list(plans))
+    answer = json.dumps([[chosen, "it was tried"]])
+    monkeypatch.setattr(precision, "command", lambda _plans, _cores: [sys.executable, "-c", f"print({answer!r})"])
+    async with serving(workers=2) as (service, _):
+        assert service.pool is not None
+        for facts in service.pool.facts:
+            (model,) = facts["models"]
+            assert model.precision == chosen

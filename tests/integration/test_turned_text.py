@@ -29,6 +29,11 @@ def reader() -> tuple[RecognitionHandler, ModelFacts]:
     return handler, facts
 
 
+def rows_of(line: np.ndarray) -> np.ndarray:
+    """The rows in which there is ink."""
+    return np.flatnonzero((line < 128).any(axis=(1, 2)))
+
+
 def words_running_down() -> list[tuple[str, np.ndarray]]:
     """Words of several sizes, turned clockwise by 90 degrees, with paper around them."""
     chance = random.Random(5)
@@ -38,7 +43,7 @@ def words_running_down() -> list[tuple[str, np.ndarray]]:
     for _ in range(COUNT):
         word = chance.choice(long)
         line = render(word, chance.choice([24, 30, 34]))
-        rows = np.flatnonzero((line < 128).any(axis=(1, 2)))
+        rows = rows_of(line)
         line = np.rot90(line[max(0, rows[0] - 4) : rows[-1] + 5], -1)
         made.append((word, np.pad(line, ((MARGIN_PX,) * 2, (MARGIN_PX,) * 2, (0, 0)), constant_values=255)))
     return made
@@ -91,6 +96,19 @@ def test_lines_that_stand_on_their_heads_are_read(reader: tuple[RecognitionHandl
         for answer, upright in zip(turned, as_they_are, strict=True)
     )
     assert same >= 0.97 * len(lines)
+
+
+def test_short_words_upside_down_are_read(reader: tuple[RecognitionHandler, ModelFacts]) -> None:
+    handler, facts = reader
+    chance = random.Random(8)
+    drawn = [render(word, chance.choice([24, 30, 34])) for word in ("Sum", "ISBN", "No.", "and", "house", *WORDS)]
+    inked = [line[max(0, rows[0] - 4) : rows[-1] + 5] for line in drawn if len(rows := rows_of(line))]
+    short = [line for line in inked if line.shape[1] <= 4 * line.shape[0]][:COUNT]
+    upright = [read(handler, facts.name, line) for line in short]
+    assert {answer.rotation_degrees for answer in upright} == {0}
+    turned = [read(handler, facts.name, np.rot90(line, 2)) for line in short]
+    same = sum(b.rotation_degrees == 180 and b.text == a.text for a, b in zip(upright, turned, strict=True))
+    assert same >= 0.9 * len(short)
 
 
 def test_lines_that_run_up_are_read(reader: tuple[RecognitionHandler, ModelFacts]) -> None:

@@ -27,7 +27,7 @@ CONFIDENCE = 0.3
 IOU = 0.3
 # The sizes that the services bring pictures and crops to: part of what is compared, so written out once more.
 INPUT_SHAPES = ((768, 768), (576, 768), (768, 576))
-WIDTH_BUCKETS = (64, 96, 128, 160, 192, 256, 320, 400, 512, 720, 1120, 1920)
+WIDTH_BUCKETS = (64, 96, 128, 160, 192, 256, 320, 400, 512, 640, 800, 1024, 1280, 1600, 1920)
 CROP_HEIGHT = 48
 GREY = 114
 # Of text-nano and text-small; the latter also finds pictures, which are not read.

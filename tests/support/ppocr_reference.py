@@ -12,7 +12,7 @@ from sluiceway_runtime import weights
 __all__ = ["BUCKETS", "Reference", "reference_of"]
 
 # The widths that crops are padded to, written out a second time so that a change of the product is noticed.
-BUCKETS = (64, 96, 128, 160, 192, 256, 320, 400, 512, 720, 1120, 1920)
+BUCKETS = (64, 96, 128, 160, 192, 256, 320, 400, 512, 640, 800, 1024, 1280, 1600, 1920)
 
 
 class Reference:

@@ -29,7 +29,7 @@ from sluiceway_simulation.stages.worker import SimulatedPool, Workbench
 
 __all__ = ["DetectionService", "RecognitionService", "StagePlan", "StageService"]
 
-BUCKETS = (64, 96, 128, 160, 192, 256, 320, 400, 512, 720, 1120, 1920)
+BUCKETS = (64, 96, 128, 160, 192, 256, 320, 400, 512, 640, 800, 1024, 1280, 1600, 1920)
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,7 +147,7 @@ def _scale(options: pb.DetectOptions, defaults: Defaults) -> Scale:
     except ValueError as error:
         raise _invalid("scale", str(error)) from None
     if scale != "fast" and not defaults.scales:
-        raise _invalid("scale", f"{options.scale} is for DB models; this one knows fast alone")
+        raise _invalid("scale", f"{options.scale} is for models of boxes or maps; this one knows fast alone")
     return scale
 
 

@@ -51,7 +51,7 @@ class DetectOptions(_message.Message):
     """How large the image is shown to the model. "fast": as one input, shrunk where it is larger than that. "auto": likewise,
     and where its letters are too small so, in parts that are shown larger. A decimal number above 0, at most 4: at that
     part of its size, in parts where it is larger than an input. What one image may cost is bounded; the notice IMAGE_SCALED
-    says where that was not enough. Models of another family than DB know "fast" alone. Default: the configuration's.
+    says where that was not enough. Only models of maps (DB) and of upright boxes know more than "fast". Default: the configuration's.
     """
     class_agnostic: _builtins.bool
     """Whether regions of different classes are compared for overlap, too. Default: the configuration's, normally false.

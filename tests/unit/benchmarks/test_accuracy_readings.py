@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,15 +17,24 @@ from benchmarks.accuracy.picture import Stored
 from benchmarks.accuracy.readings import kept, read_all, record, recorded
 
 ROOT = Path(__file__).parents[3]
-# Says how often it was started and asked, in the words that it "reads".
+# Notes what it is asked for, and by which process on which cores. Of "bad" it says that it is none; of "end" it dies.
 READER = """
-import json, pathlib, sys
-count = pathlib.Path(json.loads(sys.argv[1])["count"])
+import json, os, pathlib, sys
+options = json.loads(sys.argv[1])
+count, met = pathlib.Path(options["count"]), pathlib.Path(options["met"])
+cores = "-".join(map(str, sorted(os.sched_getaffinity(0))))
 print(json.dumps({"ready": True}), flush=True)
 for line in sys.stdin:
     path = json.loads(line)["path"]
-    count.write_text(count.read_text() + pathlib.Path(path).stem + " ")
     name = pathlib.Path(path).stem
+    with count.open("a") as notes:
+        notes.write(name + " ")
+    with met.open("a") as notes:
+        notes.write(f"{os.getpid()}:{cores} ")
+    if name == "end":
+        sys.exit(1)
+    while len({note.split(":")[0] for note in met.read_text().split()}) < options["wait_for"]:
+        pass
     answer = {"error": "ValueError: no picture"} if name == "bad" else {"lines": ["read " + name]}
     print(json.dumps(answer | {"cpu_s": 0.25}), flush=True)
 """
@@ -42,21 +53,21 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     count, script = tmp_path / "count", tmp_path / "reader.py"
     count.touch()
     script.write_text(READER)
-    made = Contestant("A reader", str(script), options={"count": str(count)})
-    monkeypatch.setitem(CONTESTANTS, "reader", made)
+    options = {"count": str(count), "met": str(tmp_path / "met"), "wait_for": 1}
+    monkeypatch.setitem(CONTESTANTS, "reader", Contestant("A reader", str(script), options=options))
     # Of all our code; the fake reads with none of it.
     monkeypatch.setattr(contestants, "_sources", lambda _checkout: "")
     return count
 
 
-def read(pictures: dict[str, list[Stored]], work: Path) -> None:
-    read_all("reader", pictures, Settings(Path(sys.executable)), work)
+def read(pictures: dict[str, list[Stored]], work: Path, jobs: int = 1) -> None:
+    read_all("reader", pictures, Settings(Path(sys.executable)), work, jobs)
 
 
 def test_what_was_read_is_not_read_again(pictures: dict[str, list[Stored]], asked: Path, tmp_path: Path) -> None:
     read(pictures, tmp_path)
     # Some are looked at once more, for their CPU time.
-    assert asked.read_text().split() == ["a", "b", "c", "bad", "a", "b"]
+    assert asked.read_text().split() == ["a", "a", "b", "b", "c", "bad"]
     found = kept("reader", "signs", pictures["signs"], tmp_path)
     assert found is not None
     assert [item.lines for item in found] == [("read a",), ("read b",), ("read c",), ()]
@@ -64,6 +75,35 @@ def test_what_was_read_is_not_read_again(pictures: dict[str, list[Stored]], aske
     assert found[3].error == "ValueError: no picture"
     read(pictures, tmp_path)
     assert len(asked.read_text().split()) == 6
+
+
+def test_each_reading_is_kept_as_it_comes(pictures: dict[str, list[Stored]], asked: Path, tmp_path: Path) -> None:
+    last = tmp_path / "end.png"
+    last.write_bytes(b"end")
+    pictures["signs"].append(Stored(last, ("read",)))
+    with pytest.raises(SystemExit, match="gave no answer"):
+        read(pictures, tmp_path)
+    assert kept("reader", "signs", pictures["signs"], tmp_path) is None
+    asked.write_text("")
+    with pytest.raises(SystemExit, match="gave no answer"):
+        read(pictures, tmp_path)
+    assert asked.read_text().split() == ["end"]
+
+
+def test_pictures_are_shared_by_processes_with_a_core_each(
+    pictures: dict[str, list[Stored]], asked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    reader = CONTESTANTS["reader"]
+    monkeypatch.setitem(CONTESTANTS, "reader", replace(reader, options=reader.options | {"wait_for": 2}))
+    read(pictures, tmp_path, jobs=2)
+    assert sorted(asked.read_text().split()) == ["a", "a", "b", "b", "bad", "c"]
+    processes = dict(note.split(":") for note in (tmp_path / "met").read_text().split())
+    assert sorted(processes.values()) == sorted(str(cores[job % len(cores)]) for job in range(2))
+    found = kept("reader", "signs", pictures["signs"], tmp_path)
+    assert found is not None
+    assert [item.lines for item in found] == [("read a",), ("read b",), ("read c",), ()]
+    assert sorted(os.sched_getaffinity(0)) == cores
 
 
 def test_a_picture_that_changed_is_read_again(pictures: dict[str, list[Stored]], asked: Path, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_listed_shapes_hold_small_images_as_they_are(model: Path, backend: str) 
     detector = ModelDetector(open_backend(backend, spec))
     assert detector.image_sizes == (128,)
     whole = ModelDetector(open_backend(backend, BackendSpec(model, "cpu", 1, "f32", known=KNOWN)))
-    assert whole.image_sizes == (1280,)
+    assert whole.image_sizes == (960,)
     image = picture(60, 100)
     (listed,), (as_it_is,) = detector.detect([image], [ANY]), whole.detect([image], [ANY])
     assert len(listed) == len(as_it_is) == 1
@@ -83,7 +83,17 @@ def test_the_handler_tells_how_images_are_shown(model: Path) -> None:
     handler = build(WorkerSettings(weights=str(model), precision="f32", known=KNOWN).mapping())
     facts = handler.setup(Placement(0, "cpu", None, 1))["detection"]
     assert facts == DetectionFacts(
-        "openvino", "f32", "cpu", ("text",), (1280,), ((1280, 960),), 0.4, enlarges=False, any_shape=True, scales=True
+        "openvino",
+        "f32",
+        "cpu",
+        ("text",),
+        (960,),
+        ((960, 736),),
+        0.4,
+        enlarges=False,
+        any_shape=True,
+        scales=True,
+        scale="auto",
     )
     assert facts.inputs is not None
     assert facts.inputs.shape_of((40, 3000)) == (96, 3040)
@@ -92,7 +102,7 @@ def test_the_handler_tells_how_images_are_shown(model: Path) -> None:
 def test_bf16_is_held_against_f32(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
     backend = open_backend("onnx", BackendSpec(model, "cpu", 1, trial=True, known=KNOWN))
-    assert backend.inputs.shapes == ((640, 640),)
+    assert backend.inputs.shapes == ((480, 480),)
     shift = {"f32": 0.0, "bf16": 0.01}
 
     def infer(images: list[np.ndarray]) -> list[np.ndarray]:

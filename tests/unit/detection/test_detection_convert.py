@@ -76,7 +76,7 @@ def test_what_is_given_counts() -> None:
         ({"scale": "0"}, "scale"),
         ({"scale": "nan"}, "scale"),
         ({"scale": "4.5"}, "scale"),
-        ({"scale": "auto"}, "scale: auto is for DB models"),
+        ({"scale": "auto"}, "scale: auto is for models of boxes or maps"),
     ],
 )
 def test_bad_options_are_named(options: dict[str, object], option: str) -> None:

@@ -29,7 +29,7 @@ EVERYTHING = Selection(confidence=0.4, iou=0.5)
 def handler() -> DetectionHandler:
     made = build(SETTINGS.mapping())
     facts = made.setup(PLACEMENT)["detection"]
-    assert facts == DetectionFacts("openvino", "f32", "cpu", ("0", "1", "2"), (96,), ((96, 64), (64, 96)))
+    assert facts == DetectionFacts("openvino", "f32", "cpu", ("0", "1", "2"), (96,), ((96, 64), (64, 96)), scales=True)
     assert pickle.loads(pickle.dumps(facts)) == facts
     return made
 

@@ -27,6 +27,9 @@ def test_the_smallest_shape_that_shows_as_much_is_chosen(image: tuple[int, int],
 
 def test_default_shapes() -> None:
     assert default_shapes(640) == ((640, 640), (480, 640), (640, 480))
+    # 720 is no multiple of 32; in 704 a photograph of 4:3 would not fit, and take the square.
+    assert default_shapes(960) == ((960, 960), (736, 960), (960, 736))
+    assert choose_shape((1080, 810), default_shapes(960)) == (960, 736)
     assert default_shapes(1024) == ((1024, 1024), (768, 1024), (1024, 768))
     assert default_shapes(32) == ((32, 32),)
 

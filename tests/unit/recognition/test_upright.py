@@ -72,15 +72,28 @@ def test_who_is_not_believed_to_stand_on_his_head_is_not_read_again() -> None:
 
 def test_the_second_reading_must_be_clearly_better() -> None:
     # A 6 on its head is as good a 9.
-    for second in (TextAnswer("9", 0.89), ModelFailed("no number")):
-        first = TextAnswer("6", 0.8)
-        assert Upright(Reader(second), Classifier()).settle([crop()], [first]) == [first]
+    for width, confidence in ((300, 0.89), (40, 0.79)):
+        for second in (TextAnswer("9", confidence), ModelFailed("no number")):
+            first = TextAnswer("6", 0.8)
+            assert Upright(Reader(second), Classifier()).settle([crop(100, width)], [first]) == [first]
 
 
 def test_without_a_classifier_every_doubtful_line_is_read_again() -> None:
     answers = [TextAnswer("umop", 0.6), TextAnswer("sure", 0.95)]
     settled = Upright(Reader(BETTER), None).settle([crop(0), crop(0)], answers)
     assert settled == [BETTER._replace(rotation_degrees=180), answers[1]]
+
+
+def test_a_short_word_that_reads_well_on_its_head_is_turned_where_the_classifier_is_sure() -> None:
+    word, line = crop(95, 100), crop(95, 300)
+    for first, second, turned in (("ON", 0.97, 180), ("NO.", 0.96, 0)):
+        settled = Upright(Reader(TextAnswer("NO.", second)), Classifier()).settle([word], [TextAnswer(first, 0.97)])
+        assert settled[0].rotation_degrees == turned
+    # Read with so much confidence, a line stands as it should, and so does a word that was read with more.
+    reader, classifier = Reader(BETTER), Classifier()
+    Upright(reader, classifier).settle([line, word], [TextAnswer("line", 0.97), TextAnswer("NO.", 0.99)])
+    assert not reader.seen
+    assert not classifier.shapes
 
 
 def test_of_a_short_word_the_classifier_must_be_sure() -> None:

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 
 async def run(*arguments: str) -> tuple[int | None, str, str]:
     # A process of its own: the command takes over the signals of the thread that it runs in.
@@ -47,3 +49,18 @@ async def test_no_pipeline_is_the_servers_own(server: Any, tmp_path: Path) -> No
     assert code == 0, complained
     assert [line.split()[0] for line in said.splitlines()[2:5]] == ["text", "hello", "world"]
     assert server.fake.requests[0].pipeline == ""
+
+
+@pytest.mark.parametrize(("typed", "asked"), [("auto", "auto"), ("fast", "fast"), ("0.5", "0.5"), ("1", "1.0")])
+async def test_how_large_the_detector_sees_an_image(server: Any, tmp_path: Path, typed: str, asked: str) -> None:
+    (tmp_path / "a.png").write_bytes(b"hello")
+    code, _, complained = await run(str(tmp_path / "a.png"), "--address", server.address, "--scale", typed)
+    assert code == 0, complained
+    assert server.fake.requests[0].options.detection.scale == asked
+
+
+async def test_a_scale_that_was_not_asked_for_is_the_servers_own(server: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"hello")
+    code, _, complained = await run(str(tmp_path / "a.png"), "--address", server.address)
+    assert code == 0, complained
+    assert not server.fake.requests[0].options.detection.HasField("scale")

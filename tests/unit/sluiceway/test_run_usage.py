@@ -86,6 +86,11 @@ def test_a_parameter_that_is_none(param: str) -> None:
     assert f"--param is of the form KEY=VALUE, not {param}" in said
 
 
+def test_a_scale_that_is_none() -> None:
+    said = refused(["run", "x.png", "--address", "127.0.0.1:1", "--scale", "large"])
+    assert "--scale must be auto, fast or a number, not large" in said
+
+
 # A process of its own: the signal is for it alone.
 PULLING = textwrap.dedent(
     """

@@ -1,38 +1,26 @@
-"""Whether parts of an image have to be shown larger than a first look showed them, and which.
+"""Places of an image where there may be print that is too small to leave a trace in a map.
 
-Two things say so. Lines that were found may be so low that others like them were missed. And there may be places with
-the texture of small print in which nothing was found at all, as letters lower than five pixels leave no trace in a map:
-a few such places are shown to the model, side by side in one small input, and what it finds there decides.
+They have the texture of small print, and nothing was found there: letters lower than five pixels leave no trace. A few
+of them are shown to the model, side by side in one small input, and what it finds there decides.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from sluiceway_detection.closer import AROUND_PX, GOOD_PX, Closer
 from sluiceway_detection.input_shapes import InputShape
 from sluiceway_detection.letterbox import PADDING_GREY, Letterbox
 from sluiceway_detection.types import Detections, ImageBgr
 
-__all__ = ["PROBED_SCALE", "Closer", "Probe", "closer_look"]
+__all__ = ["PROBED_SCALE", "Probe"]
 
 FloatArray = npt.NDArray[np.floating]
 
 # Of an image that is shown at more than this, letters that leave no trace are too low to be read anyway.
 PROBED_SCALE = 0.5
-# A region this low, in pixels as shown, is of letters of 7 pixels or less: between 5 and 7, up to 8% of the words are
-# missed. And how many of an image's regions are so where its print is small: a comma is low as well.
-_LOW_PX = 8.5
-_LOW_SHARE = 0.1
-# Regions of letters that are found and told apart as well as any: what a closer look is to show.
-_GOOD_PX = 14.0
-# A closer look that shows things less than so much larger is not worth its cost.
-_LEAST_GAIN = 1.25
-# Around what is to be looked at, as shown: whatever stands beside it is likely of the same size.
-_AROUND_PX = 32
 # Places are looked for in squares of so many pixels as shown.
 _BLOCK_PX = 32
 # Mean step of brightness from one pixel to the next, the lesser of across and down: print of 3 pixels as shown has 8 to
@@ -48,18 +36,6 @@ _PROBE_GAIN = 3.0
 _PLACE_PX, _SHOWN_PX = 160, 144
 # What is wider than so many times its height is a line, and no speck of something else.
 _LINE_RATIO = 2.0
-
-
-class Closer(NamedTuple):
-    """A closer look.
-
-    Attributes:
-        scale: at which it has to show the image.
-        area_px: left, top, right and bottom of the part that it is for, in pixels of the image.
-    """
-
-    scale: float
-    area_px: tuple[float, float, float, float]
 
 
 class Probe:
@@ -137,45 +113,9 @@ class Probe:
         numbers = np.unique(places[:, 1] * self._columns + places[:, 0])
         apart = np.linalg.norm(self._blocks[:, None] - self._chosen[None], axis=2)
         print_ = self._blocks[np.isin(apart.argmin(axis=1), numbers)]
-        around = (_BLOCK_PX / 2 + _AROUND_PX) / self._shown
+        around = (_BLOCK_PX / 2 + AROUND_PX) / self._shown
         area = (*(print_.min(axis=0) - around).tolist(), *(print_.max(axis=0) + around).tolist())
-        return Closer(self._scale * _GOOD_PX / float(np.percentile(heights[lines], 25)), area)
-
-
-def closer_look(letterbox: Letterbox, found: Detections, probed: Closer | None) -> Closer | None:
-    """What has to be looked at more closely, if anything.
-
-    Args:
-        letterbox: how the first look showed the image.
-        found: by the first look, in pixels of the image.
-        probed: what a probe says.
-
-    Returns:
-        One look for all; its scale is at most 1.
-    """
-    wanted = [probed] if probed is not None else []
-    boxes = found.boxes_xyxy_px
-    heights = np.minimum(boxes[:, 3] - boxes[:, 1], boxes[:, 2] - boxes[:, 0]) * letterbox.scale
-    low = heights < _LOW_PX
-    if np.count_nonzero(low) > _LOW_SHARE * len(low):
-        around = _AROUND_PX / letterbox.scale
-        area = (*(boxes[low, :2].min(axis=0) - around).tolist(), *(boxes[low, 2:].max(axis=0) + around).tolist())
-        wanted.append(Closer(letterbox.scale * _GOOD_PX / float(heights[low].min()), area))
-    if not wanted:
-        return None
-    scale = min(1.0, max(look.scale for look in wanted))
-    if scale < letterbox.scale * _LEAST_GAIN:
-        return None
-    areas = np.array([look.area_px for look in wanted])
-    lower, upper = areas[:, :2].min(axis=0), areas[:, 2:].max(axis=0)
-    # What reaches into it is looked at as a whole: it may be a part of the same print, taken for one large line.
-    reaching = boxes[((boxes[:, :2] < upper) & (boxes[:, 2:] > lower)).all(axis=1)]
-    (left, top), (right, bottom) = (
-        np.min([lower, *reaching[:, :2]], axis=0).tolist(),
-        np.max([upper, *reaching[:, 2:]], axis=0).tolist(),
-    )
-    height, width = letterbox.image_shape
-    return Closer(scale, (max(left, 0), max(top, 0), min(right, width), min(bottom, height)))
+        return Closer(self._scale * GOOD_PX / float(np.percentile(heights[lines], 25)), area)
 
 
 def _unexplained(input_bgr: ImageBgr, letterbox: Letterbox, found: Detections) -> FloatArray:

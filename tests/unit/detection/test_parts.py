@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sluiceway_detection.db.tiles import CONTEXT_PX, Sheet, content_at
+from sluiceway_detection.db import joined_map
 from sluiceway_detection.input_shapes import Inputs
+from sluiceway_detection.parts import CONTEXT_PX, Parts, content_at
 
 ANY_SHAPE = Inputs(((320, 320),), enlarges=False, any_shape=True)
 LISTED = Inputs(((320, 320), (256, 320), (320, 256)), enlarges=False)
@@ -30,13 +31,13 @@ def blue(inputs_bgr: list[np.ndarray]) -> list[np.ndarray]:
 )
 def test_parts_are_the_whole(height: int, width: int, inputs: Inputs, seed: int) -> None:
     image = noise(height, width, seed)
-    sheet = Sheet(image, (height, width), inputs)
-    shown = sheet.draw()
+    parts = Parts(image, (height, width), inputs)
+    shown = parts.draw()
     assert len({part.shape for part in shown}) == 1
     if not inputs.any_shape:
         assert shown[0].shape == (320, 320, 3)
     assert max(shown[0].shape) <= 320
-    (joined,) = sheet.join(blue(shown))
+    (joined,) = joined_map(parts, blue(shown))
     np.testing.assert_array_equal(joined, image[..., 0])
 
 
@@ -47,8 +48,8 @@ def test_an_area_alone_is_decided_and_the_rest_is_as_it_was(data: st.DataObject)
     right, bottom = data.draw(st.integers(left + 1, width)), data.draw(st.integers(top + 1, height))
     image = noise(height, width)
     base = np.full((height // 4 + 1, width // 4 + 1), 0.2, np.float32)
-    sheet = Sheet(image, (height, width), ANY_SHAPE, area=(left, top, right, bottom), base=base)
-    (joined,) = sheet.join(blue(sheet.draw()))
+    parts = Parts(image, (height, width), ANY_SHAPE, area=(left, top, right, bottom))
+    (joined,) = joined_map(parts, blue(parts.draw()), base)
     expected = np.full((height, width), 51, np.uint8)
     expected[top:bottom, left:right] = image[top:bottom, left:right, 0]
     np.testing.assert_array_equal(joined, expected)
@@ -58,24 +59,24 @@ def test_an_area_alone_is_decided_and_the_rest_is_as_it_was(data: st.DataObject)
 def test_what_a_part_decides_is_seen_with_what_surrounds_it(inputs: Inputs) -> None:
     """A part that knows how far each of its pixels is from its own edge: none nearer than the context decides."""
     height, width = 900, 700
-    sheet = Sheet(noise(height, width), (height, width), inputs)
+    parts = Parts(noise(height, width), (height, width), inputs)
 
     def depths(part: np.ndarray) -> np.ndarray:
         across, down = np.arange(part.shape[1]), np.arange(part.shape[0])
         across, down = np.minimum(across, across[::-1]), np.minimum(down, down[::-1])
         return np.minimum(across[None], down[:, None])[None].astype(np.float32) / 255
 
-    (joined,) = sheet.join([depths(part) for part in sheet.draw()])
+    (joined,) = joined_map(parts, [depths(part) for part in parts.draw()])
     inner = joined[CONTEXT_PX:-CONTEXT_PX, CONTEXT_PX:-CONTEXT_PX]
     assert inner.min() >= CONTEXT_PX - 1
 
 
 def test_what_is_no_number_is_no_text() -> None:
-    sheet = Sheet(noise(40, 50), (40, 50), ANY_SHAPE)
-    (part,) = sheet.draw()
+    parts = Parts(noise(40, 50), (40, 50), ANY_SHAPE)
+    (part,) = parts.draw()
     output = np.full((1, *part.shape[:2]), np.nan, np.float32)
     output[0, 10, 10] = 1
-    (joined,) = sheet.join([output])
+    (joined,) = joined_map(parts, [output])
     assert joined[10, 10] == 255
     assert np.count_nonzero(joined) == 1
 

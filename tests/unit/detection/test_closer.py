@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sluiceway_detection.db import Closer, Probe, closer_look
+from sluiceway_detection.closer import Closer, closer_look
+from sluiceway_detection.db import Probe
 from sluiceway_detection.input_shapes import Inputs
 from sluiceway_detection.letterbox import Letterbox
 from sluiceway_detection.types import Detections, ImageBgr
