@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from sluiceway_recognition.backends.batches import GraphSettings
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_recognition.handler import RecognitionHandler, worker_config
 from sluiceway_recognition.plan import ModelPlan
+from sluiceway_recognition.precision import choose, undecided
 from sluiceway_recognition.resolve import plan_models
 from sluiceway_recognition.types import CropTask, PixelFormat
 from sluiceway_runtime import weights
@@ -96,7 +97,7 @@ class Detector:
             turn_ratio=spec.turn_ratio,
         )
         selection = Selection(facts.confidence, facts.iou, config.max_detections)
-        self._job = DetectionJob(selection, crops=(crops,), scale="auto" if facts.scales else "fast")
+        self._job = DetectionJob(selection, crops=(crops,), scale=facts.scale)
 
     def __call__(self, file: bytes) -> list[Crop]:
         """The regions of an image file, by falling confidence.
@@ -118,6 +119,8 @@ class Reader:
 
     def __init__(self, models: Models) -> None:
         plan = models.plan
+        if undecided([plan], models.device):
+            plan = replace(plan, precision=choose(plan).precision)
         self._name = plan.name
         config = RecognitionConfig()
         most = MANY_IMAGES if models.sharers == 1 else ONE_IMAGE
