@@ -164,7 +164,7 @@ def free_port() -> int:
 async def _wait_until_it_answers(
     ask: Callable[[int], Awaitable[tuple[int, bytes]]], process: asyncio.subprocess.Process, program: Program
 ) -> None:
-    log = program.log
+    log, status = program.log, 0
     try:
         async with asyncio.timeout(program.ready_s):
             while True:
@@ -176,7 +176,8 @@ async def _wait_until_it_answers(
                         return
                 await asyncio.sleep(0.3)
     except TimeoutError:
-        raise StartFault(f"did not answer in {program.ready_s:g} s: {_end_of(log)}") from None
+        last = f", but for status {status}" if status else ""
+        raise StartFault(f"did not answer in {program.ready_s:g} s{last}: {_end_of(log)}") from None
 
 
 def _end_of(log: Path) -> str:

@@ -27,7 +27,8 @@ class Whole(Worker):
         self._read = reader_of(settings())
 
     def deserialize(self, data):
-        return data
+        # It comes as a bytearray, which not every engine takes.
+        return bytes(data)
 
     def forward(self, data):
         return {"texts": self._read(data)}
@@ -45,7 +46,8 @@ class Detect(Worker):
         self._detect = Detector(Models(told.detector, told.recogniser))
 
     def deserialize(self, data):
-        return data
+        # It comes as a bytearray, which not every engine takes.
+        return bytes(data)
 
     def forward(self, data):
         return [tuple(crop) for crop in self._detect(data)]
@@ -69,7 +71,7 @@ class Read(Worker):
 
 if __name__ == "__main__":
     told = settings()
-    sys.argv[1:] = ["--address", "127.0.0.1", "--port", str(told.port), "--log-level", "error"]
+    sys.argv[1:] = ["--address", "127.0.0.1", "--port", str(told.port), "--log-level", "warning"]
     if told.queue:
         sys.argv += ["--capacity", str(told.queue), "--timeout", "10000"]
     server = Server()
