@@ -16,6 +16,7 @@ import argparse
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -99,6 +100,9 @@ def unpack(parts: Path, to: Path) -> None:
         found = [str(wheel) for name in names for wheel in _wheel(to / "wheels", name)]
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile"]
         subprocess.run([*command, "--upgrade", "--target", str(to / "site" / folder), *found], check=True)
+        for program in (to / "site" / folder / "bin").glob("mosec"):
+            # It looks for its program where Python has its own.
+            shutil.copy2(program, Path(sysconfig.get_path("scripts")) / program.name)
     # What an editable installation would leave of this checkout: its servers ask for their own version.
     import tomllib
 
