@@ -161,8 +161,10 @@ class Contestant:
         )
 
 
-# Nothing here tells its makers of it.
+# Nothing here tells its makers of it. And PyTriton brings an interpreter that is older than the library of this Python,
+# so what it shares memory with cannot start; without it pixels travel in base64 between its processes.
 QUIET = {
+    "PYTRITON_NO_TENSORSTORE": "1",
     "BENTOML_DO_NOT_TRACK": "True",
     "RAY_USAGE_STATS_ENABLED": "0",
     "YOLO_OFFLINE": "true",

@@ -17,10 +17,6 @@ import numpy as np
 from pytriton.model_config import DynamicBatcher, ModelConfig, QueuePolicy, Tensor
 from pytriton.triton import Triton, TritonConfig
 from settings import Settings, reader_of, settings
-from tritonclient.utils import InferenceServerException
-
-# The halves of PyTriton have a second to find each other, which is not enough for them on every machine.
-ATTEMPTS = 5
 
 
 def instance_of(told: Settings) -> Callable[[list[Any]], list[dict[str, np.ndarray]]]:
@@ -56,10 +52,4 @@ def serve(told: Settings) -> None:
 
 
 if __name__ == "__main__":
-    for attempt in range(ATTEMPTS):
-        try:
-            serve(settings())
-            break
-        except InferenceServerException:
-            if attempt == ATTEMPTS - 1:
-                raise
+    serve(settings())
