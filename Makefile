@@ -139,7 +139,7 @@ $(VENV)/.deploy: $(VENV)/.dev
 	@touch $@
 
 test-compose: $(VENV)/.deploy ## build the images and test the stack in containers (needs a Docker engine)
-	$(BIN)/python -m pytest -m slow tests/deploy/test_compose_override.py tests/deploy/test_compose.py tests/deploy/test_compose_memory.py tests/deploy/test_release_images.py
+	$(BIN)/python -m pytest -m slow tests/deploy/test_compose_override.py tests/deploy/test_compose.py tests/deploy/test_compose_memory.py tests/deploy/test_compose_versions.py tests/deploy/test_release_images.py
 
 test-gpu-image: $(VENV)/.deploy ## build the image with CUDA and test it without a GPU (25 GB of disk, 5 minutes)
 	$(BIN)/python -m pytest -m slow tests/deploy/test_gpu_image.py
@@ -151,14 +151,16 @@ test-chart: $(VENV)/.deploy ## test the Helm chart, the manifests and the Docker
 	$(BIN)/python -m pytest -m slow tests/deploy/test_chart.py tests/deploy/test_chart_rendered.py tests/deploy/test_chart_stages.py tests/deploy/test_chart_pods.py tests/deploy/test_supply_chain.py
 
 GRPC_JS := @grpc/grpc-js@1.14.7
-test-kubernetes: $(VENV)/.deploy ## test the chart in the cluster of KUBECONFIG, with images built here (15 minutes)
+test-kubernetes: $(VENV)/.deploy ## test the chart in the cluster of KUBECONFIG, with images built here (20 minutes)
 	docker compose build
+	docker build --quiet --file deploy/docker/Dockerfile --target recognition-cpu --build-arg RECOGNITION_MODELS=ppocrv5-mobile \
+		--tag sluiceway/recognition-cpu:0.1.0-next .
 	docker build --tag sluiceway-test/prometheus:1 tests/deploy/prometheus
 	rm -rf build/kubernetes-clients && mkdir -p build/kubernetes-clients && cp tests/deploy/clients/* build/kubernetes-clients/
 	npm install --prefix build/kubernetes-clients --no-save --no-package-lock --no-audit --no-fund --silent $(GRPC_JS)
 	docker build --tag sluiceway-test/clients:1 build/kubernetes-clients
 	$(BIN)/python tests/deploy/tools.py
-	$(BIN)/python -m pytest -m slow tests/deploy/test_kubernetes.py
+	$(BIN)/python -m pytest -m slow tests/deploy/kubernetes
 
 # --- release it -----------------------------------------------------------------------------------------------------
 # IMAGES: none, cpu, or all (with CUDA: 25 GB of disk)
@@ -204,8 +206,9 @@ PEERS ?= out/bench-peers.json
 peers-report: dev ## put the figures of bench-peers, with machine and versions, into README.md and docs/performance.md
 	$(BIN)/python benchmarks/peers/report.py $(PEERS)
 
-bench-documents: dev ## a PDF of a hundred pages: the first regions, pages a second, memory; beside RapidOCR (3 minutes)
+bench-documents: dev ## a PDF of a hundred pages: the first regions, pages a second, memory; beside RapidOCR (8 minutes)
 	$(BIN)/sluiceway models pull --defaults
+	$(BIN)/sluiceway models pull ppocrv6-small-det ppocrv6-small
 	$(BIN)/python benchmarks/documents.py --peer --json out/bench-documents.json
 
 bench-prediction: dev ## predictions beside real runs: three settings under three loads (4 minutes; wants a quiet machine)
@@ -309,11 +312,14 @@ test-clients: dev $(PROTO_VENV)/.ready $(TRITON_VENV)/.ready ## build the client
 	$(BIN)/sluiceway models pull --tests
 	$(BIN)/python -m pytest -m clients tests/clients
 
-# tritonclient wants protobuf below 7 and brings an `inference` package of its own: it cannot live beside Sluiceway.
-$(TRITON_VENV)/.ready: Makefile tests/clients/perf-analyzer.sh
+# tritonclient wants protobuf below 7 and brings an `inference` package of its own: it cannot live beside Sluiceway. Its
+# examples come from its repository, or from a clone of it (TRITON_CLIENT=path).
+TRITON_CLIENT ?= https://github.com/triton-inference-server/client
+$(TRITON_VENV)/.ready: Makefile tests/clients/perf-analyzer.sh tests/clients/triton-examples.sh
 	$(PYTHON) -m venv $(TRITON_VENV)
 	$(TRITON_VENV)/bin/python $(PIP) install --quiet 'tritonclient[grpc,http]==2.73.0'
 	tests/clients/perf-analyzer.sh $(TRITON_VENV)/bin/python $(TRITON_VENV)/perf_analyzer
+	tests/clients/triton-examples.sh $(TRITON_CLIENT) $(TRITON_VENV)/examples
 	touch $@
 
 # --- the page ---------------------------------------------------------------------------------------------------------

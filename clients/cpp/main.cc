@@ -113,7 +113,7 @@ void add_source(ProcessRequest& job, const std::string& path) {
 
 // The edges of an upright box, or the corners of another shape; those of a turned box clockwise from the one that is top
 // left without the turn (y grows downwards). Empty for shapes that this program is too old for.
-std::string numbers_of(const common::Geometry& geometry) {
+std::vector<double> numbers_of(const common::Geometry& geometry) {
   std::vector<double> numbers;
   if (geometry.has_box()) {
     const auto& box = geometry.box();
@@ -132,6 +132,17 @@ std::string numbers_of(const common::Geometry& geometry) {
       numbers.push_back(point.y());
     }
   }
+  return numbers;
+}
+
+// Where each point is and how sure the model is that it can be seen: x, y, confidence.
+std::vector<double> numbers_of(const pipeline::Region& region) {
+  std::vector<double> numbers;
+  for (const auto& point : region.keypoints()) numbers.insert(numbers.end(), {point.x(), point.y(), point.confidence()});
+  return numbers;
+}
+
+std::string join(const std::vector<double>& numbers) {
   std::ostringstream words;
   words << std::fixed << std::setprecision(2);
   for (double number : numbers) words << (words.tellp() > 0 ? " " : "") << number;
@@ -151,21 +162,32 @@ int print_event(const ProcessResponse& event) {
                   found.regions_size());
       for (const auto& region : found.regions()) {
         // A newer server may know shapes that this program does not.
-        const auto numbers = numbers_of(region.geometry());
-        if (numbers.empty()) continue;
-        std::printf("%s\t%s\t%d\t%s\t%s\t%.4f\n", region.geometry().has_box() ? "box" : "outline", source,
-                    region.id(), numbers.c_str(), region.class_name().c_str(), region.confidence());
+        if (const auto numbers = join(numbers_of(region.geometry())); !numbers.empty()) {
+          std::printf("%s\t%s\t%d\t%s\t%s\t%.4f\n", region.geometry().has_box() ? "box" : "outline", source,
+                      region.id(), numbers.c_str(), region.class_name().c_str(), region.confidence());
+        }
+        if (const auto numbers = join(numbers_of(region)); !numbers.empty()) {
+          std::printf("keypoints\t%s\t%d\t%s\n", source, region.id(), numbers.c_str());
+        }
       }
       break;
     }
     case ProcessResponse::kValues: {
       // What is about a page or the source names no region.
       const auto subject = event.values().subject();
-      if (subject != pipeline::SUBJECT_UNSPECIFIED && subject != pipeline::SUBJECT_REGION) break;
+      const bool of_page = subject == pipeline::SUBJECT_PAGE;
+      if (!of_page && subject != pipeline::SUBJECT_UNSPECIFIED && subject != pipeline::SUBJECT_REGION) break;
       for (const auto& value : event.values().values()) {
-        if (!value.has_text()) continue;
-        std::printf("text\t%s\t%d\t%.4f\t%s\n", source, value.region_id(), value.text().confidence(),
-                    value.text().text().c_str());
+        if (value.has_text() && !of_page) {
+          std::printf("text\t%s\t%d\t%.4f\t%s\n", source, value.region_id(), value.text().confidence(),
+                      value.text().text().c_str());
+        }
+        for (const auto& label : value.classification().labels()) {
+          std::printf("%s\t%s\t%d\t%.4f\t%s\n", of_page ? "page_class" : "class", source,
+                      of_page ? event.values().page() : value.region_id(), label.confidence(),
+                      label.class_name().c_str());
+          break;  // The best one.
+        }
       }
       break;
     }

@@ -237,16 +237,26 @@ func printEvent(response *pipeline.ProcessResponse) int {
 				line(kind, source, region.GetId(), numbers,
 					region.GetClassName(), fmt.Sprintf("%.4f", region.GetConfidence()))
 			}
+			if points := region.GetKeypoints(); len(points) > 0 {
+				line("keypoints", source, region.GetId(), keypoints(points))
+			}
 		}
 	case *pipeline.ProcessResponse_Values:
-		// What is about a page or the source names no region.
-		subject := event.Values.GetSubject()
-		if subject != pipeline.Subject_SUBJECT_UNSPECIFIED && subject != pipeline.Subject_SUBJECT_REGION {
-			break
-		}
 		for _, value := range event.Values.GetValues() {
-			if text := value.GetText(); text != nil {
-				line("text", source, value.GetRegionId(), fmt.Sprintf("%.4f", text.GetConfidence()), text.GetText())
+			// What is about a page or the source names no region.
+			kind, subject, text := "class", value.GetRegionId(), value.GetText()
+			switch event.Values.GetSubject() {
+			case pipeline.Subject_SUBJECT_UNSPECIFIED, pipeline.Subject_SUBJECT_REGION:
+			case pipeline.Subject_SUBJECT_PAGE:
+				kind, subject, text = "page_class", event.Values.GetPage(), nil
+			default:
+				continue
+			}
+			if text != nil {
+				line("text", source, subject, fmt.Sprintf("%.4f", text.GetConfidence()), text.GetText())
+			}
+			if labels := value.GetClassification().GetLabels(); len(labels) > 0 {
+				line(kind, source, subject, fmt.Sprintf("%.4f", labels[0].GetConfidence()), labels[0].GetClassName())
 			}
 		}
 	case *pipeline.ProcessResponse_Done:
@@ -279,11 +289,24 @@ func shape(geometry *common.Geometry) (kind, numbers string) {
 			all = append(all, float64(point.GetX()), float64(point.GetY()))
 		}
 	}
-	words := make([]string, len(all))
-	for i, number := range all {
+	return kind, join(all)
+}
+
+// keypoints are where each point is and how sure the model is that it can be seen: x, y, confidence.
+func keypoints(points []*common.Keypoint) string {
+	var all []float64
+	for _, point := range points {
+		all = append(all, float64(point.GetX()), float64(point.GetY()), float64(point.GetConfidence()))
+	}
+	return join(all)
+}
+
+func join(numbers []float64) string {
+	words := make([]string, len(numbers))
+	for i, number := range numbers {
 		words[i] = strconv.FormatFloat(number, 'f', 2, 64)
 	}
-	return kind, strings.Join(words, " ")
+	return strings.Join(words, " ")
 }
 
 // corners are those of a turned box, clockwise from the one that is top left without the turn; y grows downwards.

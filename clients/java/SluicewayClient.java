@@ -7,6 +7,7 @@ import com.google.rpc.RetryInfo;
 import com.sluiceway.common.v1.Box;
 import com.sluiceway.common.v1.Error;
 import com.sluiceway.common.v1.Geometry;
+import com.sluiceway.common.v1.Label;
 import com.sluiceway.common.v1.Point;
 import com.sluiceway.common.v1.Priority;
 import com.sluiceway.common.v1.RotatedBox;
@@ -307,20 +308,29 @@ public final class SluicewayClient {
           List<Double> numbers = numbersOf(region.getGeometry());
           if (!numbers.isEmpty()) {
             String kind = region.getGeometry().hasBox() ? "box" : "outline";
-            String joined = join(numbers.stream().map(number -> format("%.2f", number)), " ");
+            String joined = joined(numbers);
             line(kind, source, region.getId(), joined, region.getClassName(), format("%.4f", region.getConfidence()));
+          }
+          if (region.getKeypointsCount() > 0) {
+            line("keypoints", source, region.getId(), joined(keypointsOf(region)));
           }
         }
         return 0;
       case VALUES:
         Subject subject = response.getValues().getSubject();
-        if (subject != Subject.SUBJECT_UNSPECIFIED && subject != Subject.SUBJECT_REGION) {
+        boolean ofPage = subject == Subject.SUBJECT_PAGE;
+        if (!ofPage && subject != Subject.SUBJECT_UNSPECIFIED && subject != Subject.SUBJECT_REGION) {
           return 0; // what is about a page or the source names no region
         }
         for (Value value : response.getValues().getValuesList()) {
-          if (value.hasText()) {
+          if (value.hasText() && !ofPage) {
             String confidence = format("%.4f", value.getText().getConfidence());
             line("text", source, value.getRegionId(), confidence, value.getText().getText());
+          }
+          if (value.getClassification().getLabelsCount() > 0) {
+            Label best = value.getClassification().getLabels(0);
+            int about = ofPage ? response.getValues().getPage() : value.getRegionId();
+            line(ofPage ? "page_class" : "class", source, about, format("%.4f", best.getConfidence()), best.getClassName());
           }
         }
         return 0;
@@ -340,6 +350,17 @@ public final class SluicewayClient {
       default: // an event that this program is too old for
         return 0;
     }
+  }
+
+  /** Where each point is and how sure the model is that it can be seen: x, y, confidence. */
+  private static List<Double> keypointsOf(Region region) {
+    return region.getKeypointsList().stream()
+        .flatMap(point -> Stream.of((double) point.getX(), (double) point.getY(), (double) point.getConfidence()))
+        .collect(Collectors.toList());
+  }
+
+  private static String joined(List<Double> numbers) {
+    return join(numbers.stream().map(number -> format("%.2f", number)), " ");
   }
 
   /** The edges of an upright box, or the corners of another shape; nothing of one that this program is too old for. */

@@ -12,6 +12,7 @@ from sluiceway.client import (
     Event,
     JobDone,
     Page,
+    Reading,
     Region,
     Regions,
     Result,
@@ -19,6 +20,7 @@ from sluiceway.client import (
     SourceDone,
     SourceFailed,
     SourceReady,
+    Subject,
     Tls,
     Values,
 )
@@ -67,8 +69,9 @@ def print_event(event: Event) -> int:
             print_regions(event.source, event.page, event.regions)
         case Values():
             for region, reading in event.readings.items():
-                if reading.text is not None:
-                    line("text", name(event.source), region, f"{reading.confidence:.4f}", reading.text)
+                print_reading(event.source, region, reading)
+            if event.reading is not None and event.subject is Subject.PAGE:
+                print_page_class(event.source, event.page, event.reading)
         case SourceDone():
             line("done", name(event.source), " ".join(str(region) for region in event.reading_order))
         case SourceFailed():
@@ -87,8 +90,11 @@ def print_result(result: Result) -> int:
     for page in result.pages:
         print_regions(result.source, page, [region for region in result.regions if region.page == page.index])
     for region in result.regions:
-        if region.text is not None:
-            line("text", name(result.source), region.id, f"{region.text_confidence:.4f}", region.text)
+        for reading in region.readings:
+            print_reading(result.source, region.id, reading)
+    for number, values in result.page_values.items():
+        for reading in values.values():
+            print_page_class(result.source, number, reading)
     line("done", name(result.source), " ".join(str(region.id) for region in result.regions))
     return 0
 
@@ -101,6 +107,24 @@ def print_regions(source: str, page: Page, regions: Sequence[Region]) -> None:
         numbers = region.box if upright else (number for corner in region.outline for number in corner)
         kind, shown = "box" if upright else "outline", " ".join(f"{number:.2f}" for number in numbers)
         line(kind, name(source), region.id, shown, region.class_name, f"{region.confidence:.4f}")
+        if region.keypoints:
+            # Where each point is, and how sure the model is that it can be seen.
+            points = " ".join(f"{number:.2f}" for point in region.keypoints for number in point)
+            line("keypoints", name(source), region.id, points)
+
+
+def print_reading(source: str, region: int, reading: Reading) -> None:
+    """Print what was read, or the most probable class."""
+    if reading.text is not None:
+        line("text", name(source), region, f"{reading.confidence:.4f}", reading.text)
+    if reading.labels:
+        line("class", name(source), region, f"{reading.confidence:.4f}", reading.labels[0].class_name)
+
+
+def print_page_class(source: str, page: int, reading: Reading) -> None:
+    """Print the most probable class of a page."""
+    if reading.labels:
+        line("page_class", name(source), page, f"{reading.confidence:.4f}", reading.labels[0].class_name)
 
 
 def print_error(error: SluicewayError) -> None:

@@ -156,11 +156,15 @@ class Client
     found.regions.each do |region|
       kind, numbers = shape(region.geometry)
       # A newer server may know shapes that this program does not.
-      next unless kind
-
-      numbers = numbers.map { |number| format('%.2f', number) }.join(' ')
-      line kind, source, region.id, numbers, region.class_name, format('%.4f', region.confidence)
+      line kind, source, region.id, join(numbers), region.class_name, format('%.4f', region.confidence) if kind
+      # Where each point is and how sure the model is that it can be seen.
+      points = region.keypoints.flat_map { |point| [point.x, point.y, point.confidence] }
+      line 'keypoints', source, region.id, join(points) unless points.empty?
     end
+  end
+
+  def join(numbers)
+    numbers.map { |number| format('%.2f', number) }.join(' ')
   end
 
   # What a region looks like: the edges of an upright box, or the corners of another shape.
@@ -190,11 +194,19 @@ class Client
 
   def print_values(source, said)
     # What is about a page or the source names no region.
+    return print_page_class(source, said) if said.subject == :SUBJECT_PAGE
     return unless %i[SUBJECT_UNSPECIFIED SUBJECT_REGION].include?(said.subject)
 
-    said.values.select(&:text).each do |value|
-      line 'text', source, value.region_id, format('%.4f', value.text.confidence), value.text.text
+    said.values.each do |value|
+      line 'text', source, value.region_id, format('%.4f', value.text.confidence), value.text.text if value.text
+      best = value.classification&.labels&.first
+      line 'class', source, value.region_id, format('%.4f', best.confidence), best.class_name if best
     end
+  end
+
+  def print_page_class(source, said)
+    best = said.values.first&.classification&.labels&.first
+    line 'page_class', source, said.page, format('%.4f', best.confidence), best.class_name if best
   end
 end
 

@@ -16,6 +16,9 @@ def numbers_of:
   elif .polygon then .polygon.points[] | .x, .y | . // 0
   else empty end;
 
+# The first label of a classification, the most probable; nothing of another value.
+def best: .classification.labels[0]? // empty;
+
 # Tools write the names of fields as in the protos or in lowerCamelCase, by what the server's descriptors say.
 walk(if type == "object"
   then with_entries(.key |= gsub("(?<letter>[A-Z])"; "_" + (.letter | ascii_downcase))) else . end)
@@ -25,12 +28,21 @@ walk(if type == "object"
     | (["regions", $source, .page.width, .page.height, (.regions | length)] | fields),
       (.regions[]
         # A newer server may know shapes that this program does not.
-        | [.geometry | numbers_of | fixed(2)] as $numbers | select($numbers != [])
-        | [if .geometry.box then "box" else "outline" end, $source, .id, ($numbers | join(" ")), .class_name,
-           (.confidence | fixed(4))] | fields)
+        | ([.geometry | numbers_of | fixed(2)] as $numbers | select($numbers != [])
+          | [if .geometry.box then "box" else "outline" end, $source, .id, ($numbers | join(" ")), .class_name,
+             (.confidence | fixed(4))] | fields),
+          # Where each point is and how sure the model is that it can be seen.
+          ([.keypoints[]? | .x, .y, .confidence | . // 0 | fixed(2)] as $points | select($points != [])
+          | ["keypoints", $source, .id, ($points | join(" "))] | fields))
   # What is about a page or the source names no region.
-  elif $event.values then $event.values | select(.subject | IN("SUBJECT_UNSPECIFIED", "SUBJECT_REGION")) | .values[]
-    | select(.text) | ["text", $source, .region_id, (.text.confidence | fixed(4)), .text.text] | fields
+  elif $event.values then $event.values | .page as $page
+    | if .subject == "SUBJECT_PAGE" then
+        .values[] | best | ["page_class", $source, ($page // 0), (.confidence // 0 | fixed(4)), .class_name] | fields
+      else select(.subject | IN("SUBJECT_UNSPECIFIED", "SUBJECT_REGION")) | .values[]
+        | (select(.text) | ["text", $source, .region_id, (.text.confidence | fixed(4)), .text.text] | fields),
+          ((.region_id // 0) as $region | best
+            | ["class", $source, $region, (.confidence // 0 | fixed(4)), .class_name] | fields)
+      end
   elif $event.done then ["done", $source, ($event.done.reading_order | map(tostring) | join(" "))] | fields
   elif $event.failed then ["failed", $source, $event.failed.error.reason, $event.failed.error.message] | fields
   elif $event.job_done then ["job_done", $event.job_id, $event.job_done.succeeded, $event.job_done.failed] | fields

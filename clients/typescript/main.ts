@@ -182,23 +182,34 @@ function printEvent({ jobId, sourceId, event }: ProcessResponse): number {
     case "regions": {
       const { page, regions } = event.value;
       line("regions", sourceId, page?.width, page?.height, regions.length);
-      for (const { id, geometry, className, confidence } of regions) {
-        const numbers = numbersOf(geometry).map((number) => number.toFixed(2)).join(" ");
-        // A newer server may know shapes that this program does not.
-        if (!numbers) continue;
+      for (const { id, geometry, className, confidence, keypoints } of regions) {
+        const numbers = join(numbersOf(geometry));
         const kind = geometry?.shape?.$case === "box" ? "box" : "outline";
-        line(kind, sourceId, id, numbers, className, confidence.toFixed(4));
+        // A newer server may know shapes that this program does not.
+        if (numbers) line(kind, sourceId, id, numbers, className, confidence.toFixed(4));
+        // Where each point is and how sure the model is that it can be seen.
+        const points = keypoints.flatMap(({ x, y, confidence }) => [x, y, confidence]);
+        if (points.length > 0) line("keypoints", sourceId, id, join(points));
       }
       return 0;
     }
-    case "values":
+    case "values": {
       // What is about a page or the source names no region.
-      if (![Subject.SUBJECT_UNSPECIFIED, Subject.SUBJECT_REGION].includes(event.value.subject)) return 0;
-      for (const { regionId, result } of event.value.values) {
-        if (result?.$case !== "text") continue;
-        line("text", sourceId, regionId, result.value.confidence.toFixed(4), result.value.text);
+      const { subject, page, values } = event.value;
+      const ofPage = subject === Subject.SUBJECT_PAGE;
+      if (!ofPage && ![Subject.SUBJECT_UNSPECIFIED, Subject.SUBJECT_REGION].includes(subject)) return 0;
+      for (const { regionId, result } of values) {
+        if (result?.$case === "text" && !ofPage) {
+          line("text", sourceId, regionId, result.value.confidence.toFixed(4), result.value.text);
+        }
+        const best = result?.$case === "classification" ? result.value.labels[0] : undefined;
+        if (best) {
+          const [kind, about] = ofPage ? ["page_class", page] : ["class", regionId];
+          line(kind, sourceId, about, best.confidence.toFixed(4), best.className);
+        }
       }
       return 0;
+    }
     case "done":
       line("done", sourceId, event.value.readingOrder.join(" "));
       return 0;
@@ -216,6 +227,10 @@ function printEvent({ jobId, sourceId, event }: ProcessResponse): number {
     default: // an event that this program is too old for
       return 0;
   }
+}
+
+function join(numbers: number[]): string {
+  return numbers.map((number) => number.toFixed(2)).join(" ");
 }
 
 /** The edges of an upright box, or the corners of another shape; nothing of one that this program is too old for. */

@@ -150,18 +150,23 @@ def place_servers(
     return servers
 
 
-def stage_targets(stages: Sequence[ConfiguredStage], targets: Mapping[str, str], written: Written) -> dict[str, str]:
+def stage_targets(
+    stages: Sequence[ConfiguredStage], targets: Mapping[str, str], written: Written
+) -> dict[str, tuple[str, str]]:
     """Tell the orchestrators where the stages are, all replicas of each, unless the operator says it is elsewhere.
 
     For a named stage only a variable says so: its `target` in the file is where it is when nobody starts it here.
+
+    Returns:
+        By stage, the variable that says so and its value.
     """
     found = {}
     for stage in stages:
         if stage.is_default:
             if not written.has(ORCHESTRATOR, stage.name):
-                found[variable(ORCHESTRATOR, stage.name)] = targets[stage.name]
+                found[stage.name] = variable(ORCHESTRATOR, stage.name), targets[stage.name]
         elif not written.is_variable(stage.entry.section, "target"):
-            found[variable(stage.entry.section, "target")] = targets[stage.name]
+            found[stage.name] = variable(stage.entry.section, "target"), targets[stage.name]
     return found
 
 

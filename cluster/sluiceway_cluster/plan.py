@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,6 +50,9 @@ class ClusterPlan:
         ca: the authorities that signed them, where the configuration names any.
         stages: those of `servers`, with their sections as configured.
         pipelines: those that are configured, and the default one.
+        told: by stage, the variable that tells orchestrators where it is, and what it says; stages that the
+            configuration has elsewhere are not here.
+        max_deadline_s: how long a source may be under way.
         unused: stages that no pipeline uses; they are not started.
         json_logs: whether the orchestrator logs as JSON; who starts all of them then does likewise.
     """
@@ -65,6 +68,8 @@ class ClusterPlan:
     pipelines: tuple[Pipeline, ...] = ()
     unused: tuple[ConfiguredStage, ...] = ()
     json_logs: bool = False
+    told: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    max_deadline_s: float = 300.0
 
     @property
     def address(self) -> str:
@@ -138,7 +143,7 @@ def plan_cluster(
     told = stage_targets(stages, targets, written)
     for server in servers:
         if server.service == ORCHESTRATOR:
-            settings[server.name] |= told
+            settings[server.name] |= dict(told.values())
     file = config or (Path("sluiceway.toml") if tables else None)
     return ClusterPlan(
         tuple(
@@ -166,6 +171,8 @@ def plan_cluster(
         pipelines=sections.pipelines,
         unused=tuple(stage for stage in sections.stages.values() if stage.name not in used),
         json_logs=sections.orchestrator.log_format == "json",
+        told=told,
+        max_deadline_s=sections.orchestrator.max_deadline_s,
     )
 
 

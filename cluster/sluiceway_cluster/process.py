@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 import sys
 import time
@@ -11,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 __all__ = ["LogCallback", "ServerProcess", "ServerSpec"]
 
@@ -108,19 +110,28 @@ class ServerProcess:
 
     async def probe(self) -> tuple[bool, str]:
         """Ask `/readyz`; returns whether it takes work, and its state in a word."""
+        answered, body = await self._get("/readyz")
+        return answered, body.strip().lower() or "starting"
+
+    async def status(self) -> dict[str, Any] | None:
+        """Ask `/statusz`; None if it does not answer."""
+        answered, body = await self._get("/statusz")
+        return json.loads(body) if answered else None
+
+    async def _get(self, path: str) -> tuple[bool, str]:
         host, port = self.spec.operations
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 reader, writer = await asyncio.open_connection(host, port)
                 try:
-                    writer.write(b"GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n")
+                    writer.write(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
                     answer = await reader.read()
                 finally:
                     writer.close()
         except (OSError, TimeoutError):
-            return False, "starting"
-        head, _, body = answer.decode("latin-1").partition("\r\n\r\n")
-        return head.partition(" ")[2].startswith("200"), body.strip().lower() or "starting"
+            return False, ""
+        head, _, body = answer.decode("utf-8", "replace").partition("\r\n\r\n")
+        return head.partition(" ")[2].startswith("200"), body
 
     async def wait(self) -> int:
         """Wait until it ends and its log is read to the end; returns the exit code."""

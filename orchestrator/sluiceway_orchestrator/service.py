@@ -242,6 +242,7 @@ class OrchestratorService:
                         }
                         for replica in stage.replicas
                     ],
+                    "leaving": [replica.address for replica in stage.leaving],
                 }
                 for stage in self.stages.values()
             },

@@ -79,6 +79,7 @@ class DetectionService:
         self._config = config
         self._auto_pull = bool(installation.models.auto_pull)
         self._security = installation.security
+        self._shares_ports = installation.shares_ports
         self._budget = MemoryBudget(config.queue_bytes)
         self._registry: CollectorRegistry | None = None
         self.http: InferencePort | None = None
@@ -114,6 +115,7 @@ class DetectionService:
             section=self._section,
             budget=self._budget,
             security=self._security,
+            shares_port=self._shares_ports,
         )
         add_stories(server, lambda: self._recorder, self.stage)
 

@@ -9,16 +9,27 @@ import fcntl
 import json
 import logging
 import os
+import re
 import sys
 import threading
 import time
 from dataclasses import dataclass
 from typing import BinaryIO, TextIO
 
-__all__ = ["NO_REQUEST", "LogStyle", "capture_output", "configure_logging", "current_request_id", "of_request"]
+__all__ = [
+    "NO_REQUEST",
+    "LogStyle",
+    "capture_output",
+    "configure_logging",
+    "current_request_id",
+    "message_of",
+    "of_request",
+]
 
 # How each line of JSON begins: those of a worker are passed on as they are.
 _JSON_BEGINS = b'{"time": "'
+# How each line of text begins: when, how grave, who, and of which request.
+_TEXT_BEGINS = re.compile(r"\d\d:\d\d:\d\d [A-Z]+ +\S+ \[\S+\] ")
 # Room for what is written past the log, so that whoever writes need not wait for the thread that reads it. As much as
 # any user may have by default.
 _PIPE_BYTES = 2**20
@@ -80,6 +91,12 @@ class _Json(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
+
+
+def message_of(line: str) -> str:
+    """What a line of a text log says, without what it begins with; a line of another form as it is."""
+    begins = _TEXT_BEGINS.match(line)
+    return line[begins.end() :] if begins else line
 
 
 def of_request(request_id: str) -> dict[str, str] | None:

@@ -20,6 +20,7 @@ import typer
 from sluiceway.cli.inputs import Input, find_inputs
 from sluiceway.cli.options import CaOption, ConfigOption, TlsOption, TokenOption, tls_of
 from sluiceway.cli.signals import stop_on_signals
+from sluiceway.cli.streams import require_stdout
 from sluiceway.cli.target import Target, find_target, parse_params
 from sluiceway.cli.terminal import EXIT_FAILED, EXIT_USAGE, errors, fail, output, widen_stdout
 from sluiceway.client import AsyncClient, Description, Options
@@ -194,6 +195,7 @@ def bench(
         seed=seed,
     )
     _check_budget(plan)
+    require_stdout()
     widen_stdout(data=json)
     encryption = tls_of(tls=tls, ca=ca)
     target = find_target("bench", address, config, pipeline=pipeline, token=token, tls=encryption, show_logs=verbose)

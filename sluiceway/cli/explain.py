@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from sluiceway.cli.options import CaOption, CertificateOption, KeyOption, TlsOption, TokenOption, tls_of
+from sluiceway.cli.streams import require_stdout
 from sluiceway.cli.terminal import EXIT_USAGE, errors, fail, output
 from sluiceway.cli.waterfall import print_story
 from sluiceway.client import EXPLAIN_TIMEOUT_S, AsyncClient, Explanation, Tls, critical_path
@@ -69,6 +70,8 @@ def explain(
     """
     if export_format is not None and export is None:
         fail("--export-format is for --export FILE", EXIT_USAGE)
+    if export is None:
+        require_stdout()
     encrypted = tls_of(tls=tls, ca=ca, cert=cert, key=key)
     found = asyncio.run(_ask(request, address, token, encrypted, timeout))
     if not found.found:

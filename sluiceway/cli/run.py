@@ -120,6 +120,10 @@ def run(
             "--scale", metavar="auto|fast|NUMBER", help="How large the detector sees an image; 1 is as it is."
         ),
     ] = None,
+    class_agnostic: Annotated[
+        bool,
+        typer.Option("--class-agnostic", help="Compare regions of different classes for overlap, too."),
+    ] = False,
     detect_only: Annotated[bool, typer.Option("--detect-only", help="Find regions and read nothing.")] = False,
     text_layer: Annotated[
         TextLayerName | None,
@@ -190,6 +194,8 @@ def run(
         max_detections=max_detections,
         image_size=image_size,
         scale=parse_scale(scale),
+        # What nobody asks for is for the stage to say.
+        class_agnostic=class_agnostic or None,
         priority=Priority(priority.value),
         return_images=out is not None or form is FormatName.SEARCHABLE_PDF,
         detect_only=detect_only,

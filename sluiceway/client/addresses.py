@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import socket
 from typing import NamedTuple
 
 from sluiceway.errors import InvalidOption
 
-__all__ = ["Place", "first_of", "is_local", "place_of", "places_of", "require_address", "target_of"]
+__all__ = [
+    "Place",
+    "authority_of",
+    "is_local",
+    "place_of",
+    "places_of",
+    "require_address",
+    "spreads_itself",
+    "target_of",
+]
 
 DEFAULT_PORT = 50051
 # What gRPC resolves by itself. Of the first group the rest is `host:port`, after an authority or none.
 _HOSTS = ("dns", "ipv4", "ipv6", "passthrough")
+# Variables by which gRPC goes through a proxy, which is given the name.
+_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
 _OTHERS = ("unix", "unix-abstract", "vsock", "xds", "google-c2p")
 
 
@@ -91,7 +103,8 @@ async def places_of(address: str) -> list[Place]:
     """Every server that an address stands for, by looking it up.
 
     Args:
-        address: one that `require_address` has taken. What gRPC resolves in ways of its own stays as it is.
+        address: one that `require_address` has taken. What gRPC resolves in ways of its own stays as it is, and so does
+            a name that the proxy looks up.
 
     Raises:
         OSError: the name is not known.
@@ -102,6 +115,9 @@ async def places_of(address: str) -> list[Place]:
     places = []
     for text in rest.rpartition("/")[2].split(","):
         host, port = _place(text.strip())
+        if not _is_ip(host) and not is_local(address) and any(map(os.environ.get, _PROXIES)):
+            places.append(Place(f"{host}:{port or DEFAULT_PORT}"))
+            continue
         found = await asyncio.get_running_loop().getaddrinfo(host, int(port or DEFAULT_PORT), type=socket.SOCK_STREAM)
         for family, _, _, _, socket_address in found:
             ip, number = str(socket_address[0]), int(socket_address[1])
@@ -110,10 +126,17 @@ async def places_of(address: str) -> list[Place]:
     return list(dict.fromkeys(places))
 
 
-def first_of(address: str) -> str | None:
-    """Of a list the first server, whose name certificates are compared with; None for what is no list."""
-    scheme, _ = _split(address)
-    return address.partition(",")[0].strip() if not scheme and "," in address else None
+def authority_of(address: str) -> str | None:
+    """What servers are called by, and certificates compared with: of a list its first; None where gRPC knows better."""
+    scheme, rest = _split(address)
+    if scheme not in ("", "dns"):
+        return None
+    return rest.rpartition("/")[2].partition(",")[0].strip() or None
+
+
+def spreads_itself(address: str) -> bool:
+    """Whether what is behind an address is gRPC's own affair: a balancer's, or one socket's."""
+    return _split(address)[0] in _OTHERS
 
 
 def place_of(address: str) -> tuple[str, int] | None:
@@ -163,7 +186,12 @@ def _is_loopback(host: str) -> bool:
     name = host.lower().rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
+    return _is_ip(name) and ipaddress.ip_address(name.partition("%")[0]).is_loopback
+
+
+def _is_ip(host: str) -> bool:
     try:
-        return ipaddress.ip_address(name.partition("%")[0]).is_loopback
+        ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return False
+    return True

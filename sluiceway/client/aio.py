@@ -50,9 +50,9 @@ class AsyncClient:
     """Talks to one cluster: to its orchestrator, or to several of them in turns.
 
     Args:
-        address: `host:port`, where a name may stand for several orchestrators, or a list of `ip:port` with commas
-            between: calls are spread over them. None takes that of the variable SLUICEWAY_ADDRESS, else
-            `localhost:50051`.
+        address: `host:port`, where a name or an address may stand for several orchestrators, or a list of `ip:port`
+            with commas between: calls go to each of them in turn, as far as they were found. None takes that of the
+            variable SLUICEWAY_ADDRESS, else `localhost:50051`.
         timeout_s: for each call that is given none of its own. A server that cannot be reached, or is on its way up or
             down, is waited for and asked again as long as there is time.
         tls: for an encrypted connection; None connects in the clear.
@@ -62,7 +62,7 @@ class AsyncClient:
             torchvision have them. Pictures of Pillow know theirs; `Source(array, channels=…)` says it for one.
         metadata: sent with every call, for proxies and the like; keys in small letters.
 
-    Resource handling: `async with` closes the connection and cancels what is in flight. Belongs to one event loop;
+    Resource handling: `async with` closes the connections and cancels what is in flight. Belongs to one event loop;
     any number of calls may run at once.
     Error handling: every call raises a subclass of `sluiceway.errors.SluicewayError`.
     """
@@ -97,7 +97,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection; calls in flight end with `Cancelled`."""
+        """Close the connections; calls in flight end with `Cancelled`."""
         await self._connection.close()
 
     async def process(
@@ -313,18 +313,25 @@ class AsyncClient:
         last: SluicewayError | None = None
         while (remaining_s := deadline_s - time.monotonic()) > 0:
             try:
-                description = from_describe(await self._connection.describe(remaining_s))
+                return await self.check_ready(remaining_s, pipeline=pipeline)
             except (Unavailable, DeadlineExceeded) as error:
                 last = error
-            else:
-                ready = {stage.name for stage in description.stages if stage.ready}
-                waiting = [name for name in description.stages_of(pipeline) if name not in ready]
-                if not waiting:
-                    return description
-                last = Unavailable(f"no replica of {' and '.join(waiting)} takes work")
             await asyncio.sleep(min(0.1, max(remaining_s, 0)))
         why = f": {last}" if last else ""
         raise Unavailable(f"{self.address} was not ready within {timeout_s:g} s{why}") from last
+
+    async def check_ready(self, timeout_s: float, *, pipeline: str | None = None) -> Description:
+        """Ask once whether every stage that a pipeline needs takes work; as `wait_ready`, without waiting for one.
+
+        Raises:
+            Unavailable: nobody listens, or stages have no replica that takes work: the message names them.
+            DeadlineExceeded: there was no answer in time.
+            UnknownPipeline: the server has no pipeline of this name.
+        """
+        description = from_describe(await self._connection.describe(timeout_s))
+        if missing := description.missing(pipeline):
+            raise Unavailable(f"no replica of {' and '.join(missing)} takes work")
+        return description
 
     async def _load(self, source: SourceLike) -> LoadedSource:
         if isinstance(source, bytes):

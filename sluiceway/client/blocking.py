@@ -218,10 +218,12 @@ def _draw(iterator: Iterator[Item], asked: queue.SimpleQueue[Future[Item | _End]
 
 
 class Client:
-    """Talks to one Sluiceway server (the orchestrator) over one connection.
+    """Talks to one cluster: to its orchestrator, or to several of them in turns.
 
     Args:
-        address: `host:port`; None takes that of the variable SLUICEWAY_ADDRESS, else `localhost:50051`.
+        address: `host:port`, where a name or an address may stand for several orchestrators, or a list of `ip:port`
+            with commas between: calls go to each of them in turn, as far as they were found. None takes that of the
+            variable SLUICEWAY_ADDRESS, else `localhost:50051`.
         timeout_s: for each call that is given none of its own. A server that cannot be reached, or is on its way up or
             down, is waited for and asked again as long as there is time.
         tls: for an encrypted connection; None connects in the clear.
@@ -231,7 +233,7 @@ class Client:
             torchvision have them. Pictures of Pillow know theirs; `Source(array, channels=…)` says it for one.
         metadata: sent with every call, for proxies and the like; keys in small letters.
 
-    Resource handling: `with` closes the connection and ends the thread. May be used from many threads at once.
+    Resource handling: `with` closes the connections and ends the thread. May be used from many threads at once.
     Error handling: every call raises a subclass of `sluiceway.errors.SluicewayError`; `Cancelled` once it is closed.
     """
 
@@ -273,7 +275,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; calls of other threads end with `Cancelled`. May be called twice."""
+        """Close the connections; calls of other threads end with `Cancelled`. May be called twice."""
         self._thread.close(self._client.close())
 
     def process(
@@ -376,3 +378,7 @@ class Client:
     def wait_ready(self, timeout_s: float, *, pipeline: str | None = None) -> Description:
         """Wait until every stage of a pipeline takes work; see `AsyncClient.wait_ready`."""
         return self._thread.run(self._client.wait_ready(timeout_s, pipeline=pipeline))
+
+    def check_ready(self, timeout_s: float, *, pipeline: str | None = None) -> Description:
+        """Ask once whether every stage of a pipeline takes work; see `AsyncClient.check_ready`."""
+        return self._thread.run(self._client.check_ready(timeout_s, pipeline=pipeline))

@@ -194,6 +194,7 @@ class BulkRun:
                 error: SluicewayError = Unavailable("the server ended the stream before every job was finished")
             except SluicewayError as caught:
                 error = caught
+            _heed_cancelling()
             if self._exhausted and self._completed == self._drawn:
                 return
             # It begins with a break, and anew with the next one if something came in between, or nothing was to come.
@@ -237,6 +238,7 @@ class BulkRun:
                     # From now on it may be there.
                     job.sent = True
                     await call.write(job.request)
+                    _heed_cancelling()
             await call.done_writing()
 
     async def _ask(self) -> Description | None:
@@ -289,6 +291,13 @@ class BulkRun:
                 continue
             job.assembly, job.sent = Assembly(job.assembly.source), False
             self._to_send.put_nowait(job)
+
+
+def _heed_cancelling() -> None:
+    """End this task if it was cancelled: grpc.aio keeps that to itself where it meets a call that is being opened."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _cancelled(source: str) -> Result:

@@ -1,21 +1,22 @@
-"""The channel to one server and the calls on it."""
+"""The calls of one client, and the errors that they end with."""
 
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from pathlib import Path
+from contextlib import AbstractContextManager
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 import grpc
 from google.protobuf.message import EncodeError
 
-from sluiceway.client.addresses import first_of, is_local, place_of, require_address, target_of
+from sluiceway.client.addresses import place_of, places_of, require_address, spreads_itself
 from sluiceway.client.convert import JobRequest, call_metadata, error_from_rpc, from_explain, is_named, to_watch
 from sluiceway.client.encryption import speaks_tls
+from sluiceway.client.lines import ChannelMaker, Lines
 from sluiceway.client.options import Options, Tls, require_metadata
 from sluiceway.client.stories.types import ServerStory
 from sluiceway.errors import ImageTooLarge, InvalidOption, SluicewayError, Unavailable, make_error
@@ -24,26 +25,6 @@ from sluiceway.recorder.v1 import recorder_pb2, recorder_pb2_grpc
 from sluiceway.watch.v1 import watch_pb2, watch_pb2_grpc
 
 __all__ = ["BulkCall", "Connection"]
-
-_OPTIONS = (
-    # The server's limits decide; its refusal says which one was exceeded.
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    # A cluster that is just starting should be found within a second, not after a minute of back-off.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2000),
-    # A machine that vanished says nothing, and calls without a deadline, as those of `process_many`, would wait on.
-    # The ping that measures the connection keeps others back, so it has a limit as well. All of them are long, because
-    # on a slow line a ping stands behind the images that are being sent.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 30_000),
-    ("grpc.http2.ping_timeout_ms", 60_000),
-    ("grpc.http2.max_pings_without_data", 0),
-    # Retries are this library's: it knows the server's pushback and what can be repeated.
-    ("grpc.enable_retries", 0),
-    # Where a name or a list stands for several servers, each gets its share of the calls.
-    ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
-)
 
 REQUEST_ID_KEY = "x-request-id"
 Headers = tuple[tuple[str, str], ...]
@@ -56,7 +37,7 @@ _ENDED = (asyncio.InvalidStateError, grpc.aio.InternalError)
 
 
 class Connection:
-    """The channel to a cluster, reused by every call: a connection to each orchestrator of the address.
+    """The way to a cluster, reused by every call: a connection to each orchestrator behind the address.
 
     Args:
         address: of the cluster, or of one of its servers.
@@ -82,32 +63,20 @@ class Connection:
             raise InvalidOption("the token has characters other than printable ASCII, such as the end of a line")
         self.address = require_address(address)
         self._closed = False
-        options = list(_OPTIONS)
-        if is_local(address):
-            # As everybody expects of curl's `localhost`; gRPC would ask the proxy for it. Elsewhere gRPC goes by
-            # `grpc_proxy`, `https_proxy`, `http_proxy` and `no_grpc_proxy`, `no_proxy`.
-            options.append(("grpc.enable_http_proxy", 0))
-        target = target_of(address)
-        if (first := name or first_of(address)) is not None:
-            options.append(("grpc.default_authority", first))
-        if tls is None:
-            self._channel = grpc.aio.insecure_channel(target, options=options)
-        else:
-            if tls.server_name or name:
-                options.append(("grpc.ssl_target_name_override", tls.server_name or name))
-            self._channel = grpc.aio.secure_channel(target, _credentials(tls), options=options)
+        channels = ChannelMaker(address, tls=tls, name=name)
         self._metadata = require_metadata(metadata or {})
         if token:
             self._metadata += (("authorization", f"Bearer {token}"),)
-        self._stub = pipeline_pb2_grpc.PipelineServiceStub(self._channel)
-        self._watch = watch_pb2_grpc.WatchServiceStub(self._channel)
+        places = None if spreads_itself(address) else partial(places_of, address)
+        self._lines = Lines(channels.open, places, self._metadata)
         self._in_the_clear = tls is None
         self._looked_s = -LOOK_EVERY_S
         self._look: asyncio.Task[bool] | None = None
-        # The stub would serialise the request once more, after it was done to know its size.
-        self._process: grpc.aio.UnaryStreamMultiCallable[bytes, pipeline_pb2.ProcessResponse] = (
-            self._channel.unary_stream(_PROCESS, response_deserializer=pipeline_pb2.ProcessResponse.FromString)
-        )
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """Ids of the servers that calls are spread over, as far as they are known."""
+        return self._lines.servers
 
     async def process(
         self,
@@ -126,67 +95,78 @@ class Connection:
                 "the sources are larger together than a request can be: send them one by one"
             ) from error
         metadata = self._metadata + call_metadata(options, len(data)) + ((REQUEST_ID_KEY, request_id), *headers)
-        call = self._process(data, timeout=timeout_s, metadata=metadata)
-        try:
-            async for response in call:
-                yield response
-        except grpc.aio.AioRpcError as error:
-            raise await self._error(error) from error
-        finally:
-            # An abandoned call would hold its memory until the channel closes.
-            call.cancel()
+        with self._lines.line() as channel:
+            # The stub would serialise the request once more, after it was done to know its size.
+            method: grpc.aio.UnaryStreamMultiCallable[bytes, pipeline_pb2.ProcessResponse] = channel.unary_stream(
+                _PROCESS, response_deserializer=pipeline_pb2.ProcessResponse.FromString
+            )
+            call = method(data, timeout=timeout_s, metadata=metadata)
+            try:
+                async for response in call:
+                    yield response
+            except grpc.aio.AioRpcError as error:
+                raise await self._error(error) from error
+            finally:
+                # An abandoned call would hold its memory until the channel closes.
+                call.cancel()
 
     def bulk(self, options: Options, request_id: str, headers: Headers = ()) -> BulkCall:
         """Open one stream for many jobs, all with these options, and without a deadline of its own."""
         # The largest of them is not known: sources are drawn from an iterable while the stream runs.
         metadata = self._metadata + call_metadata(options, None) + ((REQUEST_ID_KEY, request_id), *headers)
-        return BulkCall(self._stub.ProcessStream(metadata=metadata), self._error)
+        return BulkCall(self._lines.line(), metadata, self._error)
 
     async def describe(self, timeout_s: float | None) -> pipeline_pb2.DescribeResponse:
         """Ask what the server offers."""
         metadata = self._metadata + call_metadata(Options(), 0)
-        try:
-            response: pipeline_pb2.DescribeResponse = await self._stub.Describe(
-                pipeline_pb2.DescribeRequest(), timeout=timeout_s, metadata=metadata
-            )
-        except grpc.aio.AioRpcError as error:
-            raise await self._error(error) from error
+        with self._lines.line() as channel:
+            stub = pipeline_pb2_grpc.PipelineServiceStub(channel)
+            try:
+                response: pipeline_pb2.DescribeResponse = await stub.Describe(
+                    pipeline_pb2.DescribeRequest(), timeout=timeout_s, metadata=metadata
+                )
+            except grpc.aio.AioRpcError as error:
+                raise await self._error(error) from error
         return response
 
     async def explain(self, request_id: str, timeout_s: float | None) -> tuple[ServerStory, ...]:
         """Ask what a server remembers of a request, and what those do that it asks."""
         request = recorder_pb2.ExplainRequest(request_id=request_id)
         metadata = self._metadata + call_metadata(Options(), request.ByteSize())
-        stub = recorder_pb2_grpc.RecorderServiceStub(self._channel)
-        try:
-            response: recorder_pb2.ExplainResponse = await stub.Explain(request, timeout=timeout_s, metadata=metadata)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                text = f"{self.address} is of a release that remembers no requests"
-                raise make_error("UNIMPLEMENTED", "", text) from error
-            raise await self._error(error) from error
+        with self._lines.line() as channel:
+            stub = recorder_pb2_grpc.RecorderServiceStub(channel)
+            try:
+                response: recorder_pb2.ExplainResponse = await stub.Explain(
+                    request, timeout=timeout_s, metadata=metadata
+                )
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                    text = f"{self.address} is of a release that remembers no requests"
+                    raise make_error("UNIMPLEMENTED", "", text) from error
+                raise await self._error(error) from error
         return from_explain(response)
 
     async def watch(self, interval_s: float) -> AsyncGenerator[watch_pb2.WatchResponse]:
         """Be told again and again how the cluster is."""
         request = to_watch(interval_s)
         metadata = self._metadata + call_metadata(Options(), request.ByteSize())
-        call = self._watch.Watch(request, metadata=metadata)
-        try:
-            async for response in call:
-                yield response
-        except grpc.aio.AioRpcError as error:
-            raise await self._error(error) from error
-        finally:
-            call.cancel()
+        with self._lines.line() as channel:
+            call = watch_pb2_grpc.WatchServiceStub(channel).Watch(request, metadata=metadata)
+            try:
+                async for response in call:
+                    yield response
+            except grpc.aio.AioRpcError as error:
+                raise await self._error(error) from error
+            finally:
+                call.cancel()
 
     async def close(self) -> None:
-        """Close the channel."""
+        """Close every connection."""
         self._closed = True
         if self._look is not None:
             self._look.cancel()
             await asyncio.gather(self._look, return_exceptions=True)
-        await self._channel.close()
+        await self._lines.close()
 
     async def _error(self, error: grpc.aio.AioRpcError) -> SluicewayError:
         said = error_from_rpc(error, self.address, closed=self._closed)
@@ -213,23 +193,30 @@ class Connection:
 
 
 class BulkCall:
-    """One `ProcessStream`; leaving the `async with` cancels it."""
+    """One `ProcessStream`, from entering the `async with` on; leaving cancels it."""
+
+    _call: grpc.aio.StreamStreamCall[pipeline_pb2.ProcessStreamRequest, pipeline_pb2.ProcessStreamResponse]
 
     def __init__(
         self,
-        call: grpc.aio.StreamStreamCall[pipeline_pb2.ProcessStreamRequest, pipeline_pb2.ProcessStreamResponse],
+        line: AbstractContextManager[grpc.aio.Channel],
+        metadata: Headers,
         error: Callable[[grpc.aio.AioRpcError], Awaitable[SluicewayError]],
     ) -> None:
-        self._call = call
+        self._line = line
+        self._metadata = metadata
         self._error = error
 
     async def __aenter__(self) -> Self:
+        channel = self._line.__enter__()
+        self._call = pipeline_pb2_grpc.PipelineServiceStub(channel).ProcessStream(metadata=self._metadata)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._call.cancel()
+        self._line.__exit__(kind, error, trace)
 
     async def write(self, job: pipeline_pb2.ProcessRequest) -> None:
         """Send one job; waits while the server's flow control has no room.
@@ -273,24 +260,3 @@ class BulkCall:
                 yield response.event
         except grpc.aio.AioRpcError as error:
             raise await self._error(error) from error
-
-
-def _credentials(tls: Tls) -> grpc.ChannelCredentials:
-    if tls.ca:
-        try:
-            # What gRPC cannot use it tells its own log, and the caller that nobody answers.
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(tls.ca)
-        except ssl.SSLError as error:
-            raise InvalidOption(f"there are no certificates in {tls.ca} (PEM): {error.reason}") from error
-        except OSError as error:
-            raise InvalidOption(f"cannot read {tls.ca}: {error.strerror}") from error
-    return grpc.ssl_channel_credentials(
-        root_certificates=_read(tls.ca), private_key=_read(tls.key), certificate_chain=_read(tls.certificate)
-    )
-
-
-def _read(path: Path | None) -> bytes | None:
-    try:
-        return path.read_bytes() if path else None
-    except OSError as error:
-        raise InvalidOption(f"cannot read {path}: {error.strerror}") from error

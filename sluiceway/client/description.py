@@ -192,3 +192,12 @@ class Description:
             UnknownPipeline: there is none of this name.
         """
         return tuple(dict.fromkeys(step.stage for step in self.pipeline(pipeline).steps if step.stage))
+
+    def missing(self, pipeline: str | None = None) -> tuple[str, ...]:
+        """Return the names of the stages that a pipeline needs and that have no replica that takes work.
+
+        Raises:
+            UnknownPipeline: there is none of this name.
+        """
+        ready = {stage.name for stage in self.stages if stage.ready}
+        return tuple(name for name in self.stages_of(pipeline) if name not in ready)

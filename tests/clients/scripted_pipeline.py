@@ -156,6 +156,29 @@ def turned_lines(
         yield event
 
 
+def seen_and_named(
+    server: ScriptedPipeline, request: pipeline_pb2.ProcessRequest, context: grpc.ServicerContext
+) -> Iterator[Response]:
+    """A region with keypoints, one whose class another model named, and the class of the second page."""
+    points = [(10, 20.5, 1), (-3.25, 7, 0.25)]
+    for event in answer(server, request, context):
+        if event.HasField("regions"):
+            for x, y, confidence in points:
+                event.regions.regions[0].keypoints.add(x=x, y=y, confidence=confidence)
+        yield event
+        if event.HasField("regions"):
+            for page, subject, names in ((0, pipeline_pb2.SUBJECT_REGION, "ab"), (1, pipeline_pb2.SUBJECT_PAGE, "cd")):
+                labels = [
+                    value_pb2.Label(class_id=rank, class_name=class_name, confidence=0.75 / (rank + 1))
+                    for rank, class_name in enumerate(names)
+                ]
+                value = pipeline_pb2.Value(
+                    region_id=0 if page else 1, classification=value_pb2.Classification(labels=labels)
+                )
+                said = pipeline_pb2.Values(values=[value], step=f"kind_{page}", model="k", page=page, subject=subject)
+                yield Response(job_id=event.job_id, source_id=event.source_id, values=said)
+
+
 def hang(server: ScriptedPipeline, request: pipeline_pb2.ProcessRequest, _: grpc.ServicerContext) -> Iterator[Response]:
     """The first event, and then nothing until the client gives up."""
     yield Response(

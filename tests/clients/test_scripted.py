@@ -50,6 +50,21 @@ def test_prints_the_corners_of_turned_and_free_shapes(run: Run, pipeline: Script
     ]
 
 
+@pytest.mark.parametrize("mode", [(), ("--bulk", "1")], ids=["one job", "stream"])
+def test_prints_keypoints_and_classes(
+    run: Run, pipeline: ScriptedPipeline, images: list[Path], mode: tuple[str, ...]
+) -> None:
+    pipeline.script = scripted_pipeline.seen_and_named
+    output = run(*mode, images[0])
+    assert output.exit_code == 0, output
+    assert output.of("keypoints") == [["0.png", "0", "10.00 20.50 1.00 -3.25 7.00 0.25"]]
+    assert output.of("class") == [["0.png", "1", "0.7500", "a"]]
+    # Of a page of its own, whose number is all that it has.
+    assert output.of("page_class") == [["0.png", "1", "0.7500", "c"]]
+    # In the order of the events, or of reading.
+    assert {line[-1] for line in output.of("text")} == set(TEXTS)
+
+
 def test_a_failed_source_is_told_and_leaves_the_others(
     run: Run, pipeline: ScriptedPipeline, images: list[Path]
 ) -> None:

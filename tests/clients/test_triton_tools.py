@@ -1,4 +1,4 @@
-"""What users of Triton bring along, against pipelines and both stages: a client for image files, and perf_analyzer."""
+"""What users of Triton bring along, against pipelines and both stages: an example of its own, and perf_analyzer."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from tests.e2e.conftest import COMMAND, Starter, free_ports
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(300)]
 
+EXAMPLES = PYTHON.parents[1] / "examples" / "src" / "python" / "examples"
 PERF_ANALYZER = PYTHON.parents[1] / "perf_analyzer" / "perf_analyzer"
 REQUESTS = 12
 WAYS = ("grpc", "http")
@@ -67,27 +68,41 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Model
         starter.close()
 
 
+def ranked(printed: str) -> dict[str, dict[str, list[str]]]:
+    """What the example printed: for each file, by output, the best elements as `value (index) = label`."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for line in printed.splitlines():
+        if line.startswith('"'):
+            outputs = found[Path(line.removesuffix(":").strip('"')).name] = {}
+        elif line.startswith("  ["):
+            best = outputs[line.strip(" []:")] = []
+        elif line.startswith("    "):
+            best.append(line.strip())
+    return found
+
+
 @pytest.mark.parametrize("what", ["pipeline", "detection", "recognition"])
-def test_a_client_for_image_files(models: dict[str, Model], what: str) -> None:
+def test_tritons_own_example_for_image_files(models: dict[str, Model], what: str) -> None:
+    """It knows no model beforehand: names, batch size and outputs are those that the server tells."""
     model, told = models[what], {}
     for way in WAYS:
-        command = [PYTHON, Path(__file__).parent / "triton_images.py", "--protocol", way, "--url", model.addresses[way]]
+        command = [PYTHON, EXAMPLES / "ensemble_image_client.py", "-i", way, "-u", model.addresses[way]]
         done = subprocess.run(
-            [*command, "--model", model.name, "--classes", "2", model.folder],
+            [*command, "-m", model.name, "-c", "2", model.folder],
             capture_output=True,
             text=True,
             timeout=120,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
-        told[way] = json.loads(done.stdout)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.endswith("PASS\n"), done.stdout
+        told[way] = ranked(done.stdout)
     assert told["grpc"] == told["http"]
     assert list(told["http"]) == sorted(path.name for path in model.folder.iterdir())
     texts = {"pipeline": "texts", "detection": "class_names", "recognition": "text"}[what]
     for outputs in told["http"].values():
-        # value:index:label
-        assert all(len(element.split(":", 2)) == 3 for best in outputs.values() for element in best)
-        assert outputs[texts][0].split(":", 2)[2]
+        assert all(best for best in outputs.values())
+        assert outputs[texts][0].partition(" = ")[2]
 
 
 @pytest.mark.parametrize("way", WAYS)

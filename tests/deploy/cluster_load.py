@@ -2,8 +2,8 @@
 
 `python cluster_load.py ADDRESS IMAGE CLIENTS`: each client sends the next image when the last one is done, until
 /tmp/stop exists. An answer in which regions or texts are missing has failed as well. A JSON line every second, {"done",
-"failed", "rate"}; the last one has the failures themselves, and how many answers each version of each model had a part
-in. If there is /tmp/ca.pem, the connection is encrypted, and /tmp/token is shown.
+"failed", "rate"}; the last one has the failures themselves, how many answers each version of each model had a part in,
+and what numbers of regions those had. If there is /tmp/ca.pem, the connection is encrypted, and /tmp/token is shown.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ async def main() -> None:
     done = 0
     failures: list[str] = []
     versions: Counter[str] = Counter()
+    regions: dict[str, set[int]] = {}
     tls = Tls(ca=CA) if CA.exists() else None
     token = TOKEN.read_text() if TOKEN.exists() else None
 
@@ -39,7 +40,9 @@ async def main() -> None:
                 try:
                     result = await client.process(image, timeout_s=REQUEST_TIMEOUT_S)
                     done += 1
-                    versions.update(f"{model.name} {model.version}" for model in result.models)
+                    for name in (f"{model.name} {model.version}" for model in result.models):
+                        versions[name] += 1
+                        regions.setdefault(name, set()).add(len(result.regions))
                     # Regions of one version that reach a reader of another come back without a text.
                     unread = sum(region.text is None for region in result.regions)
                     if unread or not result.regions:
@@ -60,7 +63,8 @@ async def main() -> None:
     telling = asyncio.create_task(tell())
     await asyncio.gather(*(send() for _ in range(clients)))
     telling.cancel()
-    account = {"done": done, "failed": len(failures), "failures": failures, "versions": versions}
+    numbers = {name: sorted(found) for name, found in regions.items()}
+    account = {"done": done, "failed": len(failures), "failures": failures, "versions": versions, "regions": numbers}
     print(json.dumps(account), flush=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import docker
 import pytest
 from sluiceway_runtime.weights import pull_samples
 
-from sluiceway.client import AsyncClient, RetryPolicy, Tls
+from sluiceway.client import AsyncClient, Result, RetryPolicy, Tls
 from sluiceway.errors import SluicewayError
 
 # A request under load shares two cores with everything else that a test machine does.
@@ -25,10 +26,31 @@ FIGURES = pytest.StashKey[list[str]]()
 
 @dataclass
 class Ledger:
-    """What became of every request, by the client's own account."""
+    """What became of every request, by the client's own account.
+
+    Attributes:
+        finished_s: when each answer was there.
+        failures: requests that failed, and answers with texts missing.
+        models: answers by what found and what read their regions.
+        regions: what numbers of regions each model found.
+    """
 
     finished_s: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    models: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    regions: dict[str, set[int]] = field(default_factory=dict)
+
+    def add(self, result: Result) -> None:
+        """Take an answer down."""
+        assert result.regions
+        unread = sum(region.text is None for region in result.regions)
+        if unread:
+            self.failures.append(f"{unread} of {len(result.regions)} regions without text")
+        names = tuple(model.name for model in result.models)
+        self.models[names] += 1
+        for name in names:
+            self.regions.setdefault(name, set()).add(len(result.regions))
+        self.finished_s.append(time.monotonic())
 
     def rate(self, since_s: float, until_s: float) -> float:
         """Requests that succeeded in a second, between two moments."""
@@ -60,8 +82,7 @@ class Load:
                     self.ledger.failures.append(f"{type(error).__name__}: {error}")
                     await asyncio.sleep(0.2)
                 else:
-                    assert result.regions
-                    self.ledger.finished_s.append(time.monotonic())
+                    self.ledger.add(result)
 
     async def _all(self) -> None:
         async with asyncio.TaskGroup() as group:

@@ -79,7 +79,7 @@ DECISIONS: tuple[Decision, ...] = (
         "README.md",
         "--out annotated",
         What.SHELL,
-        ("sluiceway up", "sluiceway top", "docker "),
+        ("sluiceway up", "sluiceway top", "sluiceway reload", "docker "),
         "test-compose",
         {"annotated/photo.jpg": "", "annotated/page.png": "", "results.ndjson": '"status": "ok"', "": "emisiones"},
     ),
@@ -173,7 +173,7 @@ DECISIONS: tuple[Decision, ...] = (
     Decision("docs/documents.md", "contract.pdf", What.SHELL, promises={"all.txt": "Region-based"}),
     *(
         Decision("docs/operations.md", begin, What.TYPED)
-        for begin in ("kubectl ", "curl -sS ", "nvidia-smi", "openssl ")
+        for begin in ("kubectl ", "curl -sS ", "nvidia-smi", "openssl ", "sluiceway reload")
     ),
     Decision(
         "docs/top.md",

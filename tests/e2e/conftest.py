@@ -22,7 +22,7 @@ import pytest
 from server_processes import free_ports
 
 HERE = Path(__file__).parent
-START_TIMEOUT_S = 100
+START_TIMEOUT_S = 240
 SECTIONS = ("detection", "recognition", "orchestrator")
 COMMAND = [sys.executable, "-m", "sluiceway.cli"]
 
@@ -42,6 +42,7 @@ class Up:
     address: str
     http: str
     operations: dict[str, int]
+    ports: dict[str, int]
     lines: list[str] = field(default_factory=list)
     ready: threading.Event = field(default_factory=threading.Event)
     started_s: float = field(default_factory=time.monotonic)
@@ -92,9 +93,12 @@ class Starter:
             stderr=subprocess.PIPE,
             text=True,
             env=environment,
+            # Without the terminal of whoever runs the tests, where there is one.
+            start_new_session=True,
         )
         operations = dict(zip(SECTIONS, ports[1:6:2], strict=True))
-        up = Up(process, f"127.0.0.1:{ports[4]}", f"127.0.0.1:{ports[6]}", operations)
+        own = dict(zip(SECTIONS, ports[:6:2], strict=True))
+        up = Up(process, f"127.0.0.1:{ports[4]}", f"127.0.0.1:{ports[6]}", operations, own)
         self._running.append(up)
         threading.Thread(target=up.listen, daemon=True).start()
         assert up.ready.wait(START_TIMEOUT_S), "\n".join(up.lines)

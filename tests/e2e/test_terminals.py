@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,20 @@ from pseudo_terminal import COMMAND, Typed, plain, type_command
 
 WIDTHS = (60, 200)
 STREAMS = 3
-QUICK = [["version"], ["--help"], ["run", "--help"], ["models", "list"], ["doctor", "--no-trial"]]
+QUICK = [
+    *(["version"], ["--help"], ["run", "--help"], ["models", "list"], ["doctor", "--no-trial"]),
+    *(["config", "show"], ["models", "path", "ppocrv6-tiny"]),
+]
+# Those that ask a cluster: PAGE is an image, ID a request that the cluster remembers, and the address follows.
+ASKING = [
+    ["top", "--once"],
+    ["top", "--json"],
+    ["explain", "ID"],
+    ["bench", "PAGE", "--in-flight", "1", "--seconds", "1"],
+    ["run", "PAGE", "--format", "csv"],
+]
+# Those that take long before they have anything to write.
+LONG = [["bench", "PAGE", "--find-knee", "--p99", "500"], ["tune", "PAGE"]]
 
 
 def objects(data: bytes | str) -> list[dict[str, Any]]:
@@ -81,8 +95,30 @@ def test_tables_on_a_terminal(up: Any, samples: Path, columns: int) -> None:
 def test_other_commands_on_a_terminal(command: list[str], columns: int) -> None:
     done = type_command(command, columns=columns)
     assert done.code == 0, done.terminal
-    assert len(plain(done.terminal).strip().splitlines()) >= 3
+    assert plain(done.terminal).strip()
     assert "Traceback" not in done.terminal
+
+
+@pytest.fixture(scope="module")
+def asking(up: Any, samples: Path) -> Callable[[list[str]], list[object]]:
+    """Puts into a command what its words in capitals stand for."""
+    command = [*COMMAND, "run", str(samples / "page.png"), "--json", "--address", up.address]
+    [item] = objects(subprocess.run(command, capture_output=True, timeout=110, check=True).stdout)
+    meant = {"PAGE": samples / "page.png", "ID": item["request_id"]}
+    return lambda command: [*(meant.get(word, word) for word in command), "--address", up.address]
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+@pytest.mark.parametrize("command", ASKING, ids=" ".join)
+def test_commands_that_ask_a_cluster_on_a_terminal(asking: Any, command: list[str], columns: int) -> None:
+    done = type_command(asking(command), columns=columns)
+    assert done.code == 0, done.terminal
+    assert "Traceback" not in done.terminal
+    shown = plain(done.terminal)
+    if "--json" in command:
+        assert any(isinstance(json.loads(line), dict) for line in shown.splitlines() if line.startswith("{"))
+    else:
+        assert len(shown.strip().splitlines()) >= 3
 
 
 # --- streams that cannot be used --------------------------------------------------------------------------------------
@@ -131,6 +167,21 @@ def test_other_commands_on_a_full_disk(command: list[str]) -> None:
 @pytest.mark.parametrize("command", QUICK, ids=" ".join)
 def test_other_commands_without_a_stdout(command: list[str]) -> None:
     ended_for_its_streams(type_command(command, close=[1]), "standard output is closed")
+
+
+@pytest.mark.parametrize("command", ASKING, ids=" ".join)
+def test_commands_that_ask_a_cluster_on_a_full_disk(asking: Any, command: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        ended_for_its_streams(type_command(asking(command), stdout=full), "No space left on device")
+
+
+@pytest.mark.parametrize("command", [*ASKING, *LONG], ids=" ".join)
+def test_commands_that_ask_a_cluster_without_a_stdout(samples: Path, command: list[str]) -> None:
+    """Nobody listens at the address, and nobody is asked."""
+    words = [samples / "page.png" if word == "PAGE" else word for word in command]
+    where = [] if command[0] == "tune" else ["--address", "127.0.0.1:1"]
+    done = type_command([*words, *where], close=[1])
+    ended_for_its_streams(done, "standard output is closed")
 
 
 def test_a_closed_stdin_cannot_be_read(up: Any) -> None:

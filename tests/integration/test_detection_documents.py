@@ -139,13 +139,16 @@ async def test_documents_that_are_refused(stub: Any, document: bytes, reason: st
     assert words in error.message
 
 
-async def test_pages_are_shown_at_the_scales_that_the_model_knows(stub: Any) -> None:
+async def test_pages_are_shown_at_the_scales_that_are_asked_for(stub: Any) -> None:
     fast = pb.DetectPagesRequest(document=tiff(2), options=pb.DetectOptions(confidence=0.4, iou=0.5, scale="fast"))
     told = {response.page: response.found.detections async for response in stub.DetectPages(fast, timeout=60)}
     assert told == {page: response.found.detections for page, response in (await pages(stub, tiff(2))).items()}
-    larger = pb.DetectPagesRequest(document=tiff(2), options=pb.DetectOptions(scale="auto"))
+    parts = pb.DetectPagesRequest(document=tiff(2), options=pb.DetectOptions(scale="2"))
+    shown = {response.page async for response in stub.DetectPages(parts, timeout=60)}
+    assert shown == set(told)
+    unknown = pb.DetectPagesRequest(document=tiff(2), options=pb.DetectOptions(scale="large"))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await anext(aiter(stub.DetectPages(larger, timeout=60)))
+        await anext(aiter(stub.DetectPages(unknown, timeout=60)))
     assert from_rpc_error(caught.value).metadata["option"] == "scale"
 
 

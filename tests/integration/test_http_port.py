@@ -144,6 +144,14 @@ async def test_what_cannot_be_served_is_a_problem(
         assert (await http.post(picture(1), **IMAGE))[0] == 200
 
 
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+async def test_another_method_is_told_which_one_is_wanted(method: str) -> None:
+    """A browser that is pointed at the path, and `curl -T`."""
+    async with serve() as http, http.session.request(method, f"{http.url}/v1/process", data=b"") as answer:
+        assert (answer.status, answer.headers["Allow"]) == (405, "POST")
+        assert (await answer.json())["detail"] == f"{method} is not for this path, which takes POST"
+
+
 @pytest.mark.parametrize("above", ["the limit of images", "the limit of bodies"])
 @pytest.mark.parametrize("kind", ["image/jpeg", "application/json"])
 async def test_a_body_of_unknown_length_is_read_up_to_the_limit(kind: str, above: str) -> None:

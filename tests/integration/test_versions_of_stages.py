@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fetching import given_by
 from sluiceway_orchestrator.fetch import Answer, Call
-from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, SourceEvents, picture
+from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, FakeServer, SourceEvents, picture
 from sluiceway_runtime.errors import InvalidOption, WrongGroup
 from sluiceway_runtime.server.status import code_of, trailers
 
@@ -122,6 +123,41 @@ async def test_a_detecting_version_goes_away_in_mid_job() -> None:
         heard = await work
     for number in range(8):
         check_complete(heard[str(number)], number, 2)
+
+
+async def test_a_version_that_leaves_its_name_answers_whoever_is_bound_to_it(tmp_path: Path) -> None:
+    """Of two versions that follow each other: nothing is detected twice, and new sources have the new one at once."""
+    detect = asyncio.Event()
+
+    async def wait(number: int) -> None:
+        if number == 0:
+            await detect.wait()
+
+    detector, old, new = FakeDetection(before=wait), FakeRecognition(models=("old",)), FakeRecognition(models=("new",))
+    leaving, coming = FakeServer(old), FakeServer(new)
+    file, addresses = tmp_path / "recognition", [await leaving.start(), await coming.start()]
+    file.write_text(addresses[0])
+    async with Cluster([detector], recognition=f"file:{file}", resolve_interval_s=0.3) as cluster:
+        stage = cluster.service.stages["recognition"]
+        await until(lambda: [replica.address for replica in stage.replicas if replica.ready] == addresses[:1])
+        bound = asyncio.create_task(cluster.process(Source(image=picture(0)), timeout_s=60))
+        await until(lambda: detector.running == 1)
+        file.write_text(addresses[1])
+        await until(lambda: [replica.address for replica in stage.replicas if replica.ready] == addresses[1:])
+        after = (await cluster.process(Source(image=picture(1))))["0"]
+        check_complete(after, 1, 2)
+        assert after.models == {"new"}
+        status: Any = cluster.service.status()
+        assert status["stages"]["recognition"]["leaving"] == addresses[:1]
+        detect.set()
+        before = (await bound)["0"]
+        check_complete(before, 0, 2)
+        assert before.models == {"old"}
+        assert detector.seen == {0: 1, 1: 1}
+        # Nobody needs it any more.
+        await until(lambda: not stage.leaving)
+    for server in (leaving, coming):
+        await server.stop()
 
 
 async def test_a_version_of_a_detector_inside_of_regions_goes_away() -> None:

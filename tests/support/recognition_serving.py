@@ -19,7 +19,7 @@ from sluiceway.common.v1 import crop_pb2
 from sluiceway.recognition.v1 import recognition_pb2 as pb
 from sluiceway.recognition.v1 import recognition_pb2_grpc
 
-__all__ = ["ALONE", "Stub", "ask", "line", "raw", "serving"]
+__all__ = ["ALONE", "Stub", "ask", "line", "raw", "running", "serving"]
 
 
 Stub = recognition_pb2_grpc.RecognitionServiceStub
@@ -27,9 +27,10 @@ ALONE = Installation({}, Security(), {})
 
 
 @asynccontextmanager
-async def serving(
+async def running(
     installation: Installation = ALONE, **values: object
-) -> AsyncIterator[tuple[RecognitionService, Stub]]:
+) -> AsyncIterator[tuple[RecognitionService, Server]]:
+    """A server by keys of its section."""
     config = RecognitionConfig.model_validate(
         {"port": 0, "operations_port": 0, "device": "cpu", "workers": 1, "drain_notice_s": 0, **values}
     )
@@ -37,10 +38,21 @@ async def serving(
     server = Server(service, config)
     try:
         await server.start()
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-            yield service, recognition_pb2_grpc.RecognitionServiceStub(channel)
+        yield service, server
     finally:
         await server.close()
+
+
+@asynccontextmanager
+async def serving(
+    installation: Installation = ALONE, **values: object
+) -> AsyncIterator[tuple[RecognitionService, Stub]]:
+    """A server and a way to ask it."""
+    async with (
+        running(installation, **values) as (service, server),
+        grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        yield service, recognition_pb2_grpc.RecognitionServiceStub(channel)
 
 
 def line(text: str) -> np.ndarray:

@@ -19,6 +19,7 @@ from sluiceway.cli.inputs import find_inputs
 from sluiceway.cli.options import ConfigOption
 from sluiceway.cli.requirements import require_servers
 from sluiceway.cli.signals import stop_on_signals
+from sluiceway.cli.streams import require_stdout
 from sluiceway.cli.terminal import EXIT_FAILED, EXIT_USAGE, errors, fail, output
 from sluiceway.client.sources import Content
 from sluiceway_cluster.commands.units import read_p99_ms, read_rate
@@ -87,6 +88,7 @@ def tune(
         fail("--p99 belongs to --rate: at which rate is it to be kept?", EXIT_USAGE)
     aim = Aim.RATE if rate else Aim.LEAST_MEMORY if least_memory else Aim.MAX_THROUGHPUT
     goal = Goal(aim, read_rate(rate) if rate else None, read_p99_ms(p99) if p99 else None)
+    require_stdout()
     inputs = [item.source for item in find_inputs(sources)]
     run = _Run(goal, inputs, config, verbose=verbose)
     run.check()

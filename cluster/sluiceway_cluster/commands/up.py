@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +21,7 @@ from sluiceway_cluster.commands.embedded import embedded_cluster, plan_and_pull
 
 if TYPE_CHECKING:
     from sluiceway_cluster import ClusterPlan
+    from sluiceway_cluster.reload.reloading import Reloading, Tell
 
 __all__ = ["up"]
 
@@ -37,7 +44,8 @@ def up(
 
     Without pipelines in the configuration the stages are detection and recognition, else those that a pipeline uses.
     The machine's cores are divided between them. A server that dies is started again. Ctrl-C finishes what is
-    running and stops everything; a second Ctrl-C stops at once.
+    running and stops everything; a second Ctrl-C stops at once. `sluiceway reload` takes up new weights and a changed
+    configuration of stages; so does SIGHUP where there is no terminal.
 
     Several servers of a stage share its cores, and every orchestrator uses all of them. Each orchestrator has an
     address of its own.
@@ -49,10 +57,14 @@ def up(
     [dim]sluiceway up --model text-small --workers 2 --set orchestrator.http.port=8081[/]
     """
     changes = Changes(tuple(settings or ()), tuple(model or ()), workers)
-    plan = plan_and_pull("up", config, changes, free_ports=False, scale=scale or ())
+
+    def plan_now() -> ClusterPlan:
+        return plan_and_pull("up", config, changes, free_ports=False, scale=scale or ())
+
+    plan = plan_now()
     if plan.json_logs:
         _log_as_json()
-    asyncio.run(_up(plan, show_logs=not quiet))
+    asyncio.run(_up(plan, plan_now, show_logs=not quiet))
 
 
 def _log_as_json() -> None:
@@ -62,13 +74,19 @@ def _log_as_json() -> None:
     configure_logging(LogStyle("up", format="json"))
 
 
-async def _up(plan: ClusterPlan, *, show_logs: bool) -> None:
+async def _up(plan: ClusterPlan, plan_anew: Callable[[], ClusterPlan], *, show_logs: bool) -> None:
     from sluiceway_cluster import ClusterError  # noqa: PLC0415
+    from sluiceway_cluster.reload import AddressFiles, Reloading, controlled, replaceable  # noqa: PLC0415
 
     try:
-        async with embedded_cluster(plan, show_logs=show_logs) as cluster:
-            _announce(plan)
-            await cluster.watch()
+        with AddressFiles(plan.told) as files:
+            plan = replace(plan, servers=files.looked_into(replaceable(plan.servers)))
+            async with embedded_cluster(plan, show_logs=show_logs) as cluster:
+                reloading = Reloading(cluster, plan, files, plan_anew)
+                async with controlled(plan.address.rpartition(":")[2], partial(_reload, plan, reloading)):
+                    with _reloaded_by_signal(partial(_reload, plan, reloading, (), lambda _: None)):
+                        _announce(plan)
+                        await cluster.watch()
     except asyncio.CancelledError:
         # Somebody asked for it: that is how `up` is meant to end.
         _tell(plan, "stopped")
@@ -77,6 +95,57 @@ async def _up(plan: ClusterPlan, *, show_logs: bool) -> None:
             raise
         log.error("%s", error)  # noqa: TRY400 - its words say all there is
         raise SystemExit(EXIT_FAILED) from None
+
+
+async def _reload(plan: ClusterPlan, reloading: Reloading, stages: Sequence[str], tell: Tell) -> None:
+    """Reload, and say here as well what becomes of it."""
+
+    def tell_both(text: str) -> None:
+        _tell(plan, f"reload: {text}")
+        tell(text)
+
+    try:
+        await reloading.reload(stages, tell_both)
+    except Exception as error:
+        _tell(plan, f"reload: nothing has changed: {error}", "red")
+        raise
+    _tell(plan, "reload: done")
+
+
+@contextmanager
+def _reloaded_by_signal(reload: Callable[[], Coroutine[None, None, None]]) -> Iterator[None]:
+    """Where no terminal could have sent SIGHUP as it was closed, the signal means what it does to other servers."""
+    if _has_terminal():
+        yield
+        return
+    tasks: set[asyncio.Task[None]] = set()
+
+    def begin() -> None:
+        task = asyncio.create_task(reload(), name="reload")
+        tasks.add(task)
+        task.add_done_callback(ended)
+
+    def ended(task: asyncio.Task[None]) -> None:
+        tasks.discard(task)
+        if not task.cancelled():
+            # It was told already.
+            task.exception()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, begin)
+    try:
+        yield
+    finally:
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
+        for task in tasks:
+            task.cancel()
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _announce(plan: ClusterPlan) -> None:

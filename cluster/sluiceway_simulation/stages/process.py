@@ -22,8 +22,8 @@ _BOUND_METHODS = ("/Detect", "/Recognize", "/RecognizeWhole")
 class _NoPort:
     """Nobody asks for metrics."""
 
-    async def start(self, host: str, port: int) -> int:
-        del host, port
+    async def start(self, host: str, port: int, *, shares_port: bool) -> int:
+        del host, port, shares_port
         return 0
 
     async def close(self) -> None:
@@ -62,8 +62,8 @@ class SimulatedServer(Server):
         self.memory = MemoryServer([*interceptors, *watch])
         return self.memory  # type: ignore[return-value]  # what is used of one
 
-    def _bind(self, server: grpc.aio.Server) -> int:
-        del server
+    def _bind(self, server: grpc.aio.Server, port: int) -> int:
+        del server, port
         assert self.memory is not None
         self._network.servers[self._address] = self.memory
         return int(self._address.rpartition(":")[2])

@@ -27,7 +27,9 @@ class OrchestratorConfig(ServerConfig):
         300, gt=0, description="Older connections are ended as soon as no call runs on them, so that clients look anew."
     )
 
-    detection: str = Field("dns:///localhost:50052", description="Where detection is: dns:///, list, unix: or xds:///.")
+    detection: str = Field(
+        "dns:///localhost:50052", description="Where detection is: dns:///, list, file:, unix: or xds:///."
+    )
     recognition: str = Field("dns:///localhost:50053", description="Where recognition is.")
     default_pipeline: str = Field(DEFAULT_PIPELINE, description="The pipeline of jobs that name none.")
 

@@ -76,6 +76,7 @@ QUERY: Mapping[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     "max_detections": ((*_DETECTION, "max_detections"), int),
     "image_size": ((*_DETECTION, "image_size"), int),
     "scale": ((*_DETECTION, "scale"), str),
+    "class_agnostic": ((*_DETECTION, "class_agnostic"), _boolean),
     "characters": ((*_RECOGNITION, "characters"), _boolean),
     "words": ((*_RECOGNITION, "words"), _boolean),
     "top_k": ((*_RECOGNITION, "top_k"), int),

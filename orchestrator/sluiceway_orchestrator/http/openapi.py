@@ -38,6 +38,10 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
     "max_detections": {"type": "integer", "minimum": 1, "maximum": 10000},
     "image_size": {"type": "integer", "multipleOf": 32},
     "scale": {"type": "string", "description": "auto, fast, or a factor above 0, at most 4."},
+    "class_agnostic": {
+        "type": "boolean",
+        "description": "Whether regions of different classes are compared for overlap, too.",
+    },
     "characters": {"type": "boolean"},
     "words": {"type": "boolean"},
     "top_k": {"type": "integer", "minimum": 1, "maximum": 1000},

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -67,6 +68,14 @@ class Binder:
                 self._known.clear()
             known = self._known[key] = _bound(pipeline, dict(zip(pipeline.stages, groups, strict=True)))
         return known
+
+    @contextmanager
+    def holding(self, binding: Binding) -> Iterator[None]:
+        """A source works with this: see `Versions.holding`."""
+        with ExitStack() as stack:
+            for name, group in binding.groups.items():
+                stack.enter_context(self._stages[name].versions.holding(group))
+            yield
 
     def _choose(self, pipeline: Pipeline) -> Sequence[Group[Any] | None]:
         return [self._stages[name].bind_now(partial(serves, pipeline, name)) for name in pipeline.stages]

@@ -98,7 +98,8 @@ async def _attempt(state: SourceState, fetched: Fetched) -> None:
         finally:
             state.story.note("bind")
         state.place = ""
-        await Steps(state, fetched).run()
+        with state.parts.binder.holding(state.binding):
+            await Steps(state, fetched).run()
     finally:
         fetched.release()
 

@@ -83,6 +83,7 @@ class Replica(Generic[Description]):
         # from call to call, those that were met.
         self.versions: dict[str, Description] = {}
         self._doubted: set[str] = set()
+        # The stage's name does not stand for it any more: it finishes what is bound to it, and gets no new sources.
         self.leaving = False
         # Calls that have not ended. The last item of a call may be done before, and closing the channel cancels it.
         self.leases = 0
@@ -99,8 +100,8 @@ class Replica(Generic[Description]):
 
     @property
     def ready(self) -> bool:
-        """Whether it takes new work."""
-        return self._serving and not self.leaving
+        """Whether it answers calls."""
+        return self._serving
 
     def start(self) -> None:
         """Begin to watch."""

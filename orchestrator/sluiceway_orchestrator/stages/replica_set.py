@@ -35,6 +35,7 @@ class ReplicaSet(Generic[Description]):
         wire: its calls.
         on_change: told when a replica becomes ready, or is not any more.
         hurry: whether work waits that no replica takes.
+        needed: whether sources are bound to a replica that left, and nobody else could answer them.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class ReplicaSet(Generic[Description]):
         certificates: Callable[[], object],
         on_change: Callable[[], None],
         hurry: Callable[[], bool],
+        needed: Callable[[Replica[Description]], bool],
     ) -> None:
         self.target = target
         self._name = name
@@ -62,6 +64,7 @@ class ReplicaSet(Generic[Description]):
         self._opened_with = certificates()
         self._on_change = on_change
         self._hurry = hurry
+        self._needed = needed
         self._replicas: dict[str, Replica[Description]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -76,8 +79,13 @@ class ReplicaSet(Generic[Description]):
 
     @property
     def ready(self) -> tuple[Replica[Description], ...]:
-        """Those that take work."""
-        return tuple(replica for replica in self._replicas.values() if replica.ready)
+        """Those that take new sources."""
+        return tuple(replica for replica in self._replicas.values() if replica.ready and not replica.leaving)
+
+    @property
+    def leaving(self) -> tuple[Replica[Description], ...]:
+        """Those that the name does not stand for any more, and that are not done yet."""
+        return tuple(replica for replica in self._replicas.values() if replica.leaving)
 
     async def start(self) -> None:
         """Begin to resolve and to watch; does not wait for a replica."""
@@ -155,8 +163,8 @@ class ReplicaSet(Generic[Description]):
         replica.start()
 
     async def _retire(self, address: str, replica: Replica[Description]) -> None:
-        """Close a replica that left the name, once its calls are done."""
-        while replica.leases:
+        """Close a replica that left the name, once its calls are done and nothing more will come to it."""
+        while replica.leases or self._needed(replica):
             await asyncio.sleep(EAGER_RESOLVE_S)
             if not replica.leaving:
                 return

@@ -18,13 +18,14 @@ from sluiceway_runtime.priority import Priority
 
 from sluiceway_orchestrator.backlog import Backlog, Entry
 from sluiceway_orchestrator.stages.balancer import Report, choose
-from sluiceway_orchestrator.stages.group import Group, GroupGone, Shares
+from sluiceway_orchestrator.stages.group import Group, GroupGone
 from sluiceway_orchestrator.stages.presence import Presence
 from sluiceway_orchestrator.stages.replica import Replica, StageWire
 from sluiceway_orchestrator.stages.replica_set import ReplicaSet
 from sluiceway_orchestrator.stages.resolver import Lookup, Target, system_lookup
 from sluiceway_orchestrator.stages.retry import RetryBudget
 from sluiceway_orchestrator.stages.settings import StageSettings
+from sluiceway_orchestrator.stages.versions import Versions
 
 __all__ = ["Lease", "Stage", "Ticket"]
 
@@ -113,6 +114,7 @@ class Stage(Generic[Description]):
     Each version has a line of its own, since work for one is of no use to the replicas of another.
 
     Attributes:
+        versions: those that it serves.
         retries: how many calls may be made again.
         retried: how many were, by why.
         waits: those of calls and of sources, for a replica.
@@ -135,7 +137,7 @@ class Stage(Generic[Description]):
         self.retries = RetryBudget(settings.retry_ratio, settings.retry_reserve)
         self.retried = {"broke": 0, "full": 0, "leaving": 0, "version": 0}
         self.waits = Waits()
-        self._wire = wire
+        self.versions: Versions[Description] = Versions(wire)
         self._ageing = settings.ageing
         self._set = ReplicaSet(
             name,
@@ -148,13 +150,11 @@ class Stage(Generic[Description]):
             certificates=certificates,
             on_change=self._on_change,
             hurry=lambda: not self.is_there and self.backlog_items > 0,
+            needed=self.versions.needs,
         )
         self._presence = Presence(name, target, lambda: self.is_there)
-        self._groups: dict[str, Group[Description]] = {}
-        self._members: dict[str, tuple[Replica[Description], ...]] = {}
         self._usable: tuple[Replica[Description], ...] = ()
         self._lines: dict[str, Line[Description]] = {}
-        self._shares = Shares()
         self._binding = 0
         self._changed = asyncio.Event()
         self._pump_timer: asyncio.TimerHandle | None = None
@@ -162,7 +162,7 @@ class Stage(Generic[Description]):
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"<Stage {self.name} groups={list(self._members)} {self._set} waiting={self.backlog_items}>"
+        return f"<Stage {self.name} {self.versions} {self._set} waiting={self.backlog_items}>"
 
     @property
     def target(self) -> Target:
@@ -175,13 +175,17 @@ class Stage(Generic[Description]):
         return self._set.here
 
     @property
+    def leaving(self) -> tuple[Replica[Description], ...]:
+        """Those that it does not stand for any more, and that finish what they have."""
+        return self._set.leaving
+
+    @property
     def members(self) -> tuple[tuple[Group[Description], tuple[Replica[Description], ...]], ...]:
         """Every version that is served with its ready replicas, the one with the most first.
 
         While none is served, those that were: a stage that is scaled to zero is known for what it was.
         """
-        found = [(group, self._members.get(name, ())) for name, group in self._groups.items()]
-        return tuple(sorted(found, key=lambda item: -len(item[1])))
+        return self.versions.members
 
     @property
     def backlog_items(self) -> int:
@@ -201,8 +205,8 @@ class Stage(Generic[Description]):
         )
 
     def members_of(self, group: Group[Description]) -> tuple[Replica[Description], ...]:
-        """The replicas of a version that take work now."""
-        return self._members.get(group.name, ())
+        """The replicas that answer sources of a version now."""
+        return self.versions.answering(group.name)
 
     async def start(self) -> None:
         """Begin to resolve and to watch; does not wait for a replica."""
@@ -227,20 +231,7 @@ class Stage(Generic[Description]):
         Args:
             able: whether a version can do what the source needs; where none can, any is taken, which then says so.
         """
-        if not self._members:
-            return None
-        names = [name for name in self._members if able(self._groups[name].description)] or list(self._members)
-        if len(names) == 1:
-            return self._groups[names[0]]
-        # A replica that has not answered yet is taken for one like the others. Taken for the least that it may be, it
-        # would get next to nothing, and so never answer.
-        reported = [replica.occupancy.report.capacity for replica in self._usable]
-        known = [capacity for capacity in reported if capacity]
-        usual = sum(known) / len(known) if known else 1.0
-        weights = {
-            name: sum(member.occupancy.report.capacity or usual for member in self._members[name]) for name in names
-        }
-        return self._groups[self._shares.choose(weights)]
+        return self.versions.choose(able)
 
     async def wait_there(self, deadline: Deadline) -> None:
         """Wait until a replica is there; whoever waits counts in the backlog, by which the stage is scaled.
@@ -253,7 +244,7 @@ class Stage(Generic[Description]):
         waiting = self.waits.begin(begun_s)
         try:
             async with asyncio.timeout(_patience_s(deadline)):
-                while not self._members:
+                while not self.versions:
                     self._set.look_again()
                     await self._changed.wait()
         except TimeoutError:
@@ -281,7 +272,7 @@ class Stage(Generic[Description]):
         if line is None:
             line = self._lines[group.name] = Backlog(self._ageing)
         if not line:
-            members = self._members.get(group.name, ())
+            members = self.versions.answering(group.name)
             if not members and self._usable:
                 raise GroupGone(f"{self.name}: {group.name}")
             replica = choose(members, ticket.priority, monotonic(), avoid=avoid)
@@ -325,7 +316,7 @@ class Stage(Generic[Description]):
 
     def _pump_line(self, name: str, line: Line[Description]) -> None:
         now_s = monotonic()
-        members = self._members.get(name, ())
+        members = self.versions.answering(name)
         chosen: list[Replica[Description]] = []
 
         def fits(entry: Entry[Place[Description]]) -> bool:
@@ -367,16 +358,9 @@ class Stage(Generic[Description]):
             return
         self._usable = self._set.ready
         self._presence.changed()
-        members: dict[str, list[Replica[Description]]] = {}
-        for replica in self._usable:
-            for name, description in replica.versions.items():
-                if name not in self._groups:
-                    self._groups[name] = Group(name, self._wire.declared_group(description), description)
-                members.setdefault(name, []).append(replica)
-        self._members = {name: tuple(found) for name, found in members.items()}
-        if self._members:
-            self._groups = {name: self._groups[name] for name in self._members}
-            for name in [name for name in self._lines if name not in self._members]:
+        self.versions.sort(self._usable, self._set.leaving)
+        if self.versions:
+            for name in [name for name in self._lines if not self.versions.answering(name)]:
                 self._dismiss(name)
         # Wakes whoever waits now; the next wait is for the next change.
         self._changed.set()

@@ -27,12 +27,12 @@ _BLOCK_PX = 32
 # 25, paper less than 1, half of a photograph more.
 _LEAST_STEP = 6.0
 # A region that is higher explains nothing: a paragraph of letters too low may be taken for one.
-_HIGHEST_BLOCKS = 3
+_HIGHEST_BLOCKS = 1.5
 # A single line of small print crosses so many.
 _LEAST_BLOCKS = 4
 # A probe shows places so much larger than the first look did, each in so many pixels of a square of its input.
 _PROBE_SHAPE = (480, 640)
-_PROBE_GAIN = 3.0
+_PROBE_GAIN = 4.0
 _PLACE_PX, _SHOWN_PX = 160, 144
 # What is wider than so many times its height is a line, and no speck of something else.
 _LINE_RATIO = 2.0

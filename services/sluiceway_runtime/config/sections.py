@@ -36,6 +36,7 @@ VARIABLE_SECTIONS = ("detection", "recognition", "orchestrator", "models", "secu
 # Variables that are no keys: of clients, of every process, and of the compose files.
 PLAIN_VARIABLES = (
     *("SLUICEWAY_ADDRESS", "SLUICEWAY_TOKEN", "SLUICEWAY_CACHE", "SLUICEWAY_PARENT_PIPE", "SLUICEWAY_CLIENT_TOKEN"),
+    "SLUICEWAY_SHARED_PORTS",
     *("SLUICEWAY_VERSION", "SLUICEWAY_CERTIFICATES"),
     *("SLUICEWAY_PORT", "SLUICEWAY_HTTP_PORT", "SLUICEWAY_OPERATIONS_PORT"),
 )

@@ -59,6 +59,7 @@ class PublicPort(ABC):
         budget: where room for a body is reserved before it is read.
         security: TLS and tokens, those of gRPC.
         access_log: whether each request is told in the log.
+        shares_port: whether another server that says so as well may listen at the same address.
         open_paths: what is answered under any name: load balancers ask by address, and what they hear is nothing to
             hide.
     """
@@ -74,8 +75,10 @@ class PublicPort(ABC):
         security: Security | None,
         open_paths: Iterable[str],
         access_log: bool,
+        shares_port: bool = False,
     ) -> None:
         self._http = http
+        self._shares_port = shares_port
         self._section = section
         self._key = key
         self._limit_bytes = limit_bytes
@@ -118,7 +121,10 @@ class PublicPort(ABC):
         await self._runner.setup()
         context = server_context(self._security.config, mutual=self._security.wants_certificate(self._section))
         try:
-            await web.TCPSite(self._runner, self._http.host, self._http.port, ssl_context=context).start()
+            site = web.TCPSite(
+                self._runner, self._http.host, self._http.port, ssl_context=context, reuse_port=self._shares_port
+            )
+            await site.start()
         except OSError as error:
             await self.close()
             raise StartupError(
@@ -197,9 +203,13 @@ class PublicPort(ABC):
             return problem_response(ImageTooLarge("the body is larger than the limit"), request_id)
         except web.HTTPRedirection:
             raise
+        except web.HTTPMethodNotAllowed as error:
+            # As `curl -T` sends, and a browser that is pointed at it.
+            allowed = error.headers["Allow"]
+            detail = f"{request.method} is not for this path, which takes {allowed}"
+            return plain_problem(405, detail, {"Allow": allowed})
         except web.HTTPException as error:
-            headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-            return plain_problem(error.status, error.reason, headers)
+            return plain_problem(error.status, error.reason)
         except Exception:
             log.exception("request %s: %s %s failed", request_id, request.method, request.path)
             return problem_response(Internal("internal error"), request_id)

@@ -29,6 +29,7 @@ class InferencePort(PublicPort):
         section: of the configuration.
         budget: of the server.
         security: TLS and tokens, those of gRPC.
+        shares_port: whether a server that replaces this one may listen there as well.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class InferencePort(PublicPort):
         section: str,
         budget: MemoryBudget,
         security: Security | None,
+        shares_port: bool = False,
     ) -> None:
         super().__init__(
             config.http,
@@ -51,6 +53,7 @@ class InferencePort(PublicPort):
             security=security,
             open_paths=HEALTH_PATHS,
             access_log=config.access_log,
+            shares_port=shares_port,
         )
         self._deadline_s = config.default_deadline_s
         self._inference = OpenInference(stage, models)

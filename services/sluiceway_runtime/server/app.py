@@ -23,9 +23,10 @@ from sluiceway_runtime.recorder import Recorder
 from sluiceway_runtime.server.budget import memory_budget
 from sluiceway_runtime.server.documentation import documented_pool
 from sluiceway_runtime.server.door import Door
+from sluiceway_runtime.server.health import HealthServicer
 from sluiceway_runtime.server.interceptor import CallInterceptor
 from sluiceway_runtime.server.lifecycle import Lifecycle, State
-from sluiceway_runtime.server.listening import bind, make_server
+from sluiceway_runtime.server.listening import SharedPorts, bind, make_server
 from sluiceway_runtime.server.operations import OperationsPort
 from sluiceway_runtime.server.security import Security
 from sluiceway_runtime.tracing import Tracer
@@ -102,6 +103,8 @@ class Server:
         section: name of the server's section, by which `security.mutual` names it.
         recorder: remembers the latest requests; by default one of its own.
         tracer: of requests, if traces are wanted. The caller closes it.
+        shared: ports that it shares with a server that it replaces, or that replaces it. Where they are others than its
+            own it listens there once it is ready, and at its own gRPC port as well.
 
     Attributes:
         waits: whether calls wait at the door for room; those of a stage are refused, and tried with another replica.
@@ -121,8 +124,10 @@ class Server:
         *,
         recorder: Recorder | None = None,
         tracer: Tracer | None = None,
+        shared: SharedPorts | None = None,
     ) -> None:
         self._service = service
+        self._shared = shared
         self._config = config
         self._security = security or Security()
         self._section = section
@@ -169,7 +174,7 @@ class Server:
         )
         if (use_samples := getattr(service, "use_samples", None)) is not None:
             use_samples(self._sampler.sample)
-        self._health = health.aio.HealthServicer()
+        self._health = HealthServicer(self.recorder.instance)
         self._operations = OperationsPort(
             self.lifecycle, self.ready, self.registry, self._status, lambda: getattr(service, "problems", ())
         )
@@ -198,7 +203,9 @@ class Server:
         """
         self.lifecycle.to(State.STARTING)
         try:
-            self.operations_port = await self._operations.start(self._config.host, self._config.operations_port)
+            self.operations_port = await self._operations.start(
+                self._config.host, self._config.operations_port, shares_port=self._shared is not None
+            )
             self._grpc = self._make_grpc([self._interceptor])
             self._to_close.push_async_callback(self._grpc.stop, STOP_GRACE_S)
             self._service.register(self._grpc)
@@ -209,16 +216,28 @@ class Server:
             if self._config.reflection:
                 names = (*self._service.names, SAMPLES, health.SERVICE_NAME, reflection.SERVICE_NAME)
                 reflection.enable_server_reflection(names, self._grpc, documented_pool())
-            self.port = self._bind(self._grpc)
-            await self._grpc.start()
-            log.info("listening on %s:%d, operations on %d", self._config.host, self.port, self.operations_port)
-            await self._service.start()
+            # Where another serves meanwhile, nobody is to meet one that cannot.
+            serves_first = self._shared is not None and self._shared.port != self._config.port
+            if serves_first:
+                await self._service.start()
+            await self._listen(self._grpc)
+            if not serves_first:
+                await self._service.start()
         except BaseException:
             self.lifecycle.to(State.FAILED)
             raise
         self.lifecycle.to(State.READY)
         self._monitor = asyncio.create_task(self._watch_readiness(), name="readiness")
         log.info("ready")
+
+    async def _listen(self, server: grpc.aio.Server) -> None:
+        host, shared = self._config.host, self._shared
+        self.port = self._bind(server, self._config.port)
+        if shared is not None and shared.port != self._config.port:
+            self._bind(server, shared.port)
+            await self._operations.listen_also(host, shared.operations_port, shares_port=True)
+        await server.start()
+        log.info("listening on %s:%d, operations on %d", host, self.port, self.operations_port)
 
     def _show(self) -> None:
         """Add what there is to measure of the process and of the service; the simulated server overrides this."""
@@ -227,11 +246,11 @@ class Server:
 
     def _make_grpc(self, interceptors: Sequence[grpc.aio.ServerInterceptor]) -> grpc.aio.Server:
         """What calls come through; the simulated server overrides this, and `_bind`."""
-        return make_server(self._config, interceptors, waits=self.waits)
+        return make_server(self._config, interceptors, waits=self.waits, shares_port=self._shared is not None)
 
-    def _bind(self, server: grpc.aio.Server) -> int:
+    def _bind(self, server: grpc.aio.Server, port: int) -> int:
         """Take an address; returns its port."""
-        return bind(server, self._config, self._security.server_credentials(self._section))
+        return bind(server, self._config, self._security.server_credentials(self._section), port=port)
 
     async def stop(self) -> bool:
         """Drain and close; returns whether everything that was accepted has been answered.

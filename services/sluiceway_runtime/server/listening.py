@@ -6,7 +6,8 @@ Its counterpart for who calls is `calling.channel`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import grpc
 import grpc.aio
@@ -14,7 +15,7 @@ import grpc.aio
 from sluiceway_runtime.config import ServerConfig
 from sluiceway_runtime.errors import StartupError
 
-__all__ = ["bind", "make_server"]
+__all__ = ["SharedPorts", "bind", "make_server"]
 
 # Below the interval of `calling.channel`: a Python server otherwise ends connections with `too_many_pings`.
 MIN_PING_INTERVAL_MS = 5_000
@@ -30,8 +31,33 @@ MOST_UNSEEN_CALLS = 10_000
 LONGEST_UNSEEN_S = 24 * 3600
 
 
+@dataclass(frozen=True, slots=True)
+class SharedPorts:
+    """Where a server listens together with the one that it replaces, while both run: the kernel deals out connections.
+
+    One that starts in the place of another has ports of its own besides, by which it is told from that.
+
+    Attributes:
+        port: of gRPC.
+        operations_port: of probes and metrics.
+    """
+
+    port: int
+    operations_port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `PORT,OPERATIONS_PORT`. Raises ValueError."""
+        port, operations_port = map(int, text.split(","))
+        return cls(port, operations_port)
+
+
 def make_server(
-    config: ServerConfig, interceptors: Sequence[grpc.aio.ServerInterceptor], *, waits: bool = False
+    config: ServerConfig,
+    interceptors: Sequence[grpc.aio.ServerInterceptor],
+    *,
+    waits: bool = False,
+    shares_port: bool = False,
 ) -> grpc.aio.Server:
     """An unstarted server with the limits of its configuration.
 
@@ -39,6 +65,7 @@ def make_server(
         config: of the server.
         interceptors: what surrounds every call.
         waits: whether calls wait at its door, with what they may send without being asked.
+        shares_port: whether another server that says so as well may listen at the same address.
     """
     # Otherwise the window follows the speed of the connection, up to a gigabyte for each call, and what calls that wait
     # at the door send is here although nobody has asked for it. Where none waits, large messages travel faster so.
@@ -51,8 +78,8 @@ def make_server(
         options=[
             ("grpc.max_receive_message_length", config.max_message_bytes),
             ("grpc.max_send_message_length", config.max_message_bytes),
-            # Two servers on one port would share it silently; the second has to fail.
-            ("grpc.so_reuseport", 0),
+            # Unless they are meant to, two servers on one port would share it silently; the second has to fail.
+            ("grpc.so_reuseport", int(shares_port)),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.max_ping_strikes", 0),
@@ -74,25 +101,33 @@ def _leave_unregistered(service_name: str, method_handlers: Mapping[str, grpc.Rp
     del service_name, method_handlers
 
 
-def bind(server: grpc.aio.Server, config: ServerConfig, credentials: grpc.ServerCredentials | None = None) -> int:
-    """Listen; returns the port, which the system chose if 0 was configured.
+def bind(
+    server: grpc.aio.Server,
+    config: ServerConfig,
+    credentials: grpc.ServerCredentials | None = None,
+    *,
+    port: int | None = None,
+) -> int:
+    """Listen; returns the port, which the system chose if it is 0.
 
     Args:
         server: from `make_server`.
         config: says where.
         credentials: for TLS; None is plain text.
+        port: another one than the configured.
 
     Raises:
         StartupError: the address cannot be had.
     """
-    address = f"[{config.host}]:{config.port}" if ":" in config.host else f"{config.host}:{config.port}"
+    port = config.port if port is None else port
+    address = f"[{config.host}]:{port}" if ":" in config.host else f"{config.host}:{port}"
     try:
         if credentials is None:
-            port = server.add_insecure_port(address)
+            bound = server.add_insecure_port(address)
         else:
-            port = server.add_secure_port(address, credentials)
+            bound = server.add_secure_port(address, credentials)
     except RuntimeError as error:
         raise StartupError(f"cannot listen on {address}: is another server running there?") from error
-    if port == 0:
+    if bound == 0:
         raise StartupError(f"cannot listen on {address}")
-    return port
+    return bound

@@ -32,6 +32,7 @@ from sluiceway_runtime.errors import ConfigurationError, StartupError
 from sluiceway_runtime.logs import LogStyle, capture_output, configure_logging
 from sluiceway_runtime.recorder import Recorder
 from sluiceway_runtime.server.app import Server, Service
+from sluiceway_runtime.server.listening import SharedPorts
 from sluiceway_runtime.server.memory import give_back_freed, keep_freed_memory, settle
 from sluiceway_runtime.server.security import Security, load_security
 from sluiceway_runtime.tracing import Tracer, open_tracer
@@ -44,6 +45,8 @@ Config = TypeVar("Config", bound=ServerConfig)
 
 # Set by `sluiceway up`: the reading end of a pipe that nobody writes to, which ends when the parent does.
 PARENT_PIPE = "SLUICEWAY_PARENT_PIPE"
+# Likewise: the ports that a server may share with one that it replaces, or that replaces it.
+SHARED_PORTS = "SLUICEWAY_SHARED_PORTS"
 # For the last of the traces, once everything else is released.
 TRACES_CLOSE_S = 3.0
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_SECOND_SIGNAL = 0, 1, 2, 130
@@ -58,12 +61,14 @@ class Installation:
         security: who may call, and what to show to others.
         environment: for values that are named by variable, such as the secrets of an API.
         stage: name of the stage that is served, by which logs and metrics know it; empty for the orchestrator.
+        shares_ports: whether a server that replaces this one may listen where it does.
     """
 
     tables: Mapping[str, Any]
     security: Security
     environment: Mapping[str, str]
     stage: str = ""
+    shares_ports: bool = False
 
     @property
     def stages(self) -> dict[str, StageEntry]:
@@ -128,14 +133,17 @@ def run_service(
         keep_freed_memory()
         recorder = Recorder(config.remember_requests)
         tracer = open_tracer(os.environ, name, recorder.instance)
+        shared = SharedPorts.parse(os.environ[SHARED_PORTS]) if SHARED_PORTS in os.environ else None
+        stage = name if section in STAGE_KINDS else ""
         service = build(
-            config, Installation(tables, security, os.environ, stage=name if section in STAGE_KINDS else "")
+            config, Installation(tables, security, os.environ, stage=stage, shares_ports=shared is not None)
         )
     except StartupError as error:
         print(f"sluiceway {name}: {error}", file=sys.stderr)  # noqa: T201 - logging may not be set up yet
         sys.exit(EXIT_USAGE)
     with asyncio.Runner() as runner:
-        code = runner.run(_run(Server(service, config, security, name, recorder=recorder, tracer=tracer)))
+        server = Server(service, config, security, name, recorder=recorder, tracer=tracer, shared=shared)
+        code = runner.run(_run(server))
         if tracer is not None:
             runner.run(_close(tracer))
         # All is released. An ordinary exit would wait for threads that nothing can interrupt: one that fetches weights

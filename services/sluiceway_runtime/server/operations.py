@@ -41,8 +41,13 @@ class OperationsPort:
         self._problems = problems
         self._runner: web.AppRunner | None = None
 
-    async def start(self, host: str, port: int) -> int:
+    async def start(self, host: str, port: int, *, shares_port: bool = False) -> int:
         """Listen; returns the port.
+
+        Args:
+            host: where.
+            port: likewise; 0 lets the system choose.
+            shares_port: whether another server that says so as well may listen there.
 
         Raises:
             StartupError: the address cannot be had.
@@ -59,12 +64,17 @@ class OperationsPort:
         # Probes must not keep a stopping server waiting.
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
         await self._runner.setup()
+        await self.listen_also(host, port, shares_port=shares_port)
+        return int(self._runner.addresses[0][1])
+
+    async def listen_also(self, host: str, port: int, *, shares_port: bool) -> None:
+        """Listen at another port besides; see `start`."""
+        assert self._runner is not None
         try:
-            await web.TCPSite(self._runner, host, port).start()
+            await web.TCPSite(self._runner, host, port, reuse_port=shares_port).start()
         except OSError as error:
             await self.close()
             raise StartupError(f"cannot listen on {host}:{port} (operations port): {error.strerror}") from error
-        return int(self._runner.addresses[0][1])
 
     async def close(self) -> None:
         """Stop listening."""

@@ -3,7 +3,9 @@ import grpc from "@grpc/grpc-js";
 
 const [address, calls] = [process.argv[2], Number(process.argv[3])];
 const policy = JSON.stringify({ loadBalancingConfig: [{ round_robin: {} }] });
-const client = new grpc.Client(`dns:///${address}`, grpc.credentials.createInsecure(), {
+// A name that stands for several, or a list of addresses.
+const target = address.startsWith("ipv4:") ? address : `dns:///${address}`;
+const client = new grpc.Client(target, grpc.credentials.createInsecure(), {
   "grpc.service_config": policy,
 });
 const method = "/sluiceway.pipeline.v1.PipelineService/Describe";

@@ -97,7 +97,7 @@ def test_what_a_probe_finds_decides() -> None:
     # In the first of its places and in the last: the places lie row by row, so all of the print is between them.
     closer = probe.judge(lines((10, 10, 100, 20), (490, 330, 600, 340)))
     assert closer is not None
-    assert closer.scale == pytest.approx(0.75 * 14 / 10)
+    assert closer.scale == pytest.approx(14 / 10)
     left, top, right, bottom = closer.area_px
     assert left < 2000
     assert top < 1000

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from google.protobuf import json_format
 from jsonschema import Draft202012Validator
-from sluiceway_orchestrator.http.convert import QUERY, request_from_json
+from multidict import MultiDict
+from sluiceway_orchestrator.http.convert import QUERY, request_from_image, request_from_json
 from sluiceway_orchestrator.http.openapi import document
 from sluiceway_runtime.errors import QueueFull
 from sluiceway_runtime.http.problem import problem_body
@@ -23,6 +24,27 @@ def test_the_parameters_are_those_that_the_server_knows() -> None:
     table = GUIDE.split("| parameter | |")[1].split("\n\n")[0]
     first_cells = "".join(row.split("|")[1] for row in table.strip().splitlines())
     assert set(re.findall(r"`(\w+)`", first_cells)) == {*QUERY, "timeout_s"}
+
+
+def test_every_parameter_reaches_the_request() -> None:
+    given = {
+        "job_id": "j", "pipeline": "p", "confidence": "0.5", "iou": "0.25", "classes": "a,b", "max_detections": "3",
+        "image_size": "640", "scale": "fast", "class_agnostic": "true", "characters": "true", "words": "true",
+        "top_k": "2", "priority": "bulk", "detect_only": "true", "text_layer": "prefer",
+    }  # fmt: skip
+    assert given.keys() == QUERY.keys()
+    options = {
+        "detection": {
+            "confidence": 0.5, "iou": 0.25, "classes": ["a", "b"], "max_detections": 3, "image_size": 640,
+            "scale": "fast", "class_agnostic": True,
+        },
+        "recognition": {"characters": True, "words": True, "top_k": 2},
+        "priority": "PRIORITY_BULK", "detect_only": True, "text_layer": "TEXT_LAYER_PREFER",
+    }  # fmt: skip
+    message = request_from_image(b"x", MultiDict(given)).message
+    message.ClearField("sources")
+    expected = {"job_id": "j", "pipeline": "p", "options": options}
+    assert message == json_format.ParseDict(expected, pipeline_pb2.ProcessRequest())
 
 
 def test_the_request_in_json_is_one() -> None:

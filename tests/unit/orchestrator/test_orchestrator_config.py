@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sluiceway_orchestrator.config import OrchestratorConfig
-from sluiceway_orchestrator.stages.resolver import Target
+from sluiceway_orchestrator.stages.resolver import Resolution, Target, system_lookup
 from sluiceway_runtime.config import load_section
 from sluiceway_runtime.errors import ConfigurationError
 
@@ -52,6 +53,7 @@ def test_keys_of_before_say_what_has_become_of_them(keys: dict[str, Any], words:
         ("ipv4:10.0.0.1:5,10.0.0.2:5", [("10.0.0.1", 5), ("10.0.0.2", 5)]),
         ("[::1]:50052", [("::1", 50052)]),
         ("unix:/run/detection.sock", []),
+        ("file:/run/detection", []),
         ("xds:///detection", []),
     ],
 )
@@ -59,10 +61,30 @@ async def test_targets(text: str, names: list[tuple[str, int]]) -> None:
     assert list(Target.parse(text).names) == names
 
 
-@pytest.mark.parametrize("text", ["", "localhost", "localhost:", ":50052", "http://a:1", "a:0", "a:70000", "a:1,,b:2"])
+@pytest.mark.parametrize(
+    "text", ["", "file:", "localhost", "localhost:", ":50052", "http://a:1", "a:0", "a:70000", "a:1,,b:2"]
+)
 def test_targets_that_cannot_be(text: str) -> None:
     with pytest.raises(ConfigurationError):
         Target.parse(text)
+
+
+async def test_a_file_says_where_the_replicas_are_as_it_is_now(tmp_path: Path) -> None:
+    file = tmp_path / "detection"
+    target = Target.parse(f"file:{file}")
+    assert not target.passed_on
+    assert not (await target.resolve(system_lookup)).complete
+    file.write_text("# ours\n127.0.0.1:1\n\n[::1]:2\n")
+    assert set((await target.resolve(system_lookup)).addresses) == {"127.0.0.1:1", "[::1]:2"}
+    file.write_text("127.0.0.1:3\n")
+    found = await target.resolve(system_lookup)
+    assert (set(found.addresses), found.complete) == ({"127.0.0.1:3"}, True)
+    # None is there on purpose; what nobody can read changes nothing.
+    file.write_text("")
+    assert await target.resolve(system_lookup) == Resolution({}, complete=True)
+    for nonsense in (b"127.0.0.1", b"\xff\xfe:1"):
+        file.write_bytes(nonsense)
+        assert not (await target.resolve(system_lookup)).complete
 
 
 async def test_a_name_that_cannot_be_resolved_does_not_hide_the_others() -> None:

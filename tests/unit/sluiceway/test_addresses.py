@@ -11,7 +11,7 @@ import pytest
 
 from sluiceway import errors
 from sluiceway.client import AsyncClient, RetryPolicy
-from sluiceway.client.addresses import first_of, is_local, require_address, target_of
+from sluiceway.client.addresses import Place, authority_of, is_local, places_of, require_address, target_of
 from sluiceway.client.convert import error_from_rpc
 
 
@@ -156,20 +156,31 @@ def test_a_connection_that_broke_is_unavailable(code: grpc.StatusCode, said: str
 
 
 @pytest.mark.parametrize(
-    ("address", "target", "first"),
+    ("address", "target", "authority"),
     [
-        ("localhost:50051", "localhost:50051", None),
+        ("localhost:50051", "localhost:50051", "localhost:50051"),
+        ("dns:///eye.shop.svc:50051", "dns:///eye.shop.svc:50051", "eye.shop.svc:50051"),
         ("ipv4:127.0.0.1:1,127.0.0.2:2", "ipv4:127.0.0.1:1,127.0.0.2:2", None),
         ("localhost:50051, 127.0.0.1:50055", "ipv4:127.0.0.1:50051,127.0.0.1:50055", "localhost:50051"),
         ("[::1]:1,[::2]:2", "ipv6:[::1]:1,[::2]:2", "[::1]:1"),
     ],
 )
-def test_lists_become_what_grpc_calls_them(address: str, target: str, first: str | None) -> None:
+def test_lists_become_what_grpc_calls_them(address: str, target: str, authority: str | None) -> None:
     assert target_of(require_address(address)) == target
-    assert first_of(address) == first
+    assert authority_of(address) == authority
 
 
 @pytest.mark.parametrize("address", ["one:1,two:2", "127.0.0.1:1,[::1]:2"])
 def test_lists_that_grpc_could_not_follow_are_refused_in_words(address: str) -> None:
     with pytest.raises(errors.InvalidOption, match="a list is of"):
         require_address(address)
+
+
+@pytest.mark.parametrize("variable", ["grpc_proxy", "https_proxy", "http_proxy"])
+async def test_a_name_that_the_proxy_looks_up_is_one_place(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "http://proxy.invalid:3128")
+    assert await places_of("eye.invalid:50052") == [Place("eye.invalid:50052")]
+    assert await places_of("dns:///eye.invalid") == [Place("eye.invalid:50051")]
+    assert await places_of("10.0.0.1:1,10.0.0.2:2") == [Place("10.0.0.1:1"), Place("10.0.0.2:2")]
+    # No proxy reaches what is on this machine.
+    assert Place("127.0.0.1:3", "localhost") in await places_of("localhost:3")

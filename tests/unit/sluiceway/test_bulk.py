@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, suppress
+from typing import Any, Self
 
 import grpc
 import pytest
@@ -14,8 +14,9 @@ from PIL import Image
 from wires import wire
 
 from sluiceway import errors
-from sluiceway.client import ApiCall, AsyncClient, Options, Priority, RetryPolicy, Source, connection
-from sluiceway.client.connection import BulkCall
+from sluiceway.client import ApiCall, AsyncClient, Options, Priority, RetryPolicy, Source
+from sluiceway.client.connection import BulkCall, Connection
+from sluiceway.client.lines import channels
 
 QUICK = RetryPolicy(attempts=4, first_delay_s=0.01)
 
@@ -96,8 +97,8 @@ async def test_a_server_whose_machine_vanished_is_given_up_and_nothing_is_lost(
     server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hasty = {"grpc.keepalive_time_ms": 500, "grpc.keepalive_timeout_ms": 500, "grpc.http2.ping_timeout_ms": 500}
-    options = tuple((name, hasty.get(name, value)) for name, value in connection._OPTIONS)
-    monkeypatch.setattr(connection, "_OPTIONS", options)
+    options = tuple((name, hasty.get(name, value)) for name, value in channels._OPTIONS)
+    monkeypatch.setattr(channels, "_OPTIONS", options)
     cut = asyncio.Event()
     async with wire(server.address, cut) as address, AsyncClient(address, retry=QUICK) as client:
         reading = asyncio.create_task(read_first_texts(client, [b"one", b"hang", b"two"]))
@@ -278,3 +279,45 @@ async def test_a_server_that_does_not_tell_its_limits_is_sent_everything(
     results = [item async for item in client.process_many([b"y" * 2**18, b"z" * 2**18])]
     assert [item.ok for item in results] == [True, True]
     assert server.fake.descriptions == 1
+
+
+class Opening:
+    """A call that is being opened, and keeps a cancellation to itself, as those of grpc.aio do at that moment."""
+
+    def __init__(self, opened: asyncio.Event) -> None:
+        self._opened = opened
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    async def write(self, _: object) -> None:
+        await self._open()
+
+    async def done_writing(self) -> None: ...
+
+    async def read(self) -> AsyncGenerator[Any]:
+        await self._open()
+        raise errors.Unavailable("the call was cancelled before it was open")
+        yield
+
+    async def _open(self) -> None:
+        async def prepare() -> None:
+            self._opened.set()
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+        await asyncio.create_task(prepare())
+
+
+async def test_a_cancellation_that_meets_a_call_that_is_being_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = asyncio.Event()
+    monkeypatch.setattr(Connection, "bulk", lambda *_, **__: Opening(opened))
+    async with AsyncClient("127.0.0.1:1") as client:
+        reading = asyncio.create_task(anext(client.process_many([b"x"])))  # type: ignore[arg-type]
+        await opened.wait()
+        reading.cancel()
+        # Not awaited: whoever waits in vain would cancel it once more.
+        await asyncio.wait({reading}, timeout=20)
+        assert reading.cancelled()

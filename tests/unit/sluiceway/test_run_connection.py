@@ -72,6 +72,16 @@ async def test_a_client_certificate(mutual: str, server: Any, image: Path, tmp_p
     assert (code, item["error"]["code"]) == (1, "UNAVAILABLE"), "nobody who shows none"
 
 
+async def test_what_detection_is_asked_for_reaches_the_server(server: Any, image: Path) -> None:
+    where = ("--address", server.address)
+    code, _, said = await run(image, *where, "--class-agnostic", "--iou", 0.5)
+    assert code == 0, said
+    assert (await run(image, *where))[0] == 0
+    asked, plain = (request.options.detection for request in server.fake.requests)
+    assert (asked.class_agnostic, asked.iou) == (True, 0.5)
+    assert not plain.HasField("class_agnostic"), "what nobody asks for is for the stage to say"
+
+
 async def test_the_variable_with_the_address(server: Any, image: Path) -> None:
     code, [item], said = await run(image, SLUICEWAY_ADDRESS=server.address)
     assert (code, item["regions"][0]["text"]) == (0, "hello"), said
