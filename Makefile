@@ -177,7 +177,7 @@ test-release: $(VENV)/.deploy ## make a release, and install each of its parts w
 # Each prints a table, writes its ratios by name to out/, and fails below its bar.
 # A Python with torch and onnx, for the naive variant of bench-detection; without one, an environment is made (5 GB).
 TORCH_PYTHON ?= $(TORCH_VENV)/bin/python
-.PHONY: accuracy bench bench-beside bench-detection bench-detection-gpu bench-documents bench-overhead bench-client bench-knee bench-machine bench-orchestrator bench-overload bench-peers bench-prediction bench-priority bench-recognition bench-seeing bench-simulation bench-tune bench-watching bench-wire scaling
+.PHONY: accuracy bench bench-beside bench-detection bench-detection-gpu bench-documents bench-overhead bench-client bench-knee bench-machine bench-orchestrator bench-overload bench-peers peers-report bench-prediction bench-priority bench-recognition bench-seeing bench-simulation bench-tune bench-watching bench-wire scaling
 bench: bench-overhead bench-client bench-orchestrator ## the quick benchmarks (4 minutes; want a quiet machine)
 
 bench-detection: dev $(if $(filter $(TORCH_VENV)/%,$(TORCH_PYTHON)),$(TORCH_VENV)/.ready) ## detection beside its bare backend and beside torch's defaults; draws docs/collapse.svg (8 minutes)
@@ -196,9 +196,15 @@ bench-client: dev ## the Python library beside bare stubs
 bench-knee: dev ## `sluiceway bench --find-knee` on a cluster whose knee is known (15 minutes; wants a quiet machine)
 	$(BIN)/python benchmarks/knee.py --json out/bench-knee.json
 
-bench-peers: dev ## what people would use instead, on the same weights and images (3 minutes, and an environment for each peer)
+# Goes on where it was cut short; FRESH=1 begins anew. TurboOCR needs Python 3.12 or newer: PEER_PYTHON=path.
+bench-peers: dev ## what people would use instead, on the same weights and images (25 minutes, and an environment for each peer)
 	$(BIN)/sluiceway models pull --defaults
-	$(BIN)/python benchmarks/peers/run.py --json out/bench-peers.json
+	$(BIN)/python benchmarks/peers/run.py --peer-python $(PEER_PYTHON) $(if $(FRESH),--fresh) --json out/bench-peers.json
+
+# Of runs on one machine or several: PEERS="out/bench-peers.json out/bench-peers-gpu.json"
+PEERS ?= out/bench-peers.json
+peers-report: dev ## put the figures of bench-peers, with machine and versions, into README.md and docs/performance.md
+	$(BIN)/python benchmarks/peers/report.py $(PEERS)
 
 bench-documents: dev ## a PDF of a hundred pages: the first regions, pages a second, memory; beside RapidOCR (8 minutes)
 	$(BIN)/sluiceway models pull --defaults

@@ -6,7 +6,6 @@ import ast
 import hashlib
 import json
 import select
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -18,11 +17,12 @@ from typing import Any, Self
 import yaml
 from sluiceway_runtime import weights
 
-__all__ = ["CONTESTANTS", "EARLIER", "Contestant", "Reader", "Settings", "code_digest"]
+from benchmarks.support.environments import environment
+
+__all__ = ["CONTESTANTS", "EARLIER", "Contestant", "Reader", "Settings", "code_digest", "turboocr_files"]
 
 ROOT = Path(__file__).parents[2]
 READING = Path(__file__).parent / "reading"
-ENVIRONMENTS = ROOT / ".venv-peers"
 READY_S, ANSWER_S = 600.0, 300.0
 EARLIER = "earlier"
 # One thread each, so that CPU time is that of the work and not of waiting.
@@ -89,19 +89,7 @@ class Contestant:
             return settings.other / ".venv" / "bin" / "python"
         if not self.requirements:
             return Path(sys.executable)
-        folder = ENVIRONMENTS / Path(self.script).stem
-        if not (folder / ".ready").exists():
-            if shutil.which(settings.peer_python) is None:
-                raise SystemExit(
-                    f"{self.title} needs a Python of its own (3.12 or newer), and {settings.peer_python} is none"
-                )
-            print(f"making {folder}", flush=True)
-            subprocess.run([settings.peer_python, "-m", "venv", folder], check=True)
-            subprocess.run(
-                [folder / "bin" / "python", "-m", "pip", "install", "--quiet", *self.requirements], check=True
-            )
-            (folder / ".ready").touch()
-        return folder / "bin" / "python"
+        return environment(Path(self.script).stem, self.requirements, settings.peer_python)
 
 
 def _sources(checkout: Path) -> str:
@@ -121,7 +109,7 @@ def code_digest(paths: Iterable[Path]) -> str:
     return found.hexdigest()
 
 
-def _tiny_files(work: Path) -> dict[str, str]:
+def turboocr_files(work: Path) -> dict[str, str]:
     """A folder with the very files that our default uses, under the names that TurboOCR looks for."""
     folder = work / "turboocr-models"
     folder.mkdir(parents=True, exist_ok=True)
@@ -156,7 +144,7 @@ CONTESTANTS: dict[str, Contestant] = {
         "TurboOCR 4.0.0a8, OpenVINO, the same tiny models",
         "read_turboocr.py",
         ("turboocr-engine-openvino==4.0.0a8",),
-        files=_tiny_files,
+        files=turboocr_files,
     ),
     "rapidocr": Contestant(
         "RapidOCR 3.10.0, ONNX Runtime, small models", "read_rapidocr.py", ("rapidocr==3.10.0", "onnxruntime==1.23.2")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +18,27 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from protocol import serve
 
-# It has no number of threads to set, and takes as many as there are cores.
-os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+__all__ = ["engine_of"]
 
-from turboocr_engine import OCR  # noqa: E402 - it looks at the cores as it is imported
+
+def engine_of(models: str) -> Callable[[Any], list[str]]:
+    """From a path, or the bytes of a file, to lines.
+
+    It has no number of threads to set, and takes as many as this process may use when it is imported.
+    """
+    from turboocr_engine import OCR
+
+    engine = OCR(
+        "tiny", "openvino", models_dir=models, device="CPU", use_cls=True, allow_download=False, keep_image=False
+    )
+    return lambda source: [line.text for line in engine.read(source).lines]
 
 
 def main() -> None:
     """Read what is asked for."""
-    models = json.loads(sys.argv[1])["models"]
-    engine = OCR(
-        "tiny", "openvino", models_dir=models, device="CPU", use_cls=True, allow_download=False, keep_image=False
-    )
-
-    def read(path: str, _again: bool) -> dict[str, Any]:
-        return {"lines": [line.text for line in engine.read(path).lines]}
-
-    serve(read)
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    read = engine_of(json.loads(sys.argv[1])["models"])
+    serve(lambda path, _again: {"lines": read(path)})
 
 
 if __name__ == "__main__":
