@@ -177,7 +177,7 @@ test-release: $(VENV)/.deploy ## make a release, and install each of its parts w
 # Each prints a table, writes its ratios by name to out/, and fails below its bar.
 # A Python with torch and onnx, for the naive variant of bench-detection; without one, an environment is made (5 GB).
 TORCH_PYTHON ?= $(TORCH_VENV)/bin/python
-.PHONY: accuracy bench bench-beside bench-detection bench-detection-gpu bench-documents bench-overhead bench-client bench-knee bench-machine bench-orchestrator bench-overload bench-peers peers-report bench-prediction bench-priority bench-recognition bench-seeing bench-watching bench-wire
+.PHONY: accuracy bench bench-beside bench-detection bench-detection-gpu bench-documents bench-overhead bench-client bench-knee bench-machine bench-orchestrator bench-overload bench-peers peers-report bench-prediction bench-priority bench-recognition bench-seeing bench-simulation bench-tune bench-watching bench-wire scaling
 bench: bench-overhead bench-client bench-orchestrator ## the quick benchmarks (4 minutes; want a quiet machine)
 
 bench-detection: dev $(if $(filter $(TORCH_VENV)/%,$(TORCH_PYTHON)),$(TORCH_VENV)/.ready) ## detection beside its bare backend and beside torch's defaults; draws docs/collapse.svg (8 minutes)
@@ -211,10 +211,22 @@ bench-documents: dev ## a PDF of a hundred pages: the first regions, pages a sec
 	$(BIN)/sluiceway models pull ppocrv6-small-det ppocrv6-small
 	$(BIN)/python benchmarks/documents.py --peer --json out/bench-documents.json
 
-bench-prediction: dev ## predictions beside real runs: three settings under three loads (4 minutes; wants a quiet machine)
+bench-prediction: dev ## predictions beside real runs: nine steady points and three steps of the load (12 minutes; wants a quiet machine)
 	$(BIN)/sluiceway models pull --defaults
 	$(BIN)/sluiceway samples pull bus.jpg page.png --to out/samples
 	$(BIN)/python benchmarks/prediction.py out/samples/page.png out/samples/bus.jpg --json out/bench-prediction.json
+
+bench-tune: dev ## what `sluiceway tune` recommends beside the best of every setting (12 minutes; wants a quiet machine)
+	$(BIN)/sluiceway models pull --defaults
+	$(BIN)/sluiceway samples pull bus.jpg page.png --to out/samples
+	$(BIN)/python benchmarks/tune.py out/samples/page.png out/samples/bus.jpg --json out/bench-tune.json
+
+bench-simulation: dev ## simulated seconds in a second of processor (a minute)
+	$(BIN)/python benchmarks/simulation.py --json out/bench-simulation.json
+
+scaling: dev ## the figures of docs/scaling.md: up to a thousand detectors simulated, and as many connections (20 minutes)
+	$(BIN)/python benchmarks/scaling.py --json out/scaling.json
+	$(BIN)/python benchmarks/scaling.py --minute --json out/scaling-minute.json
 
 bench-priority: dev ## interactive requests while bulk work saturates the workers
 	$(BIN)/python benchmarks/priority.py --json out/bench-priority.json

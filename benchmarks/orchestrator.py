@@ -98,7 +98,7 @@ def metadata_of(request: bytes) -> tuple[tuple[str, str], ...]:
 # The processes.
 
 
-async def serve_stage(kind: str) -> None:
+async def serve_stage(kind: str, host: str = "127.0.0.1") -> None:
     """Answers with bytes made beforehand: no stage could be cheaper."""
     server = grpc.aio.server(options=OPTIONS)
     if kind == "detection":
@@ -135,7 +135,7 @@ async def serve_stage(kind: str) -> None:
     servicer = health.aio.HealthServicer()
     await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    await listen(server)
+    await listen(server, host)
 
 
 async def serve_proxy(detection: str, recognition: str) -> None:
@@ -190,8 +190,8 @@ def collect() -> None:
     server.serve_forever()
 
 
-async def listen(server: grpc.aio.Server) -> None:
-    port = server.add_insecure_port("127.0.0.1:0")
+async def listen(server: grpc.aio.Server, host: str = "127.0.0.1") -> None:
+    port = server.add_insecure_port(f"{host}:0")
     await server.start()
     print(f"127.0.0.1:{port}", flush=True)
     await server.wait_for_termination()
@@ -366,6 +366,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--role", choices=("detection", "recognition", "proxy", "collector"), help=argparse.SUPPRESS)
+    parser.add_argument("--host", default="127.0.0.1", help=argparse.SUPPRESS)
     parser.add_argument("--detection", help=argparse.SUPPRESS)
     parser.add_argument("--recognition", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -374,7 +375,7 @@ def main() -> int:
     elif arguments.role == "collector":
         collect()
     elif arguments.role:
-        asyncio.run(serve_stage(arguments.role))
+        asyncio.run(serve_stage(arguments.role, arguments.host))
     figures = {
         name: round(value, 3) for name, value in asyncio.run(measure(arguments.seconds, arguments.rounds)).items()
     }

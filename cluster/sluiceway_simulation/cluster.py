@@ -72,7 +72,17 @@ class Cluster:
         machine: on which all of it runs; None where each worker has cores of its own.
     """
 
-    def __init__(self, plan: ClusterPlan, seed: int, note: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self, plan: ClusterPlan, seed: int, note: Callable[[str], None] | None = None, *, watched: bool = False
+    ) -> None:
+        """Make one.
+
+        Args:
+            plan: what it is made of.
+            seed: of all chance.
+            note: told of every message and start; costs time.
+            watched: whether every step of the pools is looked at for faults, which costs time as well.
+        """
         self.plan = plan
         self.network = Network(plan.wire, random.Random(f"{seed}/network"), note)
         self.versions = dict.fromkeys(plan.stages, 1)
@@ -84,6 +94,7 @@ class Cluster:
         self._seed = seed
         self._made = 0
         self._note = note
+        self._watched = watched
         self._watches: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -143,7 +154,8 @@ class Cluster:
         try:
             await process.started()
         except StartupError:
-            self._note(f"{process.address} cannot start")
+            if self._note is not None:
+                self._note(f"{process.address} cannot start")
             if process in self.replicas[stage]:
                 self.kill(stage, process)
                 await asyncio.sleep(START_AGAIN_S)
@@ -205,7 +217,7 @@ class Cluster:
             "name": stage,
             "version": self.versions[stage],
             "chance": self._chance(f"{stage} {self._made}"),
-            "watched": self.faults.append,
+            "watched": self.faults.append if self._watched else None,
         }
         if kind == "detection":
             detection = DetectionConfig.model_validate(options)

@@ -5,14 +5,33 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sluiceway_simulation.stages.pictures import Picture
 
-__all__ = ["Load", "arrivals"]
+__all__ = ["Kind", "Load", "arrivals"]
 
 # In a bursty load, of every cycle so much time has the burst.
 BURST_PART = 0.2
 CYCLE_S = 5.0
+
+
+class Kind(NamedTuple):
+    """What some of the images are like.
+
+    Attributes:
+        regions: of each.
+        width_px: of the image, by which detection may take its time.
+        crop_width_px: of each region, likewise for recognition.
+    """
+
+    regions: int
+    width_px: int
+    crop_width_px: int
+
+    def picture(self, number: int) -> Picture:
+        """One of them."""
+        return Picture(number, self.regions, self.crop_width_px, least_width_px=self.width_px)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +43,14 @@ class Load:
         regions: of an image, on average; at least none, at most twice as many.
         widths_px: of crops, from the narrowest to the widest.
         burst: during a burst this many times the average comes; 1 for arrivals that know nothing of each other.
-        counts: where known, the regions of real images, from which those of an image are drawn.
+        kinds: where known, what real images are like, each as often as the others.
     """
 
     rate_per_s: float
     regions: int = 10
     widths_px: tuple[int, int] = (60, 200)
     burst: float = 1.0
-    counts: tuple[int, ...] = ()
+    kinds: tuple[Kind, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rate_per_s <= 0 or self.regions < 0:
@@ -41,7 +60,9 @@ class Load:
 
     def picture(self, number: int, chance: random.Random) -> Picture:
         """An image of this load."""
-        regions = chance.choice(self.counts) if self.counts else chance.randint(0, 2 * self.regions)
+        if self.kinds:
+            return chance.choice(self.kinds).picture(number)
+        regions = chance.randint(0, 2 * self.regions)
         return Picture(number, regions, chance.randint(*self.widths_px))
 
     def rate_at(self, at_s: float) -> float:

@@ -7,7 +7,7 @@ import heapq
 import itertools
 from collections.abc import Callable
 
-__all__ = ["Job", "Machine"]
+__all__ = ["Job", "Machine", "compute"]
 
 # What is due within this has ended: a remainder of rounding is no work.
 LEAST_S = 1e-9
@@ -109,3 +109,11 @@ class Machine:
         self._wait()
         for job in ended:
             job.done()
+
+
+async def compute(machine: Machine | None, seconds: float) -> None:
+    """One thread computes for so many seconds: of a machine, or with a core of its own."""
+    if machine is None:
+        await asyncio.sleep(seconds)
+    else:
+        await machine.work(seconds)

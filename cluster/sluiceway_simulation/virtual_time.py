@@ -67,6 +67,34 @@ class _Future(asyncio.Future[Any]):
         return self.number
 
 
+class _Entry(list[Any]):
+    """Something to call: its moment, a number of its own, the callback, its arguments and context, and the loop if a
+    timer of it. As a list it is compared without any code of Python: nearly all that a simulation does is one of these.
+
+    The callback of one that was cancelled is None.
+    """
+
+    __slots__ = ()
+
+    def cancel(self) -> None:
+        """Do not call it."""
+        if self[CALLBACK] is not None:
+            self[CALLBACK] = self[ARGUMENTS] = None
+            if self[LOOP] is not None:
+                self[LOOP].timer_cancelled()
+
+    def cancelled(self) -> bool:
+        """Whether it will not be called."""
+        return self[CALLBACK] is None
+
+    def when(self) -> float:
+        """The moment."""
+        return self[WHEN]  # type: ignore[no-any-return]
+
+
+WHEN, CALLBACK, ARGUMENTS, LOOP = 0, 2, 3, 5
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """A loop in which waiting costs nothing, and nothing comes from outside.
 
@@ -83,9 +111,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.turns = 0
         self._now_s = BEGIN_S
         self._turns_now = 0
-        self._ready: deque[asyncio.Handle] = deque()
+        self._ready: deque[_Entry] = deque()
         self._stopping = False
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers: list[_Entry] = []
         self._orders = itertools.count()
         self._cancelled = 0
         self.set_task_factory(_make_task)
@@ -95,47 +123,84 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Seconds since some moment."""
         return self._now_s
 
+    @property
+    def waiting_timers(self) -> int:
+        """That are kept, those that were cancelled and not yet thrown away included."""
+        return len(self._timers)
+
     def jump(self, seconds: float) -> None:
         """The machine stood still for so long: all that was due meanwhile is late."""
         self._now_s += seconds
 
-    def call_soon(  # type: ignore[override]  # as of `call_at`
+    # Entries are no handles of asyncio, and have of those what is used.
+
+    def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
-    ) -> asyncio.Handle:
-        """As the base class, without its checks: nearly all that a simulation does comes by here."""
-        handle = asyncio.Handle(callback, args, self, context)
-        self._ready.append(handle)
-        return handle
+    ) -> _Entry:
+        """As the base class, without its checks."""
+        entry = _Entry((0.0, 0, callback, args, contextvars.copy_context() if context is None else context, None))
+        self._ready.append(entry)
+        return entry
+
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> _Entry:
+        """Asyncio calls this itself for generators that were left in the middle; there are no threads."""
+        return self.call_soon(callback, *args, context=context)
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> _Entry:
+        """As the base class. Timers of one moment fire in the order in which they were set."""
+        if context is None:
+            context = contextvars.copy_context()
+        entry = _Entry((when, next(self._orders), callback, args, context, self))
+        heapq.heappush(self._timers, entry)
+        return entry
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> _Entry:
+        """As the base class."""
+        return self.call_at(self._now_s + delay, callback, *args, context=context)
 
     def create_future(self) -> asyncio.Future[Any]:
         """One that is in the same place of a set each time."""
         return _Future(loop=self)
 
-    def call_at(  # type: ignore[override]  # the types of arguments are asyncio's to check
-        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
-    ) -> asyncio.TimerHandle:
-        """As the base class. Timers of one moment fire in the order in which they were set."""
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
-        heapq.heappush(self._timers, (when, next(self._orders), timer))
-        # A timer that is cancelled tells the loop only if it is told to.
-        timer._scheduled = True  # type: ignore[attr-defined]  # noqa: SLF001 - as asyncio's own call_at
-        return timer
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+    def timer_cancelled(self) -> None:
         """Deadlines are set for most of what is done, and nearly all are cancelled: not kept until their time."""
-        del handle
         self._cancelled += 1
         if self._cancelled > MOST_CANCELLED and self._cancelled * 2 > len(self._timers):
-            self._timers = [entry for entry in self._timers if not entry[2].cancelled()]
+            # In place, as it may be the loop itself that is at it.
+            self._timers[:] = [entry for entry in self._timers if entry[CALLBACK] is not None]
             heapq.heapify(self._timers)
             self._cancelled = 0
 
     def _run_once(self) -> None:
-        """One turn: what is ready, or where nothing is, the time until the next timer passes at once.
+        """Turn until the loop is told to stop; the base class calls for each turn, which costs as much as a turn.
 
         Raises:
-            Stuck: there is none, or time has not passed for very long.
+            Stuck: nothing will happen any more, or time has not passed for very long.
         """
+        ready = self._ready
+        while True:
+            self._collect()
+            # What becomes ready meanwhile is for the next turn.
+            for _ in range(len(ready)):
+                _, _, callback, arguments, context, _ = ready.popleft()
+                if callback is not None:
+                    try:
+                        context.run(callback, *arguments)
+                    except (SystemExit, KeyboardInterrupt):
+                        raise
+                    except BaseException as error:
+                        self.call_exception_handler({"message": f"{callback} raised", "exception": error})
+            if self._stopping:
+                return
+
+    def _collect(self) -> None:
+        """Make ready what is due now, or where nothing is, what is due next: the time until then passes at once."""
         self.turns += 1
         if self.turns % TURNS_BETWEEN_COLLECTIONS == 0:
             gc.collect()
@@ -145,27 +210,22 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if self._turns_now > MOST_TURNS_AT_A_MOMENT:
                 raise Stuck(f"{MOST_TURNS_AT_A_MOMENT} turns of the loop took no time")
         else:
-            while timers and timers[0][2].cancelled():
+            while timers and timers[0][CALLBACK] is None:
                 heapq.heappop(timers)
                 self._cancelled -= 1
             if not timers:
                 raise Stuck("everything waits, and nothing will happen")
-            if timers[0][0] > self._now_s:
-                self._now_s = timers[0][0]
+            if timers[0][WHEN] > self._now_s:
+                self._now_s = timers[0][WHEN]
                 self._turns_now = 0
-        while timers and timers[0][0] <= self._now_s:
-            timer = heapq.heappop(timers)[2]
-            if timer.cancelled():
+        while timers and timers[0][WHEN] <= self._now_s:
+            entry = heapq.heappop(timers)
+            if entry[CALLBACK] is None:
                 self._cancelled -= 1
             else:
-                timer._scheduled = False  # type: ignore[attr-defined]  # noqa: SLF001 - as asyncio's own
+                entry[LOOP] = None
                 self.fired += 1
-                ready.append(timer)
-        # What becomes ready meanwhile is for the next turn.
-        for _ in range(len(ready)):
-            handle = ready.popleft()
-            if not handle.cancelled():
-                handle._run()  # noqa: SLF001 - as asyncio's own
+                ready.append(entry)
 
     def run_in_executor(self, *_: Any) -> NoReturn:  # type: ignore[override]  # whatever is asked for
         """Threads have a time of their own, so there are none."""

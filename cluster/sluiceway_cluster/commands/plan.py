@@ -29,8 +29,12 @@ HOURS = 24
 
 def plan(
     profile: Annotated[
-        Path,
-        typer.Option("--profile", exists=True, dir_okay=False, help="What `sluiceway tune` measured: profile.json."),
+        str,
+        typer.Option(
+            "--profile",
+            metavar="FILE|NAME",
+            help="What `sluiceway tune` measured (profile.json), or the name of a machine that is known.",
+        ),
     ],
     *,
     p99: Annotated[str, typer.Option("--p99", metavar="MS", help="99 of 100 within this, such as 300ms.")],
@@ -64,20 +68,18 @@ def plan(
 
     [dim]sluiceway plan --profile tuned/profile.json --rate 500/s --p99 300ms[/]
 
+    [dim]sluiceway plan --profile xeon16-h100-text-small --rate 1000/s --p99 400ms[/]
+
     [dim]sluiceway plan --profile tuned/profile.json --trace monday.txt --p99 300ms --values values.yaml[/]
     """
     require_servers("plan")
     from sluiceway_simulation.planning.autoscaler import DAY, try_scalings  # noqa: PLC0415 - as `require_servers`
     from sluiceway_simulation.planning.fleet import Prices, Wanted, fleets  # noqa: PLC0415
     from sluiceway_simulation.planning.search import NoPlan  # noqa: PLC0415
-    from sluiceway_simulation.profiles.profile import PipelineProfile, ProfileFault  # noqa: PLC0415
 
     if (rate is None) == (trace is None):
         fail("one of --rate and --trace says what comes in", EXIT_USAGE)
-    try:
-        known = PipelineProfile.read(profile)
-    except ProfileFault as fault:
-        fail(f"--profile: {fault}", EXIT_USAGE)
+    known = _profile(profile)
     day: Sequence[float] = DAY
     if trace is not None:
         peak_per_s, day = _day_of(trace)
@@ -103,6 +105,19 @@ def plan(
         sys.stdout.write(json_module.dumps(data) + "\n")
     else:
         _show(known, wanted, found, scalings)
+
+
+def _profile(name: str) -> PipelineProfile:
+    """A file, or one that is shipped."""
+    from sluiceway_simulation.profiles.profile import PipelineProfile, ProfileFault, shipped  # noqa: PLC0415
+
+    path, known = Path(name), shipped()
+    if not path.exists() and name not in known:
+        fail(f"--profile: {name} is no file, and no machine of {', '.join(known)}", EXIT_USAGE)
+    try:
+        return PipelineProfile.read(path if path.exists() else known[name])
+    except ProfileFault as fault:
+        fail(f"--profile: {fault}", EXIT_USAGE)
 
 
 def _day_of(path: Path) -> tuple[float, list[float]]:
@@ -148,7 +163,16 @@ def _show(profile: PipelineProfile, wanted: Wanted, found: Sequence[Fleet], scal
     from rich.table import Table  # noqa: PLC0415
 
     console = output()
-    table = Table("", "servers (workers x threads)", "cores", "GPUs", "an hour", "p99 ms", "beside all stages alike")
+    table = Table(
+        "",
+        "servers (workers x threads)",
+        "cores",
+        "GPUs",
+        "an hour",
+        "p99 ms",
+        "beside servers alike",
+        "beside machines alike",
+    )
     table.title = f"{wanted.rate_per_s:g} images a second, 99 of 100 within {wanted.p99_ms:g} ms"
     for number, fleet in enumerate(found, 1):
         servers = [f"{fleet.orchestrators} orchestrator", *_servers(fleet)]
@@ -160,8 +184,11 @@ def _show(profile: PipelineProfile, wanted: Wanted, found: Sequence[Fleet], scal
             f"{fleet.price:.2f}",
             f"{fleet.prediction.p99_ms:.0f}",
             f"{fleet.price / fleet.alike_price:.2f}",
+            f"{fleet.price / fleet.machines_price:.2f}" if fleet.machines_price else "none is in time",
         )
     console.print(table)
+    if profile.source:
+        console.print(f"The profile is from {profile.source}.", markup=False)
     if profile.error is None:
         console.print("How far predictions of this profile are from real runs was not measured: tune does.")
     else:

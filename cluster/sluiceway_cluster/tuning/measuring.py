@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,8 @@ from sluiceway_simulation.profiles.model import Workers
 
 from sluiceway.bench import arrivals, runs
 from sluiceway.bench.caller import Caller
-from sluiceway.bench.load import Load
+from sluiceway.bench.load import Load, Send
+from sluiceway.bench.outcome import Answer
 from sluiceway.bench.summary import Summary
 from sluiceway.client import AsyncClient, Options
 from sluiceway.client.connection import Connection
@@ -70,20 +71,28 @@ class MeasuredCluster:
     sample: Sampler
     regions: tuple[int, ...] = field(default=())
 
-    async def closed(self, in_flight: int, seconds: float) -> Stretch:
-        """Callers that wait for their answers."""
+    async def closed(self, in_flight: int, seconds: float, *, only: int | None = None) -> Stretch:
+        """Callers that wait for their answers, with all images in turns or with one of them."""
+
+        async def send_it(source: int, timeout_s: float) -> Answer:
+            del source
+            return await self.send(only or 0, timeout_s)
+
         window = runs.Window(WARM_UP_S, seconds)
         before, client_s = await self.sample(), time.process_time()
-        load = await runs.run_closed(
-            self.send, in_flight, self.sources, window, timeout_s=TIMEOUT_S, watch=_nobody_watches
-        )
+        send: Send = self.send if only is None else send_it
+        load = await runs.run_closed(send, in_flight, self.sources, window, timeout_s=TIMEOUT_S, watch=_nobody_watches)
         return self._stretch(load, window.summary(load, None, by_end=True), before, await self.sample(), client_s)
 
     async def open(self, rate_per_s: float, seconds: float, seed: int = 1) -> Stretch:
         """Images that come by themselves, as those of independent clients do."""
+        due = arrivals.poisson(rate_per_s, WARM_UP_S + seconds, self.sources, random.Random(seed))
+        return await self.play(due, seconds)
+
+    async def play(self, due: Iterable[arrivals.Arrival], seconds: float) -> Stretch:
+        """Images that come at given moments, of which the first are the warm-up."""
         window = runs.Window(WARM_UP_S, seconds)
         before, client_s = await self.sample(), time.process_time()
-        due = arrivals.poisson(rate_per_s, window.end_s, self.sources, random.Random(seed))
         load = await runs.run_open(self.send, due, window, timeout_s=TIMEOUT_S, watch=_nobody_watches)
         return self._stretch(load, window.summary(load, None), before, await self.sample(), client_s)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,13 +13,19 @@ from sluiceway_simulation.profiles.profile import PipelineProfile, StageProfile
 
 from sluiceway_cluster.tuning.measuring import KINDS, MeasuredCluster, Stretch, machine_cores
 
-__all__ = ["Start", "measure_profile", "thread_counts"]
+__all__ = ["Start", "image_efforts", "measure_profile", "thread_counts"]
 
 # Images on their way at a time: alone, so that batches are those of one image, and several, so that they are larger.
 IN_FLIGHT = (1, 2, 4)
 STRETCH_S = 2.5
 MOST_THREADS = 8
+# Each image is looked at by itself for so long, where there are no more than these.
+EFFORT_S = 1.5
+MOST_IMAGES = 8
+# Standard deviation of the logarithm of a batch's time, where images were not looked at.
+USUAL_SPREAD = 0.1
 
+_Efforts = tuple[tuple[float, float], ...]
 # Starts the cluster of a setting.
 Start = Callable[[Mapping[str, Workers]], AbstractAsyncContextManager[MeasuredCluster]]
 
@@ -50,6 +57,8 @@ async def measure_profile(start: Start, pipeline: str, tell: Callable[[str], Non
     computed: dict[tuple[str, int], float] = {}
     memory_mb: dict[str, float] = {}
     regions: tuple[int, ...] = ()
+    efforts: _Efforts = ()
+    spread = 0.0
     start_s = 0.0
     for threads in thread_counts(len(own)):
         tell(f"profiling one worker of each stage with {threads} thread{'s' if threads > 1 else ''}")
@@ -57,6 +66,9 @@ async def measure_profile(start: Start, pipeline: str, tell: Callable[[str], Non
         async with start(dict.fromkeys(KINDS, Workers(1, threads))) as cluster:
             start_s = start_s or time.monotonic() - begun_s
             regions = cluster.regions
+            if threads == 1:
+                tell("looking at each image by itself")
+                efforts, spread = await image_efforts(cluster)
             for in_flight in IN_FLIGHT:
                 stretch = await cluster.closed(in_flight, STRETCH_S)
                 stretches.append(stretch)
@@ -89,7 +101,33 @@ async def measure_profile(start: Start, pipeline: str, tell: Callable[[str], Non
         orchestrator_ms=sum(stretch.orchestrator_s for stretch in counted) * 1000 / images,
         client_ms=sum(stretch.client_s for stretch in counted) * 1000 / images,
         regions=regions,
+        efforts=efforts,
+        spread=spread,
     )
+
+
+async def image_efforts(cluster: MeasuredCluster) -> tuple[_Efforts, float]:
+    """What each image takes beside the average, and by how much the time of one image varies; see `PipelineProfile`."""
+    if cluster.sources > MOST_IMAGES:
+        return (), USUAL_SPREAD
+    images, regions, spreads = [], [], []
+    for index, count in enumerate(cluster.regions):
+        stretch = await cluster.closed(1, EFFORT_S, only=index)
+        detection, recognition = (stretch.stages[kind].cpu_s / stretch.images for kind in KINDS)
+        images.append(detection)
+        regions.append(recognition / count if count else 0.0)
+        quantiles = [stretch.summary.latencies.percentile_s(percent) for percent in (50, 84)]
+        # Of a normal distribution that is one standard deviation.
+        spreads.append(math.log(quantiles[1] / quantiles[0]) if quantiles[0] and quantiles[1] else 0.0)
+    image_s = sum(images) / len(images)
+    region_s = sum(each * count for each, count in zip(regions, cluster.regions, strict=True)) / max(
+        1, sum(cluster.regions)
+    )
+    efforts = tuple(
+        (image / image_s if image_s else 1.0, region / region_s if region_s and count else 1.0)
+        for image, region, count in zip(images, regions, cluster.regions, strict=True)
+    )
+    return efforts, round(sorted(spreads)[len(spreads) // 2], 3)
 
 
 def _merged(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:

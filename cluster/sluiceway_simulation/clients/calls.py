@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+from typing import NamedTuple
 
 import grpc.aio
 from sluiceway_runtime.server.status import from_rpc_error
 
+from sluiceway.pipeline.v1 import pipeline_pb2
 from sluiceway_simulation.clients.convert import request_message, stub_of
 from sluiceway_simulation.clients.heard import Ask, Heard
 from sluiceway_simulation.network.network import Network
+from sluiceway_simulation.stages.pictures import Picture
 
-__all__ = ["PATIENCE_S", "Client"]
+__all__ = ["PATIENCE_S", "Client", "Timed"]
 
 # How much longer than its time a call waits for what the server says of it.
 PATIENCE_S = 0.2
+
+
+class Timed(NamedTuple):
+    """A job of one picture: when it was asked for, when it was over, and whether it is done."""
+
+    asked_s: float
+    ended_s: float
+    succeeded: bool
+
+    @property
+    def took_s(self) -> float:
+        """From the call to its end."""
+        return self.ended_s - self.asked_s
 
 
 class Client:
@@ -55,6 +71,18 @@ class Client:
                 leaving.cancel()
         heard.ended_s = loop.time()
         return heard
+
+    async def time(self, picture: Picture, timeout_s: float) -> Timed:
+        """Send one picture, and keep account of nothing but the time."""
+        loop = asyncio.get_running_loop()
+        asked_s, answers = loop.time(), [b""]
+        request = request_message(Ask(f"image {picture.number}", (picture,)))
+        metadata = (("sluiceway-request-bytes", str(request.ByteSize())), ("sluiceway-priority", "normal"))
+        call = self._stub.Process(request, timeout=timeout_s + PATIENCE_S, metadata=metadata)
+        # The last says how many sources succeeded.
+        await call.listen(lambda answer: answers.__setitem__(0, answer))
+        done = pipeline_pb2.ProcessResponse.FromString(answers[0]).job_done
+        return Timed(asked_s, loop.time(), succeeded=done.succeeded == 1)
 
     async def close(self) -> None:
         """Close the channel."""

@@ -18,8 +18,9 @@ __all__ = ["MemoryChannel"]
 
 _REFUSED = Status(grpc.StatusCode.UNAVAILABLE, "failed to connect to all addresses")
 _SILENT = Status(grpc.StatusCode.UNAVAILABLE, "keepalive watchdog timeout")
-# In which a peer that has vanished without a word is noticed.
-KEEPALIVE_S = (KEEPALIVE_INTERVAL_MS + KEEPALIVE_TIMEOUT_MS) / 1000
+# While there are calls, a connection asks its peer so often whether it is there, and waits so long for the answer.
+INTERVAL_S = KEEPALIVE_INTERVAL_MS / 1000
+TIMEOUT_S = KEEPALIVE_TIMEOUT_MS / 1000
 RECONNECT_S = MAX_RECONNECT_BACKOFF_MS / 1000
 Servers = Mapping[str, MemoryServer]
 
@@ -33,6 +34,7 @@ class MemoryChannel:
         self._address = address
         self._own = tuple(own)
         self._calls: dict[Call, None] = {}
+        self._asking: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         return f"<MemoryChannel {self._address} calls={len(self._calls)}>"
@@ -90,9 +92,10 @@ class MemoryChannel:
                 deserialise=response_deserializer,
             )
             self._calls[call] = None
+            if self._asking is None:
+                self._asking = asyncio.get_running_loop().call_later(INTERVAL_S, self._ask)
             call.when_over(self._forget)
             self._connect(call, wait=wait_for_ready)
-            self._keep_alive(call)
             if isinstance(request, AsyncIterable):
                 pump = asyncio.get_running_loop().create_task(_pump(call, request, serialise))
                 call.when_over(lambda _: pump.cancel())
@@ -119,20 +122,23 @@ class MemoryChannel:
         else:
             loop.call_later(delay_s, call.end, _REFUSED)
 
-    def _keep_alive(self, call: Call) -> None:
-        """A call without an end in sight would not notice that the way is cut."""
+    def _ask(self) -> None:
+        """Whoever has no end in sight would not notice that the way is cut."""
+        self._asking = None
+        if not self._calls:
+            return
+        loop = asyncio.get_running_loop()
+        if self._weather.is_cut(self._address):
+            self._asking = loop.call_later(TIMEOUT_S, self._not_answered)
+        else:
+            self._asking = loop.call_later(INTERVAL_S, self._ask)
 
-        def look() -> None:
-            if call.status is not None:
-                return
-            if self._weather.is_cut(self._address):
+    def _not_answered(self) -> None:
+        if self._weather.is_cut(self._address):
+            for call in list(self._calls):
                 call.end(_SILENT)
                 call.context.leave()
-            else:
-                timers[0] = asyncio.get_running_loop().call_later(KEEPALIVE_S, look)
-
-        timers = [asyncio.get_running_loop().call_later(KEEPALIVE_S, look)]
-        call.when_over(lambda _: timers[0].cancel())
+        self._ask()
 
 
 async def _pump(call: Call, requests: AsyncIterable[Any], serialise: Callable[[Any], bytes]) -> None:

@@ -23,7 +23,7 @@ class Network:
         remembered: what a resolver answers instead, for names that it has in its cache.
     """
 
-    def __init__(self, wire: Wire, chance: random.Random, note: Callable[[str], None]) -> None:
+    def __init__(self, wire: Wire, chance: random.Random, note: Callable[[str], None] | None = None) -> None:
         self.weather = Weather(wire, chance, note)
         self.servers: dict[str, MemoryServer] = {}
         self.names: dict[str, list[str]] = {}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import grpc
@@ -27,8 +28,11 @@ class MemoryServer:
     """What the runtime uses of `grpc.aio.Server`."""
 
     def __init__(self, interceptors: Sequence[grpc.aio.ServerInterceptor] = ()) -> None:
-        self._interceptors = tuple(interceptors)
         self._handlers: list[Any] = []
+        # The handler of a call, through all interceptors.
+        self._find: Callable[[Any], Awaitable[Any]] = self._handler
+        for interceptor in reversed(interceptors):
+            self._find = partial(interceptor.intercept_service, self._find)
         self._calls: dict[Call, asyncio.Task[None]] = {}
         self._idle = asyncio.Event()
         self._idle.set()
@@ -101,7 +105,7 @@ class MemoryServer:
 
     async def _handled(self, call: Call) -> Status:
         context: Any = call.context
-        handler = await self._find(0, _Details(call.method, tuple(call.metadata)))
+        handler = await self._find(_Details(call.method, tuple(call.metadata)))
         if handler is None:
             return _UNIMPLEMENTED
         context.deserialise = handler.request_deserializer or bytes
@@ -125,13 +129,8 @@ class MemoryServer:
                 await context.write(answer)
         return OK
 
-    async def _find(self, depth: int, details: Any) -> Any:
-        """The handler, through all interceptors."""
-        if depth < len(self._interceptors):
-
-            async def go_on(further: Any) -> Any:
-                return await self._find(depth + 1, further)
-
-            return await self._interceptors[depth].intercept_service(go_on, details)
-        found = (generic.service(details) for generic in self._handlers)
-        return next((handler for handler in found if handler is not None), None)
+    async def _handler(self, details: Any) -> Any:
+        for generic in self._handlers:
+            if (handler := generic.service(details)) is not None:
+                return handler
+        return None

@@ -28,11 +28,12 @@ class Weather:
     """What the network does to messages at the moment; faults change it.
 
     Attributes:
+        note: told of every message; None where nobody wants to know.
         slow: by address, by how much longer messages from and to it take.
         messages: that went out.
     """
 
-    def __init__(self, wire: Wire, chance: random.Random, note: Callable[[str], None]) -> None:
+    def __init__(self, wire: Wire, chance: random.Random, note: Callable[[str], None] | None = None) -> None:
         self.note = note
         self.slow: dict[str, float] = {}
         self.messages = 0

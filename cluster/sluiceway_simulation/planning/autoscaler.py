@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from sluiceway_simulation.clients import Ask, Client
+from sluiceway_simulation.clients import Client
 from sluiceway_simulation.cluster import Cluster
-from sluiceway_simulation.planning.fleet import Wanted, image_s, needed
+from sluiceway_simulation.planning.fleet import Wanted, needed, server_per_s
 from sluiceway_simulation.profiles.model import Workers, cluster_of, load_of
 from sluiceway_simulation.profiles.profile import PipelineProfile
+from sluiceway_simulation.stages.pictures import Picture
 from sluiceway_simulation.virtual_time import current_loop, simulate
 
 __all__ = ["DAY", "Scaling", "Tried", "over_a_day", "try_scalings"]
@@ -28,6 +29,8 @@ LOOK_EVERY_S = 15.0
 TOLERANCE = 0.1
 TARGETS = (0.5, 0.65, 0.8)
 STABILISATIONS_S = (60.0, 300.0)
+# Of a call.
+TIMEOUT_S = 10.0
 # A pod is placed and its image is there before its server starts.
 POD_S = 5.0
 # The step: so long at a third of the load, then so long at all of it.
@@ -128,7 +131,7 @@ def over_a_day(
     core_hours = 0.0
     short: set[int] = set()
     for kind, its in workers.items():
-        cost_s = image_s(profile, kind, its) / its.workers
+        cost_s = 1 / server_per_s(profile, kind, its)
         most = 4 * needed(profile, kind, its, peak_per_s)
         scaler = Autoscaler(scaling, 1, most)
         replicas, coming = needed(profile, kind, its, peak_per_s * day[0]), deque[tuple[float, int]]()
@@ -188,7 +191,7 @@ class _Step:
                 now_s = loop.time() - begun_s
                 if now_s >= CALM_S + FULL_S:
                     break
-                group.create_task(self._one(client, Ask(f"image {number}", (load.picture(number, chance),)), begun_s))
+                group.create_task(self._one(client, load.picture(number, chance), begun_s))
                 await asyncio.sleep(chance.expovariate(calm_per_s if now_s < CALM_S else self._wanted.rate_per_s))
         for task in scaling:
             task.cancel()
@@ -196,13 +199,13 @@ class _Step:
         await cluster.stop()
         return len(self._late_s) / max(1, self._asked), max(self._late_s, default=CALM_S) - CALM_S
 
-    async def _one(self, client: Client, ask: Ask, begun_s: float) -> None:
-        heard = await client.ask(ask)
-        asked_s = heard.asked_s - begun_s
+    async def _one(self, client: Client, picture: Picture, begun_s: float) -> None:
+        timed = await client.time(picture, TIMEOUT_S)
+        asked_s = timed.asked_s - begun_s
         if asked_s < CALM_S:
             return
         self._asked += 1
-        if not heard.succeeded or heard.took_s * 1000 > self._wanted.p99_ms:
+        if not timed.succeeded or timed.took_s * 1000 > self._wanted.p99_ms:
             self._late_s.append(asked_s)
 
     async def _scale(self, cluster: Cluster, kind: str, begun_s: float) -> None:

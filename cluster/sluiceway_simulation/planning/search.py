@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,8 @@ MOST_TRIES = 40
 # Where the busiest stage computes for less of its time than this, nobody waits for a worker, and more of them gain
 # nothing.
 IDLE = 0.2
+# And for more than this, queues grow for longer than a simulation lasts: that it was in time then says nothing.
+MOST_BUSY = 0.9
 
 
 class NoPlan(Exception):
@@ -47,7 +50,7 @@ class Option:
 
 
 def cheapest(
-    plan: ClusterPlan, load: Load, goal: Goal, *, lasts_s: float = 20.0, count: int = 3, fronts_ms: float = 0.0
+    plan: ClusterPlan, load: Load, goal: Goal, *, lasts_s: float = 20.0, count: int = 3, orchestrator_ms: float = 0.0
 ) -> list[Option]:
     """The cheapest clusters that meet a goal, the cheapest first.
 
@@ -57,26 +60,26 @@ def cheapest(
         goal: what is wanted.
         lasts_s: of each simulation.
         count: most options.
-        fronts_ms: what an orchestrator computes for an image.
+        orchestrator_ms: what an orchestrator computes for an image.
 
     Raises:
         NoPlan: there is none within the bounds.
     """
-    return _Search(plan, load, goal, lasts_s, fronts_ms).run()[:count]
+    return _Search(plan, load, goal, lasts_s, orchestrator_ms).run()[:count]
 
 
 class _Search:
-    def __init__(self, plan: ClusterPlan, load: Load, goal: Goal, lasts_s: float, fronts_ms: float) -> None:
+    def __init__(self, plan: ClusterPlan, load: Load, goal: Goal, lasts_s: float, orchestrator_ms: float) -> None:
         self._plan = plan
         self._load = load
         self._goal = goal
         self._lasts_s = lasts_s
-        self._fronts_ms = fronts_ms
+        self._orchestrator_ms = orchestrator_ms
         self._known: dict[tuple[int, ...], Prediction] = {}
 
     def run(self) -> list[Option]:
         replicas = dict(self._plan.replicas)
-        while not (found := self._try(replicas)).meets(self._goal.p99_ms):
+        while not self._keeps(found := self._try(replicas)):
             busiest = max(found.busy, key=lambda name: found.busy[name])
             if found.busy[busiest] < IDLE and not found.failed:
                 raise NoPlan(f"p99 is still {found.p99_ms:.0f} ms, and all are idle for most of the time")
@@ -88,25 +91,35 @@ class _Search:
         options = [
             Option(tried, self._price(tried), prediction)
             for key, prediction in self._known.items()
-            if prediction.meets(self._goal.p99_ms) and (tried := dict(zip(replicas, key, strict=True)))
+            if self._keeps(prediction) and (tried := dict(zip(replicas, key, strict=True)))
         ]
         return sorted(options, key=lambda option: option.price)
 
     def _shrink(self, replicas: dict[str, int]) -> None:
-        """One replica less of each stage, the dearest first, for as long as the goal is met."""
+        """As few replicas of each stage as meet the goal, the dearest stage first, found by halving."""
         for name in sorted(replicas, key=lambda name: -self._goal.price[name]):
-            while replicas[name] > 1 and len(self._known) < 2 * MOST_TRIES:
-                fewer = {**replicas, name: replicas[name] - 1}
-                if not self._try(fewer).meets(self._goal.p99_ms):
-                    break
-                replicas.update(fewer)
+            # So many would be too busy.
+            few = max(1, math.ceil(replicas[name] * self._try(replicas).busy[name] / MOST_BUSY)) - 1
+            while replicas[name] - few > 1 and len(self._known) < 2 * MOST_TRIES:
+                fewer = {**replicas, name: (few + replicas[name]) // 2}
+                if self._keeps(self._try(fewer)):
+                    replicas.update(fewer)
+                else:
+                    few = fewer[name]
+
+    def _keeps(self, prediction: Prediction) -> bool:
+        return prediction.meets(self._goal.p99_ms) and max(prediction.busy.values()) <= MOST_BUSY
 
     def _try(self, replicas: Mapping[str, int]) -> Prediction:
         key = tuple(replicas.values())
         if key not in self._known:
             plan = replace(self._plan, replicas=dict(replicas))
             self._known[key] = predict(
-                plan, self._load, lasts_s=self._lasts_s, timeout_s=self._patience_s, fronts_ms=self._fronts_ms
+                plan,
+                self._load,
+                lasts_s=self._lasts_s,
+                timeout_s=self._patience_s,
+                orchestrator_ms=self._orchestrator_ms,
             )
         return self._known[key]
 

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from sluiceway_runtime.pool import PoolLimits
 
 from sluiceway_simulation.cluster import ClusterPlan
-from sluiceway_simulation.load import Load
+from sluiceway_simulation.load import Kind, Load
 from sluiceway_simulation.profiles.profile import PipelineProfile, StageProfile
+from sluiceway_simulation.stages.pictures import LINE_PX
 from sluiceway_simulation.stages.profile import Curve, Profile
-from sluiceway_simulation.stages.service import StagePlan
+from sluiceway_simulation.stages.service import CROP_HEIGHT_PX, StagePlan
 
 __all__ = ["Workers", "cluster_of", "load_of"]
 
 QUEUE_ITEMS = 1024
+# Widths of an image and of a region that take as long as the average.
+IMAGE_PX, REGION_PX = 1000, 400
 # Of a stage on a GPU, as its server has them.
 GPU_CREDITS = 3
 
@@ -34,8 +37,13 @@ class Workers:
 
 
 def load_of(profile: PipelineProfile, rate_per_s: float = 1.0) -> Load:
-    """Images like those of the profile."""
-    return Load(rate_per_s, counts=profile.regions, widths_px=(100, 100))
+    """Images like those of the profile, whose efforts are told by widths."""
+    efforts = profile.efforts or ((1.0, 1.0),) * len(profile.regions)
+    kinds = tuple(
+        Kind(regions, max(1, round(image * IMAGE_PX)), max(1, round(region * REGION_PX)))
+        for regions, (image, region) in zip(profile.regions, efforts, strict=True)
+    )
+    return Load(rate_per_s, kinds=kinds)
 
 
 def cluster_of(
@@ -69,6 +77,7 @@ def _stage(stage: StageProfile, its: Workers, spread: float) -> StagePlan:
     return StagePlan(
         profile=Profile(
             Curve(_from_one(stage.batch_ms[known])),
+            Curve(((0.0, 0.0), (_width_px(stage.kind), 1.0))),
             spread=spread,
             start_s=1.0,
             memory_bytes=int(stage.memory_mb * 2**20),
@@ -84,7 +93,14 @@ def _stage(stage: StageProfile, its: Workers, spread: float) -> StagePlan:
             queue_items=QUEUE_ITEMS,
         ),
         backend="torch" if on_gpu else "openvino",
+        front_ms=stage.front_ms,
+        on_device=on_gpu,
     )
+
+
+def _width_px(kind: str) -> float:
+    """Of an average item as a worker of the stage sees it: crops are scaled to the height of the reader."""
+    return IMAGE_PX if kind == "detection" else REGION_PX * CROP_HEIGHT_PX / LINE_PX
 
 
 def _from_one(points: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ProfileFault", "PipelineProfile", "StageProfile"]
+__all__ = ["ProfileFault", "PipelineProfile", "StageProfile", "shipped"]
 
 FORMAT = 1
 
@@ -52,9 +52,12 @@ class PipelineProfile:
         orchestrator_ms: CPU time of the orchestrator for an image.
         client_ms: CPU time of whoever sent the images, which ran on the machine as well.
         regions: of each image that it was measured with.
+        efforts: for each of those images, what detection takes for it and recognition for a region of it, as multiples
+            of their averages; empty where that was not measured.
         spread: standard deviation of the logarithm of a batch's time.
         error: of predictions from this profile against real runs, where that was measured: the largest, as a part of
             the throughput and of the 99th percentile.
+        source: where the figures come from, for people; empty for those that `tune` measured.
     """
 
     machine: str
@@ -64,13 +67,10 @@ class PipelineProfile:
     orchestrator_ms: float
     client_ms: float
     regions: tuple[int, ...]
+    efforts: tuple[tuple[float, float], ...] = ()
     spread: float = 0.1
     error: tuple[float, float] | None = None
-
-    @property
-    def fronts_ms(self) -> float:
-        """CPU time of everything but workers and client, for an image."""
-        return self.orchestrator_ms + sum(stage.front_ms for stage in self.stages.values())
+    source: str = ""
 
     def write(self, path: Path) -> None:
         """Write it as JSON. Raises OSError."""
@@ -91,6 +91,11 @@ class PipelineProfile:
             raise ProfileFault(f"{path} is no profile: {error!r}") from error
 
 
+def shipped() -> dict[str, Path]:
+    """Profiles of known machines that come with this package, by name."""
+    return {path.stem: path for path in sorted((Path(__file__).parent / "shipped").glob("*.json"))}
+
+
 def _from_json(data: dict[str, Any]) -> PipelineProfile:
     if (found := data.pop("format", None)) != FORMAT:
         raise ValueError(f"format {found}, and this release reads {FORMAT}")
@@ -106,6 +111,13 @@ def _from_json(data: dict[str, Any]) -> PipelineProfile:
         raise ValueError(f"stages are {sorted(stages)}, not detection and recognition")
     error = data.pop("error", None)
     regions = tuple(int(count) for count in data.pop("regions"))
+    efforts = tuple((float(first), float(second)) for first, second in data.pop("efforts", ()))
+    if efforts and len(efforts) != len(regions):
+        raise ValueError(f"{len(efforts)} efforts of {len(regions)} images")
     return PipelineProfile(
-        **data, stages=stages, regions=regions, error=None if error is None else (float(error[0]), float(error[1]))
+        **data,
+        stages=stages,
+        regions=regions,
+        efforts=efforts,
+        error=None if error is None else (float(error[0]), float(error[1])),
     )

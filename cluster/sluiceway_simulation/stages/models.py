@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from sluiceway_detection.crops import CropPlan
 from sluiceway_detection.job import CropFacts, DetectionAnswer, DetectionJob
@@ -12,9 +12,9 @@ from sluiceway_recognition.types import CropTask, TextAnswer
 from sluiceway_runtime.errors import InvalidImage, ModelFailed, SluicewayError
 from sluiceway_runtime.pool import Payload
 
-from sluiceway_simulation.stages.pictures import LINE_PX, Harm, Mark, Picture, crop_pixels, mark_of
+from sluiceway_simulation.stages.pictures import CHANNELS, LINE_PX, Harm, Mark, Picture, crop_pixels, mark_of
 
-__all__ = ["CLASSES", "DetectionModel", "Model", "RecognitionModel"]
+__all__ = ["CLASSES", "Computed", "DetectionModel", "Model", "RecognitionModel"]
 
 CLASSES = ("textline",)
 # Regions that are found inside of a region.
@@ -22,19 +22,25 @@ INSIDE = 2
 _BOX = struct.Struct("=4f")
 
 
+class Computed(NamedTuple):
+    """What a model makes of an item.
+
+    Attributes:
+        width_px: by which its time is told.
+        harm: what it does to the worker.
+        result: what comes of it.
+    """
+
+    width_px: int
+    harm: Harm
+    result: Payload | SluicewayError
+
+
 class Model(Protocol):
     """A model as a simulated worker knows it."""
 
-    def width_px(self, item: Payload) -> int:
-        """By which its time is told."""
-        ...
-
-    def harm(self, item: Payload) -> Harm:
-        """What the item does to the worker."""
-        ...
-
-    def answer(self, item: Payload) -> Payload | SluicewayError:
-        """What comes of it."""
+    def compute(self, item: Payload) -> Computed:
+        """Compute one item."""
         ...
 
 
@@ -44,33 +50,27 @@ class DetectionModel:
     def __init__(self, version: int) -> None:
         self._version = version
 
-    def width_px(self, item: Payload) -> int:
-        """Of a picture."""
-        job: DetectionJob = item.meta
-        return Picture.decode(item.buffers[0]).size_px[0] if job.raw is None else job.raw.width_px
-
-    def harm(self, item: Payload) -> Harm:
-        """As the picture says; a crop does none."""
-        return Harm.NONE if item.meta.raw is not None else Picture.decode(item.buffers[0]).harm
-
-    def answer(self, item: Payload) -> Payload | SluicewayError:
-        """The regions, and the crops that were asked for."""
+    def compute(self, item: Payload) -> Computed:
+        """The regions, and the crops that were asked for. A picture says itself what harm it does; a crop does none."""
         job: DetectionJob = item.meta
         if job.raw is None:
             picture = Picture.decode(item.buffers[0])
+            size_px = picture.size_px
             if picture.harm is Harm.REFUSED:
-                return InvalidImage("the picture says that it is damaged")
+                return Computed(size_px[0], picture.harm, InvalidImage("the picture says that it is damaged"))
 
             def mark(row: int) -> Mark:
                 return Mark(picture.number, row, picture.region_harm if row == 0 else Harm.NONE, self._version)
 
-            return _answer(job.crops, picture.regions, picture.crop_width_px, picture.size_px, mark)
+            found = _answer(job.crops, picture.regions, picture.crop_width_px, size_px, mark)
+            return Computed(size_px[0], picture.harm, found)
         outer = mark_of(item.buffers[0])
 
         def inner(row: int) -> Mark:
             return outer._replace(region=outer.region * 100 + row, version=self._version)
 
-        return _answer(job.crops, INSIDE, job.raw.width_px, (job.raw.width_px, job.raw.height_px), inner)
+        size_px = job.raw.width_px, job.raw.height_px
+        return Computed(size_px[0], Harm.NONE, _answer(job.crops, INSIDE, size_px[0], size_px, inner))
 
 
 class RecognitionModel:
@@ -79,21 +79,16 @@ class RecognitionModel:
     def __init__(self, version: int) -> None:
         self._version = version
 
-    def width_px(self, item: Payload) -> int:
-        """Of a crop, whose height its task gives."""
-        task: CropTask = item.meta
-        return len(item.buffers[0]) // (3 * max(1, task.height))
-
-    def harm(self, item: Payload) -> Harm:
-        """As the crop says."""
-        return mark_of(item.buffers[0]).harm
-
-    def answer(self, item: Payload) -> Payload | SluicewayError:
-        """The text `NUMBER:REGION@DETECTOR/READER`."""
-        mark = mark_of(item.buffers[0])
-        if mark.harm is Harm.REFUSED:
-            return ModelFailed("the crop says that it cannot be read")
-        return Payload(TextAnswer(f"{mark.number}:{mark.region}@{mark.version}/{self._version}", 0.9))
+    def compute(self, item: Payload) -> Computed:
+        """The text `NUMBER:REGION@DETECTOR/READER`. Its width is told by the height in its task."""
+        pixels, task = item.buffers[0], item.meta
+        assert isinstance(task, CropTask)
+        number, region, harm, version = mark_of(pixels)
+        width_px = len(pixels) // (CHANNELS * max(1, task.height))
+        if harm is Harm.REFUSED:
+            return Computed(width_px, harm, ModelFailed("the crop says that it cannot be read"))
+        text = f"{number}:{region}@{version}/{self._version}"
+        return Computed(width_px, harm, Payload(TextAnswer(text, 0.9)))
 
 
 def _answer(

@@ -17,7 +17,7 @@ __all__ = ["Harm", "Mark", "Picture", "crop_pixels", "mark_of"]
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = struct.Struct(">I4sIIBBBBBI")
 _CHUNK = struct.Struct(">I4s")
-_FACTS = struct.Struct(">IHHB")
+_FACTS = struct.Struct(">IHHBH")
 _MARK = struct.Struct(">IIBB")
 _FACTS_AT = len(_SIGNATURE) + _HEADER.size + _CHUNK.size
 CHANNELS = 3
@@ -36,6 +36,9 @@ class Harm(IntEnum):
     """The worker dies of it."""
 
 
+_HARMS = tuple(Harm)
+
+
 class Picture(NamedTuple):
     """One source.
 
@@ -45,6 +48,7 @@ class Picture(NamedTuple):
         crop_width_px: of each line, cut to a height of 32 pixels.
         harm: what it does to detection.
         region_harm: what its first region does to recognition.
+        least_width_px: of the picture, which is as wide as its lines at least.
     """
 
     number: int
@@ -52,16 +56,18 @@ class Picture(NamedTuple):
     crop_width_px: int = 96
     harm: Harm = Harm.NONE
     region_harm: Harm = Harm.NONE
+    least_width_px: int = 640
 
     @property
     def size_px(self) -> tuple[int, int]:
         """Width and height."""
-        return max(640, self.crop_width_px + 20), max(480, self.regions * LINE_PX)
+        return max(self.least_width_px, self.crop_width_px + 20), max(480, self.regions * LINE_PX)
 
     def encode(self, size_bytes: int = 0) -> bytes:
         """The file, filled up to a size."""
         width, height = self.size_px
-        facts = _FACTS.pack(self.number, self.regions, self.crop_width_px, self.harm << 4 | self.region_harm)
+        harms = self.harm << 4 | self.region_harm
+        facts = _FACTS.pack(self.number, self.regions, self.crop_width_px, harms, self.least_width_px)
         head = _HEADER.pack(13, b"IHDR", width, height, 8, 2, 0, 0, 0, 0)
         end = _CHUNK.pack(0, b"IEND") + bytes(4)
         fixed = len(_SIGNATURE) + len(head) + _CHUNK.size + 4 + len(end)
@@ -72,8 +78,8 @@ class Picture(NamedTuple):
     @classmethod
     def decode(cls, file: Buffer) -> Picture:
         """What a file says."""
-        number, regions, crop_width_px, harms = _FACTS.unpack_from(file, _FACTS_AT)
-        return cls(number, regions, crop_width_px, Harm(harms >> 4), Harm(harms & 15))
+        number, regions, crop_width_px, harms, width_px = _FACTS.unpack_from(file, _FACTS_AT)
+        return cls(number, regions, crop_width_px, _HARMS[harms >> 4], _HARMS[harms & 15], width_px)
 
 
 class Mark(NamedTuple):
@@ -93,4 +99,4 @@ def crop_pixels(mark: Mark, height_px: int, width_px: int) -> bytes:
 def mark_of(pixels: Buffer) -> Mark:
     """What stands in the pixels of a crop."""
     number, region, harm, version = _MARK.unpack_from(pixels)
-    return Mark(number, region, Harm(harm), version)
+    return Mark(number, region, _HARMS[harm], version)

@@ -10,8 +10,11 @@ import grpc.aio
 from sluiceway_runtime.config import ServerConfig
 from sluiceway_runtime.server.app import Server, Service
 
+from sluiceway_simulation.machine import compute
 from sluiceway_simulation.network.network import Network
 from sluiceway_simulation.network.server import MemoryServer
+from sluiceway_simulation.stages.service import StageService
+from sluiceway_simulation.stages.worker import Workbench
 
 __all__ = ["Process", "SimulatedServer"]
 
@@ -44,6 +47,22 @@ class _VersionWatch(grpc.aio.ServerInterceptor):
         return await continuation(details)
 
 
+class _FrontTime(grpc.aio.ServerInterceptor):
+    """The time that a front takes for a call, before the stage's own code has it."""
+
+    def __init__(self, bench: Workbench, seconds: float) -> None:
+        self._bench = bench
+        self._seconds = seconds
+        self._thread = asyncio.Lock()
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
+        if details.method.endswith(_BOUND_METHODS):
+            async with self._thread:
+                self._bench.front_busy_s += self._seconds
+                await compute(self._bench.machine, self._seconds)
+        return await continuation(details)
+
+
 class SimulatedServer(Server):
     """The real server, listening in memory."""
 
@@ -58,8 +77,13 @@ class SimulatedServer(Server):
         """Nobody looks, and there are thousands of servers to a process."""
 
     def _make_grpc(self, interceptors: Sequence[grpc.aio.ServerInterceptor]) -> grpc.aio.Server:
-        watch = [_VersionWatch(self._service)] if hasattr(self._service, "group") else []
-        self.memory = MemoryServer([*interceptors, *watch])
+        ours: list[grpc.aio.ServerInterceptor] = []
+        if isinstance(self._service, StageService):
+            if self._service.is_watched:
+                ours.append(_VersionWatch(self._service))
+            if front_ms := self._service.plan.front_ms:
+                ours.append(_FrontTime(self._service.bench, front_ms / 1000))
+        self.memory = MemoryServer([*interceptors, *ours])
         return self.memory  # type: ignore[return-value]  # what is used of one
 
     def _bind(self, server: grpc.aio.Server, port: int) -> int:

@@ -51,7 +51,8 @@ class Profile:
 
     def batch_s(self, widths_px: Sequence[int], chance: random.Random) -> float:
         """Seconds for one batch with items of these widths."""
-        factor = sum(map(self.width_factor.at, widths_px)) / len(widths_px)
+        widths = self.width_factor
+        factor = sum(map(widths.at, widths_px)) / len(widths_px) if len(widths.points) > 1 else widths.points[0][1]
         # With a mean of 1, so that a profile's mean is what was measured.
         luck = math.exp(chance.gauss(-(self.spread**2) / 2, self.spread)) if self.spread else 1.0
         return self.batch_ms.at(len(widths_px)) * factor * luck / 1000

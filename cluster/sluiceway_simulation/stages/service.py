@@ -25,10 +25,11 @@ from sluiceway_runtime.pool import PoolLimits, Timing, WorkerSpec
 
 from sluiceway_simulation.stages.models import CLASSES, DetectionModel, RecognitionModel
 from sluiceway_simulation.stages.profile import Profile
-from sluiceway_simulation.stages.worker import SimulatedPool, Workbench
+from sluiceway_simulation.stages.worker import SimulatedPool, WatchedPool, Workbench
 
 __all__ = ["DetectionService", "RecognitionService", "StagePlan", "StageService"]
 
+CROP_HEIGHT_PX = 4
 BUCKETS = (64, 96, 128, 160, 192, 256, 320, 400, 512, 640, 800, 1024, 1280, 1600, 1920)
 
 
@@ -45,6 +46,9 @@ class StagePlan:
         crop_height_px: of the reader's crops. Less than the real 48 makes bytes cheaper to simulate, and changes
             nothing else.
         options: further keys of the stage's configuration.
+        front_ms: what its front computes for a call, for one call after the other, as it is one thread. With 0 it is
+            left out.
+        on_device: whether workers compute on a device of their own, and take nothing from the cores of a machine.
     """
 
     profile: Profile
@@ -54,9 +58,11 @@ class StagePlan:
     limits: PoolLimits = field(default_factory=PoolLimits)
     timing: Timing | None = None
     backend: str = "openvino"
-    crop_height_px: int = 4
+    crop_height_px: int = CROP_HEIGHT_PX
     options: Mapping[str, Any] = field(default_factory=dict)
     threads: int = 1
+    front_ms: float = 0.0
+    on_device: bool = False
 
 
 class StageService:
@@ -65,12 +71,13 @@ class StageService:
     names: tuple[str, ...] = ()
 
     def __init__(
-        self, plan: StagePlan, model: Any, name: str, chance: random.Random, watched: Callable[[str], None]
+        self, plan: StagePlan, model: Any, name: str, chance: random.Random, watched: Callable[[str], None] | None
     ) -> None:
         self.plan = plan
-        self.bench = Workbench(model, plan.profile, chance, watched)
+        self.is_watched = watched is not None
+        self.bench = Workbench(model, plan.profile, chance, watched or _nobody_watches, on_device=plan.on_device)
         placements = tuple(Placement(index, "cpu", None, plan.threads) for index in range(plan.workers))
-        self._pool = SimulatedPool(
+        self._pool = (WatchedPool if self.is_watched else SimulatedPool)(
             WorkerSpec("simulated", {}, placements, credits=plan.credits, overlap=plan.overlap),
             plan.limits,
             name=name,
@@ -130,7 +137,7 @@ class DetectionService(StageService):
         name: str,
         version: int,
         chance: random.Random,
-        watched: Callable[[str], None],
+        watched: Callable[[str], None] | None,
     ) -> None:
         super().__init__(plan, DetectionModel(version), name, chance, watched)
         self._config = config
@@ -156,7 +163,7 @@ class RecognitionService(StageService):
         name: str,
         version: int,
         chance: random.Random,
-        watched: Callable[[str], None],
+        watched: Callable[[str], None] | None,
     ) -> None:
         super().__init__(plan, RecognitionModel(version), name, chance, watched)
         self._config = config
@@ -179,6 +186,10 @@ class RecognitionService(StageService):
     def register(self, server: grpc.aio.Server) -> None:
         """Add the stage's own servicer."""
         add_recognition(RecognitionServicer(self, self._config), server)
+
+
+def _nobody_watches(fault: str) -> None:
+    """What is not watched has no faults."""
 
 
 def _weights(name: str, version: int) -> str:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any, NamedTuple
 
 from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.pool import Pool, PoolLimits, Submission, Timing, WorkerSpec, WorkerState
@@ -18,11 +19,11 @@ from sluiceway_runtime.pool.transport.link import End, Ended, Heard, Link
 from sluiceway_runtime.pool.transport.messages import Leaving, Raised, Ready, Recall, Run
 
 from sluiceway_simulation.machine import Job, Machine
-from sluiceway_simulation.stages.models import Model
+from sluiceway_simulation.stages.models import Computed, Model
 from sluiceway_simulation.stages.pictures import Harm
 from sluiceway_simulation.stages.profile import Profile
 
-__all__ = ["SimulatedPool", "SimulatedWorker", "Workbench"]
+__all__ = ["SimulatedPool", "SimulatedWorker", "WatchedPool", "Workbench"]
 
 
 @dataclass(slots=True)
@@ -34,7 +35,9 @@ class Workbench:
         broken: why no worker of this server can be started; empty if it can.
         watched: told of every item that begins to be computed: is it overdue by that much?
         workers: that are alive.
-        machine: whose cores the workers share with others; None where each has cores, or a device, of its own.
+        front_busy_s: for which the server's front has computed.
+        machine: whose cores the workers and the front share with others; None where they have cores of their own.
+        on_device: whether the workers have a device of their own all the same.
     """
 
     model: Model
@@ -45,12 +48,14 @@ class Workbench:
     broken: str = ""
     computed: int = 0
     busy_s: float = 0.0
+    front_busy_s: float = 0.0
     workers: list[SimulatedWorker] = field(default_factory=list)
     machine: Machine | None = None
+    on_device: bool = False
 
 
 class SimulatedWorker:
-    """Implements `Link`. What it is told and what it tells take a turn of the loop, as through a socket."""
+    """Implements `Link`. What it tells takes a turn of the loop at least, as through a socket."""
 
     pid: int | None = None
 
@@ -62,7 +67,7 @@ class SimulatedWorker:
         self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
         self._waiting: dict[int, Waiting] = {}
-        self._begun: deque[tuple[Waiting, asyncio.TimerHandle | Job | None]] = deque()
+        self._begun: deque[_Begun] = deque()
         self._free_s = 0.0
         self._stopping = self._ready = self._hangs = False
         self.index = placement.index
@@ -76,8 +81,10 @@ class SimulatedWorker:
     # What the pool does with it.
 
     def send(self, run: Run) -> None:
-        """A batch comes."""
-        self._loop.call_soon(self._came, run)
+        """A batch comes. It is begun at once where none is before it: that tells nobody anything."""
+        if not self._over.is_set():
+            self._waiting[run.batch_id] = Waiting(run)
+            self._begin()
 
     def recall(self, recall: Recall) -> None:
         """Of a batch that was not begun, these items are not computed."""
@@ -100,9 +107,8 @@ class SimulatedWorker:
     def hang(self) -> None:
         """Never answer again."""
         self._hangs = True
-        for _, timer in self._begun:
-            if timer is not None:
-                timer.cancel()
+        for begun in self._begun:
+            begun.stop()
 
     def die(self, reason: str) -> None:
         """The process is gone; nothing that it had is answered."""
@@ -111,9 +117,8 @@ class SimulatedWorker:
         self._over.set()
         self._timer.cancel()
         self._bench.workers.remove(self)
-        for _, timer in self._begun:
-            if timer is not None:
-                timer.cancel()
+        for begun in self._begun:
+            begun.stop()
         self._ended(End(reason, frozenset(self._waiting)))
 
     # Its own life.
@@ -124,11 +129,6 @@ class SimulatedWorker:
             return
         self._ready = True
         self._heard(Ready({}, self._bench.profile.memory_bytes))
-
-    def _came(self, run: Run) -> None:
-        if not self._over.is_set():
-            self._waiting[run.batch_id] = Waiting(run)
-            self._begin()
 
     def _recalled(self, recall: Recall) -> None:
         if (waiting := self._waiting.get(recall.batch_id)) is not None:
@@ -142,32 +142,32 @@ class SimulatedWorker:
                 # As a real worker, which hears that nothing of it is wanted once it has finished what it is at.
                 self._heard(waiting.result((), 0.0, bench.profile.memory_bytes))
                 continue
-            widths = [bench.model.width_px(item) for item in waiting.batch]
-            seconds = bench.profile.batch_s(widths, bench.chance) * bench.slowness
+            computed = [bench.model.compute(item) for item in waiting.batch]
+            seconds = bench.profile.batch_s([item.width_px for item in computed], bench.chance) * bench.slowness
             # Batches overlap on the way to the device and are computed one after the other.
             begun_s = max(self._free_s, self._loop.time())
             self._free_s = begun_s + seconds
             bench.busy_s += seconds
-            self._begun.append((waiting, None if self._hangs else self._compute(seconds)))
+            self._begun.append(_Begun(waiting, computed, None if self._hangs else self._compute(seconds)))
 
     def _compute(self, seconds: float) -> asyncio.TimerHandle | Job:
-        if self._bench.machine is None:
+        if self._bench.machine is None or self._bench.on_device:
             return self._loop.call_at(self._free_s, self._finish, seconds)
         return self._bench.machine.begin(seconds, self._threads, partial(self._finish, seconds))
 
     def _finish(self, seconds: float) -> None:
-        begun, _ = self._begun[0]
-        harms = [self._bench.model.harm(item) for item in begun.batch]
+        waiting, computed, _ = self._begun[0]
+        harms = {item.harm for item in computed}
         if Harm.KILLS in harms:
             self.die("it was ended by SIGSEGV")
             return
         self._begun.popleft()
-        self._bench.computed += len(begun.batch)
+        self._bench.computed += len(computed)
         if Harm.RAISES in harms:
-            self._heard(Raised(begun.id, "ValueError: the item says that it raises"))
+            self._heard(Raised(waiting.id, "ValueError: the item says that it raises"))
         else:
-            results = [self._bench.model.answer(item) for item in begun.batch]
-            self._heard(begun.result(results, seconds * 1000, self._bench.profile.memory_bytes))
+            results = [item.result for item in computed]
+            self._heard(waiting.result(results, seconds * 1000, self._bench.profile.memory_bytes))
         if self._over.is_set():
             return
         if self._stopping and not self._begun:
@@ -185,8 +185,21 @@ class SimulatedWorker:
         self.die("it exited with code 0")
 
 
+class _Begun(NamedTuple):
+    """A batch that is computed; without a timer it never ends."""
+
+    waiting: Waiting
+    computed: Sequence[Computed]
+    timer: asyncio.TimerHandle | Job | None
+
+    def stop(self) -> None:
+        """Compute it no further."""
+        if self.timer is not None:
+            self.timer.cancel()
+
+
 class SimulatedPool(Pool):
-    """The real pool with other workers, watched: what it computes must still be wanted."""
+    """The real pool with other workers."""
 
     def __init__(
         self,
@@ -199,20 +212,12 @@ class SimulatedPool(Pool):
     ) -> None:
         super().__init__(spec, limits, name=name, timing=timing)
         self._bench = bench
-        self._withdrawn: set[int] = set()
 
     @property
     def leftovers(self) -> str:
         """What it still owes; empty if nothing."""
         owed = self._scheduler.unanswered
         return f"{owed} items are unanswered" if owed else ""
-
-    @property
-    def lost(self) -> int:
-        """Items that are owed an answer, and neither wait nor are with a worker."""
-        scheduler = self._scheduler
-        with_workers = sum(len(batch.items) for worker in scheduler.workers for batch in worker.in_flight)
-        return max(0, scheduler.unanswered - scheduler.queued - with_workers)
 
     @property
     def idle_for_no_reason(self) -> int:
@@ -222,6 +227,24 @@ class SimulatedPool(Pool):
         suspected = any(worker.probing for worker in workers)
         # What was submitted in this moment is dispatched on the next turn, with what else comes in it.
         return 0 if suspected or self._tick_due or not self._scheduler.queued else idle
+
+    def _launch(self, placement: Placement, heard: Heard, ended: Ended) -> Link:
+        return SimulatedWorker(self._bench, placement, self._spec.overlap, heard, ended)
+
+
+class WatchedPool(SimulatedPool):
+    """One of which every step is looked at: what it computes must still be wanted, and nothing is lost."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._withdrawn: set[int] = set()
+
+    @property
+    def lost(self) -> int:
+        """Items that are owed an answer, and neither wait nor are with a worker."""
+        scheduler = self._scheduler
+        with_workers = sum(len(batch.items) for worker in scheduler.workers for batch in worker.in_flight)
+        return max(0, scheduler.unanswered - scheduler.queued - with_workers)
 
     def _feed(self, *happened: Event) -> None:
         super()._feed(*happened)
@@ -243,6 +266,3 @@ class SimulatedPool(Pool):
         if not 1 <= len(items) <= self.limits.max_batch:
             self._bench.watched(f"a batch of {len(items)} goes to worker {worker}")
         super()._dispatch(worker, batch_id, items)
-
-    def _launch(self, placement: Placement, heard: Heard, ended: Ended) -> Link:
-        return SimulatedWorker(self._bench, placement, self._spec.overlap, heard, ended)

@@ -78,7 +78,7 @@ class _Trial:
         self._trial = trial
         self._verdict = verdict
         self._story = Story()
-        self._cluster = Cluster(trial.cluster, trial.seed, self._story.note)
+        self._cluster = Cluster(trial.cluster, trial.seed, self._story.note, watched=True)
         self._loop = current_loop()
         self._heard: list[Heard] = []
         self._streams: dict[str, Stream] = {}

@@ -100,7 +100,7 @@ def _point(profile: PipelineProfile, goal: Goal, setting: Setting) -> Point:
         load_of(profile, goal.rate_per_s or 1.0),
         lasts_s=LASTS_S,
         timeout_s=10.0,
-        fronts_ms=profile.fronts_ms + profile.client_ms,
+        orchestrator_ms=profile.orchestrator_ms + profile.client_ms,
         # Twice what the workers hold: nobody waits for work, and little waits for a worker.
         callers=None if goal.rate_per_s else 2 * total,
     )

@@ -17,7 +17,7 @@ from sluiceway_runtime.metrics.waits import Waits
 from sluiceway_runtime.priority import Priority
 
 from sluiceway_orchestrator.backlog import Backlog, Entry
-from sluiceway_orchestrator.stages.balancer import Report, choose
+from sluiceway_orchestrator.stages.balancer import Fullness, Report, choose
 from sluiceway_orchestrator.stages.group import Group, GroupGone
 from sluiceway_orchestrator.stages.presence import Presence
 from sluiceway_orchestrator.stages.replica import Replica, StageWire
@@ -156,6 +156,7 @@ class Stage(Generic[Description]):
         self._usable: tuple[Replica[Description], ...] = ()
         self._lines: dict[str, Line[Description]] = {}
         self._binding = 0
+        self._fullness = Fullness()
         self._changed = asyncio.Event()
         self._pump_timer: asyncio.TimerHandle | None = None
         self._pump_at_s = math.inf
@@ -200,9 +201,7 @@ class Stage(Generic[Description]):
     @property
     def is_full(self) -> bool:
         """Whether every worker has something to do, and so more work would only wait."""
-        return any(self._lines.values()) or sum(replica.occupancy.in_flight for replica in self._usable) >= sum(
-            replica.occupancy.capacity for replica in self._usable
-        )
+        return any(self._lines.values()) or self._fullness.of(self._usable, monotonic())
 
     def members_of(self, group: Group[Description]) -> tuple[Replica[Description], ...]:
         """The replicas that answer sources of a version now."""

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass, field
 
 import pytest
-from sluiceway_orchestrator.stages.balancer import Occupancy, Report, choose
+from sluiceway_orchestrator.stages.balancer import FEW, FULL_LIFETIME_S, Fullness, Occupancy, Report, choose
 from sluiceway_orchestrator.stages.retry import RetryBudget
 from sluiceway_runtime.priority import Priority
 
@@ -95,6 +95,59 @@ def test_many_replicas_share_evenly() -> None:
             source.choice(busy).occupancy.in_flight -= 1
     sent = [replica.occupancy.sent for replica in replicas]
     assert max(sent) < 1.25 * min(sent)
+
+
+class Counted(Fake):
+    """Counts how often it is looked at."""
+
+    looks = 0
+
+    @property
+    def ready(self) -> bool:  # type: ignore[override]
+        type(self).looks += 1
+        return True
+
+    @ready.setter
+    def ready(self, value: bool) -> None:
+        """What a field is set to at first."""
+
+
+def test_of_many_replicas_few_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Counted, "looks", 0)
+    replicas = [Counted(str(index)) for index in range(1000)]
+    source = random.Random(5)
+    for turn in range(1000):
+        chosen = choose(replicas, Priority.NORMAL, turn, random_source=source)
+        assert chosen is not None
+        chosen.occupancy.took(1, turn)
+    assert Counted.looks < 3000
+    # With the less busy of two, nearly all have one.
+    assert max(replica.occupancy.in_flight for replica in replicas) <= 3
+
+
+def test_of_many_replicas_the_only_one_with_room_is_found() -> None:
+    replicas = [Fake(str(index), ready=index == 700) for index in range(1000)]
+    assert pick(replicas) == "700"
+    assert pick(replicas, avoid=replicas[700]) == "700", "no other can be had"
+    replicas[3].ready = True
+    assert pick(replicas, avoid=replicas[700]) == "3"
+    replicas[3].ready = replicas[700].ready = False
+    assert pick(replicas) is None
+
+
+def test_replicas_are_full_when_all_together_have_what_they_can_work_on() -> None:
+    few = [Fake("a"), Fake("b")]
+    fullness = Fullness()
+    assert fullness.of([], 0.0)
+    assert not fullness.of(few, 0.0)
+    few[0].occupancy.in_flight = 8
+    assert fullness.of(few, 0.0)
+    many = [Fake(str(index)) for index in range(FEW + 1)]
+    assert not fullness.of(many, 1.0)
+    for replica in many:
+        replica.occupancy.in_flight = 4
+    assert not fullness.of(many, 1.0 + FULL_LIFETIME_S / 2), "as of a moment ago"
+    assert fullness.of(many, 1.0 + 2 * FULL_LIFETIME_S)
 
 
 def test_the_retry_budget_bounds_what_goes_on_for_long() -> None:

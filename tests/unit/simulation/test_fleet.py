@@ -1,11 +1,13 @@
 """Plans for a load, and an autoscaler whose decisions can be worked out by hand."""
 
+import math
+
 import pytest
 from sluiceway_simulation.planning.autoscaler import Autoscaler, Scaling, over_a_day, try_scalings
-from sluiceway_simulation.planning.fleet import Prices, Wanted, fleets, needed
+from sluiceway_simulation.planning.fleet import Cell, Prices, Wanted, fleets, needed
 from sluiceway_simulation.planning.search import NoPlan
 from sluiceway_simulation.profiles.model import Workers
-from sluiceway_simulation.profiles.profile import PipelineProfile, StageProfile
+from sluiceway_simulation.profiles.profile import PipelineProfile, StageProfile, shipped
 
 PROFILE = PipelineProfile(
     "a machine of the test",
@@ -34,20 +36,53 @@ def test_the_cheapest_plan_costs_less_than_all_stages_alike() -> None:
     best = found[0]
     assert best.replicas["recognition"] == 1
     assert best.replicas["detection"] in (2, 3)
-    assert best.cores == best.orchestrators + 2 * (best.replicas["detection"] + 1)
-    assert best.price == best.cores
+    # Two fronts compute for a millisecond an image each.
+    assert best.price == pytest.approx(best.orchestrators + 2 * (best.replicas["detection"] + 1) + 30 * 0.002)
+    assert best.cores == math.ceil(best.price)
     assert best.gpus == 0
     assert best.price < best.alike_price
+    # Machines that share their two cores between both stages lose nothing by being alike.
+    assert best.machines_price is not None
+    assert best.price >= best.machines_price
     assert best.prediction.meets(500)
     assert [fleet.price for fleet in found] == sorted(fleet.price for fleet in found)
 
 
 def test_a_large_load_is_planned_in_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sluiceway_simulation.planning.fleet.CELL_PER_S", 10.0)
+    monkeypatch.setattr("sluiceway_simulation.planning.fleet.CELL_SERVERS", 0)
     large = fleets(PROFILE, Wanted(60, 600), Prices(core=1.0), count=1)[0]
     assert large.cells == 6
     assert large.replicas == {"detection": 6, "recognition": 6}
-    assert large.price == large.cores == 6 * 5
+    assert large.price == pytest.approx(6 * 5 + 60 * 0.002)
+
+
+def test_no_cell_has_a_server_that_could_serve_many_of_them() -> None:
+    # A reader's server does 500 images a second, a detector's 20; each is to be busy for 0.8 of its time.
+    assert Cell(PROFILE, Wanted(400, 600), SERVERS).count == 1
+    large = Cell(PROFILE, Wanted(5000, 600), SERVERS)
+    assert large.count == 6
+    assert needed(PROFILE, "recognition", SERVERS["recognition"], large.rate_per_s) == 3
+
+
+@pytest.mark.timeout(600)
+def test_for_a_pipeline_with_a_gpu_stages_by_themselves_cost_three_fifths_of_all_alike(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A tenth of the images that a plan is made with, which is enough to tell what costs half.
+    monkeypatch.setattr("sluiceway_simulation.planning.fleet.IMAGES", 300)
+    monkeypatch.setattr("sluiceway_simulation.planning.fleet.LASTS_S", (0.3, 10.0))
+    profile = PipelineProfile.read(shipped()["xeon16-h100-text-small"])
+    best = fleets(profile, Wanted(1000, 400), Prices(), count=1)[0]
+    assert best.prediction.meets(400)
+    assert best.price <= 0.6 * best.alike_price
+    assert best.machines_price is not None
+    assert best.price <= 0.6 * best.machines_price
+
+
+def test_what_is_shipped_says_where_it_comes_from() -> None:
+    for path in shipped().values():
+        assert PipelineProfile.read(path).source
 
 
 def test_what_no_number_of_servers_can_do_is_told() -> None:

@@ -9,11 +9,11 @@ import grpc
 import grpc.aio
 import pytest
 from sluiceway_simulation.network.call import WINDOW_BYTES
-from sluiceway_simulation.network.channel import KEEPALIVE_S
+from sluiceway_simulation.network.channel import INTERVAL_S, TIMEOUT_S
 from sluiceway_simulation.network.network import Network
 from sluiceway_simulation.network.server import MemoryServer
 from sluiceway_simulation.network.wire import Wire
-from sluiceway_simulation.virtual_time import current_loop, simulate
+from sluiceway_simulation.virtual_time import Stuck, current_loop, simulate
 
 ADDRESS = "10.0.0.1:1"
 
@@ -96,6 +96,32 @@ def test_leaving_cancels_the_server() -> None:
     on_a_network(test)
 
 
+def test_what_ends_a_call_comes_with_its_last_message() -> None:
+    async def test(network: Network, server: MemoryServer, echo: Echo, channel: Any) -> None:
+        before = network.weather.messages
+        await channel.unary_unary("/echo/Say")(b"1", timeout=5)
+        # The call, its request with the end of the requests, and the answer with the status.
+        assert network.weather.messages - before == 3
+
+    on_a_network(test)
+
+
+def test_who_listens_hears_all_and_keeps_nobody_waiting() -> None:
+    async def test(network: Network, server: MemoryServer, echo: Echo, channel: Any) -> None:
+        heard: list[int] = []
+        status = await channel.unary_stream("/echo/Stream")(b"500").listen(lambda answer: heard.append(len(answer)))
+        assert status.code is grpc.StatusCode.OK
+        assert heard == [1000] * 500
+        listening = asyncio.ensure_future(channel.unary_stream("/echo/Say")(b"9").listen(heard.append))
+        await asyncio.sleep(1)
+        listening.cancel()
+        await asyncio.wait((listening,))
+        await asyncio.sleep(0.1)
+        assert echo.cancelled == 1
+
+    on_a_network(test)
+
+
 def test_an_error_comes_with_its_trailers() -> None:
     async def test(network: Network, server: MemoryServer, echo: Echo, channel: Any) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -141,6 +167,17 @@ def test_messages_into_a_cut_come_once_it_is_healed() -> None:
     on_a_network(test)
 
 
+def test_a_connection_without_calls_asks_nothing() -> None:
+    async def main() -> None:
+        network = Network(Wire(0.01, 0.0), random.Random(1))
+        channel = network.dial(ADDRESS)
+        assert await code_of(channel.unary_unary("/echo/Say")(b"1")) is grpc.StatusCode.UNAVAILABLE
+        await asyncio.get_running_loop().create_future()
+
+    with pytest.raises(Stuck):
+        simulate(main, seed=1)
+
+
 def test_a_cut_is_noticed_by_keepalive() -> None:
     async def test(network: Network, server: MemoryServer, echo: Echo, channel: Any) -> None:
         begun_s = current_loop().time()
@@ -148,6 +185,6 @@ def test_a_cut_is_noticed_by_keepalive() -> None:
         await asyncio.sleep(1)
         network.weather.cut(ADDRESS)
         assert await code_of(asking) is grpc.StatusCode.UNAVAILABLE
-        assert current_loop().time() - begun_s == pytest.approx(KEEPALIVE_S)
+        assert current_loop().time() - begun_s == pytest.approx(INTERVAL_S + TIMEOUT_S)
 
     on_a_network(test)

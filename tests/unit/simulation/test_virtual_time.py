@@ -4,6 +4,7 @@ import asyncio
 import math
 import random
 import time
+from collections.abc import AsyncIterator
 
 import pytest
 from sluiceway_runtime.clock import monotonic, running_on
@@ -65,6 +66,49 @@ def test_no_timer_is_early() -> None:
         return loop.time()
 
     assert simulate(main, seed=1) > 1000.0
+
+
+def test_what_raises_is_told_and_ends_nothing() -> None:
+    async def main() -> list[str]:
+        loop, told = asyncio.get_running_loop(), []
+        loop.set_exception_handler(lambda _, context: told.append(repr(context["exception"])))
+        cancelled = [loop.call_soon(told.append, "no"), loop.call_later(1, told.append, "no")]
+        loop.call_soon(int, "nothing")
+        for handle in cancelled:
+            handle.cancel()
+            assert handle.cancelled()
+        await asyncio.sleep(2)
+        return told
+
+    assert simulate(main, seed=1) == ["ValueError(\"invalid literal for int() with base 10: 'nothing'\")"]
+
+
+def test_generators_that_are_left_in_the_middle_are_closed() -> None:
+    closed: list[float] = []
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            closed.append(current_loop().time())
+
+    async def main() -> float:
+        async for _ in numbers():
+            break
+        await asyncio.sleep(1)
+        return current_loop().time()
+
+    assert simulate(main, seed=1) - closed[0] == 1.0
+
+
+def test_timers_that_are_cancelled_are_not_kept() -> None:
+    async def main() -> int:
+        loop = current_loop()
+        for _ in range(10_000):
+            loop.call_later(3600, int).cancel()
+        return loop.waiting_timers
+
+    assert simulate(main, seed=1) < 3000
 
 
 def test_who_waits_for_ever_is_told() -> None:

@@ -4,10 +4,10 @@ import asyncio
 import random
 
 from sluiceway_runtime.cores.placement import Placement
-from sluiceway_runtime.errors import SluicewayError
 from sluiceway_runtime.pool import Payload
 from sluiceway_runtime.pool.transport.link import End
 from sluiceway_runtime.pool.transport.messages import FromWorker, Leaving, Ready, Recall, Result, Run
+from sluiceway_simulation.stages.models import Computed
 from sluiceway_simulation.stages.pictures import Harm
 from sluiceway_simulation.stages.profile import Curve, Profile
 from sluiceway_simulation.stages.worker import SimulatedWorker, Workbench
@@ -17,16 +17,8 @@ from sluiceway_simulation.virtual_time import simulate
 class _Echo:
     """Answers with what it was given."""
 
-    def width_px(self, item: Payload) -> int:
-        del item
-        return 1
-
-    def harm(self, item: Payload) -> Harm:
-        del item
-        return Harm.NONE
-
-    def answer(self, item: Payload) -> Payload | SluicewayError:
-        return item
+    def compute(self, item: Payload) -> Computed:
+        return Computed(1, Harm.NONE, item)
 
 
 def _run(batch_id: int, *names: str) -> Run:

@@ -93,7 +93,7 @@ class Handouts:
         free = self._free()
         if not free:
             return None
-        idle = sum(not worker.in_flight for worker in free)
+        idle = sum([not worker.in_flight for worker in free])
         if not (idle or self._worth_sending_ahead()):
             return None
         items = 1 if free[0].on_trial else self._batch_items()
@@ -133,12 +133,15 @@ class Handouts:
 
         If a suspect waits for an idle worker, the one that will be idle first is kept for it.
         """
-        working = [worker for worker in self._workforce.ready if not worker.probing]
-        if self._retries and working and self._may_probe():
-            kept = [worker for worker in self._for_probes() if not worker.probing]
-            if kept:
-                working.remove(min(kept, key=_warmth))
-        free = [worker for worker in working if len(worker.in_flight) < self._room(worker)]
+        free = [
+            worker
+            for worker in self._workforce.ready
+            # This is asked twice a batch, and nearly always of workers that have nothing or one batch.
+            if not worker.in_flight or (len(worker.in_flight) < self._room(worker) and not worker.probing)
+        ]
+        if free and self._retries and self._may_probe():
+            kept = min((worker for worker in self._for_probes() if not worker.probing), key=_warmth, default=None)
+            free = [worker for worker in free if worker is not kept]
         return sorted(free, key=_warmth) if len(free) > 1 else free
 
     def _room(self, worker: Worker) -> int:

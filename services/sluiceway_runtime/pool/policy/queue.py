@@ -204,7 +204,7 @@ class FairQueue:
     def age(self, now: float) -> None:
         """Move up what has waited long enough in its class."""
         for number, level in enumerate(self._levels[1:]):
-            while (item := level.oldest()) is not None and now - item.entered_s >= self._ageing_s:
+            while level.waiting and (item := level.oldest()) is not None and now - item.entered_s >= self._ageing_s:
                 # What came together stays together: one by one, requests would be served in turns again.
                 together = [item]
                 level.leave(item)
@@ -237,7 +237,7 @@ class FairQueue:
             max_items, limit = 1, seed.cost
         batch: list[Item] = []
         for other in self._levels:
-            if other.take(seed.group, batch, max_items, limit):
+            if other.waiting and other.take(seed.group, batch, max_items, limit):
                 break
         self._count -= len(batch)
         self._by_group[seed.group] -= len(batch)
@@ -279,6 +279,6 @@ class FairQueue:
 
     def _first(self) -> Item | None:
         for level in self._levels:
-            if (first := level.first()) is not None:
+            if level.waiting and (first := level.first()) is not None:
                 return first
         return None
