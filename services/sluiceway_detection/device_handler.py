@@ -26,7 +26,7 @@ from sluiceway_runtime.ready_graphs import graphs
 
 from sluiceway_detection.backends.base import require_trust
 from sluiceway_detection.crops import cut_crops
-from sluiceway_detection.handler import DetectionFacts, WorkerSettings
+from sluiceway_detection.handler import DetectionFacts, WorkerSettings, silence_opencv
 from sluiceway_detection.heap import settle_heap
 from sluiceway_detection.input_shapes import Inputs, InputShape
 from sluiceway_detection.job import DetectionAnswer, DetectionJob
@@ -131,7 +131,7 @@ class DeviceHandler:
         # Each image has one thread; OpenCV's own would multiply them.
         cv2.setNumThreads(1)
         # What is wrong with an image goes to whoever sent it; the log neither needs nor may have it.
-        cv2.utils.logging.setLogLevel(0)
+        silence_opencv()
         self._backend = backend
         self._look = looks_of(backend.card, backend.inputs, places=True)
         self._finishing = max(1, placement.threads // _FINISHING_SHARE)

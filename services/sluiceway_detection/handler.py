@@ -35,7 +35,7 @@ from sluiceway_detection.postprocess import DEFAULT_CONFIDENCE, DEFAULT_IOU, Sel
 from sluiceway_detection.precision import choose_precision
 from sluiceway_detection.thresholds import NONE_KNOWN, Thresholds
 
-__all__ = ["FACTORY", "DetectionFacts", "DetectionHandler", "WorkerSettings", "build"]
+__all__ = ["FACTORY", "DetectionFacts", "DetectionHandler", "WorkerSettings", "build", "silence_opencv"]
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ class DetectionHandler:
         """
         cv2.setNumThreads(placement.threads)
         # What is wrong with an image goes to whoever sent it; the log neither needs nor may have it.
-        cv2.utils.logging.setLogLevel(0)
+        silence_opencv()
         if self._settings.detector is not None:
             self._engine = load_detector(self._settings.detector, placement.device)
             facts = DetectionFacts("user", "user", placement.device, self._engine.classes, (), ())
@@ -244,6 +244,11 @@ class DetectionHandler:
                     continue
                 results[index] = DetectionAnswer.payload(page, detections, crops, decode_ms)
         return [result for result in results if result is not None]
+
+
+def silence_opencv() -> None:
+    """Have OpenCV write nothing of the images that it reads. Releases 4 and 5 have the switch in different places."""
+    (cv2.utils.logging if hasattr(cv2.utils, "logging") else cv2).setLogLevel(0)
 
 
 def build(config: Mapping[str, Any]) -> DetectionHandler:
