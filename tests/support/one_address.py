@@ -33,7 +33,7 @@ class OneAddress:
         self._carrying: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._listener = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
         self.address = f"127.0.0.1:{self._listener.sockets[0].getsockname()[1]}"
         return self
 
@@ -45,11 +45,15 @@ class OneAddress:
             task.cancel()
         await asyncio.gather(*self._carrying, return_exceptions=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of our own: Python 3.11 takes it for a fault if one of its own is cancelled.
+        task = asyncio.create_task(self._carry_on(reader, writer))
         self._carrying.add(task)
         task.add_done_callback(self._carrying.discard)
+        # Also of one that is cancelled before it has begun.
+        task.add_done_callback(lambda _: writer.close())
+
+    async def _carry_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.made += 1
         self.open += 1
         try:
@@ -69,7 +73,6 @@ class OneAddress:
             return
         finally:
             self.open -= 1
-            writer.close()
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

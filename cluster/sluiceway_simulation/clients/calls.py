@@ -8,8 +8,7 @@ from typing import NamedTuple
 import grpc.aio
 from sluiceway_runtime.server.status import from_rpc_error
 
-from sluiceway.pipeline.v1 import pipeline_pb2
-from sluiceway_simulation.clients.convert import request_message, stub_of
+from sluiceway_simulation.clients.convert import request_message, stub_of, succeeded_of
 from sluiceway_simulation.clients.heard import Ask, Heard
 from sluiceway_simulation.network.network import Network
 from sluiceway_simulation.stages.pictures import Picture
@@ -81,8 +80,7 @@ class Client:
         call = self._stub.Process(request, timeout=timeout_s + PATIENCE_S, metadata=metadata)
         # The last says how many sources succeeded.
         await call.listen(lambda answer: answers.__setitem__(0, answer))
-        done = pipeline_pb2.ProcessResponse.FromString(answers[0]).job_done
-        return Timed(asked_s, loop.time(), succeeded=done.succeeded == 1)
+        return Timed(asked_s, loop.time(), succeeded=succeeded_of(answers[0]) == 1)
 
     async def close(self) -> None:
         """Close the channel."""

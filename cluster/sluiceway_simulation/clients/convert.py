@@ -11,7 +11,7 @@ from sluiceway.common.v1 import model_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
 from sluiceway_simulation.clients.heard import Ask
 
-__all__ = ["cancel_message", "job_message", "request_message", "stub_of"]
+__all__ = ["cancel_message", "job_message", "request_message", "stub_of", "succeeded_of"]
 
 _PRIORITIES = {
     Priority.INTERACTIVE: model_pb2.PRIORITY_INTERACTIVE,
@@ -36,6 +36,11 @@ def request_message(ask: Ask) -> pipeline_pb2.ProcessRequest:
         options=pipeline_pb2.ProcessOptions(priority=_PRIORITIES[ask.priority]),
         pipeline=ask.pipeline,
     )
+
+
+def succeeded_of(answer: bytes) -> int:
+    """How many sources of a job succeeded, by its last message; none where it says nothing of that."""
+    return pipeline_pb2.ProcessResponse.FromString(answer).job_done.succeeded
 
 
 def job_message(ask: Ask) -> pipeline_pb2.ProcessStreamRequest:

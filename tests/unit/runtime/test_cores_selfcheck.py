@@ -15,6 +15,9 @@ import pytest
 from sluiceway_runtime.cores import measure_threads, selfcheck, verify_threads
 from sluiceway_runtime.errors import StartupError
 
+# Programs of their own load numpy and look until they have seen enough, which takes minutes on a busy machine.
+pytestmark = pytest.mark.timeout(300)
+
 SUPPORT = Path(__file__).parents[2] / "support"
 NOISE = np.random.default_rng(1).integers(0, 255, 2**17, np.uint8).tobytes()
 
@@ -55,7 +58,7 @@ def run_alone(program: str) -> str:
         env=os.environ | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=True,
     ).stdout.strip()
 
