@@ -115,6 +115,7 @@ class DetectionService:
             section=self._section,
             budget=self._budget,
             security=self._security,
+            recorder=self._recorder,
             shares_port=self._shares_ports,
         )
         add_stories(server, lambda: self._recorder, self.stage)

@@ -109,6 +109,7 @@ class RecognitionService:
             section=self._section,
             budget=self._budget,
             security=self._security,
+            recorder=self._recorder,
             shares_port=self._shares_ports,
         )
         add_stories(server, lambda: self._recorder, self.stage)

@@ -30,6 +30,7 @@ from sluiceway_runtime.inference import open_inference_pb2 as pb
 from sluiceway_runtime.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from sluiceway_runtime.inference.tensors import pack_bytes
 from sluiceway_runtime.server.app import Server
+from sluiceway_runtime.server.calls import REQUEST_ID_KEY
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.security import Security, SecurityConfig
 
@@ -152,6 +153,18 @@ async def test_it_says_what_it_is_and_refuses_in_words() -> None:
         assert (await stage.get("/v1/describe"))[0] == 404
         status, _, body = await stage.post(f"{MODEL}/infer", json_request(PICTURE, colour=1))
         assert (status, "colour" in json.loads(body)["error"]) == (400, True)
+
+
+async def test_its_requests_have_a_story() -> None:
+    async with running(*detection(OPEN)) as stage:
+        for request_id, image in (("good", PICTURE), ("bad", b"no image")):
+            await stage.post(f"{MODEL}/infer", json_request(image), **{REQUEST_ID_KEY: request_id})
+        recorder = stage.server.recorder
+        [good], [bad] = (recorder.calls.of(request_id) for request_id in ("good", "bad"))
+        assert (good.method, good.code) == (f"POST {MODEL}/infer", "OK")
+        assert (bad.code, bad.reason) == ("INVALID_ARGUMENT", "INVALID_IMAGE")
+        [batch] = recorder.batches.of("good")
+        assert [part.call for part in batch.parts] == [good.number]
 
 
 async def test_it_does_not_listen_unless_it_is_told_to() -> None:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import replace
 from importlib.metadata import version
 
 from aiohttp import web
 from multidict import MultiDict
 from sluiceway_runtime.account import MemoryBudget
-from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.deadline import Deadline
-from sluiceway_runtime.errors import SluicewayError
 from sluiceway_runtime.http.body import JSON_COPIES, take_body
 from sluiceway_runtime.http.port import Admitted, PublicPort
+from sluiceway_runtime.http.remembering import remembered
 from sluiceway_runtime.inference.http_routes import HEALTH_PATHS, OpenInference
-from sluiceway_runtime.recorder import Recorder, fault_of
+from sluiceway_runtime.recorder import Recorder
 from sluiceway_runtime.server.calls import Caller, current_request_id
 from sluiceway_runtime.server.security import Security
 from sluiceway_runtime.tracing import Tracer
-from sluiceway_runtime.tracing.calls import begin_call, end_call
 
 from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.config.http import HttpConfig
@@ -133,33 +131,8 @@ class HttpPort(PublicPort):
             return web.Response(text="draining\n", status=503)
         return web.Response(text="ok\n")
 
-    @contextmanager
-    def _remembered(self, request: web.Request) -> Iterator[None]:
-        """Remember when a request came and ended, and why it failed."""
-        number, started_s = self._recorder.calls.begin(), monotonic()
-        method, trace = f"{request.method} {request.path}", None
-        if self._tracer is not None:
-            trace = begin_call(self._tracer, self._recorder.batches, number, method, request.headers)
-        fault: tuple[str, ...] = ()
-        code = "OK"
-        try:
-            yield
-        except web.HTTPException as error:
-            code, fault = "INVALID_ARGUMENT", ("", error.reason, "")
-            raise
-        except BaseException as error:
-            fault = fault_of(error)
-            code = error.code if isinstance(error, SluicewayError) else fault[0]
-            raise
-        finally:
-            request_id = current_request_id.get()
-            row = (number, method, request_id, started_s, started_s, monotonic(), code, *fault)
-            self._recorder.calls.ended(row)
-            if trace is not None and self._tracer is not None:
-                end_call(self._tracer, self._recorder.batches, trace, row)
-
     async def _process(self, request: web.Request) -> web.StreamResponse:
-        with self._remembered(request):
+        with remembered(request, self._recorder, self._tracer):
             return await self._run_job(request)
 
     async def _run_job(self, request: web.Request) -> web.StreamResponse:
@@ -175,7 +148,7 @@ class HttpPort(PublicPort):
                 return await send_events(request, kind, job.deadline, events)
 
     async def _infer(self, request: web.Request) -> web.StreamResponse:
-        with self._remembered(request):
+        with remembered(request, self._recorder, self._tracer):
             return await self._run_inference(request)
 
     async def _run_inference(self, request: web.Request) -> web.StreamResponse:

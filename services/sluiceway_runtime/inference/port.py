@@ -9,9 +9,11 @@ from sluiceway_runtime.config import StageConfig
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.http.body import JSON_COPIES, json_limit_bytes, take_body
 from sluiceway_runtime.http.port import PublicPort
+from sluiceway_runtime.http.remembering import remembered
 from sluiceway_runtime.inference.http_routes import HEALTH_PATHS, OpenInference
 from sluiceway_runtime.inference.models import Models
 from sluiceway_runtime.inference.stage import InferenceStage
+from sluiceway_runtime.recorder import Recorder
 from sluiceway_runtime.server.calls import Caller, current_request_id
 from sluiceway_runtime.server.security import Security
 
@@ -29,6 +31,7 @@ class InferencePort(PublicPort):
         section: of the configuration.
         budget: of the server.
         security: TLS and tokens, those of gRPC.
+        recorder: remembers the latest requests.
         shares_port: whether a server that replaces this one may listen there as well.
     """
 
@@ -42,6 +45,7 @@ class InferencePort(PublicPort):
         section: str,
         budget: MemoryBudget,
         security: Security | None,
+        recorder: Recorder,
         shares_port: bool = False,
     ) -> None:
         super().__init__(
@@ -56,6 +60,7 @@ class InferencePort(PublicPort):
             shares_port=shares_port,
         )
         self._deadline_s = config.default_deadline_s
+        self._recorder = recorder
         self._inference = OpenInference(stage, models)
 
     def routes(self) -> list[web.RouteDef]:
@@ -63,6 +68,10 @@ class InferencePort(PublicPort):
         return self._inference.routes(self._infer, self.client_of)
 
     async def _infer(self, request: web.Request) -> web.StreamResponse:
+        with remembered(request, self._recorder):
+            return await self._run(request)
+
+    async def _run(self, request: web.Request) -> web.StreamResponse:
         async with self.admitted(request) as admitted:
             deadline = Deadline.after(self._deadline_s)
             body = await take_body(request, self._limit_bytes, deadline, admitted.account, copies=JSON_COPIES)
