@@ -32,7 +32,7 @@ class Ledger:
         finished_s: when each answer was there.
         failures: requests that failed, and answers with texts missing.
         models: answers by what found and what read their regions.
-        regions: what numbers of regions each model found.
+        regions: what numbers of regions each model found, of answers that one version of each stage made.
     """
 
     finished_s: list[float] = field(default_factory=list)
@@ -48,8 +48,10 @@ class Ledger:
             self.failures.append(f"{unread} of {len(result.regions)} regions without text")
         names = tuple(model.name for model in result.models)
         self.models[names] += 1
-        for name in names:
-            self.regions.setdefault(name, set()).add(len(result.regions))
+        # A source whose version went away was begun again by another one, and has regions of both.
+        if all(len(step.models) == 1 for step in result.steps):
+            for name in names:
+                self.regions.setdefault(name, set()).add(len(result.regions))
         self.finished_s.append(time.monotonic())
 
     def rate(self, since_s: float, until_s: float) -> float:
