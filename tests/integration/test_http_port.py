@@ -391,12 +391,3 @@ async def test_the_openapi_document_is_valid_and_describes_the_events() -> None:
     assert set(event) >= KINDS
     size = document["components"]["schemas"]["sluiceway.pipeline.v1.SourceReady"]["properties"]["size_bytes"]
     assert size["type"] == "string"
-
-
-async def test_a_request_id_is_taken_over_and_a_bad_one_is_not() -> None:
-    async with serve() as http:
-        _, headers, events = await http.post(picture(1), **IMAGE, **{"X-Request-Id": "mine-1"})
-        assert headers["X-Request-Id"] == "mine-1"
-        assert events[0]["job_id"] == "mine-1"
-        _, headers, _ = await http.post(picture(1), **IMAGE, **{"X-Request-Id": "a b"})
-        assert headers["X-Request-Id"] != "a b"

@@ -127,3 +127,12 @@ async def test_a_certificate_counts_once_its_key_is_there(tmp_path: Path) -> Non
         next_key.replace(key)
         found = [await shown(http.port.port) for _ in range(2)]
         assert found[-1] == chain.read_text()
+
+
+async def test_a_request_id_is_taken_over_and_a_bad_one_is_not() -> None:
+    async with serve() as http:
+        _, headers, events = await http.post(picture(1), **IMAGE, **{"X-Request-Id": "mine-1"})
+        assert headers["X-Request-Id"] == "mine-1"
+        assert events[0]["job_id"] == "mine-1"
+        _, headers, _ = await http.post(picture(1), **IMAGE, **{"X-Request-Id": "a b"})
+        assert headers["X-Request-Id"] != "a b"
