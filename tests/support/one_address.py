@@ -31,6 +31,7 @@ class OneAddress:
         self.open = 0
         self._chance = random.Random(seed)
         self._carrying: set[asyncio.Task[None]] = set()
+        self._closing = False
 
     async def __aenter__(self) -> Self:
         self._listener = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
@@ -41,11 +42,19 @@ class OneAddress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._listener.close()
-        for task in self._carrying:
-            task.cancel()
-        await asyncio.gather(*self._carrying, return_exceptions=True)
+        self._closing = True
+        while self._carrying:
+            for task in self._carrying:
+                task.cancel()
+            await asyncio.gather(*self._carrying, return_exceptions=True)
+        # What was closed is gone a turn of the loop later, and not in the midst of another test.
+        for _ in range(3):
+            await asyncio.sleep(0)
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._closing:
+            writer.close()
+            return
         # A task of our own: Python 3.11 takes it for a fault if one of its own is cancelled.
         task = asyncio.create_task(self._carry_on(reader, writer))
         self._carrying.add(task)
