@@ -21,7 +21,7 @@ import math
 import os
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -125,6 +125,22 @@ async def measure(copies: int, rounds: int, images: int) -> dict[str, list[float
         return ratios
 
 
+def judge(ratios: Mapping[str, Sequence[float]], bars: Mapping[str, float], file: Path | None) -> int:
+    """Print what was found, write it, and give the exit code: 1 if the upper end of an interval is above its bar."""
+    figures = {name: dict(zip(("mean", "upper_95"), upper(values), strict=True)) for name, values in ratios.items()}
+    text = json.dumps(
+        {"figures": figures, "bars": {name: f"upper_95 <= {bar}" for name, bar in bars.items()}}, indent=2
+    )
+    print(text)
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text + "\n", encoding="utf-8")
+    failed = [name for name, bar in bars.items() if figures[name]["upper_95"] > bar]
+    for name in failed:
+        print(f"{name}: {figures[name]['upper_95']:.3f} is above {bars[name]}", file=sys.stderr)
+    return 1 if failed else 0
+
+
 def main() -> int:
     """Measure, print, and say whether it is within the bars."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -137,20 +153,7 @@ def main() -> int:
         raise SystemExit("needs two cores")
     os.sched_setaffinity(0, {CORES[1]})
     ratios = asyncio.run(measure(arguments.copies, arguments.rounds, arguments.images))
-    figures = {
-        name: dict(zip(("mean", "upper_95"), map(float, upper(values)), strict=True)) for name, values in ratios.items()
-    }
-    text = json.dumps(
-        {"figures": figures, "bars": {name: f"upper_95 <= {bar}" for name, bar in BARS.items()}}, indent=2
-    )
-    print(text)
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(text + "\n", encoding="utf-8")
-    failed = [name for name, bar in BARS.items() if figures[name]["upper_95"] > bar]
-    for name in failed:
-        print(f"{name}: {figures[name]['upper_95']:.3f} is above {BARS[name]}", file=sys.stderr)
-    return 1 if failed else 0
+    return judge(ratios, BARS, arguments.json)
 
 
 if __name__ == "__main__":

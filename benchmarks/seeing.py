@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -26,7 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import psutil
-from recorder import cpu_s, upper
+from recorder import cpu_s, judge
 from sluiceway_cluster import Cluster, plan_cluster
 from sluiceway_runtime import weights
 from sluiceway_runtime.cores import isa
@@ -125,16 +124,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=Path("out/bench-seeing.json"))
     arguments = parser.parse_args()
     ratios = asyncio.run(measure(arguments.copies, arguments.rounds, arguments.images))
-    figures = {name: dict(zip(("mean", "upper_95"), upper(values), strict=True)) for name, values in ratios.items()}
-    bars = {name: f"upper_95 <= {bar}" for name, bar in BARS.items()}
-    text = json.dumps({"figures": figures, "bars": bars}, indent=2)
-    print(text)
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(text + "\n", encoding="utf-8")
-    failed = [name for name, bar in BARS.items() if figures[name]["upper_95"] > bar]
-    for name in failed:
-        print(f"{name}: {figures[name]['upper_95']:.3f} is above {BARS[name]}", file=sys.stderr)
-    return 1 if failed else 0
+    return judge(ratios, BARS, arguments.json)
 
 
 if __name__ == "__main__":
