@@ -15,6 +15,7 @@ from sluiceway_runtime.errors import Cancelled, DeadlineExceeded, InvalidOption,
 from sluiceway_runtime.server.calls import deadline_of, request_id_of
 from sluiceway_runtime.server.security import ANONYMOUS, current_client
 from sluiceway_runtime.server.status import code_of, trailers
+from sluiceway_runtime.together import nursery
 
 from sluiceway.pipeline.v1 import pipeline_pb2
 from sluiceway_orchestrator.config import OrchestratorConfig
@@ -142,7 +143,7 @@ class PipelineServicer:
         stream = _Stream(self._config.max_jobs_per_stream, outbox)
         request_id = request_id_of(context)
         number = 0
-        async with asyncio.TaskGroup() as group:
+        async with nursery() as group:
             while True:
                 data = await anext(requests, None)
                 if data is None:
@@ -234,8 +235,14 @@ def _client(context: Context) -> str:
 
 
 def _cancel_when_over(context: Context, runner: asyncio.Task[None]) -> None:
+    # The context keeps its callbacks, and gRPC may keep the context of a call that was cancelled for good. What ended
+    # by being cancelled knows the frames that this came through, and their image.
+    running = [runner]
+    runner.add_done_callback(lambda _: running.clear())
+
     def over(context: Context) -> None:
         del context
-        runner.cancel()
+        for task in running:
+            task.cancel()
 
     context.add_done_callback(over)  # type: ignore[arg-type]  # the stubs want a class of their own

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -13,6 +12,7 @@ from sluiceway_runtime.inference import Inferred, ModelCard, Parameter, Tensor, 
 from sluiceway_runtime.priority import Priority
 from sluiceway_runtime.server.calls import Caller
 from sluiceway_runtime.server.convert import priority_to_proto
+from sluiceway_runtime.together import nursery
 
 from sluiceway.detection.v1 import detection_pb2 as pb
 from sluiceway_detection.convert import Request
@@ -99,17 +99,12 @@ class DetectionInference:
         del card
         given = inputs["image"]
         request = pb.DetectRequest(options=options_of(parameters), priority=priority_to_proto(priority))
-        try:
-            async with asyncio.TaskGroup() as group:
-                calls = [
-                    group.create_task(
-                        self._servicer.answer(Request(request, image), caller.request_id, caller.deadline)
-                    )
-                    for image in given.elements
-                ]
-        except BaseExceptionGroup as errors:
-            # One of them speaks for all, as everywhere else: the protocol has room for one.
-            raise errors.exceptions[0] from None
+        # One error speaks for all, as everywhere else: the protocol has room for one.
+        async with nursery() as group:
+            calls = [
+                group.create_task(self._servicer.answer(Request(request, image), caller.request_id, caller.deadline))
+                for image in given.elements
+            ]
         answers = [call.result() for call in calls]
         tensors = _together(answers) if len(given.shape) == 1 else _in_entries(answers)
         return Inferred(

@@ -56,6 +56,49 @@ async def test_no_job_is_left_after_it_failed(fault: str) -> None:
             )
             assert heard["0"].error is not None
         async with asyncio.timeout(20):
-            # Of this test alone: what others left is not its concern.
-            while any(isinstance(found, Job) and found.pipeline == "left" for found in gc.get_objects()):
+            while _left():
                 await asyncio.sleep(0.05)
+
+
+async def _never(*_: int) -> None:
+    await asyncio.Event().wait()
+
+
+CANCELLED: dict[str, dict[str, Any]] = {
+    "it waits for a stage": {"detectors": [], "readers": []},
+    "it waits for detection": {"detectors": [FakeDetection(before=_never)]},
+    "two steps wait": {"readers": [FakeRecognition(before=_never)]},
+}
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("way", ["a source", "several sources", "a stream"])
+@pytest.mark.parametrize("place", CANCELLED)
+async def test_no_job_is_left_after_it_was_cancelled(place: str, way: str) -> None:
+    async with Cluster(**CANCELLED[place], pipelines={"left": {"steps": STEPS}}) as cluster:
+        for number in range(3):
+            sources = [
+                pipeline_pb2.Source(source_id=str(n), image=picture(number, size_bytes=100_000))
+                for n in range(1 if way == "a source" else 3)
+            ]
+            request = pipeline_pb2.ProcessRequest(sources=sources, pipeline="left")
+            call: Any
+            if way == "a stream":
+                call = cluster.stub.ProcessStream()
+                await call.write(pipeline_pb2.ProcessStreamRequest(job=request))
+            else:
+                call = cluster.stub.Process(request)
+            async with asyncio.timeout(20):
+                while not _left():
+                    await asyncio.sleep(0.01)
+            # So that it comes to what it waits for.
+            await asyncio.sleep(0.05)
+            call.cancel()
+            async with asyncio.timeout(20):
+                while _left():
+                    await asyncio.sleep(0.01)
+
+
+def _left() -> int:
+    """How many jobs there are: of this test alone, what others left is not its concern."""
+    return sum(isinstance(found, Job) and found.pipeline == "left" for found in gc.get_objects())

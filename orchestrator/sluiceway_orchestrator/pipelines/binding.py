@@ -10,9 +10,9 @@ from typing import Any
 
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import UnknownModel
+from sluiceway_runtime.together import nursery
 
 from sluiceway_orchestrator.convert.specs import crop_fields, head_fields, model_for, serves
-from sluiceway_orchestrator.pipelines.together import nursery
 from sluiceway_orchestrator.plan import Pipeline, StepKind
 from sluiceway_orchestrator.stages.group import Group
 from sluiceway_orchestrator.stages.stage import Stage

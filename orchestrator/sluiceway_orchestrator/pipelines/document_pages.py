@@ -12,12 +12,12 @@ from typing import Any
 
 from sluiceway_runtime.account import Phase
 from sluiceway_runtime.errors import SluicewayError
+from sluiceway_runtime.together import nursery, together
 
 from sluiceway_orchestrator.convert.regions import text_values
 from sluiceway_orchestrator.events import Subject, ValuesRead
 from sluiceway_orchestrator.job import Buffer
 from sluiceway_orchestrator.pipelines.source_state import SourceState
-from sluiceway_orchestrator.pipelines.together import nursery, together
 from sluiceway_orchestrator.pipelines.tree import RegionTree, whole_page
 from sluiceway_orchestrator.plan import Step, StepKind
 from sluiceway_orchestrator.stages.detection import Found, FoundPage, PageRange

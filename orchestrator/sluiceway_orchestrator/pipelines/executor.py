@@ -11,6 +11,7 @@ from sluiceway_runtime.cancellation import was_asked_to_end
 from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.errors import DeadlineExceeded, Internal, SluicewayError, Unavailable
 from sluiceway_runtime.logs import current_request_id, of_request
+from sluiceway_runtime.together import nursery
 
 from sluiceway_orchestrator.admission import Admission
 from sluiceway_orchestrator.events import JobDone, SourceDone, SourceFailed
@@ -113,7 +114,7 @@ class Executor:
         if len(job.sources) == 1:
             # As most jobs are: a task of its own would only wait for another.
             return int(await self._counted(job, job.sources[0], pipeline, outbox, story))
-        async with asyncio.TaskGroup() as group:
+        async with nursery() as group:
             tasks = [group.create_task(self._counted(job, source, pipeline, outbox, story)) for source in job.sources]
         return sum(task.result() for task in tasks)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from sluiceway_runtime.account import Account, Phase
 from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.errors import SluicewayError, Unavailable
+from sluiceway_runtime.together import Nursery
 
 from sluiceway_orchestrator.convert import regions as convert
 from sluiceway_orchestrator.events import Page, RegionsFound, SourceReady, Subject, ValuesRead
@@ -86,7 +86,7 @@ class SourceState:
         self.detect_fields = job.detect_options
         self.binding: Binding
         self.progress = Progress(pipeline)
-        self.calls: asyncio.TaskGroup | None = None
+        self.calls: Nursery | None = None
         self.place = ""
         self.failed_step = ""
         self._outbox = outbox

@@ -7,7 +7,6 @@ never for each region.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -18,6 +17,7 @@ from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.documents.kind import is_document
 from sluiceway_runtime.errors import Internal, SluicewayError
 from sluiceway_runtime.server.convert import error_from_proto
+from sluiceway_runtime.together import Nursery, nursery, together
 
 from sluiceway_orchestrator.convert import regions as convert
 from sluiceway_orchestrator.events import Page, StageTimings, Subject, ValuesRead
@@ -26,7 +26,6 @@ from sluiceway_orchestrator.geometry import IDENTITY, Matrix, chain
 from sluiceway_orchestrator.pipelines.document_pages import SEND_COPIES, DocumentPages, said_by_page, tell_texts
 from sluiceway_orchestrator.pipelines.origin import REGIONS, About, Origin, Outer
 from sluiceway_orchestrator.pipelines.source_state import SourceState
-from sluiceway_orchestrator.pipelines.together import nursery, together
 from sluiceway_orchestrator.pipelines.tree import WHOLE, RegionNode
 from sluiceway_orchestrator.plan import Step, StepKind
 from sluiceway_orchestrator.stages.detection import Found, Outgrown
@@ -278,7 +277,7 @@ class Steps:
         crops: Crops,
         ids: Sequence[int],
         about: About,
-        group: asyncio.TaskGroup | None,
+        group: Nursery | None,
     ) -> None:
         state, notes = self._state, self._state.notes[step.index]
         notes.begin()
@@ -325,7 +324,7 @@ class Steps:
                 works += [self._call_each(call, wanted)] if wanted else []
         return works
 
-    def _call_with(self, step: Step, ids: Sequence[int], group: asyncio.TaskGroup) -> None:
+    def _call_with(self, step: Step, ids: Sequence[int], group: Nursery) -> None:
         """Begin with the calls that work on regions that were just read."""
         nodes = self._state.tree.nodes
         for call in self._state.pipeline.children[step.index]:

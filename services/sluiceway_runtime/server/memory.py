@@ -63,6 +63,10 @@ def give_back_freed(budget: MemoryBudget) -> None:
         more_bytes = held_bytes() - process_bytes - budget.used_bytes
         in_use_bytes = max(0, min(in_use_bytes, more_bytes))
         if more_bytes - in_use_bytes > keep_bytes:
+            # An error and the frames that it came through may know each other, and with them a message that is counted
+            # no longer. Ours take care not to; those of a library need not, and the collector comes by objects, not by
+            # bytes.
+            gc.collect()
             trim(0)
             in_use_bytes = max(0, held_bytes() - process_bytes - budget.used_bytes)
 

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from sluiceway_orchestrator.pipelines.together import nursery, together
+from sluiceway_runtime.together import nursery, together
 
 
 async def fails() -> None:
