@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -138,3 +139,58 @@ async def test_what_a_call_waits_for_is_cancelled_and_its_client_may_try_again(
     assert isinstance(from_rpc_error(caught.value), Unavailable)
     assert names_itself(caught.value)
     assert "waited for what was cancelled" in caplog.text
+
+
+class Message:
+    """A request that can be looked for."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+@pytest.mark.parametrize("end", ["answered", "refused", "cancelled"])
+@pytest.mark.parametrize("streams", [False, True])
+async def test_the_request_of_a_call_that_is_over_is_gone_without_a_search_for_garbage(
+    interceptor: CallInterceptor, end: str, *, streams: bool
+) -> None:
+    begun = asyncio.Event()
+
+    async def work(request: Message) -> bytes:
+        begun.set()
+        if end == "refused":
+            raise InvalidOption("no")
+        if end == "cancelled":
+            await asyncio.Event().wait()
+        return request.data
+
+    async def answer(request: Message, _context: Any) -> bytes:
+        return await work(request)
+
+    async def stream(request: Message, _context: Any) -> AsyncIterator[bytes]:
+        yield await work(request)
+
+    make = grpc.unary_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
+    handler: Any = make(stream if streams else answer, request_deserializer=Message)  # type: ignore[operator]
+    config = ServerConfig(port=0, operations_port=0)
+    server = make_server(config, [interceptor])
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("sluiceway.X", {"Y": handler}),))
+    port = bind(server, config)
+    await server.start()
+    gc.collect()
+    gc.disable()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            method: Any = channel.unary_stream if streams else channel.unary_unary
+            call: Any = method("/sluiceway.X/Y")(b"x", timeout=30)
+            async with asyncio.timeout(30):
+                await begun.wait()
+                if end == "cancelled":
+                    call.cancel()
+                elif end == "answered":
+                    assert await (call.read() if streams else call) == b"x"
+                await call.code()
+                while any(isinstance(found, Message) for found in gc.get_objects()):
+                    await asyncio.sleep(0.02)
+    finally:
+        gc.enable()
+        await server.stop(0)
