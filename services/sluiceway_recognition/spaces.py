@@ -37,7 +37,7 @@ _OPENING, _CLOSING = frozenset("([{\u00bf\u00a1"), frozenset(")]},.;:!?%\u00b0")
 
 
 def with_spaces(crops: Crops, answers: list[Answer | ModelFailed]) -> list[Answer | ModelFailed]:
-    """Put spaces into texts.
+    """Put spaces into the texts of crops that are wide enough, whatever the others are: no answer hangs on them.
 
     Args:
         crops: uint8 [H, w_i, 3], as they came.
@@ -46,7 +46,10 @@ def with_spaces(crops: Crops, answers: list[Answer | ModelFailed]) -> list[Answe
     """
     return [
         _spaced(crop[::-1, ::-1] if answer.rotation_degrees == 180 else crop, answer)
-        if isinstance(answer, TextAnswer) and answer.spans and answer.text.count(" ") >= _LEAST_SPACES
+        if crop.shape[1] >= SPACED_PX
+        and isinstance(answer, TextAnswer)
+        and answer.spans
+        and answer.text.count(" ") >= _LEAST_SPACES
         else answer
         for crop, answer in zip(crops, answers, strict=True)
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sluiceway_recognition.spaces import with_spaces
+from sluiceway_recognition.spaces import SPACED_PX, with_spaces
 from sluiceway_recognition.types import TextAnswer
 from sluiceway_runtime.errors import ModelFailed
 
@@ -82,3 +82,18 @@ def test_what_cannot_be_looked_at_stays() -> None:
     pale = read("one two threefour", spans)
     answers = [failed, plain, pale]
     assert with_spaces([crop, crop, np.full_like(crop, 200)], list(answers)) == answers
+
+
+def test_a_narrow_line_stays_as_it_is_whatever_stands_beside_it() -> None:
+    """Alone it is not looked at, for it has hardly three words: so neither beside others."""
+    narrow, spans = line(["aa", "bb", "cc", "dd"], space=12, gap=2)
+    lacking = read("aa bb ccdd", spans)
+    wide, wide_spans = line(["one", "two", "three", "four"])
+    beside = read("one two threefour", wide_spans)
+    assert narrow.shape[1] < SPACED_PX <= wide.shape[1]
+    found = with_spaces([narrow, wide], [lacking, beside])
+    assert found[0] == lacking
+    assert found[1] != beside
+    # It is its width alone that keeps it as it is.
+    padded = np.concatenate((narrow, np.full((48, SPACED_PX, 3), 240, np.uint8)), axis=1)
+    assert with_spaces([padded], [lacking]) != [lacking]
