@@ -125,6 +125,33 @@ async def test_a_detecting_version_goes_away_in_mid_job() -> None:
         check_complete(heard[str(number)], number, 2)
 
 
+@pytest.mark.parametrize("stage", ["detection", "recognition"])
+async def test_a_canary_that_is_lost_at_once_under_load_costs_no_source(stage: str) -> None:
+    """Those that are bound to it begin again; those that wait for its only replica do so, too."""
+    never = asyncio.Event()
+
+    async def hang(*_: int) -> None:
+        await never.wait()
+
+    canary: Any = FakeDetection(version="2", before=hang)
+    detectors, readers = [FakeDetection(version="1"), canary], [FakeRecognition()]
+    if stage == "recognition":
+        canary = FakeRecognition(models=("new",), before=hang)
+        detectors, readers = [FakeDetection()], [FakeRecognition(models=("old",)), canary]
+    async with Cluster(detectors, readers) as cluster:
+        await both_are_there(cluster, stage)
+        work = [
+            asyncio.create_task(cluster.process(Source(image=picture(number, regions=10)), timeout_s=60))
+            for number in range(64)
+        ]
+        # The others are done; half of them wait for the canary.
+        await until(lambda: sum(each.done() for each in work) == 32 and canary.running > 0)
+        await getattr(cluster, stage)[1].stop()
+        heard = [(await each)["0"] for each in work]
+    for number, source in enumerate(heard):
+        check_complete(source, number, 10)
+
+
 async def test_a_version_that_leaves_its_name_answers_whoever_is_bound_to_it(tmp_path: Path) -> None:
     """Of two versions that follow each other: nothing is detected twice, and new sources have the new one at once."""
     detect = asyncio.Event()
