@@ -23,6 +23,7 @@ from sluiceway_runtime.errors import (
     Unavailable,
 )
 from sluiceway_runtime.pool import Answers, Payload, Priority, Submission, Work
+from waiting import until
 
 
 class HeldPool:
@@ -262,9 +263,7 @@ async def test_an_admitted_request_waits_while_others_fill_the_queue() -> None:
     await turn()
     assert not second.done()
     pool.places = 1
-    async with asyncio.timeout(5):
-        while 1 not in pool.held:
-            await asyncio.sleep(0.001)
+    await until(lambda: 1 in pool.held)
     pool.answer(1)
     assert ids(await second) == [1]
 
