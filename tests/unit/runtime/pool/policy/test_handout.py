@@ -177,7 +177,7 @@ def test_a_request_is_not_divided_where_each_worker_has_one(
     bench = make_bench(max(2, len(computed) + 1), max_batch=16, side_by_side=1)
     for index, request in enumerate(computed):
         bench.busy(index, request=request)
-    items = [bench.queued(9, request=request) for request in waiting][0]
+    items, *_ = [bench.queued(9, request=request) for request in waiting]
     found = bench.next()
     assert found is not None
     assert found[1] == tuple(items[:first])
