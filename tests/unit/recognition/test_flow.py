@@ -102,6 +102,23 @@ async def test_an_empty_request_ends_at_once() -> None:
     assert [ready async for ready in start(HeldPool(), 0)] == []
 
 
+async def test_the_widest_crops_go_first() -> None:
+    """Whatever the order in which they came; those of one width keep it."""
+    pool = HeldPool()
+    costs = {1: 64, 2: 320, 3: 64, 4: 720, 5: 320}
+    crops = [(number, Work(Payload(number, ()), None, cost)) for number, cost in costs.items()]
+    answers = recognise(
+        pool, crops, request_id="r", deadline=Deadline.after(20), priority=Priority.NORMAL, window=100, calls=lambda: 1
+    )
+    first = asyncio.ensure_future(anext(answers))
+    while len(pool.submitted) < len(costs):
+        await asyncio.sleep(0)
+    assert pool.submitted == [4, 2, 5, 1, 3]
+    pool.answer(*pool.submitted)
+    await first
+    await answers.aclose()
+
+
 async def test_a_whole_answer_comes_when_the_last_crop_is_done() -> None:
     pool = HeldPool()
     results = start(pool, 4, window=3, whole=True, crop1=InvalidImage("no picture"))
