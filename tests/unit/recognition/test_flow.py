@@ -111,8 +111,7 @@ async def test_the_widest_crops_go_first() -> None:
         pool, crops, request_id="r", deadline=Deadline.after(20), priority=Priority.NORMAL, window=100, calls=lambda: 1
     )
     first = asyncio.ensure_future(anext(answers))
-    while len(pool.submitted) < len(costs):
-        await asyncio.sleep(0)
+    await until(lambda: len(pool.submitted) == len(costs))
     assert pool.submitted == [4, 2, 5, 1, 3]
     pool.answer(*pool.submitted)
     await first
