@@ -23,6 +23,8 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
+
 from ports import free_ports
 
 from orchestrator import IN_FLIGHT, process, throughput, wait_until_served
