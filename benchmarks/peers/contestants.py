@@ -12,12 +12,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
+
+from ports import free_ports
 from sluiceway_runtime import weights
 from sluiceway_runtime.weights.download import download_wheel
 
 from benchmarks.accuracy.contestants import turboocr_files
 from benchmarks.peers import wires
-from benchmarks.peers.hosting import Program, Running, StartFault, free_port, host_ours, host_peer
+from benchmarks.peers.hosting import Program, Running, StartFault, host_ours, host_peer
 from benchmarks.peers.serving.settings import Settings
 from benchmarks.peers.wires import Wire
 from benchmarks.support.environments import environment, shared
@@ -151,7 +154,7 @@ class Contestant:
         elif self.engine == "turboocr":
             files = turboocr_files(place.work)
         return Settings(
-            port=free_port(),
+            port=free_ports(1)[0],
             workers=workers,
             engine=self.engine,
             detector=detector,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,11 @@ from sluiceway_orchestrator.fetch import Answer, Call
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, FakeServer, SourceEvents, picture
 from sluiceway_runtime.errors import InvalidOption, WrongGroup
 from sluiceway_runtime.server.status import code_of, trailers
+from waiting import until
 
 from sluiceway.pipeline.v1 import pipeline_pb2
 
 Source = pipeline_pb2.Source
-
-
-async def until(holds: Callable[[], bool], within_s: float = 30) -> None:
-    async with asyncio.timeout(within_s):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 async def both_are_there(cluster: Cluster, stage: str) -> None:

@@ -23,6 +23,7 @@ from sluiceway_runtime.errors import (
     Unavailable,
 )
 from sluiceway_runtime.pool import Answers, Payload, Priority, Submission, Work
+from waiting import until
 
 
 class HeldPool:
@@ -110,8 +111,7 @@ async def test_the_widest_crops_go_first() -> None:
         pool, crops, request_id="r", deadline=Deadline.after(20), priority=Priority.NORMAL, window=100, calls=lambda: 1
     )
     first = asyncio.ensure_future(anext(answers))
-    while len(pool.submitted) < len(costs):
-        await asyncio.sleep(0)
+    await until(lambda: len(pool.submitted) == len(costs))
     assert pool.submitted == [4, 2, 5, 1, 3]
     pool.answer(*pool.submitted)
     await first
@@ -279,9 +279,7 @@ async def test_an_admitted_request_waits_while_others_fill_the_queue() -> None:
     await turn()
     assert not second.done()
     pool.places = 1
-    async with asyncio.timeout(5):
-        while 1 not in pool.held:
-            await asyncio.sleep(0.001)
+    await until(lambda: 1 in pool.held)
     pool.answer(1)
     assert ids(await second) == [1]
 
