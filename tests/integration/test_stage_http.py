@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 from sluiceway_detection.config import DetectionConfig
-from sluiceway_detection.service import DetectionService
+from sluiceway_detection.front.service import DetectionService
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_recognition.service import RecognitionService
 from sluiceway_runtime.config import ServerConfig

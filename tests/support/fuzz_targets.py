@@ -16,11 +16,11 @@ from fuzz_orchestrator import orchestrator_messages
 from google.protobuf.message import DecodeError
 from ledger_models import LedgerRecognizer
 from multidict import MultiDict
-from sluiceway_detection import convert as detection_convert
-from sluiceway_detection import handler as detection_handler
 from sluiceway_detection.config import DetectionConfig
+from sluiceway_detection.front import convert as detection_convert
 from sluiceway_detection.job import DetectionJob
-from sluiceway_detection.postprocess import Selection
+from sluiceway_detection.selection import Selection
+from sluiceway_detection.worker import handler as detection_handler
 from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.config.apis import load_apis
 from sluiceway_orchestrator.fetch.api import within

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "services"))
 
+from sluiceway_detection.backends.precision import cpu_has_bf16
 from sluiceway_detection.config import DetectionConfig
 from sluiceway_detection.crops import CropPlan
-from sluiceway_detection.handler import DetectionHandler, WorkerSettings
 from sluiceway_detection.job import DetectionJob
-from sluiceway_detection.postprocess import Selection
-from sluiceway_detection.precision import cpu_has_bf16
-from sluiceway_detection.thresholds import thresholds_of
+from sluiceway_detection.models.thresholds import thresholds_of
+from sluiceway_detection.selection import Selection
+from sluiceway_detection.worker.handler import DetectionHandler, WorkerSettings
 from sluiceway_recognition.backends.batches import GraphSettings
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_recognition.handler import RecognitionHandler, worker_config

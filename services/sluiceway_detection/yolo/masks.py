@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sluiceway_detection.letterbox import Letterbox
+from sluiceway_detection.inputs.letterbox import Letterbox
 from sluiceway_detection.types import Polygon
 
 __all__ = ["outlines"]

@@ -21,14 +21,14 @@ from sluiceway_runtime.server.calls import deadline_of, request_id_of
 from sluiceway_runtime.server.convert import error_to_proto, set_load
 
 from sluiceway.detection.v1 import detection_pb2 as pb
-from sluiceway_detection import convert
 from sluiceway_detection.config import DetectionConfig
-from sluiceway_detection.flow import answers_of
-from sluiceway_detection.handler import DetectionFacts
-from sluiceway_detection.identity import Identity
-from sluiceway_detection.input_shapes import Inputs
+from sluiceway_detection.front import convert
+from sluiceway_detection.front.flow import answers_of
+from sluiceway_detection.front.identity import Identity
+from sluiceway_detection.front.paging import answers_of_pages
+from sluiceway_detection.inputs.shapes import Inputs
 from sluiceway_detection.job import DetectionJob
-from sluiceway_detection.paging import answers_of_pages
+from sluiceway_detection.worker.handler import DetectionFacts
 
 __all__ = ["DetectionServicer", "DetectionStage", "add_to_server"]
 

@@ -10,9 +10,9 @@ from sluiceway_runtime.images.limits import ImageLimits
 
 from sluiceway.common.v1 import crop_pb2
 from sluiceway.detection.v1 import detection_pb2 as pb
-from sluiceway_detection import wire
-from sluiceway_detection.convert.formats import FORMATS
 from sluiceway_detection.crops import channels_of
+from sluiceway_detection.front import wire
+from sluiceway_detection.front.convert.formats import FORMATS
 from sluiceway_detection.job import RawPixels
 
 __all__ = [

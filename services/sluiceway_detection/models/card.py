@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from sluiceway_runtime.errors import StartupError
 
 from sluiceway_detection.db import MapReading
-from sluiceway_detection.heads import PLAIN, TASKS, Head, head_of, transformer_of
-from sluiceway_detection.input_shapes import STRIDE, InputShape
-from sluiceway_detection.thresholds import NONE_KNOWN, PP_OCR_PIXELS, YOLO_PIXELS, PixelScale, Thresholds
+from sluiceway_detection.inputs.shapes import STRIDE, InputShape
+from sluiceway_detection.models.thresholds import NONE_KNOWN, PP_OCR_PIXELS, YOLO_PIXELS, PixelScale, Thresholds
+from sluiceway_detection.yolo.heads import PLAIN, TASKS, Head, head_of, transformer_of
 
 __all__ = ["ModelCard", "read_card"]
 

@@ -24,22 +24,22 @@ from sluiceway_runtime.pool.payload import Payload
 from sluiceway_detection.backends import Backend, BackendSpec, open_backend
 from sluiceway_detection.backends.agreement import reference_image
 from sluiceway_detection.backends.base import Precision, resolve_backend
+from sluiceway_detection.backends.precision import choose_precision
 from sluiceway_detection.crops import cut_crops
-from sluiceway_detection.detector import Engine, ModelDetector, load_detector
-from sluiceway_detection.heap import settle_heap
-from sluiceway_detection.input_shapes import Inputs, InputShape
+from sluiceway_detection.inputs.shapes import Inputs, InputShape
 from sluiceway_detection.job import DetectionAnswer, DetectionJob
-from sluiceway_detection.looks import knows_scales, usual_scale
-from sluiceway_detection.pixels import image_of
-from sluiceway_detection.postprocess import DEFAULT_CONFIDENCE, DEFAULT_IOU, Selection
-from sluiceway_detection.precision import choose_precision
-from sluiceway_detection.thresholds import NONE_KNOWN, Thresholds
+from sluiceway_detection.models.thresholds import NONE_KNOWN, Thresholds
+from sluiceway_detection.selection import DEFAULT_CONFIDENCE, DEFAULT_IOU, Selection
+from sluiceway_detection.worker.detector import Engine, ModelDetector, load_detector
+from sluiceway_detection.worker.heap import settle_heap
+from sluiceway_detection.worker.looks import knows_scales, usual_scale
+from sluiceway_detection.worker.pixels import image_of
 
 __all__ = ["FACTORY", "DetectionFacts", "DetectionHandler", "WorkerSettings", "build", "silence_opencv"]
 
 logger = logging.getLogger(__name__)
 
-FACTORY = "sluiceway_detection.handler:build"
+FACTORY = "sluiceway_detection.worker.handler:build"
 # What a user's detector is tried with: a drawn page of ordinary size.
 TRIAL_SHAPE = (480, 640)
 # What it is given of a region: it does not say in which size it looks, and most models take no more.

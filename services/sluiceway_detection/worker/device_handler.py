@@ -26,19 +26,19 @@ from sluiceway_runtime.ready_graphs import graphs
 
 from sluiceway_detection.backends.base import require_trust
 from sluiceway_detection.crops import cut_crops
-from sluiceway_detection.handler import DetectionFacts, WorkerSettings, silence_opencv
-from sluiceway_detection.heap import settle_heap
-from sluiceway_detection.input_shapes import Inputs, InputShape
+from sluiceway_detection.inputs.shapes import Inputs, InputShape
 from sluiceway_detection.job import DetectionAnswer, DetectionJob
-from sluiceway_detection.looks import Look, knows_scales, looks_of, usual_scale
-from sluiceway_detection.model_card import ModelCard
-from sluiceway_detection.pixels import image_of
-from sluiceway_detection.postprocess import DEFAULT_CONFIDENCE, DEFAULT_IOU, Output
+from sluiceway_detection.models.card import ModelCard
+from sluiceway_detection.selection import DEFAULT_CONFIDENCE, DEFAULT_IOU, Output
 from sluiceway_detection.types import Detections, ImageBgr
+from sluiceway_detection.worker.handler import DetectionFacts, WorkerSettings, silence_opencv
+from sluiceway_detection.worker.heap import settle_heap
+from sluiceway_detection.worker.looks import Look, knows_scales, looks_of, usual_scale
+from sluiceway_detection.worker.pixels import image_of
 
 __all__ = ["FACTORY", "DeviceBackend", "DeviceHandler", "build"]
 
-FACTORY = "sluiceway_detection.device_handler:build"
+FACTORY = "sluiceway_detection.worker.device_handler:build"
 # Of a worker's threads, the part that selects boxes and cuts crops. Decoding a photograph costs several times as much.
 _FINISHING_SHARE = 4
 

@@ -1,7 +1,7 @@
 """Between the contract's messages and the stage's own values; beside the servicer, all that knows them."""
 
-from sluiceway_detection.convert.answers import add_answer, add_failure, crop_spec_message, model_message
-from sluiceway_detection.convert.images import (
+from sluiceway_detection.front.convert.answers import add_answer, add_failure, crop_spec_message, model_message
+from sluiceway_detection.front.convert.images import (
     EncodedCrop,
     RawCrop,
     Request,
@@ -11,8 +11,8 @@ from sluiceway_detection.convert.images import (
     read_request,
     request_of,
 )
-from sluiceway_detection.convert.options import Defaults, job_of, priority_of
-from sluiceway_detection.convert.pages import (
+from sluiceway_detection.front.convert.options import Defaults, job_of, priority_of
+from sluiceway_detection.front.convert.pages import (
     PagesRequest,
     add_texts,
     page_range_of,

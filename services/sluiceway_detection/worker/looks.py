@@ -15,24 +15,18 @@ import numpy as np
 import numpy.typing as npt
 from sluiceway_runtime.images.scale import Scale
 
-from sluiceway_detection.closer import Closer, closer_look
 from sluiceway_detection.db import MapReading, Probe, divide_long_lines, joined_map, select_map
-from sluiceway_detection.heads import PLAIN
-from sluiceway_detection.input_shapes import Inputs
+from sluiceway_detection.inputs.closer import Closer, closer_look
+from sluiceway_detection.inputs.letterbox import Letterbox
+from sluiceway_detection.inputs.parts import Parts, content_at
+from sluiceway_detection.inputs.shapes import Inputs
 from sluiceway_detection.job import DetectionJob
-from sluiceway_detection.joined_regions import joined_regions
-from sluiceway_detection.letterbox import Letterbox
-from sluiceway_detection.model_card import ModelCard
-from sluiceway_detection.parts import Parts, content_at
-from sluiceway_detection.postprocess import (
-    Output,
-    Selection,
-    select_classic,
-    select_end_to_end,
-    select_places,
-    select_queries,
-)
+from sluiceway_detection.models.card import ModelCard
+from sluiceway_detection.selection import Output, Selection
 from sluiceway_detection.types import Detections, ImageBgr
+from sluiceway_detection.yolo.heads import PLAIN
+from sluiceway_detection.yolo.joined_regions import joined_regions
+from sluiceway_detection.yolo.postprocess import select_classic, select_end_to_end, select_places, select_queries
 
 __all__ = ["Look", "knows_scales", "looks_of", "usual_scale"]
 

@@ -12,8 +12,8 @@ from sluiceway_runtime.errors import StartupError
 
 from sluiceway_detection.backends import Backend
 from sluiceway_detection.job import DetectionJob
-from sluiceway_detection.looks import looks_of
 from sluiceway_detection.types import Detections, ImageBgr, Region
+from sluiceway_detection.worker.looks import looks_of
 
 __all__ = ["Detector", "Engine", "ModelDetector", "UserDetector", "load_detector"]
 
@@ -162,7 +162,8 @@ def _make(name: str) -> Detector:
         raise StartupError(f"detector {name}: cannot be made: {type(error).__name__}: {error}") from error
     if not callable(made) or not callable(getattr(made, "setup", None)):
         raise StartupError(
-            f"detector {name}: needs setup(device) and __call__(batch); see sluiceway_detection.Detector"
+            f"detector {name}: needs setup(device) and __call__(batch); "
+            "see sluiceway_detection.worker.detector.Detector"
         )
     return cast("Detector", made)
 

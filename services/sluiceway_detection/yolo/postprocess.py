@@ -8,23 +8,19 @@ inside) gives [rows, 6]: x0, y0, x1, y1, confidence, class. Models for other tas
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from sluiceway_detection.heads import PLAIN, Head
-from sluiceway_detection.letterbox import Letterbox
-from sluiceway_detection.masks import outlines
-from sluiceway_detection.rotated import hulls, shapes_of, suppress_rotated
+from sluiceway_detection.inputs.letterbox import Letterbox
+from sluiceway_detection.selection import Output, Selection
 from sluiceway_detection.types import Detections, Shape, clip_boxes, has_area, usable_rows
+from sluiceway_detection.yolo.heads import PLAIN, Head
+from sluiceway_detection.yolo.masks import outlines
+from sluiceway_detection.yolo.rotated import hulls, shapes_of, suppress_rotated
 
 __all__ = [
-    "DEFAULT_CONFIDENCE",
-    "DEFAULT_IOU",
-    "Output",
-    "Selection",
     "rows_of_queries",
     "select_classic",
     "select_end_to_end",
@@ -34,35 +30,12 @@ __all__ = [
 ]
 
 FloatArray = npt.NDArray[np.float32]
-Output = npt.NDArray[np.floating] | tuple[npt.NDArray[np.floating], ...]
-"""What a model gives for one image; several arrays if it has several outputs."""
 
-# For models that do not say what they were calibrated for; ultralytics predicts with the same.
-DEFAULT_CONFIDENCE = 0.25
-DEFAULT_IOU = 0.7
 # Candidates that enter suppression, the most confident first; ultralytics has the same bound. With a confidence of
 # almost 0 every anchor is a candidate, and the cost grows with candidates times regions.
 MAX_CANDIDATES = 30_000
 _MOST_CLASSES = 2**20  # ours: keeps a mad model's class number within an integer
 _BLOCK = 256  # candidates compared at once: the matrices of a block stay inside the cache
-
-
-class Selection(NamedTuple):
-    """Which regions of an output are wanted.
-
-    Attributes:
-        confidence: a region must be above it.
-        iou: overlap above which the weaker of two regions of one class goes.
-        max_detections: at most so many, the most confident.
-        class_ids: only these; None keeps all.
-        agnostic: regions of different classes are compared, too.
-    """
-
-    confidence: float = DEFAULT_CONFIDENCE
-    iou: float = DEFAULT_IOU
-    max_detections: int = 1000
-    class_ids: Collection[int] | None = None
-    agnostic: bool = False
 
 
 class _Found(NamedTuple):

@@ -9,9 +9,9 @@ from sluiceway_runtime.pool import Outcome
 
 from sluiceway.common.v1 import model_pb2, value_pb2
 from sluiceway.detection.v1 import detection_pb2 as pb
-from sluiceway_detection import wire
+from sluiceway_detection.front import wire
+from sluiceway_detection.front.paging import PageRange
 from sluiceway_detection.job import DetectionAnswer
-from sluiceway_detection.paging import PageRange
 
 __all__ = ["PagesRequest", "add_texts", "page_range_of", "pages_request_of", "prefers_text", "read_pages_request"]
 

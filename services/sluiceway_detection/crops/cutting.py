@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from sluiceway_runtime.errors import InvalidOption
 
-from sluiceway_detection.alignment import aligned_quad
+from sluiceway_detection.crops.alignment import aligned_quad
 from sluiceway_detection.types import Detections, ImageBgr, Polygon, RotatedBox, Shape
 
 __all__ = ["MAX_CROPS", "Crop", "CropPlan", "PixelFormat", "ResizeRule", "Transform", "channels_of", "cut_crops"]

@@ -11,9 +11,9 @@ from sluiceway_runtime.server.convert import error_to_proto
 
 from sluiceway.common.v1 import crop_pb2, geometry_pb2, model_pb2
 from sluiceway.detection.v1 import detection_pb2 as pb
-from sluiceway_detection.convert.formats import NUMBERS
 from sluiceway_detection.crops import MAX_CROPS, CropPlan
-from sluiceway_detection.identity import Identity
+from sluiceway_detection.front.convert.formats import NUMBERS
+from sluiceway_detection.front.identity import Identity
 from sluiceway_detection.job import CropFacts, DetectionAnswer
 from sluiceway_detection.types import RotatedBox, Shape
 

@@ -28,14 +28,15 @@ from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.stories import SERVICE as STORIES
 from sluiceway_runtime.stories import add_stories
 
-from sluiceway_detection import device_handler, precision
+from sluiceway_detection.backends import precision
 from sluiceway_detection.backends.base import require_trust, resolve_backend
 from sluiceway_detection.config import KIND, DetectionConfig
-from sluiceway_detection.handler import FACTORY, DetectionFacts, WorkerSettings
-from sluiceway_detection.identity import Identity, group_of
-from sluiceway_detection.inference import DetectionInference
-from sluiceway_detection.servicer import DetectionServicer, add_to_server
-from sluiceway_detection.thresholds import IMAGENET_PIXELS, YOLO_PIXELS, thresholds_of
+from sluiceway_detection.front.identity import Identity, group_of
+from sluiceway_detection.front.inference import DetectionInference
+from sluiceway_detection.front.servicer import DetectionServicer, add_to_server
+from sluiceway_detection.models.thresholds import IMAGENET_PIXELS, YOLO_PIXELS, thresholds_of
+from sluiceway_detection.worker import device_handler
+from sluiceway_detection.worker.handler import FACTORY, DetectionFacts, WorkerSettings
 
 __all__ = ["DetectionService"]
 

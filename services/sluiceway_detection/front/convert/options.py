@@ -13,10 +13,10 @@ from sluiceway_runtime.pool import Priority
 from sluiceway.common.v1 import crop_pb2, model_pb2
 from sluiceway.detection.v1 import detection_pb2 as pb
 from sluiceway_detection.config import MAX_DETECTIONS
-from sluiceway_detection.convert.formats import FORMATS
 from sluiceway_detection.crops import CropPlan, ResizeRule
+from sluiceway_detection.front.convert.formats import FORMATS
 from sluiceway_detection.job import DetectionJob
-from sluiceway_detection.postprocess import Selection
+from sluiceway_detection.selection import Selection
 
 __all__ = ["Defaults", "job_of", "priority_of"]
 

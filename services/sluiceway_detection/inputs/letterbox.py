@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sluiceway_detection.input_shapes import Inputs, InputShape, scale_to_fit
+from sluiceway_detection.inputs.shapes import Inputs, InputShape, scale_to_fit
 from sluiceway_detection.types import ImageBgr, clip_boxes
 
 __all__ = ["Letterbox"]

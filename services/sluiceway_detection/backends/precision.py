@@ -2,8 +2,8 @@
 
 An instruction set alone does not tell: a virtual machine may offer AVX512-BF16 without AMX, and bf16 is then slower
 than f32. So both are timed on one image, and bf16 has to agree with f32 on it. This runs once, before the workers
-start, in a process of its own (`python -m sluiceway_detection.precision`), because compiled models that are thrown away
-leave their memory behind, and because all workers must compute alike.
+start, in a process of its own (`python -m sluiceway_detection.backends.precision`), because compiled models that are
+thrown away leave their memory behind, and because all workers must compute alike.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import NamedTuple
 import cv2
 from sluiceway_runtime.errors import StartupError
 
-from sluiceway_detection.backends import BackendSpec, open_backend
 from sluiceway_detection.backends.agreement import raw_answers_differ, reference_image
-from sluiceway_detection.backends.base import Precision
-from sluiceway_detection.model_card import ModelCard
-from sluiceway_detection.postprocess import Output
-from sluiceway_detection.thresholds import Thresholds
+from sluiceway_detection.backends.base import BackendSpec, Precision
+from sluiceway_detection.backends.opening import open_backend
+from sluiceway_detection.models.card import ModelCard
+from sluiceway_detection.models.thresholds import Thresholds
+from sluiceway_detection.selection import Output
 
 __all__ = ["Choice", "choose_precision", "command", "cpu_has_bf16", "is_quantised", "settled"]
 
@@ -125,7 +125,7 @@ def _try(spec: BackendSpec) -> _Trial:
 def command(spec: BackendSpec, cores: tuple[int, ...] | None) -> list[str]:
     """How to run `choose_precision` in a process of its own, on these cores."""
     values = {**asdict(spec), "weights": str(spec.weights), "cores": cores}
-    return [sys.executable, "-m", "sluiceway_detection.precision", json.dumps(values)]
+    return [sys.executable, "-m", "sluiceway_detection.backends.precision", json.dumps(values)]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sluiceway_detection.letterbox import Letterbox
+from sluiceway_detection.inputs.letterbox import Letterbox
 from sluiceway_detection.types import Detections
 
 __all__ = ["AROUND_PX", "GOOD_PX", "Closer", "closer_look"]

@@ -15,8 +15,8 @@ from sluiceway_runtime.server.convert import priority_to_proto
 from sluiceway_runtime.together import nursery
 
 from sluiceway.detection.v1 import detection_pb2 as pb
-from sluiceway_detection.convert import Request
-from sluiceway_detection.servicer import DetectionServicer, DetectionStage
+from sluiceway_detection.front.convert import Request
+from sluiceway_detection.front.servicer import DetectionServicer, DetectionStage
 
 __all__ = ["DetectionInference"]
 

@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from sluiceway_detection.input_shapes import STRIDE, Inputs, InputShape
-from sluiceway_detection.letterbox import PADDING_GREY, Letterbox
+from sluiceway_detection.inputs.letterbox import PADDING_GREY, Letterbox
+from sluiceway_detection.inputs.shapes import STRIDE, Inputs, InputShape
 from sluiceway_detection.types import ImageBgr
 
 __all__ = ["CONTEXT_PX", "Area", "Part", "Parts", "content_at"]

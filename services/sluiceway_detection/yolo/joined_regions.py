@@ -12,9 +12,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from sluiceway_detection.parts import CONTEXT_PX, Part, Parts
-from sluiceway_detection.postprocess import Selection, suppress
+from sluiceway_detection.inputs.parts import CONTEXT_PX, Part, Parts
+from sluiceway_detection.selection import Selection
 from sluiceway_detection.types import Detections
+from sluiceway_detection.yolo.postprocess import suppress
 
 __all__ = ["joined_regions"]
 
