@@ -10,8 +10,8 @@ from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.weights import Weights
 
 from sluiceway_recognition.config import DEFAULT_MODEL, ModelConfig
-from sluiceway_recognition.long_lines import LONGEST
 from sluiceway_recognition.plan import ModelPlan, Normalisation
+from sluiceway_recognition.text.long_lines import LONGEST
 from sluiceway_recognition.types import KIND, MAX_WIDTH_PX, CropSpec, Head, ResizeRule
 
 __all__ = ["plan_models"]

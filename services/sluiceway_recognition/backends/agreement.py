@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sluiceway_runtime.errors import StartupError
 
-from sluiceway_recognition.backends import Backend, load_backend
+from sluiceway_recognition.backends.base import Backend
 from sluiceway_recognition.backends.batches import GraphSettings
+from sluiceway_recognition.backends.opening import load_backend
 from sluiceway_recognition.plan import ModelPlan
 from sluiceway_recognition.types import Head
 

@@ -10,8 +10,8 @@ from typing import Any
 from sluiceway_runtime.errors import StartupError
 
 from sluiceway_recognition.plan import ModelPlan
-from sluiceway_recognition.recognizer import Recognizer
 from sluiceway_recognition.types import CropSpec
+from sluiceway_recognition.worker.recognizer import Recognizer
 
 __all__ = ["ENTRY_POINTS", "load_user_recognizer"]
 

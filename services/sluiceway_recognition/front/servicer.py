@@ -20,10 +20,10 @@ from sluiceway_runtime.server.convert import set_load
 
 from sluiceway.common.v1 import model_pb2
 from sluiceway.recognition.v1 import recognition_pb2 as pb
-from sluiceway_recognition import convert
-from sluiceway_recognition.buckets import bucket_of, fitted_size, padded_px, turns
 from sluiceway_recognition.config import RecognitionConfig
-from sluiceway_recognition.flow import CropResult, PoolLike, recognise
+from sluiceway_recognition.front import convert
+from sluiceway_recognition.front.flow import CropResult, PoolLike, recognise
+from sluiceway_recognition.inputs.buckets import bucket_of, fitted_size, padded_px, turns
 from sluiceway_recognition.types import CropTask, ModelFacts, PixelFormat
 
 __all__ = ["RecognitionServicer", "RecognitionStage", "add_to_server"]

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sluiceway_runtime.errors import ModelFailed
 
+from sluiceway_recognition.text.words import ink_of, widest_white
 from sluiceway_recognition.types import Answer, TextAnswer
-from sluiceway_recognition.words import ink_of, widest_white
 
 __all__ = ["LONGEST", "Piece", "divided", "joined"]
 

@@ -3,7 +3,7 @@
 With AMX it is bf16, without any bf16 f32. Between them lie CPUs with AVX512-BF16: some are twice as fast in bf16 (AMD
 EPYC: 22 ms a line of 1920 columns in place of 40), and on a virtual machine that hides AMX f32 was faster. There both
 are timed on drawn lines, once, before the workers start, as all of them must read alike; and in a process of its own
-(`python -m sluiceway_recognition.precision`), as graphs that are thrown away leave their memory behind.
+(`python -m sluiceway_recognition.backends.precision`), as graphs that are thrown away leave their memory behind.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from sluiceway_runtime import cores
 from sluiceway_runtime.errors import StartupError
 
-from sluiceway_recognition.agreement import TRIAL_WIDTH, outputs_differ, trial_crops
-from sluiceway_recognition.backends import library_of
+from sluiceway_recognition.backends.agreement import TRIAL_WIDTH, outputs_differ, trial_crops
+from sluiceway_recognition.backends.opening import library_of
 from sluiceway_recognition.plan import ModelPlan, Normalisation, Precision
 from sluiceway_recognition.types import CropSpec, Head, PixelFormat
 
@@ -107,7 +107,7 @@ def _try(plan: ModelPlan, precision: Precision) -> _Trial:
 def command(plans: Sequence[ModelPlan], on_cores: tuple[int, ...] | None) -> list[str]:
     """How to run `choose` for each of them in a process of its own, on these cores."""
     values = {"cores": on_cores, "plans": [_plain(plan) for plan in plans]}
-    return [sys.executable, "-m", "sluiceway_recognition.precision", json.dumps(values)]
+    return [sys.executable, "-m", "sluiceway_recognition.backends.precision", json.dumps(values)]
 
 
 def _plain(plan: ModelPlan) -> Mapping[str, Any]:

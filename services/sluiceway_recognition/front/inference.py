@@ -14,8 +14,8 @@ from sluiceway_runtime.server.calls import Caller
 from sluiceway_runtime.server.convert import error_from_proto, priority_to_proto
 
 from sluiceway.recognition.v1 import recognition_pb2 as pb
-from sluiceway_recognition.convert import EncodedCrop, Request, top_k_of
-from sluiceway_recognition.servicer import RecognitionServicer, RecognitionStage
+from sluiceway_recognition.front.convert import EncodedCrop, Request, top_k_of
+from sluiceway_recognition.front.servicer import RecognitionServicer, RecognitionStage
 from sluiceway_recognition.types import Head, ModelFacts
 
 __all__ = ["RecognitionInference"]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sluiceway_runtime.errors import ModelFailed
 
-from sluiceway_recognition import ctc
+from sluiceway_recognition.text import ctc
 from sluiceway_recognition.types import (
     Answer,
     ClassAnswer,

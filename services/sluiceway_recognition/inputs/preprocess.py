@@ -15,7 +15,7 @@ from sluiceway_runtime.errors import InvalidImage
 from sluiceway_runtime.images.decode import decode_image
 from sluiceway_runtime.images.limits import ImageLimits
 
-from sluiceway_recognition.buckets import fitted_size, turns
+from sluiceway_recognition.inputs.buckets import fitted_size, turns
 from sluiceway_recognition.types import CropSpec, CropTask, PixelFormat, ResizeRule
 
 __all__ = ["Fitted", "pixels_of", "to_spec"]

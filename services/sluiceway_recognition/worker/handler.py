@@ -21,16 +21,16 @@ from sluiceway_runtime.pool.payload import Payload
 from sluiceway_runtime.ready_graphs import graphs
 
 from sluiceway_recognition.backends.batches import GraphSettings
-from sluiceway_recognition.heads import answer
+from sluiceway_recognition.inputs.preprocess import pixels_of
 from sluiceway_recognition.plan import ModelPlan
-from sluiceway_recognition.preprocess import pixels_of
-from sluiceway_recognition.recognizer import ModelRecognizer, Recognizer, load_model
 from sluiceway_recognition.types import Answer, CropTask, Head, ModelFacts, TextAnswer
-from sluiceway_recognition.user_code import load_user_recognizer
+from sluiceway_recognition.worker.heads import answer
+from sluiceway_recognition.worker.recognizer import ModelRecognizer, Recognizer, load_model
+from sluiceway_recognition.worker.user_code import load_user_recognizer
 
 __all__ = ["FACTORY", "RecognitionHandler", "create", "worker_config"]
 
-FACTORY = "sluiceway_recognition.handler:create"
+FACTORY = "sluiceway_recognition.worker.handler:create"
 
 
 def worker_config(

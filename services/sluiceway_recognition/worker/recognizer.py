@@ -14,19 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 from sluiceway_runtime.errors import ModelFailed, StartupError
 
-from sluiceway_recognition import characters
-from sluiceway_recognition.agreement import agreeing_backend
 from sluiceway_recognition.backends import Backend, load_backend
+from sluiceway_recognition.backends.agreement import agreeing_backend
 from sluiceway_recognition.backends.batches import GraphSettings
-from sluiceway_recognition.buckets import bucket_of
-from sluiceway_recognition.ctc import Convention
-from sluiceway_recognition.heads import answers_of
-from sluiceway_recognition.long_lines import divided, joined
+from sluiceway_recognition.inputs.buckets import bucket_of
 from sluiceway_recognition.plan import ModelPlan
-from sluiceway_recognition.spaces import SPACED_PX, with_spaces
+from sluiceway_recognition.text import characters
+from sluiceway_recognition.text.ctc import Convention
+from sluiceway_recognition.text.long_lines import divided, joined
+from sluiceway_recognition.text.spaces import SPACED_PX, with_spaces
+from sluiceway_recognition.text.upright import CLASSIFIER_HEIGHT, CLASSIFIER_NORMALISATION, CLASSIFIER_WIDTH, Upright
+from sluiceway_recognition.text.words import with_words
 from sluiceway_recognition.types import Answer, CropSpec, Head, Reading
-from sluiceway_recognition.upright import CLASSIFIER_HEIGHT, CLASSIFIER_NORMALISATION, CLASSIFIER_WIDTH, Upright
-from sluiceway_recognition.words import with_words
+from sluiceway_recognition.worker.heads import answers_of
 
 __all__ = ["ModelRecognizer", "Recognizer", "load_model"]
 

@@ -14,7 +14,8 @@ from sluiceway_runtime.server.convert import error_to_proto
 
 from sluiceway.common.v1 import crop_pb2, model_pb2, value_pb2
 from sluiceway.recognition.v1 import recognition_pb2 as pb
-from sluiceway_recognition import wire
+from sluiceway_recognition.front import wire
+from sluiceway_recognition.front.wire import EncodedCrop, RawCrop
 from sluiceway_recognition.types import (
     MAX_HEIGHT_PX,
     MAX_NAME_CHARACTERS,
@@ -28,7 +29,6 @@ from sluiceway_recognition.types import (
     ResizeRule,
     TextAnswer,
 )
-from sluiceway_recognition.wire import EncodedCrop, RawCrop
 
 __all__ = [
     "EncodedCrop",

@@ -26,17 +26,16 @@ from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.stories import SERVICE as STORIES
 from sluiceway_runtime.stories import add_stories
 
-from sluiceway_recognition import precision
-from sluiceway_recognition.backends import library_of
+from sluiceway_recognition.backends import library_of, precision
 from sluiceway_recognition.backends.batches import GraphSettings
 from sluiceway_recognition.config import RecognitionConfig
-from sluiceway_recognition.group import group_of
-from sluiceway_recognition.handler import FACTORY, worker_config
-from sluiceway_recognition.inference import RecognitionInference
+from sluiceway_recognition.front.group import group_of
+from sluiceway_recognition.front.inference import RecognitionInference
+from sluiceway_recognition.front.resolve import plan_models
+from sluiceway_recognition.front.servicer import RecognitionServicer, add_to_server
 from sluiceway_recognition.plan import ModelPlan
-from sluiceway_recognition.resolve import plan_models
-from sluiceway_recognition.servicer import RecognitionServicer, add_to_server
 from sluiceway_recognition.types import KIND, ModelFacts
+from sluiceway_recognition.worker.handler import FACTORY, worker_config
 
 __all__ = ["RecognitionService"]
 
