@@ -33,7 +33,6 @@ from sluiceway_runtime.logs import LogStyle, capture_output, configure_logging
 from sluiceway_runtime.recorder import Recorder
 from sluiceway_runtime.server.app import Server, Service
 from sluiceway_runtime.server.listening import SharedPorts
-from sluiceway_runtime.server.loop import FrontLoop
 from sluiceway_runtime.server.memory import give_back_freed, keep_freed_memory, settle
 from sluiceway_runtime.server.security import Security, load_security
 from sluiceway_runtime.tracing import Tracer, open_tracer
@@ -147,7 +146,7 @@ def run_service(
     except StartupError as error:
         print(f"sluiceway {name}: {error}", file=sys.stderr)  # noqa: T201 - logging may not be set up yet
         sys.exit(EXIT_USAGE)
-    with asyncio.Runner(loop_factory=FrontLoop) as runner:
+    with asyncio.Runner() as runner:
         leisure_s = LEISURE_S if stage else CALLER_LEISURE_S
         server = Server(
             service, config, security, name, recorder=recorder, tracer=tracer, shared=shared, leisure_s=leisure_s
