@@ -177,7 +177,7 @@ test-release: $(VENV)/.deploy ## make a release, and install each of its parts w
 # Each prints a table, writes its ratios by name to out/, and fails below its bar.
 # A Python with torch and onnx, for the naive variant of bench-detection; without one, an environment is made (5 GB).
 TORCH_PYTHON ?= $(TORCH_VENV)/bin/python
-.PHONY: accuracy bench bench-beside bench-detection bench-detection-gpu bench-documents bench-overhead bench-client bench-knee bench-machine bench-orchestrator bench-overload bench-peers peers-report bench-prediction bench-priority bench-recognition bench-seeing bench-simulation bench-tune bench-watching bench-wire scaling
+.PHONY: accuracy bench bench-beside bench-detection bench-detection-gpu bench-documents bench-overhead bench-client bench-knee bench-machine bench-orchestrator bench-overload bench-peers peers-report bench-prediction bench-priority bench-recognition bench-seeing bench-simulation bench-tune bench-wakes bench-watching bench-wire scaling
 bench: bench-overhead bench-client bench-orchestrator ## the quick benchmarks (4 minutes; want a quiet machine)
 
 bench-detection: dev $(if $(filter $(TORCH_VENV)/%,$(TORCH_PYTHON)),$(TORCH_VENV)/.ready) ## detection beside its bare backend and beside torch's defaults; draws docs/collapse.svg (8 minutes)
@@ -234,6 +234,10 @@ bench-priority: dev ## interactive requests while bulk work saturates the worker
 bench-overload: dev ## three times the load that the cluster can carry, with real models
 	$(BIN)/sluiceway models pull --defaults
 	$(BIN)/python benchmarks/overload.py
+
+bench-wakes: dev ## how often the servers wake up, for an image and while they are idle (2 minutes)
+	$(BIN)/sluiceway models pull --defaults
+	$(BIN)/python benchmarks/wakes.py --json out/bench-wakes.json
 
 bench-wire: dev ## what carrying crops costs, with a model that costs nothing
 	$(BIN)/python benchmarks/wire.py --json out/bench-wire.json

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["monotonic", "running_on"]
+__all__ = ["monotonic", "next_beat", "running_on"]
 
 _now: Callable[[], float] = time.monotonic
 
@@ -14,6 +15,11 @@ _now: Callable[[], float] = time.monotonic
 def monotonic() -> float:
     """Seconds since some moment; setting the machine's clock moves them not. The time of every event loop is this."""
     return _now()
+
+
+def next_beat(now_s: float, interval_s: float) -> float:
+    """When whoever looks every so often looks next: all of a process at the same moments, so that it wakes up once."""
+    return (math.floor(now_s / interval_s) + 1) * interval_s
 
 
 @contextmanager

@@ -85,6 +85,21 @@ async def test_worker_killed_while_idle_is_replaced(make):
     assert pool.statistics().workers[0].restarts == 1
 
 
+async def test_whoever_asks_hears_when_a_pool_can_work_no_more_and_when_it_can_again(make):
+    pool = make()
+    told: asyncio.Queue[bool] = asyncio.Queue()
+    pool.able_changed = lambda: told.put_nowait(pool.able)
+    async with asyncio.timeout(30):
+        await pool.start()
+        assert await told.get()
+        os.kill(pids(pool)[0], signal.SIGKILL)
+        assert not await told.get()
+        assert await told.get()
+    # Not at each batch.
+    await asyncio.gather(*[submit(pool, number) for number in range(8)])
+    assert told.empty()
+
+
 async def test_workers_killed_again_and_again_under_load_lose_and_double_nothing(make, tmp_path):
     journal = tmp_path / "journal"
     pool = make(workers=2, max_batch=4, credits_each=2, config={"journal": str(journal)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from sluiceway_runtime.clock import monotonic
@@ -33,7 +33,13 @@ class Member(Protocol):
 
 
 class PressedStage(Protocol):
-    """What is read of a stage."""
+    """What is read of a stage.
+
+    Attributes:
+        pressed: called when something begins to wait, here or in a replica; `Pressures` sets it.
+    """
+
+    pressed: Callable[[], None]
 
     @property
     def name(self) -> str:
@@ -83,20 +89,31 @@ def wait_s(stage: PressedStage, now_s: float) -> float:
 
 
 class Pressures:
-    """The pressure on each stage of this process, from `start` to `close`."""
+    """The pressure on each stage of this process, from `start` to `close`; sampled while something waits."""
 
     def __init__(self, stages: Iterable[PressedStage]) -> None:
         self._stages = {stage.name: (stage, Pressure()) for stage in stages}
+        self._pressed = asyncio.Event()
+        for stage, _ in self._stages.values():
+            stage.pressed = self._pressed.set
         self._task: asyncio.Task[None] | None = None
 
     def of(self, stage: str) -> float:
         """Seconds."""
-        return self._stages[stage][1].value_s
+        pressed, pressure = self._stages[stage]
+        if self._task is not None:
+            now_s = monotonic()
+            pressure.sample(wait_s(pressed, now_s), now_s)
+        return pressure.value_s
 
-    def sample(self, now_s: float) -> None:
-        """Look at every stage once."""
+    def sample(self, now_s: float) -> bool:
+        """Look at every stage once; returns whether something waits for one."""
+        waits = False
         for stage, pressure in self._stages.values():
-            pressure.sample(wait_s(stage, now_s), now_s)
+            waited_s = wait_s(stage, now_s)
+            pressure.sample(waited_s, now_s)
+            waits = waits or waited_s > 0
+        return waits
 
     def start(self) -> None:
         """Look again and again."""
@@ -110,6 +127,15 @@ class Pressures:
             self._task = None
 
     async def _run(self) -> None:
+        self._relieve(monotonic())
         while True:
-            self.sample(monotonic())
             await asyncio.sleep(SAMPLE_S)
+            if not self.sample(monotonic()):
+                self._pressed.clear()
+                await self._pressed.wait()
+                # Until now nothing has waited: how long it was so counts as that.
+                self._relieve(monotonic())
+
+    def _relieve(self, now_s: float) -> None:
+        for _, pressure in self._stages.values():
+            pressure.sample(0.0, now_s)

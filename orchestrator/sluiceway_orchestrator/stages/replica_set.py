@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 import grpc.aio
+from sluiceway_runtime.clock import monotonic, next_beat
 
 from sluiceway_orchestrator.stages.balancer import Occupancy
 from sluiceway_orchestrator.stages.replica import Replica, StageWire
@@ -113,15 +114,21 @@ class ReplicaSet(Generic[Description]):
                 await self._resolve()
             except Exception:
                 log.exception("resolving %s", self.target.text)
-            self._wake.clear()
-            await asyncio.sleep(EAGER_RESOLVE_S)
-            rest_s = self._resolve_interval_s - EAGER_RESOLVE_S
-            if rest_s > 0 and not self._hurry():
-                try:
-                    async with asyncio.timeout(rest_s):
-                        await self._wake.wait()
-                except TimeoutError:
-                    pass
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Until the name is resolved again: every so often, and at once where work waits, but not all the time."""
+        self._wake.clear()
+        now_s = monotonic()
+        earliest_s = now_s + EAGER_RESOLVE_S
+        beat_s = earliest_s if self._hurry() else next_beat(now_s, self._resolve_interval_s)
+        timer = asyncio.get_running_loop().call_at(beat_s, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()
+        if (early_s := earliest_s - monotonic()) > 0:
+            await asyncio.sleep(early_s)
 
     async def _resolve(self) -> None:
         found = await self.target.resolve(self._lookup)

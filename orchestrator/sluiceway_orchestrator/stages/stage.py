@@ -90,6 +90,8 @@ class Lease(Generic[Description]):
         """The replica answered, and said how busy it is."""
         self.replica.succeeded()
         self.replica.occupancy.reported(report, monotonic())
+        if report.queue_ms:
+            self._stage.pressed()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,6 +120,7 @@ class Stage(Generic[Description]):
         retries: how many calls may be made again.
         retried: how many were, by why.
         waits: those of calls and of sources, for a replica.
+        pressed: called when one begins, or a replica reports that items wait in it.
     """
 
     def __init__(
@@ -137,6 +140,7 @@ class Stage(Generic[Description]):
         self.retries = RetryBudget(settings.retry_ratio, settings.retry_reserve)
         self.retried = {"broke": 0, "full": 0, "leaving": 0, "version": 0}
         self.waits = Waits()
+        self.pressed: Callable[[], None] = lambda: None
         self.versions: Versions[Description] = Versions(wire)
         self._ageing = settings.ageing
         self._set = ReplicaSet(
@@ -241,6 +245,7 @@ class Stage(Generic[Description]):
         self._binding += 1
         begun_s = monotonic()
         waiting = self.waits.begin(begun_s)
+        self.pressed()
         try:
             async with asyncio.timeout(_patience_s(deadline)):
                 while not self.versions:
@@ -287,6 +292,7 @@ class Stage(Generic[Description]):
             self._set.look_again()
         begun_s = monotonic()
         waiting = self.waits.begin(begun_s)
+        self.pressed()
         waited_s = 0.0
         try:
             async with asyncio.timeout(_patience_s(ticket.deadline)):

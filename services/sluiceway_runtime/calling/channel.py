@@ -8,6 +8,7 @@ import grpc.aio
 
 from sluiceway_runtime.calling.stage_token import stage_token_interceptors
 from sluiceway_runtime.server.security import Security
+from sluiceway_runtime.windows import AHEAD_BYTES, window_options
 
 __all__ = ["channel_options", "open_channel"]
 
@@ -26,7 +27,7 @@ def channel_options(max_message_bytes: int) -> list[tuple[str, Any]]:
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.keepalive_time_ms", KEEPALIVE_INTERVAL_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
-        # Of the pings that measure a connection, which keep the others back.
+        # Whatever a ping is for, it keeps the others back.
         ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
@@ -37,6 +38,7 @@ def channel_options(max_message_bytes: int) -> list[tuple[str, Any]]:
         ("grpc.enable_http_proxy", 0),
         # Otherwise channels to the same address share one connection and with it one flow-control window and fate.
         ("grpc.use_local_subchannel_pool", 1),
+        *window_options(AHEAD_BYTES),
     ]
 
 

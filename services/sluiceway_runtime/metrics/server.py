@@ -51,8 +51,8 @@ ACCOUNT_WAITING = Family("sluiceway_account_waiting", "gauge", "Those that wait 
 LAG = Family(
     "sluiceway_event_loop_lag_seconds",
     "histogram",
-    "How late the server's event loop came to what was due, looked at five times a second once it is ready. While it "
-    "is late nothing is received, sent or answered.",
+    "How late the server's event loop came to what was due, looked at five times a second while there is work, and "
+    "every two seconds otherwise. While it is late nothing is received, sent or answered.",
 )
 _LAGS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 

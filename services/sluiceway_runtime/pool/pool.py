@@ -49,6 +49,7 @@ class Pool:
     Attributes:
         limits: as given.
         observer: is told of batches, if there is one.
+        able_changed: called when `able` is another.
 
     Resource handling:
         `start` and `close` belong together; `close` may be called at any time, and again. After it no process and no
@@ -83,6 +84,8 @@ class Pool:
         self._timer_at_s = 0.0
         self._startup: asyncio.Future[None] | None = None
         self._changed: asyncio.Event = asyncio.Event()
+        self._was_able = False
+        self.able_changed: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
         states = ", ".join(worker.state.value for worker in self._scheduler.workers)
@@ -209,19 +212,11 @@ class Pool:
         at_s = deadline.at_s
         items = [
             Item(
-                first_id + place,
-                request_id,
-                at_s,
-                priority,
-                group,
-                cost,
-                payload.size_bytes,
-                payload,
-                submission,
-                place,
+                first_id + place, request_id, at_s, priority, group,
+                cost, payload.size_bytes, payload, submission, place,
             )
             for place, (payload, group, cost) in enumerate(work)
-        ]
+        ]  # fmt: skip
         if self.limits.max_batch == 1:
             self._feed(events.ItemsArrived(items), events.Tick())  # a batch of one waits for nobody
             return submission
@@ -297,7 +292,7 @@ class Pool:
         finally:
             self._feeding = False
         self._changed.set()
-        self._watch_startup()
+        self._tell_changes()
         self._set_timer()
 
     def _tick(self) -> None:
@@ -320,9 +315,12 @@ class Pool:
         self._timer = self._clock.call_at(at_s, self._wake)
         self._timer_at_s = at_s
 
-    def _watch_startup(self) -> None:
+    def _tell_changes(self) -> None:
         if self._startup is not None and not self._startup.done() and self._scheduler.complete:
             self._startup.set_result(None)
+        if self.able != self._was_able:
+            self._was_able = self.able
+            self.able_changed()
 
     # Hearing of workers
 

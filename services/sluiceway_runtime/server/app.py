@@ -13,11 +13,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
-from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.config import ServerConfig, StageConfig
 from sluiceway_runtime.metrics.calls import CallMetrics
 from sluiceway_runtime.metrics.registry import AnsweringRegistry
 from sluiceway_runtime.metrics.server import LoopLag, ServerCollector, show_process
+from sluiceway_runtime.polling import leisurely_threads
 from sluiceway_runtime.pool import Placement, PoolStatistics
 from sluiceway_runtime.recorder import Recorder
 from sluiceway_runtime.server.budget import memory_budget
@@ -28,6 +28,7 @@ from sluiceway_runtime.server.interceptor import CallInterceptor
 from sluiceway_runtime.server.lifecycle import Lifecycle, State
 from sluiceway_runtime.server.listening import SharedPorts, bind, make_server
 from sluiceway_runtime.server.operations import OperationsPort
+from sluiceway_runtime.server.readiness import Readiness
 from sluiceway_runtime.server.security import Security
 from sluiceway_runtime.tracing import Tracer
 from sluiceway_runtime.watch import Sampler
@@ -39,8 +40,6 @@ __all__ = ["Server", "Service"]
 
 log = logging.getLogger(__name__)
 
-# How often the service is asked whether it can still take work; health watchers hear of a change this much later.
-READY_POLL_S = 0.2
 # What is left for gRPC itself once no call of ours is running: health watchers hold their streams open for ever.
 STOP_GRACE_S = 0.2
 
@@ -58,7 +57,8 @@ class Service(Protocol):
     - `use_tracer(tracer: Tracer) -> None`, called then, where there are traces.
     - `use_budget(budget: MemoryBudget) -> None`, called next: what it holds, it reserves there.
     - `class_of(client: str, asked: Priority) -> Priority`: the class in which a client is served that asks for one.
-    - `pool: Pool | None`, its queue and workers, once it has them: samples tell of them.
+    - `pool: Pool | None`, its queue and workers, once it has them: samples tell of them, and when it becomes able or
+      unable to work `ready` is asked anew.
     - `use_samples(sample: Callable[[], ServerSample]) -> None`, called once: a sample of the server that it is in.
     - `problems: Sequence[str]`, what is wrong and does not keep it from working; `/readyz` shows it.
     """
@@ -105,6 +105,8 @@ class Server:
         tracer: of requests, if traces are wanted. The caller closes it.
         shared: ports that it shares with a server that it replaces, or that replaces it. Where they are others than its
             own it listens there once it is ready, and at its own gRPC port as well.
+        leisure_s: by how much the timers of gRPC's threads may be late. They are started with the first server or
+            channel of a process, and are one for all.
 
     Attributes:
         waits: whether calls wait at the door for room; those of a stage are refused, and tried with another replica.
@@ -125,8 +127,10 @@ class Server:
         recorder: Recorder | None = None,
         tracer: Tracer | None = None,
         shared: SharedPorts | None = None,
+        leisure_s: float = 0.0,
     ) -> None:
         self._service = service
+        self._leisure_s = leisure_s
         self._shared = shared
         self._config = config
         self._security = security or Security()
@@ -145,7 +149,8 @@ class Server:
                 section, lambda: ([state.value for state in State], self.lifecycle.state.value), self.ready, self.budget
             )
         )
-        self._lag = LoopLag(self.registry)
+        self._readiness = Readiness(self.ready, self._announce, busy=self._was_busy, lag=LoopLag(self.registry))
+        self._calls_seen = 0
         if (use_budget := getattr(service, "use_budget", None)) is not None:
             use_budget(self.budget)
         self._door = Door(
@@ -206,13 +211,14 @@ class Server:
             self.operations_port = await self._operations.start(
                 self._config.host, self._config.operations_port, shares_port=self._shared is not None
             )
-            self._grpc = self._make_grpc([self._interceptor])
+            with leisurely_threads(self._leisure_s):
+                self._grpc = self._make_grpc([self._interceptor])
             self._to_close.push_async_callback(self._grpc.stop, STOP_GRACE_S)
             self._service.register(self._grpc)
             self._show()
             add_samples(self._grpc, self._sampler.sample)
             health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-            await self._announce(serving=False)
+            await self._announce(False)
             if self._config.reflection:
                 names = (*self._service.names, SAMPLES, health.SERVICE_NAME, reflection.SERVICE_NAME)
                 reflection.enable_server_reflection(names, self._grpc, documented_pool())
@@ -227,7 +233,9 @@ class Server:
             self.lifecycle.to(State.FAILED)
             raise
         self.lifecycle.to(State.READY)
-        self._monitor = asyncio.create_task(self._watch_readiness(), name="readiness")
+        if (pool := getattr(self._service, "pool", None)) is not None:
+            pool.able_changed = self._readiness.changed
+        self._monitor = asyncio.create_task(self._readiness.watch(), name="readiness")
         log.info("ready")
 
     async def _listen(self, server: grpc.aio.Server) -> None:
@@ -269,7 +277,7 @@ class Server:
         self._leaving = True
         if self._monitor is not None:
             self._monitor.cancel()
-        await self._announce(serving=False)
+        await self._announce(False)
         await asyncio.sleep(min(self._config.drain_notice_s, self._config.drain_grace_s))
         self.lifecycle.to(State.DRAINING)
         self._door.refuse_waiting()
@@ -327,18 +335,12 @@ class Server:
         }
         return {"memory": memory, **self._service.status()}
 
-    async def _watch_readiness(self) -> None:
-        announced = None
-        while True:
-            ready = self.ready()
-            if ready != announced:
-                announced = ready
-                await self._announce(serving=ready)
-            begun_s = monotonic()
-            await asyncio.sleep(READY_POLL_S)
-            self._lag.observe(monotonic() - begun_s - READY_POLL_S)
+    def _was_busy(self) -> bool:
+        """Whether there is work, or was since this was last asked. What comes by HTTP shows in its bytes."""
+        before, self._calls_seen = self._calls_seen, self._interceptor.begun
+        return self._interceptor.running > 0 or self.budget.used_bytes > 0 or self._calls_seen != before
 
-    async def _announce(self, *, serving: bool) -> None:
+    async def _announce(self, serving: bool) -> None:
         kinds = health_pb2.HealthCheckResponse
         state = kinds.SERVING if serving else kinds.NOT_SERVING
         for name in ("", *self._service.names):

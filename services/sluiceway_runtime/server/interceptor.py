@@ -147,6 +147,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     Servicers raise `SluicewayError`; the status, `ErrorInfo` and `RetryInfo` are made here. Anything else that they
     raise is a bug: it is logged with the request id and told to the client as INTERNAL with a fixed text.
+
+    Attributes:
+        begun: calls so far.
     """
 
     def __init__(
@@ -169,6 +172,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self.durations = Durations()
         # By method: what was wrapped, and what came of it. Servers have few methods, and the same handler each time.
         self._wrapped: dict[str, tuple[object, _Handlers]] = {}
+        self.begun = 0
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -210,6 +214,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return known[1].plain if entry.patience_s is None else known[1].watched
 
     def _begin(self, method: str, metadata: Mapping[str, Any]) -> _Call:
+        self.begun += 1
         self._running += 1
         self._idle.clear()
         call = _Call(self, method, self._recorder.calls.begin())

@@ -14,12 +14,14 @@ import grpc.aio
 
 from sluiceway_runtime.config import ServerConfig
 from sluiceway_runtime.errors import StartupError
+from sluiceway_runtime.windows import AHEAD_BYTES, window_options
 
 __all__ = ["SharedPorts", "bind", "make_server"]
 
 # Below the interval of `calling.channel`: a Python server otherwise ends connections with `too_many_pings`.
 MIN_PING_INTERVAL_MS = 5_000
-# Of a request, what a client may send before the server asks for it. A larger one costs a round trip more.
+# Of a request, what a client may send before the server asks for it. A larger one costs a round trip more. Where calls
+# wait, what they send is here although nobody has asked for it.
 UNASKED_BYTES = 512 * 2**10
 # Calls that have come and that Python has not looked at yet, those whose clients have left among them. Further ones are
 # ended by gRPC itself, as CANCELLED, which nobody asked for. Unless told otherwise it does so by chance from 1,000 on:
@@ -67,9 +69,6 @@ def make_server(
         waits: whether calls wait at its door, with what they may send without being asked.
         shares_port: whether another server that says so as well may listen at the same address.
     """
-    # Otherwise the window follows the speed of the connection, up to a gigabyte for each call, and what calls that wait
-    # at the door send is here although nobody has asked for it. Where none waits, large messages travel faster so.
-    windows = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", UNASKED_BYTES)]
     age = config.max_connection_age_s
     # Calls that run on it go on for as long as they take: gRPC's own grace has no end.
     ages = [("grpc.max_connection_age_ms", int(age * 1000))] if age is not None else []
@@ -86,7 +85,7 @@ def make_server(
             ("grpc.server.max_pending_requests", MOST_UNSEEN_CALLS),
             ("grpc.server.max_pending_requests_hard_limit", MOST_UNSEEN_CALLS),
             ("grpc.server_max_unrequested_time_in_server", LONGEST_UNSEEN_S),
-            *(windows if waits else []),
+            *window_options(UNASKED_BYTES if waits else AHEAD_BYTES),
             *ages,
         ],
     )

@@ -21,9 +21,12 @@ _OPTIONS: tuple[tuple[str, int | str], ...] = (
     # A cluster that is just starting should be found within a second, not after a minute of back-off.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),
+    # What a server may send before it is asked for. Otherwise the window follows the speed of the connection, and to
+    # find that out each message costs a ping and its answer, which wake both sides.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 4 * 2**20),
     # A machine that vanished says nothing, and calls without a deadline, as those of `process_many`, would wait on.
-    # The ping that measures the connection keeps others back, so it has a limit as well. All of them are long, because
-    # on a slow line a ping stands behind the images that are being sent.
+    # These are long, because on a slow line a ping stands behind the images that are being sent.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 30_000),
     ("grpc.http2.ping_timeout_ms", 60_000),

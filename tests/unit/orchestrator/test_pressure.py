@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 
 import pytest
 from sluiceway_orchestrator.scaler.reading import Reading, joined
@@ -29,6 +30,7 @@ class Stage:
     def __init__(self, *replicas: Replica) -> None:
         self.replicas = replicas
         self.waits = Waits()
+        self.pressed: Callable[[], None] = lambda: None
 
 
 def fed(pressure: Pressure, begin_s: float, waits_s: list[float]) -> float:
@@ -88,6 +90,37 @@ async def test_sampled_again_and_again_until_it_is_closed(monkeypatch: pytest.Mo
     value_s = pressures.of("words")
     await asyncio.sleep(0.05)
     assert pressures.of("words") == value_s
+
+
+async def test_nothing_is_looked_at_while_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SAMPLE_S", 0.001)
+    stage = Stage()
+    pressures = Pressures([stage])
+    looks = 0
+    sample = pressures.sample
+
+    def counted(now_s: float) -> bool:
+        nonlocal looks
+        looks += 1
+        return sample(now_s)
+
+    monkeypatch.setattr(pressures, "sample", counted)
+    pressures.start()
+    await asyncio.sleep(0.1)
+    assert looks == 1
+    waiting = stage.waits.begin(monotonic() - 5.0)
+    stage.pressed()
+    async with asyncio.timeout(20):
+        while looks < 10:
+            await asyncio.sleep(0.001)
+    stage.waits.end(waiting, monotonic())
+    await asyncio.sleep(0.1)
+    seen, value_s = looks, pressures.of("words")
+    await asyncio.sleep(0.1)
+    assert looks == seen
+    # It is forgotten as slowly as ever.
+    assert 0 < pressures.of("words") < value_s
+    await pressures.close()
 
 
 def test_orchestrators_together_know_the_worst() -> None:
