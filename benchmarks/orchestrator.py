@@ -27,10 +27,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
+
 import grpc
 import grpc.aio
 import psutil
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from ports import free_ports
 
 from sluiceway.common.v1 import crop_pb2, model_pb2, value_pb2
 from sluiceway.detection.v1 import detection_pb2, detection_pb2_grpc
@@ -221,7 +224,8 @@ def orchestrator(
     variables: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[psutil.Process, str]]:
     """The real server, as `sluiceway serve orchestrator` runs it, with `more` settings and variables."""
-    port = free_port()
+    # Told beforehand, as it may be one that logs nothing.
+    [port] = free_ports(1)
     with tempfile.TemporaryDirectory() as folder:
         settings = {"port": port, "operations_port": 0, "detection": detection, "recognition": recognition}
         settings |= dict(more or {})
@@ -234,14 +238,6 @@ def orchestrator(
         finally:
             started.terminate()
             started.wait()
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # The client.

@@ -23,10 +23,8 @@ import json
 import math
 import os
 import random
-import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -38,6 +36,7 @@ import grpc
 import grpc.aio
 import numpy as np
 from sluiceway_detection.types import ImageBgr, Region
+from support.stage_process import ANY_PORT, LOG_TAIL, StageProcess
 
 from sluiceway.common.v1 import model_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
@@ -83,21 +82,18 @@ class SleepingDetector:
 
 
 @contextmanager
-def server(name: str, folder: str, environment: dict[str, str], **settings: object) -> Iterator[str]:
+def server(name: str, environment: dict[str, str], **settings: object) -> Iterator[str]:
     """A server as `sluiceway serve` runs it; gives its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    values = {"port": port, "operations_port": 0, **settings}
-    options = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
-    started = subprocess.Popen(
-        [sys.executable, "-m", f"sluiceway_{name}", *options], cwd=folder, env=os.environ | environment
-    )
+    options = [part for key, value in (ANY_PORT | settings).items() for part in ("--set", f"{key}={value}")]
+    process = StageProcess(name)
     try:
-        yield f"127.0.0.1:{port}"
+        process.start([sys.executable, "-m", f"sluiceway_{name}", *options], os.environ | environment)
+        yield process.address
+    except Exception:
+        print(process.log[-LOG_TAIL:], file=sys.stderr, flush=True)
+        raise
     finally:
-        started.terminate()
-        started.wait()
+        process.stop()
 
 
 @contextmanager
@@ -249,13 +245,12 @@ async def measure(workers: int, rounds: int, requests: int, per_s: float, spread
     beside_bulk: list[tuple[float, float]] = []
     busy: list[float] = []
     with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
         detector = f"{Path(__file__).stem}:{SleepingDetector.__name__}"
-        detection = stack.enter_context(server("detection", folder, environment, detector=detector, workers=workers))
+        detection = stack.enter_context(server("detection", environment, detector=detector, workers=workers))
         # Nobody serves recognition: jobs end after detection.
         settings = {"detection": detection, "recognition": "127.0.0.1:9"}
         without_http = {"SLUICEWAY_ORCHESTRATOR__HTTP__ENABLED": "false"}
-        address = stack.enter_context(server("orchestrator", folder, without_http, **settings))
+        address = stack.enter_context(server("orchestrator", without_http, **settings))
         async with grpc.aio.insecure_channel(address) as channel:
             stub = pipeline_pb2_grpc.PipelineServiceStub(channel)
             await wait_until_served(stub)

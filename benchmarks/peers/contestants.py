@@ -12,12 +12,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
+
+from ports import free_ports
 from sluiceway_runtime import weights
 from sluiceway_runtime.weights.download import download_wheel
 
 from benchmarks.accuracy.contestants import turboocr_files
 from benchmarks.peers import wires
-from benchmarks.peers.hosting import Program, Running, StartFault, free_port, host_ours, host_peer
+from benchmarks.peers.hosting import Program, Running, StartFault, host_ours, host_peer
 from benchmarks.peers.serving.settings import Settings
 from benchmarks.peers.wires import Wire
 from benchmarks.support.environments import environment, shared
@@ -30,6 +33,8 @@ OURS = "sluiceway"
 ENGINE = ("openvino", "opencv-python-headless", "numpy", "pydantic", "PyYAML", "threadpoolctl", "pillow")
 # Requests that may wait, a worker: some two seconds of work. Longer queues only make all answers late.
 QUEUE = 16
+# What may be expected of a request when it is accepted, likewise.
+BOUND_MS = 400
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,7 @@ class Contestant:
             own["SLUICEWAY_DETECTION__MODEL"] = place.detector
             own["SLUICEWAY_RECOGNITION__MODELS"] = f'["{place.recogniser}"]'
         own["SLUICEWAY_RECOGNITION__DEVICE"] = place.device
+        own["SLUICEWAY_ORCHESTRATOR__LATENCY_BOUND_MS"] = str(BOUND_MS)
         if not place.on_gpu:
             own |= {"SLUICEWAY_RECOGNITION__WORKERS": str(workers), "SLUICEWAY_RECOGNITION__THREADS_PER_WORKER": "1"}
         return own
@@ -148,7 +154,7 @@ class Contestant:
         elif self.engine == "turboocr":
             files = turboocr_files(place.work)
         return Settings(
-            port=free_port(),
+            port=free_ports(1)[0],
             workers=workers,
             engine=self.engine,
             detector=detector,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -24,7 +23,7 @@ from sluiceway.bench.outcome import OK, TIMED_OUT, Answer
 from sluiceway.client.connection import Connection
 from sluiceway.errors import QueueFull
 
-__all__ = ["REFUSED", "Program", "Running", "StartFault", "free_port", "host_ours", "host_peer"]
+__all__ = ["REFUSED", "Program", "Running", "StartFault", "host_ours", "host_peer"]
 
 REFUSED = "refused"
 # What servers answer that take no more: too many requests, and unavailable.
@@ -152,13 +151,6 @@ async def host_peer(program: Program, wire: Wire, images: Sequence[bytes]) -> As
                 yield Running(send, [wire.texts(body) for _, body in answers], [process.pid])
         finally:
             await _end(process)
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def _wait_until_it_answers(

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from contestant import Contestant, cpu_seconds
-from stage_process import StageProcess, environment, pss_bytes
+from stage_process import ANY_PORT, StageProcess, environment, pss_bytes
 
 __all__ = ["DetectionServer"]
 
@@ -42,16 +42,15 @@ class DetectionServer:
         self, settings: Mapping[str, Any], image: Path, *, prefix: Sequence[str] = (), start_timeout_s: float = 120.0
     ) -> None:
         self._process = process = StageProcess("detection")
-        values = {"port": process.port, "operations_port": process.operations_port}
-        values |= {"drain_notice_s": 0, "drain_grace_s": 2, "start_timeout_s": start_timeout_s} | dict(settings)
-        self.address = process.address
+        own = ANY_PORT | {"drain_notice_s": 0, "drain_grace_s": 2, "start_timeout_s": start_timeout_s}
         self.variables = environment(process.folder) | {
             f"SLUICEWAY_DETECTION__{key}".upper(): value if isinstance(value, str) else json.dumps(value)
-            for key, value in values.items()
+            for key, value in (own | dict(settings)).items()
         }
         self._start_timeout_s = start_timeout_s
         self.start_s = 0.0
         process.start([*prefix, sys.executable, "-m", "sluiceway_detection"], self.variables)
+        self.address = process.address
         # The client is outside of any limit that is put on the server.
         command = [sys.executable, str(SUPPORT / "detection_load.py"), self.address, str(image)]
         self._client = Contestant(command, self.variables, start_timeout_s=CLIENT_TIMEOUT_S)

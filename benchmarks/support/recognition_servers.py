@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from stage_process import LOG_TAIL, StageProcess, environment
+from stage_process import ANY_PORT, LOG_TAIL, StageProcess, environment
 
 __all__ = ["INSTANT", "Server"]
 
@@ -31,7 +31,6 @@ class Server:
         progress: is told what it logs last, every few seconds until it is READY.
 
     Attributes:
-        address: of its gRPC port.
         start_s: how long it took to be READY.
 
     Resource handling:
@@ -56,8 +55,12 @@ class Server:
         self._timeout_s = start_timeout_s
         self._settings = {"device": json.dumps(device), "start_timeout_s": str(start_timeout_s), **(settings or {})}
         self._process = StageProcess("recognition")
-        self.address = self._process.address
         self.start_s = 0.0
+
+    @property
+    def address(self) -> str:
+        """Of its gRPC port."""
+        return self._process.address
 
     @property
     def pid(self) -> int:
@@ -100,8 +103,8 @@ class Server:
     def _start(self) -> None:
         process = self._process
         configuration = process.folder / "sluiceway.toml"
-        ports = {"port": str(process.port), "operations_port": str(process.operations_port), "drain_notice_s": "0"}
-        lines = ["[recognition]", *(f"{key} = {value}" for key, value in (ports | self._settings).items())]
+        own = ANY_PORT | {"drain_notice_s": 0}
+        lines = ["[recognition]", *(f"{key} = {value}" for key, value in (own | self._settings).items())]
         for model in self._models:
             table = {"name": model} if isinstance(model, str) else model
             lines += ["[[recognition.models]]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import socket
+import re
 import subprocess
 import tempfile
 import time
@@ -15,10 +15,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["LOG_TAIL", "StageProcess", "environment", "pss_bytes"]
+__all__ = ["ANY_PORT", "LOG_TAIL", "StageProcess", "environment", "pss_bytes"]
 
 ROOT = Path(__file__).parents[2]
 SOURCES = (ROOT, ROOT / "services", ROOT / "orchestrator", Path(__file__).parent)
+# Each server finds its ports by itself: whoever looked for free ones could only hope that they stay so.
+ANY_PORT = {"port": 0, "operations_port": 0}
+LISTENING = re.compile(r"listening on \S+:(\d+), operations on (\d+)")
+# It listens before it loads anything.
+LISTEN_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
 # The end of the log that is shown when a server fails.
 LOG_TAIL = 4000
@@ -49,23 +54,18 @@ class StageProcess:
 
     Attributes:
         folder: that it runs in; gone after `stop`.
-        port: for gRPC.
-        operations_port: for what operators ask.
-        address: of its gRPC port, on loopback.
     """
 
     def __init__(self, name: str) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix=f"bench-{name}-")
         self.folder = Path(self._temporary.name)
-        with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
-            self.port, self.operations_port = first.getsockname()[1], second.getsockname()[1]
-        self.address = f"127.0.0.1:{self.port}"
+        self._ports: tuple[int, int] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._lifeline = -1
         self._begun_s = 0.0
 
     def start(self, command: Sequence[str], variables: Mapping[str, str]) -> None:
-        """Run a command that serves on the two ports; returns at once."""
+        """Run a command that serves on ports of its own choice, `ANY_PORT`, and logs them; returns at once."""
         ours, self._lifeline = os.pipe()
         self._begun_s = time.monotonic()
         try:
@@ -82,6 +82,18 @@ class StageProcess:
         """Of the front."""
         assert self._process is not None, "not started"
         return self._process.pid
+
+    @property
+    def address(self) -> str:
+        """Of its gRPC port, on loopback; waits until it listens.
+
+        Raises:
+            SystemExit: it has ended, or does not listen in time; with the end of its log.
+        """
+        while (ports := self._listening()) is None:
+            self._require_running(LISTEN_TIMEOUT_S, "does not listen")
+            time.sleep(0.02)
+        return f"127.0.0.1:{ports[0]}"
 
     @property
     def age_s(self) -> float:
@@ -106,23 +118,34 @@ class StageProcess:
         Raises:
             SystemExit: it has ended, or is older than it may be; with the end of its log.
         """
-        assert self._process is not None, "not started"
         if self.get("/readyz") is not None:
             return True
-        if (code := self._process.poll()) is not None:
-            raise SystemExit(f"the server ended with {code}:\n{self.log[-LOG_TAIL:]}")
-        if self.age_s > within_s:
-            raise SystemExit(f"the server is not ready after {within_s:.0f} s:\n{self.log[-LOG_TAIL:]}")
+        self._require_running(within_s, "is not ready")
         return False
 
     def get(self, path: str) -> str | None:
         """A page of the operations port, None where there is none."""
+        if (ports := self._listening()) is None:
+            return None
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.operations_port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{ports[1]}{path}", timeout=5) as answer:
                 text: str = answer.read().decode()
                 return text
         except (OSError, urllib.error.HTTPError):
             return None
+
+    def _listening(self) -> tuple[int, int] | None:
+        """Its ports, for gRPC and for operators, once it has told them."""
+        if self._ports is None and (told := LISTENING.search(self.log)):
+            self._ports = int(told[1]), int(told[2])
+        return self._ports
+
+    def _require_running(self, within_s: float, what: str) -> None:
+        assert self._process is not None, "not started"
+        if (code := self._process.poll()) is not None:
+            raise SystemExit(f"the server ended with {code}:\n{self.log[-LOG_TAIL:]}")
+        if self.age_s > within_s:
+            raise SystemExit(f"the server {what} after {within_s:.0f} s:\n{self.log[-LOG_TAIL:]}")
 
     def stop(self) -> None:
         """Stop it and, if need be, kill it; its workers end with it."""

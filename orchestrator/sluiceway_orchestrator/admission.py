@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Hashable
+from math import inf
 
 from sluiceway_runtime.errors import QueueFull
 from sluiceway_runtime.priority import Priority
@@ -69,17 +70,21 @@ class Admission:
     The expected time of a new source is that of everything before it, itself included, at the present throughput
     (Little's law), whichever stage is the narrow one. Before it is what is of a higher class, and within its class its
     fair share: as many sources of each other client as its own client has.
+
+    Args:
+        longest_s: what is expected to take longer is refused whatever its deadline, except bulk work; None for none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, longest_s: float | None = None) -> None:
         self.throughput = Throughput()
+        self._longest_s = longest_s
         self._counts: tuple[Counter[Hashable], ...] = tuple(Counter() for _ in Priority)
 
     def __repr__(self) -> str:
         return f"<Admission sources={[count.total() for count in self._counts]}>"
 
     def check(self, client: Hashable, priority: Priority, remaining_s: float, now_s: float, *, busy: bool) -> None:
-        """Refuse a job whose first source would not be done in time.
+        """Refuse a job whose first source would not be done in time, or would take longer than anything should here.
 
         Args:
             client: whose job it is.
@@ -97,10 +102,15 @@ class Admission:
         if per_s is None:
             return
         expected_s = (self._ahead(client, priority) + 1) / per_s
-        excess_s = expected_s - SHARE * remaining_s
+        in_time_s = SHARE * remaining_s
+        # Bulk work is there to wait.
+        longest_s = inf if self._longest_s is None or priority is Priority.BULK else self._longest_s
+        excess_s = expected_s - min(in_time_s, longest_s)
         if excess_s > 0:
             raise QueueFull(
-                "the wait would outlast the deadline",
+                "the wait would outlast the deadline"
+                if in_time_s <= longest_s
+                else "it would take longer than latency_bound_ms allows",
                 metadata={"expected_ms": str(round(expected_s * 1000))},
                 retry_after_s=min(max(excess_s, SHORTEST_RETRY_S), LONGEST_RETRY_S),
             )

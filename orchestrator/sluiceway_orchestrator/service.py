@@ -154,6 +154,7 @@ class OrchestratorService:
             budget=budget,
             max_crops_per_call=config.max_crops_per_call,
             saturated=self._is_saturated,
+            longest_s=None if config.latency_bound_ms is None else config.latency_bound_ms / 1000,
             jobs=self.story_log,
         )
         self._jobs = Jobs(config, self.executor, budget)

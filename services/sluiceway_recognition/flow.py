@@ -92,7 +92,11 @@ async def recognise(
     loop = asyncio.get_running_loop()
     next_s = math.inf if whole else 0.0  # when the next ones may be sent
     ready = [CropResult(crop_id, work) for crop_id, work in crops if not isinstance(work, Work)]
-    waiting = [(crop_id, work) for crop_id, work in crops if isinstance(work, Work)]
+    # The widest first: those of about the same width then come to a worker together, which computes narrow ones eight
+    # at a time, and what is left for the end is short.
+    waiting = sorted(
+        [(crop_id, work) for crop_id, work in crops if isinstance(work, Work)], key=lambda crop: -crop[1].cost
+    )
     flow = _Flow(pool, request_id, deadline, priority)
     try:
         while waiting or flow.running or ready:

@@ -12,12 +12,13 @@ from typing import Any
 import grpc
 import pytest
 from PIL import Image
+from ports import free_ports
 
 from sluiceway.client.convert.response import _outline
 from sluiceway.common.v1 import crop_pb2, geometry_pb2
 from sluiceway.detection.v1 import detection_pb2, detection_pb2_grpc
 from sluiceway.recognition.v1 import recognition_pb2, recognition_pb2_grpc
-from tests.e2e.conftest import COMMAND, Starter, free_ports
+from tests.e2e.conftest import COMMAND, Starter
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(300)]
 

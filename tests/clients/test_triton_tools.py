@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from ports import free_ports
 
 from sluiceway import Client
 from tests.clients.test_triton import PYTHON
-from tests.e2e.conftest import COMMAND, Starter, free_ports
+from tests.e2e.conftest import COMMAND, Starter
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(300)]
 

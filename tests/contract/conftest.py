@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from pool_bench import KINDS, Bench
 
 
 @pytest.fixture(params=list(KINDS))
-async def bench(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     bench = Bench(request.param)
     yield bench
     for pool in bench.pools:

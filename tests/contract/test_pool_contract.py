@@ -6,7 +6,7 @@ import asyncio
 import time
 
 import pytest
-from pool_bench import submit, until
+from pool_bench import submit
 from sluiceway_runtime.errors import (
     DeadlineExceeded,
     InvalidImage,
@@ -20,6 +20,7 @@ from sluiceway_runtime.pool import (
     Payload,
     Priority,
 )
+from waiting import until
 
 
 async def test_an_item_comes_back_with_its_times_and_its_worker(bench):

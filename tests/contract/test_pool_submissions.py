@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from pool_bench import submit, until
+from pool_bench import submit
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import (
     InvalidImage,
@@ -20,6 +20,7 @@ from sluiceway_runtime.pool import (
     Submission,
     Work,
 )
+from waiting import until
 
 
 class Group:

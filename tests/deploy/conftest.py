@@ -15,6 +15,7 @@ from typing import Any
 import docker
 import pytest
 from sluiceway_runtime.weights import pull_samples
+from waiting import wait_until
 
 from sluiceway.client import AsyncClient, Result, RetryPolicy, Tls
 from sluiceway.errors import SluicewayError
@@ -120,10 +121,7 @@ def wait_for(what: str, condition: Callable[[], Any], timeout_s: float, every_s:
         AssertionError: it did not in time.
     """
     begin = time.monotonic()
-    while not condition():
-        waited_s = time.monotonic() - begin
-        assert waited_s < timeout_s, f"no {what} within {timeout_s:g} s"
-        time.sleep(every_s)
+    wait_until(condition, what=what, within_s=timeout_s, every_s=every_s)
     return time.monotonic() - begin
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from ports import free_ports
 
 from tests.docs.blocks import ROOT
-from tests.e2e.conftest import free_ports
 
 # What the documents say, and the port that stands for it here: others may have a cluster on this machine.
 PORTS = ("50051", "50052", "50053", "8080", "9051", "9052", "9053")

@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 import pytest
-from server_processes import free_ports
+from ports import free_ports
 
 HERE = Path(__file__).parent
 START_TIMEOUT_S = 240

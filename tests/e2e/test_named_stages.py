@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
-from server_processes import free_ports
+from ports import free_ports
+from waiting import wait_until
 
 from sluiceway import Client
 
@@ -32,13 +31,6 @@ steps = [
 ]
 """
 ONE_WORKER = {"SLUICEWAY_DETECTION__WORKERS": "1", "SLUICEWAY_RECOGNITION__WORKERS": "1"}
-
-
-def eventually(condition: Callable[[], bool], timeout_s: float = 60) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
 
 
 def of_stage(up: Any, name: str) -> psutil.Process | None:
@@ -74,7 +66,7 @@ def test_a_third_stage_by_configuration_alone(start_up: Any, samples: Path, tmp_
     first = of_stage(up, "lines")
     assert first is not None
     first.kill()
-    eventually(lambda: sum("lines" in line and "ready (" in line for line in up.lines) == 2)
+    wait_until(lambda: sum("lines" in line and "ready (" in line for line in up.lines) == 2)
     with Client(up.address) as client:
         assert client.process(samples / "page.png").ok
 

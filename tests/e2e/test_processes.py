@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from waiting import wait_until
 
 from sluiceway import Client
 
@@ -21,13 +21,6 @@ READY_WITHIN_S = 10.0
 # slower by as much as this import takes longer than the half second of the machine that the bound was set on.
 IMPORT = "import numpy, cv2, openvino, grpc, aiohttp, pydantic"
 IMPORT_S = 0.5
-
-
-def eventually(condition: Callable[[], bool], timeout_s: float = 20) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
 
 
 def alive(family: list[psutil.Process]) -> list[psutil.Process]:
@@ -81,7 +74,7 @@ def test_nothing_is_left(number: signal.Signals, start_up: Any, samples: Path) -
     assert code == (0 if number != signal.SIGKILL else -signal.SIGKILL)
     if number == signal.SIGKILL:
         # Nobody is left who could wait for them: they notice by themselves.
-        eventually(lambda: not alive(family))
+        wait_until(lambda: not alive(family))
     assert alive(family) == []
     assert [path for path in memory if Path(path).exists()] == []
     # Others may have been given the same ports since: only sockets of this family, or of nobody, count.
@@ -112,7 +105,7 @@ def test_a_server_that_is_killed_is_replaced_and_work_goes_on(start_up: Any, sam
     up = start_up()
     old = up.servers()["recognition"]
     old.kill()
-    eventually(lambda: (found := up.servers().get("recognition")) is not None and found.pid != old.pid)
+    wait_until(lambda: (found := up.servers().get("recognition")) is not None and found.pid != old.pid)
     with Client(up.address, timeout_s=60) as client:
         result = client.process(samples / "page.png")
     assert len(result.text.split()) >= 40

@@ -20,8 +20,8 @@ import numpy as np
 import psutil
 import pytest
 from onnx_files import save_classifier
-from server_processes import wait_until
 from sluiceway_orchestrator.testing.cluster import account
+from waiting import until, wait_until
 from yolo_graphs import bright_blocks
 
 from sluiceway.detection.v1 import detection_pb2, detection_pb2_grpc
@@ -89,9 +89,7 @@ class Load:
 
     async def more(self, count: int) -> None:
         goal = len(self.answers) + count
-        async with asyncio.timeout(120):
-            while len(self.answers) < goal:
-                await asyncio.sleep(0.01)
+        await until(lambda: len(self.answers) >= goal, within_s=120)
 
     def digests(self, since_s: float = 0.0, until_s: float = float("inf")) -> set[frozenset[str]]:
         return {digests for asked_s, digests in self.answers if since_s <= asked_s < until_s}

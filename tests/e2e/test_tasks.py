@@ -16,7 +16,7 @@ import pytest
 from foreign_readers import ForeignReader
 from onnx_files import save_classifier
 from PIL import Image
-from server_processes import free_ports
+from ports import free_ports
 from task_graphs import classic, save_detector
 
 from sluiceway import Client, draw

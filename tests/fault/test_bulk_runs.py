@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 from ledger_models import draw
 from pseudo_terminal import COMMAND
-from server_processes import Fleet, Member, wait_until
+from server_processes import Fleet, Member
+from waiting import wait_until
 
 from sluiceway import Client, errors
 
@@ -76,7 +77,7 @@ def test_a_run_outlasts_an_orchestrator_that_is_killed_and_comes_back(tmp_path: 
     with Fleet(tmp_path) as fleet:
         *_, orchestrator = fleet.cluster()
         run = Run(tmp_path / "scans", "--address", orchestrator.address, results=tmp_path / "results.ndjson")
-        wait_until(lambda: len(run.lines) >= 20, 60)
+        wait_until(lambda: len(run.lines) >= 20)
         restart(orchestrator)
         assert run.wait() == 0, run.said
         found = run.objects()
@@ -127,7 +128,7 @@ def test_every_image_has_a_line_though_the_cluster_never_comes_back(tmp_path: Pa
         where = [tmp_path / "scans", "--address", orchestrator.address]
         # Nobody is asked for more than a window of images before the first are written: with one, some are left.
         run = Run(*where, "--patience", 2, "--in-flight", 1, results=tmp_path / "results.ndjson")
-        wait_until(lambda: len(run.lines) >= 3, 60)
+        wait_until(lambda: len(run.lines) >= 3)
         orchestrator.kill(signal.SIGKILL)
         orchestrator.process.wait()
         assert run.wait() == 1, run.said
@@ -171,7 +172,7 @@ def test_a_missing_stage_is_told_at_once_and_is_the_reason_in_the_end(tmp_path: 
         settings = {"DETECTION": detection.address, "RECOGNITION": "127.0.0.1:9", "DEFAULT_DEADLINE_S": "8"}
         orchestrator = fleet.add("orchestrator", settings).start()
         run = Run(path, "--address", orchestrator.address, results=tmp_path / "results.ndjson")
-        wait_until(lambda: "no replica of recognition takes work; waiting" in run.said, 30)
+        wait_until(lambda: "no replica of recognition takes work; waiting" in run.said, state=lambda: run.said)
         assert run.process.poll() is None, "it was told before anything was over"
         assert run.wait(60) == 1, run.said
         [item] = run.objects()
@@ -183,7 +184,7 @@ def test_a_missing_stage_is_told_at_once_and_is_the_reason_in_the_end(tmp_path: 
 def test_an_address_without_a_server_is_told_at_once(tmp_path: Path) -> None:
     [path] = images(tmp_path / "scans", 1)
     run = Run(path, "--address", "127.0.0.1:1", "--patience", 20, results=tmp_path / "results.ndjson")
-    wait_until(lambda: "cannot reach 127.0.0.1:1" in run.said, 15)
+    wait_until(lambda: "cannot reach 127.0.0.1:1" in run.said, state=lambda: run.said, within_s=15)
     assert run.process.poll() is None, "it was told before anything was over"
     assert run.wait(60) == 1
     assert [item["status"] for item in run.objects()] == ["failed"]
@@ -208,7 +209,7 @@ def test_large_files_and_pipes_end_nothing_but_themselves(tmp_path: Path) -> Non
 def test_a_run_that_waits_for_a_pipe_ends_by_a_signal(numbers: Sequence[signal.Signals], tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     run = Run(tmp_path / "pipe.png", "--address", "127.0.0.1:1", results=tmp_path / "results.ndjson")
-    wait_until(lambda: "cannot reach" in run.said, 30)
+    wait_until(lambda: "cannot reach" in run.said, state=lambda: run.said)
     for number in numbers:
         run.process.send_signal(number)
     assert run.wait(20) == 130
@@ -233,7 +234,7 @@ def test_a_run_whose_reader_does_not_read_ends_by_a_signal(tmp_path: Path) -> No
         run = subprocess.Popen(command, stdout=writing, stderr=subprocess.DEVNULL)
         os.close(writing)
         try:
-            wait_until(is_full, 60)
+            wait_until(is_full)
             run.send_signal(signal.SIGINT)
             assert run.wait(20) == 130
         finally:

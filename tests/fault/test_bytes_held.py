@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 import pytest
 from sluiceway_orchestrator.testing import picture
+from waiting import until
 
 from sluiceway.client import AsyncClient
 from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
@@ -42,12 +43,7 @@ class Probe:
                     self.most[name] = max(value, self.most.get(name, value))
 
     async def until(self, holds: Callable[[dict[str, Any]], bool], within_s: float = 60) -> None:
-        try:
-            async with asyncio.timeout(within_s):
-                while not holds(self.facts):
-                    await asyncio.sleep(0.02)
-        except TimeoutError:
-            pytest.fail(f"it never came: {self.facts}")
+        await until(lambda: holds(self.facts), state=lambda: self.facts, within_s=within_s)
 
 
 @asynccontextmanager

@@ -12,7 +12,8 @@ from time import monotonic
 import pytest
 from ledger_client import Answer, Caller, Load, calling
 from ledger_models import draw
-from server_processes import Fleet, is_running, wait_until
+from server_processes import Fleet, is_running
+from waiting import until, wait_until
 
 from sluiceway import AsyncClient
 from sluiceway.client.patience import RetryPolicy
@@ -116,9 +117,7 @@ class LibraryLoad:
 
     async def more(self, count: int) -> None:
         goal = self.right + count
-        async with asyncio.timeout(60):
-            while self.right < goal:
-                await asyncio.sleep(0.01)
+        await until(lambda: self.right >= goal)
 
     async def end(self) -> None:
         self._running = False

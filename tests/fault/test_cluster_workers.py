@@ -14,7 +14,8 @@ import psutil
 import pytest
 from ledger_client import Answer, Caller, Load, calling
 from ledger_models import Deed
-from server_processes import SUPPORT, Fleet, Member, is_running, wait_until
+from server_processes import SUPPORT, Fleet, Member, is_running
+from waiting import wait_until
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -41,11 +42,11 @@ def still_whole(servers: Servers) -> Iterator[None]:
         member.remember()
     yield
     for name in STAGES:
-        wait_until(lambda: ready_workers(servers[name]) == 2, what=f"{name} has not got its workers back")  # noqa: B023
+        wait_until(lambda: ready_workers(servers[name]) == 2, what=f"{name} has its workers back")  # noqa: B023
     for name, front in fronts.items():
         assert front == servers[name].front
         # Connections of this test's client close a moment after it.
-        wait_until(lambda: front.num_fds() <= before[name] + 2, what=f"{name} left descriptors open")  # noqa: B023
+        wait_until(lambda: front.num_fds() <= before[name] + 2, what=f"{name} has closed its descriptors")  # noqa: B023
 
 
 def ready_workers(member: Member) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from sluiceway_detection.service import DetectionService
 from sluiceway_runtime.server.app import Server
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.security import Security
+from waiting import until
 
 from sluiceway.common.v1 import crop_pb2
 from sluiceway.detection.v1 import detection_pb2 as pb
@@ -70,9 +70,7 @@ async def test_crops_of_a_caller_that_leaves_are_not_computed() -> None:
             slow = [crop_pb2.Crop(id=n, encoded=draw(n, deed=Deed.SLOW, argument=500)) for n in range(20)]
             call = stub.Detect(pb.DetectRequest(crops=slow))
             pool = server._service.pool  # type: ignore[attr-defined]
-            async with asyncio.timeout(20):
-                while pool.load().running == 0:
-                    await asyncio.sleep(0.01)
+            await until(lambda: pool.load().running != 0)
             call.cancel()
             # Ten seconds of work were waiting before this one.
             answer = await stub.Detect(pb.DetectRequest(crops=[crop(1)]), timeout=5)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, picture
+from waiting import until
 
 from sluiceway.pipeline.v1 import pipeline_pb2
 
@@ -52,8 +53,7 @@ async def test_eight_fronts_share_the_crops_and_one_may_be_lost() -> None:
         for front in fronts:
             front.seen.clear()
         reading = asyncio.create_task(read(cluster, range(SOURCES, 2 * SOURCES)))
-        while fronts[0].seen.total() < SOURCES // FRONTS:
-            await asyncio.sleep(0.005)
+        await until(lambda: fronts[0].seen.total() >= SOURCES // FRONTS, every_s=0.005)
         await cluster.recognition[0].stop()
         await reading
         shares = [front.seen.total() for front in fronts[1:]]

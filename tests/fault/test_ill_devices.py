@@ -11,7 +11,8 @@ import grpc.aio
 import pytest
 from ledger_client import OPTIONS, Caller, Load, calling
 from ledger_models import draw
-from server_processes import Fleet, Member, wait_until
+from server_processes import Fleet, Member
+from waiting import wait_until
 
 from sluiceway.detection.v1 import detection_pb2, detection_pb2_grpc
 

@@ -20,7 +20,8 @@ import psutil
 import pytest
 from ledger_client import OPTIONS, Answer, Load, calling
 from ledger_models import Deed
-from server_processes import Fleet, wait_until
+from server_processes import Fleet
+from waiting import wait_until
 
 from sluiceway.detection.v1 import detection_pb2, detection_pb2_grpc
 

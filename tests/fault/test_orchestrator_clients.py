@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable
-from time import monotonic
+from collections.abc import AsyncIterator
 
 import grpc
 import grpc.aio
@@ -13,22 +12,13 @@ import psutil
 import pytest
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, picture
 from sluiceway_orchestrator.testing.cluster import account
+from waiting import until
 
 from sluiceway.common.v1 import model_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
 
 Source = pipeline_pb2.Source
 Request = pipeline_pb2.ProcessRequest
-
-
-async def until(condition: Callable[[], bool], within_s: float = 30.0) -> int:
-    """Wait for a condition; returns how many times it was looked for in vain."""
-    started_s, looks = monotonic(), 0
-    while not condition():
-        assert monotonic() - started_s < within_s, "did not happen in time"
-        looks += 1
-        await asyncio.sleep(0.01)
-    return looks
 
 
 async def forever(*_: int) -> None:
@@ -53,8 +43,15 @@ async def test_cancelling_reaches_detection_and_recognition_within_a_second() ->
         for call in calls:
             call.cancel()
         # In looks of 10 ms and not by the clock: a machine that stands still for a second looks no more often.
-        looks = await until(lambda: detector.running == 0 and reader.running == 0)
-        assert looks <= 100
+        looks = 0
+
+        def is_quiet() -> bool:
+            nonlocal looks
+            looks += 1
+            return detector.running == 0 and reader.running == 0
+
+        await until(is_quiet)
+        assert looks <= 101
         assert detector.cancelled == 250
         assert reader.cancelled == 250
         await asyncio.gather(*readers, return_exceptions=True)

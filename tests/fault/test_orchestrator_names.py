@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from time import monotonic
 
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeServer, picture
+from waiting import until
 
 from sluiceway.pipeline.v1 import pipeline_pb2
 
 Source = pipeline_pb2.Source
-
-
-async def until(condition: object, within_s: float = 30.0) -> None:
-    """Wait for a condition."""
-    assert callable(condition)
-    started = monotonic()
-    while not condition():
-        assert monotonic() - started < within_s, "did not happen in time"
-        await asyncio.sleep(0.01)
 
 
 class Name:

@@ -17,6 +17,7 @@ from sluiceway_orchestrator.stages.replica_set import EAGER_RESOLVE_S
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, FakeServer, picture
 from sluiceway_orchestrator.testing.cluster import account
 from sluiceway_runtime.errors import QueueFull, Unavailable
+from waiting import until
 
 from sluiceway.common.v1 import value_pb2
 from sluiceway.detection.v1 import detection_pb2
@@ -47,15 +48,6 @@ async def stage_processes(
             if process.returncode is None:
                 process.kill()
             await process.wait()
-
-
-async def until(condition: object, within_s: float = 30.0) -> None:
-    """Wait for a condition."""
-    assert callable(condition)
-    started = monotonic()
-    while not condition():
-        assert monotonic() - started < within_s, "did not happen in time"
-        await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -308,17 +300,13 @@ async def test_a_replica_that_leaves_is_kept_until_its_calls_have_ended() -> Non
         await answered.wait()
         addresses[:] = ["127.0.0.2"]
         stage = cluster.service.stages["recognition"]
-        async with asyncio.timeout(30):
-            while [replica.address for replica in stage.replicas if replica.ready] != [f"127.0.0.2:{port}"]:
-                await asyncio.sleep(0.01)
+        await until(lambda: [replica.address for replica in stage.replicas if replica.ready] == [f"127.0.0.2:{port}"])
         # As often as it is looked whether the replica can go.
         await asyncio.sleep(2 * EAGER_RESOLVE_S)
         end.set()
         (source,) = (await job).values()
         assert source.done is not None
         assert source.texts == {"1:0": 1, "1:1": 1}
-        async with asyncio.timeout(30):
-            while len(stage._set._replicas) > 1:
-                await asyncio.sleep(0.01)
+        await until(lambda: len(stage._set._replicas) <= 1)
     await first.stop()
     await second.stop()

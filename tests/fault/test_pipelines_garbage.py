@@ -11,6 +11,7 @@ import pytest
 from sluiceway_orchestrator.job import Job
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, picture
 from sluiceway_runtime.errors import InvalidImage, ModelFailed
+from waiting import until
 
 from sluiceway.pipeline.v1 import pipeline_pb2
 
@@ -55,9 +56,7 @@ async def test_no_job_is_left_after_it_failed(fault: str) -> None:
                 source, pipeline="left", timeout_s=0.7 if fault == "no stage is there" else 20
             )
             assert heard["0"].error is not None
-        async with asyncio.timeout(20):
-            while _left():
-                await asyncio.sleep(0.05)
+        await until(lambda: not _left())
 
 
 async def _never(*_: int) -> None:
@@ -88,15 +87,11 @@ async def test_no_job_is_left_after_it_was_cancelled(place: str, way: str) -> No
                 await call.write(pipeline_pb2.ProcessStreamRequest(job=request))
             else:
                 call = cluster.stub.Process(request)
-            async with asyncio.timeout(20):
-                while not _left():
-                    await asyncio.sleep(0.01)
+            await until(_left)
             # So that it comes to what it waits for.
             await asyncio.sleep(0.05)
             call.cancel()
-            async with asyncio.timeout(20):
-                while _left():
-                    await asyncio.sleep(0.01)
+            await until(lambda: not _left())
 
 
 def _left() -> int:

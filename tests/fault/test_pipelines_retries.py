@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import grpc.aio
 import pytest
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, picture
 from sluiceway_runtime.errors import InvalidImage, QueueFull, Unavailable
+from waiting import until
 
 from sluiceway.pipeline.v1 import pipeline_pb2
 
@@ -24,9 +24,7 @@ def raising(make: Callable[[], Exception]) -> Callable[..., Awaitable[None]]:
 
 
 async def both_are_there(cluster: Cluster, stage: str, count: int = 2) -> None:
-    async with asyncio.timeout(30):
-        while sum(replica.ready for replica in cluster.service.stages[stage].replicas) < count:
-            await asyncio.sleep(0.01)
+    await until(lambda: sum(replica.ready for replica in cluster.service.stages[stage].replicas) >= count)
 
 
 @pytest.mark.parametrize("hint_s", [None, 0.1])

@@ -8,14 +8,15 @@ import os
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from pool_bench import make_pool, pids
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import Quarantined, StartupError, Unavailable
-from sluiceway_runtime.pool import Payload, Placement, Pool, PoolLimits, Timing, WorkerSpec
+from sluiceway_runtime.pool import Payload, Pool, Timing
+from waiting import until
 
 QUICK = Timing(restart_delay_s=0.01, restart_delay_max_s=0.05, stop_grace_s=0.4)
 # For tests that count deaths: a worker that was asked to go and is kept from it until its grace is over counts as one.
@@ -24,24 +25,14 @@ Make = Callable[..., Pool]
 
 
 @pytest.fixture
-async def make(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
+async def make() -> AsyncIterator[Make]:
     """Makes pools; after the test they are closed, and no process and no descriptor may be left of them."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "contract"))
     me = psutil.Process()
     descriptors, children = me.num_fds(), set(me.children(recursive=True))
     pools: list[Pool] = []
 
-    def build(
-        *,
-        workers: int = 1,
-        credits_each: int = 1,
-        config: dict[str, Any] | None = None,
-        timing: Timing = QUICK,
-        **limits: Any,
-    ) -> Pool:
-        placements = tuple(Placement(index, "cpu", None, 1) for index in range(workers))
-        spec = WorkerSpec("pool_handlers:Scripted", config or {}, placements, credits_each)
-        pools.append(Pool(spec, PoolLimits(**limits), name="test", timing=timing))
+    def build(*, timing: Timing = QUICK, **options: Any) -> Pool:
+        pools.append(make_pool(timing=timing, **options))
         return pools[-1]
 
     yield build
@@ -57,17 +48,6 @@ def submit(
     return pool.submit(
         Payload({"id": number} | meta, buffers), request_id=str(number % 3), deadline=Deadline.after(within)
     )
-
-
-async def until(condition: Callable[[], object], within: float = 30.0) -> None:
-    """Poll what no event tells of: files that workers write, states of processes."""
-    async with asyncio.timeout(within):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
-def pids(pool: Pool) -> list[int]:
-    return [worker.pid for worker in pool.statistics().workers if worker.pid is not None]
 
 
 def ids(answers: list[Any]) -> list[int]:
@@ -125,12 +105,12 @@ async def test_workers_killed_again_and_again_under_load_lose_and_double_nothing
     clients = [asyncio.create_task(client()) for _ in range(24)]
     for kills in (1, 2, 3):
         enough = len(answered) + 40
-        await until(lambda: pool.statistics().ready_workers == 2 and len(answered) >= enough, 30)  # noqa: B023 - awaited here
+        await until(lambda: pool.statistics().ready_workers == 2 and len(answered) >= enough)  # noqa: B023 - awaited here
         os.kill(pids(pool)[kills % 2], signal.SIGKILL)
         await until(lambda: pool.statistics().counters.deaths == kills)  # noqa: B023 - awaited here
         # One item killed twice would be condemned: those that may have been with the victim are answered first.
         with_it = asked - set(answered)
-        await until(lambda: with_it <= set(answered), 30)  # noqa: B023 - awaited here
+        await until(lambda: with_it <= set(answered))  # noqa: B023 - awaited here
     over = True
     await asyncio.gather(*clients)
     assert sorted(answered) == sorted(asked)

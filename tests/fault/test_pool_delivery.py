@@ -13,9 +13,10 @@ from typing import Any
 
 import psutil
 import pytest
+from pool_bench import make_pool
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import StartupError, Unavailable
-from sluiceway_runtime.pool import Payload, Placement, Pool, PoolLimits, Timing, WorkerSpec
+from sluiceway_runtime.pool import Payload, Placement, Pool, Timing
 from sluiceway_runtime.pool.transport.channel import Channel, Packet
 
 QUICK = Timing(restart_delay_s=0.01, restart_delay_max_s=0.05)
@@ -50,14 +51,11 @@ class Quiet:
 
 @pytest.fixture(autouse=True)
 def handlers_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "contract"))
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
 
 
-def make(handler: str, workers: int, *, credits_each: int = 1) -> Pool:
-    placements = tuple(Placement(index, "cpu", None, 1) for index in range(workers))
-    spec = WorkerSpec(handler, {}, placements, credits_each)
-    return Pool(spec, PoolLimits(batch_timeout_s=120, start_timeout_s=120), name="test", timing=QUICK)
+def make(handler: str = "pool_handlers:Scripted", **options: Any) -> Pool:
+    return make_pool(handler, timing=QUICK, batch_timeout_s=120, start_timeout_s=120, **options)
 
 
 def submit(pool: Pool, number: int, size: int = 0) -> asyncio.Future[Any]:
@@ -69,7 +67,7 @@ def submit(pool: Pool, number: int, size: int = 0) -> asyncio.Future[Any]:
 async def test_a_batch_that_the_kernel_does_not_take_is_told_and_the_next_ones_go(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool = make("pool_handlers:Scripted", 1, credits_each=2)
+    pool = make(credits_each=2)
     await pool.start()
     try:
         await submit(pool, 0, size)
@@ -95,7 +93,7 @@ async def test_a_batch_that_the_kernel_does_not_take_is_told_and_the_next_ones_g
 
 
 async def test_a_worker_whose_readiness_cannot_be_heard_fails_the_start_at_once() -> None:
-    pool = make(f"{Path(__file__).stem}:Quiet", 1)
+    pool = make(f"{Path(__file__).stem}:Quiet")
     async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(StartupError, match="exists in another process alone"):
             await pool.start()
@@ -103,7 +101,7 @@ async def test_a_worker_whose_readiness_cannot_be_heard_fails_the_start_at_once(
 
 async def test_an_item_sent_to_workers_that_were_dead_already_is_not_blamed() -> None:
     """An out-of-memory killer may take all workers at once; the front learns of it a moment later."""
-    pool = make("pool_handlers:Scripted", 2)
+    pool = make(workers=2)
     await pool.start()
     try:
         # The next item goes where the last one was; that worker's end is heard of first.

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from pool_bench import make_pool
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import Unavailable
 from sluiceway_runtime.logs import LogStyle
 from sluiceway_runtime.pool import Payload, Placement, Pool, PoolLimits, Timing, WorkerSpec
+from waiting import until, wait_until
 
 # The grace is long, as deaths are counted: a worker that was asked to go and is kept from it that long counts as one.
 QUICK = Timing(restart_delay_s=0.01, restart_delay_max_s=0.05, stop_grace_s=10.0)
-HANDLERS = Path(__file__).parents[1] / "contract"
+HANDLERS = Path(__file__).parents[1] / "support"
+make = functools.partial(make_pool, timing=QUICK)
 
 FRONT = """
 import asyncio, sys
@@ -45,11 +49,6 @@ asyncio.run(main())
 """
 
 
-@pytest.fixture(autouse=True)
-def handlers_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(HANDLERS))
-
-
 @pytest.fixture
 def nothing_left() -> Iterator[None]:
     me = psutil.Process()
@@ -57,12 +56,6 @@ def nothing_left() -> Iterator[None]:
     yield
     assert set(me.children(recursive=True)) <= children
     assert me.num_fds() <= descriptors
-
-
-def make(workers: int = 1, config: dict[str, object] | None = None, credits_each: int = 1, **limits: int) -> Pool:
-    placements = tuple(Placement(index, "cpu", None, 1) for index in range(workers))
-    spec = WorkerSpec("pool_handlers:Scripted", config or {}, placements, credits_each)
-    return Pool(spec, PoolLimits(**limits), name="test", timing=QUICK)
 
 
 def submit(pool: Pool, number: int, size: int = 0, **meta: object) -> asyncio.Future[object]:
@@ -82,10 +75,10 @@ def test_no_worker_outlives_a_front_that_is_killed(tmp_path, meta):
         assert front.stdout is not None
         workers = [psutil.Process(int(pid)) for pid in front.stdout.readline().split()]
         assert len(workers) == 2
-        wait_for(lambda: journal.exists() and len(journal.read_text().splitlines()) == 2)
+        wait_until(lambda: journal.exists() and len(journal.read_text().splitlines()) == 2)
         front.send_signal(signal.SIGKILL)
         front.wait(30)
-    wait_for(lambda: not any(is_alive(worker) for worker in workers))
+    wait_until(lambda: not any(is_alive(worker) for worker in workers))
 
 
 def test_workers_notice_a_closed_socket_even_without_the_death_signal(tmp_path):
@@ -105,7 +98,7 @@ def test_workers_notice_a_closed_socket_even_without_the_death_signal(tmp_path):
         )
         assert isinstance(front.receive(), Ready)
         front.send(Run(1, (Payload({"id": 1, "hang": 60}),)))
-        wait_for(journal.exists)
+        wait_until(journal.exists)
         front.close()
         assert worker.wait(30) == 4
 
@@ -138,7 +131,7 @@ async def test_many_large_answers_leave_no_descriptor_and_no_memory(nothing_left
     before = (me.num_fds(), worker.num_fds(), me.memory_info().rss, worker.memory_info().rss)
     await work(200)
     assert me.num_fds() <= before[0]
-    wait_for(lambda: worker.num_fds() <= before[1])  # it closes its side a moment after the answer is here
+    wait_until(lambda: worker.num_fds() <= before[1])  # it closes its side a moment after the answer is here
     assert me.memory_info().rss - before[2] < 20_000_000  # 200 MB went each way
     assert worker.memory_info().rss - before[3] < 20_000_000
     await pool.close()
@@ -162,7 +155,7 @@ async def test_a_loop_that_ends_without_closing_the_pool_leaves_no_process():
         return asyncio.run(forget())
 
     pid = await asyncio.to_thread(run)
-    await asyncio.to_thread(wait_for, lambda: not psutil.pid_exists(pid))
+    await until(lambda: not psutil.pid_exists(pid))
 
 
 async def test_a_worker_that_does_not_read_never_blocks_the_loop(nothing_left):
@@ -271,7 +264,7 @@ async def test_a_worker_runs_where_and_how_it_was_told(nothing_left):
     await pool.start()
     worker = psutil.Process(pool.statistics().workers[0].pid)
     assert worker.cpu_affinity() == [core]
-    assert worker.nice() == psutil.Process().nice() + 5
+    assert worker.nice() == min(19, psutil.Process().nice() + 5)
     assert worker.environ()["OMP_NUM_THREADS"] == "1"
     assert worker.environ()["OMP_WAIT_POLICY"] == "PASSIVE"
     facts = pool.facts[0]["process"]
@@ -284,18 +277,3 @@ def is_alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-async def until(condition: Callable[[], object], within: float = 30.0) -> None:
-    """As `wait_for`, and the loop goes on meanwhile."""
-    async with asyncio.timeout(within):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
-def wait_for(condition: Callable[[], object], within: float = 30.0) -> None:
-    """Poll what only other processes know."""
-    end = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.01)

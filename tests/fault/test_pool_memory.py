@@ -10,10 +10,12 @@ from typing import Any
 
 import psutil
 import pytest
+from pool_bench import make_pool, pids
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import Unavailable
-from sluiceway_runtime.pool import Payload, Placement, Pool, PoolLimits, Timing, WorkerSpec
+from sluiceway_runtime.pool import Payload, Pool, Timing
 from sluiceway_runtime.pool.transport import arena, channel
+from waiting import until
 
 QUICK = Timing(restart_delay_s=0.01, restart_delay_max_s=0.05)
 MB = 2**20
@@ -21,15 +23,13 @@ Start = Callable[..., Any]
 
 
 @pytest.fixture
-async def start(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
+async def start() -> AsyncIterator[Start]:
     """Starts pools of one worker, and closes them; no descriptor and no shared memory may be left of them."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "contract"))
     descriptors = psutil.Process().num_fds()
     pools: list[Pool] = []
 
-    async def build(*, credits_each: int = 1, **limits: Any) -> Pool:
-        spec = WorkerSpec("pool_handlers:Scripted", {}, (Placement(0, "cpu", None, 1),), credits_each)
-        pools.append(Pool(spec, PoolLimits(**{"queue_bytes": 2**30} | limits), name="test", timing=QUICK))
+    async def build(**options: Any) -> Pool:
+        pools.append(make_pool(timing=QUICK, queue_bytes=2**30, **options))
         await pools[-1].start()
         return pools[-1]
 
@@ -53,25 +53,14 @@ def shared_mb(pid: int | str) -> float:
     return int(text.partition("RssShmem:")[2].split()[0]) / 1024
 
 
-def pid_of(pool: Pool) -> int:
-    (worker,) = pool.statistics().workers
-    assert worker.pid is not None
-    return worker.pid
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 async def test_a_picture_on_its_way_does_not_count_as_memory_of_the_worker(start):
     """The worker needs 25 MB or so for itself, and would be replaced after each picture of 60."""
     pool = await start(worker_memory_mb=50)
     for _ in range(5):
         await submit(pool, 60 * MB)
     assert pool.statistics().counters.recycled == 0
-    assert shared_mb(pid_of(pool)) > 50, "it has the picture mapped"
+    [pid] = pids(pool)
+    assert shared_mb(pid) > 50, "it has the picture mapped"
 
 
 async def test_what_a_burst_of_large_pictures_took_is_free_after_it(start, monkeypatch):
@@ -79,10 +68,10 @@ async def test_what_a_burst_of_large_pictures_took_is_free_after_it(start, monke
     pool = await start(credits_each=3, max_batch=1)
     gate = asyncio.gather(*(submit(pool, 33 * MB) for _ in range(12)))
     await gate
-    pid = pid_of(pool)
+    [pid] = pids(pool)
     while shared_mb("self") > 3 or shared_mb(pid) > 3:
         await submit(pool, 100_000)  # small ones go on all the time
-    assert pid_of(pool) == pid
+    assert pids(pool) == [pid]
     await submit(pool, 33 * MB)
     assert shared_mb(pid) > 30
 

@@ -11,25 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pool_bench import make_pool, pids
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import Quarantined, Unavailable
-from sluiceway_runtime.pool import Payload, Placement, Pool, PoolLimits, Timing, WorkerSpec
+from sluiceway_runtime.pool import Payload, Pool, Timing
+from waiting import until
 
 QUICK = Timing(restart_delay_s=0.01, restart_delay_max_s=0.05, stop_grace_s=5.0)
 Start = Callable[..., Any]
 
 
 @pytest.fixture
-async def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Start]:
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
     """Starts a pool of one worker that may have two batches begun, of two items each."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "contract"))
     pools: list[Pool] = []
 
     async def build(**limits: Any) -> Pool:
         config = {"overlap_journal": str(tmp_path / "overlap"), "journal": str(tmp_path / "items")}
-        placements = (Placement(0, "cpu", None, 1),)
-        spec = WorkerSpec("pool_handlers:Overlapping", config, placements, credits=3, overlap=2)
-        pools.append(Pool(spec, PoolLimits(max_batch=2, **limits), name="test", timing=QUICK))
+        own = {"credits_each": 3, "overlap": 2, "max_batch": 2, "config": config, "timing": QUICK}
+        pools.append(make_pool("pool_handlers:Overlapping", **own, **limits))
         await pools[-1].start()
         return pools[-1]
 
@@ -44,18 +44,6 @@ def submit(pool: Pool, number: int, **meta: Any) -> asyncio.Future[Any]:
 
 def lines(path: Path) -> list[list[str]]:
     return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
-def worker_pid(pool: Pool) -> int:
-    (worker,) = pool.statistics().workers
-    assert worker.pid is not None
-    return worker.pid
 
 
 async def begun(pool: Pool, tmp_path: Path, **first: Any) -> list[asyncio.Future[Any]]:
@@ -89,7 +77,7 @@ async def test_the_next_batch_is_launched_before_the_one_before_it_ends(start, t
 async def test_a_worker_that_is_asked_to_leave_finishes_what_it_has_begun(start, tmp_path):
     pool = await start()
     futures = await begun(pool, tmp_path)
-    pid = worker_pid(pool)
+    [pid] = pids(pool)
     os.kill(pid, signal.SIGTERM)
     (tmp_path / "gate").touch()
     answers = [answer.payload.meta for answer in await asyncio.gather(*futures)]
@@ -112,7 +100,8 @@ async def test_whoever_kills_a_worker_with_two_batches_begun_is_found(start, tmp
 async def test_a_worker_killed_from_outside_loses_nothing(start, tmp_path):
     pool = await start()
     futures = await begun(pool, tmp_path)
-    os.kill(worker_pid(pool), signal.SIGKILL)
+    [pid] = pids(pool)
+    os.kill(pid, signal.SIGKILL)
     (tmp_path / "gate").touch()
     answers = await asyncio.gather(*futures)
     assert [answer.payload.meta["id"] for answer in answers] == list(range(6))
@@ -121,7 +110,7 @@ async def test_a_worker_killed_from_outside_loses_nothing(start, tmp_path):
 async def test_a_worker_that_can_compute_no_more_is_replaced(start, tmp_path):
     """It says that its device is gone: that is nobody's fault who asks, and nothing is held against the item."""
     pool = await start()
-    pid = worker_pid(pool)
+    [pid] = pids(pool)
     for number in range(3):
         with pytest.raises(Unavailable) as told:
             await submit(pool, number, broken=True)

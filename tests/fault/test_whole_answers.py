@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from sluiceway_orchestrator.testing import Cluster, FakeRecognition, picture
+from waiting import until
 
 from sluiceway.pipeline.v1 import pipeline_pb2
 from sluiceway.recognition.v1 import recognition_pb2
@@ -104,7 +105,5 @@ async def test_a_source_that_is_cancelled_ends_its_whole_call() -> None:
         job = asyncio.create_task(cluster.process(Source(image=picture(7, regions=4))))
         await begun.wait()
         job.cancel()
-        async with asyncio.timeout(30):
-            while not reader.cancelled:
-                await asyncio.sleep(0.01)
+        await until(lambda: reader.cancelled)
     assert reader.running == 0

@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 import pytest
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, picture
+from waiting import until
 
 from sluiceway import errors
 from sluiceway.client import AsyncClient, Client, Result
@@ -52,13 +53,6 @@ def pictures(count: int) -> list[bytes]:
 
 def outcomes(results: list[Result]) -> list[str]:
     return [result.text.splitlines()[-1] if result.ok else type(result.error).__name__ for result in results]
-
-
-async def until(condition: object) -> None:
-    assert callable(condition)
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 EXPECTED = ["0:0", "1:0", "2:0", "Cancelled", "4:0", "5:0"]

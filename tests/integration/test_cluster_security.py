@@ -21,7 +21,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from ledger_models import Deed, draw
 from PIL import Image, PngImagePlugin
-from server_processes import Fleet, Member, wait_until
+from server_processes import Fleet, Member
+from waiting import wait_until
 
 from sluiceway import AsyncClient, errors
 from sluiceway.client.options import Tls

@@ -4,10 +4,7 @@ import asyncio
 
 import grpc
 import grpc.aio
-from sluiceway_runtime.config import ServerConfig
-from sluiceway_runtime.server.listening import bind, make_server
-
-METHOD, STREAM = "/some.Service/Method", "/some.Service/Stream"
+from raw_service import SERVICE, serve_methods
 
 
 async def test_an_old_connection_is_left_for_a_new_one_while_its_calls_go_on() -> None:
@@ -23,26 +20,21 @@ async def test_an_old_connection_is_left_for_a_new_one_while_its_calls_go_on() -
         await go_on.wait()
         await context.write(b"last")
 
-    config = ServerConfig(port=0, operations_port=0, max_connection_age_s=0.2)
-    server = make_server(config, [])
-    handlers = {
+    methods = {
         "Method": grpc.unary_unary_rpc_method_handler(answer),
         "Stream": grpc.unary_stream_rpc_method_handler(stream),
     }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("some.Service", handlers),))
-    port = bind(server, config)
-    await server.start()
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            long = channel.unary_stream(STREAM)(b"")
-            assert await long.read() == b"first"
-            call = channel.unary_unary(METHOD)
-            async with asyncio.timeout(30):
-                # Not one of them fails.
-                while len(set(peers)) < 3:
-                    await call(b"")
-            go_on.set()
-            assert await long.read() == b"last"
-            assert await long.code() is grpc.StatusCode.OK
-    finally:
-        await server.stop(0)
+    async with (
+        serve_methods(methods, max_connection_age_s=0.2) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        long = channel.unary_stream(f"/{SERVICE}/Stream")(b"")
+        assert await long.read() == b"first"
+        call = channel.unary_unary(f"/{SERVICE}/Method")
+        async with asyncio.timeout(30):
+            # Not one of them fails.
+            while len(set(peers)) < 3:
+                await call(b"")
+        go_on.set()
+        assert await long.read() == b"last"
+        assert await long.code() is grpc.StatusCode.OK

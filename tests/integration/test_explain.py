@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, picture
 from sluiceway_runtime.errors import ModelFailed, QueueFull
+from waiting import until
 
 from sluiceway.client import AsyncClient, Explanation, critical_path
 from sluiceway.client.stories import Call, SpanKind
@@ -170,9 +171,13 @@ async def test_a_cancelled_request_is_told_as_such() -> None:
             running = asyncio.create_task(client.process(picture(1), request_id="cancelled"))
             await reached.wait()
             running.cancel()
-            async with asyncio.timeout(20):
-                while (job := only_job(await client.explain("cancelled"))).running:
-                    await asyncio.sleep(0.01)
+
+            async def ended() -> Call | None:
+                job = only_job(await client.explain("cancelled"))
+                return None if job.running else job
+
+            job = await until(ended)
+        assert job is not None
         error = job.sources[0].error
         assert error is not None
         assert error.code == "CANCELLED"

@@ -25,6 +25,7 @@ from sluiceway_runtime.account import Phase
 from sluiceway_runtime.errors import QueueFull, Unavailable
 from sluiceway_runtime.priority import Priority
 from sluiceway_runtime.server.status import from_rpc_error
+from waiting import until
 
 from sluiceway.pipeline.v1 import pipeline_pb2
 
@@ -104,8 +105,7 @@ async def test_a_client_that_leaves_ends_its_job() -> None:
             await held.wait()
             assert http.jobs.running == 1
             response.close()
-        while http.jobs.running:
-            await asyncio.sleep(0.01)
+        await until(lambda: not http.jobs.running)
         assert await http.port.drain(30)
 
 
@@ -344,8 +344,7 @@ async def test_jobs_of_all_ports_count_together() -> None:
             return [named, *(event.job_refused.error.reason for event in events), problem["reason"]]
 
         async def free() -> None:
-            while cluster.service.status()["jobs"]:
-                await asyncio.sleep(0.01)
+            await until(lambda: not cluster.service.status()["jobs"])
             held.clear()
 
         full = ["QUEUE_FULL"] * 3

@@ -22,6 +22,7 @@ from sluiceway_orchestrator.job import Job
 from sluiceway_orchestrator.outbox import Addressed
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, picture
 from sluiceway_runtime.errors import InvalidImage, Unavailable
+from waiting import until
 
 from sluiceway.client.aio import AsyncClient
 
@@ -159,8 +160,7 @@ async def test_results_that_are_kept_until_the_end_are_counted() -> None:
         await held.wait()
         budget = http.cluster.service.budget
         # 500 regions with their texts, of more than 40 bytes each; the request itself is smaller.
-        while budget.used_bytes < 20_000:
-            await asyncio.sleep(0.01)
+        await until(lambda: budget.used_bytes >= 20_000)
         release.set()
         status, _, answer = await task
         assert (status, len(answer[0]["regions"])) == (200, 500)
@@ -178,8 +178,7 @@ async def test_a_client_that_leaves_before_the_document_ends_its_job() -> None:
         task = asyncio.create_task(http.post(picture(1), **ONE))
         await held.wait()
         task.cancel()
-        while http.jobs.running:
-            await asyncio.sleep(0.01)
+        await until(lambda: not http.jobs.running)
         assert await http.port.drain(30)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from ledger_client import calling
 from ledger_models import Deed, draw
-from server_processes import Fleet, wait_until
+from server_processes import Fleet
+from waiting import wait_until
 
 NOISY = """
 import ctypes, faulthandler, os, sys, threading
@@ -56,7 +57,7 @@ def test_what_libraries_and_crashes_write_is_json_too(tmp_path: Path) -> None:
                 await caller.send(draw(2, 0, Deed.LEAK, 1), detect_only=True)
 
         asyncio.run(ask())
-        wait_until(lambda: "quarantined" in detection.log, 60, "nothing is said of what ended the worker")
+        wait_until(lambda: "quarantined" in detection.log, state=lambda: detection.log)
     lines = lines_of(detection.log)
     text = [line["message"] for line in lines]
     assert any("libpng warning: iCCP" in message for message in text)

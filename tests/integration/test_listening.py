@@ -8,6 +8,7 @@ from sluiceway_runtime.config import ServerConfig
 from sluiceway_runtime.inference import open_inference_pb2 as pb
 from sluiceway_runtime.inference import open_inference_pb2_grpc
 from sluiceway_runtime.server.listening import bind, make_server
+from waiting import until
 
 
 async def test_a_server_keeps_no_task_for_each_of_its_methods() -> None:
@@ -28,8 +29,7 @@ async def test_a_server_keeps_no_task_for_each_of_its_methods() -> None:
                 stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel)
                 assert (await stub.ServerLive(pb.ServerLiveRequest())).live
                 # What ended the call goes first.
-                while len(asyncio.all_tasks()) - before > own:
-                    await asyncio.sleep(0.01)
+                await until(lambda: len(asyncio.all_tasks()) - before <= own)
         finally:
             await server.stop(0)
 

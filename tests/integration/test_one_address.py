@@ -12,6 +12,7 @@ import grpc.aio
 import pytest
 from one_address import OneAddress
 from sluiceway_orchestrator.testing import Cluster, picture
+from waiting import until
 
 from sluiceway.client import AsyncClient, Client, RetryPolicy
 from sluiceway.client.connection import Connection
@@ -150,9 +151,7 @@ async def test_one_server_keeps_one_connection(orchestrators: Orchestrators) -> 
             await orchestrators.shares(ask)
         # At once with the second call, and then at times.
         assert monotonic() - begin_s > 1
-        async with asyncio.timeout(30):
-            while behind.open > 1:
-                await asyncio.sleep(0.01)
+        await until(lambda: behind.open <= 1)
 
 
 async def test_each_of_a_list_is_found_with_the_first_calls(orchestrators: Orchestrators) -> None:

@@ -14,6 +14,7 @@ from sluiceway_orchestrator.config.apis import load_apis
 from sluiceway_orchestrator.fetch import Answer, Call
 from sluiceway_orchestrator.fetch.fetcher import Fetcher
 from sluiceway_runtime.errors import ConfigurationError
+from waiting import until
 
 
 class Own:
@@ -88,8 +89,7 @@ async def test_closing_is_bounded_in_time_and_its_errors_go_to_the_log(
         assert "api broken: closing the caller failed" in caplog.text
         assert "api stubborn: the caller was not closed within" in caplog.text
         release.set()
-        while "goes on" not in Own.story:
-            await asyncio.sleep(0)
+        await until(lambda: "goes on" in Own.story)
         await asyncio.sleep(0)
 
 

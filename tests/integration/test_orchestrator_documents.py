@@ -9,6 +9,7 @@ import pytest
 from sluiceway_orchestrator.stages.detection import MAX_SENDS
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, SourceEvents, document, picture
 from sluiceway_runtime.errors import InvalidImage, Unavailable
+from waiting import until
 
 from sluiceway.common.v1 import model_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2
@@ -65,8 +66,7 @@ async def test_ranges_are_spread_and_no_replica_gets_a_document_more_than_twice(
     detectors = [FakeDetection() for _ in range(4)]
     data = document(1, 60, size_bytes=MIB)
     async with Cluster(detectors) as cluster:
-        while len([item for item in cluster.service.stages["detection"].replicas if item.ready]) < 4:
-            await asyncio.sleep(0.01)
+        await until(lambda: len([item for item in cluster.service.stages["detection"].replicas if item.ready]) >= 4)
         events = (await cluster.process(source(data), detect_only=True))["d"]
     assert sorted(pages_of(events)) == list(range(60))
     assert sum(detector.documents for detector in detectors) == len(detectors) + 1
@@ -175,8 +175,7 @@ async def test_what_a_document_holds_is_given_back() -> None:
             events = (await cluster.process(source(document(1, 20, size_bytes=MIB))))["d"]
             require_whole(events, 20)
         budget = cluster.service.budget
-        while budget.used_bytes:
-            await asyncio.sleep(0.01)
+        await until(lambda: not budget.used_bytes)
 
 
 async def test_a_cancelled_document_ends_its_calls() -> None:
@@ -193,8 +192,7 @@ async def test_a_cancelled_document_ends_its_calls() -> None:
             if response.WhichOneof("event") == "regions":
                 break
         call.cancel()
-        while any(detector.running for detector in detectors):
-            await asyncio.sleep(0.01)
+        await until(lambda: not any(detector.running for detector in detectors))
 
 
 async def test_a_version_that_goes_away_is_followed_by_the_other_and_no_page_comes_twice() -> None:

@@ -21,6 +21,7 @@ from sluiceway_runtime.errors import (
     SluicewayError,
     UpstreamFailed,
 )
+from waiting import until
 from web_sources import http
 
 
@@ -185,9 +186,7 @@ async def test_a_slow_request_is_hedged_and_the_slower_one_ended() -> None:
     async with fetching({"slow": api}) as made:
         assert (await made.fetch(api_call=ApiCall("slow", {}, "slow"))).image == picture(1)
         # Here, where neither the pool of connections nor the server that it asked is closed.
-        async with asyncio.timeout(30):
-            while not ended:
-                await asyncio.sleep(0.01)
+        await until(lambda: ended)
     await runner.cleanup()
     assert calls == 2
     assert ended == ["first"]

@@ -11,6 +11,7 @@ from fetching import call, fetching
 from loop_time import pass_time
 from sluiceway_orchestrator.testing import picture
 from sluiceway_runtime.errors import DeadlineExceeded, InvalidOption, UpstreamFailed, UrlNotAllowed
+from waiting import until
 from web_sources import http
 
 MIB = 2**20
@@ -81,8 +82,7 @@ async def test_the_wait_for_a_connection_is_no_time_of_the_other_side(monkeypatc
     async with http(serve) as base, fetching(**options) as made, asyncio.timeout(30 + 100):
         tasks = [asyncio.create_task(made.fetch(url=f"{base}/{n}", within_s=600)) for n in range(2)]
         for number in range(2):
-            while len(asked) <= number:
-                await asyncio.sleep(0.01)
+            await until(lambda number=number: len(asked) > number)
             # The other one is in line by now: all that it does before it takes no time of a network.
             await asyncio.sleep(0.1)
             pass_time(50, monkeypatch)

@@ -19,15 +19,14 @@ from sluiceway_orchestrator.metrics.apis import ApiMetrics
 from sluiceway_orchestrator.testing import picture, picture_number
 from sluiceway_runtime.account import Phase
 from sluiceway_runtime.errors import DeadlineExceeded, SluicewayError
+from waiting import until
 from web_sources import http
 
 MIB = 2**20
 
 
 async def held(made: Fetching, *, used: int, waiting: int) -> None:
-    async with asyncio.timeout(30):
-        while (made.budget.used_bytes, made.budget.waiting) != (used, waiting):
-            await asyncio.sleep(0.01)
+    await until(lambda: (made.budget.used_bytes, made.budget.waiting) == (used, waiting))
 
 
 async def test_fetched_bytes_stay_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,9 +45,7 @@ async def test_fetched_bytes_stay_within_the_budget(monkeypatch: pytest.MonkeyPa
     async with http(serve) as base, fetching(budget_bytes=3 * MIB, **options) as made:
         tasks = [asyncio.create_task(made.fetch(url=f"{base}/{n}", keep=True, within_s=600)) for n in range(8)]
         await held(made, used=2 * MIB, waiting=6)
-        async with asyncio.timeout(30):
-            while sum(task.done() for task in tasks) < 2:
-                await asyncio.sleep(0.01)
+        await until(lambda: sum(task.done() for task in tasks) >= 2)
         assert started == 8
         pass_time(120, monkeypatch)
         await asyncio.sleep(0.05)
@@ -112,8 +109,7 @@ async def test_images_that_wait_for_their_calls_do_not_keep_the_calls_waiting() 
     async def serve(request: web.Request) -> web.Response:
         if request.path != "/facts":
             return web.Response(body=picture(int(request.path[1:]), size_bytes=400_000))
-        while made.budget.used_bytes < 800_000:
-            await asyncio.sleep(0.01)
+        await until(lambda: made.budget.used_bytes >= 800_000)
         return web.json_response({"author": "A"})
 
     async with http(serve) as base:

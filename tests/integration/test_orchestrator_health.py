@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import grpc.aio
 import pytest
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, picture
+from waiting import until
 
 from sluiceway.detection.v1 import detection_pb2, detection_pb2_grpc
 from sluiceway.pipeline.v1 import pipeline_pb2
@@ -39,12 +40,6 @@ async def without_health(stage: FakeDetection) -> AsyncIterator[str]:
     await server.start()
     yield f"127.0.0.1:{port}"
     await server.stop(None)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_a_stage_without_health_checks_is_asked_for_its_description_instead(

@@ -21,6 +21,7 @@ from sluiceway_runtime.inference import SERVICE, http_json
 from sluiceway_runtime.inference import open_inference_pb2 as pb
 from sluiceway_runtime.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from sluiceway_runtime.inference.tensors import pack_bytes, unpack_bytes
+from waiting import until
 
 from sluiceway.common.v1 import model_pb2
 
@@ -45,9 +46,7 @@ class Served:
         self.url = f"http://127.0.0.1:{cluster.service.http.port}"
 
     async def until_free(self) -> None:
-        async with asyncio.timeout(30):
-            while self.cluster.service.budget.used_bytes:
-                await asyncio.sleep(0.01)
+        await until(lambda: not self.cluster.service.budget.used_bytes)
 
     async def get(self, path: str) -> tuple[int, Any]:
         async with self.session.get(self.url + path) as response:
@@ -148,8 +147,7 @@ async def test_an_image_that_fails_is_the_error_of_the_request_and_ends_the_othe
         with pytest.raises(grpc.aio.AioRpcError, match="no image") as caught:
             await here.stub.ModelInfer(request(picture(1), picture(2)))
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        while here.cluster.detection[0].stage.running or here.cluster.service.budget.used_bytes:
-            await asyncio.sleep(0.01)
+        await until(lambda: not here.cluster.detection[0].stage.running and not here.cluster.service.budget.used_bytes)
 
 
 @pytest.mark.parametrize("images", [0, 65])

@@ -12,6 +12,7 @@ import pytest
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, picture
 from sluiceway_orchestrator.testing.cluster import account
 from sluiceway_runtime import deadline
+from waiting import until
 
 from sluiceway.pipeline.v1 import pipeline_pb2
 
@@ -90,6 +91,4 @@ async def test_a_stream_that_is_late_ends_with_its_jobs() -> None:
             async for _ in cluster.stub.ProcessStream(jobs(), timeout=1):
                 pass
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        async with asyncio.timeout(30):
-            while detector.running or cluster.service.status()["jobs"]:
-                await asyncio.sleep(0.05)
+        await until(lambda: not detector.running and not cluster.service.status()["jobs"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -18,6 +17,7 @@ from sluiceway_orchestrator.pipelines import source_run
 from sluiceway_orchestrator.pipelines.tree import RegionTree, SourceLayout
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, FakeServer, picture
 from sluiceway_orchestrator.testing.cluster import account
+from waiting import until
 
 from sluiceway.common.v1 import model_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2
@@ -27,12 +27,6 @@ Say = pipeline_pb2.ProcessStreamRequest
 TEXT = {"name": "text", "stage": "detection"}
 WORDS = {"name": "words", "stage": "recognition", "of": "text"}
 INSIDE = {"name": "inside", "stage": "inner", "of": "text"}
-
-
-async def until(holds: Callable[[], bool], within_s: float = 30) -> None:
-    async with asyncio.timeout(within_s):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 async def for_ever(*_: int) -> None:

@@ -14,6 +14,7 @@ from foreign_readers import ForeignReader
 from one_address import OneAddress
 from recognition_serving import running
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, SourceEvents, picture
+from waiting import until
 
 from sluiceway.common.v1 import crop_pb2
 from sluiceway.pipeline.v1 import pipeline_pb2
@@ -112,9 +113,8 @@ async def test_each_source_is_read_by_one_version_also_when_one_leaves(
         target = behind.address if behind_one_address else ",".join(addresses)
         async with Cluster([Drawing()], recognition=target) as cluster:
             stage = cluster.service.stages["recognition"]
-            async with asyncio.timeout(60):
-                while sum(bool(found) for _, found in stage.members) < (1 if behind_one_address else 2):
-                    await asyncio.sleep(0.01)
+            known = 1 if behind_one_address else 2
+            await until(lambda: sum(bool(found) for _, found in stage.members) >= known)
 
             async def process(number: int) -> None:
                 source = pipeline_pb2.Source(image=picture(number, regions=REGIONS))

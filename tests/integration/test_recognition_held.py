@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from recognition_serving import ask, raw, serving
 from sluiceway_runtime.server.status import from_rpc_error
+from waiting import until
 
 from sluiceway.common.v1 import crop_pb2
 from sluiceway.recognition.v1 import recognition_pb2 as pb
@@ -50,12 +50,6 @@ class Held:
 """
 
 
-async def eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
 @pytest.fixture
 def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     (tmp_path / "held.py").write_text(HELD, encoding="utf-8")
@@ -86,9 +80,9 @@ async def test_crops_of_a_client_that_left_are_not_computed(held: dict[str, obje
         assert service.pool is not None
         call = stub.Recognize(pb.RecognizeRequest(crops=numbered(1, 2, 3, 4)))
         begun = tmp_path / "begun"
-        await eventually(begun.exists)
+        await until(begun.exists)
         call.cancel()
-        await eventually(lambda: service.pool.statistics().counters.cancelled == 4)
+        await until(lambda: service.pool.statistics().counters.cancelled == 4)
         (tmp_path / "1").touch()
         (tmp_path / "9").touch()
         assert (await ask(stub, *numbered(9)))[9].text.text == "9"
@@ -117,7 +111,7 @@ async def test_a_request_larger_than_the_queue_is_answered_and_a_full_queue_refu
         calls = [stub.Recognize(pb.RecognizeRequest(crops=numbered(30, 31, 32))) for _ in range(8)]
         firsts = [asyncio.ensure_future(anext(aiter(call))) for call in calls]
         # One crop is with the worker and four wait; the calls of which nothing was taken are refused at once.
-        await eventually(lambda: any(first.done() for first in firsts))
+        await until(lambda: any(first.done() for first in firsts))
         refused = next(first for first in firsts if first.done()).exception()
         assert isinstance(refused, grpc.aio.AioRpcError)
         assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from sluiceway_orchestrator.scaler import external_scaler_pb2 as pb
 from sluiceway_orchestrator.scaler import external_scaler_pb2_grpc as pb_grpc
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, picture
 from sluiceway_runtime.errors import StartupError
+from waiting import until
 
 from sluiceway.pipeline.v1 import pipeline_pb2
 
@@ -41,12 +42,6 @@ async def value(stub: Any, stage: str) -> int:
     [found] = answer.metricValues
     assert found.metricValueFloat == found.metricValue
     return int(found.metricValue)
-
-
-async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(30):
-        while not await holds():
-            await asyncio.sleep(0.02)
 
 
 def held() -> tuple[FakeDetection, asyncio.Event]:

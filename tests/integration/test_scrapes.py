@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 from ledger_client import calling
+from ports import free_ports
 from prometheus_client.parser import text_string_to_metric_families
-from server_processes import Fleet, free_ports, wait_until
+from server_processes import Fleet
 from sluiceway_orchestrator.metrics.catalogue import ORCHESTRATOR
 from sluiceway_runtime.metrics.catalogue import EVERY_SERVER, STAGES
 from sluiceway_runtime.metrics.instruments import Family
+from waiting import wait_until
 
 # There only with a GPU, with TLS, or under a quota.
 AT_TIMES = ("hw_", "sluiceway_gpu_", "sluiceway_certificate_", "sluiceway_cgroup_")
@@ -40,7 +42,7 @@ def test_metrics_of_a_server_that_starts(tmp_path: Path, section: str, setting: 
                 seen.append(text)
             return f'sluiceway_worker_state{{stage="{section}",state="starting",worker="0"}} 1.0' in text
 
-        wait_until(starting, 60, f"no worker was seen starting: {codes[-5:]}")
+        wait_until(starting, what="a worker is seen starting", state=lambda: codes[-5:])
         assert set(codes) <= {0, 200}, "it does not listen yet, or it answers"
         assert 'sluiceway_state{state="starting"} 1.0' in seen[-1]
         assert "sluiceway_ready 0.0" in seen[-1]

@@ -20,6 +20,7 @@ from sluiceway_runtime.errors import ConfigurationError, QueueFull, StartupError
 from sluiceway_runtime.server.app import Server
 from sluiceway_runtime.server.security import ClientConfig, Security, SecurityConfig, current_client
 from sluiceway_runtime.server.status import from_rpc_error
+from waiting import until
 
 from sluiceway.detection.v1 import detection_pb2, detection_pb2_grpc
 
@@ -336,6 +337,4 @@ def test_tokens_compare_whole() -> None:
 async def _no_task_left() -> AsyncIterator[None]:
     before = asyncio.all_tasks()
     yield
-    async with asyncio.timeout(30):
-        while any(not task.done() for task in asyncio.all_tasks() - before - {asyncio.current_task()}):
-            await asyncio.sleep(0.01)
+    await until(lambda: all(task.done() for task in asyncio.all_tasks() - before - {asyncio.current_task()}))

@@ -9,9 +9,10 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ledger_models import Deed, draw
-from server_processes import Member, wait_until
+from server_processes import Member
 from sluiceway_runtime.errors import Cancelled, Unavailable
 from sluiceway_runtime.server.status import from_rpc_error
+from waiting import wait_until
 
 from sluiceway.detection.v1 import detection_pb2, detection_pb2_grpc
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import io
 import json
@@ -33,6 +32,7 @@ from sluiceway_runtime.server.app import Server
 from sluiceway_runtime.server.calls import REQUEST_ID_KEY
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.security import Security, SecurityConfig
+from waiting import until
 
 MODELS = Path(__file__).parents[1] / "unit" / "detection" / "models"
 PICTURE = cv2.imencode(".png", np.load(MODELS / "yolo11-pico.npz")["image"])[1].tobytes()
@@ -133,9 +133,7 @@ async def test_detection_answers_by_http_what_it_answers_by_grpc() -> None:
         # What comes by either counts together, and nothing of it is held.
         (statistics,) = (await stage.get(f"{MODEL}/stats"))[1]["model_stats"]
         assert statistics["inference_stats"]["success"]["count"] == 3
-        async with asyncio.timeout(30):
-            while stage.server.budget.used_bytes:
-                await asyncio.sleep(0.01)
+        await until(lambda: not stage.server.budget.used_bytes)
 
 
 async def test_it_says_what_it_is_and_refuses_in_words() -> None:

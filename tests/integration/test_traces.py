@@ -13,12 +13,13 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
-from server_processes import Fleet, Member, wait_until
+from server_processes import Fleet, Member
 from sluiceway_orchestrator.testing import Cluster, picture
 from sluiceway_runtime.recorder import BatchLog
 from sluiceway_runtime.tracing import Tracer, open_tracer
 from sluiceway_runtime.tracing.calls import begin_call, end_call
 from trace_collector import Collector, Seen
+from waiting import wait_until
 
 from sluiceway import AsyncClient
 
@@ -45,8 +46,8 @@ def open_traces(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Callab
     return opened
 
 
-def until(collector: Collector, done: Callable[[list[Seen]], bool]) -> list[Seen]:
-    wait_until(lambda: done(list(collector.spans)), what="the spans did not come")
+def spans_once(collector: Collector, done: Callable[[list[Seen]], bool]) -> list[Seen]:
+    wait_until(lambda: done(list(collector.spans)), what="the spans are there", state=lambda: collector.spans)
     return list(collector.spans)
 
 
@@ -81,7 +82,7 @@ async def test_one_trace_goes_through_every_server(tmp_path: Path, collector: Co
                 ("sluiceway-recognition", "sluiceway.recognition.v1.RecognitionService/RecognizeWhole"),
             } <= names
 
-        spans = until(collector, complete)
+        spans = spans_once(collector, complete)
         assert {span.trace_id for span in spans} == {TRACE}
         batch = next(span for span in spans if span.service == "sluiceway-recognition" and span.name == "batch")
         assert above(spans, batch) == [
@@ -113,7 +114,7 @@ async def test_what_is_not_sampled_is_not_sent_and_stays_so_in_every_server(
         # Without a context of the client's, a trace of its own begins.
         async with AsyncClient(orchestrator.address) as client:
             await client.process(draw(2, 2))
-        spans = until(
+        spans = spans_once(
             collector, lambda spans: sum(span.name.endswith(("/RecognizeWhole", "/Process")) for span in spans) == 2
         )
         assert TRACE not in {span.trace_id for span in spans}
@@ -148,7 +149,7 @@ async def test_batches_are_linked_to_the_requests_that_shared_them(
     log.over(Batch(), 3.0, 900.0, "")
     for number, traced in enumerate((first, second, third), 1):
         end_call(tracer, log, traced, (number, "/s.D/Detect", f"r{number}", 1.0, 1.0, 4.0, "OK"))
-    spans = until(collector, lambda spans: sum(span.name == "batch" for span in spans) == 2)
+    spans = spans_once(collector, lambda spans: sum(span.name == "batch" for span in spans) == 2)
     tracer.close()
     one, two = [span for span in spans if span.name == "batch"]
     assert one.links == [(f"{second.at.trace_id:032x}", f"{second.at.span_id:016x}")]
@@ -191,7 +192,7 @@ async def test_the_context_goes_to_apis_and_comes_in_over_http(
             }
             async with session.post(url, data=picture(1), headers=headers) as response:
                 assert response.status == 200, await response.text()
-        spans = until(collector, lambda spans: any(span.name == "POST /v1/process" for span in spans))
+        spans = spans_once(collector, lambda spans: any(span.name == "POST /v1/process" for span in spans))
     finally:
         tracer.close()
         await runner.cleanup()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import grpc
@@ -15,6 +15,7 @@ from fetching import given_by
 from sluiceway_orchestrator.fetch import Answer, Call
 from sluiceway_orchestrator.testing import Cluster, picture
 from sluiceway_orchestrator.testing.cluster import account
+from waiting import until
 
 from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
 
@@ -44,16 +45,6 @@ def sources(count: int) -> list[pipeline_pb2.Source]:
     ]
 
 
-async def until(holds: Callable[[], bool], what: Callable[[], object], within_s: float = 30) -> None:
-    """Wait for a state, and say how things stand if it does not come."""
-    try:
-        async with asyncio.timeout(within_s):
-            while not holds():
-                await asyncio.sleep(0.05)
-    except TimeoutError:
-        pytest.fail(f"it never came: {what()}")
-
-
 def held(cluster: Cluster) -> tuple[int, int, int]:
     """Jobs, slots in use, and bytes."""
     service = cluster.service
@@ -66,7 +57,7 @@ async def until_free(cluster: Cluster) -> None:
         jobs, slots, used_bytes = held(cluster)
         return not jobs and not slots and used_bytes < SMALL_BYTES
 
-    await until(free, lambda: (held(cluster), cluster.service._gate))
+    await until(free, state=lambda: (held(cluster), cluster.service._gate))
     assert cluster.service.budget.waiting == 0
     assert cluster.service._gate.waiting == 0
 
@@ -108,12 +99,12 @@ async def test_streams_that_nobody_reads_hold_nothing_after_the_time_of_their_jo
 ) -> None:
     async with Cluster(apis=big, default_deadline_s=3, memory_bytes=BUDGET_BYTES) as cluster:
         async with streams(cluster, clients=4, jobs=60):
-            await until(lambda: held(cluster)[0] >= 4 * 16, lambda: held(cluster))
+            await until(lambda: held(cluster)[0] >= 4 * 16, state=lambda: held(cluster))
             # While they hang.
             await is_served(cluster)
             await until_free(cluster)
             await is_served(cluster)
-        await until(lambda: held(cluster)[2] == 0, lambda: held(cluster))
+        await until(lambda: held(cluster)[2] == 0, state=lambda: held(cluster))
 
 
 async def test_a_stream_that_is_read_late_hears_of_every_job_what_became_of_it(big: dict[str, dict[str, str]]) -> None:
@@ -124,7 +115,7 @@ async def test_a_stream_that_is_read_late_hears_of_every_job_what_became_of_it(b
             await call.write(pipeline_pb2.ProcessStreamRequest(job=job))
         await call.done_writing()
         # On a busy machine the time of the first ones may be over before the last are read.
-        await until(lambda: held(cluster)[0] > 0, lambda: held(cluster))
+        await until(lambda: held(cluster)[0] > 0, state=lambda: held(cluster))
         await until_free(cluster)
         ends: dict[tuple[str, str], str] = {}
         async with asyncio.timeout(30):
@@ -147,9 +138,9 @@ async def test_a_stream_that_is_read_late_hears_of_every_job_what_became_of_it(b
 async def test_a_client_that_reads_too_late_hears_that_its_time_is_over(big: dict[str, dict[str, str]]) -> None:
     async with Cluster(apis=big, default_deadline_s=1) as cluster:
         call = cluster.stub.Process(Request(sources=sources(60), options=RETURNED))
-        await until(lambda: held(cluster)[0] == 1, lambda: held(cluster))
+        await until(lambda: held(cluster)[0] == 1, state=lambda: held(cluster))
         await until_free(cluster)
-        await until(lambda: held(cluster)[2] == 0, lambda: held(cluster))
+        await until(lambda: held(cluster)[2] == 0, state=lambda: held(cluster))
 
         async def read() -> None:
             async for _ in call:
@@ -173,7 +164,7 @@ async def test_single_jobs_that_nobody_reads(big: dict[str, dict[str, str]], wit
             size = (("sluiceway-request-bytes", str(request.ByteSize())),)
             call = pipeline_pb2_grpc.PipelineServiceStub(channel).Process(request, timeout=within_s, metadata=size)
             stack.callback(call.cancel)
-        await until(lambda: held(cluster)[0] == 4, lambda: held(cluster))
+        await until(lambda: held(cluster)[0] == 4, state=lambda: held(cluster))
         await is_served(cluster)
         await until_free(cluster)
         await is_served(cluster)
@@ -199,7 +190,7 @@ async def test_clients_of_the_http_port_that_do_not_read(big: dict[str, dict[str
             client.setblocking(False)
             await loop.sock_connect(client, ("127.0.0.1", cluster.service.http.port))
             await loop.sock_sendall(client, head.encode() + body)
-        await until(lambda: held(cluster)[0] == 4, lambda: held(cluster))
+        await until(lambda: held(cluster)[0] == 4, state=lambda: held(cluster))
         await is_served(cluster)
         await until_free(cluster)
         await is_served(cluster)

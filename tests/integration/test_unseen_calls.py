@@ -3,15 +3,17 @@
 import asyncio
 import time
 from collections import Counter
+from contextlib import AsyncExitStack
 
 import grpc
 import grpc.aio
 import pytest
+from raw_service import SERVICE, serve_methods
 from sluiceway_runtime.config import ServerConfig
 from sluiceway_runtime.server import listening
-from sluiceway_runtime.server.listening import bind, make_server
+from waiting import wait_until
 
-METHOD = "/some.Service/Method"
+METHOD = f"/{SERVICE}/Method"
 # gRPC itself takes 1,000 without a word, unless told otherwise, and none above 3,000.
 AT_ONCE = 3500
 
@@ -20,14 +22,7 @@ async def answer(request: bytes, _: object) -> bytes:
     return request
 
 
-async def serve() -> tuple[grpc.aio.Server, str]:
-    config = ServerConfig(port=0, operations_port=0)
-    server = make_server(config, [])
-    handlers = {"Method": grpc.unary_unary_rpc_method_handler(answer)}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("some.Service", handlers),))
-    port = bind(server, config)
-    await server.start()
-    return server, f"127.0.0.1:{port}"
+METHODS = {"Method": grpc.unary_unary_rpc_method_handler(answer)}
 
 
 async def code_of(call: grpc.aio.UnaryUnaryCall[bytes, bytes]) -> str:
@@ -39,22 +34,15 @@ async def code_of(call: grpc.aio.UnaryUnaryCall[bytes, bytes]) -> str:
 
 
 async def test_thousands_that_come_at_once_are_all_answered() -> None:
-    server, address = await serve()
-    try:
-        async with grpc.aio.insecure_channel(address) as channel:
-            method = channel.unary_unary(METHOD)
-            await method(b"")
-            ends = Counter(await asyncio.gather(*(code_of(method(b"", timeout=60)) for _ in range(AT_ONCE))))
-    finally:
-        await server.stop(0)
+    async with serve_methods(METHODS) as address, grpc.aio.insecure_channel(address) as channel:
+        method = channel.unary_unary(METHOD)
+        await method(b"")
+        ends = Counter(await asyncio.gather(*(code_of(method(b"", timeout=60)) for _ in range(AT_ONCE))))
     assert ends == {"OK": AT_ONCE}
 
 
 async def test_those_that_came_while_the_process_got_no_time_are_answered_then(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a machine that is busy, or that was asleep, keeps it: here for longer than one server says that calls wait."""
-    patient, address = await serve()
-    monkeypatch.setattr(listening, "LONGEST_UNSEEN_S", 1)
-    impatient, other = await serve()
 
     def call(where: str, sent: list[float]) -> Counter[str]:
         with grpc.insecure_channel(where) as channel:
@@ -63,17 +51,16 @@ async def test_those_that_came_while_the_process_got_no_time_are_answered_then(m
             sent.append(time.monotonic())
             return Counter(future.code().name for future in calls)
 
-    try:
+    async with AsyncExitStack() as servers:
+        patient = await servers.enter_async_context(serve_methods(METHODS))
+        monkeypatch.setattr(listening, "LONGEST_UNSEEN_S", 1)
+        impatient = await servers.enter_async_context(serve_methods(METHODS))
         sent: list[float] = []
-        calling = [asyncio.create_task(asyncio.to_thread(call, where, sent)) for where in (address, other)]
+        calling = [asyncio.create_task(asyncio.to_thread(call, where, sent)) for where in (patient, impatient)]
         await asyncio.sleep(0)
         # Nothing of this thread runs, and so nothing of either server.
-        while len(sent) < 2 or time.monotonic() < max(sent) + 2.5:
-            time.sleep(0.01)
+        wait_until(lambda: len(sent) == 2 and time.monotonic() >= max(sent) + 2.5)
         seen, ended = await asyncio.gather(*calling)
-    finally:
-        await patient.stop(0)
-        await impatient.stop(0)
     assert seen == {"OK": 5}
     assert ended["CANCELLED"] > 0, "it is this that ends calls that wait"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,11 @@ from sluiceway_orchestrator.fetch import Answer, Call
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, FakeServer, SourceEvents, picture
 from sluiceway_runtime.errors import InvalidOption, WrongGroup
 from sluiceway_runtime.server.status import code_of, trailers
+from waiting import until
 
 from sluiceway.pipeline.v1 import pipeline_pb2
 
 Source = pipeline_pb2.Source
-
-
-async def until(holds: Callable[[], bool], within_s: float = 30) -> None:
-    async with asyncio.timeout(within_s):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 async def both_are_there(cluster: Cluster, stage: str) -> None:
@@ -123,6 +118,33 @@ async def test_a_detecting_version_goes_away_in_mid_job() -> None:
         heard = await work
     for number in range(8):
         check_complete(heard[str(number)], number, 2)
+
+
+@pytest.mark.parametrize("stage", ["detection", "recognition"])
+async def test_a_canary_that_is_lost_at_once_under_load_costs_no_source(stage: str) -> None:
+    """Those that are bound to it begin again; those that wait for its only replica do so, too."""
+    never = asyncio.Event()
+
+    async def hang(*_: int) -> None:
+        await never.wait()
+
+    canary: Any = FakeDetection(version="2", before=hang)
+    detectors, readers = [FakeDetection(version="1"), canary], [FakeRecognition()]
+    if stage == "recognition":
+        canary = FakeRecognition(models=("new",), before=hang)
+        detectors, readers = [FakeDetection()], [FakeRecognition(models=("old",)), canary]
+    async with Cluster(detectors, readers) as cluster:
+        await both_are_there(cluster, stage)
+        work = [
+            asyncio.create_task(cluster.process(Source(image=picture(number, regions=10)), timeout_s=60))
+            for number in range(64)
+        ]
+        # The others are done; half of them wait for the canary.
+        await until(lambda: sum(each.done() for each in work) == 32 and canary.running > 0)
+        await getattr(cluster, stage)[1].stop()
+        heard = [(await each)["0"] for each in work]
+    for number, source in enumerate(heard):
+        check_complete(source, number, 10)
 
 
 async def test_a_version_that_leaves_its_name_answers_whoever_is_bound_to_it(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from google.protobuf.duration_pb2 import Duration
 from sluiceway_orchestrator.fetch import Answer, Call
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, picture
 from sluiceway_runtime.server.status import from_rpc_error
+from waiting import until
 
 from sluiceway import AsyncClient, errors
 from sluiceway.figures import ClusterFigures
@@ -45,7 +46,7 @@ async def watching(cluster: Cluster) -> AsyncIterator[AsyncIterator[ClusterFigur
         yield figures
 
 
-async def until(figures: AsyncIterator[ClusterFigures], holds: Callable[[ClusterFigures], object]) -> ClusterFigures:
+async def first_of(figures: AsyncIterator[ClusterFigures], holds: Callable[[ClusterFigures], object]) -> ClusterFigures:
     """The first figures of which it holds."""
     async with asyncio.timeout(30):
         async for found in figures:
@@ -63,14 +64,14 @@ def counting(cluster: Cluster) -> Counted:
 
 async def test_it_is_told_what_the_cluster_does() -> None:
     async with Cluster() as cluster, watching(cluster) as figures:
-        first = await until(figures, lambda found: all(stage.ready for stage in found.stages))
+        first = await first_of(figures, lambda found: all(stage.ready for stage in found.stages))
         assert first.limits[0].kind in CALM
         assert [(stage.name, stage.kind) for stage in first.stages] == [
             ("detection", "detection"),
             ("recognition", "recognition"),
         ]
         await cluster.process(*(pipeline_pb2.Source(image=picture(number)) for number in range(5)))
-        busy = await until(figures, lambda found: found.orchestrator.rate > 0)
+        busy = await first_of(figures, lambda found: found.orchestrator.rate > 0)
         assert busy.limits[0].kind in CALM
         assert busy.orchestrator.p50_ms is not None
         assert 0 < busy.orchestrator.p50_ms <= (busy.orchestrator.p99_ms or 0)
@@ -81,22 +82,22 @@ async def test_it_is_told_what_the_cluster_does() -> None:
 async def test_stages_that_know_no_samples_are_shown_all_the_same() -> None:
     """As those of the release before this one."""
     async with Cluster() as cluster, watching(cluster) as figures:
-        found = await until(figures, lambda found: all(stage.ready for stage in found.stages))
+        found = await first_of(figures, lambda found: all(stage.ready for stage in found.stages))
         for stage in found.stages:
             assert (len(stage.replicas), stage.replicas[0].state, stage.busy) == (1, "", None)
 
 
 async def test_a_stage_that_goes_away_is_said_to_limit() -> None:
     async with Cluster() as cluster, watching(cluster) as figures:
-        await until(figures, lambda found: all(stage.ready for stage in found.stages))
+        await first_of(figures, lambda found: all(stage.ready for stage in found.stages))
         await cluster.recognition[0].stop()
-        gone = await until(figures, lambda found: found.limits[0].kind == "no_replica")
+        gone = await first_of(figures, lambda found: found.limits[0].kind == "no_replica")
         assert gone.limits[0].subject == "recognition"
         assert gone.limits[0].fault
         assert cluster.recognition[0].address in gone.limits[0].help
         # It takes no work, but is asked for.
         job = asyncio.create_task(cluster.process(pipeline_pb2.Source(image=picture(1)), timeout_s=30))
-        await until(figures, lambda found: "1 item waits" in found.limits[0].what)
+        await first_of(figures, lambda found: "1 item waits" in found.limits[0].what)
         job.cancel()
 
 
@@ -105,11 +106,9 @@ async def test_while_nobody_watches_nobody_is_asked() -> None:
     counted = counting(cluster)
     async with cluster:
         async with watching(cluster) as figures:
-            await until(figures, lambda found: found.stages[0].replicas and found.stages[0].replicas[0].state)
-        async with asyncio.timeout(30):
-            # Until the server has seen that nobody is there.
-            while cluster.server._interceptor.running:
-                await asyncio.sleep(0.01)
+            await first_of(figures, lambda found: found.stages[0].replicas and found.stages[0].replicas[0].state)
+        # Until the server has seen that nobody is there.
+        await until(lambda: not cluster.server._interceptor.running)
         asked = counted.asked
         assert asked
         for number in range(3):
@@ -136,10 +135,10 @@ async def test_several_who_watch_share_samples() -> None:
 
 async def test_a_server_that_drains_ends_it_and_is_not_held_up() -> None:
     async with Cluster(drain_grace_s=20) as cluster, watching(cluster) as figures:
-        await until(figures, lambda _: True)
+        await first_of(figures, lambda _: True)
         draining = asyncio.create_task(cluster.server._drain())
         with pytest.raises(errors.Unavailable, match="draining"):
-            await until(figures, lambda _: False)
+            await first_of(figures, lambda _: False)
         async with asyncio.timeout(10):
             assert await draining
 
@@ -182,12 +181,12 @@ async def test_calls_of_an_api_that_wait_for_their_turn_are_seen(monkeypatch: py
     source = pipeline_pb2.Source(api_call=pipeline_pb2.ApiCall(api="slow", params={"item": "1"}))
     async with Cluster(apis=apis) as cluster, watching(cluster) as figures:
         jobs = [asyncio.create_task(cluster.process(source)) for _ in range(5)]
-        found = await until(figures, lambda found: found.apis[0].waiting == 3)
+        found = await first_of(figures, lambda found: found.apis[0].waiting == 3)
         assert (found.apis[0].name, found.apis[0].in_flight, found.apis[0].limit) == ("slow", 2, 2)
         assert (found.limits[0].subject, found.limits[0].kind) == ("api slow", "api_in_flight")
         free.set()
         await asyncio.gather(*jobs)
-        await until(figures, lambda found: not (found.apis[0].waiting or found.apis[0].in_flight))
+        await first_of(figures, lambda found: not (found.apis[0].waiting or found.apis[0].in_flight))
 
 
 async def test_a_client_that_does_not_read_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,12 +206,12 @@ async def test_a_client_that_does_not_read_is_seen(monkeypatch: pytest.MonkeyPat
     async with Cluster(apis=apis) as cluster, watching(cluster) as figures:
         call = cluster.stub.Process(request, timeout=60)
         try:
-            found = await until(figures, lambda found: found.orchestrator.unread)
+            found = await first_of(figures, lambda found: found.orchestrator.unread)
             assert found.orchestrator.unread == 1
             assert "unread" in [limit.kind for limit in found.limits]
         finally:
             call.cancel()
-        await until(figures, lambda found: not found.orchestrator.unread)
+        await first_of(figures, lambda found: not found.orchestrator.unread)
 
 
 async def test_a_detector_that_answers_slowly_makes_a_backlog() -> None:
@@ -226,7 +225,7 @@ async def test_a_detector_that_answers_slowly_makes_a_backlog() -> None:
         jobs = [
             asyncio.create_task(cluster.process(pipeline_pb2.Source(image=picture(number)))) for number in range(12)
         ]
-        found = await until(figures, lambda found: found.stages[0].backlog)
+        found = await first_of(figures, lambda found: found.stages[0].backlog)
         assert found.orchestrator.working == 12
         free.set()
         await asyncio.gather(*jobs)

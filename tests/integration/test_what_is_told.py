@@ -13,6 +13,7 @@ from sluiceway_orchestrator.stages import presence
 from sluiceway_orchestrator.testing import Cluster, FakeDetection, FakeRecognition, picture
 from sluiceway_orchestrator.testing.cluster import account
 from sluiceway_runtime.errors import InvalidImage, QueueFull
+from waiting import until
 
 from sluiceway.pipeline.v1 import pipeline_pb2
 from sluiceway.pipeline.v1.pipeline_pb2 import Source
@@ -24,10 +25,12 @@ def value(cluster: Cluster, name: str, **labels: str) -> float:
     return found
 
 
-async def until(cluster: Cluster, name: str, wanted: float, **labels: str) -> None:
-    async with asyncio.timeout(30):
-        while value(cluster, name, **labels) != wanted:
-            await asyncio.sleep(0.01)
+async def comes_to(cluster: Cluster, name: str, wanted: float, **labels: str) -> None:
+    await until(
+        lambda: value(cluster, name, **labels) == wanted,
+        what=f"{name} of {labels} is {wanted:g}",
+        state=lambda: value(cluster, name, **labels),
+    )
 
 
 async def test_where_the_time_of_a_source_went() -> None:
@@ -61,9 +64,9 @@ async def test_every_end_of_a_source_is_counted() -> None:
         await cluster.process(Source(image=picture(1)), detect_only=True)
         labels = {"pipeline": "read"}
         leaving = cluster.stub.Process(pipeline_pb2.ProcessRequest(sources=[Source(image=picture(2))]))
-        await until(cluster, "sluiceway_stage_in_flight_items", 1, stage="detection")
+        await comes_to(cluster, "sluiceway_stage_in_flight_items", 1, stage="detection")
         leaving.cancel()
-        await until(cluster, "sluiceway_source_duration_seconds_count", 1, **labels, outcome="cancelled")
+        await comes_to(cluster, "sluiceway_source_duration_seconds_count", 1, **labels, outcome="cancelled")
         assert value(cluster, "sluiceway_source_failures_total", **labels, reason="CANCELLED") == 1
         assert value(cluster, "sluiceway_source_failures_total", **labels, reason="QUARANTINED") == 0, "it is there"
         held.set()
@@ -83,7 +86,7 @@ async def test_sources_whose_time_runs_out_are_counted() -> None:
 async def test_the_age_of_what_waits_for_a_stage_that_is_away() -> None:
     async with Cluster([], detection="127.0.0.1:9", max_deadline_s=2) as cluster:
         waiting = asyncio.create_task(cluster.process(Source(image=picture(1))))
-        await until(cluster, "sluiceway_stage_backlog_items", 1, stage="detection")
+        await comes_to(cluster, "sluiceway_stage_backlog_items", 1, stage="detection")
         first = value(cluster, "sluiceway_stage_oldest_wait_seconds", stage="detection")
         await asyncio.sleep(0.05)
         assert value(cluster, "sluiceway_stage_oldest_wait_seconds", stage="detection") >= first + 0.05
@@ -177,7 +180,7 @@ async def test_it_says_what_ran_when_the_time_ran_out(caplog: pytest.LogCaptureF
 
     async with serve(detector=FakeDetection(before=never), max_sources_in_flight=1) as http:
         long = asyncio.create_task(http.post(picture(1), "/v1/process?timeout_s=3", **IMAGE))
-        await until(http.cluster, "sluiceway_stage_in_flight_items", 1, stage="detection")
+        await comes_to(http.cluster, "sluiceway_stage_in_flight_items", 1, stage="detection")
         await http.post(picture(2), "/v1/process?timeout_s=0.3", **IMAGE)
         await long
     told = [line.getMessage().partition("failed at ")[2].partition(":")[0] for line in failures(caplog)]

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 from ledger_models import draw
+from ports import free_ports
 from pseudo_terminal import COMMAND
-from server_processes import Fleet, Member, free_ports, wait_until
+from server_processes import Fleet, Member
+from waiting import wait_until
 
 from sluiceway import Client, errors
 
@@ -34,7 +36,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
             "orchestrator": orchestrator.address,
         }
         members: list[Member] = [detection, recognition, orchestrator]
-        wait_until(lambda: "it is no HTTP/1" in orchestrator.log)
+        wait_until(lambda: "it is no HTTP/1" in orchestrator.log, state=lambda: orchestrator.log)
         for member in members:
             assert "Traceback" not in member.log, member.log
 

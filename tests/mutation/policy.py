@@ -18,6 +18,7 @@ ROOT = HERE.parents[1]
 WORK = ROOT / "build" / "mutation"
 PACKAGE = ROOT / "services" / "sluiceway_runtime"
 TESTS = ROOT / "tests" / "unit" / "runtime" / "pool"
+SUPPORT = ROOT / "tests" / "support"
 # Of the mutants that are no equivalent of the original, how many have to be noticed.
 BAR = 0.9
 # The tests of policy alone. The generated sequences are left out: what they notice depends on chance, and each run of
@@ -32,7 +33,7 @@ pytest_add_cli_args=
   -p
   no:cacheprovider
 """
-PYTEST = "[pytest]\nasyncio_mode = auto\ntimeout = 20\n"
+PYTEST = f"[pytest]\nasyncio_mode = auto\ntimeout = 20\npythonpath = {SUPPORT}\n"
 
 
 def prepare(module: str) -> None:

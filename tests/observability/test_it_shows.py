@@ -23,8 +23,10 @@ from typing import Any
 import pytest
 from ledger_client import calling
 from ledger_models import Deed, draw
+from ports import free_ports
 from prometheus import Prometheus, panels
-from server_processes import Fleet, Member, free_ports, wait_until
+from server_processes import Fleet, Member
+from waiting import wait_until
 
 from benchmarks.support.quota import Quota, quota
 
@@ -144,7 +146,7 @@ class Scene:
     def quiet(self) -> None:
         """All is well: no alert fires, and images come through."""
         self.seen.clear()
-        wait_until(lambda: not self.prometheus.firing(), QUIET_S, f"alerts stay: {self.prometheus.firing()}")
+        wait_until(lambda: not self.prometheus.firing(), state=self.prometheus.firing, within_s=QUIET_S)
 
     def fires(self, *names: str, while_: Callable[[], object] = lambda: None) -> None:
         """Wait until these fire, all at once, and look that nothing else did since it was quiet."""
@@ -155,7 +157,7 @@ class Scene:
             self.seen |= firing
             return firing >= set(names)
 
-        wait_until(all_fire, SOON_S, f"{names} do not fire, but {self.seen}")
+        wait_until(all_fire, what=f"{names} fire", state=lambda: self.seen, within_s=SOON_S)
         assert self.seen == set(names)
 
     def refusing(self) -> set[str]:
@@ -171,7 +173,7 @@ class Scene:
             self.seen |= self.prometheus.firing()
             return self.prometheus.panel(title, **labels) > above
 
-        wait_until(moved, SOON_S, f"{title} does not move")
+        wait_until(moved, what=f"{title} moves", within_s=SOON_S)
 
 
 @pytest.fixture(scope="module")
@@ -217,10 +219,14 @@ def test_every_panel_has_data_and_every_rule_is_evaluated(scene: Scene) -> None:
             if title in AT_TIMES:
                 scene.prometheus.query(query)
             elif title == "HTTP requests":
-                wait_until(lambda query=query: _ask_http(scene) and scene.prometheus.query(query), SOON_S, query)  # type: ignore[misc]
+                wait_until(
+                    lambda query=query: _ask_http(scene) and scene.prometheus.query(query),
+                    what=query,
+                    within_s=SOON_S,
+                )
             else:
-                wait_until(lambda query=query: scene.prometheus.query(query), SOON_S, query)  # type: ignore[misc]
-    wait_until(lambda: not scene.prometheus.faulty_rules(), SOON_S, f"rules: {scene.prometheus.faulty_rules()}")
+                wait_until(lambda query=query: scene.prometheus.query(query), what=query, within_s=SOON_S)
+    wait_until(lambda: not scene.prometheus.faulty_rules(), state=scene.prometheus.faulty_rules, within_s=SOON_S)
     scene.quiet()
 
 
@@ -331,7 +337,7 @@ def test_more_over_http_than_can_be_done(scene: Scene) -> None:
         try:
             scene.moves("HTTP requests", 0.1, http_route="/v1/process", http_response_status_code="429")
             # The light load of this scene comes over gRPC, and has as few places as everybody.
-            wait_until(lambda: "HTTP" in scene.refusing(), SOON_S, "nobody is told of refusals over HTTP")
+            wait_until(lambda: "HTTP" in scene.refusing(), state=scene.refusing, within_s=SOON_S)
             scene.fires("SluicewayRefusing")
         finally:
             stop.set()

@@ -19,8 +19,8 @@ from browser import PHONE, Browser, open_browser
 from dashboard_picture import draw_dashboard
 from explain_picture import draw_story
 from PIL import Image
+from ports import free_ports
 from prometheus import Prometheus
-from server_processes import free_ports
 from top_picture import draw_top
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import Any
 
 import aiohttp
@@ -21,6 +21,7 @@ from sluiceway_runtime.server.app import Server
 from sluiceway_runtime.server.door import current_account
 from sluiceway_runtime.server.security import Security
 from sluiceway_runtime.server.status import from_rpc_error
+from waiting import until
 
 __all__ = [
     "MIB",
@@ -35,7 +36,6 @@ __all__ = [
     "refusal",
     "scrape",
     "serving",
-    "until",
 ]
 
 
@@ -151,12 +151,6 @@ async def serving(
         assert server.budget.waiting == 0
     finally:
         await server.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def counted(code: str, method: str) -> str:

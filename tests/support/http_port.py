@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -19,6 +18,7 @@ from sluiceway_orchestrator.jobs import Jobs
 from sluiceway_orchestrator.outbox import Addressed
 from sluiceway_orchestrator.testing import Cluster, FakeDetection
 from sluiceway_runtime.server.security import Security
+from waiting import until
 
 __all__ = ["IMAGE", "Http", "port_of", "serve"]
 
@@ -42,9 +42,7 @@ class Http:
 
     async def until_free(self) -> None:
         """Wait until no byte is held: an answer is there a moment before its request is forgotten."""
-        async with asyncio.timeout(30):
-            while self.cluster.service.budget.used_bytes:
-                await asyncio.sleep(0.01)
+        await until(lambda: not self.cluster.service.budget.used_bytes)
 
     async def post(self, data: bytes, path: str = "/v1/process", **headers: str) -> tuple[int, Any, Any]:
         """Status, headers, and events or problem."""

@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 from ledger_models import Deed, draw
 from sluiceway_runtime.server.status import from_rpc_error, names_itself
+from waiting import until
 
 from sluiceway.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
 
@@ -179,9 +180,7 @@ class Load:
     async def more(self, count: int, within_s: float = 60) -> None:
         """Wait until so many more were answered, and rightly."""
         goal = self.right + count
-        async with asyncio.timeout(within_s):
-            while self.right < goal:
-                await asyncio.sleep(0.01)
+        await until(lambda: self.right >= goal, within_s=within_s)
 
     @property
     def wrong(self) -> dict[int, Answer]:

@@ -21,6 +21,28 @@ QUICK = Timing(restart_delay_s=0.01, restart_delay_max_s=0.05, stop_grace_s=1.0)
 KINDS = {"process": Pool, "thread": InProcessPool}
 
 
+def make_pool(
+    factory: str = "pool_handlers:Scripted",
+    *,
+    kind: type[Pool] = Pool,
+    workers: int = 1,
+    credits_each: int = 1,
+    overlap: int = 1,
+    config: dict[str, Any] | None = None,
+    timing: Timing = QUICK,
+    **limits: Any,
+) -> Pool:
+    """A pool that is not started yet, whose workers need no device."""
+    placements = tuple(Placement(index, "cpu", None, 1) for index in range(workers))
+    spec = WorkerSpec(factory, config or {}, placements, credits_each, overlap=overlap)
+    return kind(spec, PoolLimits(**limits), name="test", timing=timing)
+
+
+def pids(pool: Pool) -> list[int]:
+    """Of its workers."""
+    return [worker.pid for worker in pool.statistics().workers if worker.pid is not None]
+
+
 class Bench:
     """Makes pools of one kind, and closes them."""
 
@@ -28,21 +50,10 @@ class Bench:
         self._kind = kind
         self.pools: list[Pool] = []
 
-    def make(
-        self,
-        *,
-        workers: int = 1,
-        credits_each: int = 1,
-        factory: str = "pool_handlers:Scripted",
-        config: dict[str, Any] | None = None,
-        **limits: Any,
-    ) -> Pool:
-        placements = tuple(Placement(index, "cpu", None, 1) for index in range(workers))
+    def make(self, *, config: dict[str, Any] | None = None, **options: Any) -> Pool:
         settings = {"in_process": self._kind == "thread", **(config or {})}
-        spec = WorkerSpec(factory, settings, placements, credits_each)
-        pool = KINDS[self._kind](spec, PoolLimits(**limits), name="test", timing=QUICK)
-        self.pools.append(pool)
-        return pool
+        self.pools.append(make_pool(kind=KINDS[self._kind], config=settings, **options))
+        return self.pools[-1]
 
     async def start(self, **options: Any) -> Pool:
         pool = self.make(**options)
@@ -69,10 +80,3 @@ def submit(
         group=group,
         cost=cost,
     )
-
-
-async def until(condition: Any, within: float = 30.0) -> None:
-    """Poll what no event tells of: a file that a worker writes."""
-    async with asyncio.timeout(within):
-        while not condition():
-            await asyncio.sleep(0.005)

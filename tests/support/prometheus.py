@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import yaml
-from server_processes import free_ports, wait_until
+from ports import free_ports
+from waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 ALERTS = ROOT / "deploy" / "alerts" / "sluiceway.yml"
@@ -78,7 +79,7 @@ class Prometheus:
     def __enter__(self) -> Self:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        wait_until(self._is_ready, 60, "Prometheus is not ready")
+        wait_until(self._is_ready, what="Prometheus is ready")
         return self
 
     def __exit__(

@@ -13,10 +13,11 @@ import subprocess
 import sys
 import termios
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from waiting import wait_until
 
 __all__ = ["COMMAND", "Typed", "plain", "type_command"]
 
@@ -106,11 +107,12 @@ def _word(argument: object) -> str | bytes | os.PathLike[str]:
 
 
 def _wait_for(text: str, shown: Sequence[bytes], process: subprocess.Popen[bytes], within_s: float) -> None:
-    end_s = time.monotonic() + within_s
-    while text not in plain(b"".join(shown).decode("utf-8", "replace")):
-        assert process.poll() is None, f"it ended before it showed {text!r}: {b''.join(shown)!r}"
-        assert time.monotonic() < end_s, f"it never showed {text!r}: {b''.join(shown)!r}"
-        time.sleep(0.02)
+    def is_shown() -> bool:
+        found = text in plain(b"".join(shown).decode("utf-8", "replace"))
+        assert found or process.poll() is None, f"it ended before it showed {text!r}: {b''.join(shown)!r}"
+        return found
+
+    wait_until(is_shown, what=f"it shows {text!r}", state=lambda: b"".join(shown), within_s=within_s)
 
 
 def _read(descriptor: int, shown: list[bytes]) -> None:

@@ -14,7 +14,7 @@ from sluiceway_runtime.server.app import Server
 from sluiceway.detection.v1 import detection_pb2, detection_pb2_grpc
 from sluiceway.recognition.v1 import recognition_pb2, recognition_pb2_grpc
 
-__all__ = ["CONFIG", "NAME", "Scripted", "eventually", "get", "is_", "truth"]
+__all__ = ["CONFIG", "NAME", "Scripted", "get"]
 
 
 NAME = "sluiceway.detection.v1.DetectionService"
@@ -80,23 +80,9 @@ class Scripted(detection_pb2_grpc.DetectionServiceServicer, recognition_pb2_grpc
         self.closed += 1
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(30):
-        while not await condition():
-            await asyncio.sleep(0.01)
-
-
 async def get(server: Server, path: str) -> tuple[int, str]:
     async with (
         aiohttp.ClientSession() as session,
         session.get(f"http://127.0.0.1:{server.operations_port}{path}") as response,
     ):
         return response.status, await response.text()
-
-
-async def is_(read: Callable[[], Awaitable[Any]], value: Any) -> bool:
-    return bool(await read() == value)
-
-
-async def truth(value: object) -> bool:
-    return bool(value)

@@ -2,58 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import psutil
+from ports import free_ports
 from sluiceway_orchestrator.config import OrchestratorConfig
+from waiting import wait_until
 
 SUPPORT = Path(__file__).parent
 START_TIMEOUT_S = 120.0
-# Below those that the system gives to outgoing connections: one of these could take the port of a server that restarts.
-PORTS = range(15_000, 32_000)
-# Each is given once, as a server may not be listening yet when the next one is asked for. Not the generator that tests
-# may seed: two runs on one machine must not pick alike.
-_untried = iter(random.SystemRandom().sample(PORTS, len(PORTS)))
 # Models that only read what is written into a picture; see ledger_models.
 LEDGER = {
     "detection": {"DETECTOR": "ledger_models:LedgerDetector", "WORKERS": "2", "QUEUE_ITEMS": "64"},
     "recognition": {"MODELS": '[{"name": "ledger", "recognizer": "ledger_models:LedgerRecognizer"}]', "WORKERS": "2"},
     "orchestrator": {"HTTP__ENABLED": "false"} if "http" in OrchestratorConfig.model_fields else {},
 }
-
-
-def wait_until(condition: Callable[[], object], within_s: float = 30.0, what: str = "it did not come to pass") -> None:
-    """Poll what only other processes know."""
-    end_s = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end_s, what
-        time.sleep(0.01)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, all different."""
-    found: list[int] = []
-    while len(found) < count:
-        port = next(_untried)
-        with contextlib.suppress(OSError):
-            # On every address, as servers may listen on more than this one.
-            socket.create_server(("", port)).close()
-            found.append(port)
-    return found
 
 
 def is_running(process: psutil.Process) -> bool:
@@ -147,7 +120,7 @@ class Member:
             assert self.process.poll() is None, f"{self.section} ended with {self.process.returncode}:\n{self.log}"
             return self.get("/readyz")[0] == 200
 
-        wait_until(ready, START_TIMEOUT_S, f"{self.section} is not ready")
+        wait_until(ready, what=f"{self.section} is ready", within_s=START_TIMEOUT_S)
         self.remember()
 
     def get(self, path: str) -> tuple[int, str]:
@@ -188,7 +161,7 @@ class Member:
 
     def assert_gone(self) -> None:
         """No process that ever belonged to it is left."""
-        wait_until(lambda: not any(map(is_running, self._seen)), what=f"processes of {self.section} are left")
+        wait_until(lambda: not any(map(is_running, self._seen)), what=f"no process of {self.section} is left")
         self._seen.clear()
 
     def end(self) -> None:

@@ -57,6 +57,12 @@ class OrchestratorConfig(ServerConfig):
     max_sources: int = Field(1024, ge=1, description="Sources in one job.")
     max_image_bytes: int = Field(32 * 2**20, ge=1024, description="Largest image file.")
     max_jobs: int = Field(1024, ge=1, description="Jobs at once, of all ports; more are refused with QUEUE_FULL.")
+    latency_bound_ms: float | None = Field(
+        None,
+        gt=0,
+        description="What is expected to take longer is refused with QUEUE_FULL at once, though its deadline would "
+        "allow it; not bulk work, nor jobs of streams. Without it the deadline alone counts.",
+    )
     max_sources_in_flight: int = Field(512, ge=1, description="Sources worked on at once by this process.")
     max_sources_per_client: int = Field(128, ge=1, description="Sources worked on at once for one client.")
     interactive_clients: tuple[str, ...] = Field(

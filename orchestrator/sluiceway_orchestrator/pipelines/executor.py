@@ -48,6 +48,7 @@ class Executor:
         pipelines: by name.
         budget: of the process, where each source has an account.
         saturated: whether the stages of a pipeline are there and one has all that it can work on.
+        longest_s: see `Admission`.
         jobs: remembers what became of each.
 
     Attributes:
@@ -66,6 +67,7 @@ class Executor:
         budget: MemoryBudget,
         max_crops_per_call: int,
         saturated: Callable[[Pipeline], bool] = lambda _: False,
+        longest_s: float | None = None,
         jobs: JobLog | None = None,
     ) -> None:
         self._jobs = jobs or JobLog()
@@ -74,7 +76,7 @@ class Executor:
         self._budget = budget
         self._saturated = saturated
         # How fast sources leave says something of their own pipeline alone: others may find its stages idle.
-        self._admissions = {name: Admission() for name in pipelines}
+        self._admissions = {name: Admission(longest_s) for name in pipelines}
         # What is detected alone brings no crops, and is a pipeline of its own here.
         self._estimates: dict[tuple[Pipeline, int], Estimate] = {}
         self.metrics = SourceMetrics(pipelines.values())

@@ -22,7 +22,6 @@ from door_service import (
     refusal,
     scrape,
     serving,
-    until,
 )
 from sluiceway_runtime.config import ServerConfig
 from sluiceway_runtime.errors import (
@@ -36,6 +35,7 @@ from sluiceway_runtime.errors import (
 )
 from sluiceway_runtime.server.app import Server
 from sluiceway_runtime.server.security import ClientConfig, Security, SecurityConfig
+from waiting import until
 
 
 async def test_what_is_wrong_and_keeps_nothing_from_working_shows_at_readyz(service: Held) -> None:
@@ -58,9 +58,12 @@ async def test_a_request_larger_than_it_said_is_refused_unread_by_the_handler(
         assert isinstance(error, InvalidOption)
         assert error.metadata == {"sluiceway-request-bytes": "1000", "size_bytes": "1001"}
         assert service.read == []
+
+        async def is_counted() -> bool:
+            return f"{counted('INVALID_ARGUMENT', 'U')} 1.0" in await scrape(server)
+
         # A call is counted when its handler has ended, which is after its client has the answer.
-        while f"{counted('INVALID_ARGUMENT', 'U')} 1.0" not in await scrape(server):
-            await asyncio.sleep(0)
+        await until(is_counted)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from door_service import (
     refusal,
     scrape,
     serving,
-    until,
 )
 from prometheus_client.utils import floatToGoString
 from sluiceway_runtime.account import Phase
@@ -26,6 +25,7 @@ from sluiceway_runtime.errors import (
 )
 from sluiceway_runtime.priority import Priority
 from sluiceway_runtime.server.app import Server
+from waiting import until
 
 
 async def test_bytes_count_from_the_door_until_the_call_ends(

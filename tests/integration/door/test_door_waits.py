@@ -18,7 +18,6 @@ from door_service import (
     refusal,
     scrape,
     serving,
-    until,
 )
 from sluiceway_runtime.account import Phase
 from sluiceway_runtime.errors import (
@@ -26,6 +25,7 @@ from sluiceway_runtime.errors import (
     Unavailable,
 )
 from sluiceway_runtime.server.app import Server
+from waiting import until
 
 
 async def test_who_leaves_while_waiting_leaves_nothing_behind(

@@ -9,11 +9,12 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from scripted_service import CONFIG, NAME, Scripted, eventually, get, is_, truth
+from scripted_service import CONFIG, NAME, Scripted, get
 from sluiceway_runtime.errors import ModelFailed, QueueFull, StartupError, Unavailable
 from sluiceway_runtime.server.app import Server
 from sluiceway_runtime.server.calls import current_request_id, deadline_of, request_id_of
 from sluiceway_runtime.server.status import from_rpc_error
+from waiting import until
 
 from sluiceway.detection.v1 import detection_pb2, detection_pb2_grpc
 from sluiceway.recognition.v1 import recognition_pb2, recognition_pb2_grpc
@@ -35,12 +36,12 @@ async def test_operations_port_tells_state_metrics_and_status(server: Server, ch
 async def test_health_follows_the_service(server: Server, service: Scripted, channel: grpc.aio.Channel) -> None:
     stub = health_pb2_grpc.HealthStub(channel)
 
-    async def state() -> Any:
-        return (await stub.Check(health_pb2.HealthCheckRequest(service=NAME))).status
+    async def is_told(status: Any) -> bool:
+        return bool((await stub.Check(health_pb2.HealthCheckRequest(service=NAME))).status == status)
 
-    await eventually(lambda: is_(state, health_pb2.HealthCheckResponse.SERVING))
+    await until(lambda: is_told(health_pb2.HealthCheckResponse.SERVING))
     service.is_ready = False
-    await eventually(lambda: is_(state, health_pb2.HealthCheckResponse.NOT_SERVING))
+    await until(lambda: is_told(health_pb2.HealthCheckResponse.NOT_SERVING))
     assert (await get(server, "/readyz"))[0] == 503
     assert (await get(server, "/livez"))[0] == 200
 
@@ -50,7 +51,7 @@ async def test_nothing_is_served_before_the_service_has_started(service: Scripte
     service.starting = release.wait  # type: ignore[assignment]
     server = Server(service, CONFIG)
     starting = asyncio.create_task(server.start())
-    await eventually(lambda: truth(server.port))
+    await until(lambda: server.port)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         health = health_pb2_grpc.HealthStub(channel)
         for name in ("", NAME):
@@ -146,7 +147,7 @@ async def test_a_client_that_leaves_closes_the_stream(service: Scripted, channel
     call = recognition_pb2_grpc.RecognitionServiceStub(channel).Recognize(recognition_pb2.RecognizeRequest())
     assert await call.read() != grpc.aio.EOF
     call.cancel()
-    await eventually(lambda: truth(service.closed_streams))
+    await until(lambda: service.closed_streams)
 
 
 async def test_reflection_lists_the_services(channel: grpc.aio.Channel) -> None:

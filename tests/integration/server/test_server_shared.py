@@ -47,7 +47,7 @@ async def who_answers(ports: SharedPorts) -> tuple[set[int], set[int]]:
 
 @pytest.fixture
 def ports() -> SharedPorts:
-    from server_processes import free_ports
+    from ports import free_ports
 
     return SharedPorts(*free_ports(2))
 

@@ -9,10 +9,11 @@ import grpc
 import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from scripted_service import CONFIG, Scripted, eventually, get, truth
+from scripted_service import CONFIG, Scripted, get
 from sluiceway_runtime.errors import Cancelled, Unavailable
 from sluiceway_runtime.server.app import Server
 from sluiceway_runtime.server.status import from_rpc_error
+from waiting import until
 
 from sluiceway.detection.v1 import detection_pb2, detection_pb2_grpc
 from sluiceway.recognition.v1 import recognition_pb2, recognition_pb2_grpc
@@ -33,7 +34,7 @@ async def test_draining_finishes_what_runs_and_refuses_what_comes(
     running = asyncio.ensure_future(stub.Detect(detection_pb2.DetectRequest()))
     await started.wait()
     stopping = asyncio.create_task(server.stop())
-    await eventually(lambda: truth(server.lifecycle.state.value == "draining"))
+    await until(lambda: server.lifecycle.state.value == "draining")
     # What comes another way than by gRPC has the same time to end in, and so as early a notice.
     assert service.refuses
     assert service.drained_s is None
@@ -83,7 +84,7 @@ async def test_clients_behind_one_address_leave_a_draining_server_at_once(server
         await started.wait()
         behind = other
         stopping = asyncio.create_task(server.stop())
-        await eventually(lambda: truth(server.lifecycle.state.value == "draining"))
+        await until(lambda: server.lifecycle.state.value == "draining")
         refused: list[tuple[int, grpc.StatusCode]] = []
         for attempt in range(20):
             try:

@@ -11,16 +11,18 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
+from ports import free_ports
 from sluiceway_cluster import Cluster, ClusterError, ClusterPlan, ServerSpec, ServerState
 from sluiceway_cluster import cluster as cluster_module
 from sluiceway_cluster.process import ServerProcess
+from waiting import until
 
 # Speaks the probe's HTTP, ends with its parent's pipe, and notes in a common file what happens to it.
 SERVER = textwrap.dedent(
@@ -66,12 +68,6 @@ SERVER = textwrap.dedent(
 NAMES = ("detection", "recognition", "orchestrator")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def specs(tmp_path: Path) -> list[ServerSpec]:
     (tmp_path / "obedient_server.py").write_text(SERVER)
@@ -79,7 +75,7 @@ def specs(tmp_path: Path) -> list[ServerSpec]:
 
 
 def make_spec(name: str, folder: Path, **variables: str) -> ServerSpec:
-    port = free_port()
+    [port] = free_ports(1)
     environment = {
         **os.environ,
         "NAME": name,
@@ -99,7 +95,7 @@ async def nothing_is_left() -> AsyncIterator[None]:
     left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
     assert left == []
     # Pipes of processes that have ended are closed in the next turns of the loop.
-    await eventually(lambda: open_files() <= files + 1)
+    await until(lambda: open_files() <= files + 1)
 
 
 def journal(folder: Path) -> list[str]:
@@ -108,12 +104,6 @@ def journal(folder: Path) -> list[str]:
 
 def open_files() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
-
-
-async def eventually(condition: Callable[[], bool], timeout_s: float = 30) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 async def test_ports_that_others_listen_on_are_told_before_anything_starts(
@@ -166,7 +156,7 @@ async def test_a_server_that_dies_is_replaced(
         old = cluster.pids["detection"]
         assert old
         os.kill(old, signal.SIGKILL)
-        await eventually(lambda: [item.state for item in states if item.name == "detection"].count("ready") == 2)
+        await until(lambda: [item.state for item in states if item.name == "detection"].count("ready") == 2)
         assert cluster.pids["detection"] != old
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
@@ -184,7 +174,7 @@ async def test_a_server_that_dies_too_often_ends_the_watch(
     async with Cluster(specs, on_state=states.append) as cluster:
         watching = asyncio.create_task(cluster.watch())
         for round_number in (1, 2):
-            await eventually(
+            await until(
                 lambda count=round_number: (
                     [item.state for item in states if item.name == "detection"].count("ready") == count
                 )
@@ -206,7 +196,7 @@ async def test_a_server_that_does_not_obey_is_killed(
     assert pid
     stopping = asyncio.create_task(cluster.stop())
     try:
-        await eventually(lambda: {"detection term", "recognition end"} <= set(journal(tmp_path)))
+        await until(lambda: {"detection term", "recognition end"} <= set(journal(tmp_path)))
         assert psutil.pid_exists(pid)
         # More than its grace passes for every timer of this loop, and none for the machine.
         loop = asyncio.get_running_loop()
@@ -241,7 +231,7 @@ OWNER = textwrap.dedent(
 
 async def test_servers_end_when_their_owner_is_killed(specs: list[ServerSpec], tmp_path: Path) -> None:
     (tmp_path / "owner.py").write_text(OWNER)
-    ports = [str(free_port()) for _ in range(3)]
+    ports = [str(port) for port in free_ports(3)]
     environment = {**os.environ, "JOURNAL": str(tmp_path / "journal"), "PYTHONPATH": str(tmp_path)}
     owner = subprocess.Popen(
         [sys.executable, str(tmp_path / "owner.py"), str(tmp_path), *ports],
@@ -253,7 +243,7 @@ async def test_servers_end_when_their_owner_is_killed(specs: list[ServerSpec], t
     assert len(pids) == 3
     owner.kill()
     owner.wait()
-    await eventually(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+    await until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
     assert {f"{name} orphaned" for name in NAMES} <= set(journal(tmp_path))
 
 
@@ -301,10 +291,10 @@ async def test_a_server_may_take_as_long_to_start_as_it_allows_itself(
     cluster = Cluster(specs, on_state=told)
     starting = asyncio.create_task(cluster.start())
     try:
-        await eventually(lambda: "recognition says hello" in waits)
+        await until(lambda: "recognition says hello" in waits)
         passed_s = 3600.0
         seen = len(waits)
-        await eventually(lambda: starting.done() or len(waits) > seen + 2)
+        await until(lambda: starting.done() or len(waits) > seen + 2)
         gate.touch()
         await asyncio.wait_for(starting, 30)
     finally:
@@ -353,7 +343,7 @@ async def test_a_second_interrupt_ends_the_servers_of_a_run_at_once(specs: list[
         servers = {child.pid for child in psutil.Process(run.pid).children()}
         assert len(servers) == 3
         run.send_signal(signal.SIGINT)
-        await eventually(lambda: "orchestrator term" in journal(tmp_path))
+        await until(lambda: "orchestrator term" in journal(tmp_path))
         run.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(run.wait(), 30) == 130
         assert not any(psutil.pid_exists(pid) for pid in servers)

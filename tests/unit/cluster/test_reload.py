@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -16,11 +15,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ports import free_ports
 from sluiceway_cluster import Cluster, ClusterError, ClusterPlan, ServerSpec
 from sluiceway_cluster import cluster as cluster_module
 from sluiceway_cluster.reload import AddressFiles, NobodyThere, Reloading, ask, controlled, reloading, replaceable
 from sluiceway_cluster.reload.successors import find_successors
 from sluiceway_runtime.errors import ConfigurationError, StartupError
+from waiting import until
 
 # A stage is ready at once, or ends when it is told to. The orchestrator believes its file, unless it is blind, and has
 # something left to do with whoever a second file names.
@@ -60,16 +61,10 @@ SERVER = textwrap.dedent(
 )
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def spec_of(name: str, folder: Path, **variables: str) -> ServerSpec:
-    operations = free_port()
+    port, operations = free_ports(2)
     environment = {**os.environ, "PORT": str(operations), "PYTHONPATH": str(folder), **variables}
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{port}"
     return ServerSpec(
         name, "scripted_server", address, ("127.0.0.1", operations), environment, None, 5, section="detection"
     )
@@ -120,12 +115,6 @@ async def nothing_is_left() -> AsyncIterator[None]:
     assert [child for child in psutil.Process().children(recursive=True) if child.pid not in before] == []
 
 
-async def eventually(condition: Callable[[], bool], timeout_s: float = 30) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.02)
-
-
 async def test_the_new_server_takes_the_place_of_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_module, "FIRST_RESTART_DELAY_S", 0.01)
     installation = Installation(tmp_path)
@@ -136,7 +125,7 @@ async def test_the_new_server_takes_the_place_of_the_old_one(tmp_path: Path, mon
         installation.busy_with.write_text(address)
         told: list[str] = []
         task = asyncio.create_task(reloading.reload((), told.append))
-        await eventually(lambda: len(told) == 2)
+        await until(lambda: len(told) == 2)
         # It serves under its name, the orchestrator knows nobody else, and is not done with the old one yet.
         assert cluster.pids["detection"] != old
         [fresh] = addresses()
@@ -148,7 +137,7 @@ async def test_the_new_server_takes_the_place_of_the_old_one(tmp_path: Path, mon
             new = cluster.pids["detection"]
             assert new
             os.kill(new, signal.SIGKILL)
-            await eventually(lambda new=new: cluster.pids["detection"] not in (new, None))  # type: ignore[misc]
+            await until(lambda new=new: cluster.pids["detection"] not in (new, None))  # type: ignore[misc]
             assert (cluster.servers["detection"].spec.address, addresses()) == (fresh, [fresh])
             if not task.done():
                 assert psutil.pid_exists(old)
@@ -187,7 +176,7 @@ async def test_a_cluster_that_stops_in_the_middle_of_it_leaves_nobody(tmp_path: 
     others = children()
     async with installation.running() as (cluster, reload, addresses):
         task = asyncio.create_task(reload.reload((), told.append))
-        await eventually(lambda: len(addresses()) == 2)
+        await until(lambda: len(addresses()) == 2)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert len(children() - others) == 3

@@ -22,9 +22,9 @@ from sluiceway.pipeline.v1 import pipeline_pb2
 NORMAL = Priority.NORMAL
 
 
-def at_ten_a_second(waiting: int, client: str = "a") -> Admission:
+def at_ten_a_second(waiting: int, client: str = "a", longest_s: float | None = None) -> Admission:
     """An admission that has seen ten sources a second leave, until time 10, with some left."""
-    admission = Admission()
+    admission = Admission(longest_s)
     admission.enter(client, NORMAL, waiting + 50)
     admission.check(client, NORMAL, 1e9, 5.0, busy=True)
     for number in range(50):
@@ -53,6 +53,20 @@ def test_nothing_is_refused_while_a_worker_is_free_or_nothing_is_known() -> None
     fresh = Admission()
     fresh.enter("a", NORMAL, 10_000)
     assert refused(fresh, 0.1) is None
+
+
+def test_a_bound_refuses_what_its_deadline_would_allow_unless_it_is_bulk_work() -> None:
+    assert refused(at_ten_a_second(waiting=3, longest_s=0.5), 60) is None
+    bounded = at_ten_a_second(waiting=19, longest_s=0.5)
+    assert refused(bounded, 60) == pytest.approx(1.5, abs=0.1)
+    with pytest.raises(QueueFull, match="latency_bound_ms"):
+        bounded.check("a", NORMAL, 60, 10.0, busy=True)
+    assert refused(bounded, 60, busy=False) is None, "a worker is free"
+    assert refused(bounded, 60, priority=Priority.BULK) is None
+    assert refused(at_ten_a_second(waiting=19), 60) is None
+    # The deadline, where that is nearer.
+    with pytest.raises(QueueFull, match="deadline"):
+        bounded.check("a", NORMAL, 0.2 / SHARE, 10.0, busy=True)
 
 
 def test_another_clients_queue_is_not_mine() -> None:
@@ -176,6 +190,37 @@ async def test_three_times_the_load_costs_no_goodput() -> None:
     assert kinds["refused"] >= 20, kinds
     # Next to none of what was accepted comes too late, and no worker is busy with what does.
     assert kinds["ok"] >= 0.8 * begun, (kinds, begun)
+
+
+async def test_the_bound_is_that_of_the_configuration() -> None:
+    """With deadlines of a minute nothing would be refused of what takes some seconds."""
+    worker = asyncio.Semaphore(1)
+
+    async def work(_number: int) -> None:
+        async with worker:
+            await asyncio.sleep(0.05)
+
+    refusals = 0
+    async with Cluster([FakeDetection(capacity=1, before=work)], latency_bound_ms=300) as cluster:
+
+        async def ask(number: int) -> None:
+            nonlocal refusals
+            source = pipeline_pb2.Source(image=picture(number))
+            try:
+                async for _ in cluster.stub.Process(pipeline_pb2.ProcessRequest(sources=[source]), timeout=60):
+                    pass
+            except grpc.aio.AioRpcError as error:
+                known = from_rpc_error(error)
+                assert isinstance(known, QueueFull)
+                assert "latency_bound_ms" in known.message
+                refusals += 1
+
+        tasks: list[asyncio.Task[None]] = []
+        async with asyncio.timeout(60):
+            while not refusals:
+                tasks.append(asyncio.create_task(ask(len(tasks))))
+                await asyncio.sleep(0.01)
+        await asyncio.gather(*tasks)
 
 
 async def test_a_job_that_only_detects_is_judged_by_the_stage_that_it_uses(monkeypatch: pytest.MonkeyPatch) -> None:

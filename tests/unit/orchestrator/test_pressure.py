@@ -12,6 +12,7 @@ from sluiceway_orchestrator.stages.balancer import Occupancy, Report
 from sluiceway_orchestrator.stages.pressure import SAMPLE_S, Pressure, Pressures, wait_s
 from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.metrics.waits import Waits
+from waiting import until
 
 TARGET_S = 0.25
 
@@ -82,9 +83,7 @@ async def test_sampled_again_and_again_until_it_is_closed(monkeypatch: pytest.Mo
     pressures = Pressures([stage])
     stage.waits.begin(monotonic() - 5.0)
     pressures.start()
-    async with asyncio.timeout(20):
-        while pressures.of("words") < TARGET_S:
-            await asyncio.sleep(0.001)
+    await until(lambda: pressures.of("words") >= TARGET_S)
     await pressures.close()
     value_s = pressures.of("words")
     await asyncio.sleep(0.05)

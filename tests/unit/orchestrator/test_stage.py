@@ -15,6 +15,7 @@ from sluiceway_orchestrator.stages.stage import Lease, Stage, Ticket
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import DeadlineExceeded
 from sluiceway_runtime.priority import Priority
+from waiting import until
 
 
 class NoWire:
@@ -60,8 +61,7 @@ async def test_a_shorter_pause_of_another_replica_wakes_the_line_sooner() -> Non
     busy = await stage.lease(ticket, 1, VERSION)
     assert busy.replica is short
     waiting = asyncio.create_task(stage.lease(ticket, 1, VERSION))
-    while not stage.backlog_items:
-        await asyncio.sleep(0)
+    await until(lambda: stage.backlog_items)
     # It refuses and asks to be left alone for a moment; after this nothing is in flight that would wake the line.
     short.hold(0.02)
     busy.settle(1)
@@ -80,8 +80,7 @@ async def in_line(stage: Stage[str], count: int) -> list[asyncio.Task[Lease[str]
     tasks = []
     for number in range(count):
         tasks.append(asyncio.create_task(stage.lease(ticket(), 1, VERSION)))
-        while stage.backlog_items <= number:
-            await asyncio.sleep(0)
+        await until(lambda number=number: stage.backlog_items > number)
     return tasks
 
 
@@ -137,8 +136,7 @@ async def test_who_was_refused_waits_in_line_for_another_replica() -> None:
     ticket = Ticket("client", Priority.NORMAL, Deadline.after(30), 0.0, "request")
     busy = [await stage.lease(ticket, 1, VERSION), await stage.lease(ticket, 1, VERSION)]
     waiting = asyncio.create_task(stage.lease(ticket, 1, VERSION, avoid=full))
-    while not stage.backlog_items:
-        await asyncio.sleep(0)
+    await until(lambda: stage.backlog_items)
     # Both have room in the same moment, and the one that refused it looks no worse than the other.
     for replica in (full, other):
         replica.occupancy.in_flight = 0

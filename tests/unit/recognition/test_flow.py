@@ -23,6 +23,7 @@ from sluiceway_runtime.errors import (
     Unavailable,
 )
 from sluiceway_runtime.pool import Answers, Payload, Priority, Submission, Work
+from waiting import until
 
 
 class HeldPool:
@@ -99,6 +100,22 @@ def ids(results: list[CropResult]) -> list[int]:
 
 async def test_an_empty_request_ends_at_once() -> None:
     assert [ready async for ready in start(HeldPool(), 0)] == []
+
+
+async def test_the_widest_crops_go_first() -> None:
+    """Whatever the order in which they came; those of one width keep it."""
+    pool = HeldPool()
+    costs = {1: 64, 2: 320, 3: 64, 4: 720, 5: 320}
+    crops = [(number, Work(Payload(number, ()), None, cost)) for number, cost in costs.items()]
+    answers = recognise(
+        pool, crops, request_id="r", deadline=Deadline.after(20), priority=Priority.NORMAL, window=100, calls=lambda: 1
+    )
+    first = asyncio.ensure_future(anext(answers))
+    await until(lambda: len(pool.submitted) == len(costs))
+    assert pool.submitted == [4, 2, 5, 1, 3]
+    pool.answer(*pool.submitted)
+    await first
+    await answers.aclose()
 
 
 async def test_a_whole_answer_comes_when_the_last_crop_is_done() -> None:
@@ -262,9 +279,7 @@ async def test_an_admitted_request_waits_while_others_fill_the_queue() -> None:
     await turn()
     assert not second.done()
     pool.places = 1
-    async with asyncio.timeout(5):
-        while 1 not in pool.held:
-            await asyncio.sleep(0.001)
+    await until(lambda: 1 in pool.held)
     pool.answer(1)
     assert ids(await second) == [1]
 

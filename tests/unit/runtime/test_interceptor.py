@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc.aio
 import pytest
 from prometheus_client import CollectorRegistry
+from raw_service import SERVICE, serve_methods
 from sluiceway_runtime.account import MemoryBudget
 from sluiceway_runtime.config import ServerConfig
 from sluiceway_runtime.errors import InvalidOption, Unavailable
@@ -17,9 +19,9 @@ from sluiceway_runtime.metrics.calls import CallMetrics
 from sluiceway_runtime.server.door import Door
 from sluiceway_runtime.server.interceptor import CallInterceptor
 from sluiceway_runtime.server.lifecycle import Lifecycle, State
-from sluiceway_runtime.server.listening import bind, make_server
 from sluiceway_runtime.server.security import Security
 from sluiceway_runtime.server.status import from_rpc_error, names_itself
+from waiting import until
 
 
 class Context:
@@ -50,6 +52,16 @@ def interceptor() -> CallInterceptor:
     return CallInterceptor(door, CallMetrics(CollectorRegistry()))
 
 
+@asynccontextmanager
+async def calling(interceptor: CallInterceptor, methods: Mapping[str, Any]) -> AsyncIterator[grpc.aio.Channel]:
+    """To a server whose calls it surrounds."""
+    async with (
+        serve_methods(methods, interceptors=[interceptor]) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        yield channel
+
+
 @pytest.mark.parametrize("letter", ["x", "中"])
 async def test_what_is_wrong_with_a_long_text_is_told_as_with_a_short_one(
     interceptor: CallInterceptor, letter: str
@@ -59,18 +71,10 @@ async def test_what_is_wrong_with_a_long_text_is_told_as_with_a_short_one(
     async def refuse(request: bytes, _context: Any) -> bytes:
         raise InvalidOption(f"no {request.decode()}", metadata={"name": request.decode(), "known": "a, b"})
 
-    config = ServerConfig(port=0, operations_port=0)
-    server = make_server(config, [interceptor])
     methods = {"Y": grpc.unary_unary_rpc_method_handler(refuse)}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("sluiceway.X", methods),))
-    port = bind(server, config)
-    await server.start()
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await channel.unary_unary("/sluiceway.X/Y")((letter * 100_000).encode(), timeout=30)
-    finally:
-        await server.stop(0)
+    async with calling(interceptor, methods) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.unary_unary(f"/{SERVICE}/Y")((letter * 100_000).encode(), timeout=30)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     error = from_rpc_error(caught.value)
     assert isinstance(error, InvalidOption)
@@ -115,27 +119,19 @@ async def test_what_a_call_waits_for_is_cancelled_and_its_client_may_try_again(
         yield b"first"
         await wait()
 
-    config = ServerConfig(port=0, operations_port=0)
-    server = make_server(config, [interceptor])
     methods = {
         "One": grpc.unary_unary_rpc_method_handler(answer),
         "More": grpc.unary_stream_rpc_method_handler(answers),
     }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("sluiceway.X", methods),))
-    port = bind(server, config)
-    await server.start()
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            if streams:
-                call = channel.unary_stream("/sluiceway.X/More")(b"", timeout=30)
-                assert await call.read() == b"first"
-                end = call.read()
-            else:
-                end = channel.unary_unary("/sluiceway.X/One")(b"", timeout=30)
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await end
-    finally:
-        await server.stop(0)
+    async with calling(interceptor, methods) as channel:
+        if streams:
+            call = channel.unary_stream(f"/{SERVICE}/More")(b"", timeout=30)
+            assert await call.read() == b"first"
+            end = call.read()
+        else:
+            end = channel.unary_unary(f"/{SERVICE}/One")(b"", timeout=30)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await end
     assert isinstance(from_rpc_error(caught.value), Unavailable)
     assert names_itself(caught.value)
     assert "waited for what was cancelled" in caplog.text
@@ -171,17 +167,12 @@ async def test_the_request_of_a_call_that_is_over_is_gone_without_a_search_for_g
 
     make = grpc.unary_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
     handler: Any = make(stream if streams else answer, request_deserializer=Message)  # type: ignore[operator]
-    config = ServerConfig(port=0, operations_port=0)
-    server = make_server(config, [interceptor])
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("sluiceway.X", {"Y": handler}),))
-    port = bind(server, config)
-    await server.start()
-    gc.collect()
-    gc.disable()
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with calling(interceptor, {"Y": handler}) as channel:
+        gc.collect()
+        gc.disable()
+        try:
             method: Any = channel.unary_stream if streams else channel.unary_unary
-            call: Any = method("/sluiceway.X/Y")(b"x", timeout=30)
+            call: Any = method(f"/{SERVICE}/Y")(b"x", timeout=30)
             async with asyncio.timeout(30):
                 await begun.wait()
                 if end == "cancelled":
@@ -189,8 +180,6 @@ async def test_the_request_of_a_call_that_is_over_is_gone_without_a_search_for_g
                 elif end == "answered":
                     assert await (call.read() if streams else call) == b"x"
                 await call.code()
-                while any(isinstance(found, Message) for found in gc.get_objects()):
-                    await asyncio.sleep(0.02)
-    finally:
-        gc.enable()
-        await server.stop(0)
+            await until(lambda: not any(isinstance(found, Message) for found in gc.get_objects()))
+        finally:
+            gc.enable()

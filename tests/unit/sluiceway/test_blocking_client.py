@@ -16,6 +16,7 @@ from typing import Any
 
 import grpc
 import pytest
+from waiting import wait_until
 
 from sluiceway import Client, errors
 from sluiceway.client import JobDone, RetryPolicy, SourceFailed
@@ -95,10 +96,7 @@ async def test_a_forgotten_client_ends_its_thread(server: Any) -> None:
         client = Client(server.address)
         client.describe()
         del client
-        deadline = time.monotonic() + 30
-        while any(thread.name == "sluiceway-client" for thread in threading.enumerate()):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: all(thread.name != "sluiceway-client" for thread in threading.enumerate()))
 
     await asyncio.to_thread(work)
 

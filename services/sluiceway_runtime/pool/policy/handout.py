@@ -111,11 +111,20 @@ class Handouts:
     def _batch_items(self) -> int:
         """Most items of the next batch."""
         workers, least = len(self._workforce.ready), self._limits.side_by_side
-        if least is None or workers == 1:
+        if least is None or workers == 1 or self._requests() >= workers:
             return self._limits.max_batch
         # Guided self-scheduling (Polychronopoulos and Kuck, 1987), with half of an equal share: items differ in length,
         # and a worker that drew short ones comes back for more while another is still at its first batch.
         return min(self._limits.max_batch, max(least, math.ceil(len(self._queue) / (2 * workers))))
+
+    def _requests(self) -> int:
+        """How many requests wait or are computed.
+
+        As many as there are workers: each has one of its own, and nobody is helped by parts of it. The more of a
+        request comes together, the less it costs. A batch counts as the request of its first item.
+        """
+        computed = {batch.items[0].request_id for worker in self._workforce.ready for batch in worker.in_flight}
+        return self._queue.requests + sum([not self._queue.has_of(request) for request in computed])
 
     def _may_probe(self) -> bool:
         """Whether a suspect waits and may be risked."""

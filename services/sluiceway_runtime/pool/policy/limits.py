@@ -15,8 +15,8 @@ class PoolLimits:
         max_batch: most items in a batch.
         max_batch_cost: most cost (as given to `submit`) in a batch, None for no bound. An item above it runs by itself.
         side_by_side: items that a worker computes at once, where more of them take longer in proportion; None where
-            larger batches always pay. Workers then share what waits in batches that shrink with it, to no less than
-            this, so that they end together.
+            larger batches always pay. Where there are fewer requests than workers, these then share what waits in
+            batches that shrink with it, to no less than this, so that they end together.
         queue_items: most items waiting. Bulk work fills three quarters of it, so that other work finds room, or all of
             it with one request while nothing else waits.
         queue_bytes: most payload bytes waiting, likewise. An item above it is accepted while nothing else waits.

@@ -81,6 +81,15 @@ class _Level:
         self._entered.extend(ids)
         return ids
 
+    @property
+    def requests(self) -> int:
+        """How many requests have items here."""
+        return len(self._shares)
+
+    def has_of(self, request_id: str) -> bool:
+        """Whether an item of a request is here."""
+        return request_id in self._shares
+
     def leave(self, item: Item) -> None:
         del self.waiting[item.id]
         item.level = None
@@ -178,6 +187,15 @@ class FairQueue:
 
     def __len__(self) -> int:
         return self._count
+
+    @property
+    def requests(self) -> int:
+        """How many requests have items that wait; one with items in two classes is counted twice."""
+        return sum([level.requests for level in self._levels])
+
+    def has_of(self, request_id: str) -> bool:
+        """Whether an item of a request waits."""
+        return any(level.has_of(request_id) for level in self._levels)
 
     def push(self, items: Sequence[Item], now: float) -> None:
         """Add items of one request to the class of their priority."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from named_payload import Named
 from sluiceway_runtime.errors import SluicewayError
 from sluiceway_runtime.pool.policy import actions, events
 from sluiceway_runtime.pool.policy.items import Batch, Item
@@ -14,15 +15,6 @@ from sluiceway_runtime.pool.policy.limits import PoolLimits, Timing
 from sluiceway_runtime.pool.policy.scheduler import Scheduler
 from sluiceway_runtime.pool.policy.statistics import WorkerState
 from sluiceway_runtime.priority import Priority
-
-
-class Named(NamedTuple):
-    """A payload that is known by its name."""
-
-    name: str
-
-    def digest(self) -> str:
-        return self.name
 
 
 class Desk:

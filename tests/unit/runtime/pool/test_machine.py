@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import pytest
+from named_payload import Named
 from sluiceway_runtime.pool.policy.items import Item
 from sluiceway_runtime.pool.policy.machine import TRIAL_ID, TRIES, Judgement, Machine
 from sluiceway_runtime.pool.policy.quarantine import Quarantine, Verdict
 from sluiceway_runtime.priority import Priority
 
 NOBODY = {"witness": False, "others": False, "broken": False}
-
-
-class Named(NamedTuple):
-    """A payload that is known by its name."""
-
-    name: str
-
-    def digest(self) -> str:
-        return self.name
 
 
 def item(name: str) -> Item:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from named_payload import Named
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import DeadlineExceeded, StartupError
 from sluiceway_runtime.pool import Payload, Placement, PoolLimits, WorkerSpec
@@ -16,16 +17,6 @@ from sluiceway_runtime.pool.policy.queue import FairQueue
 from sluiceway_runtime.pool.policy.rate import ServiceRate
 from sluiceway_runtime.pool.testing import FakeClock, InProcessPool
 from sluiceway_runtime.priority import Priority
-
-
-class Named(NamedTuple):
-    """A payload that is known by its name."""
-
-    name: str
-
-    def digest(self) -> str:
-        assert self.name, "nobody needs to know"
-        return self.name
 
 
 def item(number: int, size: int = 1, content: str | None = None, **more: Any) -> Item:

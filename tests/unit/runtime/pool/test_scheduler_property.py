@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from named_payload import Named
 from sluiceway_runtime.errors import InvalidImage, SluicewayError, Unavailable
 from sluiceway_runtime.pool.policy import actions, events
 from sluiceway_runtime.pool.policy.items import Item
@@ -17,15 +17,6 @@ from sluiceway_runtime.pool.policy.scheduler import Scheduler
 from sluiceway_runtime.priority import Priority
 
 BATCH_TIMEOUT_S = 5.0
-
-
-class Named(NamedTuple):
-    """A payload that is known by its name."""
-
-    name: str
-
-    def digest(self) -> str:
-        return self.name
 
 
 CONTENTS = st.sampled_from(["plain", "odd", "deadly", "late"])

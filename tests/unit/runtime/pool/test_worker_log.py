@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.logs import LogStyle
 from sluiceway_runtime.pool import Placement, Pool, PoolLimits, WorkerSpec
 
-HANDLERS = Path(__file__).parents[3] / "contract"
 
-
-async def test_a_worker_logs_in_the_manner_of_its_front(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.syspath_prepend(HANDLERS)
+async def test_a_worker_logs_in_the_manner_of_its_front(capfd: pytest.CaptureFixture[str]) -> None:
     style = LogStyle("detection", level="error", format="json")
     placements = (Placement(0, "cpu", None, 1),)
     spec = WorkerSpec("pool_handlers:Scripted", {"fail_setup": "no model"}, placements, log=style)

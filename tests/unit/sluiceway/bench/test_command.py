@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from typer.testing import CliRunner
+from waiting import until
 
 from sluiceway.cli.app import app
 from sluiceway.installation import install_command
@@ -115,8 +116,7 @@ async def test_refusals_are_outcomes_and_not_tried_again(server: Any, picture: s
         bench(picture, "--rate", "30", "--seconds", "3", "--p99", "60000", "--address", server.address, "--json")
     )
     # The first is of the source that is tried before.
-    while len(server.fake.requests) < 2:
-        await asyncio.sleep(0.01)
+    await until(lambda: len(server.fake.requests) >= 2)
     server.fake.source_failures = [refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", 0.5)] * 1000
     code, said, complained = await running
     assert code == 1, complained

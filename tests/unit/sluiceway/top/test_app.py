@@ -15,6 +15,7 @@ import pytest
 from google.protobuf import json_format
 from rich.console import Console
 from textual.pilot import Pilot
+from waiting import until
 
 from sluiceway.client.convert import from_watch
 from sluiceway.errors import SluicewayError, Unauthenticated, Unavailable
@@ -66,12 +67,17 @@ def screen_of(pilot: Pilot[int]) -> str:
     return "\n".join(line.rstrip() for line in console.export_text().splitlines()).rstrip() + "\n"
 
 
-async def until(pilot: Pilot[int], text: str) -> str:
+async def shown_with(pilot: Pilot[int], text: str) -> str:
     """The screen once it shows a text."""
-    async with asyncio.timeout(30):
-        while text not in (shown := screen_of(pilot)):
-            await pilot.pause(0.02)
-    return shown
+
+    async def shown() -> str | None:
+        await pilot.pause()
+        screen = screen_of(pilot)
+        return screen if text in screen else None
+
+    found = await until(shown, what=f"it shows {text!r}", state=lambda: screen_of(pilot))
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 120, 160, 200])
@@ -93,29 +99,29 @@ async def test_a_recorded_cluster(width: int) -> None:
 async def test_a_replica_is_opened_and_left() -> None:
     stage = RECORDED[-1].stages[0]
     async with opened(Scripted(RECORDED)) as pilot:
-        await until(pilot, stage.replicas[0].address)
+        await shown_with(pilot, stage.replicas[0].address)
         await pilot.press("down", "down", "enter")
-        shown = await until(pilot, "event loop")
+        shown = await shown_with(pilot, "event loop")
         assert f"{stage.name}  {stage.replicas[0].address}" in shown
         for worker in stage.replicas[0].workers:
             assert str(worker.pid) in shown
         await pilot.press("escape")
-        await until(pilot, "What limits now")
+        await shown_with(pilot, "What limits now")
 
 
 async def test_keys_sort_filter_and_pause() -> None:
     client = Scripted(RECORDED)
     async with opened(client) as pilot:
-        await until(pilot, "recognition")
+        await shown_with(pilot, "recognition")
         await pilot.press("s")
-        assert "by oldest wait" in await until(pilot, "[by")
+        assert "by oldest wait" in await shown_with(pilot, "[by")
         await pilot.press("slash", *"recog", "enter")
-        shown = await until(pilot, "only “recog”")
+        shown = await shown_with(pilot, "only “recog”")
         assert RECORDED[-1].stages[0].replicas[0].address not in shown
         await pilot.press("escape")
-        await until(pilot, RECORDED[-1].stages[0].replicas[0].address)
+        await shown_with(pilot, RECORDED[-1].stages[0].replicas[0].address)
         await pilot.press("space")
-        await until(pilot, "paused")
+        await shown_with(pilot, "paused")
         pilot.app.show(RECORDED[0])  # type: ignore[attr-defined]
         assert pilot.app.screen.figures is RECORDED[-1]  # type: ignore[attr-defined]
         await pilot.press("space")
@@ -127,14 +133,14 @@ async def test_a_connection_that_breaks_is_told_and_opened_again(monkeypatch: py
     monkeypatch.setattr("sluiceway.top.feed.AGAIN_S", 0.2)
     client = Scripted([RECORDED[0], Unavailable("cannot reach it")], [Unavailable("still not there")], RECORDED)
     async with opened(client) as pilot:
-        await until(pilot, "still not there; what is shown is old")
-        shown = await until(pilot, RECORDED[-1].limits[0].what)
+        await shown_with(pilot, "still not there; what is shown is old")
+        shown = await shown_with(pilot, RECORDED[-1].limits[0].what)
         assert "what is shown is old" not in shown
 
 
 async def test_before_the_first_figures_it_says_why_there_are_none() -> None:
     async with opened(Scripted([Unavailable("cannot reach it")])) as pilot:
-        await until(pilot, "cannot reach it")
+        await shown_with(pilot, "cannot reach it")
 
 
 async def test_what_waiting_does_not_change_ends_it() -> None:
@@ -154,18 +160,18 @@ async def test_the_story_of_a_request_is_told_where_there_are_stories() -> None:
         raise SluicewayError("nobody knows it", code="NOT_FOUND")
 
     async with opened(Scripted(RECORDED), explain=explain) as pilot:
-        await until(pilot, "Explain a request")
+        await shown_with(pilot, "Explain a request")
         await pilot.press("e", *"r-1", "enter")
-        await until(pilot, "in 118 columns")
+        await shown_with(pilot, "in 118 columns")
         await pilot.press(*"2", "enter")
-        await until(pilot, "nobody knows it")
+        await shown_with(pilot, "nobody knows it")
         await pilot.press("escape")
-        await until(pilot, "What limits now")
+        await shown_with(pilot, "What limits now")
 
 
 async def test_where_there_are_no_stories_none_is_offered() -> None:
     async with opened(Scripted(RECORDED)) as pilot:
-        shown = await until(pilot, "recognition")
+        shown = await shown_with(pilot, "recognition")
         assert "Explain" not in shown
         await pilot.press("e")
         assert "What limits now" in screen_of(pilot)
@@ -178,7 +184,7 @@ async def test_it_is_the_same_without_colours(monkeypatch: pytest.MonkeyPatch) -
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         async with opened(Scripted(RECORDED[-1:])) as pilot:
-            screens.append(await until(pilot, RECORDED[-1].limits[0].what))
+            screens.append(await shown_with(pilot, RECORDED[-1].limits[0].what))
             colours = re.findall(r"-r\d+ \{ fill: (#[0-9a-f]{6})", pilot.app.export_screenshot())
     assert screens[0] == screens[1]
     # Of the last, the one without. The first is what the picture itself has for text that has none.

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from named_payload import Named
 from sluiceway_runtime.pool.policy.items import Item
 from sluiceway_runtime.priority import Priority
-
-
-class Named(NamedTuple):
-    """A payload that is known by its name."""
-
-    name: str
-
-    def digest(self) -> str:
-        return self.name
 
 
 @pytest.fixture

@@ -41,9 +41,9 @@ class Bench:
             self.queue.push(items, 0.0)
         return items
 
-    def busy(self, index: int, *, batches: int = 1, probe: bool = False) -> None:
+    def busy(self, index: int, *, batches: int = 1, probe: bool = False, request: str = "r") -> None:
         for _ in range(batches):
-            self.workers[index].take(Batch(99, index, (self.make_item(),), probe, 0.0))
+            self.workers[index].take(Batch(99, index, (self.make_item(request=request),), probe, 0.0))
 
     def next(self) -> tuple[int, tuple[Item, ...], bool] | None:
         """The next one, taken by its worker."""
@@ -153,6 +153,31 @@ def test_how_much_of_what_waits_is_one_batch(
 ) -> None:
     bench = make_bench(workers, max_batch=16, side_by_side=side_by_side)
     items = bench.queued(waiting)
+    found = bench.next()
+    assert found is not None
+    assert found[1] == tuple(items[:first])
+
+
+@pytest.mark.parametrize(
+    ("waiting", "computed", "first"),
+    [
+        # All nine items of the first: each request has a worker of its own.
+        (("a", "b"), (), 9),
+        (("a",), ("b",), 9),
+        # All is of one request: its parts are divided.
+        (("a",), (), 3),
+        (("a",), ("a",), 3),
+        # Three workers and two requests.
+        (("a", "b"), ("a", "b"), 3),
+    ],
+)
+def test_a_request_is_not_divided_where_each_worker_has_one(
+    make_bench: Callable[..., Bench], waiting: tuple[str, ...], computed: tuple[str, ...], first: int
+) -> None:
+    bench = make_bench(max(2, len(computed) + 1), max_batch=16, side_by_side=1)
+    for index, request in enumerate(computed):
+        bench.busy(index, request=request)
+    items, *_ = [bench.queued(9, request=request) for request in waiting]
     found = bench.next()
     assert found is not None
     assert found[1] == tuple(items[:first])
