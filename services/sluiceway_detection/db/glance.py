@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from sluiceway_detection.db.probe import texture, unexplained
+from sluiceway_detection.db.probe import LEAST_STEP, block_steps, unexplained
 from sluiceway_detection.input_shapes import SHORTEST_PX, Inputs, natural_shape
 from sluiceway_detection.letterbox import Letterbox
 from sluiceway_detection.types import Detections, ImageBgr, RotatedBox
@@ -25,8 +25,9 @@ _MOST_TEXTURE = 0.4
 # A region this high, as shown, is of letters that are found and told apart as well as any; three lines of print that is
 # too small, which may be taken for one, are up to 22 pixels high.
 _LEAST_HEIGHT_PX = 24.0
-# Blocks of texture without a line, at the usual size: a short line of grey print has two, and hardly more than noise.
-_LEAST_BLOCKS, _LEAST_STEP = 2, 4.0
+# Blocks of texture without a line, at the usual size: a short line of grey print has two. And how much more than most
+# of the image they have, as grey print has little.
+_LEAST_BLOCKS, _ABOVE_PAPER = 2, 2.0
 # A region that is higher, as the image is shown else, may be a paragraph of small print.
 _HIGHEST_PX = 128.0
 
@@ -67,7 +68,7 @@ class Glance:
         small = Letterbox(input_shape, shown, (height, width), top, left, edges=True)
         shown_bgr = small.draw(letterbox.inside(input_bgr))
         glance = cls(shown_bgr, replace(small, image_shape=letterbox.image_shape), input_bgr, letterbox)
-        textured = texture(glance.input_bgr, glance.letterbox)
+        textured = block_steps(glance.input_bgr, glance.letterbox) >= LEAST_STEP
         return glance if np.count_nonzero(textured) <= _MOST_TEXTURE * textured.size else None
 
     def is_enough(self, found: Detections) -> bool:
@@ -80,5 +81,7 @@ class Glance:
                 heights[row] = min(shape.width_px, shape.height_px)
         if not len(heights) or heights.min() * self.letterbox.scale < _LEAST_HEIGHT_PX:
             return False
-        left = unexplained(self._usual_bgr, self._usual, found, highest_px=_HIGHEST_PX, least_step=_LEAST_STEP)
-        return len(left) < _LEAST_BLOCKS
+        steps = block_steps(self._usual_bgr, self._usual)
+        # Most of a sign is paper, and what that has is noise.
+        textured = steps >= min(float(np.median(steps)) + _ABOVE_PAPER, LEAST_STEP)
+        return len(unexplained(textured, self._usual, found, _HIGHEST_PX)) < _LEAST_BLOCKS

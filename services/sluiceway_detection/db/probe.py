@@ -15,7 +15,7 @@ from sluiceway_detection.input_shapes import InputShape
 from sluiceway_detection.letterbox import PADDING_GREY, Letterbox
 from sluiceway_detection.types import Detections, ImageBgr
 
-__all__ = ["PROBED_SCALE", "Probe", "texture", "unexplained"]
+__all__ = ["LEAST_STEP", "PROBED_SCALE", "Probe", "block_steps", "unexplained"]
 
 FloatArray = npt.NDArray[np.floating]
 
@@ -25,7 +25,7 @@ PROBED_SCALE = 0.5
 _BLOCK_PX = 32
 # Mean step of brightness from one pixel to the next, the lesser of across and down: print of 3 pixels as shown has 8 to
 # 25, paper less than 1, half of a photograph more.
-_LEAST_STEP = 6.0
+LEAST_STEP = 6.0
 # A region that is higher explains nothing: a paragraph of letters too low may be taken for one.
 _HIGHEST_PX = 48.0
 # A single line of small print crosses so many.
@@ -85,7 +85,7 @@ class Probe:
             return None
         if input_shape is not None and min(input_shape) < _PLACE_PX:
             return None
-        blocks = unexplained(input_bgr, letterbox, found)
+        blocks = unexplained(block_steps(input_bgr, letterbox) >= LEAST_STEP, letterbox, found)
         return cls(image_bgr, letterbox, blocks, input_shape) if len(blocks) >= _LEAST_BLOCKS else None
 
     def draw(self) -> ImageBgr:
@@ -118,45 +118,32 @@ class Probe:
         return Closer(self._scale * GOOD_PX / float(np.percentile(heights[lines], 25)), area)
 
 
-def texture(input_bgr: ImageBgr, letterbox: Letterbox, least_step: float = _LEAST_STEP) -> npt.NDArray[np.bool_]:
-    """Whether each block of an image, as it is shown, has texture both ways: [rows, columns].
-
-    Args:
-        input_bgr: as the image is shown.
-        letterbox: likewise.
-        least_step: mean step of brightness, from one pixel to the next, that is texture.
-    """
+def block_steps(input_bgr: ImageBgr, letterbox: Letterbox) -> npt.NDArray[np.float32]:
+    """Mean step of brightness of each block of an image, as it is shown, the lesser of both ways: [rows, columns]."""
     height, width = letterbox.content_shape
     grey = cv2.cvtColor(letterbox.inside(input_bgr), cv2.COLOR_BGR2GRAY)
     rows, columns = height // _BLOCK_PX, width // _BLOCK_PX
     if not rows or not columns:
-        return np.zeros((rows, columns), np.bool_)
+        return np.zeros((rows, columns), np.float32)
     grey = grey[: rows * _BLOCK_PX, : columns * _BLOCK_PX]
     # A rule or the edge of a picture has steps in one direction alone.
     across, down = cv2.absdiff(grey[:, 1:], grey[:, :-1]), cv2.absdiff(grey[1:], grey[:-1])
     size = (columns, rows)
-    step = np.minimum(*(cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in (across, down)))
-    return np.asarray(step >= least_step)
+    both = (cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in (across, down))
+    return np.minimum(*both).astype(np.float32)
 
 
 def unexplained(
-    input_bgr: ImageBgr,
-    letterbox: Letterbox,
-    found: Detections,
-    *,
-    highest_px: float = _HIGHEST_PX,
-    least_step: float = _LEAST_STEP,
+    textured: npt.NDArray[np.bool_], letterbox: Letterbox, found: Detections, highest_px: float = _HIGHEST_PX
 ) -> FloatArray:
     """Middles of the blocks that have texture and no line in them, [N, 2], row by row, in pixels of the image.
 
     Args:
-        input_bgr: as the image is shown.
-        letterbox: likewise.
+        textured: [rows, columns], which blocks have texture.
+        letterbox: how the image is shown.
         found: its lines.
         highest_px: a region that is higher, as shown, explains nothing.
-        least_step: see `texture`.
     """
-    textured = texture(input_bgr, letterbox, least_step)
     boxes = found.boxes_xyxy_px * (letterbox.scale / _BLOCK_PX)
     lower = np.minimum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]) <= highest_px / _BLOCK_PX
     empty = ~_covered(boxes[lower], *textured.shape)
