@@ -130,7 +130,7 @@ def block_steps(input_bgr: ImageBgr, letterbox: Letterbox) -> npt.NDArray[np.flo
     across, down = cv2.absdiff(grey[:, 1:], grey[:, :-1]), cv2.absdiff(grey[1:], grey[:-1])
     size = (columns, rows)
     both = (cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in (across, down))
-    return np.minimum(*both).astype(np.float32)
+    return np.asarray(np.minimum(*both), np.float32)
 
 
 def unexplained(
