@@ -33,7 +33,7 @@ from detection_cast import Bare, Subject, bare_processes, can_import_torch, merg
 from detection_report import Report, machine
 from detection_servers import DetectionServer
 from quota import QuotaUnavailable, quota
-from sluiceway_detection.input_shapes import choose_shape
+from sluiceway_detection.inputs.shapes import choose_shape
 from sluiceway_runtime import weights
 from sluiceway_runtime.cores import isa, read_cpu_facts
 from sluiceway_runtime.images.decode import decode_image

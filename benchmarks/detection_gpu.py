@@ -34,11 +34,11 @@ from detection_report import Report, machine
 from detection_servers import DetectionServer
 from sluiceway_detection.backends import BackendSpec, open_backend
 from sluiceway_detection.backends.agreement import reference_image
-from sluiceway_detection.detector import ModelDetector
-from sluiceway_detection.input_shapes import choose_shape
+from sluiceway_detection.inputs.shapes import choose_shape
 from sluiceway_detection.job import DetectionJob
-from sluiceway_detection.postprocess import Selection
+from sluiceway_detection.selection import Selection
 from sluiceway_detection.types import Detections
+from sluiceway_detection.worker.detector import ModelDetector
 from sluiceway_runtime import weights
 from sluiceway_runtime.cores import read_cpu_facts
 from sluiceway_runtime.devices import find_cuda

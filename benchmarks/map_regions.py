@@ -11,8 +11,8 @@ import time
 import cv2
 import numpy as np
 from sluiceway_detection.db import MapReading, select_map
-from sluiceway_detection.letterbox import Letterbox
-from sluiceway_detection.postprocess import Selection
+from sluiceway_detection.inputs.letterbox import Letterbox
+from sluiceway_detection.selection import Selection
 
 SHAPE, LINES, COLUMNS = (1280, 928), 150, 3
 BAR_MS, ROUNDS = 3.0, 40

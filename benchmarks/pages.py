@@ -18,14 +18,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from sluiceway_detection.backends import BackendSpec, open_backend
 from sluiceway_detection.crops import CropPlan, cut_crops
-from sluiceway_detection.detector import ModelDetector
 from sluiceway_detection.job import DetectionJob
-from sluiceway_detection.postprocess import DEFAULT_CONFIDENCE, DEFAULT_IOU, Selection
-from sluiceway_detection.thresholds import thresholds_of
+from sluiceway_detection.models.thresholds import thresholds_of
+from sluiceway_detection.selection import DEFAULT_CONFIDENCE, DEFAULT_IOU, Selection
+from sluiceway_detection.worker.detector import ModelDetector
 from sluiceway_recognition.config import ModelConfig
-from sluiceway_recognition.recognizer import ModelRecognizer, load_model
-from sluiceway_recognition.resolve import plan_models
+from sluiceway_recognition.front.resolve import plan_models
 from sluiceway_recognition.types import TextAnswer
+from sluiceway_recognition.worker.recognizer import ModelRecognizer, load_model
 from sluiceway_runtime import weights
 
 DPI, WIDTH_IN, HEIGHT_IN, MARGIN_IN, GAP_IN = 300, 8.27, 11.69, 0.8, 0.35

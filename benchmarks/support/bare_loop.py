@@ -24,10 +24,10 @@ def main() -> None:
         os.sched_setaffinity(0, settings["cores"])
     import cv2
     from sluiceway_detection.backends import BackendSpec, open_backend
-    from sluiceway_detection.detector import ModelDetector
-    from sluiceway_detection.heap import settle_heap
     from sluiceway_detection.job import DetectionJob
-    from sluiceway_detection.postprocess import DEFAULT_CONFIDENCE, DEFAULT_IOU, Selection
+    from sluiceway_detection.selection import DEFAULT_CONFIDENCE, DEFAULT_IOU, Selection
+    from sluiceway_detection.worker.detector import ModelDetector
+    from sluiceway_detection.worker.heap import settle_heap
     from sluiceway_runtime.images.decode import decode_image
     from sluiceway_runtime.images.limits import ImageLimits
 

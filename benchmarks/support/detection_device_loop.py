@@ -31,11 +31,11 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="  %(name)s %(message)s")
     from sluiceway_detection.backends.base import BackendSpec
     from sluiceway_detection.backends.cuda import CudaBackend
-    from sluiceway_detection.device_handler import DeviceHandler
-    from sluiceway_detection.handler import WorkerSettings
+    from sluiceway_detection.inputs.letterbox import Letterbox
     from sluiceway_detection.job import DetectionJob
-    from sluiceway_detection.letterbox import Letterbox
-    from sluiceway_detection.postprocess import Selection
+    from sluiceway_detection.selection import Selection
+    from sluiceway_detection.worker.device_handler import DeviceHandler
+    from sluiceway_detection.worker.handler import WorkerSettings
     from sluiceway_runtime.images.decode import decode_image
     from sluiceway_runtime.images.limits import ImageLimits
     from sluiceway_runtime.pool import Placement

@@ -39,7 +39,7 @@ START_TIMEOUT_S = 120.0
 def plan_of(model: str, widths: Sequence[int]) -> ModelPlan:
     """What a server would tell its workers of a model of the registry."""
     from sluiceway_recognition.config import RecognitionConfig
-    from sluiceway_recognition.resolve import plan_models
+    from sluiceway_recognition.front.resolve import plan_models
     from sluiceway_runtime import weights
 
     config = RecognitionConfig.model_validate({"models": [{"name": model, "buckets": widths, "max_width": widths[-1]}]})
@@ -49,7 +49,7 @@ def plan_of(model: str, widths: Sequence[int]) -> ModelPlan:
 
 def backend_of(options: argparse.Namespace) -> Any:
     """The backend of a worker with one thread, compiled."""
-    from sluiceway_recognition.recognizer import load_model
+    from sluiceway_recognition.worker.recognizer import load_model
 
     backend = load_model(plan_of(options.model, options.widths), "cpu", 1).backend
     backend.warm(options.widths)

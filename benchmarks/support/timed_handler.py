@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from device_clock import DeviceClock
-from sluiceway_recognition import handler
+from sluiceway_recognition.worker import handler
 from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.errors import SluicewayError
 from sluiceway_runtime.pool.handler import Finish, OverlappingHandler

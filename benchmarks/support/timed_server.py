@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sluiceway_recognition import service
 from sluiceway_recognition.config import RecognitionConfig
+from sluiceway_recognition.front import service
 from sluiceway_runtime.server.main import run_service
 
 if __name__ == "__main__":

@@ -30,13 +30,13 @@ from sluiceway_runtime.images.limits import ImageLimits
 
 from sluiceway.client.folders import images_in
 from sluiceway_detection.backends import Backend, BackendSpec, open_backend
-from sluiceway_detection.detector import ModelDetector
-from sluiceway_detection.heads import PLAIN
-from sluiceway_detection.input_shapes import choose_shape
+from sluiceway_detection.inputs.letterbox import Letterbox
+from sluiceway_detection.inputs.shapes import choose_shape
 from sluiceway_detection.job import DetectionJob
-from sluiceway_detection.letterbox import Letterbox
-from sluiceway_detection.postprocess import DEFAULT_CONFIDENCE, DEFAULT_IOU, Selection
+from sluiceway_detection.selection import DEFAULT_CONFIDENCE, DEFAULT_IOU, Selection
 from sluiceway_detection.types import Detections, ImageBgr
+from sluiceway_detection.worker.detector import ModelDetector
+from sluiceway_detection.yolo.heads import PLAIN
 
 __all__ = ["LEAST_AGREEMENT", "Agreement", "calibrate", "compare", "main", "read_images"]
 

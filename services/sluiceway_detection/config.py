@@ -14,7 +14,7 @@ from sluiceway_runtime.documents.limits import (
 )
 from sluiceway_runtime.images.limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 
-from sluiceway_detection.input_shapes import STRIDE, InputShape
+from sluiceway_detection.inputs.shapes import STRIDE, InputShape
 
 __all__ = ["DEFAULT_MODEL", "KIND", "MAX_DETECTIONS", "DetectionConfig", "DetectionHttpConfig"]
 

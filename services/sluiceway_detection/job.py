@@ -15,7 +15,7 @@ from sluiceway_runtime.images.scale import Scale
 from sluiceway_runtime.pool.payload import Buffer, Payload
 
 from sluiceway_detection.crops import Crop, CropPlan, PixelFormat, Transform
-from sluiceway_detection.postprocess import Selection
+from sluiceway_detection.selection import Selection
 from sluiceway_detection.types import Detections, Shape
 
 __all__ = ["CropFacts", "DetectionAnswer", "DetectionJob", "RawPixels"]

@@ -23,7 +23,7 @@ from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.security import Security
 
 from sluiceway_detection.config import KIND, DetectionConfig
-from sluiceway_detection.service import DetectionService
+from sluiceway_detection.front.service import DetectionService
 
 __all__ = ["main", "try_one"]
 

@@ -12,7 +12,7 @@ poll_in_one_thread(os.environ)
 from sluiceway_runtime.server.main import run_service  # noqa: E402
 
 from sluiceway_recognition.config import RecognitionConfig  # noqa: E402
-from sluiceway_recognition.service import RecognitionService  # noqa: E402
+from sluiceway_recognition.front.service import RecognitionService  # noqa: E402
 from sluiceway_recognition.types import KIND  # noqa: E402
 
 if __name__ == "__main__":

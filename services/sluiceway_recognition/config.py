@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from sluiceway_runtime.config import HttpPortConfig, Port, StageConfig
 from sluiceway_runtime.images.limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, ImageLimits
 
-from sluiceway_recognition.buckets import DEFAULT_BATCHES, DEFAULT_BUCKETS, DEFAULT_COMPILED, DEFAULT_MAX_WIDTH
+from sluiceway_recognition.inputs.buckets import DEFAULT_BATCHES, DEFAULT_BUCKETS, DEFAULT_COMPILED, DEFAULT_MAX_WIDTH
 from sluiceway_recognition.types import MAX_HEIGHT_PX, MAX_NAME_CHARACTERS, MAX_WIDTH_PX, Head, PixelFormat, ResizeRule
 
 __all__ = ["DEFAULT_MODEL", "ModelConfig", "RecognitionConfig", "RecognitionHttpConfig"]

@@ -210,13 +210,18 @@ async def test_a_hangup_reloads_where_there_is_no_terminal(installation: Install
     group = installation.group()
     write_detector(installation.folder, 2)
     installation.up.process.send_signal(signal.SIGHUP)
-    await asyncio.to_thread(wait_until, lambda: "reload: done" in installation.up.lines, 200, "it was not reloaded")
+    await asyncio.to_thread(
+        wait_until, lambda: "reload: done" in installation.up.lines, within_s=200, what="it was not reloaded"
+    )
     assert installation.group() != group
     (installation.folder / "blocks.onnx").unlink()
     installation.up.process.send_signal(signal.SIGHUP)
     told = "reload: nothing has changed: "
     await asyncio.to_thread(
-        wait_until, lambda: any(line.startswith(told) for line in installation.up.lines), 200, "nothing was said"
+        wait_until,
+        lambda: any(line.startswith(told) for line in installation.up.lines),
+        within_s=200,
+        what="nothing was said",
     )
     assert installation.up.process.poll() is None
 

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 from ledger_models import Deed, draw
 from sluiceway_detection.config import DetectionConfig
-from sluiceway_detection.service import DetectionService
+from sluiceway_detection.front.service import DetectionService
 from sluiceway_runtime.server.app import Server
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.security import Security

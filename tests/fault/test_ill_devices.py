@@ -61,7 +61,7 @@ async def test_a_device_that_fails_for_a_while_costs_no_request_and_no_picture(s
                 assert is_ready(well)
                 ill.unlink()
                 before = count(sick, "succeeded")
-                await asyncio.to_thread(wait_until, lambda: is_ready(sick), 60, "it does not come back")
+                await asyncio.to_thread(wait_until, lambda: is_ready(sick), within_s=60, what="it does not come back")
                 await load.more(100)
                 assert count(sick, "succeeded") > before, "it is used again"
             await none_is_refused_afterwards(caller, sick, sorted(load.answers))

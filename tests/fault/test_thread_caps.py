@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from sluiceway_detection import handler as handler_module
 from sluiceway_detection.backends import Backend, BackendSpec
 from sluiceway_detection.config import DetectionConfig
-from sluiceway_detection.handler import DetectionHandler, WorkerSettings
-from sluiceway_detection.service import DetectionService
+from sluiceway_detection.front.service import DetectionService
+from sluiceway_detection.worker import handler as handler_module
+from sluiceway_detection.worker.handler import DetectionHandler, WorkerSettings
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.pool import Placement
 from sluiceway_runtime.server.main import Installation

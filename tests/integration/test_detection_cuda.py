@@ -14,10 +14,10 @@ import pytest
 from sluiceway_detection.backends import BackendSpec
 from sluiceway_detection.backends.agreement import reference_image
 from sluiceway_detection.config import DetectionConfig
-from sluiceway_detection.detector import ModelDetector
+from sluiceway_detection.front.service import DetectionService
 from sluiceway_detection.job import DetectionJob
-from sluiceway_detection.postprocess import Selection
-from sluiceway_detection.service import DetectionService
+from sluiceway_detection.selection import Selection
+from sluiceway_detection.worker.detector import ModelDetector
 from sluiceway_runtime import weights
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.images.decode import decode_image

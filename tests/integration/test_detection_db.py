@@ -11,13 +11,13 @@ from PIL import Image, ImageDraw, ImageFont
 from slow_map import slow_regions
 from sluiceway_detection.backends import BackendSpec, open_backend
 from sluiceway_detection.backends.agreement import reference_image
-from sluiceway_detection.crops import quad_of
-from sluiceway_detection.detector import ModelDetector
+from sluiceway_detection.backends.precision import cpu_has_bf16
+from sluiceway_detection.crops.cutting import quad_of
 from sluiceway_detection.job import DetectionJob
-from sluiceway_detection.postprocess import Selection
-from sluiceway_detection.precision import cpu_has_bf16
-from sluiceway_detection.thresholds import thresholds_of
+from sluiceway_detection.models.thresholds import thresholds_of
+from sluiceway_detection.selection import Selection
 from sluiceway_detection.types import Detections, ImageBgr
+from sluiceway_detection.worker.detector import ModelDetector
 from sluiceway_runtime import weights
 
 MODELS = {"ppocrv6-tiny-det": 0.4, "ppocrv6-small-det": 0.45}

@@ -11,7 +11,7 @@ import pytest
 from pdf_files import pdf_of
 from PIL import Image
 from sluiceway_detection.config import DetectionConfig
-from sluiceway_detection.service import DetectionService
+from sluiceway_detection.front.service import DetectionService
 from sluiceway_runtime.server.app import Server
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.security import Security

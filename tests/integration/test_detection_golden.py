@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from detection_answers import detections_of
-from sluiceway_detection.handler import DetectionHandler, WorkerSettings, build
+from sluiceway_detection.backends.precision import cpu_has_bf16
 from sluiceway_detection.job import DetectionJob
-from sluiceway_detection.postprocess import Selection
-from sluiceway_detection.precision import cpu_has_bf16
+from sluiceway_detection.selection import Selection
 from sluiceway_detection.types import Detections
+from sluiceway_detection.worker.handler import DetectionHandler, WorkerSettings, build
 from sluiceway_runtime import weights
 from sluiceway_runtime.pool import Payload, Placement
 

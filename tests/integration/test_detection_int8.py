@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from detection_answers import detections_of
-from sluiceway_detection.handler import DetectionHandler, WorkerSettings
 from sluiceway_detection.job import DetectionJob
-from sluiceway_detection.postprocess import Selection
+from sluiceway_detection.selection import Selection
+from sluiceway_detection.worker.handler import DetectionHandler, WorkerSettings
 from sluiceway_runtime import weights
 from sluiceway_runtime.pool import Payload, Placement
 

@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 import pytest
 from sluiceway_detection.config import DetectionConfig
-from sluiceway_detection.service import DetectionService
+from sluiceway_detection.front.service import DetectionService
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.server.app import Server
 from sluiceway_runtime.server.main import Installation
@@ -176,7 +176,7 @@ async def test_a_start_that_cannot_succeed_says_why(options: dict[str, Any], mes
 
 
 async def test_the_arithmetic_is_chosen_before_the_workers_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sluiceway_detection.precision.cpu_has_bf16", lambda: True)
+    monkeypatch.setattr("sluiceway_detection.backends.precision.cpu_has_bf16", lambda: True)
     service, _ = service_of(precision="auto", workers=1)
     try:
         await service.start()

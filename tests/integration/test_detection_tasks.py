@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 import pytest
 from sluiceway_detection.backends import BackendSpec, open_backend
-from sluiceway_detection.crops import quad_of
-from sluiceway_detection.detector import ModelDetector
+from sluiceway_detection.crops.cutting import quad_of
 from sluiceway_detection.job import DetectionJob
-from sluiceway_detection.looks import looks_of
-from sluiceway_detection.postprocess import Selection
+from sluiceway_detection.selection import Selection
 from sluiceway_detection.types import Detections
+from sluiceway_detection.worker.detector import ModelDetector
+from sluiceway_detection.worker.looks import looks_of
 from sluiceway_runtime.errors import StartupError
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]  # torch and ultralytics warn by themselves

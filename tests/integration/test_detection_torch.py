@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 from sluiceway_detection.backends import Backend, BackendSpec, open_backend
-from sluiceway_detection.detector import ModelDetector
 from sluiceway_detection.job import DetectionJob
-from sluiceway_detection.postprocess import Selection
+from sluiceway_detection.selection import Selection
+from sluiceway_detection.worker.detector import ModelDetector
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.images.decode import decode_image
 from sluiceway_runtime.images.limits import ImageLimits

@@ -11,9 +11,9 @@ import pytest
 from ppocr_reference import reference_of
 from rendered_lines import rendered_lines
 from sluiceway_recognition.config import RecognitionConfig
-from sluiceway_recognition.handler import RecognitionHandler, create, worker_config
-from sluiceway_recognition.resolve import plan_models
+from sluiceway_recognition.front.resolve import plan_models
 from sluiceway_recognition.types import Answer, CropTask, PixelFormat
+from sluiceway_recognition.worker.handler import RecognitionHandler, create, worker_config
 from sluiceway_runtime import devices, weights
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.images.limits import ImageLimits

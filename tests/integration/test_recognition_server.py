@@ -21,10 +21,10 @@ from openvino import opset13 as ops
 from PIL import Image
 from prometheus_client import generate_latest
 from recognition_serving import ALONE, ask, line, raw, serving
-from sluiceway_recognition import precision
+from sluiceway_recognition.backends import precision
 from sluiceway_recognition.config import RecognitionConfig
-from sluiceway_recognition.group import group_of
-from sluiceway_recognition.service import CPU_BATCH, RecognitionService
+from sluiceway_recognition.front.group import group_of
+from sluiceway_recognition.front.service import CPU_BATCH, RecognitionService
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.security import Security

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 from sluiceway_detection.config import DetectionConfig
-from sluiceway_detection.service import DetectionService
+from sluiceway_detection.front.service import DetectionService
 from sluiceway_recognition.config import RecognitionConfig
-from sluiceway_recognition.service import RecognitionService
+from sluiceway_recognition.front.service import RecognitionService
 from sluiceway_runtime.config import ServerConfig
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.inference import http_json

@@ -10,9 +10,9 @@ from rendered_lines import WORDS, render, rendered_lines
 from sluiceway_detection.crops import CropPlan, cut_crops
 from sluiceway_detection.types import Detections, Region, RotatedBox
 from sluiceway_recognition.config import RecognitionConfig
-from sluiceway_recognition.handler import RecognitionHandler, create, worker_config
-from sluiceway_recognition.resolve import plan_models
+from sluiceway_recognition.front.resolve import plan_models
 from sluiceway_recognition.types import CropTask, ModelFacts, PixelFormat, TextAnswer
+from sluiceway_recognition.worker.handler import RecognitionHandler, create, worker_config
 from sluiceway_runtime import weights
 from sluiceway_runtime.pool import Payload, Placement
 

@@ -16,9 +16,9 @@ from sluiceway_detection.types import Detections, Region, RotatedBox
 from sluiceway_orchestrator.convert.words import place_words
 from sluiceway_orchestrator.geometry import TurnedBox
 from sluiceway_recognition.config import RecognitionConfig
-from sluiceway_recognition.handler import RecognitionHandler, create, worker_config
-from sluiceway_recognition.resolve import plan_models
+from sluiceway_recognition.front.resolve import plan_models
 from sluiceway_recognition.types import CropTask, PixelFormat, TextAnswer
+from sluiceway_recognition.worker.handler import RecognitionHandler, create, worker_config
 from sluiceway_runtime import weights
 from sluiceway_runtime.pool import Payload, Placement
 

@@ -16,11 +16,11 @@ from fuzz_orchestrator import orchestrator_messages
 from google.protobuf.message import DecodeError
 from ledger_models import LedgerRecognizer
 from multidict import MultiDict
-from sluiceway_detection import convert as detection_convert
-from sluiceway_detection import handler as detection_handler
 from sluiceway_detection.config import DetectionConfig
+from sluiceway_detection.front import convert as detection_convert
 from sluiceway_detection.job import DetectionJob
-from sluiceway_detection.postprocess import Selection
+from sluiceway_detection.selection import Selection
+from sluiceway_detection.worker import handler as detection_handler
 from sluiceway_orchestrator.config import OrchestratorConfig
 from sluiceway_orchestrator.config.apis import load_apis
 from sluiceway_orchestrator.fetch.api import within
@@ -31,11 +31,11 @@ from sluiceway_orchestrator.fetch.url_text import resolved
 from sluiceway_orchestrator.http.convert import request_from_image, request_from_json
 from sluiceway_orchestrator.http.form import form_from_text, look_at
 from sluiceway_orchestrator.pipelines.load import ApiFacts, load_pipelines
-from sluiceway_recognition import convert as recognition_convert
-from sluiceway_recognition import handler as recognition_handler
 from sluiceway_recognition.config import RecognitionConfig
+from sluiceway_recognition.front import convert as recognition_convert
 from sluiceway_recognition.plan import ModelPlan, Normalisation
 from sluiceway_recognition.types import CropTask, Head
+from sluiceway_recognition.worker import handler as recognition_handler
 from sluiceway_runtime.config import load_section, load_stages
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.documents.kind import is_document

@@ -10,7 +10,7 @@ import grpc.aio
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from sluiceway_recognition.config import RecognitionConfig
-from sluiceway_recognition.service import RecognitionService
+from sluiceway_recognition.front.service import RecognitionService
 from sluiceway_runtime.server.app import Server
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.security import Security

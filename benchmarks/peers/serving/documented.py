@@ -111,7 +111,7 @@ class _TorchReader:
 
     def __init__(self, told: Settings) -> None:
         from engine import Models
-        from sluiceway_recognition.recognizer import load_model
+        from sluiceway_recognition.worker.recognizer import load_model
 
         plan = Models(told.detector, told.recogniser).plan
         self._recognizer = load_model(plan, told.device, 1)

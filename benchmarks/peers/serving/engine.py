@@ -16,20 +16,20 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "services"))
 
+from sluiceway_detection.backends.precision import cpu_has_bf16
 from sluiceway_detection.config import DetectionConfig
 from sluiceway_detection.crops import CropPlan
-from sluiceway_detection.handler import DetectionHandler, WorkerSettings
 from sluiceway_detection.job import DetectionJob
-from sluiceway_detection.postprocess import Selection
-from sluiceway_detection.precision import cpu_has_bf16
-from sluiceway_detection.thresholds import thresholds_of
+from sluiceway_detection.models.thresholds import thresholds_of
+from sluiceway_detection.selection import Selection
+from sluiceway_detection.worker.handler import DetectionHandler, WorkerSettings
 from sluiceway_recognition.backends.batches import GraphSettings
+from sluiceway_recognition.backends.precision import choose, undecided
 from sluiceway_recognition.config import RecognitionConfig
-from sluiceway_recognition.handler import RecognitionHandler, worker_config
+from sluiceway_recognition.front.resolve import plan_models
 from sluiceway_recognition.plan import ModelPlan
-from sluiceway_recognition.precision import choose, undecided
-from sluiceway_recognition.resolve import plan_models
 from sluiceway_recognition.types import CropTask, PixelFormat
+from sluiceway_recognition.worker.handler import RecognitionHandler, worker_config
 from sluiceway_runtime import weights
 from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.pool.payload import Payload

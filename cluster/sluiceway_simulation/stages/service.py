@@ -10,15 +10,15 @@ from typing import Any
 
 import grpc.aio
 from sluiceway_detection.config import DetectionConfig
-from sluiceway_detection.handler import DetectionFacts
-from sluiceway_detection.identity import Identity
-from sluiceway_detection.identity import group_of as detection_group
-from sluiceway_detection.servicer import DetectionServicer
-from sluiceway_detection.servicer import add_to_server as add_detection
+from sluiceway_detection.front.identity import Identity
+from sluiceway_detection.front.identity import group_of as detection_group
+from sluiceway_detection.front.servicer import DetectionServicer
+from sluiceway_detection.front.servicer import add_to_server as add_detection
+from sluiceway_detection.worker.handler import DetectionFacts
 from sluiceway_recognition.config import RecognitionConfig
-from sluiceway_recognition.group import group_of as recognition_group
-from sluiceway_recognition.servicer import RecognitionServicer
-from sluiceway_recognition.servicer import add_to_server as add_recognition
+from sluiceway_recognition.front.group import group_of as recognition_group
+from sluiceway_recognition.front.servicer import RecognitionServicer
+from sluiceway_recognition.front.servicer import add_to_server as add_recognition
 from sluiceway_recognition.types import CropSpec, Head, ModelFacts
 from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.pool import PoolLimits, Timing, WorkerSpec

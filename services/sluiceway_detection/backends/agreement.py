@@ -6,10 +6,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sluiceway_detection.input_shapes import InputShape
-from sluiceway_detection.model_card import ModelCard
-from sluiceway_detection.postprocess import Output, rows_of_queries
+from sluiceway_detection.inputs.shapes import InputShape
+from sluiceway_detection.models.card import ModelCard
+from sluiceway_detection.selection import Output
 from sluiceway_detection.types import ImageBgr
+from sluiceway_detection.yolo.postprocess import rows_of_queries
 
 __all__ = [
     "answers_differ",

@@ -10,10 +10,10 @@ from typing import Literal, Protocol
 from sluiceway_runtime.errors import StartupError
 
 from sluiceway.installation import install_command
-from sluiceway_detection.input_shapes import STRIDE, Inputs, InputShape, default_shapes
-from sluiceway_detection.model_card import ModelCard
-from sluiceway_detection.postprocess import Output
-from sluiceway_detection.thresholds import NONE_KNOWN, Thresholds
+from sluiceway_detection.inputs.shapes import STRIDE, Inputs, InputShape, default_shapes
+from sluiceway_detection.models.card import ModelCard
+from sluiceway_detection.models.thresholds import NONE_KNOWN, Thresholds
+from sluiceway_detection.selection import Output
 from sluiceway_detection.types import ImageBgr
 
 __all__ = [

@@ -27,8 +27,8 @@ from sluiceway_detection.backends.base import (
     require_fine_boxes,
 )
 from sluiceway_detection.backends.places import DTYPES, input_of, make, read_model_card, recipe_of
-from sluiceway_detection.input_shapes import Inputs, InputShape
-from sluiceway_detection.postprocess import Output
+from sluiceway_detection.inputs.shapes import Inputs, InputShape
+from sluiceway_detection.selection import Output
 from sluiceway_detection.types import ImageBgr
 
 __all__ = ["CudaBackend", "batch_sizes"]

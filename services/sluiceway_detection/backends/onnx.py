@@ -12,9 +12,9 @@ import onnxruntime as ort
 from sluiceway_runtime.errors import StartupError
 
 from sluiceway_detection.backends.base import BackendName, BackendSpec, Precision, inputs_of
-from sluiceway_detection.model_card import read_card
-from sluiceway_detection.postprocess import Output
-from sluiceway_detection.thresholds import PixelScale
+from sluiceway_detection.models.card import read_card
+from sluiceway_detection.models.thresholds import PixelScale
+from sluiceway_detection.selection import Output
 from sluiceway_detection.types import ImageBgr
 
 __all__ = ["OnnxBackend"]

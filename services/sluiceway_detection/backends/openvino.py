@@ -15,9 +15,9 @@ from sluiceway_runtime.signal_stack import keep_signal_stack
 
 from sluiceway_detection.backends.base import BackendName, BackendSpec, Precision, inputs_of
 from sluiceway_detection.backends.own_shapes import OwnShapes
-from sluiceway_detection.input_shapes import InputShape
-from sluiceway_detection.model_card import ModelCard, read_card
-from sluiceway_detection.postprocess import Output
+from sluiceway_detection.inputs.shapes import InputShape
+from sluiceway_detection.models.card import ModelCard, read_card
+from sluiceway_detection.selection import Output
 from sluiceway_detection.types import ImageBgr
 
 __all__ = ["OpenVinoBackend"]

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from sluiceway_detection.input_shapes import InputShape
+from sluiceway_detection.inputs.shapes import InputShape
 
 __all__ = ["MOST_SHAPES", "SAVED_SHARE", "OwnShapes"]
 

@@ -22,9 +22,9 @@ from sluiceway_runtime.gpu import ArraySpec, Recipe, Shape
 from torch import Tensor, nn
 
 from sluiceway_detection.backends.base import BackendSpec, Precision, require_trust
-from sluiceway_detection.input_shapes import InputShape
-from sluiceway_detection.model_card import ModelCard, read_card
-from sluiceway_detection.thresholds import NONE_KNOWN, YOLO_PIXELS, PixelScale, Thresholds
+from sluiceway_detection.inputs.shapes import InputShape
+from sluiceway_detection.models.card import ModelCard, read_card
+from sluiceway_detection.models.thresholds import NONE_KNOWN, YOLO_PIXELS, PixelScale, Thresholds
 
 __all__ = [
     "DTYPES",

@@ -18,11 +18,11 @@ from sluiceway_detection.backends.base import (
 )
 from sluiceway_detection.backends.places import DTYPES, checkpoint_card, load_onnx, read_model_card, scaled
 from sluiceway_detection.export import load_checkpoint
-from sluiceway_detection.heads import PLAIN
-from sluiceway_detection.input_shapes import InputShape
-from sluiceway_detection.model_card import ModelCard
-from sluiceway_detection.postprocess import Output
+from sluiceway_detection.inputs.shapes import InputShape
+from sluiceway_detection.models.card import ModelCard
+from sluiceway_detection.selection import Output
 from sluiceway_detection.types import ImageBgr
+from sluiceway_detection.yolo.heads import PLAIN
 
 __all__ = ["TorchBackend"]
 

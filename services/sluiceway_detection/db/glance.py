@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from sluiceway_detection.db.probe import LEAST_STEP, block_steps, unexplained
-from sluiceway_detection.input_shapes import SHORTEST_PX, Inputs, natural_shape
-from sluiceway_detection.letterbox import Letterbox
+from sluiceway_detection.inputs.letterbox import Letterbox
+from sluiceway_detection.inputs.shapes import SHORTEST_PX, Inputs, natural_shape
 from sluiceway_detection.types import Detections, ImageBgr, RotatedBox
 
 __all__ = ["Glance"]

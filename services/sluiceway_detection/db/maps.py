@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sluiceway_detection.parts import Parts
+from sluiceway_detection.inputs.parts import Parts
 
 __all__ = ["joined_map"]
 

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sluiceway_detection.closer import AROUND_PX, GOOD_PX, Closer
-from sluiceway_detection.input_shapes import InputShape
-from sluiceway_detection.letterbox import PADDING_GREY, Letterbox
+from sluiceway_detection.inputs.closer import AROUND_PX, GOOD_PX, Closer
+from sluiceway_detection.inputs.letterbox import PADDING_GREY, Letterbox
+from sluiceway_detection.inputs.shapes import InputShape
 from sluiceway_detection.types import Detections, ImageBgr
 
 __all__ = ["LEAST_STEP", "PROBED_SCALE", "Probe", "block_steps", "unexplained"]

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sluiceway_detection.letterbox import Letterbox
-from sluiceway_detection.postprocess import Selection
+from sluiceway_detection.inputs.letterbox import Letterbox
+from sluiceway_detection.selection import Selection
 from sluiceway_detection.types import Detections, RotatedBox, Shape, clip_boxes, has_area
 
 __all__ = ["TEXT_CLASS", "MapReading", "select_map"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sluiceway_recognition.buckets import DEFAULT_BATCHES, DEFAULT_COMPILED
+from sluiceway_recognition.inputs.buckets import DEFAULT_BATCHES, DEFAULT_COMPILED
 
 __all__ = ["BatchSizes", "GraphSettings", "compile_order", "graph_sizes"]
 

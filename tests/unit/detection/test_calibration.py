@@ -13,9 +13,9 @@ import pytest
 from db_graphs import dark_is_text
 from sluiceway_detection import calibration
 from sluiceway_detection.backends import BackendSpec, open_backend
+from sluiceway_detection.backends.precision import choose_precision, is_quantised
 from sluiceway_detection.calibration import calibrate, compare, read_images
-from sluiceway_detection.model_card import ModelCard
-from sluiceway_detection.precision import choose_precision, is_quantised
+from sluiceway_detection.models.card import ModelCard
 from sluiceway_detection.types import Detections
 from sluiceway_runtime.errors import StartupError
 

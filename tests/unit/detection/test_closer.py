@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sluiceway_detection.closer import Closer, closer_look
 from sluiceway_detection.db import Probe
-from sluiceway_detection.input_shapes import Inputs
-from sluiceway_detection.letterbox import Letterbox
+from sluiceway_detection.inputs.closer import Closer, closer_look
+from sluiceway_detection.inputs.letterbox import Letterbox
+from sluiceway_detection.inputs.shapes import Inputs
 from sluiceway_detection.types import Detections, ImageBgr
 
 INPUTS = Inputs(((1280, 1280),), enlarges=False, any_shape=True)

@@ -3,7 +3,8 @@
 import cv2
 import numpy as np
 import pytest
-from sluiceway_detection.crops import MAX_CROPS, CropPlan, cut_crops, quad_of
+from sluiceway_detection.crops import MAX_CROPS, CropPlan, cut_crops
+from sluiceway_detection.crops.cutting import quad_of
 from sluiceway_detection.types import Detections, Polygon, Region, RotatedBox
 from sluiceway_runtime.errors import InvalidOption
 

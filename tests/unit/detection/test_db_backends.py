@@ -5,14 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from db_graphs import dark_is_text
-from sluiceway_detection import precision
-from sluiceway_detection.backends import BackendSpec, open_backend
+from sluiceway_detection.backends import BackendSpec, open_backend, precision
 from sluiceway_detection.backends.agreement import answers_differ, maps_differ
-from sluiceway_detection.detector import ModelDetector
-from sluiceway_detection.handler import DetectionFacts, WorkerSettings, build
 from sluiceway_detection.job import DetectionJob
-from sluiceway_detection.postprocess import Selection
-from sluiceway_detection.thresholds import PP_OCR_PIXELS, PixelScale, Thresholds
+from sluiceway_detection.models.thresholds import PP_OCR_PIXELS, PixelScale, Thresholds
+from sluiceway_detection.selection import Selection
+from sluiceway_detection.worker.detector import ModelDetector
+from sluiceway_detection.worker.handler import DetectionFacts, WorkerSettings, build
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.pool import Placement
 

@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from sluiceway_detection.convert import Defaults, add_answer, job_of, model_message, priority_of
 from sluiceway_detection.crops import MAX_CROPS, Crop, CropPlan
-from sluiceway_detection.identity import Identity
+from sluiceway_detection.front.convert import Defaults, add_answer, job_of, model_message, priority_of
+from sluiceway_detection.front.identity import Identity
 from sluiceway_detection.job import DetectionAnswer, DetectionJob
-from sluiceway_detection.postprocess import Selection
+from sluiceway_detection.selection import Selection
 from sluiceway_detection.types import Detections, Polygon, RotatedBox
 from sluiceway_runtime.documents.pages import DocumentPage
 from sluiceway_runtime.errors import InvalidOption

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Sequence
 
 import pytest
-from sluiceway_detection.flow import answers_of
+from sluiceway_detection.front.flow import answers_of
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import (
     DeadlineExceeded,

@@ -7,13 +7,14 @@ import cv2
 import numpy as np
 import pytest
 from detection_answers import detections_of
-from sluiceway_detection import detector
 from sluiceway_detection.crops import CropPlan
-from sluiceway_detection.handler import DetectionFacts, DetectionHandler, WorkerSettings, build
-from sluiceway_detection.input_shapes import Inputs
+from sluiceway_detection.inputs.letterbox import Letterbox
+from sluiceway_detection.inputs.shapes import Inputs
 from sluiceway_detection.job import DetectionAnswer, DetectionJob, RawPixels
-from sluiceway_detection.letterbox import Letterbox
-from sluiceway_detection.postprocess import Selection, select_classic
+from sluiceway_detection.selection import Selection
+from sluiceway_detection.worker import detector
+from sluiceway_detection.worker.handler import DetectionFacts, DetectionHandler, WorkerSettings, build
+from sluiceway_detection.yolo.postprocess import select_classic
 from sluiceway_runtime.errors import ImageTooLarge, InvalidImage, InvalidOption, StartupError
 from sluiceway_runtime.pool import Payload, Placement
 

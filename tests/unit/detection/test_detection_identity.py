@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from sluiceway_detection.handler import DetectionFacts
-from sluiceway_detection.identity import Identity, group_of
+from sluiceway_detection.front.identity import Identity, group_of
+from sluiceway_detection.worker.handler import DetectionFacts
 
 IDENTITY = Identity("finder", "1", "a" * 64)
 OWN = Identity("shop:Detector", "1", "")

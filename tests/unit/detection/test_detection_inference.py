@@ -6,10 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
-from sluiceway_detection.convert import Request
-from sluiceway_detection.handler import DetectionFacts
-from sluiceway_detection.identity import Identity
-from sluiceway_detection.inference import DetectionInference, options_of
+from sluiceway_detection.front.convert import Request
+from sluiceway_detection.front.identity import Identity
+from sluiceway_detection.front.inference import DetectionInference, options_of
+from sluiceway_detection.worker.handler import DetectionFacts
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import InvalidImage, InvalidOption
 from sluiceway_runtime.inference import Tensor

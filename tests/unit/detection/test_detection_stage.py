@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
-from sluiceway_detection import service, trial
+from sluiceway_detection import trial
 from sluiceway_detection.config import DetectionConfig
-from sluiceway_detection.service import DetectionService
+from sluiceway_detection.front import service
+from sluiceway_detection.front.service import DetectionService
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.security import Security

@@ -6,7 +6,7 @@ import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sluiceway_detection.convert import EncodedCrop, RawCrop, Request, read_request, request_of
+from sluiceway_detection.front.convert import EncodedCrop, RawCrop, Request, read_request, request_of
 
 from sluiceway.common.v1 import crop_pb2
 from sluiceway.detection.v1 import detection_pb2 as pb

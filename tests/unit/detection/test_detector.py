@@ -8,10 +8,10 @@ from typing import ClassVar
 import cv2
 import numpy as np
 import pytest
-from sluiceway_detection.detector import load_detector
 from sluiceway_detection.job import DetectionJob
-from sluiceway_detection.postprocess import Selection
+from sluiceway_detection.selection import Selection
 from sluiceway_detection.types import Detections, Polygon, Region, RotatedBox
+from sluiceway_detection.worker.detector import load_detector
 from sluiceway_runtime.errors import StartupError
 
 ROOT = Path(__file__).parents[3]

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from detection_answers import detections_of
 from sluiceway_detection.backends import BackendSpec, open_backend
-from sluiceway_detection.detector import ModelDetector
-from sluiceway_detection.device_handler import DeviceHandler
-from sluiceway_detection.handler import WorkerSettings
 from sluiceway_detection.job import DetectionJob
-from sluiceway_detection.postprocess import Selection
-from sluiceway_detection.thresholds import PixelScale, Thresholds
+from sluiceway_detection.models.thresholds import PixelScale, Thresholds
+from sluiceway_detection.selection import Selection
+from sluiceway_detection.worker.detector import ModelDetector
+from sluiceway_detection.worker.device_handler import DeviceHandler
+from sluiceway_detection.worker.handler import WorkerSettings
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.images.decode import decode_image
 from sluiceway_runtime.images.limits import ImageLimits

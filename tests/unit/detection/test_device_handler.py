@@ -13,13 +13,14 @@ from pdf_files import pdf_of
 from PIL import Image
 from sluiceway_detection.crops import CropPlan
 from sluiceway_detection.db import MapReading
-from sluiceway_detection.device_handler import DeviceHandler, build
-from sluiceway_detection.handler import WorkerSettings
-from sluiceway_detection.input_shapes import Inputs
+from sluiceway_detection.inputs.letterbox import Letterbox
+from sluiceway_detection.inputs.shapes import Inputs
 from sluiceway_detection.job import DetectionAnswer, DetectionJob, RawPixels
-from sluiceway_detection.letterbox import Letterbox
-from sluiceway_detection.model_card import ModelCard
-from sluiceway_detection.postprocess import Selection, select_classic, select_places
+from sluiceway_detection.models.card import ModelCard
+from sluiceway_detection.selection import Selection
+from sluiceway_detection.worker.device_handler import DeviceHandler, build
+from sluiceway_detection.worker.handler import WorkerSettings
+from sluiceway_detection.yolo.postprocess import select_classic, select_places
 from sluiceway_runtime.errors import InvalidImage, InvalidOption, StartupError
 from sluiceway_runtime.pool import Payload, Placement
 

@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sluiceway_detection import device_handler, handler, service
 from sluiceway_detection.config import DetectionConfig
-from sluiceway_detection.input_shapes import Inputs
-from sluiceway_detection.service import DetectionService
-from sluiceway_detection.servicer import _batch_group, _upright
+from sluiceway_detection.front import service
+from sluiceway_detection.front.service import DetectionService
+from sluiceway_detection.front.servicer import _batch_group, _upright
+from sluiceway_detection.inputs.shapes import Inputs
+from sluiceway_detection.worker import device_handler, handler
 from sluiceway_runtime.cores import planner
 from sluiceway_runtime.cores.facts import CpuFacts, LogicalCpu
 from sluiceway_runtime.errors import StartupError

@@ -1,8 +1,8 @@
 """In which input an image is shown."""
 
 import pytest
-from sluiceway_detection.input_shapes import Inputs, natural_shape
-from sluiceway_detection.letterbox import Letterbox
+from sluiceway_detection.inputs.letterbox import Letterbox
+from sluiceway_detection.inputs.shapes import Inputs, natural_shape
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,15 @@ import cv2
 import numpy as np
 import pytest
 from sluiceway_detection.backends import BackendSpec, open_backend
-from sluiceway_detection.detector import ModelDetector
-from sluiceway_detection.heads import Head
-from sluiceway_detection.input_shapes import Inputs
+from sluiceway_detection.inputs.shapes import Inputs
 from sluiceway_detection.job import DetectionJob
-from sluiceway_detection.looks import knows_scales
-from sluiceway_detection.model_card import ModelCard
-from sluiceway_detection.postprocess import Selection
-from sluiceway_detection.thresholds import thresholds_of
+from sluiceway_detection.models.card import ModelCard
+from sluiceway_detection.models.thresholds import thresholds_of
+from sluiceway_detection.selection import Selection
 from sluiceway_detection.types import Detections, ImageBgr
+from sluiceway_detection.worker.detector import ModelDetector
+from sluiceway_detection.worker.looks import knows_scales
+from sluiceway_detection.yolo.heads import Head
 from sluiceway_runtime import weights
 from sluiceway_runtime.images.scale import Scale
 

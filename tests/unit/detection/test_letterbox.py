@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from sluiceway_detection.input_shapes import choose_shape, default_shapes
-from sluiceway_detection.letterbox import Letterbox
+from sluiceway_detection.inputs.letterbox import Letterbox
+from sluiceway_detection.inputs.shapes import choose_shape, default_shapes
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 """Reading what a model says of itself."""
 
 import pytest
-from sluiceway_detection.heads import Head
-from sluiceway_detection.model_card import ModelCard, read_card
-from sluiceway_detection.thresholds import Thresholds
+from sluiceway_detection.models.card import ModelCard, read_card
+from sluiceway_detection.models.thresholds import Thresholds
+from sluiceway_detection.yolo.heads import Head
 from sluiceway_runtime.errors import StartupError
 
 ULTRALYTICS = {"task": "detect", "names": "{0: 'cat', 1: 'dog'}", "stride": "32", "imgsz": "[480, 640]"}

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sluiceway_detection import handler
+from sluiceway_detection.worker import handler
 
 
 @pytest.mark.parametrize("release", [4, 5])

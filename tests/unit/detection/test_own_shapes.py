@@ -3,7 +3,7 @@
 import math
 
 from sluiceway_detection.backends.own_shapes import MOST_SHAPES, SAVED_SHARE, OwnShapes
-from sluiceway_detection.input_shapes import InputShape
+from sluiceway_detection.inputs.shapes import InputShape
 
 A, B, LARGE = (640, 480), (480, 640), (1280, 1280)
 

@@ -8,8 +8,8 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
+from sluiceway_detection.front.paging import MAX_CRASHES, PageAnswer, PageRange, answers_of_pages
 from sluiceway_detection.job import DetectionAnswer
-from sluiceway_detection.paging import MAX_CRASHES, PageAnswer, PageRange, answers_of_pages
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.documents.pages import PAGE_COUNT
 from sluiceway_runtime.errors import (

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sluiceway_detection.db import joined_map
-from sluiceway_detection.input_shapes import Inputs
-from sluiceway_detection.parts import CONTEXT_PX, Parts, content_at
+from sluiceway_detection.inputs.parts import CONTEXT_PX, Parts, content_at
+from sluiceway_detection.inputs.shapes import Inputs
 
 ANY_SHAPE = Inputs(((320, 320),), enlarges=False, any_shape=True)
 LISTED = Inputs(((320, 320), (256, 320), (320, 256)), enlarges=False)

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from sluiceway_detection.letterbox import Letterbox
-from sluiceway_detection.postprocess import Selection, select_classic, select_end_to_end, select_places, suppress
+from sluiceway_detection.inputs.letterbox import Letterbox
+from sluiceway_detection.selection import Selection
+from sluiceway_detection.yolo.postprocess import select_classic, select_end_to_end, select_places, suppress
 
 WHOLE = Letterbox.fit((640, 640), (640, 640))
 

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sluiceway_detection import precision
-from sluiceway_detection.backends import BackendSpec
+from sluiceway_detection.backends import BackendSpec, precision
 from sluiceway_detection.backends.agreement import reference_image
-from sluiceway_detection.input_shapes import Inputs
-from sluiceway_detection.model_card import ModelCard
-from sluiceway_detection.precision import Choice, choose_precision, cpu_has_bf16
+from sluiceway_detection.backends.precision import Choice, choose_precision, cpu_has_bf16
+from sluiceway_detection.inputs.shapes import Inputs
+from sluiceway_detection.models.card import ModelCard
 from sluiceway_runtime.errors import StartupError
 
 WEIGHTS = Path(__file__).parent / "models" / "yolo11-pico.onnx"

@@ -5,20 +5,16 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from sluiceway_detection.alignment import aligned_quad
-from sluiceway_detection.crops import CropPlan, cut_crops, quad_of
-from sluiceway_detection.heads import PLAIN, Head
-from sluiceway_detection.letterbox import Letterbox
-from sluiceway_detection.masks import outlines
-from sluiceway_detection.postprocess import (
-    Selection,
-    select_classic,
-    select_end_to_end,
-    select_places,
-    select_queries,
-)
-from sluiceway_detection.rotated import shapes_of, suppress_rotated
+from sluiceway_detection.crops import CropPlan, cut_crops
+from sluiceway_detection.crops.alignment import aligned_quad
+from sluiceway_detection.crops.cutting import quad_of
+from sluiceway_detection.inputs.letterbox import Letterbox
+from sluiceway_detection.selection import Selection
 from sluiceway_detection.types import Detections, Polygon, RotatedBox
+from sluiceway_detection.yolo.heads import PLAIN, Head
+from sluiceway_detection.yolo.masks import outlines
+from sluiceway_detection.yolo.postprocess import select_classic, select_end_to_end, select_places, select_queries
+from sluiceway_detection.yolo.rotated import shapes_of, suppress_rotated
 
 WHOLE = Letterbox.fit((160, 160), (160, 160))
 # 320 x 160 in an input of 160 x 160: at half its size, with 40 rows of padding above.

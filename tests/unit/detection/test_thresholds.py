@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from sluiceway_detection.model_card import read_card
-from sluiceway_detection.thresholds import NONE_KNOWN, PP_OCR_PIXELS, PixelScale, Thresholds, thresholds_of
+from sluiceway_detection.models.card import read_card
+from sluiceway_detection.models.thresholds import NONE_KNOWN, PP_OCR_PIXELS, PixelScale, Thresholds, thresholds_of
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.weights import load_registry
 

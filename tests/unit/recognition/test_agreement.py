@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from foreign_readers import ForeignReader
-from sluiceway_recognition import recognizer as recognizer_module
-from sluiceway_recognition.agreement import outputs_differ, trial_crops
 from sluiceway_recognition.backends import openvino as openvino_backend
+from sluiceway_recognition.backends.agreement import outputs_differ, trial_crops
 from sluiceway_recognition.backends.openvino import OpenVinoBackend
 from sluiceway_recognition.config import RecognitionConfig
-from sluiceway_recognition.recognizer import ModelRecognizer, load_model
-from sluiceway_recognition.resolve import plan_models
+from sluiceway_recognition.front.resolve import plan_models
 from sluiceway_recognition.types import Head
+from sluiceway_recognition.worker import recognizer as recognizer_module
+from sluiceway_recognition.worker.recognizer import ModelRecognizer, load_model
 from sluiceway_runtime import weights
 from sluiceway_runtime.errors import StartupError
 

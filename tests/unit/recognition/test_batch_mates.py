@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from sluiceway_recognition.backends import openvino
 from sluiceway_recognition.backends.batches import GraphSettings
 from sluiceway_recognition.config import RecognitionConfig
-from sluiceway_recognition.handler import RecognitionHandler, create, worker_config
-from sluiceway_recognition.recognizer import ModelRecognizer
-from sluiceway_recognition.resolve import plan_models
+from sluiceway_recognition.front.resolve import plan_models
 from sluiceway_recognition.types import CropTask, PixelFormat, TextAnswer
+from sluiceway_recognition.worker.handler import RecognitionHandler, create, worker_config
+from sluiceway_recognition.worker.recognizer import ModelRecognizer
 from sluiceway_runtime import weights
 from sluiceway_runtime.images.limits import ImageLimits
 from sluiceway_runtime.pool import Payload, Placement

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 from sluiceway_recognition.backends.batches import BatchSizes, GraphSettings, compile_order, graph_sizes
-from sluiceway_recognition.buckets import DEFAULT_BUCKETS
+from sluiceway_recognition.inputs.buckets import DEFAULT_BUCKETS
 
 
 def test_wide_batches_are_cut_to_the_pixels_that_a_batch_may_have() -> None:

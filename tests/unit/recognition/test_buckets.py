@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from sluiceway_recognition.buckets import DEFAULT_BUCKETS, DEFAULT_MAX_WIDTH, bucket_of, fitted_size, padded_px
+from sluiceway_recognition.inputs.buckets import DEFAULT_BUCKETS, DEFAULT_MAX_WIDTH, bucket_of, fitted_size, padded_px
 from sluiceway_recognition.types import CropSpec, ResizeRule
 
 LINE = CropSpec(48, DEFAULT_MAX_WIDTH)

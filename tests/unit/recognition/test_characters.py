@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sluiceway_recognition import characters
+from sluiceway_recognition.text import characters
 from sluiceway_runtime.errors import StartupError
 
 

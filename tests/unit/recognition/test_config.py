@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 from sluiceway_recognition.config import RecognitionConfig
-from sluiceway_recognition.resolve import plan_models
+from sluiceway_recognition.front.resolve import plan_models
 from sluiceway_recognition.types import Head, PixelFormat, ResizeRule
 from sluiceway_runtime.config import load_section
 from sluiceway_runtime.errors import ConfigurationError, StartupError

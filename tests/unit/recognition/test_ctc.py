@@ -8,7 +8,7 @@ from random import Random
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from sluiceway_recognition import ctc
+from sluiceway_recognition.text import ctc
 
 CLASSES = ("", "a", "b", "🇩🇪", " ")
 

@@ -8,8 +8,8 @@ import weakref
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 import pytest
-from sluiceway_recognition import flow
-from sluiceway_recognition.flow import CropResult, recognise
+from sluiceway_recognition.front import flow
+from sluiceway_recognition.front.flow import CropResult, recognise
 from sluiceway_recognition.types import TextAnswer
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import (

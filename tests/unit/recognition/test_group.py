@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from sluiceway_recognition.handler import _reading
 from sluiceway_recognition.plan import ModelPlan, Normalisation
 from sluiceway_recognition.types import CropSpec, Head
+from sluiceway_recognition.worker.handler import _reading
 
 
 def test_how_the_classes_of_an_own_model_become_text_tells_its_group(tmp_path: Path) -> None:

@@ -15,11 +15,9 @@ import openvino as ov
 import pytest
 from openvino import opset13 as ops
 from openvino.opset16 import identity
-from sluiceway_recognition import recognizer as recognizer_module
 from sluiceway_recognition.backends import Backend
 from sluiceway_recognition.config import RecognitionConfig
-from sluiceway_recognition.handler import RecognitionHandler, create, worker_config
-from sluiceway_recognition.resolve import plan_models
+from sluiceway_recognition.front.resolve import plan_models
 from sluiceway_recognition.types import (
     ClassAnswer,
     CropSpec,
@@ -29,6 +27,8 @@ from sluiceway_recognition.types import (
     PixelFormat,
     TextReading,
 )
+from sluiceway_recognition.worker import recognizer as recognizer_module
+from sluiceway_recognition.worker.handler import RecognitionHandler, create, worker_config
 from sluiceway_runtime import weights
 from sluiceway_runtime.errors import InvalidImage, ModelFailed, SluicewayError, StartupError
 from sluiceway_runtime.images.limits import ImageLimits

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sluiceway_recognition.heads import answer, answers_of
 from sluiceway_recognition.types import (
     ClassAnswer,
     ClassReading,
@@ -14,6 +13,7 @@ from sluiceway_recognition.types import (
     TextAnswer,
     TextReading,
 )
+from sluiceway_recognition.worker.heads import answer, answers_of
 from sluiceway_runtime.errors import ModelFailed
 
 NAN = float("nan")

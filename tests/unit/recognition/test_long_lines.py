@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from rendered_lines import WORDS, render
 from sluiceway_recognition.config import RecognitionConfig
-from sluiceway_recognition.handler import RecognitionHandler, create, worker_config
-from sluiceway_recognition.long_lines import Piece, divided, joined
-from sluiceway_recognition.resolve import plan_models
+from sluiceway_recognition.front.resolve import plan_models
+from sluiceway_recognition.text.long_lines import Piece, divided, joined
 from sluiceway_recognition.types import CropTask, PixelFormat, TextAnswer, WordAnswer
+from sluiceway_recognition.worker.handler import RecognitionHandler, create, worker_config
 from sluiceway_runtime import weights
 from sluiceway_runtime.errors import ModelFailed
 from sluiceway_runtime.pool import Payload, Placement

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rendered_lines import rendered_lines
-from sluiceway_recognition import recognizer
 from sluiceway_recognition.config import RecognitionConfig
-from sluiceway_recognition.handler import RecognitionHandler, create, worker_config
-from sluiceway_recognition.resolve import plan_models
+from sluiceway_recognition.front.resolve import plan_models
 from sluiceway_recognition.types import CropTask, PixelFormat, TextAnswer
+from sluiceway_recognition.worker import recognizer
+from sluiceway_recognition.worker.handler import RecognitionHandler, create, worker_config
 from sluiceway_runtime import weights
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.images.limits import ImageLimits

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from sluiceway_recognition.config import RecognitionConfig
-from sluiceway_recognition.handler import RecognitionHandler, create, worker_config
-from sluiceway_recognition.resolve import plan_models
+from sluiceway_recognition.front.resolve import plan_models
 from sluiceway_recognition.types import CropTask, ModelFacts, PixelFormat
+from sluiceway_recognition.worker.handler import RecognitionHandler, create, worker_config
 from sluiceway_runtime import weights
 from sluiceway_runtime.errors import SluicewayError, StartupError
 from sluiceway_runtime.images.limits import ImageLimits
@@ -180,7 +180,7 @@ def open_stripes(folder: Path, *batches: int) -> RecognitionHandler:
     """The backend of the handler with graphs of these batches, as a GPU would have them."""
     from sluiceway_recognition.backends.batches import GraphSettings
     from sluiceway_recognition.backends.torch import TorchBackend
-    from sluiceway_recognition.recognizer import ModelRecognizer
+    from sluiceway_recognition.worker.recognizer import ModelRecognizer
 
     model = {"weights": str(stripes(folder)), "max_width": 128, "buckets": [64, 128]}
     handler, facts = load(characters=str(folder / "characters.txt"), **model)

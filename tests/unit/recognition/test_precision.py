@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sluiceway_recognition import precision
+from sluiceway_recognition.backends import precision
+from sluiceway_recognition.backends.precision import Choice, choose, command, undecided
 from sluiceway_recognition.plan import ModelPlan, Normalisation
-from sluiceway_recognition.precision import Choice, choose, command, undecided
 from sluiceway_recognition.types import CropSpec, Head
 from sluiceway_runtime import weights
 

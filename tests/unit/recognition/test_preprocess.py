@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sluiceway_recognition.config import RecognitionConfig
-from sluiceway_recognition.preprocess import pixels_of, to_spec
+from sluiceway_recognition.inputs.preprocess import pixels_of, to_spec
 from sluiceway_recognition.types import CropSpec, CropTask, PixelFormat, ResizeRule
 from sluiceway_runtime.errors import ImageTooLarge, InvalidImage
 from sluiceway_runtime.images.decode import decode_image

@@ -8,11 +8,11 @@ from difflib import SequenceMatcher
 
 import numpy as np
 import pytest
-from sluiceway_recognition import recognizer
 from sluiceway_recognition.config import RecognitionConfig
-from sluiceway_recognition.handler import RecognitionHandler, create, worker_config
-from sluiceway_recognition.resolve import plan_models
+from sluiceway_recognition.front.resolve import plan_models
 from sluiceway_recognition.types import CropTask, PixelFormat, TextAnswer
+from sluiceway_recognition.worker import recognizer
+from sluiceway_recognition.worker.handler import RecognitionHandler, create, worker_config
 from sluiceway_runtime import weights
 from sluiceway_runtime.images.limits import ImageLimits
 from sluiceway_runtime.pool import Payload, Placement

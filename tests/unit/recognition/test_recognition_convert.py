@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from sluiceway_recognition.convert import (
+from sluiceway_recognition.front.convert import (
     RawCrop,
     check_crops,
     model_description,
@@ -14,7 +14,7 @@ from sluiceway_recognition.convert import (
     request_of,
     top_k_of,
 )
-from sluiceway_recognition.group import group_of
+from sluiceway_recognition.front.group import group_of
 from sluiceway_recognition.types import CropSpec, Head, ModelFacts, PixelFormat, ResizeRule
 from sluiceway_runtime.errors import InvalidImage, InvalidOption, UnknownModel
 

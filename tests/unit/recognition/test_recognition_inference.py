@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
-from sluiceway_recognition.convert import Request
-from sluiceway_recognition.inference import RecognitionInference
+from sluiceway_recognition.front.convert import Request
+from sluiceway_recognition.front.inference import RecognitionInference
 from sluiceway_recognition.types import CropSpec, Head, ModelFacts
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import InvalidImage, InvalidOption

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from sluiceway_recognition.config import RecognitionConfig
-from sluiceway_recognition.convert import EncodedCrop, RawCrop
-from sluiceway_recognition.servicer import RecognitionServicer, _Wish
+from sluiceway_recognition.front.convert import EncodedCrop, RawCrop
+from sluiceway_recognition.front.servicer import RecognitionServicer, _Wish
 from sluiceway_recognition.types import CropSpec, Head, ModelFacts
 from sluiceway_runtime.errors import ImageTooLarge, InvalidImage, SluicewayError
 from sluiceway_runtime.pool import Work

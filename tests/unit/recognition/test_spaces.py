@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sluiceway_recognition.spaces import SPACED_PX, with_spaces
+from sluiceway_recognition.text.spaces import SPACED_PX, with_spaces
 from sluiceway_recognition.types import TextAnswer
 from sluiceway_runtime.errors import ModelFailed
 

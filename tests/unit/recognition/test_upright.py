@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from sluiceway_recognition.text.upright import CLASSIFIER_HEIGHT, CLASSIFIER_WIDTH, Upright, as_read
 from sluiceway_recognition.types import TextAnswer
-from sluiceway_recognition.upright import CLASSIFIER_HEIGHT, CLASSIFIER_WIDTH, Upright, as_read
 from sluiceway_runtime.errors import ModelFailed
 
 

@@ -6,7 +6,7 @@ import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sluiceway_recognition import convert, wire
+from sluiceway_recognition.front import convert, wire
 from sluiceway_recognition.types import ClassAnswer, EmbeddingAnswer, TextAnswer, WordAnswer
 from sluiceway_runtime.errors import InvalidImage
 

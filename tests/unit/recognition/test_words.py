@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sluiceway_recognition import ctc
+from sluiceway_recognition.text import ctc
+from sluiceway_recognition.text.words import with_words, words_of
 from sluiceway_recognition.types import TextAnswer
-from sluiceway_recognition.words import with_words, words_of
 from sluiceway_runtime.errors import ModelFailed
 
 HEIGHT, WIDTH = 48, 400

@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 import pytest
 from sluiceway_detection.db import MapReading
-from sluiceway_detection.detector import ModelDetector
-from sluiceway_detection.input_shapes import Inputs, InputShape
+from sluiceway_detection.inputs.shapes import Inputs, InputShape
 from sluiceway_detection.job import DetectionJob
-from sluiceway_detection.model_card import ModelCard
-from sluiceway_detection.postprocess import Selection
+from sluiceway_detection.models.card import ModelCard
+from sluiceway_detection.selection import Selection
 from sluiceway_detection.types import Detections, ImageBgr
+from sluiceway_detection.worker.detector import ModelDetector
 from sluiceway_runtime.images.scale import Scale
 
 CARD = ModelCard(("text",), 32, False, (960, 960), False, map_reading=MapReading(0.5, 1.4))

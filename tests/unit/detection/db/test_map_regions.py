@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 import pytest
 from slow_map import slow_regions
-from sluiceway_detection.crops import quad_of
+from sluiceway_detection.crops.cutting import quad_of
 from sluiceway_detection.db import MapReading, select_map
 from sluiceway_detection.db.regions import MAX_CANDIDATES
-from sluiceway_detection.letterbox import Letterbox
-from sluiceway_detection.postprocess import Selection
+from sluiceway_detection.inputs.letterbox import Letterbox
+from sluiceway_detection.selection import Selection
 from sluiceway_detection.types import Detections, RotatedBox
 
 READING = MapReading(0.2, 1.4)

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import cv2
-from sluiceway_detection.input_shapes import choose_shape, default_shapes
+from sluiceway_detection.inputs.shapes import choose_shape, default_shapes
 from ultralytics import YOLO, __version__
 
 # Lower than what is served by default, so that weak boxes are compared too.

@@ -1,0 +1,1 @@
+"""What runs in a worker process: pixels in, regions and crops out."""
