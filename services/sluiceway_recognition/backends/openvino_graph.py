@@ -15,7 +15,7 @@ from sluiceway_recognition.types import Head, PixelFormat
 __all__ = ["classes_of", "metadata_of", "static_size", "wrap"]
 
 # What may stand between the last activation and the output without changing values.
-_SHAPE_ONLY = ("Reshape", "Squeeze", "Unsqueeze", "Transpose", "Convert")
+_SHAPE_ONLY = ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Convert")
 
 
 def metadata_of(network: ov.Model) -> dict[str, str]:

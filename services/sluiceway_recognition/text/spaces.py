@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sluiceway_runtime.errors import ModelFailed
 
+from sluiceway_recognition.text.upright import as_read
 from sluiceway_recognition.types import Answer, TextAnswer
 
 __all__ = ["SPACED_PX", "with_spaces"]
@@ -42,10 +43,10 @@ def with_spaces(crops: Crops, answers: list[Answer | ModelFailed]) -> list[Answe
     Args:
         crops: uint8 [H, w_i, 3], as they came.
         answers: for each; those of texts that are to be looked at with the spans of their characters. One that says
-            that its text stands on its head was read in the crop turned by half.
+            that its text is turned was read in the crop turned back, see `as_read`.
     """
     return [
-        _spaced(crop[::-1, ::-1] if answer.rotation_degrees == 180 else crop, answer)
+        _spaced(as_read(crop, answer.rotation_degrees), answer)
         if crop.shape[1] >= SPACED_PX
         and isinstance(answer, TextAnswer)
         and answer.spans

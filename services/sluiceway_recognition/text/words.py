@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sluiceway_runtime.errors import ModelFailed
 
+from sluiceway_recognition.text.upright import as_read
 from sluiceway_recognition.types import Answer, TextAnswer, WordAnswer
 
 __all__ = ["ink_of", "widest_white", "with_words", "words_of"]
@@ -52,8 +53,8 @@ def with_words(crops: Crops, answers: list[Answer | ModelFailed], wanted: Sequen
 
     Args:
         crops: uint8 [H, w_i, 3], as they came.
-        answers: for each; those of texts with the spans of their characters. One that says that its text stands on its
-            head was read in the crop turned by half.
+        answers: for each; those of texts with the spans of their characters. One that says that its text is turned was
+            read in the crop turned back, see `as_read`.
         wanted: for which.
     """
     found: list[Answer | ModelFailed] = []
@@ -61,7 +62,7 @@ def with_words(crops: Crops, answers: list[Answer | ModelFailed], wanted: Sequen
         if not yes or not isinstance(answer, TextAnswer) or not answer.spans:
             found.append(answer)
             continue
-        pixels = crop[::-1, ::-1] if answer.rotation_degrees == 180 else crop
+        pixels = as_read(crop, answer.rotation_degrees)
         found.append(answer._replace(words=tuple(words_of(pixels, answer))))
     return found
 

@@ -136,6 +136,7 @@ def _begin(model: _Loaded, items: Sequence[_Item]) -> Callable[[], _Placed]:
         [pixels for _, _, pixels in items],
         [task.top_k for _, task, _ in items],
         [task.words for _, task, _ in items],
+        [task.rotation_degrees != 0 for _, task, _ in items],
     )
     asked = [(position, task) for position, task, _ in items]
 

@@ -90,7 +90,11 @@ class ModelRecognizer:
             self._classifier.warm((CLASSIFIER_WIDTH,))
 
     def launch(
-        self, crops: Sequence[NDArray[np.uint8]], top_ks: Sequence[int], words: Sequence[bool] = ()
+        self,
+        crops: Sequence[NDArray[np.uint8]],
+        top_ks: Sequence[int],
+        words: Sequence[bool] = (),
+        turned: Sequence[bool] = (),
     ) -> Callable[[], list[Answer | ModelFailed]]:
         """Start to read crops of any widths; each is padded to its own bucket.
 
@@ -98,19 +102,21 @@ class ModelRecognizer:
             crops: uint8 [height, w_i, 3] as `crop_spec` says; needed until the answers are there.
             top_ks: classes to name, for each crop.
             words: whether it is wanted where the words lie, for each crop; empty for none.
+            turned: whether each was turned anticlockwise by 90 degrees when it was cut; empty for none.
 
         Returns:
             A function that waits for the end and returns an answer, or what is wrong, for each crop in order.
         """
         most = self.buckets[-1]
         if all(crop.shape[1] <= most for crop in crops):
-            return self._launch(crops, top_ks, words)
+            return self._launch(crops, top_ks, words, turned)
         lines = [divided(crop, most) for crop in crops]
         owners = [number for number, pieces in enumerate(lines) for _ in pieces]
         wait = self._launch(
             [piece.pixels for pieces in lines for piece in pieces],
             [top_ks[owner] for owner in owners],
             [words[owner] for owner in owners] if words else (),
+            [turned[owner] for owner in owners] if turned else (),
         )
 
         def whole() -> list[Answer | ModelFailed]:
@@ -120,7 +126,11 @@ class ModelRecognizer:
         return whole
 
     def _launch(
-        self, crops: Sequence[NDArray[np.uint8]], top_ks: Sequence[int], words: Sequence[bool]
+        self,
+        crops: Sequence[NDArray[np.uint8]],
+        top_ks: Sequence[int],
+        words: Sequence[bool],
+        turned: Sequence[bool],
     ) -> Callable[[], list[Answer | ModelFailed]]:
         """`launch`, of crops that fit into a bucket."""
         asked = any(words)
@@ -130,7 +140,7 @@ class ModelRecognizer:
             return wait
 
         def answers() -> list[Answer | ModelFailed]:
-            found = wait() if upright is None else upright.settle(crops, wait())
+            found = wait() if upright is None else upright.settle(crops, wait(), turned)
             if lines:
                 found = with_spaces(crops, found)
             return with_words(crops, found, words) if asked else found

@@ -1,11 +1,11 @@
-"""Crops that were read with doubt are read the other way around, and the better reading counts."""
+"""Crops that were read with doubt are read the other way around, or as they lay, and the better reading counts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-from sluiceway_recognition.text.upright import CLASSIFIER_HEIGHT, CLASSIFIER_WIDTH, Upright
+from sluiceway_recognition.text.upright import CLASSIFIER_HEIGHT, CLASSIFIER_WIDTH, Upright, as_read
 from sluiceway_recognition.types import TextAnswer
 from sluiceway_runtime.errors import ModelFailed
 
@@ -113,3 +113,41 @@ def test_crops_of_any_size_are_brought_to_that_of_the_classifier() -> None:
     Upright(Reader(BETTER), classifier).settle(crops, [TextAnswer("", 0.0)] * len(crops))
     assert [shape[0] for shape in classifier.shapes] == [CLASSIFIER_HEIGHT] * len(sizes)
     assert [shape[1] for shape in classifier.shapes] == [20, 192, 192, 192, 96, 192, 1]
+
+
+def test_a_narrow_letter_that_was_turned_is_read_as_it_lay() -> None:
+    reader, answers = Reader(BETTER), [TextAnswer("-", 0.6)] * 2
+    settled = Upright(reader, Classifier()).settle([crop(0, 96), crop(0, 96)], answers, [True, False])
+    # What was turned anticlockwise to be cut lies clockwise by three quarters in its crop.
+    assert settled == [BETTER._replace(rotation_degrees=270), answers[1]]
+    assert [seen.shape for seen in reader.seen] == [(48, 24, 3)], "turned back, and as high as any crop"
+
+
+def test_text_that_runs_down_is_not_read_as_it_lay() -> None:
+    reader = Reader(BETTER)
+    line, word = crop(0, 300), crop(0, 96)
+    # A line is no letter; and what was read without doubt, or as well, stays.
+    answers = [TextAnswer("line", 0.6), TextAnswer("Hz", 0.999)]
+    assert Upright(reader, Classifier()).settle([line, word], answers, [True, True]) == answers
+    assert not reader.seen
+    answers = [TextAnswer("no", 0.9)]
+    assert Upright(Reader(TextAnswer("z", 0.9)), Classifier()).settle([word], answers, [True]) == answers
+
+
+def test_pixels_as_they_were_read() -> None:
+    pixels = np.arange(48 * 96 * 3, dtype=np.uint32).reshape(48, 96, 3).astype(np.uint8)
+    assert as_read(pixels, 0) is pixels
+    assert np.array_equal(as_read(pixels, 180), pixels[::-1, ::-1])
+    bar = np.zeros((48, 96, 3), np.uint8)
+    bar[:, :32] = 255  # on the left as it was cut: at the upper edge of what was there
+    lying = as_read(bar, 270)
+    assert lying.shape == (48, 24, 3)
+    assert lying[:15].min() == 255
+    assert lying[17:].max() == 0
+
+
+def test_a_line_that_was_turned_runs_up_as_likely_as_down() -> None:
+    first, second = TextAnswer("Ba 95", 0.95), TextAnswer("Balance 6295", 0.97)
+    given = [crop(15), crop(15)]
+    settled = Upright(Reader(second), Classifier()).settle(given, [first, first], [True, False])
+    assert settled == [second._replace(rotation_degrees=180), first]
