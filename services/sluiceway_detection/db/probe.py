@@ -15,7 +15,7 @@ from sluiceway_detection.inputs.letterbox import PADDING_GREY, Letterbox
 from sluiceway_detection.inputs.shapes import InputShape
 from sluiceway_detection.types import Detections, ImageBgr
 
-__all__ = ["LEAST_STEP", "PROBED_SCALE", "Probe", "block_steps", "unexplained"]
+__all__ = ["PROBED_SCALE", "Probe"]
 
 FloatArray = npt.NDArray[np.floating]
 
@@ -25,9 +25,9 @@ PROBED_SCALE = 0.5
 _BLOCK_PX = 32
 # Mean step of brightness from one pixel to the next, the lesser of across and down: print of 3 pixels as shown has 8 to
 # 25, paper less than 1, half of a photograph more.
-LEAST_STEP = 6.0
+_LEAST_STEP = 6.0
 # A region that is higher explains nothing: a paragraph of letters too low may be taken for one.
-_HIGHEST_PX = 48.0
+_HIGHEST_BLOCKS = 1.5
 # A single line of small print crosses so many.
 _LEAST_BLOCKS = 4
 # A probe shows places so much larger than the first look did, each in so many pixels of a square of its input.
@@ -85,7 +85,7 @@ class Probe:
             return None
         if input_shape is not None and min(input_shape) < _PLACE_PX:
             return None
-        blocks = unexplained(block_steps(input_bgr, letterbox) >= LEAST_STEP, letterbox, found)
+        blocks = _unexplained(input_bgr, letterbox, found)
         return cls(image_bgr, letterbox, blocks, input_shape) if len(blocks) >= _LEAST_BLOCKS else None
 
     def draw(self) -> ImageBgr:
@@ -118,36 +118,22 @@ class Probe:
         return Closer(self._scale * GOOD_PX / float(np.percentile(heights[lines], 25)), area)
 
 
-def block_steps(input_bgr: ImageBgr, letterbox: Letterbox) -> npt.NDArray[np.float32]:
-    """Mean step of brightness of each block of an image, as it is shown, the lesser of both ways: [rows, columns]."""
+def _unexplained(input_bgr: ImageBgr, letterbox: Letterbox, found: Detections) -> FloatArray:
+    """Middles of the blocks that have texture both ways and no line in them, row by row, in pixels of the image."""
     height, width = letterbox.content_shape
     grey = cv2.cvtColor(letterbox.inside(input_bgr), cv2.COLOR_BGR2GRAY)
     rows, columns = height // _BLOCK_PX, width // _BLOCK_PX
     if not rows or not columns:
-        return np.zeros((rows, columns), np.float32)
+        return np.empty((0, 2))
     grey = grey[: rows * _BLOCK_PX, : columns * _BLOCK_PX]
     # A rule or the edge of a picture has steps in one direction alone.
     across, down = cv2.absdiff(grey[:, 1:], grey[:, :-1]), cv2.absdiff(grey[1:], grey[:-1])
     size = (columns, rows)
-    both = (cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in (across, down))
-    return np.asarray(np.minimum(*both), np.float32)
-
-
-def unexplained(
-    textured: npt.NDArray[np.bool_], letterbox: Letterbox, found: Detections, highest_px: float = _HIGHEST_PX
-) -> FloatArray:
-    """Middles of the blocks that have texture and no line in them, [N, 2], row by row, in pixels of the image.
-
-    Args:
-        textured: [rows, columns], which blocks have texture.
-        letterbox: how the image is shown.
-        found: its lines.
-        highest_px: a region that is higher, as shown, explains nothing.
-    """
+    step = np.minimum(*(cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in (across, down)))
     boxes = found.boxes_xyxy_px * (letterbox.scale / _BLOCK_PX)
-    lower = np.minimum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]) <= highest_px / _BLOCK_PX
-    empty = ~_covered(boxes[lower], *textured.shape)
-    return np.argwhere(textured & empty)[:, ::-1] * float(_BLOCK_PX / letterbox.scale) + (
+    lower = np.minimum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]) <= _HIGHEST_BLOCKS
+    empty = ~_covered(boxes[lower], rows, columns)
+    return np.argwhere((step >= _LEAST_STEP) & empty)[:, ::-1] * float(_BLOCK_PX / letterbox.scale) + (
         _BLOCK_PX / 2 / letterbox.scale
     )
 

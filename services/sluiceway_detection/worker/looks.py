@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from sluiceway_runtime.images.scale import Scale
 
-from sluiceway_detection.db import Glance, MapReading, Probe, divide_long_lines, joined_map, select_map
+from sluiceway_detection.db import MapReading, Probe, divide_long_lines, joined_map, select_map
 from sluiceway_detection.inputs.closer import Closer, closer_look
 from sluiceway_detection.inputs.letterbox import Letterbox
 from sluiceway_detection.inputs.parts import Parts, content_at
@@ -109,23 +109,13 @@ def _look_at_things(inputs: Inputs, read: Read, image: ImageBgr, job: DetectionJ
 
 
 def _look_at_text(inputs: Inputs, reading: MapReading, image: ImageBgr, job: DetectionJob) -> Look:
-    """With a DB model: at the image as one input and, if that is wanted and of use, at parts of it larger.
-
-    Where there may be large letters alone, first at the image half as large, which is then enough.
-    """
+    """With a DB model: at the image as one input and, if that is wanted and of use, at parts of it larger."""
     shape, size = (image.shape[0], image.shape[1]), job.image_size_px
     most_px = MOST_SQUARES * (size or inputs.sizes[0]) ** 2
     base = None
     if isinstance(job.scale, str):
         letterbox = Letterbox.place(shape, inputs, size)
         input_bgr = letterbox.draw(image)
-        glance = Glance.of(input_bgr, letterbox, inputs) if job.scale == "auto" else None
-        if glance is not None:
-            (output,) = _maps((yield [glance.input_bgr]))
-            found = _lines(image, output, glance.letterbox, job.selection, reading)
-            if glance.is_enough(found):
-                # What it could not show is not there.
-                return replace(found, scale=letterbox.scale)
         (output,) = _maps((yield [input_bgr]))
         found = _lines(image, output, letterbox, job.selection, reading)
         if letterbox.scale >= 1:
