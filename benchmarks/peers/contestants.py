@@ -33,8 +33,6 @@ OURS = "sluiceway"
 ENGINE = ("openvino", "opencv-python-headless", "numpy", "pydantic", "PyYAML", "threadpoolctl", "pillow")
 # Requests that may wait, a worker: some two seconds of work. Longer queues only make all answers late.
 QUEUE = 16
-# What may be expected of a request when it is accepted, likewise.
-BOUND_MS = 400
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,6 @@ class Contestant:
             own["SLUICEWAY_DETECTION__MODEL"] = place.detector
             own["SLUICEWAY_RECOGNITION__MODELS"] = f'["{place.recogniser}"]'
         own["SLUICEWAY_RECOGNITION__DEVICE"] = place.device
-        own["SLUICEWAY_ORCHESTRATOR__LATENCY_BOUND_MS"] = str(BOUND_MS)
         if not place.on_gpu:
             own |= {"SLUICEWAY_RECOGNITION__WORKERS": str(workers), "SLUICEWAY_RECOGNITION__THREADS_PER_WORKER": "1"}
         return own
