@@ -58,17 +58,23 @@ def give_back_freed(budget: MemoryBudget) -> None:
     # What trimming cannot give back: memory that is in use and not counted. It is not tried again for that.
     in_use_bytes = 0
 
+    def uncounted_bytes() -> int:
+        return held_bytes() - process_bytes - budget.used_bytes
+
     def look() -> None:
         nonlocal in_use_bytes
-        more_bytes = held_bytes() - process_bytes - budget.used_bytes
+        more_bytes = uncounted_bytes()
         in_use_bytes = max(0, min(in_use_bytes, more_bytes))
-        if more_bytes - in_use_bytes > keep_bytes:
+        if more_bytes - in_use_bytes <= keep_bytes:
+            return
+        trim(0)
+        if uncounted_bytes() - in_use_bytes > keep_bytes:
             # An error and the frames that it came through may know each other, and with them a message that is counted
             # no longer. Ours take care not to; those of a library need not, and the collector comes by objects, not by
-            # bytes.
+            # bytes. Last, as it keeps the event loop waiting.
             gc.collect()
             trim(0)
-            in_use_bytes = max(0, held_bytes() - process_bytes - budget.used_bytes)
+        in_use_bytes = max(0, uncounted_bytes())
 
     budget.watch_freed(keep_bytes // 2, look)
 
