@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from pathlib import Path
+from time import monotonic
 
 import grpc
 import grpc.aio
@@ -63,3 +64,24 @@ async def test_a_server_reads_its_sockets_in_the_thread_that_wakes_its_event_loo
         assert "Unknown experiment" not in member.log
     finally:
         member.end()
+
+
+async def test_a_new_connection_is_served_at_once(tmp_path: Path) -> None:
+    """After a rest as well, when the threads of gRPC have come to sleep: each took up to eight seconds once."""
+    member = Member("detection", tmp_path, {})
+    took_s = []
+    try:
+        await asyncio.to_thread(member.start)
+        # So that one comes at every moment of what they do by themselves every few seconds.
+        for rest_s in (0.0, 0.7, 0.7, 0.7, 0.7, 4.0, 0.0):
+            await asyncio.sleep(rest_s)
+            begun_s = monotonic()
+            async with grpc.aio.insecure_channel(
+                member.address, options=[("grpc.use_local_subchannel_pool", 1)]
+            ) as channel:
+                await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=30)
+            took_s.append(monotonic() - begun_s)
+    finally:
+        member.end()
+    # It takes milliseconds; on a machine that others compute on, some more.
+    assert max(took_s) < 2, took_s

@@ -17,7 +17,6 @@ from sluiceway_runtime.config import ServerConfig, StageConfig
 from sluiceway_runtime.metrics.calls import CallMetrics
 from sluiceway_runtime.metrics.registry import AnsweringRegistry
 from sluiceway_runtime.metrics.server import LoopLag, ServerCollector, show_process
-from sluiceway_runtime.polling import leisurely_threads
 from sluiceway_runtime.pool import Placement, PoolStatistics
 from sluiceway_runtime.recorder import Recorder
 from sluiceway_runtime.server.budget import memory_budget
@@ -105,8 +104,6 @@ class Server:
         tracer: of requests, if traces are wanted. The caller closes it.
         shared: ports that it shares with a server that it replaces, or that replaces it. Where they are others than its
             own it listens there once it is ready, and at its own gRPC port as well.
-        leisure_s: by how much the timers of gRPC's threads may be late. They are started with the first server or
-            channel of a process, and are one for all.
 
     Attributes:
         waits: whether calls wait at the door for room; those of a stage are refused, and tried with another replica.
@@ -127,10 +124,8 @@ class Server:
         recorder: Recorder | None = None,
         tracer: Tracer | None = None,
         shared: SharedPorts | None = None,
-        leisure_s: float = 0.0,
     ) -> None:
         self._service = service
-        self._leisure_s = leisure_s
         self._shared = shared
         self._config = config
         self._security = security or Security()
@@ -211,8 +206,7 @@ class Server:
             self.operations_port = await self._operations.start(
                 self._config.host, self._config.operations_port, shares_port=self._shared is not None
             )
-            with leisurely_threads(self._leisure_s):
-                self._grpc = self._make_grpc([self._interceptor])
+            self._grpc = self._make_grpc([self._interceptor])
             self._to_close.push_async_callback(self._grpc.stop, STOP_GRACE_S)
             self._service.register(self._grpc)
             self._show()

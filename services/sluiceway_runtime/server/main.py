@@ -49,11 +49,6 @@ PARENT_PIPE = "SLUICEWAY_PARENT_PIPE"
 SHARED_PORTS = "SLUICEWAY_SHARED_PORTS"
 # For the last of the traces, once everything else is released.
 TRACES_CLOSE_S = 3.0
-# By how much the timers of gRPC may be late where a server calls nobody. What ends at a deadline there is ended by its
-# own clock; gRPC's ends the connection of a client that vanished, two hours later.
-LEISURE_S = 4.0
-# And where one does: it connects again to a stage that was away by such a timer.
-CALLER_LEISURE_S = 0.5
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_SECOND_SIGNAL = 0, 1, 2, 130
 
 
@@ -147,10 +142,7 @@ def run_service(
         print(f"sluiceway {name}: {error}", file=sys.stderr)  # noqa: T201 - logging may not be set up yet
         sys.exit(EXIT_USAGE)
     with asyncio.Runner() as runner:
-        leisure_s = LEISURE_S if stage else CALLER_LEISURE_S
-        server = Server(
-            service, config, security, name, recorder=recorder, tracer=tracer, shared=shared, leisure_s=leisure_s
-        )
+        server = Server(service, config, security, name, recorder=recorder, tracer=tracer, shared=shared)
         code = runner.run(_run(server))
         if tracer is not None:
             runner.run(_close(tracer))

@@ -1,8 +1,5 @@
 """Which threads wait for sockets: chosen by us, unless by the operator, and only where gRPC knows the choice."""
 
-import ctypes
-import threading
-
 import pytest
 from sluiceway_runtime import polling
 
@@ -24,21 +21,3 @@ def test_a_later_release_is_told_nothing_that_it_may_not_know(monkeypatch: pytes
     environment: dict[str, str] = {}
     polling.poll_in_one_thread(environment)
     assert environment == {}
-
-
-def slack_ns() -> int:
-    return int(ctypes.CDLL(None).prctl(polling.PR_GET_TIMERSLACK, 0, 0, 0, 0))
-
-
-def test_threads_that_are_started_inside_may_oversleep_and_others_not() -> None:
-    before_ns = slack_ns()
-    found: list[int] = []
-    with polling.leisurely_threads(2.0):
-        thread = threading.Thread(target=lambda: found.append(slack_ns()))
-        thread.start()
-    assert slack_ns() == before_ns
-    thread.join()
-    later = threading.Thread(target=lambda: found.append(slack_ns()))
-    later.start()
-    later.join()
-    assert found == [2_000_000_000, before_ns]
