@@ -2,14 +2,15 @@
 
 A model that is compiled for one shape computes it a third faster than one that takes any, but compiling takes as long
 as many images, and each holds memory of its own. So a shape is compiled when the time that this would have saved until
-now is as long as compiling takes: whatever comes, compiling never costs more than has been lost without it.
+now is as long as compiling takes: whatever comes, compiling never costs more than has been lost without it. Where room
+for all is missing, those have it that save most for each pixel of it, by what was computed lately.
 """
 
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from sluiceway_detection.inputs.shapes import InputShape
@@ -20,6 +21,31 @@ __all__ = ["MOST_SHAPES", "SAVED_SHARE", "OwnShapes"]
 SAVED_SHARE = 0.3
 # Compiled shapes that are kept; beside their pixels, each holds 15 MB.
 MOST_SHAPES = 6
+# Of computing, after which what a shape saved counts half.
+HALF_S = 60.0
+# A shape that comes a little more often for a while is not worth compiling two.
+CLEARLY_MORE = 2.0
+
+
+@dataclass(slots=True)
+class _Saving:
+    """Of one shape.
+
+    Attributes:
+        lost_s: what its own model would have saved since there was none.
+        recent_s: what that saves or would have saved, the more the longer ago the less.
+        at_s: when that was so.
+    """
+
+    lost_s: float = 0.0
+    recent_s: float = 0.0
+    at_s: float = 0.0
+
+    def faded_s(self, now_s: float) -> float:
+        return self.recent_s * 0.5 ** ((now_s - self.at_s) / HALF_S)
+
+    def add(self, saved_s: float, now_s: float) -> None:
+        self.recent_s, self.at_s = self.faded_s(now_s) + saved_s, now_s
 
 
 class OwnShapes:
@@ -44,13 +70,14 @@ class OwnShapes:
     ) -> None:
         self._general, self._make, self._make_s = general, make, make_s
         self._most_px, self._clock = most_px, clock
-        # The least recently used comes first.
-        self._own: OrderedDict[InputShape, Any] = OrderedDict()
-        self._would_have_saved_s: dict[InputShape, float] = {}
+        self._own: dict[InputShape, Any] = {}
+        self._savings: dict[InputShape, _Saving] = {}
+        # Time that was computed, in which savings fade: a night without work leaves everything as it was.
+        self._computed_s = 0.0
 
     @property
     def shapes(self) -> tuple[InputShape, ...]:
-        """That are compiled, the least recently used first."""
+        """That are compiled, the first made comes first."""
         return tuple(self._own)
 
     def infer(self, shape: InputShape, compute: Callable[[Any], None]) -> Any:
@@ -60,31 +87,45 @@ class OwnShapes:
             shape: of the image.
             compute: computes it with the request that it is given.
         """
+        saving = self._savings.setdefault(shape, _Saving())
+        if shape not in self._own and saving.lost_s >= self._make_s and self._has_room_for(shape):
+            self._compile(shape)
+            saving.lost_s = 0.0
         own = self._own.get(shape)
-        if own is None and self._is_worth_it(shape):
-            own = self._compile(shape)
-        if own is not None:
-            self._own.move_to_end(shape)
-            compute(own)
-            return own
         begun_s = self._clock()
-        compute(self._general)
-        saved_s = (self._clock() - begun_s) * SAVED_SHARE
-        self._would_have_saved_s[shape] = self._would_have_saved_s.get(shape, 0.0) + saved_s
-        return self._general
+        compute(self._general if own is None else own)
+        took_s = self._clock() - begun_s
+        self._computed_s += took_s
+        saved_s = took_s * (SAVED_SHARE if own is None else SAVED_SHARE / (1 - SAVED_SHARE))
+        saving.add(saved_s, self._computed_s)
+        if own is None:
+            saving.lost_s += saved_s
+        return self._general if own is None else own
 
-    def _is_worth_it(self, shape: InputShape) -> bool:
-        return self._would_have_saved_s.get(shape, 0.0) >= self._make_s and _pixels(shape) <= self._most_px
+    def _has_room_for(self, shape: InputShape) -> bool:
+        """Whether it fits beside those that are worth no less; drops the others as far as it takes."""
+        dropped: list[InputShape] = []
+        kept_px = sum(map(_pixels, self._own))
+        for least in sorted(self._own, key=self._worth):
+            if len(self._own) - len(dropped) < MOST_SHAPES and kept_px + _pixels(shape) <= self._most_px:
+                break
+            if self._worth(shape) < CLEARLY_MORE * self._worth(least):
+                return False
+            dropped.append(least)
+            kept_px -= _pixels(least)
+        if kept_px + _pixels(shape) > self._most_px:
+            return False
+        for least in dropped:
+            del self._own[least]
+        return True
 
-    def _compile(self, shape: InputShape) -> Any:
-        room = self._most_px - _pixels(shape)
-        while self._own and (len(self._own) >= MOST_SHAPES or sum(map(_pixels, self._own)) > room):
-            dropped, _ = self._own.popitem(last=False)
-            self._would_have_saved_s.pop(dropped, None)
+    def _worth(self, shape: InputShape) -> float:
+        return self._savings[shape].faded_s(self._computed_s) / _pixels(shape)
+
+    def _compile(self, shape: InputShape) -> None:
         begun_s = self._clock()
-        made = self._own[shape] = self._make(shape)
+        self._own[shape] = self._make(shape)
         self._make_s = self._clock() - begun_s
-        return made
 
 
 def _pixels(shape: InputShape) -> int:
