@@ -25,10 +25,12 @@ from benchmarks.peers.serving.settings import Settings
 from benchmarks.peers.wires import Wire
 from benchmarks.support.environments import environment, shared
 
-__all__ = ["CONTESTANTS", "OURS", "Contestant", "Place", "checkpoint_of", "contestants_of"]
+__all__ = ["BOUNDED", "CONTESTANTS", "OURS", "Contestant", "Place", "checkpoint_of", "contestants_of"]
 
 HERE = Path(__file__).parent
 OURS = "sluiceway"
+# The same server, told that whoever asks does not wait long: what would take longer is refused at once.
+BOUNDED, BOUND_MS = "sluiceway bounded", 200
 # What the engines of ours need; peers get the versions that ours has.
 ENGINE = ("openvino", "opencv-python-headless", "numpy", "pydantic", "PyYAML", "threadpoolctl", "pillow")
 # Requests that may wait, a worker: some two seconds of work. Longer queues only make all answers late.
@@ -79,6 +81,7 @@ class Contestant:
         own_python: whether it needs another Python than this.
         on_gpu: whether it also runs with the recogniser on a GPU.
         command: how it is started, after its Python; by default its script.
+        bound_ms: of ours, `[orchestrator] latency_bound_ms`.
     """
 
     title: str
@@ -92,6 +95,7 @@ class Contestant:
     own_python: bool = False
     on_gpu: bool = False
     command: Callable[[Path, Settings], list[str]] | None = None
+    bound_ms: int | None = None
 
     @asynccontextmanager
     async def host(self, name: str, place: Place, images: Sequence[bytes], workers: int) -> AsyncIterator[Running]:
@@ -122,6 +126,8 @@ class Contestant:
         if self.kind == "framework":
             own["SLUICEWAY_DETECTION__MODEL"] = place.detector
             own["SLUICEWAY_RECOGNITION__MODELS"] = f'["{place.recogniser}"]'
+        if self.bound_ms is not None:
+            own["SLUICEWAY_ORCHESTRATOR__LATENCY_BOUND_MS"] = str(self.bound_ms)
         own["SLUICEWAY_RECOGNITION__DEVICE"] = place.device
         if not place.on_gpu:
             own |= {"SLUICEWAY_RECOGNITION__WORKERS": str(workers), "SLUICEWAY_RECOGNITION__THREADS_PER_WORKER": "1"}
@@ -220,6 +226,7 @@ TRITON = ("nvidia-pytriton==0.7.0", "numpy==1.26.4", "opencv-python-headless==4.
 
 CONTESTANTS: dict[str, Contestant] = {
     OURS: Contestant("Sluiceway", on_gpu=True),
+    BOUNDED: Contestant(f"Sluiceway, {BOUND_MS} ms at most", on_gpu=True, bound_ms=BOUND_MS),
     **_both("litserve", "LitServe", "litserve_server.py", wires.LITSERVE, ("litserve==0.2.19",), on_gpu=True),
     "litserve ultralytics": Contestant(
         "LitServe and ultralytics, as documented",

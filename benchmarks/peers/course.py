@@ -36,12 +36,14 @@ class Pace:
         closed_s: of each; a quarter of it before that is not counted.
         open_s: of each load.
         step_s: of three times the capacity.
+        settle_s: of load before anything is measured, for servers that get to know what they are sent.
     """
 
     callers: tuple[int, ...]
     closed_s: float
     open_s: float
     step_s: float
+    settle_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,8 @@ async def run_stint(running: Running, images: int, pace: Pace, *, whole: bool) -
         pace: how long.
         whole: everything; else the closed loop alone, with the most callers.
     """
+    if pace.settle_s:
+        await _closed(running, pace.callers[-1], images, pace.settle_s)
     closed = [await _closed(running, callers, images, pace.closed_s) for callers in _callers(pace, whole=whole)]
     texts = [list(found) for found in running.texts]
     best = max(closed, key=lambda row: row.answered_per_s)

@@ -10,7 +10,7 @@ from typing import Any
 
 __all__ = ["BUSY", "Bar", "Figures", "equal_share"]
 
-OURS, OURS_OCR, DOCUMENTED = "sluiceway", "sluiceway defaults", "litserve"
+OURS, OURS_BOUNDED, OURS_OCR, DOCUMENTED = "sluiceway", "sluiceway bounded", "sluiceway defaults", "litserve"
 # Above this share of the cores in other processes' hands, nothing can be judged.
 BUSY = 0.15
 # Of the texts of all images, as bags. Tuned peers have our engines; other engines round differently, and letterbox.
@@ -119,7 +119,7 @@ class Figures:
         """By name, ours over theirs."""
         found: dict[str, float] = {}
         ours = self.best_per_s(OURS)
-        peers = [name for name in self.names if name != OURS and name not in self.ocr]
+        peers = [name for name in self.names if name not in self.ocr and name not in (OURS, OURS_BOUNDED)]
         for name in peers:
             if theirs := self.best_per_s(name):
                 found[f"sluiceway_to_{_key(name)}"] = ours / theirs
@@ -147,19 +147,20 @@ class Figures:
         return {"sluiceway_to_best_tuned_at_4_times_the_workers": ours / max(theirs)} if ours and any(theirs) else {}
 
     def _overload(self, peers: Sequence[str]) -> dict[str, float]:
+        """Of ours where it is told what whoever asks can wait; peers have no such setting but a length of queue."""
         found: dict[str, float] = {}
-        row = self.whole(OURS)
+        row = self.whole(OURS_BOUNDED)
         if row is None:
             return found
-        shares = {name: share for name in [OURS, *peers] if (share := self.step_share(name)) is not None}
-        found["step_goodput_of_capacity"] = shares.pop(OURS)
+        shares = {name: share for name in [OURS_BOUNDED, *peers] if (share := self.step_share(name)) is not None}
+        found["step_goodput_of_capacity"] = shares.pop(OURS_BOUNDED)
         if shares:
             found["step_goodput_of_capacity_best_peer"] = max(shares.values())
         found["step_refusal_slowest_ms"] = row["step"]["refused_ms"][2]
-        if (accepted := self.accepted_share(OURS)) is not None:
+        if (accepted := self.accepted_share(OURS_BOUNDED)) is not None:
             found["step_accepted_p99_to_closed_p99"] = accepted
         late = [value for name in peers if (value := self.overload_p99_ms(name)) is not None]
-        mine = self.overload_p99_ms(OURS)
+        mine = self.overload_p99_ms(OURS_BOUNDED)
         if late and mine is not None:
             found["overload_p99_to_best_peer"] = mine / min(late) if min(late) else float("inf")
         return found

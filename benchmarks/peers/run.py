@@ -38,7 +38,7 @@ from sluiceway_runtime import weights
 
 from benchmarks.accuracy.picture import Stored
 from benchmarks.peers import ocr_pictures, report
-from benchmarks.peers.contestants import CONTESTANTS, OURS, Contestant, Place, contestants_of
+from benchmarks.peers.contestants import BOUNDED, CONTESTANTS, OURS, Contestant, Place, contestants_of
 from benchmarks.peers.course import Pace, run_stint
 from benchmarks.peers.figures import Figures, equal_share
 from benchmarks.peers.hosting import StartFault
@@ -78,8 +78,9 @@ def plans_of(names: Sequence[str], cores: int, *, on_gpu: bool) -> list[Plan]:
     for name in names:
         one = CONTESTANTS[name]
         usual = usual_workers(one, cores, on_gpu=on_gpu)
+        others = other_workers(one, name, usual, on_gpu=on_gpu)
         found.append(Plan(name, usual, usual=True))
-        found += [Plan(name, count, usual=False) for count in other_workers(one, name, usual, on_gpu=on_gpu)]
+        found += [Plan(name, count, usual=False) for count in others]
     if on_gpu:
         # Starting so many there takes minutes: whoever ends a run early has all the rest.
         found.sort(key=lambda plan: not plan.usual)
@@ -94,14 +95,21 @@ def other_workers(one: Contestant, name: str, usual: int, *, on_gpu: bool) -> tu
         return ()
     if one.tuned:
         # A start with a GPU takes up to a minute and more, and fewer workers than cores surprise nobody.
-        return (4 * usual,) if on_gpu else (1, 4 * usual)
+        fewer_or_more = 1 if one.script else 2 * usual
+        return (4 * usual,) if on_gpu else (fewer_or_more, 4 * usual)
     return (1, 2 * usual) if name.startswith("litserve") else ()
 
 
 def usual_workers(one: Contestant, cores: int, *, on_gpu: bool) -> int:
-    """As many as we would choose: a core each; with a GPU some cores are for what feeds it."""
+    """As many as we would choose: a core each; with a GPU some cores are for what feeds it.
+
+    Of ours they are workers of each stage. Where two compute on the cores, each gets half of them: the two models that
+    frameworks compute cost the same. The default pipeline has as many as `sluiceway up` chooses.
+    """
+    if one.tuned and on_gpu:
+        return max(1, cores - 2)
     if one.tuned:
-        return max(1, cores - 2) if on_gpu else cores
+        return max(1, cores // 2) if one.kind == "framework" and not one.script else cores
     # With the libraries' defaults more are slower, and nobody gets that far.
     return 2
 
@@ -121,12 +129,21 @@ async def measure(plan: Plan, place: Place, images: Sequence[bytes], pace: Pace)
     busy = await asyncio.to_thread(psutil.cpu_percent, WATCHED_S) / 100
     async with CONTESTANTS[plan.name].host(plan.name, place, images, plan.workers) as running:
         begun_s, others_s = time.monotonic(), _computed_s() - running.cpu_s()
-        # Enough that no worker waits for a caller.
-        few = replace(pace, callers=(min(4 * plan.workers, MOST_CALLERS),))
-        stint = await run_stint(running, len(images), pace if plan.usual else few, whole=plan.usual)
+        stint = await run_stint(running, len(images), own_pace(plan, pace, psutil.cpu_count() or 1), whole=plan.usual)
         cores_s = (time.monotonic() - begun_s) * psutil.cpu_count()
         busy = max(busy, (_computed_s() - running.cpu_s() - others_s) / cores_s)
     return {"name": plan.name, "workers": plan.workers, "usual": plan.usual, "busy": busy, **stint.to_dict()}
+
+
+def own_pace(plan: Plan, pace: Pace, cores: int) -> Pace:
+    """What of a pace is for one start."""
+    if not plan.usual:
+        # Enough that no worker waits for a caller.
+        return replace(pace, settle_s=0.0, callers=(min(4 * plan.workers, MOST_CALLERS),))
+    if plan.name == BOUNDED:
+        # More would have to wait longer than it allows.
+        return replace(pace, settle_s=0.0, callers=tuple(count for count in pace.callers if count <= 2 * cores))
+    return pace if CONTESTANTS[plan.name].kind == "ocr" else replace(pace, settle_s=0.0)
 
 
 def _computed_s() -> float:
@@ -175,7 +192,7 @@ def pace_of(cores: int, *, on_gpu: bool, quick: bool) -> Pace:
         return Pace((2 * cores,), 1.0, 1.0, 2.0)
     if on_gpu:
         return Pace((cores, 3 * cores, 6 * cores), 3.0, 4.0, 6.0)
-    return Pace((max(1, cores // 2), cores, 2 * cores, 4 * cores), 4.0, 6.0, 12.0)
+    return Pace((max(1, cores // 2), cores, 2 * cores, 4 * cores), 4.0, 6.0, 12.0, settle_s=20.0)
 
 
 async def check(names: Sequence[str], place: Place, cores: int) -> int:

@@ -8,6 +8,7 @@ for all is missing, those have it that save most for each pixel of it, by what w
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class _Saving:
     at_s: float = 0.0
 
     def faded_s(self, now_s: float) -> float:
-        return self.recent_s * 0.5 ** ((now_s - self.at_s) / HALF_S)
+        return self.recent_s * math.exp2((self.at_s - now_s) / HALF_S)
 
     def add(self, saved_s: float, now_s: float) -> None:
         self.recent_s, self.at_s = self.faded_s(now_s) + saved_s, now_s

@@ -13,11 +13,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from benchmarks.peers import wires
+from benchmarks.peers.contestants import CONTESTANTS
 from benchmarks.peers.course import step_figures, windows_of
 from benchmarks.peers.figures import Figures, equal_share
 from benchmarks.peers.pictures import draw
 from benchmarks.peers.report import rows, summary
-from benchmarks.peers.run import plans_of
+from benchmarks.peers.run import Plan, own_pace, pace_of, plans_of
 from benchmarks.peers.serving.settings import take_core
 from benchmarks.support import environments
 from sluiceway.bench.outcome import OK, Answer, Outcome
@@ -50,14 +51,23 @@ def stint(
 
 
 def figures(*stints: dict[str, Any], on_gpu: bool = False, complete: bool = False) -> Figures:
-    names = ("sluiceway", "mosec tuned", "ray tuned", "litserve documented", "sluiceway defaults", "turboocr")
+    names = (
+        "sluiceway",
+        "sluiceway bounded",
+        "mosec tuned",
+        "ray tuned",
+        "litserve documented",
+        "sluiceway defaults",
+        "turboocr",
+    )
     ocr = frozenset({"sluiceway defaults", "turboocr"})
     tuned = frozenset({"mosec tuned", "ray tuned", "turboocr"})
     return Figures(stints, {name: name for name in names}, ocr, tuned, on_gpu, {}, complete)
 
 
 ALL = (
-    stint("sluiceway", 20.0),
+    stint("sluiceway", 20.0, step=STEP | {"goodput_per_s": [1.0]}),
+    stint("sluiceway bounded", 20.0),
     stint("mosec tuned", 18.0, open=[], step=STEP | {"goodput_per_s": [0.0, 0.0]}),
     stint("litserve documented", 5.0, open=[], step=None),
     stint("sluiceway defaults", 30.0, word_f1=0.99),
@@ -172,7 +182,16 @@ def test_ours_comes_first_and_last() -> None:
         "sluiceway", "mosec tuned", "litserve documented", "turboocr", "sluiceway",
     ]  # fmt: skip
     assert {plan.workers for plan in plans if plan.name == "mosec tuned"} == {1, 2, 8}
+    assert {plan.workers for plan in plans if plan.name == "sluiceway"} == {1, 2, 4}, "of each stage"
     assert len({plan.file for plan in plans}) == len(plans)
+
+
+def test_callers_of_a_bounded_server_wait_no_longer_than_it_allows() -> None:
+    pace = pace_of(2, on_gpu=False, quick=False)
+    assert own_pace(Plan("sluiceway bounded", 1, usual=True), pace, 2).callers == (1, 2, 4)
+    assert own_pace(Plan("sluiceway", 4, usual=False), pace, 2).callers == (16,)
+    settled = [name for name in CONTESTANTS if own_pace(Plan(name, 2, usual=True), pace, 2).settle_s]
+    assert settled == ["sluiceway defaults", "rapidocr", "turboocr"]
 
 
 def test_workers_take_turns_with_cores(tmp_path: Path) -> None:

@@ -89,7 +89,9 @@ def test_pixels_are_bounded_and_the_small_save_more_for_each() -> None:
 
 def test_compiling_costs_no_more_than_was_lost_without_it() -> None:
     machine = Machine(most_px=A[0] * A[1])
-    answers = [answer for length in (5, 9, 20, 90, 200, 200, 9, 300) for s in (A, B) for answer in machine.run(s, length)]
+    answers = [
+        answer for length in (5, 9, 20, 90, 200, 200, 9, 300) for s in (A, B) for answer in machine.run(s, length)
+    ]
     lost_s = SAVED_SHARE * answers.count("general")
     assert len(machine.made) > 2
     assert machine.make_s * len(machine.made) <= lost_s
