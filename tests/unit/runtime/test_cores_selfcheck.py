@@ -51,16 +51,14 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
 def run_alone(program: str) -> str:
     """What a program prints in a process of its own, without the threads that other tests may have left in this one."""
     path = os.pathsep.join(filter(None, sys.path))
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", program],
         env=os.environ | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
         timeout=240,
-        check=False,
-    )
-    assert not done.returncode, done.stderr
-    return done.stdout.strip()
+        check=True,
+    ).stdout.strip()
 
 
 def test_one_thread_is_one() -> None:
