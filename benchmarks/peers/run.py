@@ -91,7 +91,7 @@ def plans_of(names: Sequence[str], cores: int, *, on_gpu: bool) -> list[Plan]:
 
 def other_workers(one: Contestant, name: str, usual: int, *, on_gpu: bool) -> tuple[int, ...]:
     """For throughput by workers: of ours, of those that we tuned, and of LitServe as this project first met it."""
-    if one.kind != "framework":
+    if one.kind != "framework" or one.bound_ms is not None:
         return ()
     if one.tuned:
         # A start with a GPU takes up to a minute and more, and fewer workers than cores surprise nobody.
