@@ -105,10 +105,14 @@ class SimulatedWorker:
     # What faults do to it.
 
     def hang(self) -> None:
-        """Never answer again."""
+        """Answer no more."""
         self._hangs = True
         for begun in self._begun:
             begun.stop()
+
+    def go_on(self) -> None:
+        """Compute what comes from now on. What it had begun stays as it is: one that had work is replaced for that."""
+        self._hangs = bool(self._begun)
 
     def die(self, reason: str) -> None:
         """The process is gone; nothing that it had is answered."""
@@ -221,12 +225,19 @@ class SimulatedPool(Pool):
 
     @property
     def idle_for_no_reason(self) -> int:
-        """Workers that have nothing to do while items wait. One may be kept for a suspect, which runs alone."""
-        workers = self._scheduler.workers
-        idle = sum(worker.state is WorkerState.READY and not worker.in_flight for worker in workers)
-        suspected = any(worker.probing for worker in workers)
+        """Workers that have nothing to do while items wait.
+
+        One may be kept for a suspect, which runs alone. A suspect itself waits for a worker that has computed since its
+        last end, as long as there is one: what ends another says nothing of it.
+        """
+        scheduler = self._scheduler
+        ready = [worker for worker in scheduler.workers if worker.state is WorkerState.READY]
         # What was submitted in this moment is dispatched on the next turn, with what else comes in it.
-        return 0 if suspected or self._tick_due or not self._scheduler.queued else idle
+        if self._tick_due or any(worker.probing for worker in scheduler.workers) or not scheduler.queued:
+            return 0
+        if scheduler.queued == scheduler.suspects:
+            ready = [worker for worker in ready if worker.witness] or ready
+        return sum(not worker.in_flight for worker in ready)
 
     def _launch(self, placement: Placement, heard: Heard, ended: Ended) -> Link:
         return SimulatedWorker(self._bench, placement, self._spec.overlap, heard, ended)

@@ -42,9 +42,16 @@ async def _worker_dies(cluster: Cluster, fault: Fault) -> None:
 
 
 async def _worker_hangs(cluster: Cluster, fault: Fault) -> None:
+    """For good, as far as it has work: that is what it is replaced for. Nobody notices one that has none."""
     service = _service(cluster, fault)
-    if service is not None and (workers := service.bench.workers):
-        workers[fault.which % len(workers)].hang()
+    if service is None or not (workers := service.bench.workers):
+        return
+    worker = workers[fault.which % len(workers)]
+    worker.hang()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        worker.go_on()
 
 
 async def _worker_leaves(cluster: Cluster, fault: Fault) -> None:

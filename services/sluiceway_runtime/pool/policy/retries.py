@@ -21,6 +21,11 @@ class Retries:
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def suspects(self) -> int:
+        """Items that are computed alone."""
+        return sum([len(retry.items) for retry in self._waiting if retry.probe])
+
     def add(self, groups: list[tuple[Item, ...]], *, probe: bool = False) -> None:
         """Put batches in front, the first of them first."""
         for items in reversed(groups):

@@ -112,6 +112,11 @@ class Scheduler:
         return len(self._queue) + len(self._retries)
 
     @property
+    def suspects(self) -> int:
+        """Of those, the ones that are computed alone, as they were there when a worker ended."""
+        return self._retries.suspects
+
+    @property
     def queued_bytes(self) -> int:
         """Payload bytes waiting."""
         return self._queue.size_bytes + self._retries.size_bytes

@@ -35,6 +35,7 @@ def test_suspects_and_others_are_told_apart(make_item: Make) -> None:
     assert (first.items, first.probe) == ((suspect,), True)
     assert (other.items, other.probe) == ((plain,), False)
     assert suspect.retry is first
+    assert (len(retries), retries.suspects) == (3, 2)
 
 
 def test_one_that_leaves_takes_the_others_of_its_batch_not_with_it(make_item: Make) -> None:
