@@ -25,7 +25,7 @@ from benchmarks.peers.serving.settings import Settings
 from benchmarks.peers.wires import Wire
 from benchmarks.support.environments import environment, shared
 
-__all__ = ["BOUNDED", "CONTESTANTS", "OURS", "Contestant", "Place", "checkpoint_of", "contestants_of"]
+__all__ = ["CONTESTANTS", "OURS", "Contestant", "Place", "checkpoint_of", "contestants_of"]
 
 HERE = Path(__file__).parent
 OURS = "sluiceway"

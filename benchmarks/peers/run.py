@@ -38,7 +38,7 @@ from sluiceway_runtime import weights
 
 from benchmarks.accuracy.picture import Stored
 from benchmarks.peers import ocr_pictures, report
-from benchmarks.peers.contestants import BOUNDED, CONTESTANTS, OURS, Contestant, Place, contestants_of
+from benchmarks.peers.contestants import CONTESTANTS, OURS, Contestant, Place, contestants_of
 from benchmarks.peers.course import Pace, run_stint
 from benchmarks.peers.figures import Figures, equal_share
 from benchmarks.peers.hosting import StartFault
@@ -137,13 +137,14 @@ async def measure(plan: Plan, place: Place, images: Sequence[bytes], pace: Pace)
 
 def own_pace(plan: Plan, pace: Pace, cores: int) -> Pace:
     """What of a pace is for one start."""
+    one = CONTESTANTS[plan.name]
     if not plan.usual:
         # Enough that no worker waits for a caller.
         return replace(pace, settle_s=0.0, callers=(min(4 * plan.workers, MOST_CALLERS),))
-    if plan.name == BOUNDED:
+    if one.bound_ms is not None:
         # More would have to wait longer than it allows.
         return replace(pace, settle_s=0.0, callers=tuple(count for count in pace.callers if count <= 2 * cores))
-    return pace if CONTESTANTS[plan.name].kind == "ocr" else replace(pace, settle_s=0.0)
+    return pace if one.kind == "ocr" else replace(pace, settle_s=0.0)
 
 
 def _computed_s() -> float:

@@ -235,7 +235,7 @@ class SimulatedPool(Pool):
         # What was submitted in this moment is dispatched on the next turn, with what else comes in it.
         if self._tick_due or any(worker.probing for worker in scheduler.workers) or not scheduler.queued:
             return 0
-        if scheduler.queued == scheduler.suspects:
+        if scheduler.queued == scheduler.retries.suspects:
             ready = [worker for worker in ready if worker.witness] or ready
         return sum(not worker.in_flight for worker in ready)
 

@@ -70,7 +70,7 @@ class Scheduler:
         self._timing = timing or Timing()
         self._ledger = Ledger()
         self._queue = FairQueue(self._timing.ageing_s)
-        self._retries = Retries()
+        self.retries = Retries()  # to be looked at only
         self._workforce = Workforce(workers, limits, self._timing, overlap)
         self._quarantine = Quarantine(self._timing.verdict_s)
         self._machine = Machine(self._quarantine)
@@ -85,7 +85,7 @@ class Scheduler:
         )
         self._handouts = Handouts(
             self._queue,
-            self._retries,
+            self.retries,
             self._workforce,
             self._machine,
             limits=limits,
@@ -109,17 +109,12 @@ class Scheduler:
     @property
     def queued(self) -> int:
         """Items waiting."""
-        return len(self._queue) + len(self._retries)
-
-    @property
-    def suspects(self) -> int:
-        """Of those, the ones that are computed alone, as they were there when a worker ended."""
-        return self._retries.suspects
+        return len(self._queue) + len(self.retries)
 
     @property
     def queued_bytes(self) -> int:
         """Payload bytes waiting."""
-        return self._queue.size_bytes + self._retries.size_bytes
+        return self._queue.size_bytes + self.retries.size_bytes
 
     @property
     def unanswered(self) -> int:
@@ -148,7 +143,7 @@ class Scheduler:
 
     def queue_age_s(self, now: float) -> float:
         """How long the item has been here that waits the longest; 0 while none waits."""
-        waiting = [at_s for at_s in (self._queue.oldest_s(), self._retries.oldest_s()) if at_s is not None]
+        waiting = [at_s for at_s in (self._queue.oldest_s(), self.retries.oldest_s()) if at_s is not None]
         return now - min(waiting) if waiting else 0.0
 
     def oldest_wait_s(self, now: float) -> float:
@@ -227,7 +222,7 @@ class Scheduler:
     # Taking items in
 
     def _arrived(self, items: Sequence[Item], now: float) -> None:
-        ahead = self._queue.ahead_of(items[0].priority) + len(self._retries)
+        ahead = self._queue.ahead_of(items[0].priority) + len(self.retries)
         taken, suspects, refused = self._admission.sort(items, self.queued, self.queued_bytes, ahead, now)
         for part, error in refused:
             self._ledger.count("refused", len(part))
@@ -237,7 +232,7 @@ class Scheduler:
             self._queue.push(taken, now)
         if suspects:
             self._ledger.open(suspects, now)
-            self._retries.add([(item,) for item in suspects], probe=True)
+            self.retries.add([(item,) for item in suspects], probe=True)
 
     # Handing items out
 
@@ -299,7 +294,7 @@ class Scheduler:
         wanted = self._returned(batch, "the model raised", now)
         if len(batch.items) > 1:
             middle = len(wanted) // 2
-            self._retries.add([wanted[:middle], wanted[middle:]])
+            self.retries.add([wanted[:middle], wanted[middle:]])
         else:
             # The message of the model may hold what it read: the log gets it, the client does not.
             for item in wanted:
@@ -329,7 +324,7 @@ class Scheduler:
                 if ghost.id not in self._ledger:
                     # Not worth computing now, but if it comes back it must not take others with it.
                     self._quarantine.remember(ghost, Verdict.SUSPECT, now)
-        self._retries.add([(item,) for item in suspects], probe=True)
+        self.retries.add([(item,) for item in suspects], probe=True)
 
     def _judge(self, batch: Batch, event: events.WorkerDied, now: float, *, witness: bool) -> None:
         """An item ended a worker while it was alone with it: is it to blame?"""
@@ -338,7 +333,7 @@ class Scheduler:
         others = bool(self._workforce.witnesses)
         verdict = self._machine.judge(item, now, witness=witness, others=others, broken=event.broken)
         if verdict is Judgement.TRY_AGAIN:
-            self._retries.add([wanted], probe=True)
+            self.retries.add([wanted], probe=True)
         elif verdict is Judgement.MACHINE:
             self._out.append(actions.Note(f"this machine is taken to be ill: {item.story(now)}", item.request_id))
             error = self._admission.machine_fault(now)
@@ -358,7 +353,7 @@ class Scheduler:
 
     def _run_again(self, batches: list[Batch], words: str, now: float) -> None:
         for batch in reversed(batches):
-            self._retries.add([self._returned(batch, words, now)], probe=batch.probe)
+            self.retries.add([self._returned(batch, words, now)], probe=batch.probe)
 
     def _returned(self, batch: Batch, words: str, now: float) -> tuple[Item, ...]:
         """A batch comes back without its results; of its items, those that somebody waits for."""
@@ -388,7 +383,7 @@ class Scheduler:
             if item.level is not None:
                 self._queue.remove(item)
             elif item.retry is not None:
-                self._retries.remove(item)
+                self.retries.remove(item)
             elif item.batch is not None:
                 self._unwanted.setdefault(item.batch, set()).add(item.id)
         self._ledger.close(items, outcome)
