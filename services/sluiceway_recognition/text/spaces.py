@@ -68,6 +68,9 @@ def _spaced(crop: NDArray[np.uint8], answer: TextAnswer) -> TextAnswer:
     if np.count_nonzero(apart) < _LEAST_SPACES or np.count_nonzero(~apart) < _LEAST_LETTERS:
         return answer
     space = float(np.median(white[apart]))
+    if not space:
+        # Half of the spaces that were read have no white: the line does not show how wide they are.
+        return answer
     least = max(_SPACE * space, _WIDE * float(np.median(white[~apart])) + _WIDE_PX)
     missing = {
         at

@@ -84,6 +84,13 @@ def test_what_cannot_be_looked_at_stays() -> None:
     assert with_spaces([crop, crop, np.full_like(crop, 200)], list(answers)) == answers
 
 
+def test_spaces_without_white_show_no_width() -> None:
+    crop, spans = line(["threes", "fours", "fives", "sixes"], space=0, wide=SPACE)
+    assert crop.shape[1] >= SPACED_PX
+    answer = read("threes fours fivessixes", spans)
+    assert with_spaces([crop], [answer]) == [answer]
+
+
 def test_a_narrow_line_stays_as_it_is_whatever_stands_beside_it() -> None:
     """Alone it is not looked at, for it has hardly three words: so neither beside others."""
     narrow, spans = line(["aa", "bb", "cc", "dd"], space=12, gap=2)
