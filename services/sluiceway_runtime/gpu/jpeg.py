@@ -24,8 +24,8 @@ __all__ = ["CHUNK_PIXELS", "JpegDecoder"]
 log = logging.getLogger(__name__)
 
 Pixels = NDArray[np.uint8]
-# Decoded together: bounds what a thread takes of the device, 100 MB, and the blocks of pinned memory, which are kept.
-# It is twice a full batch of ordinary photographs; a larger picture is the CPU's.
+# Decoded together: bounds what a thread takes of the device, 150 MB, and the blocks of pinned memory, which are kept.
+# A full batch of pictures of a megapixel is one chunk; a picture that is larger than a chunk is the CPU's.
 CHUNK_PIXELS = 2**24
 # Mean difference to the CPU's decoder, of 255. The two differ in how they enlarge colours: by 0.45 in photographs, and
 # by less in the smooth picture of the trial.
