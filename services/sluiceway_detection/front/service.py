@@ -163,6 +163,11 @@ class DetectionService:
                 factory = device_handler.FACTORY
                 sharing = max(Counter(placement.device for placement in placements).values())
                 settings = replace(settings, overlap=GPU_CREDITS, workers_on_device=sharing)
+        if config.decode == "gpu" and factory != device_handler.FACTORY:
+            raise StartupError(
+                f"detection.decode: gpu is for models that torch computes on a GPU, and this one is computed on "
+                f"{placements[0].device} otherwise; use auto or cpu"
+            )
         pool = Pool(
             WorkerSpec(
                 factory,
@@ -200,13 +205,15 @@ class DetectionService:
         self.group = group_of(identity, facts.classes, facts.crop_longest_px)
         self.precision_reason = facts.precision_reason or self.precision_reason
         log.info(
-            "%s: %s %s on %s (%s), inputs %s",
+            "%s: %s %s on %s (%s), inputs %s, files decoded on the %s%s",
             identity.name,
             facts.backend,
             facts.precision,
             facts.device,
             self.precision_reason,
             _inputs_in_words(facts),
+            facts.decode.upper(),
+            f" ({facts.decode_reason})" if facts.decode_reason else "",
         )
 
     def ready(self) -> bool:
@@ -228,6 +235,8 @@ class DetectionService:
                 "precision": facts.precision,
                 "precision_reason": self.precision_reason,
                 "device": facts.device,
+                "decode": facts.decode,
+                "decode_reason": facts.decode_reason,
                 "shapes": [list(shape) for shape in facts.shapes],
             },
             "workers": [
@@ -267,6 +276,7 @@ class DetectionService:
             max_image_pixels=config.max_image_pixels,
             max_crop_bytes=config.max_crop_bytes,
             documents=config.documents,
+            decode=config.decode,
         )
         if config.detector is not None:
             return settings, Identity(config.detector, config.version, "")
