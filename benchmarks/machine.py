@@ -3,7 +3,8 @@
     python benchmarks/machine.py [--device cuda] [--scale orchestrator=4 ...] [--in-flight 1 60 120] [--image PATH ...]
 
 Prints images a second and latencies at the clients, how full each server is: seconds of CPU for each second, in
-percent, and for which share of the time a GPU computed. Clients call the orchestrators in turns. Anything that is not answered is an error and ends the run.
+percent, and for which share of the time a GPU computed. Clients call the orchestrators in turns. Anything that is not
+answered is an error and ends the run.
 """
 
 from __future__ import annotations
