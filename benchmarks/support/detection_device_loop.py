@@ -53,14 +53,10 @@ def main() -> None:
     drawn = Letterbox.fit((image.shape[0], image.shape[1]), shapes[0]).draw(image)
     job = DetectionJob(Selection(backend.card.confidence or 0.25, backend.card.iou or 0.7))
 
-    def decode_batch() -> Callable[[], object]:
-        images = handler.decode([job.payload(data)] * batch)
-        return lambda: [each.result() for each in images]
-
     parts: dict[str, Callable[[], Callable[[], object]]] = {
         "device": lambda: backend.start([drawn] * batch),
         "bytes_to_boxes": lambda: handler.launch([job.payload(data)] * batch),
-        "decode": decode_batch,
+        "decode": lambda: handler.decode([job.payload(data)] * batch),
     }
 
     def run(seconds: float) -> dict[str, Any]:

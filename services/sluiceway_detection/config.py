@@ -67,6 +67,9 @@ class DetectionConfig(StageConfig):
     precision: Literal["auto", "f32", "bf16", "f16", "int8"] = Field(
         "auto", description="Arithmetic; auto takes what is fastest here and agrees with f32."
     )
+    decode: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="Where JPEG files are decoded; auto on the GPU that detects with torch, if it can."
+    )
     image_size: int | None = Field(
         None,
         ge=STRIDE,

@@ -1,9 +1,10 @@
 """Detection on a real GPU: the same boxes as in f32 on the CPU, through a server, and what goes wrong on a device."""
 
+import io
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import cv2
 import grpc
 import numpy as np
 import pytest
+from PIL import Image
 from sluiceway_detection.backends import BackendSpec
 from sluiceway_detection.backends.agreement import reference_image
 from sluiceway_detection.config import DetectionConfig
@@ -22,6 +24,7 @@ from sluiceway_runtime import weights
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.images.decode import decode_image
 from sluiceway_runtime.images.limits import ImageLimits
+from sluiceway_runtime.images.plain_jpeg import plain_jpeg
 from sluiceway_runtime.server.app import Server
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.server.security import Security
@@ -37,6 +40,7 @@ PICO = UNIT / "models" / "yolo11-pico.onnx"
 SHAPE = (480, 640)
 # Drawn, with a hundred words each, of several sizes.
 PAGES = ((480, 640), (600, 800), (720, 960), (800, 600))
+PHOTOGRAPHS = sorted((UNIT / "images").glob("*.jpg"))
 DEVICE = "cuda:0"
 
 
@@ -69,41 +73,130 @@ def overlap(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return common / (areas[0][:, None] + areas[1][None] - common)
 
 
-async def test_a_server_on_cuda_gives_the_boxes_of_f32() -> None:
+@asynccontextmanager
+async def serving(**options: Any) -> AsyncIterator[tuple[DetectionService, detection_pb2_grpc.DetectionServiceStub]]:
     model = weights.resolve("text-nano", kind="detection").path  # it ships with the package
-    files = [cv2.imencode(".png", reference_image(size))[1].tobytes() for size in PAGES]
     config = DetectionConfig.model_validate(
         {"port": 0, "operations_port": 0, "drain_notice_s": 0, "model": str(model), "device": DEVICE}
         | {"shapes": [f"{SHAPE[0]}x{SHAPE[1]}"], "max_batch": 4}
+        | options
     )
     service = DetectionService(config, Installation({}, Security(), {}))
     server = Server(service, config)
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-            stub = detection_pb2_grpc.DetectionServiceStub(channel)
-            facts = service.facts
-            assert facts is not None
-            assert (facts.backend, facts.precision, facts.device) == ("torch", "f16", DEVICE)
-            confidence, iou = facts.confidence, facts.iou
-            detector, wanted = reference(model), 0
-            # All at once, so that they share batches.
-            calls = [stub.Detect(pb.DetectRequest(image=data)) for data in files for _ in range(5)]
-            answers = [await call for call in calls]
-            for number, data in enumerate(files):
-                (due,) = detector.detect(
-                    [decode_image(data, ImageLimits())], [DetectionJob(Selection(confidence, iou))]
-                )
-                sure = due.confidences > confidence + 0.05
-                for answer in answers[5 * number : 5 * number + 5]:
-                    boxes = np.array([[g.x0, g.y0, g.x1, g.y1] for d in answer.detections if (g := d.geometry.box)])
-                    alike = overlap(due.boxes_xyxy_px, boxes.reshape(-1, 4)) > 0.9
-                    alike &= due.class_ids[:, None] == np.array([d.class_id for d in answer.detections])[None]
-                    assert alike.any(axis=1)[sure].mean() >= 0.99
-                    wanted += int(sure.sum())
-            assert wanted > 1000, "the pictures show too little for this to say anything"
+            yield service, detection_pb2_grpc.DetectionServiceStub(channel)
     finally:
         await server.stop()
+
+
+def alike(due: tuple[np.ndarray, np.ndarray], found: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Which of the due boxes and classes were found."""
+    return ((overlap(due[0], found[0]) > 0.9) & (due[1][:, None] == found[1][None])).any(axis=1)
+
+
+def boxes_of(answer: pb.DetectResponse) -> tuple[np.ndarray, np.ndarray]:
+    boxes = np.array([[g.x0, g.y0, g.x1, g.y1] for d in answer.detections if (g := d.geometry.box)])
+    return boxes.reshape(-1, 4), np.array([d.class_id for d in answer.detections])
+
+
+async def test_a_server_on_cuda_gives_the_boxes_of_f32() -> None:
+    files = [cv2.imencode(".png", reference_image(size))[1].tobytes() for size in PAGES]
+    async with serving() as (service, stub):
+        facts = service.facts
+        assert facts is not None
+        assert (facts.backend, facts.precision, facts.device, facts.decode) == ("torch", "f16", DEVICE, "gpu")
+        confidence, iou = facts.confidence, facts.iou
+        detector, wanted = reference(weights.resolve("text-nano", kind="detection").path), 0
+        # All at once, so that they share batches.
+        calls = [stub.Detect(pb.DetectRequest(image=data)) for data in files for _ in range(5)]
+        answers = [await call for call in calls]
+        for number, data in enumerate(files):
+            (due,) = detector.detect([decode_image(data, ImageLimits())], [DetectionJob(Selection(confidence, iou))])
+            sure = due.confidences > confidence + 0.05
+            for answer in answers[5 * number : 5 * number + 5]:
+                assert alike((due.boxes_xyxy_px, due.class_ids), boxes_of(answer))[sure].mean() >= 0.99
+                wanted += int(sure.sum())
+        assert wanted > 1000, "the pictures show too little for this to say anything"
+
+
+def jpeg(picture: np.ndarray | Image.Image, **options: Any) -> bytes:
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture[:, :, ::-1])
+    file = io.BytesIO()
+    image.save(file, "jpeg", quality=90, **options)
+    return file.getvalue()
+
+
+def sample_files() -> dict[str, bytes]:
+    files = {path.stem: path.read_bytes() for path in PHOTOGRAPHS}
+    picture = Image.open(PHOTOGRAPHS[0]).convert("RGB").crop((0, 0, 500, 333))
+    files |= {f"sampled {number}": jpeg(picture, subsampling=number) for number in (0, 1, 2)}
+    files |= {"progressive": jpeg(picture, progressive=True), "grey": jpeg(picture.convert("L"))}
+    files |= {"progressive grey": jpeg(picture.convert("L"), progressive=True)}
+    for orientation in range(2, 9):
+        exif = Image.Exif()
+        exif[274] = orientation
+        files[f"turned {orientation}"] = jpeg(picture, exif=exif)
+    return files | {f"page {size}": jpeg(reference_image(size)) for size in PAGES}
+
+
+def test_the_devices_pixels_are_nearly_the_cpus() -> None:
+    from sluiceway_runtime.gpu.jpeg import JpegDecoder
+
+    files = sample_files()
+    plain = [made for data in files.values() if (made := plain_jpeg(data, ImageLimits())) is not None]
+    assert len(plain) == len(files)
+    decoder = JpegDecoder(DEVICE, threads=2)
+    for name, data, found in zip(files, files.values(), decoder.decode(plain), strict=True):
+        assert found is not None, f"{name} was left to the CPU"
+        expected = decode_image(data, ImageLimits())
+        assert found.shape == expected.shape, name
+        difference = np.abs(found.astype(np.int16) - expected)
+        # Colours are enlarged in another way; 810 x 1080 of a photograph gave 0.45 and 5.
+        assert (difference.mean() < 1, np.percentile(difference, 99) <= 8) == (True, True), name
+
+
+async def test_regions_are_those_of_files_that_the_cpu_decodes() -> None:
+    files = {name: data for name, data in sample_files().items() if name.startswith("page")}
+    turned = Image.Exif()
+    turned[274] = 6
+    page = Image.fromarray(reference_image(PAGES[1])[:, :, ::-1])
+    files |= {"progressive": jpeg(page, progressive=True), "grey": jpeg(page.convert("L"))}
+    # Stored on its side, so that it is upright once it is turned.
+    files["turned"] = jpeg(page.transpose(Image.Transpose.ROTATE_90), exif=turned)
+    found: dict[str, list[pb.DetectResponse]] = {}
+    for decode in ("cpu", "gpu"):
+        async with serving(decode=decode) as (service, stub):
+            assert service.facts is not None
+            assert (service.facts.decode, service.facts.decode_reason) == (decode, "configured")
+            calls = [stub.Detect(pb.DetectRequest(image=data)) for data in files.values()]
+            found[decode] = [await call for call in calls]
+    wanted = 0
+    for name, here, there in zip(files, found["cpu"], found["gpu"], strict=True):
+        assert (here.width, here.height) == (there.width, there.height), name
+        assert there.timings.decode_ms > 0
+        for one, other in ((here, there), (there, here)):
+            boxes, classes = boxes_of(one)
+            sure = np.array([d.confidence for d in one.detections]) > service.facts.confidence + 0.05
+            assert alike((boxes, classes), boxes_of(other))[sure].mean() >= 0.99, name
+            wanted += int(sure.sum())
+    assert wanted > 1000, "the pictures show too little for this to say anything"
+
+
+async def test_a_file_that_no_decoder_reads_fails_alone() -> None:
+    page = jpeg(reference_image(PAGES[0]))
+    table = page.index(b"\xff\xdb")
+    # Without its quantisation tables: its header is as it should be.
+    broken = page[:table] + page[page.index(b"\xff\xc0") :]
+    assert plain_jpeg(broken, ImageLimits()) is not None
+    async with serving(decode="gpu") as (_, stub):
+        calls = [stub.Detect(pb.DetectRequest(image=data)) for data in (page, broken, page)]
+        first, last = await calls[0], await calls[2]
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await calls[1]
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert len(first.detections) == len(last.detections) > 10
 
 
 @pytest.mark.parametrize("precision", [None, "f16"])

@@ -22,7 +22,7 @@ from sluiceway_runtime.inference.port import InferencePort
 from sluiceway_runtime.logs import LogStyle
 from sluiceway_runtime.metrics.pool import show_pool
 from sluiceway_runtime.own_process import answer_of
-from sluiceway_runtime.pool import Placement, Pool, PoolLimits, WorkerSpec
+from sluiceway_runtime.pool import Placement, Pool, PoolLimits, WorkerSpec, queue_items_for
 from sluiceway_runtime.recorder import Recorder
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.stories import SERVICE as STORIES
@@ -155,6 +155,7 @@ class DetectionService:
         settings = await self._with_precision(settings, placements[0])
         on_gpu = placements[0].device != "cpu"
         settings = replace(settings, max_batch=config.max_batch or (GPU_BATCH if on_gpu else 1))
+        credits_each = GPU_CREDITS if on_gpu else 1
         factory = FACTORY
         if on_gpu and settings.weights is not None:
             spec = settings.backend_spec(placements[0].device, placements[0].threads)
@@ -162,12 +163,17 @@ class DetectionService:
                 factory = device_handler.FACTORY
                 sharing = max(Counter(placement.device for placement in placements).values())
                 settings = replace(settings, overlap=GPU_CREDITS, workers_on_device=sharing)
+        if config.decode == "gpu" and factory != device_handler.FACTORY:
+            raise StartupError(
+                f"detection.decode: gpu is for models that torch computes on a GPU, and this one is computed on "
+                f"{placements[0].device} otherwise; use auto or cpu"
+            )
         pool = Pool(
             WorkerSpec(
                 factory,
                 settings.mapping(),
                 placements,
-                credits=GPU_CREDITS if on_gpu else 1,
+                credits=credits_each,
                 overlap=settings.overlap,
                 log=LogStyle(self.stage, config.log_level, config.log_format),
             ),
@@ -176,7 +182,7 @@ class DetectionService:
                 # A batch is decoded as a whole: it has no more pixels than one image may have. Where only small images
                 # are let in, it is as full as by default.
                 max_batch_cost=max(config.max_image_pixels, DEFAULT_MAX_PIXELS),
-                queue_items=config.queue_items,
+                queue_items=queue_items_for(config.queue_items, len(placements) * credits_each * settings.max_batch),
                 queue_bytes=config.queue_bytes,
                 batch_timeout_s=config.batch_timeout_s,
                 start_timeout_s=self._start_timeout_s(on_gpu=on_gpu),
@@ -199,13 +205,15 @@ class DetectionService:
         self.group = group_of(identity, facts.classes, facts.crop_longest_px)
         self.precision_reason = facts.precision_reason or self.precision_reason
         log.info(
-            "%s: %s %s on %s (%s), inputs %s",
+            "%s: %s %s on %s (%s), inputs %s, files decoded on the %s%s",
             identity.name,
             facts.backend,
             facts.precision,
             facts.device,
             self.precision_reason,
             _inputs_in_words(facts),
+            facts.decode.upper(),
+            f" ({facts.decode_reason})" if facts.decode_reason else "",
         )
 
     def ready(self) -> bool:
@@ -227,6 +235,8 @@ class DetectionService:
                 "precision": facts.precision,
                 "precision_reason": self.precision_reason,
                 "device": facts.device,
+                "decode": facts.decode,
+                "decode_reason": facts.decode_reason,
                 "shapes": [list(shape) for shape in facts.shapes],
             },
             "workers": [
@@ -266,6 +276,7 @@ class DetectionService:
             max_image_pixels=config.max_image_pixels,
             max_crop_bytes=config.max_crop_bytes,
             documents=config.documents,
+            decode=config.decode,
         )
         if config.detector is not None:
             return settings, Identity(config.detector, config.version, "")

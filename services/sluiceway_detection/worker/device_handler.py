@@ -1,14 +1,14 @@
-"""What runs in a worker on a GPU: files are decoded in a few threads while the device computes earlier batches.
+"""What runs in a worker on a GPU: files are decoded while the device computes earlier batches.
 
 A GPU takes in a thousand images a second and more, a core decodes a few hundred. So a batch passes three stages, and
-several batches are on their way at once: decoding (threads of OpenCV's own speed, which let Python go on), the device,
-and selecting boxes and cutting crops. One thread, the worker's, hands batches from one stage to the next.
+several batches are on their way at once: decoding (by the device as well, or threads of OpenCV's own speed, which let
+Python go on), the device, and selecting boxes and cutting crops. One thread, the worker's, hands batches from one stage
+to the next.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,10 +31,10 @@ from sluiceway_detection.job import DetectionAnswer, DetectionJob
 from sluiceway_detection.models.card import ModelCard
 from sluiceway_detection.selection import DEFAULT_CONFIDENCE, DEFAULT_IOU, Output
 from sluiceway_detection.types import Detections, ImageBgr
+from sluiceway_detection.worker.decoders import Decoders, DeviceDecoder, open_device_decoder
 from sluiceway_detection.worker.handler import DetectionFacts, WorkerSettings, silence_opencv
 from sluiceway_detection.worker.heap import settle_heap
 from sluiceway_detection.worker.looks import Look, knows_scales, looks_of, usual_scale
-from sluiceway_detection.worker.pixels import image_of
 
 __all__ = ["FACTORY", "DeviceBackend", "DeviceHandler", "build"]
 
@@ -84,16 +84,23 @@ _Waiting = list[tuple[list[int], Callable[[], list[Places]]]]
 class _Batch:
     """A batch on its way. It is begun when its files are with the decoders, and sent when it is with the device."""
 
-    def __init__(self, images: Sequence[Future[_Prepared | Settled]]) -> None:
-        self.images = images
+    def __init__(self, begun: Future[list[Future[_Prepared | Settled]]]) -> None:
+        self._begun = begun
         self.sent = False
         self.fault: Exception | None = None
         self.waiting: _Waiting = []
 
     @property
+    def images(self) -> Sequence[Future[_Prepared | Settled]]:
+        """In order; waits until all of them are with the decoders."""
+        return self._begun.result()
+
+    @property
     def decoded(self) -> bool:
         """Whether it can be sent without waiting."""
-        return all(image.done() for image in self.images)
+        if not self._begun.done():
+            return False
+        return self._begun.exception() is not None or all(image.done() for image in self.images)
 
 
 class DeviceHandler:
@@ -103,7 +110,7 @@ class DeviceHandler:
         self._settings = settings
         self._limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
         self._backend: DeviceBackend
-        self._decoders: ThreadPoolExecutor
+        self._decoders: Decoders[_Prepared | Settled]
         self._finishers: ThreadPoolExecutor
         self._begun: deque[_Batch] = deque()
 
@@ -111,7 +118,7 @@ class DeviceHandler:
         """Load the model, and have its graphs compiled, captured and checked against f32.
 
         Raises:
-            StartupError: see `CudaBackend`.
+            StartupError: see `CudaBackend` and `open_device_decoder`.
         """
         # Before torch is imported, which takes long: what is not allowed is refused at once.
         spec = self._settings.backend_spec(placement.device, 1)
@@ -124,10 +131,15 @@ class DeviceHandler:
             depth=self._settings.overlap,
             workers_on_device=self._settings.workers_on_device,
         )
-        return {"detection": self.open(backend, placement), "thread_use": None, "graphs": graphs()}
+        # Behind the graphs: nothing else may use the device while they are captured.
+        decoder, reason = open_device_decoder(self._settings.decode, placement.device)
+        facts = replace(self.open(backend, placement, decoder), decode_reason=reason)
+        return {"detection": facts, "thread_use": None, "graphs": graphs()}
 
-    def open(self, backend: DeviceBackend, placement: Placement) -> DetectionFacts:
-        """Start the threads around a backend that is ready."""
+    def open(
+        self, backend: DeviceBackend, placement: Placement, decoder: DeviceDecoder | None = None
+    ) -> DetectionFacts:
+        """Start the threads around a backend that is ready; without a decoder the CPU decodes."""
         # Each image has one thread; OpenCV's own would multiply them.
         cv2.setNumThreads(1)
         # What is wrong with an image goes to whoever sent it; the log neither needs nor may have it.
@@ -136,7 +148,13 @@ class DeviceHandler:
         self._look = looks_of(backend.card, backend.inputs, places=True)
         self._finishing = max(1, placement.threads // _FINISHING_SHARE)
         self._finishers = ThreadPoolExecutor(self._finishing, "finish")
-        self._decoders = ThreadPoolExecutor(max(1, placement.threads - self._finishing), "decode")
+        self._decoders = Decoders(
+            max(1, placement.threads - self._finishing),
+            self._prepare,
+            limits=self._limits,
+            documents=self._settings.documents,
+            device=decoder,
+        )
         settle_heap()
         return DetectionFacts(
             backend.name,
@@ -151,6 +169,7 @@ class DeviceHandler:
             enlarges=backend.inputs.enlarges,
             scales=knows_scales(backend.card),
             scale=usual_scale(backend.card),
+            decode="cpu" if decoder is None else "gpu",
         )
 
     def run(self, batch: Sequence[Payload]) -> Sequence[Payload | SluicewayError]:
@@ -163,14 +182,20 @@ class DeviceHandler:
         Args:
             batch: each with a `DetectionJob` and one buffer, the image file or its pixels.
         """
-        begun = _Batch(self.decode(batch))
+        begun = _Batch(self._decoders.begin(batch))
         self._begun.append(begun)
         self._send_decoded()
         return lambda: self._finish(begun)
 
-    def decode(self, batch: Sequence[Payload]) -> list[Future[_Prepared | Settled]]:
-        """The first stage alone: decode and letterbox the files of a batch."""
-        return [self._decoders.submit(self._prepare, item) for item in batch]
+    def decode(self, batch: Sequence[Payload]) -> Callable[[], list[_Prepared | Settled]]:
+        """The first stage alone: decode and letterbox the files of a batch; returns what waits for them."""
+        begun = _Batch(self._decoders.begin(batch))
+        return lambda: [image.result() for image in begun.images]
+
+    def close(self) -> None:
+        """End the threads."""
+        self._decoders.close()
+        self._finishers.shutdown()
 
     def _finish(self, batch: _Batch) -> list[Payload | SluicewayError]:
         """Wait for a batch, sending those after it to the device meanwhile, so that it never waits for the host."""
@@ -229,15 +254,8 @@ class DeviceHandler:
             inputs[height, width] += image.inputs_bgr
         return [(rows[shape], self._backend.start(inputs[shape])) for shape in rows]
 
-    def _prepare(self, item: Payload) -> _Prepared | Settled:
-        """Decode one image and draw what the model is shown of it first, in a thread of the decoders."""
-        begun_s = time.perf_counter()
-        job: DetectionJob = item.meta
-        try:
-            page = image_of(item, self._limits, self._settings.documents)
-        except SluicewayError as error:
-            return error
-        decode_ms = (time.perf_counter() - begun_s) * 1000
+    def _prepare(self, job: DetectionJob, page: DocumentPage, decode_ms: float) -> _Prepared | Settled:
+        """Draw what the model is shown first of an image, in a thread of the decoders."""
         if page.lines:
             return DetectionAnswer.of_text(page, decode_ms)
         look = self._look(page.image.pixels, job)

@@ -66,6 +66,7 @@ class WorkerSettings:
         overlap: batches on their way at once, on a GPU.
         workers_on_device: that share a GPU's memory.
         documents: limits of files that have pages.
+        decode: `auto`, `cpu` or `gpu`; where files are decoded for a GPU.
     """
 
     weights: str | None = None
@@ -83,6 +84,7 @@ class WorkerSettings:
     overlap: int = 1
     workers_on_device: int = 1
     documents: DocumentLimits = field(default_factory=DocumentLimits)
+    decode: str = "auto"
 
     def mapping(self) -> dict[str, Any]:
         """For `WorkerSpec.config`."""
@@ -126,6 +128,10 @@ class DetectionFacts:
     """Whether the model knows another scale than `fast`."""
     scale: Scale = "fast"
     """Of requests that name none, where the configuration does not either."""
+    decode: str = "cpu"
+    """Where files are decoded; on a `gpu` those that it can read."""
+    decode_reason: str = ""
+    """Why there; empty where there is no choice."""
 
     @property
     def inputs(self) -> Inputs | None:

@@ -22,6 +22,7 @@ from sluiceway_detection.worker.device_handler import DeviceHandler, build
 from sluiceway_detection.worker.handler import WorkerSettings
 from sluiceway_detection.yolo.postprocess import select_classic, select_places
 from sluiceway_runtime.errors import InvalidImage, InvalidOption, StartupError
+from sluiceway_runtime.images.plain_jpeg import PlainJpeg
 from sluiceway_runtime.pool import Payload, Placement
 
 PLACEMENT = Placement(0, "cuda:0", None, 4)
@@ -68,10 +69,9 @@ def handler(device: Device) -> Iterator[DeviceHandler]:
     made = build(WorkerSettings(weights="m.onnx", max_crop_bytes=10_000).mapping())
     facts = made.open(device, PLACEMENT)
     assert (facts.backend, facts.precision, facts.precision_reason) == ("torch", "f16", "because")
-    assert (facts.image_sizes, facts.shapes, facts.device) == ((96,), (WIDE, TALL), "cuda:0")
+    assert (facts.image_sizes, facts.shapes, facts.device, facts.decode) == ((96,), (WIDE, TALL), "cuda:0", "cpu")
     yield made
-    made._decoders.shutdown()
-    made._finishers.shutdown()
+    made.close()
 
 
 def picture(grey: int, shape: tuple[int, int] = WIDE) -> bytes:
@@ -144,6 +144,61 @@ def test_a_file_that_is_no_image_fails_alone(handler: DeviceHandler, device: Dev
     assert [type(result) for result in handler.run([job().payload(b"no image")])] == [InvalidImage]
 
 
+class Decoding:
+    """A device that decodes everything but what is as dark as told; broken, it fails as nothing should."""
+
+    def __init__(self) -> None:
+        self.files = 0
+        self.broken = False
+
+    def decode(self, files: Sequence[PlainJpeg]) -> Iterator[np.ndarray | None]:
+        if self.broken:
+            raise RuntimeError("out of order")
+        self.files += len(files)
+        for jpeg in files:
+            pixels = cv2.imdecode(np.frombuffer(jpeg.data, np.uint8), cv2.IMREAD_COLOR)
+            yield None if pixels.max() < 60 else pixels
+
+
+def photograph(grey: int) -> bytes:
+    return cv2.imencode(".jpg", np.full((*WIDE, 3), grey, np.uint8))[1].tobytes()
+
+
+@pytest.fixture
+def decoding(device: Device) -> Iterator[tuple[DeviceHandler, Decoding]]:
+    made, decoder = build(WorkerSettings(weights="m.onnx").mapping()), Decoding()
+    assert made.open(device, PLACEMENT, decoder).decode == "gpu"
+    yield made, decoder
+    made.close()
+
+
+def test_answers_are_the_same_where_the_device_decodes(
+    handler: DeviceHandler, decoding: tuple[DeviceHandler, Decoding]
+) -> None:
+    greys = (100, 50, 200)
+    batch = [job().payload(photograph(grey)) for grey in greys] + [job().payload(b"no image")]
+    batch.append(job().payload(picture(150)))
+    here, there = handler.run(batch), decoding[0].run(batch)
+    assert decoding[1].files == 3
+    assert confidences([*there[:3], there[4]]) == [*greys, 150]
+    assert str(there[3]) == str(here[3])
+    for one, other in zip(here, there, strict=True):
+        if isinstance(one, Payload) and isinstance(other, Payload):
+            assert other.meta.decode_ms > 0
+            assert other.meta._replace(decode_ms=0) == one.meta._replace(decode_ms=0)
+            assert other.buffers == one.buffers
+
+
+def test_a_decoder_out_of_order_fails_its_batch_alone(decoding: tuple[DeviceHandler, Decoding]) -> None:
+    handler, decoder = decoding
+    decoder.broken = True
+    first = handler.launch([job().payload(photograph(100))])
+    with pytest.raises(RuntimeError, match="out of order"):
+        first()
+    decoder.broken = False
+    assert confidences(handler.run([job().payload(photograph(120))])) == [120]
+
+
 def test_crops_over_the_limit_fail_alone(handler: DeviceHandler) -> None:
     large, small = CropPlan("text", 64, 640, rule="stretch"), CropPlan("text", 16, 64)
     results = handler.run([job(plan).payload(picture(100)) for plan in (small, large)])
@@ -208,8 +263,7 @@ def dark() -> Iterator[tuple[DeviceHandler, DarkDevice]]:
     made = build(WorkerSettings(weights="m.onnx").mapping())
     assert made.open(device, PLACEMENT).scales
     yield made, device
-    made._decoders.shutdown()
-    made._finishers.shutdown()
+    made.close()
 
 
 def small_print() -> np.ndarray:

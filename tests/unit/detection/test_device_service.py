@@ -102,6 +102,27 @@ async def test_other_backends_and_own_detectors_have_the_ordinary_handler(
     assert (spec.factory, spec.credits, spec.overlap) == (handler.FACTORY, 3, 1)
 
 
+@pytest.mark.parametrize("decode", ["auto", "cpu", "gpu"])
+async def test_where_files_are_decoded_is_told_to_the_workers(monkeypatch: pytest.MonkeyPatch, decode: str) -> None:
+    spec, _ = await asked_of_the_pool(monkeypatch, device="cuda", decode=decode)
+    assert spec.config["decode"] == decode
+
+
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        ({}, "cpu"),
+        ({"device": "cuda", "backend": "onnx"}, "cuda:0"),
+        ({"device": "cuda", "detector": "examples.detector:BlobDetector"}, "cuda:0"),
+    ],
+)
+async def test_a_gpu_decodes_only_where_torch_detects_on_it(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], where: str
+) -> None:
+    with pytest.raises(StartupError, match=rf"^detection\.decode: gpu is for .* on {where} .*; use auto or cpu$"):
+        await asked_of_the_pool(monkeypatch, decode="gpu", **options)
+
+
 async def test_a_gpu_without_torch_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service.devices, "resolve", lambda device, **_: ("cuda:0",))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
