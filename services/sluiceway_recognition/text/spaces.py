@@ -103,8 +103,10 @@ def _may_be_apart(before: str, after: str, spaces: float, *, in_place: bool) -> 
     if max(before, after) >= _FIRST_OTHER or before in _OPENING or after in _CLOSING:
         return False
     # Within a word a faint letter may look like white, and around a 1 there is more white than around others.
-    doubtful = (before.isalpha() and after.islower()) or "1" in (before, after)
-    return not doubtful or (in_place and spaces >= _SPACE_IN_WORD)
+    word = before.isalpha() and after.islower()
+    if (word or "1" in (before, after)) and spaces < _SPACE_IN_WORD:
+        return False
+    return in_place or not word
 
 
 def _with_spaces_before(places: set[int], answer: TextAnswer) -> TextAnswer:

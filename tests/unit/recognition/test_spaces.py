@@ -97,6 +97,14 @@ def test_a_letter_that_was_seen_beside_its_place_divides_no_word(letter: int, co
     assert with_spaces([crop], [answer]) == [answer]
 
 
+def test_numbers_are_parted_though_their_digits_touch() -> None:
+    crop, spans = line(["one", "two", "32181", "64105"])
+    crop[20:30, int(spans[-5][0]) : int(spans[-4][1])] = 30
+    (found,) = with_spaces([crop], [read("one two 3218164105", spans)])
+    assert isinstance(found, TextAnswer)
+    assert found.text == "one two 32181 64105"
+
+
 def test_spaces_without_white_show_no_width() -> None:
     crop, spans = line(["threes", "fours", "fives", "sixes"], space=0, wide=SPACE)
     assert crop.shape[1] >= SPACED_PX
