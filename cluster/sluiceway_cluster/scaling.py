@@ -14,14 +14,20 @@ __all__ = [
 
 # More servers of one kind than this on one machine is a typing error.
 MAX_REPLICAS = 64
-# Where GPUs compute, moving images about is what is left to the cores. On 16 cores and an H200 one orchestrator, which
-# is full then, passed 490 photographs a second and two passed 590 (60 at once); four passed 760 of 126 at once.
-CORES_PER_ORCHESTRATOR = 8
+# Where GPUs compute, moving images about is what is left to the cores. On 16 cores and an H200 two orchestrators and
+# one server of each stage passed 663 photographs a second of 126 at once, the orchestrators full; with four and two
+# servers of detection it was 801, and of 192 at once 889, recognition's one server being full then.
+CORES_PER_ORCHESTRATOR = 4
 MAX_PER_DEVICE = 4
 AUTOMATIC_RULE = f"one for every {CORES_PER_ORCHESTRATOR} cores where all stages compute on GPUs, else one"
-# A front carries what one GPU reads, and little more; it wants a core for its loop and one for gRPC's threads.
+# A front is one Python process; it wants a core for its loop and one for gRPC's threads. An H200 computes more than one
+# carries, but a second one wants cores for its workers, too.
 CORES_PER_FRONT = 2
-FRONTS_RULE = f"one for each GPU, as far as there are {CORES_PER_FRONT} cores for each"
+CORES_PER_SECOND_FRONT = 4
+FRONTS_RULE = (
+    f"one for each GPU, as far as there are {CORES_PER_FRONT} cores for each, and two where there are "
+    f"{CORES_PER_SECOND_FRONT}"
+)
 
 
 def automatic_orchestrators(cores: float, devices: int) -> int:
@@ -35,14 +41,17 @@ def automatic_orchestrators(cores: float, devices: int) -> int:
 
 
 def automatic_fronts(cores: float, devices: int, stages: int) -> int:
-    """How many servers of a stage there are if nobody says: one for each of its GPUs, as far as there are cores.
+    """How many servers of a stage there are if nobody says: one or two for each of its GPUs, by the cores.
 
     Args:
         cores: that may be used.
         devices: GPUs of the stage; 0 where it computes on the cores.
         stages: that have GPUs and share the cores.
     """
-    return max(1, min(devices, int(cores / CORES_PER_FRONT / max(1, stages)), MAX_REPLICAS))
+    each = cores / max(1, stages)
+    if devices and each >= 2 * devices * CORES_PER_SECOND_FRONT:
+        return min(2 * devices, MAX_REPLICAS)
+    return max(1, min(devices, int(each / CORES_PER_FRONT), MAX_REPLICAS))
 
 
 def split_devices(devices: Sequence[str], count: int) -> list[str]:

@@ -42,10 +42,10 @@ def blank(count: int) -> list[np.ndarray]:
     return [np.full((*SHAPES[0], 3), 10 * index, np.uint8) for index in range(1, count + 1)]
 
 
-def test_batch_sizes_double_up_to_the_largest() -> None:
+def test_batch_sizes_grow_fourfold_up_to_the_largest() -> None:
     from sluiceway_detection.backends.cuda import batch_sizes
 
-    assert [batch_sizes(most) for most in (1, 2, 6, 16)] == [(1,), (1, 2), (1, 2, 4, 6), (1, 2, 4, 8, 16)]
+    assert [batch_sizes(most) for most in (1, 2, 6, 16)] == [(1,), (1, 2), (1, 4, 6), (1, 4, 16)]
 
 
 @pytest.mark.parametrize("name", ["yolo11-pico", "yolo26-pico", "yolo26-pico-nms-free"])
