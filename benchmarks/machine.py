@@ -2,8 +2,9 @@
 
     python benchmarks/machine.py [--device cuda] [--scale orchestrator=4 ...] [--in-flight 1 60 120] [--image PATH ...]
 
-Prints images a second and latencies at the clients, and how full each server is: seconds of CPU for each second, in
-percent. Clients call the orchestrators in turns. Anything that is not answered is an error and ends the run.
+Prints images a second and latencies at the clients, how full each server is: seconds of CPU for each second, in
+percent, and for which share of the time a GPU computed. Clients call the orchestrators in turns. Anything that is not
+answered is an error and ends the run.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent / "support"))
+
 import grpc.aio
 import psutil
+from gpu_meter import GpuMeter, gpu_name
 
 from sluiceway.pipeline.v1 import pipeline_pb2
 
@@ -121,7 +125,9 @@ def measure(
         )
         for number in range(count)
     ]
-    outputs = [client.communicate()[0] for client in clients]
+    with GpuMeter() if gpu_name() else nullcontext() as meter:
+        outputs = [client.communicate()[0] for client in clients]
+        gpu_share = None if meter is None else meter.take()[1]
     took_s = time.monotonic() - began_s
     if any(client.returncode for client in clients):
         raise SystemExit("a client failed")
@@ -136,6 +142,7 @@ def measure(
         "images_per_s": len(latencies) / seconds,
         "p50_ms": statistics.median(latencies) * 1000,
         "p99_ms": latencies[int(len(latencies) * 0.99)] * 1000,
+        "gpu_share": gpu_share,
         "busy_percent": {name: share for name, share in sorted(busy.items()) if share > 2},
     }
 
@@ -174,7 +181,8 @@ def main() -> int:
                     f"{row['image']}: {row['in_flight']} in flight through {row['orchestrators']}: "
                     f"{row['images_per_s']:.1f} images/s, p50 {row['p50_ms']:.1f} ms, p99 {row['p99_ms']:.1f} ms"
                 )
-                print(f"    {row['busy_percent']}")
+                share = "" if row["gpu_share"] is None else f"GPU {row['gpu_share']:.0%}, "
+                print(f"    {share}{row['busy_percent']}")
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")

@@ -111,6 +111,12 @@ def unpack(parts: Path, to: Path) -> None:
     facts.mkdir(exist_ok=True)
     text = f"Metadata-Version: 2.1\nName: sluiceway\nVersion: {project['version']}\n"
     (facts / "METADATA").write_text(text, encoding="utf-8")
+    # Without them its command line knows no `up`.
+    sections = [
+        f"[{group}]\n" + "".join(f"{name} = {where}\n" for name, where in points.items())
+        for group, points in project["entry-points"].items()
+    ]
+    (facts / "entry_points.txt").write_text("\n".join(sections), encoding="utf-8")
     print(f"unpacked into {to}")
 
 

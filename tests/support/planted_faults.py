@@ -26,7 +26,7 @@ from sluiceway_runtime.pool.policy.handout import Handouts
 from sluiceway_runtime.pool.policy.retries import Retries
 from sluiceway_runtime.pool.policy.scheduler import Scheduler
 from sluiceway_runtime.pool.policy.workforce import Workforce
-from sluiceway_runtime.server.door import Entry
+from sluiceway_runtime.server.door import Door, Entry
 
 __all__ = ["PLANTED"]
 
@@ -171,6 +171,7 @@ PLANTED: Mapping[str, Plant] = {
     "bytes that are given back wake nobody": _does_nothing(MemoryBudget, "_serve"),
     "an entry at the door is not closed": _does_nothing(Entry, "close"),
     "calls are for any version": _any_version_will_do,
+    "the door lets in calls for other versions": _does_nothing(Door, "_require_group"),
     "who leaves a line is still counted": _replaced(Backlog, "discard", _a_discarded_entry_counts),
     "the share of a client is not given back": _does_nothing(Gate, "_give_share"),
     "jobs that ended are counted as running": _does_nothing(Jobs, "_ended"),

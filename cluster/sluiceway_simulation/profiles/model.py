@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sluiceway_runtime.pool import PoolLimits
+from sluiceway_runtime.pool import PoolLimits, queue_items_for
 
 from sluiceway_simulation.cluster import ClusterPlan
 from sluiceway_simulation.load import Kind, Load
@@ -16,7 +16,6 @@ from sluiceway_simulation.stages.service import CROP_HEIGHT_PX, StagePlan
 
 __all__ = ["Workers", "cluster_of", "load_of"]
 
-QUEUE_ITEMS = 1024
 # Widths of an image and of a region that take as long as the average.
 IMAGE_PX, REGION_PX = 1000, 400
 # Of a stage on a GPU, as its server has them.
@@ -73,6 +72,7 @@ def cluster_of(
 
 def _stage(stage: StageProfile, its: Workers, spread: float) -> StagePlan:
     on_gpu = stage.device != "cpu"
+    credits_each = GPU_CREDITS if on_gpu else 1
     known = min(stage.batch_ms, key=lambda threads: (abs(threads - its.threads), threads))
     return StagePlan(
         profile=Profile(
@@ -84,13 +84,14 @@ def _stage(stage: StageProfile, its: Workers, spread: float) -> StagePlan:
         ),
         workers=its.workers,
         threads=its.threads,
-        credits=GPU_CREDITS if on_gpu else 1,
-        overlap=GPU_CREDITS if on_gpu else 1,
+        credits=credits_each,
+        overlap=credits_each,
         limits=PoolLimits(
             max_batch=stage.max_batch,
             # On a CPU crops are computed one after the other, so batches shrink with what is left.
             side_by_side=None if on_gpu or stage.kind == "detection" else its.threads,
-            queue_items=QUEUE_ITEMS,
+            mixes=on_gpu and stage.kind == "recognition",
+            queue_items=queue_items_for("auto", its.workers * credits_each * stage.max_batch),
         ),
         backend="torch" if on_gpu else "openvino",
         front_ms=stage.front_ms,

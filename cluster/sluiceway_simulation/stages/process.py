@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import grpc
 import grpc.aio
 from sluiceway_runtime.config import ServerConfig
 from sluiceway_runtime.server.app import Server, Service
@@ -34,17 +35,30 @@ class _NoPort:
 
 
 class _VersionWatch(grpc.aio.ServerInterceptor):
-    """Stands behind the door: what comes here for another version was let in by mistake."""
+    """Stands behind the door: what is served here for another version was let in by mistake.
+
+    gRPC asks for the handler of a call before the door has decided on it. So a call for another version is no fault
+    yet, which may come to an address that has changed hands; one that is served is.
+    """
 
     def __init__(self, service: Any) -> None:
         self._service = service
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
-        if details.method.endswith(_BOUND_METHODS):
-            wanted = dict(details.invocation_metadata).get("sluiceway-group")
-            if wanted != self._service.group:
-                self._service.bench.watched(f"a call for version {wanted} came to one of {self._service.group}")
-        return await continuation(details)
+        handler = await continuation(details)
+        wanted = dict(details.invocation_metadata).get("sluiceway-group")
+        if not details.method.endswith(_BOUND_METHODS) or wanted == self._service.group:
+            return handler
+
+        def accuse(_request: Any, _context: Any) -> Any:
+            fault = f"a call for version {wanted} was served by one of {self._service.group}"
+            self._service.bench.watched(fault)
+            raise RuntimeError(fault)
+
+        make = (
+            grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
+        )
+        return make(accuse, handler.request_deserializer, handler.response_serializer)
 
 
 class _FrontTime(grpc.aio.ServerInterceptor):

@@ -99,6 +99,7 @@ def _recognition(chance: random.Random) -> StagePlan:
         max_batch=chance.choice([32, 128] if on_gpu else [1, 4, 16]),
         max_batch_cost=chance.choice([None, 20_000]),
         side_by_side=None if on_gpu else chance.choice([None, 1]),
+        mixes=on_gpu,
         queue_items=chance.choice([8, 64, 256]),
         batch_timeout_s=chance.choice([1.0, 3.0]),
         start_timeout_s=5.0,

@@ -22,7 +22,7 @@ from sluiceway_runtime.inference.port import InferencePort
 from sluiceway_runtime.logs import LogStyle
 from sluiceway_runtime.metrics.pool import show_pool
 from sluiceway_runtime.own_process import answer_of
-from sluiceway_runtime.pool import Placement, Pool, PoolLimits, WorkerSpec
+from sluiceway_runtime.pool import Placement, Pool, PoolLimits, WorkerSpec, queue_items_for
 from sluiceway_runtime.recorder import Recorder
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.stories import SERVICE as STORIES
@@ -155,6 +155,7 @@ class DetectionService:
         settings = await self._with_precision(settings, placements[0])
         on_gpu = placements[0].device != "cpu"
         settings = replace(settings, max_batch=config.max_batch or (GPU_BATCH if on_gpu else 1))
+        credits_each = GPU_CREDITS if on_gpu else 1
         factory = FACTORY
         if on_gpu and settings.weights is not None:
             spec = settings.backend_spec(placements[0].device, placements[0].threads)
@@ -172,7 +173,7 @@ class DetectionService:
                 factory,
                 settings.mapping(),
                 placements,
-                credits=GPU_CREDITS if on_gpu else 1,
+                credits=credits_each,
                 overlap=settings.overlap,
                 log=LogStyle(self.stage, config.log_level, config.log_format),
             ),
@@ -181,7 +182,7 @@ class DetectionService:
                 # A batch is decoded as a whole: it has no more pixels than one image may have. Where only small images
                 # are let in, it is as full as by default.
                 max_batch_cost=max(config.max_image_pixels, DEFAULT_MAX_PIXELS),
-                queue_items=config.queue_items,
+                queue_items=queue_items_for(config.queue_items, len(placements) * credits_each * settings.max_batch),
                 queue_bytes=config.queue_bytes,
                 batch_timeout_s=config.batch_timeout_s,
                 start_timeout_s=self._start_timeout_s(on_gpu=on_gpu),

@@ -66,8 +66,12 @@ class DetectionServicer:
         self._stage = stage
         self._config = config
         self._limits = ImageLimits(config.max_image_bytes, config.max_image_pixels)
-        # All crops of a request have to find room in the queue.
-        self._max_crops = min(config.max_crops, config.queue_items)
+
+    @property
+    def _max_crops(self) -> int:
+        """Of a request; all of them have to find room in the queue."""
+        pool, most = self._stage.pool, self._config.max_crops
+        return most if pool is None else min(most, pool.limits.queue_items)
 
     async def detect(self, request: convert.Request, context: Context) -> pb.DetectResponse:
         """Detect the regions of one image, or of several crops; see the contract's `Detect`."""
@@ -111,7 +115,7 @@ class DetectionServicer:
             lambda number: job._replace(page=number).payload(request.document),
             pages,
             # As many as can be computed, and one that is there when the first of them is done.
-            at_once=max(1, min(pool.load().capacity + 1, self._config.queue_items // 2)),
+            at_once=max(1, min(pool.load().capacity + 1, pool.limits.queue_items // 2)),
             cost=PAGE_PX,
             request_id=request_id_of(context),
             deadline=deadline_of(context, self._config),

@@ -20,7 +20,7 @@ from sluiceway_runtime.inference.port import InferencePort
 from sluiceway_runtime.logs import LogStyle
 from sluiceway_runtime.metrics.pool import show_pool
 from sluiceway_runtime.own_process import answer_of
-from sluiceway_runtime.pool import Pool, PoolLimits, WorkerSpec
+from sluiceway_runtime.pool import Pool, PoolLimits, WorkerSpec, queue_items_for
 from sluiceway_runtime.recorder import Recorder
 from sluiceway_runtime.server.main import Installation
 from sluiceway_runtime.stories import SERVICE as STORIES
@@ -154,7 +154,8 @@ class RecognitionService:
                 max_batch=max_batch,
                 max_batch_cost=config.max_batch_px,
                 side_by_side=placements[0].threads if _one_by_one(plans, placements[0].device) else None,
-                queue_items=config.queue_items,
+                mixes=on_gpu and all(plan.user_class is None for plan in plans),
+                queue_items=queue_items_for(config.queue_items, len(placements) * credits_each * max_batch),
                 queue_bytes=config.queue_bytes,
                 batch_timeout_s=config.batch_timeout_s,
                 start_timeout_s=_start_timeout_s(config, on_gpu=on_gpu),

@@ -112,7 +112,7 @@ class RecognitionServicer:
             deadline=deadline,
             priority=priority,
             # Half of the queue stays free for others.
-            window=max(1, self._config.queue_items // 2),
+            window=max(1, pool.limits.queue_items // 2),
             calls=lambda: self._calls,
             whole=whole,
         )

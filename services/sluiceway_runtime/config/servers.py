@@ -100,7 +100,11 @@ class StageConfig(ServerConfig):
         None, gt=0, description="CPUs to plan for, where that is less than what may be used; a pod is told it."
     )
     max_batch: int = Field(1, ge=1, le=4096, description="Most items in a batch.")
-    queue_items: int = Field(256, ge=1, description="Most items waiting; more are refused with QUEUE_FULL.")
+    queue_items: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto",
+        description="Most items waiting; more are refused with QUEUE_FULL. `auto`: at least 256, and for each that the "
+        "workers hold at once twelve, as several orchestrators may send.",
+    )
     queue_bytes: int = Field(256 * 2**20, ge=2**20, description="Most payload bytes waiting.")
     batch_timeout_s: float = Field(60, gt=0, description="A worker that computes one batch for longer is replaced.")
     start_timeout_s: float = Field(120, gt=0, description="A worker that is not ready by then fails the start.")

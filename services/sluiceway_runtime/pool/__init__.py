@@ -9,7 +9,7 @@ from __future__ import annotations
 from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.pool.handler import Handler
 from sluiceway_runtime.pool.payload import Buffer, Payload
-from sluiceway_runtime.pool.policy.limits import PoolLimits, Timing
+from sluiceway_runtime.pool.policy.limits import PoolLimits, Timing, queue_items_for
 from sluiceway_runtime.pool.policy.statistics import Counters, PoolLoad, PoolStatistics, WorkerState, WorkerStatistics
 from sluiceway_runtime.pool.pool import Pool
 from sluiceway_runtime.pool.spec import WorkerSpec
@@ -35,4 +35,5 @@ __all__ = [
     "WorkerSpec",
     "WorkerState",
     "WorkerStatistics",
+    "queue_items_for",
 ]

@@ -43,7 +43,7 @@ def test_a_stage_has_every_key_of_its_kind_with_the_same_precedence() -> None:
     environment = {"SLUICEWAY_STAGES__VEHICLES__PORT": "10", "SLUICEWAY_STAGES__VEHICLES__MAX_BATCH": "20"}
     config = load(tables, environment, port=100)
     assert (config.port, config.max_batch, config.workers) == (100, 20, 2)
-    assert config.queue_items == 256, "what the default stage of its kind says is for that one alone"
+    assert config.queue_items == "auto", "what the default stage of its kind says is for that one alone"
 
 
 def test_variables_of_another_stage_do_not_interfere() -> None:

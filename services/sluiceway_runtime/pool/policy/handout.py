@@ -97,7 +97,9 @@ class Handouts:
         if not (idle or self._worth_sending_ahead()):
             return None
         items = 1 if free[0].on_trial else self._batch_items()
-        batch = self._queue.pop_batch(items, self._limits.max_batch_cost, workers=max(idle, 1))
+        batch = self._queue.pop_batch(
+            items, self._limits.max_batch_cost, workers=max(idle, 1), mixes=self._limits.mixes
+        )
         return Handout(free[0], tuple(batch))
 
     def _worth_sending_ahead(self) -> bool:
@@ -105,6 +107,8 @@ class Handouts:
         most_items, most_cost = self._limits.max_batch, self._limits.max_batch_cost or math.inf
         if len(self._queue) < most_items and self._queue.cost < most_cost:
             return False
+        if self._limits.mixes:
+            return True
         items, cost = self._queue.next_group()
         return items >= most_items * AHEAD_SHARE or cost >= most_cost * AHEAD_SHARE
 

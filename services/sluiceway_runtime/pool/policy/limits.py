@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-__all__ = ["PoolLimits", "Timing"]
+__all__ = ["PoolLimits", "Timing", "queue_items_for"]
+
+# A caller gives a replica up to three times what it works on at once (`balancer` of the orchestrator).
+CALLERS_WINDOWS = 12
+QUEUE_ITEMS_LEAST = 256
 
 
 @dataclass(frozen=True)
@@ -17,6 +22,8 @@ class PoolLimits:
         side_by_side: items that a worker computes at once, where more of them take longer in proportion; None where
             larger batches always pay. Where there are fewer requests than workers, these then share what waits in
             batches that shrink with it, to no less than this, so that they end together.
+        mixes: what the items of one group leave free in a batch is filled with those of others; the handler sorts them.
+            Without it all items of a batch are of one group.
         queue_items: most items waiting. Bulk work fills three quarters of it, so that other work finds room, or all of
             it with one request while nothing else waits.
         queue_bytes: most payload bytes waiting, likewise. An item above it is accepted while nothing else waits.
@@ -29,6 +36,7 @@ class PoolLimits:
     max_batch: int = 1
     max_batch_cost: int | None = None
     side_by_side: int | None = None
+    mixes: bool = False
     queue_items: int = 256
     queue_bytes: int = 256 * 2**20
     batch_timeout_s: float = 60.0
@@ -70,3 +78,19 @@ class Timing:
     verdict_s: float = 600.0
     retry_after_min_s: float = 0.02
     retry_after_max_s: float = 10.0
+
+
+def queue_items_for(configured: int | Literal["auto"], capacity: int) -> int:
+    """How many items may wait.
+
+    A replica that refuses what orchestrators send because they think that it has room for it gets nothing for a while,
+    and stands still: on a GPU two of them had 3,000 crops a second read, and 20,000 when none was refused.
+
+    Args:
+        configured: what the operator says.
+        capacity: items that the workers hold at once.
+
+    Returns:
+        What is configured, or enough for what several orchestrators send that do not know of each other.
+    """
+    return configured if configured != "auto" else max(QUEUE_ITEMS_LEAST, CALLERS_WINDOWS * capacity)

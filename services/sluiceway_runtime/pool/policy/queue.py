@@ -235,13 +235,14 @@ class FairQueue:
                     together.append(other)
                 self._levels[number].enter(together, now)
 
-    def pop_batch(self, max_items: int, max_cost: int | None, *, workers: int = 1) -> list[Item]:
+    def pop_batch(self, max_items: int, max_cost: int | None, *, workers: int = 1, mixes: bool = False) -> list[Item]:
         """Take the item whose turn it is, and those of its group that fit with it, in their order.
 
         Args:
             max_items: most items.
             max_cost: most cost in all; an item above it comes alone.
-            workers: that share what waits of the group; one batch takes an equal part.
+            workers: that share what waits and may come together; one batch takes an equal part.
+            mixes: fill what is left with items of the group whose turn is next, and so on.
 
         Returns:
             At least one item, unless the queue is empty.
@@ -249,21 +250,28 @@ class FairQueue:
         seed = self._first()
         if seed is None:
             return []
-        max_items = min(max_items, math.ceil(self._by_group[seed.group] / workers))
+        together = self._count if mixes else self._by_group[seed.group]
+        max_items = min(max_items, math.ceil(together / workers))
         limit = math.inf if max_cost is None else max_cost
         if seed.cost > limit:
             max_items, limit = 1, seed.cost
         batch: list[Item] = []
-        for other in self._levels:
-            if other.waiting and other.take(seed.group, batch, max_items, limit):
-                break
+        full = self._take(seed.group, batch, max_items, limit)
+        while mixes and not full and len(batch) < max_items and (seed := self._first()) is not None:
+            full = self._take(seed.group, batch, max_items, limit)
         self._count -= len(batch)
-        self._by_group[seed.group] -= len(batch)
-        if not self._by_group[seed.group]:
-            del self._by_group[seed.group]
         self.size_bytes -= sum([item.size_bytes for item in batch])
         self.cost -= sum([item.cost for item in batch])
         return batch
+
+    def _take(self, group: Hashable, batch: list[Item], max_items: int, limit: float) -> bool:
+        """Move the items of one group of every class into a batch until one does not fit; whether one did not."""
+        before = len(batch)
+        full = any(level.waiting and level.take(group, batch, max_items, limit) for level in self._levels)
+        self._by_group[group] -= len(batch) - before
+        if not self._by_group[group]:
+            del self._by_group[group]
+        return full
 
     def next_group(self) -> tuple[int, int]:
         """Of the group whose turn it is, how many items wait and about what they cost; nothing of an empty queue.

@@ -9,7 +9,7 @@ import pytest
 from named_payload import Named
 from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import DeadlineExceeded, StartupError
-from sluiceway_runtime.pool import Payload, Placement, PoolLimits, WorkerSpec
+from sluiceway_runtime.pool import Payload, Placement, PoolLimits, WorkerSpec, queue_items_for
 from sluiceway_runtime.pool.handler import checked, load_handler
 from sluiceway_runtime.pool.policy.items import Item
 from sluiceway_runtime.pool.policy.quarantine import Quarantine, Verdict
@@ -57,6 +57,13 @@ def test_a_handler_that_cannot_be_found_says_its_name(name):
 def test_limits_that_make_no_sense_are_refused(bad):
     with pytest.raises(ValueError, match=r"^(max_batch, queue_items and queue_bytes must be at least 1|.* positive)$"):
         PoolLimits(**bad)
+
+
+def test_a_queue_holds_what_several_callers_send_at_once():
+    assert queue_items_for(3, 1000) == 3
+    assert queue_items_for("auto", 2) == 256
+    # The widest window of an orchestrator is three times what a replica says that it works on at once.
+    assert queue_items_for("auto", 384) >= 4 * 3 * 384
 
 
 def test_times_below_a_second_make_sense():

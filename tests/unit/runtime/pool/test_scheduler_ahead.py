@@ -146,3 +146,12 @@ def test_one_bulk_request_may_fill_an_empty_queue(make_desk):
     items = desk.submit_many(8, priority=Priority.BULK)
     assert [desk.answer(item) for item in items] == [None] * 8
     assert isinstance(desk.error(desk.submit(priority=Priority.BULK)), QueueFull)
+
+
+def test_items_of_many_groups_are_sent_ahead_where_they_mix(make_desk):
+    """Crops of words are of as many widths as a page has words: no group of theirs is a good part of a batch."""
+    desk = make_desk(credits_each=2, max_batch=8, mixes=True)
+    for group in range(24):
+        desk.submit(group=group)
+    desk.tick()
+    assert [len(batch) for batch in desk.batches()] == [8, 8]

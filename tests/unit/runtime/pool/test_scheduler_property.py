@@ -32,13 +32,15 @@ class PoolModel(RuleBasedStateMachine):
         max_cost=st.none() | st.integers(3, 9),
         queue_items=st.integers(1, 12),
         overlap=st.integers(1, 3),
+        mixes=st.booleans(),
     )
-    def start(self, workers, credits_each, max_batch, max_cost, queue_items, overlap):
+    def start(self, workers, credits_each, max_batch, max_cost, queue_items, overlap, mixes):
         self.now = 0.0
         self.credits = credits_each
         self.limits = PoolLimits(
             max_batch=max_batch,
             max_batch_cost=max_cost,
+            mixes=mixes,
             queue_items=queue_items,
             queue_bytes=60,
             batch_timeout_s=BATCH_TIMEOUT_S,
@@ -106,7 +108,7 @@ class PoolModel(RuleBasedStateMachine):
         assert len(self.holding[worker]) < self.credits
         assert not set(item_ids) & set(held), "an item is with two workers"
         assert len(set(item_ids)) == len(item_ids) <= self.limits.max_batch
-        assert len({item.group for item in items}) == 1
+        assert self.limits.mixes or len({item.group for item in items}) == 1
         cost = sum(item.cost for item in items)
         assert len(items) == 1 or self.limits.max_batch_cost is None or cost <= self.limits.max_batch_cost
         assert all(self.outcomes[item_id] == 0 for item_id in item_ids), "computed, but nobody waits"

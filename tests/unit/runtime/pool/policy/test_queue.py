@@ -267,3 +267,25 @@ def test_items_of_one_request_may_be_of_several_groups(queue: FairQueue, make_it
         [items[4]],
         [items[5]],
     ]
+
+
+def test_a_batch_that_may_mix_is_filled_with_the_groups_that_are_next(queue: FairQueue, make_item: Make) -> None:
+    wide, narrow, other = ([make_item(group=group, cost=10) for _ in range(3)] for group in ("320", "64", "x"))
+    queue.push([item for three in zip(wide, narrow, other, strict=True) for item in three], 0.0)
+    assert queue.pop_batch(8, 50, mixes=True) == [*wide, *narrow[:2]], "of one group as far as there are any"
+    assert books(queue)[0] == 4
+    assert queue.next_group() == (1, 10)
+    assert queue.pop_batch(8, None, workers=2, mixes=True) == [narrow[2], other[0]], "an equal part of all that waits"
+    assert queue.pop_batch(8, 9, mixes=True) == [other[1]], "one above the bound comes alone"
+    assert queue.pop_batch(8, None, mixes=True) == [other[2]]
+    assert queue.pop_batch(8, None, mixes=True) == []
+    assert (len(queue), queue.cost, queue.next_group()) == (0, 0, (0, 0))
+
+
+def test_who_is_next_fills_a_batch_whatever_its_class(queue: FairQueue, make_item: Make) -> None:
+    bulk, normal = make_item(group="a", priority=Priority.BULK), make_item(group="b", priority=Priority.NORMAL)
+    first, second = (make_item(group="a", priority=Priority.INTERACTIVE) for _ in range(2))
+    for items in ([bulk], [normal], [first, second]):
+        queue.push(items, 0.0)
+    assert queue.pop_batch(3, None, mixes=True) == [first, second, bulk], "those of the first one's group come first"
+    assert queue.pop_batch(3, None, mixes=True) == [normal]
