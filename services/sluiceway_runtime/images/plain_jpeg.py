@@ -24,10 +24,12 @@ class PlainJpeg(NamedTuple):
     Attributes:
         data: the file.
         header: of it.
+        grey: it has one channel.
     """
 
     data: bytes
     header: ImageHeader
+    grey: bool
 
 
 def plain_jpeg(data: bytes | memoryview, limits: ImageLimits) -> PlainJpeg | None:
@@ -44,7 +46,7 @@ def plain_jpeg(data: bytes | memoryview, limits: ImageLimits) -> PlainJpeg | Non
         frame = read_frame(file)
     except SluicewayError:
         return None
-    return PlainJpeg(file, header) if _is_plain(frame) and not header.unended else None
+    return PlainJpeg(file, header, len(frame.channels) == 1) if _is_plain(frame) and not header.unended else None
 
 
 def _is_plain(frame: JpegFrame) -> bool:

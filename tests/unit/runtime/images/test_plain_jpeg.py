@@ -43,6 +43,7 @@ def test_ordinary_files_are_plain(mode: str, options: dict[str, Any]) -> None:
     plain = plain_jpeg(memoryview(data), LIMITS)
     assert plain is not None
     assert (plain.data, plain.header.width_px, plain.header.height_px) == (data, 80, 48)
+    assert plain.grey == (mode == "L")
 
 
 def test_the_orientation_is_told() -> None:
