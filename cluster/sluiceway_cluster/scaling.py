@@ -14,12 +14,16 @@ __all__ = [
 
 # More servers of one kind than this on one machine is a typing error.
 MAX_REPLICAS = 64
-# Where GPUs compute, moving images about is what is left to the cores. On 16 cores and an H200 two orchestrators and
-# one server of each stage passed 663 photographs a second of 126 at once, the orchestrators full; with four and two
-# servers of detection it was 801, and of 192 at once 889, recognition's one server being full then.
-CORES_PER_ORCHESTRATOR = 4
+# What an orchestrator takes for an image, 2.5 to 5 ms of a core, is all the more of a machine the less its stages compute
+# on the cores. On 16 cores and an H200 that computes both stages, two orchestrators and one server of each stage passed
+# 663 photographs a second and were full, four and two of each passed 994. With detection on those cores one orchestrator
+# was full at 180 images a second, of which the detectors could have taken 290.
+CORES_PER_ORCHESTRATOR = {"all": 4, "some": 8, "none": 16}
 MAX_PER_DEVICE = 4
-AUTOMATIC_RULE = f"one for every {CORES_PER_ORCHESTRATOR} cores where all stages compute on GPUs, else one"
+AUTOMATIC_RULE = (
+    f"one for every {CORES_PER_ORCHESTRATOR['all']} cores where all stages compute on GPUs, for every "
+    f"{CORES_PER_ORCHESTRATOR['some']} where some do, else for every {CORES_PER_ORCHESTRATOR['none']}"
+)
 # A front is one Python process; it wants a core for its loop and one for gRPC's threads. An H200 computes more than one
 # carries, but a second one wants cores for its workers, too.
 CORES_PER_FRONT = 2
@@ -30,28 +34,28 @@ FRONTS_RULE = (
 )
 
 
-def automatic_orchestrators(cores: float, devices: int) -> int:
+def automatic_orchestrators(cores: float, devices: Sequence[int]) -> int:
     """How many orchestrators there are if nobody says.
 
     Args:
         cores: that may be used.
-        devices: GPUs, of the stage that has the fewest; 0 where a stage computes on the cores.
+        devices: GPUs of each stage; 0 for one that computes on the cores.
     """
-    return max(1, min(int(cores / CORES_PER_ORCHESTRATOR), MAX_PER_DEVICE * devices)) if devices else 1
+    on_gpus = "all" if devices and all(devices) else "some" if any(devices) else "none"
+    most = MAX_PER_DEVICE * min(devices) if on_gpus == "all" else MAX_REPLICAS
+    return max(1, min(int(cores / CORES_PER_ORCHESTRATOR[on_gpus]), most))
 
 
-def automatic_fronts(cores: float, devices: int, stages: int) -> int:
+def automatic_fronts(cores: float, devices: int) -> int:
     """How many servers of a stage there are if nobody says: one or two for each of its GPUs, by the cores.
 
     Args:
-        cores: that may be used.
+        cores: that the stage may use.
         devices: GPUs of the stage; 0 where it computes on the cores.
-        stages: that have GPUs and share the cores.
     """
-    each = cores / max(1, stages)
-    if devices and each >= 2 * devices * CORES_PER_SECOND_FRONT:
+    if devices and cores >= 2 * devices * CORES_PER_SECOND_FRONT:
         return min(2 * devices, MAX_REPLICAS)
-    return max(1, min(devices, int(each / CORES_PER_FRONT), MAX_REPLICAS))
+    return max(1, min(devices, int(cores / CORES_PER_FRONT), MAX_REPLICAS))
 
 
 def split_devices(devices: Sequence[str], count: int) -> list[str]:

@@ -164,19 +164,35 @@ def test_parts_are_neighbours_and_miss_none(count: int) -> None:
     [(1, 1, 1), (7, 1, 1), (8, 1, 2), (16, 1, 4), (40, 1, 4), (256, 1, 4), (128, 8, 32), (64, 4, 16)],
 )
 def test_orchestrators_follow_the_cores_where_gpus_compute(count: int, gpus: int, orchestrators: int) -> None:
-    assert automatic_orchestrators(count, gpus) == orchestrators
-    assert automatic_orchestrators(count, 0) == 1
+    assert automatic_orchestrators(count, [gpus, gpus]) == orchestrators
 
 
 @pytest.mark.parametrize(
-    ("count", "gpus", "stages", "fronts"),
-    [
-        *[(128, 8, 2, 16), (64, 4, 2, 8), (16, 1, 2, 2), (16, 8, 2, 4), (2, 8, 2, 1), (16, 0, 1, 1), (16, 0, 0, 1)],
-        *[(15, 1, 2, 1), (32, 2, 2, 4), (24, 2, 2, 2)],
-    ],
+    ("count", "devices", "orchestrators"),
+    [(16, [0, 1], 2), (15, [0, 1], 1), (31, [0, 0], 1), (32, [0, 0], 2), (2, [], 1)],
 )
-def test_each_gpu_has_a_front_or_two_as_far_as_there_are_cores(count: int, gpus: int, stages: int, fronts: int) -> None:
-    assert automatic_fronts(count, gpus, stages) == fronts
+def test_there_are_fewer_orchestrators_where_stages_compute_on_the_cores(
+    count: int, devices: list[int], orchestrators: int
+) -> None:
+    assert automatic_orchestrators(count, devices) == orchestrators
+
+
+@pytest.mark.parametrize(
+    ("count", "gpus", "fronts"),
+    [(64, 8, 16), (32, 4, 8), (8, 1, 2), (8, 8, 4), (1, 8, 1), (16, 0, 1), (7, 1, 1), (16, 2, 4), (12, 2, 2)],
+)
+def test_each_gpu_has_a_front_or_two_as_far_as_there_are_cores(count: int, gpus: int, fronts: int) -> None:
+    assert automatic_fronts(count, gpus) == fronts
+
+
+def test_a_stage_on_gpus_has_no_more_fronts_than_cores_where_another_computes_on_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    beside = found(monkeypatch, 2) | {"SLUICEWAY_DETECTION__DEVICE": "cpu"}
+    plan = plan_cluster(None, beside, free_ports=False)
+    names = [server.name for server in plan.servers if server.name.partition("-")[0] == "recognition"]
+    assert names == ["recognition"], "it has two of sixteen cores"
+    assert len(plan.addresses) == 2
 
 
 def test_replicas_have_a_gpu_each_and_no_gpu_stays_unused() -> None:
