@@ -117,6 +117,8 @@ class _Call:
     def _close(self, _: asyncio.Task[Any]) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        # The task's context holds this call: a circle is rubbish to look for.
+        self._task = None
         self.end(self.code)
         if self.entry is not None:
             self.entry.close()
