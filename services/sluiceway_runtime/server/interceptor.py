@@ -117,8 +117,7 @@ class _Call:
     def _close(self, _: asyncio.Task[Any]) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        # The task's context holds this call: a circle is rubbish to look for.
-        self._task = None
+        self._task = None  # its context holds this call, and a circle is rubbish to look for
         self.end(self.code)
         if self.entry is not None:
             self.entry.close()
