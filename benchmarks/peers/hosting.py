@@ -15,6 +15,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 from sluiceway_cluster import Cluster, plan_cluster
+from sluiceway_cluster.scaling import service_of
 
 from benchmarks.peers.wires import Wire
 from sluiceway import AsyncClient, Options
@@ -66,7 +67,8 @@ async def host_ours(images: Sequence[bytes], variables: Mapping[str, str]) -> As
     """This checkout, as `sluiceway up` runs it."""
     # With the ports that are configured it is planned as for `up`: as many servers as the machine carries.
     usual = Counter(
-        server.service for server in plan_cluster(None, os.environ, free_ports=False, overrides=variables).servers
+        service_of(server.name)
+        for server in plan_cluster(None, os.environ, free_ports=False, overrides=variables).servers
     )
     scale = [f"{service}={count}" for service, count in usual.items()]
     plan = plan_cluster(None, os.environ, free_ports=True, overrides=variables, scale=scale)
