@@ -46,7 +46,7 @@ def decoder() -> Any:
     return JpegDecoder("cpu", threads=2)
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"mode": "L"}, {"subsampling": 0}, {"subsampling": 1}])
+@pytest.mark.parametrize("options", [{}, {"mode": "L"}, {"subsampling": 0}, {"subsampling": 1}])
 def test_pixels_are_those_of_the_cpus_decoder(decoder: Any, options: dict[str, Any]) -> None:
     jpeg = plain(**options)
     (found,) = decoder.decode([jpeg])
