@@ -177,7 +177,7 @@ test-release: $(VENV)/.deploy ## make a release, and install each of its parts w
 # Each prints a table, writes its ratios by name to out/, and fails below its bar.
 # A Python with torch and onnx, for the naive variant of bench-detection; without one, an environment is made (5 GB).
 TORCH_PYTHON ?= $(TORCH_VENV)/bin/python
-.PHONY: accuracy bench bench-beside bench-detection bench-detection-gpu bench-documents bench-overhead bench-client bench-knee bench-machine bench-orchestrator bench-overload bench-peers peers-report bench-prediction bench-priority bench-recognition bench-seeing bench-simulation bench-tune bench-wakes bench-watching bench-wire scaling
+.PHONY: accuracy bench bench-beside bench-detection bench-detection-gpu bench-documents bench-jpeg bench-overhead bench-client bench-knee bench-machine bench-orchestrator bench-overload bench-peers peers-report bench-prediction bench-priority bench-recognition bench-seeing bench-simulation bench-tune bench-wakes bench-watching bench-wire scaling
 bench: bench-overhead bench-client bench-orchestrator ## the quick benchmarks (4 minutes; want a quiet machine)
 
 bench-detection: dev $(if $(filter $(TORCH_VENV)/%,$(TORCH_PYTHON)),$(TORCH_VENV)/.ready) ## detection beside its bare backend and beside torch's defaults; draws docs/collapse.svg (8 minutes)
@@ -251,6 +251,9 @@ bench-recognition: dev $(RECOGNITION_VENV)/.ready ## recognition bare, served an
 bench-detection-gpu: $(TORCH_VENV)/.ready dev ## detection on a GPU beside all cores of its machine (4 minutes; 6 at first)
 	$(BIN)/sluiceway models pull text-small
 	$(TORCH_VENV)/bin/python benchmarks/detection_gpu.py --json out/bench-detection-gpu.json
+
+bench-jpeg: $(TORCH_VENV)/.ready dev ## decoding on a GPU beside the CPU's threads (half a minute)
+	$(TORCH_VENV)/bin/python benchmarks/jpeg_decoding.py --json out/bench-jpeg.json
 
 bench-machine: dev ## what `sluiceway up` carries on this machine (SCALE="orchestrator=4 detection=2")
 	$(BIN)/sluiceway samples pull bus.jpg page.png --to out/samples

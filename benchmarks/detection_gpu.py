@@ -73,6 +73,7 @@ def main() -> int:
     parser.add_argument("--image", type=Path, help=f"what is sent; by default the sample {SAMPLE}")
     parser.add_argument("--device", default="cuda:0", help="cuda:N; cpu is for trying this program out")
     parser.add_argument("--batch", type=int, default=16, help="most images in a batch on the device")
+    parser.add_argument("--decode", choices=("auto", "cpu", "gpu"), default="auto", help="where files are decoded")
     parser.add_argument("--clients", type=int, default=4, help="client processes")
     parser.add_argument(
         "--in-flight", type=int, default=128, help="requests on their way to the device, of all clients"
@@ -177,6 +178,7 @@ class Benchmark:
     def _gpu_server(self) -> DetectionServer:
         options = self._options
         more: dict[str, Any] = {"device": options.device, "backend": "torch", "max_batch": options.batch}
+        more |= {"decode": options.decode}
         if options.device == "cpu":
             more |= {"workers": 1, "threads_per_worker": self._cores}
         return DetectionServer(self._settings(**more), self._image, start_timeout_s=START_TIMEOUT_S)
@@ -217,6 +219,7 @@ class Benchmark:
             "device": options.device,
             "shapes": [self._shape],
             "batch": options.batch,
+            "decode": options.decode,
             "threads": max(1, min(12, self._cores)),
         }
         command = [sys.executable, str(SUPPORT / "detection_device_loop.py"), json.dumps(settings)]

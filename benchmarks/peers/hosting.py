@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 from sluiceway_cluster import Cluster, plan_cluster
+from sluiceway_cluster.scaling import service_of
 
 from benchmarks.peers.wires import Wire
 from sluiceway import AsyncClient, Options
@@ -63,13 +65,20 @@ class Running:
 @asynccontextmanager
 async def host_ours(images: Sequence[bytes], variables: Mapping[str, str]) -> AsyncIterator[Running]:
     """This checkout, as `sluiceway up` runs it."""
-    plan = plan_cluster(None, os.environ, free_ports=True, overrides=dict(variables))
-    async with Cluster(plan.servers) as cluster, AsyncClient(plan.address) as client:
+    # With the ports that are configured it is planned as for `up`: as many servers as the machine carries.
+    usual = Counter(
+        service_of(server.name)
+        for server in plan_cluster(None, os.environ, free_ports=False, overrides=variables).servers
+    )
+    scale = [f"{service}={count}" for service, count in usual.items()]
+    plan = plan_cluster(None, os.environ, free_ports=True, overrides=variables, scale=scale)
+    addresses = ",".join(plan.addresses)
+    async with Cluster(plan.servers) as cluster, AsyncClient(addresses) as client:
         results = [await client.process(image) for image in images]
         for result in results:
             result.raise_for_error()
         texts = [[region.text for region in result.regions if region.text] for result in results]
-        connection = Connection(plan.address, tls=None, token=None)
+        connection = Connection(addresses, tls=None, token=None)
         caller = Caller(connection, images, Options())
 
         async def send(source: int, timeout_s: float) -> Answer:

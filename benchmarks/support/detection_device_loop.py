@@ -34,6 +34,7 @@ def main() -> None:
     from sluiceway_detection.inputs.letterbox import Letterbox
     from sluiceway_detection.job import DetectionJob
     from sluiceway_detection.selection import Selection
+    from sluiceway_detection.worker.decoders import open_device_decoder
     from sluiceway_detection.worker.device_handler import DeviceHandler
     from sluiceway_detection.worker.handler import WorkerSettings
     from sluiceway_runtime.images.decode import decode_image
@@ -47,7 +48,8 @@ def main() -> None:
     backend = CudaBackend(spec, max_batch=batch, depth=DEPTH)
     loaded_s = time.perf_counter() - begun_s
     handler = DeviceHandler(WorkerSettings(weights=settings["weights"], max_batch=batch, overlap=DEPTH))
-    handler.open(backend, Placement(0, device, None, threads))
+    decoder, decode_reason = open_device_decoder(settings["decode"], device)
+    handler.open(backend, Placement(0, device, None, threads), decoder)
     data = Path(settings["image"]).read_bytes()
     image = decode_image(data, ImageLimits())
     drawn = Letterbox.fit((image.shape[0], image.shape[1]), shapes[0]).draw(image)
@@ -68,6 +70,8 @@ def main() -> None:
             "load_s": loaded_s,
             "precision": backend.precision,
             "reason": backend.precision_reason,
+            "decoded_on": "CPU" if decoder is None else "GPU",
+            "decode_reason": decode_reason,
         }
 
     obey(run)

@@ -117,9 +117,9 @@ def plan_cluster(
     stages = tuple(stage for stage in sections.stages.values() if stage.name in used)
     written = Written(tables, variables)
     gpus = _Gpus()
-    replicas = read_scale(scale, _automatic(stages, gpus, alone=free_ports))
-    servers = place_servers(stages, sections.orchestrator, written, free_ports=free_ports, replicas=replicas)
     division = _division(stages, gpus)
+    replicas = read_scale(scale, _automatic(stages, gpus, division, alone=free_ports))
+    servers = place_servers(stages, sections.orchestrator, written, free_ports=free_ports, replicas=replicas)
     shares = shares_of(stages, replicas, division, written, gpus={it.name: gpus.of(it.config) for it in stages})
     settings: dict[str, dict[str, str]] = {}
     for server in servers:
@@ -219,16 +219,19 @@ def _sections(tables: Mapping[str, Any], variables: Mapping[str, str], *, here: 
     return sections
 
 
-def _automatic(stages: Sequence[ConfiguredStage], gpus: _Gpus, *, alone: bool) -> dict[str, int]:
+def _automatic(
+    stages: Sequence[ConfiguredStage], gpus: _Gpus, division: Division | None, *, alone: bool
+) -> dict[str, int]:
     """How many servers of each service there are if nobody says; one of each where they are `alone` for a command."""
     if alone:
         return dict.fromkeys((*(stage.name for stage in stages), ORCHESTRATOR), 1)
     facts = cores.read_cpu_facts()
     usable = min(len(facts.allowed), facts.quota_cpus or len(facts.allowed))
     devices_of = {stage.name: len(gpus.of(stage.config)) for stage in stages}
-    on_gpus = sum(map(bool, devices_of.values()))
-    counts = {name: automatic_fronts(usable, count, on_gpus) for name, count in devices_of.items()}
-    return counts | {ORCHESTRATOR: automatic_orchestrators(usable, min(devices_of.values(), default=0))}
+    sharers = max(1, sum(map(bool, devices_of.values())))
+    own = {name: len(division.cores[name]) if division else usable / sharers for name in devices_of}
+    counts = {name: automatic_fronts(own[name], count) for name, count in devices_of.items()}
+    return counts | {ORCHESTRATOR: automatic_orchestrators(usable, list(devices_of.values()))}
 
 
 def _division(stages: Sequence[ConfiguredStage], gpus: _Gpus) -> Division | None:

@@ -95,6 +95,8 @@ class Cluster:
         self._made = 0
         self._note = note
         self._watched = watched
+        # Of every server. Where nobody looks for faults, nobody asks what became of a request either.
+        self._common = {"reflection": False, **({} if watched else {"remember_requests": 0})}
         self._watches: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -211,7 +213,8 @@ class Cluster:
         kind, plan = self.plan.stages[stage]
         host = host or self.network.new_host()
         self._made += 1
-        options: dict[str, Any] = {"port": _PORTS[kind], "reflection": False, "drain_notice_s": 0.5, **plan.options}
+        own = {"port": _PORTS[kind], "drain_notice_s": 0.5, **self._common}
+        options: dict[str, Any] = {**own, **plan.options}
         options |= {"queue_items": plan.limits.queue_items, "queue_bytes": plan.limits.queue_bytes}
         facts: dict[str, Any] = {
             "name": stage,
@@ -240,8 +243,8 @@ class Cluster:
         config = OrchestratorConfig.model_validate(
             {
                 "http": {"enabled": False},
-                "reflection": False,
                 "memory_bytes": 512 * 2**20,
+                **self._common,
                 **{name: target for name, target in targets.items() if name in _PORTS},
                 **plan.orchestrator,
             }

@@ -15,7 +15,7 @@ import itertools
 import random
 from asyncio import events
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
@@ -29,8 +29,8 @@ Result = TypeVar("Result")
 BEGIN_S = 1000.0
 # Turns of the loop without a moment of time: something runs in circles. Real bursts are thousands.
 MOST_TURNS_AT_A_MOMENT = 1_000_000
-# Of the loop, between two searches for rubbish.
-TURNS_BETWEEN_COLLECTIONS = 200_000
+# Of the loop, between two searches for rubbish, and between two looks at whether time passes.
+TURNS_BETWEEN_LOOKS = 200_000
 # Timers that are cancelled and still kept, at most, where they are not less than the others.
 MOST_CANCELLED = 1000
 
@@ -39,32 +39,23 @@ class Stuck(Exception):
     """Nothing will ever happen any more, or time does not pass: whoever waits, waits for ever."""
 
 
-class _Task(asyncio.Task[Any]):
-    """A task that is in the same place of a set each time."""
+class _Numbered:
+    """What is in the same place of a set each time. Few futures ever come into one, so it has a number only then."""
 
-    def __new__(cls, *_: Any, loop: VirtualLoop, **__: Any) -> _Task:
-        task = super().__new__(cls)
-        task.number = next(loop.numbers)
-        return task
-
-    number: int
+    number = 0
 
     def __hash__(self) -> int:
+        if not self.number:
+            self.number = next(self.get_loop().numbers)  # type: ignore[attr-defined]
         return self.number
 
 
-class _Future(asyncio.Future[Any]):
-    """Likewise."""
+class _Task(_Numbered, asyncio.Task[Any]):
+    """A task of the loop."""
 
-    def __new__(cls, *, loop: VirtualLoop) -> _Future:
-        future = super().__new__(cls)
-        future.number = next(loop.numbers)
-        return future
 
-    number: int
-
-    def __hash__(self) -> int:
-        return self.number
+class _Future(_Numbered, asyncio.Future[Any]):
+    """A future of the loop."""
 
 
 class _Entry(list[Any]):
@@ -99,7 +90,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     """A loop in which waiting costs nothing, and nothing comes from outside.
 
     Attributes:
-        numbers: of tasks and futures.
+        numbers: of tasks, and of futures that came into a set.
         fired: timers that have fired. Messages, arrivals and faults all come by one.
         turns: of the loop.
     """
@@ -110,13 +101,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.fired = 0
         self.turns = 0
         self._now_s = BEGIN_S
-        self._turns_now = 0
+        # Turns at the last look at whether time passes, and its moment; turns at which all objects were looked at.
+        self._looked = (0, BEGIN_S)
+        self._searched = 0
         self._ready: deque[_Entry] = deque()
         self._stopping = False
         self._timers: list[_Entry] = []
         self._orders = itertools.count()
         self._cancelled = 0
-        self.set_task_factory(_make_task)
         self.slow_callback_duration = float("inf")
 
     def time(self) -> float:
@@ -162,11 +154,25 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> _Entry:
         """As the base class."""
-        return self.call_at(self._now_s + delay, callback, *args, context=context)
+        if context is None:
+            context = contextvars.copy_context()
+        entry = _Entry((self._now_s + delay, next(self._orders), callback, args, context, self))
+        heapq.heappush(self._timers, entry)
+        return entry
 
     def create_future(self) -> asyncio.Future[Any]:
         """One that is in the same place of a set each time."""
         return _Future(loop=self)
+
+    def create_task(
+        self,
+        coro: Coroutine[Any, Any, Any] | Generator[Any, None, Any],
+        *,
+        name: object = None,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Task[Any]:
+        """Likewise; as the base class, without its checks."""
+        return _Task(coro, loop=self, name=name, context=context)  # type: ignore[arg-type]
 
     def timer_cancelled(self) -> None:
         """Deadlines are set for most of what is done, and nearly all are cancelled: not kept until their time."""
@@ -183,9 +189,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
         Raises:
             Stuck: nothing will happen any more, or time has not passed for very long.
         """
-        ready = self._ready
+        ready, timers = self._ready, self._timers
         while True:
-            self._collect()
+            self.turns += 1
+            if self.turns % TURNS_BETWEEN_LOOKS == 0:
+                self._look()
+            if not ready and not self._stopping:
+                self._pass_time()
+            if timers and timers[0][WHEN] <= self._now_s:
+                self._collect()
             # What becomes ready meanwhile is for the next turn.
             for _ in range(len(ready)):
                 _, _, callback, arguments, context, _ = ready.popleft()
@@ -199,26 +211,20 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if self._stopping:
                 return
 
+    def _pass_time(self) -> None:
+        """Nothing is left to do at this moment: the time until the next timer passes at once."""
+        timers = self._timers
+        while timers and timers[0][CALLBACK] is None:
+            heapq.heappop(timers)
+            self._cancelled -= 1
+        if not timers:
+            raise Stuck("everything waits, and nothing will happen")
+        self._now_s = max(self._now_s, timers[0][WHEN])
+
     def _collect(self) -> None:
-        """Make ready what is due now, or where nothing is, what is due next: the time until then passes at once."""
-        self.turns += 1
-        if self.turns % TURNS_BETWEEN_COLLECTIONS == 0:
-            gc.collect()
-        ready, timers = self._ready, self._timers
-        if ready or self._stopping:
-            self._turns_now += 1
-            if self._turns_now > MOST_TURNS_AT_A_MOMENT:
-                raise Stuck(f"{MOST_TURNS_AT_A_MOMENT} turns of the loop took no time")
-        else:
-            while timers and timers[0][CALLBACK] is None:
-                heapq.heappop(timers)
-                self._cancelled -= 1
-            if not timers:
-                raise Stuck("everything waits, and nothing will happen")
-            if timers[0][WHEN] > self._now_s:
-                self._now_s = timers[0][WHEN]
-                self._turns_now = 0
-        while timers and timers[0][WHEN] <= self._now_s:
+        """Make ready what is due now."""
+        ready, timers, now_s = self._ready, self._timers, self._now_s
+        while timers and timers[0][WHEN] <= now_s:
             entry = heapq.heappop(timers)
             if entry[CALLBACK] is None:
                 self._cancelled -= 1
@@ -227,20 +233,31 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 self.fired += 1
                 ready.append(entry)
 
+    def _look(self) -> None:
+        """Whether time passes; and look for rubbish among what is new, and among all when turns are four times as many.
+
+        What has lasted will mostly last. Looking at all of a thousand servers takes seconds.
+        """
+        turns, now_s = self._looked
+        if now_s < self._now_s:
+            self._looked = self.turns, self._now_s
+        elif self.turns - turns >= MOST_TURNS_AT_A_MOMENT:
+            raise Stuck(f"{MOST_TURNS_AT_A_MOMENT} turns of the loop took no time")
+        if self.turns >= 4 * self._searched:
+            self._searched = self.turns
+            gc.collect()
+        else:
+            gc.collect(1)
+
+    def _asyncgen_firstiter_hook(self, agen: AsyncGenerator[Any, Any]) -> None:
+        """Note no generator: those that are left in the middle are closed as they are found, and none after the end."""
+
     def run_in_executor(self, *_: Any) -> NoReturn:  # type: ignore[override]  # whatever is asked for
         """Threads have a time of their own, so there are none."""
         raise RuntimeError("nothing in a simulation may leave its loop")
 
     def _write_to_self(self) -> None:
         """Nobody sleeps who could be woken."""
-
-
-def _make_task(
-    loop: asyncio.AbstractEventLoop,
-    coroutine: Coroutine[Any, Any, Any] | Generator[Any, None, Any],
-    context: contextvars.Context | None = None,
-) -> asyncio.Task[Any]:
-    return _Task(coroutine, loop=loop, context=context)  # type: ignore[arg-type]
 
 
 def current_loop() -> VirtualLoop:
@@ -261,8 +278,24 @@ def simulate(main: Callable[[], Coroutine[Any, Any, Result]], *, seed: int) -> R
         Stuck: it would never end.
     """
     loop = VirtualLoop()
-    with _same_each_time(seed), clock.running_on(loop.time), asyncio.Runner(loop_factory=lambda: loop) as runner:
+    with (
+        _same_each_time(seed),
+        clock.running_on(loop.time),
+        asyncio.Runner(loop_factory=lambda: loop) as runner,
+        _known(loop),
+    ):
         return runner.run(main())
+
+
+@contextmanager
+def _known(loop: VirtualLoop) -> Iterator[None]:
+    """Tell all who ask which loop is running. Python 3.11 asks the system for the process's number first, each time."""
+    own = events.get_running_loop
+    asyncio.get_running_loop = events.get_running_loop = lambda: loop
+    try:
+        yield
+    finally:
+        asyncio.get_running_loop = events.get_running_loop = own
 
 
 @contextmanager

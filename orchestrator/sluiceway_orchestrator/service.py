@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import grpc.aio
@@ -18,6 +17,7 @@ from sluiceway_runtime.inference import SERVICE, Models, add_inference
 from sluiceway_runtime.inference.http_routes import OpenInference
 from sluiceway_runtime.priority import Priority
 from sluiceway_runtime.recorder import Recorder
+from sluiceway_runtime.release import release
 from sluiceway_runtime.server.security import Security
 from sluiceway_runtime.stories import SERVICE as STORIES
 from sluiceway_runtime.stories import serve_stories
@@ -336,7 +336,7 @@ class OrchestratorService:
     def _description(self) -> Any:
         return description(
             self._config,
-            version=version("sluiceway"),
+            version=release(),
             stages=self.stages.values(),
             pipelines=self._layout.pipelines,
             apis={name: api.params for name, api in self.fetcher.apis.items()},

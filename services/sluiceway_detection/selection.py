@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 __all__ = ["DEFAULT_CONFIDENCE", "DEFAULT_IOU", "Output", "Selection"]
 
-Output = npt.NDArray[np.floating] | tuple[npt.NDArray[np.floating], ...]
-"""What a model gives for one image; several arrays if it has several outputs."""
+Output = npt.NDArray[np.floating] | npt.NDArray[np.uint8] | tuple[npt.NDArray[np.floating], ...]
+"""What a model gives for one image; several arrays if it has several outputs, and bytes alone if it is a map."""
 
 # For models that do not say what they were calibrated for; ultralytics predicts with the same.
 DEFAULT_CONFIDENCE = 0.25

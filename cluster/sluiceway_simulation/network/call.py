@@ -33,11 +33,13 @@ OK = Status(grpc.StatusCode.OK)
 
 
 class Call:
-    """The client's half, as `grpc.aio` shows one that answers with a stream; others stand on it.
+    """The client's half, as `grpc.aio` shows one that answers with a stream; others stand on it."""
 
-    Attributes:
-        server_task: what serves it, once it has come there.
-    """
+    # A thousand servers have tens of thousands of calls open.
+    __slots__ = (
+        "_came", "_deserialise", "_here", "_listener", "_loop", "_on_end", "_reader", "_there", "_timer", "_weather",
+        "address", "cancelled_here", "context", "deadline_s", "metadata", "method", "status",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -52,20 +54,19 @@ class Call:
         self.address = address
         self.method = method
         self.metadata = metadata
-        self.server_task: asyncio.Task[None] | None = None
-        self.context = Context(self)
         self.status: Status | None = None
         self.cancelled_here = False
         self._weather = weather
         self._deserialise = deserialise
         self._loop = asyncio.get_running_loop()
         self.deadline_s = None if timeout_s is None else self._loop.time() + timeout_s
+        self.context = Context(self)
         self._timer = None if timeout_s is None else self._loop.call_later(max(0.0, timeout_s), self._overdue)
         self._came: deque[bytes] = deque()
         self._listener: Callable[[bytes], object] | None = None
         self._reader: asyncio.Future[None] | None = None
-        self._there = _Way(weather, address)
-        self._here = _Way(weather, address)
+        self._there = _Way(weather, address, self._loop)
+        self._here = _Way(weather, address, self._loop)
         self._on_end: list[Callable[[Call], object]] = []
 
     def __repr__(self) -> str:
@@ -185,10 +186,10 @@ class _Way:
 
     __slots__ = ("_address", "_last", "_loop", "_sent_s", "_there_s", "_weather")
 
-    def __init__(self, weather: Weather, address: str) -> None:
+    def __init__(self, weather: Weather, address: str, loop: asyncio.AbstractEventLoop) -> None:
         self._weather = weather
         self._address = address
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._sent_s = self._there_s = 0.0
         # What arrives together, of the message that was sent last.
         self._last: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
@@ -213,13 +214,30 @@ class _Way:
 def _arrive(together: list[tuple[Callable[..., None], tuple[Any, ...]]]) -> None:
     for then, arguments in together:
         then(*arguments)
+    # The way keeps this list. What has arrived holds the call, which holds the way: a circle is rubbish to look for.
+    together.clear()
 
 
 class Context:
-    """The server's half: what servicers use of `grpc.aio.ServicerContext`."""
+    """The server's half: what servicers use of `grpc.aio.ServicerContext`.
+
+    Attributes:
+        server_task: what serves it, once it has come there.
+        left: whether the client is gone, or its time is over.
+        deserialise, serialise: of its method.
+    """
+
+    __slots__ = (
+        "_aborted", "_call", "_callbacks", "_deadline_s", "_metadata", "_reader", "_requests", "_unread_bytes",
+        "_writer", "deserialise", "left", "serialise", "server_task",
+    )  # fmt: skip
 
     def __init__(self, call: Call) -> None:
-        self._call = call
+        # Until the server is done with it: a circle is rubbish to look for.
+        self._call: Call | None = call
+        self._metadata = tuple(call.metadata)
+        self._deadline_s = call.deadline_s
+        self.server_task: asyncio.Task[None] | None = None
         self._requests: deque[bytes | None] = deque()
         self._reader: asyncio.Future[None] | None = None
         self._unread_bytes = 0
@@ -241,6 +259,7 @@ class Context:
         """Answer; waits while the client has much to read."""
         data = self.serialise(message)
         self._unread_bytes += len(data)
+        assert self._call is not None, "the call has ended"
         self._call.answer(data)
         while self._unread_bytes > WINDOW_BYTES:
             self._writer = asyncio.get_running_loop().create_future()
@@ -263,16 +282,16 @@ class Context:
 
     def invocation_metadata(self) -> Metadata:
         """What the client sent."""
-        return tuple(self._call.metadata)
+        return self._metadata
 
     def time_remaining(self) -> float | None:
         """Until the client's deadline."""
-        deadline_s = self._call.deadline_s
+        deadline_s = self._deadline_s
         return None if deadline_s is None else max(0.0, deadline_s - asyncio.get_running_loop().time())
 
     def peer(self) -> str:
         """Who calls."""
-        return next((str(value) for key, value in self._call.metadata if key == "peer"), "unknown")
+        return next((str(value) for key, value in self._metadata if key == "peer"), "unknown")
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
         """Call once the call is over."""
@@ -318,11 +337,12 @@ class Context:
         """The client is gone, or its time is over."""
         if not self.left:
             self.left = True
-            if self._call.server_task is not None:
-                self._call.server_task.cancel()
+            if self.server_task is not None:
+                self.server_task.cancel()
 
     def over(self) -> None:
         """The server is done with it."""
+        self._call = None
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback(self)

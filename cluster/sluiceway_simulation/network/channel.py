@@ -41,7 +41,7 @@ class MemoryChannel:
 
     def unary_unary(self, method: str, **serialisers: Any) -> Callable[..., Any]:
         """A method with one request and one answer."""
-        make = self._maker(method, **serialisers)
+        make = self._maker(method, one_request=True, **serialisers)
 
         async def ask(request: Any, **options: Any) -> Any:
             call = make(request, **options)
@@ -57,11 +57,11 @@ class MemoryChannel:
 
     def unary_stream(self, method: str, **serialisers: Any) -> Callable[..., Call]:
         """A method with one request and many answers."""
-        return self._maker(method, **serialisers)
+        return self._maker(method, one_request=True, **serialisers)
 
     def stream_stream(self, method: str, **serialisers: Any) -> Callable[..., Call]:
         """A method with many of both."""
-        return self._maker(method, **serialisers)
+        return self._maker(method, one_request=False, **serialisers)
 
     async def close(self, grace: float | None = None) -> None:
         """End all calls."""
@@ -73,6 +73,7 @@ class MemoryChannel:
         self,
         method: str,
         *,
+        one_request: bool,
         request_serializer: Callable[[Any], bytes] | None = None,
         response_deserializer: Callable[[bytes], Any] | None = None,
         **_: Any,
@@ -96,12 +97,12 @@ class MemoryChannel:
                 self._asking = asyncio.get_running_loop().call_later(INTERVAL_S, self._ask)
             call.when_over(self._forget)
             self._connect(call, wait=wait_for_ready)
-            if isinstance(request, AsyncIterable):
-                pump = asyncio.get_running_loop().create_task(_pump(call, request, serialise))
-                call.when_over(lambda _: pump.cancel())
-            else:
+            if one_request:
                 call.send(serialise(request))
                 call.send(None)
+            else:
+                pump = asyncio.get_running_loop().create_task(_pump(call, request, serialise))
+                call.when_over(lambda _: pump.cancel())
             return call
 
         return make

@@ -82,10 +82,10 @@ class MemoryServer:
         self._idle.clear()
         # As in another process: nothing is inherited from whoever calls.
         task = asyncio.get_running_loop().create_task(self._serve(call), context=contextvars.Context())
-        call.server_task = self._calls[call] = task
-        task.add_done_callback(lambda _: self._ended(call))
+        call.context.server_task = self._calls[call] = task
+        task.add_done_callback(partial(self._ended, call))
 
-    def _ended(self, call: Call) -> None:
+    def _ended(self, call: Call, _: asyncio.Task[None]) -> None:
         del self._calls[call]
         if not self._calls:
             self._idle.set()
@@ -105,7 +105,7 @@ class MemoryServer:
 
     async def _handled(self, call: Call) -> Status:
         context: Any = call.context
-        handler = await self._find(_Details(call.method, tuple(call.metadata)))
+        handler = await self._find(_Details(call.method, context.invocation_metadata()))
         if handler is None:
             return _UNIMPLEMENTED
         context.deserialise = handler.request_deserializer or bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ class Weather:
         """Of one message; counts it."""
         self.messages += 1
         wire = self._wire
-        late_s = self._chance.expovariate(1.0) * wire.jitter_s if wire.jitter_s else 0.0
+        # Exponentially distributed with a mean of 1, as `expovariate` has it: the network is asked most of all.
+        late_s = -math.log(1.0 - self._chance.random()) * wire.jitter_s if wire.jitter_s else 0.0
         seconds = wire.latency_s + late_s + size_bytes / wire.bytes_per_s
         return seconds * self.slow[address] if address in self.slow else seconds

@@ -103,8 +103,8 @@ def _answer(
     for index, plan in enumerate(plans):
         if plan.class_ids is not None and 0 not in plan.class_ids:
             continue
+        height, width = plan.size_px(LINE_PX, width_px)
         for row, (x0, y0, *_) in enumerate(boxes):
-            height, width = plan.size_px(LINE_PX, width_px)
             to_image = (1.0, 0.0, x0, 0.0, 1.0, y0, 0.0, 0.0, 1.0) if plan.rule == "fit_longest" else None
             crops.append(CropFacts(row, index, height, width, to_image))
             pixels.append(crop_pixels(mark(row), height, width))

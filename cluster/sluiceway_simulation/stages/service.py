@@ -96,7 +96,7 @@ class StageService:
 
     def ready(self) -> bool:
         """Whether a worker can take work."""
-        return self.pool is not None and self.pool.statistics().ready_workers > 0
+        return self.pool is not None and self.pool.is_ready
 
     def status(self) -> Mapping[str, Any]:
         """Nobody asks."""

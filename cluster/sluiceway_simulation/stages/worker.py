@@ -218,6 +218,11 @@ class SimulatedPool(Pool):
         self._bench = bench
 
     @property
+    def is_ready(self) -> bool:
+        """Whether a worker can take work."""
+        return any(worker.state is WorkerState.READY for worker in self._scheduler.workers)
+
+    @property
     def leftovers(self) -> str:
         """What it still owes; empty if nothing."""
         owed = self._scheduler.unanswered

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
-from importlib.metadata import version
 
 from aiohttp import web
 from multidict import MultiDict
@@ -16,6 +15,7 @@ from sluiceway_runtime.http.port import Admitted, PublicPort
 from sluiceway_runtime.http.remembering import remembered
 from sluiceway_runtime.inference.http_routes import HEALTH_PATHS, OpenInference
 from sluiceway_runtime.recorder import Recorder
+from sluiceway_runtime.release import release
 from sluiceway_runtime.server.calls import Caller, current_request_id
 from sluiceway_runtime.server.security import Security
 from sluiceway_runtime.tracing import Tracer
@@ -121,10 +121,10 @@ class HttpPort(PublicPort):
 
     async def _openapi(self, _: web.Request) -> web.Response:
         # Open to all: it is the same for every server of this release.
-        return web.json_response(document(version("sluiceway")))
+        return web.json_response(document(release()))
 
     async def _docs(self, _: web.Request) -> web.Response:
-        return web.Response(text=page(version("sluiceway")), content_type="text/html", headers=PAGE_HEADERS)
+        return web.Response(text=page(release()), content_type="text/html", headers=PAGE_HEADERS)
 
     async def _healthz(self, _: web.Request) -> web.Response:
         if self.draining:

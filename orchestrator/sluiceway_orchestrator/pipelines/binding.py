@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -71,11 +71,14 @@ class Binder:
 
     @contextmanager
     def holding(self, binding: Binding) -> Iterator[None]:
-        """A source works with this: see `Versions.holding`."""
-        with ExitStack() as stack:
-            for name, group in binding.groups.items():
-                stack.enter_context(self._stages[name].versions.holding(group))
+        """A source works with this: see `Versions.hold`."""
+        for name, group in binding.groups.items():
+            self._stages[name].versions.hold(group)
+        try:
             yield
+        finally:
+            for name, group in binding.groups.items():
+                self._stages[name].versions.release(group)
 
     def _choose(self, pipeline: Pipeline) -> Sequence[Group[Any] | None]:
         return [self._stages[name].bind_now(partial(serves, pipeline, name)) for name in pipeline.stages]

@@ -81,12 +81,13 @@ class ReplicaSet(Generic[Description]):
     @property
     def ready(self) -> tuple[Replica[Description], ...]:
         """Those that take new sources."""
-        return tuple(replica for replica in self._replicas.values() if replica.ready and not replica.leaving)
+        # Lists, as each change of any replica asks for all of them.
+        return tuple([replica for replica in self._replicas.values() if replica.ready and not replica.leaving])
 
     @property
     def leaving(self) -> tuple[Replica[Description], ...]:
         """Those that the name does not stand for any more, and that are not done yet."""
-        return tuple(replica for replica in self._replicas.values() if replica.leaving)
+        return tuple([replica for replica in self._replicas.values() if replica.leaving])
 
     async def start(self) -> None:
         """Begin to resolve and to watch; does not wait for a replica."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 from sluiceway_orchestrator.stages.group import Group, Shares
@@ -56,11 +55,11 @@ class Versions(Generic[Description]):
             leaving: those that have left and are not closed yet.
         """
         self._taking = taking
-        for replica in taking:
-            for name, description in replica.versions.items():
-                if name not in self._groups:
-                    self._groups[name] = Group(name, self._wire.declared_group(description), description)
         self._members = _by_version(taking)
+        for name, members in self._members.items():
+            if name not in self._groups:
+                description = members[0].versions[name]
+                self._groups[name] = Group(name, self._wire.declared_group(description), description)
         former = _by_version(replica for replica in leaving if replica.ready)
         self._former = {name: found for name, found in former.items() if name not in self._members}
         if self._members:
@@ -78,6 +77,9 @@ class Versions(Generic[Description]):
         """
         if not self._members:
             return None
+        if len(self._members) == 1:
+            # As nearly always, and then it is the one, able or not.
+            return self._groups[next(iter(self._members))]
         names = [name for name in self._members if able(self._groups[name].description)] or list(self._members)
         if len(names) == 1:
             return self._groups[names[0]]
@@ -91,19 +93,18 @@ class Versions(Generic[Description]):
         }
         return self._groups[self._shares.choose(weights)]
 
-    @contextmanager
-    def holding(self, group: Group[Description]) -> Iterator[None]:
-        """A source is bound to a version; while it is, the last replicas of that version are kept for it if they leave.
+    def hold(self, group: Group[Description]) -> None:
+        """A source is bound to a version until `release`: so long its last replicas are kept for it if they leave.
 
         Those that end are gone all the same.
         """
         self._bound[group.name] += 1
-        try:
-            yield
-        finally:
-            self._bound[group.name] -= 1
-            if not self._bound[group.name]:
-                del self._bound[group.name]
+
+    def release(self, group: Group[Description]) -> None:
+        """A source is not bound to a version any more."""
+        self._bound[group.name] -= 1
+        if not self._bound[group.name]:
+            del self._bound[group.name]
 
     def needs(self, replica: Replica[Description]) -> bool:
         """Whether sources are bound to what only this replica, and others that have left, can answer."""

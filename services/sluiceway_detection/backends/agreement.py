@@ -85,8 +85,10 @@ def _boxes_of(output: Output, card: ModelCard) -> FloatArray:
     """A map, places, or rows with corners in pixels of the input."""
     if card.head.transformer is None:
         array = output[0] if isinstance(output, tuple) else output
+        if array.dtype == np.uint8:  # a map in bytes
+            return np.asarray(array / np.float32(255), np.float32)
         if not (card.end_to_end and card.head.task == "obb"):
-            return array
+            return np.asarray(array)
         rows, scale = array, np.ones(4)
     else:
         height, width = card.native_shape

@@ -39,12 +39,12 @@ Places = Output
 
 
 def batch_sizes(most: int) -> tuple[int, ...]:
-    """The sizes that graphs are made for: 1, 2, 4 and so on, and the largest itself."""
+    """The sizes that graphs are made for: 1, 4, 16 and so on, and the largest itself. Each costs a start some time."""
     sizes = []
     size = 1
     while size < most:
         sizes.append(size)
-        size *= 2
+        size *= 4
     return (*sizes, most)
 
 

@@ -3,6 +3,6 @@
 from sluiceway_detection.db.long_lines import divide_long_lines
 from sluiceway_detection.db.maps import joined_map
 from sluiceway_detection.db.probe import Probe
-from sluiceway_detection.db.regions import MapReading, select_map
+from sluiceway_detection.db.regions import Map, MapReading, select_map
 
-__all__ = ["MapReading", "Probe", "divide_long_lines", "joined_map", "select_map"]
+__all__ = ["Map", "MapReading", "Probe", "divide_long_lines", "joined_map", "select_map"]

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from sluiceway_detection.db.regions import Map
 from sluiceway_detection.inputs.parts import Parts
 
 __all__ = ["joined_map"]
@@ -20,15 +21,14 @@ __all__ = ["joined_map"]
 _FULL = 255
 
 
-def joined_map(
-    parts: Parts, outputs: Sequence[npt.NDArray[np.floating]], base: npt.NDArray[np.floating] | None = None
-) -> npt.NDArray[np.uint8]:
+def joined_map(parts: Parts, outputs: Sequence[Map], base: Map | None = None) -> npt.NDArray[np.uint8]:
     """The map of a scaled image.
 
     Args:
         parts: that were shown.
-        outputs: [1, h, w] from 0 to 1 of each, in order. What is no number counts as no text.
-        base: a map [h, w] of all of the image at another scale, from 0 to 1, which holds where no part decides.
+        outputs: [1, h, w] of each, in order: from 0 to 1, where what is no number counts as no text; or uint8 from 0
+            to 255.
+        base: likewise a map [h, w] of all of the image at another scale, which holds where no part decides.
 
     Returns:
         uint8 [1, H, W] from 0 to 255: a map of many inputs is large, and nothing is decided by less than a part in 255.
@@ -45,6 +45,8 @@ def joined_map(
     return map_[None]
 
 
-def _bytes(part: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
+def _bytes(part: Map) -> npt.NDArray[np.uint8]:
+    if part.dtype == np.uint8:
+        return np.asarray(part, np.uint8)
     # A conversion of OpenCV's saturates, and makes 0 of what is no number.
     return np.asarray(cv2.convertScaleAbs(np.asarray(part, np.float32), alpha=_FULL), np.uint8)

@@ -19,9 +19,11 @@ from sluiceway_detection.inputs.letterbox import Letterbox
 from sluiceway_detection.selection import Selection
 from sluiceway_detection.types import Detections, RotatedBox, Shape, clip_boxes, has_area
 
-__all__ = ["TEXT_CLASS", "MapReading", "select_map"]
+__all__ = ["TEXT_CLASS", "Map", "MapReading", "select_map"]
 
 FloatArray = npt.NDArray[np.float64]
+Map = npt.NDArray[np.floating] | npt.NDArray[np.uint8]
+"""How likely each pixel is text: from 0 to 1, or in bytes from 0 to 255."""
 
 # The only one that there is.
 TEXT_CLASS = 0
@@ -71,7 +73,7 @@ class _Boxes(NamedTuple):
 
 
 def select_map(
-    output: npt.NDArray[np.floating] | npt.NDArray[np.uint8],
+    output: Map,
     letterbox: Letterbox,
     selection: Selection,
     reading: MapReading,
@@ -90,11 +92,14 @@ def select_map(
     """
     # Whatever was found in the padding is nowhere in the image.
     map_ = letterbox.inside(output[0])
-    full = _FULL_BYTE if map_.dtype == np.uint8 else 1.0
-    if full == 1:
+    full, threshold = 1.0, reading.threshold
+    if map_.dtype == np.uint8:
+        # A whole number: with a fraction all of the map would be compared in float64.
+        full, threshold = _FULL_BYTE, int(reading.threshold * _FULL_BYTE)
+    else:
         map_ = np.asarray(map_, np.float32)
     wanted = selection.class_ids is None or TEXT_CLASS in selection.class_ids
-    boxes = _cores(map_, reading.threshold * full) if wanted else None
+    boxes = _cores(map_, threshold) if wanted else None
     if boxes is None:
         return _detections(_Boxes(*np.empty((5, 0))), np.empty(0), letterbox, selection.max_detections)
     confidences = _means(map_, boxes) / full

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Hashable, Sequence
-from importlib.metadata import version
 from typing import Any, NamedTuple, Protocol
 
 import grpc
@@ -17,6 +16,7 @@ from sluiceway_runtime.images.header import ImageHeader
 from sluiceway_runtime.images.limits import ImageLimits, check_image, check_size
 from sluiceway_runtime.pool import Pool, Priority, Work
 from sluiceway_runtime.recorder import current_call
+from sluiceway_runtime.release import release
 from sluiceway_runtime.server.calls import deadline_of, request_id_of
 from sluiceway_runtime.server.convert import error_to_proto, set_load
 
@@ -141,7 +141,7 @@ class DetectionServicer:
         """Say what is served; see the contract. Without the model while the server starts."""
         config, pool, facts, identity = self._config, self._stage.pool, self._stage.facts, self._stage.identity
         response = pb.DescribeResponse(
-            server_version=version("sluiceway"),
+            server_version=release(),
             default_options=pb.DetectOptions(
                 confidence=config.confidence,
                 iou=config.iou,

@@ -11,11 +11,9 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
-import numpy.typing as npt
 from sluiceway_runtime.images.scale import Scale
 
-from sluiceway_detection.db import MapReading, Probe, divide_long_lines, joined_map, select_map
+from sluiceway_detection.db import Map, MapReading, Probe, divide_long_lines, joined_map, select_map
 from sluiceway_detection.inputs.closer import Closer, closer_look
 from sluiceway_detection.inputs.letterbox import Letterbox
 from sluiceway_detection.inputs.parts import Parts, content_at
@@ -159,14 +157,14 @@ def _parts_at(closer: Closer, image: ImageBgr, inputs: Inputs, size: int | None,
     return Parts(image, content, inputs, size, area=area)
 
 
-def _maps(outputs: Sequence[Output]) -> list[npt.NDArray[np.floating]]:
+def _maps(outputs: Sequence[Output]) -> list[Map]:
     """Those of a DB model, which has one output alone."""
     return [output for output in outputs if not isinstance(output, tuple)]
 
 
 def _lines(
     image: ImageBgr,
-    output: npt.NDArray[np.floating] | npt.NDArray[np.uint8],
+    output: Map,
     letterbox: Letterbox,
     selection: Selection,
     reading: MapReading,

@@ -157,7 +157,7 @@ def rows_of_queries(output: Output, head: Head) -> FloatArray:
         else:
             scores = np.asarray(1 / (1 + np.exp(-np.clip(scores, -80, 80))), np.float32)
     else:
-        boxes, scores = output[:, :4], output[:, 4:].astype(np.float32)
+        boxes, scores = np.asarray(output[:, :4], np.float32), np.asarray(output[:, 4:], np.float32)
     best = np.nan_to_num(scores, nan=-1).argmax(axis=1)
     confidences = np.take_along_axis(scores, best[:, None], axis=1)
     return np.concatenate((boxes, confidences, best[:, None]), axis=1, dtype=np.float32)
@@ -165,7 +165,7 @@ def rows_of_queries(output: Output, head: Head) -> FloatArray:
 
 def _parted(output: Output) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating] | None]:
     """The places, and the prototypes of masks where there are some."""
-    return (output[0], output[1]) if isinstance(output, tuple) else (output, None)
+    return (output[0], output[1]) if isinstance(output, tuple) else (np.asarray(output), None)
 
 
 def _corners(boxes: FloatArray) -> FloatArray:

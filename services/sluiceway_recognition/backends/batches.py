@@ -44,20 +44,21 @@ def graph_sizes(settings: GraphSettings, widths: Sequence[int], height: int) -> 
 def compile_order(sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """The graphs in the order in which compiling them pays.
 
-    Full batches of words first, as they carry the load; then a single crop, which somebody waits for; then full batches
-    of wide lines, and the sizes between.
+    Full batches of words first, as they carry the load; then the smallest of them, which somebody waits for; then full
+    batches of wide lines, and the sizes between.
     """
     full: dict[int, int] = {}
     for batch, width in sizes:
         full[width] = max(batch, full.get(width, 0))
+    smallest = min(batch for batch, _ in sizes)
 
     def rank(size: tuple[int, int]) -> tuple[int, int]:
         batch, width = size
         common = width <= COMMON_WIDTH or width == min(full)
         if batch == full[width]:
             return (0 if common else 2), width
-        # The widest of the common widths stands for the rest, whose single crops take less time anyway.
-        return (1 if batch == 1 and common else 3), -width
+        # The widest of the common widths stands for the rest, whose crops take less time anyway.
+        return (1 if batch == smallest and common else 3), -width
 
     return sorted(sizes, key=rank)
 

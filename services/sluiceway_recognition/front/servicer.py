@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Hashable, Mapping, Sequence
 from functools import lru_cache
-from importlib.metadata import version
 from typing import Any, NamedTuple, Protocol
 
 import grpc
@@ -15,6 +14,7 @@ from sluiceway_runtime.deadline import Deadline
 from sluiceway_runtime.errors import SluicewayError, Unavailable
 from sluiceway_runtime.pool import Payload, PoolLimits, PoolLoad, PoolStatistics, Work
 from sluiceway_runtime.recorder import current_call
+from sluiceway_runtime.release import release
 from sluiceway_runtime.server.calls import deadline_of, request_id_of
 from sluiceway_runtime.server.convert import set_load
 
@@ -134,7 +134,7 @@ class RecognitionServicer:
         """Say what is served; see the contract. Without models while the server starts."""
         pool, config = self._stage.pool, self._config
         return pb.DescribeResponse(
-            server_version=version("sluiceway"),
+            server_version=release(),
             models=[convert.model_description(facts) for facts in self._stage.models.values()],
             workers=len(pool.statistics().workers) if pool is not None else 0,
             max_crops=config.max_crops,

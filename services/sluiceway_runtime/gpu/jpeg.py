@@ -99,6 +99,8 @@ class JpegDecoder:
         header = jpeg.header
         if rgb.shape != (3, header.height_px, header.width_px):
             return None
+        if jpeg.grey:  # whatever a decoder leaves in the other two
+            rgb = rgb[:1].expand_as(rgb)
         if header.orientation >= 5:
             rgb = rgb.transpose(1, 2)
         bgr = rgb.flip((0, *_MIRRORED.get(header.orientation, ()))).permute(1, 2, 0).contiguous()

@@ -12,7 +12,9 @@ from sluiceway_runtime.images.signatures import LONGEST, format_of
 
 __all__ = ["PlainJpeg", "plain_jpeg"]
 
-_BASELINE, _PROGRESSIVE = 0xC0, 0xC2
+# Progressive files are decoded by software, one after the other, in nvJPEG too; threads of the CPU do so beside each
+# other.
+_BASELINE = 0xC0
 _YCBCR = 1
 # Of brightness; that of the two colours is 1 x 1 then.
 _SAMPLING = frozenset({0x11, 0x12, 0x21, 0x22, 0x41})
@@ -24,14 +26,16 @@ class PlainJpeg(NamedTuple):
     Attributes:
         data: the file.
         header: of it.
+        grey: it has one channel.
     """
 
     data: bytes
     header: ImageHeader
+    grey: bool
 
 
 def plain_jpeg(data: bytes | memoryview, limits: ImageLimits) -> PlainJpeg | None:
-    """The file, if it is plain: baseline or progressive, 8 bits, grey or YCbCr with usual sampling, and complete.
+    """The file, if it is plain: baseline, 8 bits, grey or YCbCr with usual sampling, and complete.
 
     None as well for whatever `read_image` refuses: that says what is wrong.
     """
@@ -44,11 +48,11 @@ def plain_jpeg(data: bytes | memoryview, limits: ImageLimits) -> PlainJpeg | Non
         frame = read_frame(file)
     except SluicewayError:
         return None
-    return PlainJpeg(file, header) if _is_plain(frame) and not header.unended else None
+    return PlainJpeg(file, header, len(frame.channels) == 1) if _is_plain(frame) and not header.unended else None
 
 
 def _is_plain(frame: JpegFrame) -> bool:
-    if frame.bits != 8 or frame.marker not in (_BASELINE, _PROGRESSIVE):
+    if frame.bits != 8 or frame.marker != _BASELINE:
         return False
     if len(frame.channels) == 1:
         return frame.sampling == b"\x11"

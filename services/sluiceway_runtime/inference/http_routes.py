@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 from aiohttp import web
@@ -17,6 +16,7 @@ from sluiceway_runtime.inference.models import EXTENSIONS, NO_MODEL_CONTROL, Mod
 from sluiceway_runtime.inference.stage import InferenceStage, Inferred, Parameter
 from sluiceway_runtime.inference.tensors import ModelCard, Tensor
 from sluiceway_runtime.priority import Priority
+from sluiceway_runtime.release import release
 from sluiceway_runtime.server.calls import Caller
 
 __all__ = ["HEALTH_PATHS", "OpenInference"]
@@ -97,7 +97,7 @@ class OpenInference:
         return web.Response(body=answer, content_type="application/octet-stream", headers=headers)
 
     async def _server(self, _: web.Request) -> web.Response:
-        about = {"name": self._stage.name, "version": version("sluiceway"), "extensions": [*EXTENSIONS, _BINARY]}
+        about = {"name": self._stage.name, "version": release(), "extensions": [*EXTENSIONS, _BINARY]}
         return web.json_response(about)
 
     async def _live(self, _: web.Request) -> web.Response:

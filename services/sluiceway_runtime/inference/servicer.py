@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
-from importlib.metadata import version
 from typing import Any, NoReturn
 
 import grpc.aio
@@ -19,6 +18,7 @@ from sluiceway_runtime.inference.models import EXTENSIONS, NO_MODEL_CONTROL, NO_
 from sluiceway_runtime.inference.stage import InferenceStage, Inferred, Parameter
 from sluiceway_runtime.inference.tensors import ModelCard, Tensor
 from sluiceway_runtime.priority import Priority
+from sluiceway_runtime.release import release
 from sluiceway_runtime.server.calls import caller_of
 
 __all__ = ["SERVICE", "InferenceServicer", "add_inference"]
@@ -64,7 +64,7 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
 
     async def ServerMetadata(self, request: pb.ServerMetadataRequest, context: Context) -> pb.ServerMetadataResponse:
         """Say what the server is."""
-        return pb.ServerMetadataResponse(name=self._stage.name, version=version("sluiceway"), extensions=EXTENSIONS)
+        return pb.ServerMetadataResponse(name=self._stage.name, version=release(), extensions=EXTENSIONS)
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Context) -> pb.ModelMetadataResponse:
         """Say what a model takes and gives."""

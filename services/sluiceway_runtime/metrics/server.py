@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, GCCollector, Metric, PlatformCollector, ProcessCollector
@@ -15,6 +13,7 @@ from sluiceway_runtime.account import MemoryBudget
 from sluiceway_runtime.metrics.certificate import CertificateCollector
 from sluiceway_runtime.metrics.cgroup import CgroupCollector
 from sluiceway_runtime.metrics.instruments import Family, Histogram, Histograms, gauge
+from sluiceway_runtime.release import release
 
 __all__ = [
     "ACCOUNT_BYTES",
@@ -94,19 +93,13 @@ class ServerCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Read it once."""
-        yield gauge(BUILD, [((self._server, _release(), platform.python_version()), 1)])
+        yield gauge(BUILD, [((self._server, release(), platform.python_version()), 1)])
         yield gauge(READY, float(self._ready()))
         states, present = self._states()
         yield gauge(STATE, [((state,), float(state == present)) for state in states])
         yield gauge(ACCOUNT_BYTES, self._budget.used_bytes)
         yield gauge(ACCOUNT_LIMIT_BYTES, self._budget.total_bytes)
         yield gauge(ACCOUNT_WAITING, self._budget.waiting)
-
-
-@cache
-def _release() -> str:
-    """Looking it up reads files."""
-    return version("sluiceway")
 
 
 def show_process(registry: CollectorRegistry, certificate: Path | None) -> None:

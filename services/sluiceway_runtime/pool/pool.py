@@ -318,8 +318,8 @@ class Pool:
     def _tell_changes(self) -> None:
         if self._startup is not None and not self._startup.done() and self._scheduler.complete:
             self._startup.set_result(None)
-        if self.able != self._was_able:
-            self._was_able = self.able
+        if (able := self.able) != self._was_able:
+            self._was_able = able
             self.able_changed()
 
     # Hearing of workers

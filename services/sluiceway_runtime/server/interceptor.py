@@ -117,6 +117,7 @@ class _Call:
     def _close(self, _: asyncio.Task[Any]) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._task = None  # its context holds this call, and a circle is rubbish to look for
         self.end(self.code)
         if self.entry is not None:
             self.entry.close()

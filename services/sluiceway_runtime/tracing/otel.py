@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -31,6 +30,7 @@ from opentelemetry.trace import (
 
 from sluiceway.telemetry import make_exporter, make_resource
 from sluiceway_runtime.clock import monotonic
+from sluiceway_runtime.release import release
 from sluiceway_runtime.tracing.context import TraceContext, new_span_id
 from sluiceway_runtime.tracing.tracer import Attribute, Kind, Link
 
@@ -39,7 +39,7 @@ __all__ = ["OtelTracer"]
 _KINDS = {"server": SpanKind.SERVER, "client": SpanKind.CLIENT, "internal": SpanKind.INTERNAL}
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _UNSAMPLED = TraceFlags(TraceFlags.DEFAULT)
-_SCOPE = InstrumentationScope("sluiceway", version("sluiceway"))
+_SCOPE = InstrumentationScope("sluiceway", release())
 _FINE = Status(StatusCode.UNSET)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from sluiceway_runtime.account import MemoryBudget
@@ -13,6 +12,7 @@ from sluiceway_runtime.clock import monotonic
 from sluiceway_runtime.control_groups import PROC, SYS, control_groups, text_of
 from sluiceway_runtime.cores.facts import read_cpu_facts
 from sluiceway_runtime.pool import PoolStatistics
+from sluiceway_runtime.release import release
 from sluiceway_runtime.watch.durations import Durations
 from sluiceway_runtime.watch.sample import FrontSample, GpuSample, ServerSample
 
@@ -44,7 +44,7 @@ class Sampler:
         self._pool = pool
         self._calls = calls or Durations()
         self._gpus = gpus
-        self._version = version("sluiceway")
+        self._version = release()
         self._began_s = monotonic()
         # Where the figures are, found at the first sample: a server that nobody watches does not look for them.
         self._groups: tuple[Path, ...] | None = None

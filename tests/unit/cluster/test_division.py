@@ -34,10 +34,10 @@ def test_few_cores_are_shared(count: int) -> None:
     assert found.cores["detection"] == found.cores["recognition"] == tuple(range(count))
 
 
-@pytest.mark.parametrize(("count", "detection"), [(2, 1), (16, 15)])
-def test_recognition_on_a_gpu_needs_one_core(count: int, detection: int) -> None:
+@pytest.mark.parametrize(("count", "recognition"), [(2, 1), (8, 1), (15, 1), (16, 2), (64, 8)])
+def test_recognition_on_a_gpu_needs_a_core_and_one_of_every_eight(count: int, recognition: int) -> None:
     found = divide_two(range(count), SMALL, GPU)
-    assert (len(found.cores["detection"]), len(found.cores["recognition"])) == (detection, 1)
+    assert (len(found.cores["detection"]), len(found.cores["recognition"])) == (count - recognition, recognition)
 
 
 def test_detection_on_a_gpu_leaves_the_cores_to_recognition() -> None:

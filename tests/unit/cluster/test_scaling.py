@@ -161,19 +161,38 @@ def test_parts_are_neighbours_and_miss_none(count: int) -> None:
 
 @pytest.mark.parametrize(
     ("count", "gpus", "orchestrators"),
-    [(1, 1, 1), (7, 1, 1), (8, 1, 1), (16, 1, 2), (40, 1, 4), (256, 1, 4), (128, 8, 16), (64, 4, 8)],
+    [(1, 1, 1), (7, 1, 1), (8, 1, 2), (16, 1, 4), (40, 1, 4), (256, 1, 4), (128, 8, 32), (64, 4, 16)],
 )
 def test_orchestrators_follow_the_cores_where_gpus_compute(count: int, gpus: int, orchestrators: int) -> None:
-    assert automatic_orchestrators(count, gpus) == orchestrators
-    assert automatic_orchestrators(count, 0) == 1
+    assert automatic_orchestrators(count, [gpus, gpus]) == orchestrators
 
 
 @pytest.mark.parametrize(
-    ("count", "gpus", "stages", "fronts"),
-    [(128, 8, 2, 8), (64, 4, 2, 4), (16, 1, 2, 1), (16, 8, 2, 4), (2, 8, 2, 1), (16, 0, 1, 1), (16, 0, 0, 1)],
+    ("count", "devices", "orchestrators"),
+    [(16, [0, 1], 2), (15, [0, 1], 1), (31, [0, 0], 1), (32, [0, 0], 2), (2, [], 1)],
 )
-def test_each_gpu_has_a_front_as_far_as_there_are_cores(count: int, gpus: int, stages: int, fronts: int) -> None:
-    assert automatic_fronts(count, gpus, stages) == fronts
+def test_there_are_fewer_orchestrators_where_stages_compute_on_the_cores(
+    count: int, devices: list[int], orchestrators: int
+) -> None:
+    assert automatic_orchestrators(count, devices) == orchestrators
+
+
+@pytest.mark.parametrize(
+    ("count", "gpus", "fronts"),
+    [(64, 8, 16), (32, 4, 8), (8, 1, 2), (8, 8, 4), (1, 8, 1), (16, 0, 1), (7, 1, 1), (16, 2, 4), (12, 2, 2)],
+)
+def test_each_gpu_has_a_front_or_two_as_far_as_there_are_cores(count: int, gpus: int, fronts: int) -> None:
+    assert automatic_fronts(count, gpus) == fronts
+
+
+def test_a_stage_on_gpus_has_no_more_fronts_than_cores_where_another_computes_on_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    beside = found(monkeypatch, 2) | {"SLUICEWAY_DETECTION__DEVICE": "cpu"}
+    plan = plan_cluster(None, beside, free_ports=False)
+    names = [server.name for server in plan.servers if server.name.partition("-")[0] == "recognition"]
+    assert names == ["recognition"], "it has two of sixteen cores"
+    assert len(plan.addresses) == 2
 
 
 def test_replicas_have_a_gpu_each_and_no_gpu_stays_unused() -> None:
@@ -193,7 +212,7 @@ def found(monkeypatch: pytest.MonkeyPatch, count: int) -> dict[str, str]:
 
 def test_up_starts_several_orchestrators_beside_a_gpu_and_run_one(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = found(monkeypatch, 1)
-    assert len(plan_cluster(None, gpu, free_ports=False).addresses) == 2
+    assert len(plan_cluster(None, gpu, free_ports=False).addresses) == 4
     assert len(plan_cluster(None, gpu, free_ports=False, scale=["orchestrator=1"]).addresses) == 1
     assert len(plan_cluster(None, gpu, free_ports=True).addresses) == 1, "`run` has one address"
     assert len(plan_cluster(None, CPU, free_ports=False).addresses) == 1
@@ -213,7 +232,7 @@ def test_up_starts_a_front_for_each_of_four_gpus_with_cores_of_its_own(monkeypat
 def test_a_stage_that_is_told_its_gpu_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = found(monkeypatch, 4) | {"SLUICEWAY_RECOGNITION__DEVICE": "cuda:2"}
     plan = plan_cluster(None, gpu, free_ports=False)
-    assert [server.name for server in plan.servers if server.name.startswith("recognition")] == ["recognition"]
-    assert told(plan, "recognition", "device") == "cuda:2"
+    names = [server.name for server in plan.servers if server.name.startswith("recognition")]
+    assert [told(plan, name, "device") for name in names] == ["cuda:2"] * 2
     plan = plan_cluster(None, gpu, free_ports=False, scale=["detection=2"])
     assert [told(plan, name, "device") for name in ("detection", "detection-2")] == ["auto", "auto"]

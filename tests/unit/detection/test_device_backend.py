@@ -42,10 +42,10 @@ def blank(count: int) -> list[np.ndarray]:
     return [np.full((*SHAPES[0], 3), 10 * index, np.uint8) for index in range(1, count + 1)]
 
 
-def test_batch_sizes_double_up_to_the_largest() -> None:
+def test_batch_sizes_grow_fourfold_up_to_the_largest() -> None:
     from sluiceway_detection.backends.cuda import batch_sizes
 
-    assert [batch_sizes(most) for most in (1, 2, 6, 16)] == [(1,), (1, 2), (1, 2, 4, 6), (1, 2, 4, 8, 16)]
+    assert [batch_sizes(most) for most in (1, 2, 6, 16)] == [(1,), (1, 2), (1, 4, 6), (1, 4, 16)]
 
 
 @pytest.mark.parametrize("name", ["yolo11-pico", "yolo26-pico", "yolo26-pico-nms-free"])
@@ -95,7 +95,20 @@ def test_a_map_equals_that_of_onnx_runtime(tmp_path: Path, pixels: PixelScale | 
         found = detections_of(result.meta)
         assert len(found) == len(expected)
         np.testing.assert_allclose(found.boxes_xyxy_px, expected.boxes_xyxy_px, atol=0.5)
-        np.testing.assert_allclose(found.confidences, expected.confidences, atol=1e-3)
+        # Maps come back in bytes: half of one, where a region is so small that roundings do not even out.
+        np.testing.assert_allclose(found.confidences, expected.confidences, atol=2e-3)
+
+
+def test_a_map_comes_back_in_bytes_and_what_is_no_number_as_no_text(tmp_path: Path) -> None:
+    import torch
+    from db_graphs import dark_is_text
+    from sluiceway_detection.backends.places import PlacesNet
+
+    card = backend(dark_is_text(tmp_path / "dark.onnx"), shapes=((96, 96),)).card
+    values = torch.tensor([0.0, 0.3, 0.5, 1.0, float("nan"), float("inf"), -1.0, 2.0])
+    net = PlacesNet(lambda _: values[None, None, None], card=card, dtype=torch.float32)
+    (map_,) = net(torch.zeros(1, 1, 8, 3, dtype=torch.uint8))
+    assert (map_.dtype, map_.flatten().tolist()) == (torch.uint8, [0, 76, 128, 255, 0, 255, 0, 255])
 
 
 def test_images_go_into_the_cheapest_graph_that_has_room(tmp_path: Path) -> None:

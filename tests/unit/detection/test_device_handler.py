@@ -251,15 +251,19 @@ class DarkDevice(Device):
     card = ModelCard(("text",), 32, False, (96, 96), False, map_reading=MapReading(0.5, 1.4))
     inputs = Inputs((WIDE, TALL), enlarges=False)
 
+    def __init__(self, dtype: str) -> None:
+        super().__init__()
+        self.text = np.uint8(255) if dtype == "uint8" else np.float32(1)
+
     def start(self, images_bgr: Sequence[np.ndarray]) -> Callable[[], list[np.ndarray]]:
         assert len({image.shape for image in images_bgr}) == 1, "a batch has one shape"
         self.events.append(f"start {len(images_bgr)}")
-        return lambda: [(image.max(axis=2) < 125)[None].astype(np.float32) for image in images_bgr]
+        return lambda: [(image.max(axis=2) < 125)[None] * self.text for image in images_bgr]
 
 
-@pytest.fixture
-def dark() -> Iterator[tuple[DeviceHandler, DarkDevice]]:
-    device = DarkDevice()
+@pytest.fixture(params=["float32", "uint8"])
+def dark(request: pytest.FixtureRequest) -> Iterator[tuple[DeviceHandler, DarkDevice]]:
+    device = DarkDevice(request.param)
     made = build(WorkerSettings(weights="m.onnx").mapping())
     assert made.open(device, PLACEMENT).scales
     yield made, device

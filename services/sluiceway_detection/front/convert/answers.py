@@ -55,17 +55,16 @@ def add_answer(
             metadata={"limit": "max_crops", "max": str(MAX_CROPS)},
         )
     first_id, shapes = len(response.detections), dict(answer.shapes)
-    response.detections.extend(
-        pb.Detection(
+    for row, (box, class_id, confidence) in enumerate(answer.regions()):
+        # In place: a message that is put into another one is copied.
+        detection = response.detections.add(
             id=first_id + row,
-            geometry=_geometry(box, shapes.get(row)),
             class_id=class_id,
             class_name=classes[class_id] if class_id < len(classes) else f"class{class_id}",
             confidence=confidence,
             parent_id=parent_id,
         )
-        for row, (box, class_id, confidence) in enumerate(answer.regions())
-    )
+        _set_geometry(detection.geometry, box, shapes.get(row))
     if answer.keypoints:
         for row, detection in enumerate(response.detections[first_id:]):
             for x, y, confidence in answer.keypoints_of(row):
@@ -142,18 +141,16 @@ def _add_crop(message: crop_pb2.Crop, crop: CropFacts, plan: CropPlan, pixels: B
         message.rotation_degrees = 90
 
 
-def _geometry(box: tuple[float, float, float, float], shape: Shape | None) -> geometry_pb2.Geometry:
+def _set_geometry(message: geometry_pb2.Geometry, box: tuple[float, float, float, float], shape: Shape | None) -> None:
     if shape is None:
-        x0, y0, x1, y1 = box
-        return geometry_pb2.Geometry(box=geometry_pb2.Box(x0=x0, y0=y0, x1=x1, y1=y1))
-    if isinstance(shape, RotatedBox):
-        return geometry_pb2.Geometry(
-            rotated_box=geometry_pb2.RotatedBox(
-                center=geometry_pb2.Point(x=shape.center_xy_px[0], y=shape.center_xy_px[1]),
-                width=shape.width_px,
-                height=shape.height_px,
-                angle_degrees=(shape.angle_degrees + 180) % 360 - 180,
-            )
-        )
-    points = [geometry_pb2.Point(x=x, y=y) for x, y in shape.points_xy_px]
-    return geometry_pb2.Geometry(polygon=geometry_pb2.Polygon(points=points))
+        upright = message.box
+        upright.x0, upright.y0, upright.x1, upright.y1 = box
+    elif isinstance(shape, RotatedBox):
+        rotated = message.rotated_box
+        rotated.center.x, rotated.center.y = shape.center_xy_px
+        rotated.width, rotated.height = shape.width_px, shape.height_px
+        rotated.angle_degrees = (shape.angle_degrees + 180) % 360 - 180
+    else:
+        message.polygon.SetInParent()
+        for x, y in shape.points_xy_px:
+            message.polygon.points.add(x=x, y=y)

@@ -84,7 +84,7 @@ def queue_items_for(configured: int | Literal["auto"], capacity: int) -> int:
     """How many items may wait.
 
     A replica that refuses what orchestrators send because they think that it has room for it gets nothing for a while,
-    and stands still: on a GPU two of them had 3,000 crops a second read, and 20,000 when none was refused.
+    and stands still: see docs/adr/0038.
 
     Args:
         configured: what the operator says.

@@ -104,7 +104,7 @@ class Scheduler:
     @property
     def able(self) -> bool:
         """Whether a worker takes work, on a machine that is not taken to be ill."""
-        return not self._machine.ill and bool(self._workforce.ready)
+        return not self._machine.ill and self._workforce.has_ready
 
     @property
     def queued(self) -> int:
@@ -175,10 +175,14 @@ class Scheduler:
     def _decide(self, event: Event, now: float) -> None:
         if due := self._ledger.due(now):
             self._expire(due, now)
-        match event:
+        match event:  # what happens most is tried first
+            case events.BatchDone():
+                self._done(event, now)
             case events.ItemsArrived(items):
                 self._arrived(items, now)
                 return
+            case events.Tick():
+                pass
             case events.CancelRequested(item_ids):
                 self._close(self._ledger.found(item_ids), "cancelled")
                 return
@@ -190,8 +194,6 @@ class Scheduler:
                     self._admission.open()
             case events.SetupFailed(worker, message):
                 self._out += self._workforce.setup_failed(self.workers[worker], message)
-            case events.BatchDone():
-                self._done(event, now)
             case events.BatchRaised(worker, batch_id, message):
                 self._raised(self.workers[worker], batch_id, message, now)
             case events.BatchLost(worker, batch_id, error):
@@ -209,8 +211,6 @@ class Scheduler:
                 self._admission.close()
                 self._fail(self._ledger.all(), Unavailable("the server is stopping"))
                 self._out += self._workforce.close(now)
-            case events.Tick():
-                pass
         self._out += self._workforce.watch(now)
         self._dispatch(now)
 

@@ -40,6 +40,14 @@ class Workforce:
         return [worker for worker in self.workers if worker.state is WorkerState.READY]
 
     @property
+    def has_ready(self) -> bool:
+        """Whether a worker takes work. A loop, as each call asks for it several times."""
+        for worker in self.workers:  # noqa: SIM110
+            if worker.state is WorkerState.READY:
+                return True
+        return False
+
+    @property
     def witnesses(self) -> list[Worker]:
         """Of those, who has computed something since its last end."""
         return [worker for worker in self.ready if worker.witness]

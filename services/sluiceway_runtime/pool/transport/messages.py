@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pickle import PickleBuffer
-from typing import Any
+from typing import Any, NamedTuple
 
 from sluiceway_runtime.cores.placement import Placement
 from sluiceway_runtime.errors import SluicewayError
@@ -97,8 +97,7 @@ class StartFailed:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """Worker to front: the batch was computed; None stands for an item that was recalled before."""
 
     batch_id: int

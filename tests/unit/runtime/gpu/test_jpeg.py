@@ -46,7 +46,7 @@ def decoder() -> Any:
     return JpegDecoder("cpu", threads=2)
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"mode": "L"}, {"subsampling": 0}, {"subsampling": 1}])
+@pytest.mark.parametrize("options", [{}, {"mode": "L"}, {"subsampling": 0}, {"subsampling": 1}])
 def test_pixels_are_those_of_the_cpus_decoder(decoder: Any, options: dict[str, Any]) -> None:
     jpeg = plain(**options)
     (found,) = decoder.decode([jpeg])
@@ -118,6 +118,23 @@ def test_a_picture_of_another_size_than_its_header_is_left_to_the_cpu(decoder: A
     wrong = good._replace(data=plain((64, 90)).data)
     first, second, third = decoder.decode([good, wrong, good])
     assert (first is None, second is None, third is None) == (False, True, False)
+
+
+def test_a_grey_picture_is_its_first_channel(decoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sluiceway_runtime.gpu import jpeg as module
+
+    decode = module.decode_jpeg
+
+    def first_alone(files: Any, **options: Any) -> Any:
+        decoded = decode(files, **options)
+        for each in decoded:
+            each[1:] = 7
+        return decoded
+
+    monkeypatch.setattr(module, "decode_jpeg", first_alone)
+    jpeg = plain(mode="L", orientation=6)
+    (found,) = decoder.decode([jpeg])
+    assert np.abs(found.astype(int) - decode_image(jpeg.data, LIMITS)).mean() < 1
 
 
 def test_a_decoder_that_is_wrong_is_noticed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,10 +32,8 @@ def changed(data: bytes, offset: int, value: int) -> bytes:
         ("RGB", {"subsampling": 0}),
         ("RGB", {"subsampling": 1}),
         ("RGB", {"subsampling": 2}),
-        ("RGB", {"progressive": True}),
         ("RGB", {"restart_marker_blocks": 2}),
         ("L", {}),
-        ("L", {"progressive": True}),
     ],
 )
 def test_ordinary_files_are_plain(mode: str, options: dict[str, Any]) -> None:
@@ -43,6 +41,12 @@ def test_ordinary_files_are_plain(mode: str, options: dict[str, Any]) -> None:
     plain = plain_jpeg(memoryview(data), LIMITS)
     assert plain is not None
     assert (plain.data, plain.header.width_px, plain.header.height_px) == (data, 80, 48)
+    assert plain.grey == (mode == "L")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_progressive_files_are_left_to_threads(mode: str) -> None:
+    assert plain_jpeg(jpeg(mode, progressive=True), LIMITS) is None
 
 
 def test_the_orientation_is_told() -> None:
