@@ -5,7 +5,8 @@
     python -m benchmarks.accuracy --report         docs/accuracy.md anew, out of the figures of the last run
 
 Each peer has an environment of its own in .venv-peers/, made at the first run. Readings are kept in build/accuracy,
-and a reader reads again only what changed: its picture, its version, or for ours the code. Exits 1 if a bar is missed.
+and a reader reads again only what changed: its picture, its version, or for ours the code. CPU times are of
+one machine: on another one, the pictures whose times count are read again. Exits 1 if a bar is missed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import platform
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from benchmarks.accuracy import bars, report
 from benchmarks.accuracy.contestants import CONTESTANTS, EARLIER, Settings, code_digest
 from benchmarks.accuracy.drawing.catalogue import CLASSES, draw
 from benchmarks.accuracy.picture import Stored
-from benchmarks.accuracy.readings import kept, read_all, record, recorded
+from benchmarks.accuracy.readings import kept, machine, read_all, record, recorded
 from benchmarks.accuracy.scoring import score_class, word_boxes
 from benchmarks.accuracy.sources import fonts, real_pictures
 
@@ -72,7 +72,7 @@ def score(pictures: dict[str, list[Stored]], names: Sequence[str]) -> dict[str, 
             classes[kind]["boxes"] = asdict(boxes)
         print(f"scored {kind}", flush=True)
     digest = hashlib.sha256("".join(one.digest for found in pictures.values() for one in found).encode()).hexdigest()
-    made: dict[str, Any] = {"pictures_sha256": digest, "machine": _machine(), "version": _version(), "classes": classes}
+    made: dict[str, Any] = {"pictures_sha256": digest, "machine": machine(), "version": _version(), "classes": classes}
     judged = bars.judge(made)
     made["ratios"] = bars.ratios(made)
     made["bars"] = [asdict(bar) | {"passed": bar.passed} for bar in judged]
@@ -83,17 +83,6 @@ def score(pictures: dict[str, list[Stored]], names: Sequence[str]) -> dict[str, 
 def _version() -> str:
     found = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return found.stdout.strip()
-
-
-def _machine() -> str:
-    model = next(
-        (line.partition(":")[2].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")), ""
-    )
-    return model or platform.machine()
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
 def main() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import statistics
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import NamedTuple
 from benchmarks.accuracy.contestants import CONTESTANTS, Reader, Settings
 from benchmarks.accuracy.picture import Stored
 
-__all__ = ["Reading", "kept", "mean_cpu_s", "read_all", "record", "recorded"]
+__all__ = ["Reading", "kept", "machine", "mean_cpu_s", "read_all", "record", "recorded"]
 
 # Of each class, so many pictures are read once more for their CPU time: at first sight of a shape engines also compile.
 TIMED = 2
@@ -30,7 +31,7 @@ class Reading:
         words: (text, box) where it was asked for.
         notices: what it gave up, by reason.
         error: why it failed.
-        cpu_s: at second sight; None where it was looked at once.
+        cpu_s: at second sight, on this machine; None where it was looked at once, or elsewhere.
     """
 
     lines: tuple[str, ...] = ()
@@ -43,7 +44,7 @@ class Reading:
 def read_all(
     name: str, pictures: Mapping[str, Sequence[Stored]], settings: Settings, work: Path, jobs: int = 1
 ) -> None:
-    """Let one contestant read whatever it has not read yet.
+    """Let one contestant read whatever it has not read yet, or not here as far as its CPU time is wanted.
 
     Args:
         name: of the contestant.
@@ -59,11 +60,10 @@ def read_all(
     fingerprint = contestant.fingerprint(settings)
     folder = work / "readings" / name
     tasks = [
-        _Task(kind, number, stored, timed=place < TIMED)
+        _Task(kind, number, stored, timed=number < TIMED)
         for kind, found in pictures.items()
-        for place, (number, stored) in enumerate(
-            item for item in enumerate(found) if not _current(_file(folder, kind, item[0]), item[1], fingerprint)
-        )
+        for number, stored in enumerate(found)
+        if not _current(_file(folder, kind, number), stored, fingerprint, timed=number < TIMED)
     ]
     if not tasks:
         return
@@ -81,7 +81,7 @@ def read_all(
                 answer = reader.read(task.stored.path)
                 first = answer.pop("cpu_s")
                 again = reader.read(task.stored.path, again=True)["cpu_s"] if task.timed else None
-                record = {"digest": task.stored.digest, "fingerprint": fingerprint}
+                record = {"digest": task.stored.digest, "fingerprint": fingerprint, "machine": machine()}
                 record |= {"first_cpu_s": first, "cpu_s": again}
                 text = json.dumps(record | answer, ensure_ascii=False)
                 _file(folder, task.kind, task.number).write_text(text + "\n", encoding="utf-8")
@@ -125,8 +125,17 @@ def kept(name: str, kind: str, pictures: Sequence[Stored], work: Path) -> list[R
             return None
         words = tuple((text, (box[0], box[1], box[2], box[3])) for text, box in record.get("words", ()))
         lines, notices = tuple(record.get("lines", ())), tuple(record.get("notices", ()))
-        found.append(Reading(lines, words, notices, record.get("error"), record["cpu_s"]))
+        cpu_s = record["cpu_s"] if record.get("machine") == machine() else None
+        found.append(Reading(lines, words, notices, record.get("error"), cpu_s))
     return found
+
+
+def machine() -> str:
+    """On which CPU times are measured: they can be compared with those of the same machine alone."""
+    info = Path("/proc/cpuinfo")
+    told = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    model = next((line.partition(":")[2].strip() for line in told if line.startswith("model name")), "")
+    return f"{model or platform.machine()}, {os.cpu_count()} cores"
 
 
 def record(name: str, kinds: Sequence[str], pictures: Mapping[str, Sequence[Stored]], work: Path, path: Path) -> None:
@@ -159,8 +168,9 @@ def _file(folder: Path, kind: str, number: int) -> Path:
     return folder / f"{kind}-{number:03}.json"
 
 
-def _current(path: Path, stored: Stored, fingerprint: str) -> bool:
+def _current(path: Path, stored: Stored, fingerprint: str, *, timed: bool) -> bool:
     if not path.exists():
         return False
     record = json.loads(path.read_text(encoding="utf-8"))
-    return bool(record["digest"] == stored.digest and record["fingerprint"] == fingerprint)
+    same = record["digest"] == stored.digest and record["fingerprint"] == fingerprint
+    return bool(same and (not timed or (record.get("machine") == machine() and record["cpu_s"] is not None)))

@@ -25,6 +25,9 @@ SPACED_PX = 256
 _LEAST_SPACES, _LEAST_LETTERS = 2, 4
 # Of the usual space of the line: white from which it is one, and from which one divides what could be a word.
 _SPACE, _SPACE_IN_WORD = 0.8, 1.0
+# Of the usual white, at spaces that were read or between letters: a letter with less on one side, and a space on the
+# other, was seen beside its place.
+_IN_PLACE = 0.5
 # Of the usual white between letters: letters that are set wide are no words.
 _WIDE, _WIDE_PX = 1.6, 2.0
 # Of the greatest contrast within a column: below it there is no ink. And of the height: rows at the edges, into which
@@ -68,22 +71,42 @@ def _spaced(crop: NDArray[np.uint8], answer: TextAnswer) -> TextAnswer:
     if np.count_nonzero(apart) < _LEAST_SPACES or np.count_nonzero(~apart) < _LEAST_LETTERS:
         return answer
     space = float(np.median(white[apart]))
-    least = max(_SPACE * space, _WIDE * float(np.median(white[~apart])) + _WIDE_PX)
+    if not space:
+        # Half of the spaces that were read have no white: the line does not show how wide they are.
+        return answer
+    between = float(np.median(white[~apart]))
+    least = max(_SPACE * space, _WIDE * between + _WIDE_PX)
+    beside = np.pad(white >= _IN_PLACE * np.where(apart, space, between), 1, constant_values=True)
+    in_place = beside[:-2] & beside[2:]
     missing = {
         at
         for pair in np.flatnonzero(~apart & (white >= least)).tolist()
-        if _may_be_apart(characters[(at := places[pair + 1]) - 1], characters[at], float(white[pair]) / space)
+        if _may_be_apart(
+            characters[(at := places[pair + 1]) - 1],
+            characters[at],
+            float(white[pair]) / space,
+            in_place=bool(in_place[pair]),
+        )
     }
     return _with_spaces_before(missing, answer) if missing else answer
 
 
-def _may_be_apart(before: str, after: str, spaces: float) -> bool:
-    """Whether there may be a space between two characters, with white of so many usual spaces between them."""
+def _may_be_apart(before: str, after: str, spaces: float, *, in_place: bool) -> bool:
+    """Whether there may be a space between two characters, with white of so many usual spaces between them.
+
+    Args:
+        before: that is left of it.
+        after: and right.
+        spaces: how wide the white is.
+        in_place: whether there is white on the other sides of both as well.
+    """
     if max(before, after) >= _FIRST_OTHER or before in _OPENING or after in _CLOSING:
         return False
     # Within a word a faint letter may look like white, and around a 1 there is more white than around others.
-    doubtful = (before.isalpha() and after.islower()) or "1" in (before, after)
-    return spaces >= _SPACE_IN_WORD or not doubtful
+    word = before.isalpha() and after.islower()
+    if (word or "1" in (before, after)) and spaces < _SPACE_IN_WORD:
+        return False
+    return in_place or not word
 
 
 def _with_spaces_before(places: set[int], answer: TextAnswer) -> TextAnswer:

@@ -21,6 +21,7 @@ from sluiceway_recognition.inputs.buckets import bucket_of
 from sluiceway_recognition.plan import ModelPlan
 from sluiceway_recognition.text import characters
 from sluiceway_recognition.text.ctc import Convention
+from sluiceway_recognition.text.doubles import with_doubles
 from sluiceway_recognition.text.long_lines import divided, joined
 from sluiceway_recognition.text.spaces import SPACED_PX, with_spaces
 from sluiceway_recognition.text.upright import CLASSIFIER_HEIGHT, CLASSIFIER_NORMALISATION, CLASSIFIER_WIDTH, Upright
@@ -142,7 +143,7 @@ class ModelRecognizer:
         def answers() -> list[Answer | ModelFailed]:
             found = wait() if upright is None else upright.settle(crops, wait(), turned)
             if lines:
-                found = with_spaces(crops, found)
+                found = with_spaces(crops, with_doubles(crops, found))
             return with_words(crops, found, words) if asked else found
 
         return answers

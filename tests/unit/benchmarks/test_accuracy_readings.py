@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.accuracy import __main__ as program
-from benchmarks.accuracy import contestants, report
+from benchmarks.accuracy import contestants, readings, report
 from benchmarks.accuracy.contestants import CONTESTANTS, Contestant, Settings, code_digest
 from benchmarks.accuracy.picture import Stored
 from benchmarks.accuracy.readings import kept, read_all, record, recorded
@@ -75,6 +75,23 @@ def test_what_was_read_is_not_read_again(pictures: dict[str, list[Stored]], aske
     assert found[3].error == "ValueError: no picture"
     read(pictures, tmp_path)
     assert len(asked.read_text().split()) == 6
+
+
+def test_what_was_timed_on_another_machine_is_timed_again(
+    pictures: dict[str, list[Stored]], asked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read(pictures, tmp_path)
+    monkeypatch.setattr(readings, "machine", lambda: "another one, 400 cores")
+    found = kept("reader", "signs", pictures["signs"], tmp_path)
+    assert found is not None
+    assert [item.lines for item in found] == [("read a",), ("read b",), ("read c",), ()]
+    assert [item.cpu_s for item in found] == [None] * 4
+    asked.write_text("")
+    read(pictures, tmp_path)
+    assert asked.read_text().split() == ["a", "a", "b", "b"]
+    found = kept("reader", "signs", pictures["signs"], tmp_path)
+    assert found is not None
+    assert [item.cpu_s for item in found] == [0.25, 0.25, None, None]
 
 
 def test_each_reading_is_kept_as_it_comes(pictures: dict[str, list[Stored]], asked: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from ppocr_reference import Reference, reference_of
 from rendered_lines import render
+from sluiceway_recognition.worker import recognizer
 from sluiceway_runtime import weights
 
 WORDS = (
@@ -26,6 +27,13 @@ WORDS = (
     "1,299.00",
 )
 WORDS += ("Straße", "naïve", "#7", "OK?", "50%", "A/B")
+
+
+@pytest.fixture
+def network_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without what is put into texts by what their crops show."""
+    for put_in in ("with_doubles", "with_spaces"):
+        monkeypatch.setattr(recognizer, put_in, lambda _, answers: answers)
 
 
 @pytest.fixture(scope="session")

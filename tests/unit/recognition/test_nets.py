@@ -12,14 +12,13 @@ from rendered_lines import rendered_lines
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_recognition.front.resolve import plan_models
 from sluiceway_recognition.types import CropTask, PixelFormat, TextAnswer
-from sluiceway_recognition.worker import recognizer
 from sluiceway_recognition.worker.handler import RecognitionHandler, create, worker_config
 from sluiceway_runtime import weights
 from sluiceway_runtime.errors import StartupError
 from sluiceway_runtime.images.limits import ImageLimits
 from sluiceway_runtime.pool import Payload, Placement
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("network_alone")]
 MODELS = ("ppocrv6-tiny", "ppocrv5-mobile", "ppocrv6-small")
 
 
@@ -47,12 +46,6 @@ def test_probabilities_are_those_of_onnx_runtime(model: str, reference, lines, p
             found = net(torch.from_numpy(padded)).softmax(-1).numpy()
         assert found.shape == expected.shape
         assert np.abs(found - expected).max() < 1e-4
-
-
-@pytest.fixture(autouse=True)
-def _as_the_network_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the spaces that are put in by what the crop shows."""
-    monkeypatch.setattr(recognizer, "with_spaces", lambda _, answers: answers)
 
 
 @pytest.fixture(scope="module")

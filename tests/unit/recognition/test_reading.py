@@ -8,6 +8,7 @@ from difflib import SequenceMatcher
 
 import numpy as np
 import pytest
+from rendered_lines import render
 from sluiceway_recognition.config import RecognitionConfig
 from sluiceway_recognition.front.resolve import plan_models
 from sluiceway_recognition.types import CropTask, PixelFormat, TextAnswer
@@ -54,10 +55,9 @@ def read(handler: RecognitionHandler, crops: list[np.ndarray], model: str) -> li
     return answers
 
 
+@pytest.mark.usefixtures("network_alone")
 @pytest.mark.parametrize("model", MODELS)
-def test_strings_are_those_of_onnx_runtime(model: str, handlers, reference, lines, page_words, monkeypatch) -> None:
-    # The network's own, without the spaces that are put in by what the crop shows.
-    monkeypatch.setattr(recognizer, "with_spaces", lambda _, answers: answers)
+def test_strings_are_those_of_onnx_runtime(model: str, handlers, reference, lines, page_words) -> None:
     crops = [crop for _, crop in lines] + page_words
     answers = read(handlers(model), crops, model)
     for crop, answer in zip(crops, answers, strict=True):
@@ -74,6 +74,20 @@ def test_rendered_lines_are_read(model: str, handlers, lines) -> None:
         SequenceMatcher(None, text, answer.text).ratio() for (text, _), answer in zip(plain, answers, strict=True)
     ]
     assert np.mean(likeness) > 0.9
+
+
+def test_a_letter_seen_as_long_as_two_is_read_as_two(handlers, monkeypatch) -> None:
+    model, seen = "ppocrv6-tiny", []
+    doubles = recognizer.with_doubles
+
+    def looked_at(crops, answers):
+        seen.extend(answers)
+        return doubles(crops, answers)
+
+    monkeypatch.setattr(recognizer, "with_doubles", looked_at)
+    (answer,) = read(handlers(model), [render("sluice gate river water", 30, 0, 255)], model)
+    assert seen[0].text == answer.text
+    assert len(seen[0].spans) == len(seen[0].text)
 
 
 def test_a_string_never_depends_on_its_batch_mates(handlers, lines, page_words) -> None:

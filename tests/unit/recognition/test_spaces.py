@@ -84,6 +84,34 @@ def test_what_cannot_be_looked_at_stays() -> None:
     assert with_spaces([crop, crop, np.full_like(crop, 200)], list(answers)) == answers
 
 
+@pytest.mark.parametrize(("letter", "columns"), [(7, SPACE + 4), (6, -LETTER - GAP)])
+def test_a_letter_that_was_seen_beside_its_place_divides_no_word(letter: int, columns: int) -> None:
+    """The last one of "still" right of the space behind it; the one before left of the white before it."""
+    crop, spans = line(["has", "still", "yellow", "doors"], gap=8 if columns < 0 else GAP)
+    if columns < 0:
+        # As wide as a space, where a letter is thin.
+        crop[:, int(spans[letter][0]) : int(spans[letter][1])] = 240
+    begin, end = spans[letter]
+    spans[letter] = (begin + columns, end + columns)
+    answer = read("has still yellow doors", spans)
+    assert with_spaces([crop], [answer]) == [answer]
+
+
+def test_numbers_are_parted_though_their_digits_touch() -> None:
+    crop, spans = line(["one", "two", "32181", "64105"])
+    crop[20:30, int(spans[-5][0]) : int(spans[-4][1])] = 30
+    (found,) = with_spaces([crop], [read("one two 3218164105", spans)])
+    assert isinstance(found, TextAnswer)
+    assert found.text == "one two 32181 64105"
+
+
+def test_spaces_without_white_show_no_width() -> None:
+    crop, spans = line(["threes", "fours", "fives", "sixes"], space=0, wide=SPACE)
+    assert crop.shape[1] >= SPACED_PX
+    answer = read("threes fours fivessixes", spans)
+    assert with_spaces([crop], [answer]) == [answer]
+
+
 def test_a_narrow_line_stays_as_it_is_whatever_stands_beside_it() -> None:
     """Alone it is not looked at, for it has hardly three words: so neither beside others."""
     narrow, spans = line(["aa", "bb", "cc", "dd"], space=12, gap=2)
