@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from benchmarks.peers.hosting import REFUSED, Running
@@ -25,6 +27,8 @@ STEP_FROM, STEP_TO = 0.5, 3.0
 WINDOW_IMAGES = 100
 LONGEST_STEP_S = 30.0
 REACHED = 0.95
+# Of a core: processes that take less are not told of.
+LEAST_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,18 @@ class Pace:
 
 @dataclass(frozen=True)
 class Closed:
-    """Callers that wait for each answer."""
+    """Callers that wait for each answer.
+
+    Attributes:
+        full: shares of a core that processes took, those of a twentieth and more: who is at 1 is what is full.
+    """
 
     callers: int
     answered_per_s: float
     failed: int
     p50_ms: float
     p99_ms: float
+    full: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -119,10 +128,15 @@ def _silent(_what: str, _seconds: float, _load: Load) -> None:
 
 async def _closed(running: Running, callers: int, images: int, seconds: float) -> Closed:
     window = Window(seconds / 4, seconds)
+    before, begun_s = running.cpu_s_by_process(), time.monotonic()
     load = await run_closed(running.send, callers, images, window, timeout_s=60, watch=_silent)
     found = window.summary(load, None, by_end=True)
     p50_ms, p99_ms = _ms(found.latencies, 50), _ms(found.latencies, 99)
-    return Closed(callers, found.answered_per_s.value, found.requests - len(found.latencies), p50_ms, p99_ms)
+    took_s = time.monotonic() - begun_s
+    shares = {name: (cpu_s - before.get(name, 0.0)) / took_s for name, cpu_s in running.cpu_s_by_process().items()}
+    full = {name: round(share, 2) for name, share in sorted(shares.items(), key=itemgetter(1)) if share >= LEAST_SHARE}
+    failed = found.requests - len(found.latencies)
+    return Closed(callers, found.answered_per_s.value, failed, p50_ms, p99_ms, full)
 
 
 async def _open(running: Running, factor: float, capacity_per_s: float, images: int, seconds: float) -> Open:

@@ -55,11 +55,21 @@ class Running:
 
     def cpu_s(self) -> float:
         """CPU time of all its processes and of this one so far."""
-        total = sum(psutil.Process().cpu_times()[:2])
+        return sum(self.cpu_s_by_process().values())
+
+    def cpu_s_by_process(self) -> dict[str, float]:
+        """The same, of each by what it runs and its number; this one is `clients`."""
+        found = {"clients": sum(psutil.Process().cpu_times()[:2])}
         for process in {process for pid in self.pids for process in _family(pid)}:
             with suppress(psutil.NoSuchProcess):
-                total += sum(process.cpu_times()[:2])
-        return total
+                found[f"{_runs(process)} {process.pid}"] = sum(process.cpu_times()[:2])
+        return found
+
+
+def _runs(process: psutil.Process) -> str:
+    """The module that it is started with, or the name of its program."""
+    words = process.cmdline()
+    return words[words.index("-m") + 1] if "-m" in words[:-1] else process.name()
 
 
 @asynccontextmanager

@@ -65,10 +65,19 @@ def line(stint: Mapping[str, Any]) -> str:
     )
 
 
+def full(stint: Mapping[str, Any]) -> str:
+    """The processes that were fullest at its best, in a line; empty for stints that did not watch them."""
+    best = max(stint["closed"], key=lambda part: part["answered_per_s"])
+    fullest = sorted(best.get("full", {}).items(), key=lambda item: -item[1])[:6]
+    return ", ".join(f"{name} {share:.0%}" for name, share in fullest)
+
+
 def show(found: Mapping[str, Any]) -> None:
     """All of it on a terminal."""
     for stint in found["stints"]:
         print(line(stint))
+        if who := full(stint):
+            print(f"    of a core: {who}")
         for part in stint["open"]:
             others = {kind: count for kind, count in part["outcomes"].items() if kind != "ok"}
             print(

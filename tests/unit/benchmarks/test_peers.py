@@ -16,8 +16,9 @@ from benchmarks.peers import wires
 from benchmarks.peers.contestants import CONTESTANTS
 from benchmarks.peers.course import step_figures, windows_of
 from benchmarks.peers.figures import Figures, equal_share
+from benchmarks.peers.hosting import Running
 from benchmarks.peers.pictures import draw
-from benchmarks.peers.report import rows, summary
+from benchmarks.peers.report import full, rows, summary
 from benchmarks.peers.run import Plan, own_pace, pace_of, plans_of
 from benchmarks.peers.serving.settings import take_core
 from benchmarks.support import environments
@@ -245,3 +246,17 @@ def test_results_go_into_a_folder_that_a_fresh_clone_has_not(path: Path) -> None
     text = path.read_text(encoding="utf-8")
     # `judge` makes it.
     assert "--json" not in text or ".parent.mkdir(" in text or "return judge(ratios, BARS, arguments.json)" in text
+
+
+def test_who_is_full_is_told_by_what_it_runs() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "timeit", "-n", "1", "-r", "1", "input()"], stdin=subprocess.PIPE
+    ) as peer:
+        spent = Running(send=None, texts=[], pids=[peer.pid]).cpu_s_by_process()  # type: ignore[arg-type]
+        peer.communicate(b"\n")
+    assert spent.keys() == {"clients", f"timeit {peer.pid}"}
+    assert spent["clients"] > 0
+    watched = stint("sluiceway", 10.0)
+    assert full(watched) == "", "figures of before"
+    watched["closed"][1]["full"] = {"sluiceway_detection 7": 0.31, "clients": 0.98}
+    assert full(watched) == "clients 98%, sluiceway_detection 7 31%"
