@@ -36,7 +36,7 @@ READERS = {
         Profile(Curve(((1, 0.5), (128, 7.0)))),
         credits=3,
         overlap=3,
-        limits=PoolLimits(max_batch=128),
+        limits=PoolLimits(max_batch=128, mixes=True),
         backend="torch",
         on_device=True,
     ),

@@ -266,8 +266,10 @@ class FairQueue:
 
     def _take(self, group: Hashable, batch: list[Item], max_items: int, limit: float) -> bool:
         """Move the items of one group of every class into a batch until one does not fit; whether one did not."""
-        before = len(batch)
-        full = any(level.waiting and level.take(group, batch, max_items, limit) for level in self._levels)
+        before, full = len(batch), False
+        for level in self._levels:
+            if level.waiting and (full := level.take(group, batch, max_items, limit)):
+                break
         self._by_group[group] -= len(batch) - before
         if not self._by_group[group]:
             del self._by_group[group]
